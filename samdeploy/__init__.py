@@ -1,0 +1,78 @@
+"""samdeploy: from labelled pictures to a verified inference engine.
+
+Public names are resolved on first use (PEP 562), so that ``import samdeploy`` costs a few
+milliseconds and loads neither numpy nor a runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Classifier": "samdeploy.classifier",
+    "Prediction": "samdeploy.classifier",
+    "open_bundle": "samdeploy.bundle",
+    "Bundle": "samdeploy.bundle",
+    "open_session": "samdeploy.backends",
+    "Session": "samdeploy.backends",
+    "SamdeployError": "samdeploy.errors",
+    "BundleError": "samdeploy.errors",
+    "BackendUnavailable": "samdeploy.errors",
+    "ExportError": "samdeploy.errors",
+    "RecipeError": "samdeploy.errors",
+    "DatasetError": "samdeploy.errors",
+    "ImageError": "samdeploy.errors",
+    "InputError": "samdeploy.errors",
+    "WeightsError": "samdeploy.errors",
+    "TrainingError": "samdeploy.errors",
+}
+
+__all__ = [
+    "BackendUnavailable",
+    "Bundle",
+    "BundleError",
+    "Classifier",
+    "DatasetError",
+    "ExportError",
+    "ImageError",
+    "InputError",
+    "Prediction",
+    "RecipeError",
+    "SamdeployError",
+    "Session",
+    "TrainingError",
+    "WeightsError",
+    "__version__",
+    "open_bundle",
+    "open_session",
+]
+
+if TYPE_CHECKING:
+    from samdeploy.backends import Session, open_session
+    from samdeploy.bundle import Bundle, open_bundle
+    from samdeploy.classifier import Classifier, Prediction
+    from samdeploy.errors import (
+        BackendUnavailable,
+        BundleError,
+        DatasetError,
+        ExportError,
+        ImageError,
+        InputError,
+        RecipeError,
+        SamdeployError,
+        TrainingError,
+        WeightsError,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'samdeploy' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,141 @@
+"""The bundle: one directory that carries a verified classifier.
+
+Reading needs numpy alone.  No runtime sees a byte before its file's path is proven to lie inside the bundle, to be a
+plain file without links, and to have the SHA-256 that the manifest states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdeploy.errors import BundleError, InputError
+from samdeploy.files import contained_file, read_json
+from samdeploy.manifest import MANIFEST, BundleFile, DataRecord, manifest_from_json
+from samdeploy.run import BUNDLE_FOLDER
+from samdeploy.spec import ModelSpec
+
+UInt8Array = NDArray[np.uint8]
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened manifest; files are read, and verified, one by one."""
+
+    root: Path
+    spec: ModelSpec
+    files: tuple[BundleFile, ...]
+    data: DataRecord
+    provenance: Mapping[str, str]
+
+    def select(self, role: str, *, backend: str | None = None, precision: str | None = None) -> tuple[BundleFile, ...]:
+        """Files of `role` that `backend` may open, in `precision`; files made for that backend first."""
+        found = [
+            file
+            for file in self.files
+            if file.role == role
+            and (backend is None or file.backend in (None, backend))
+            and (precision is None or file.precision == precision)
+        ]
+        return tuple(sorted(found, key=lambda file: file.backend is None))
+
+    def find(self, role: str, *, backend: str | None = None, precision: str | None = None) -> BundleFile | None:
+        """The first file of `select`, or None."""
+        return next(iter(self.select(role, backend=backend, precision=precision)), None)
+
+    def read(self, file: BundleFile) -> bytes:
+        """The content of `file`, after containment, length and SHA-256 were checked.
+
+        Raises:
+            BundleError: one of them is wrong.
+        """
+        path = contained_file(self.root, file.path, f"bundle {self.root}")
+        size = path.stat().st_size
+        if size != file.bytes:
+            raise BundleError(
+                f"bundle {self.root}: {file.path!r} has {size} bytes, the manifest states {file.bytes}; "
+                "the file was truncated or replaced, export it again"
+            )
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != file.sha256:
+            raise BundleError(
+                f"bundle {self.root}: {file.path!r} has SHA-256 {digest[:12]}..., the manifest states "
+                f"{file.sha256[:12]}...; the file was changed, export it again"
+            )
+        return data
+
+    def verify(self) -> None:
+        """Read every file once.
+
+        Raises:
+            BundleError: on the first that is missing, changed or unsafe.
+        """
+        for file in self.files:
+            self.read(file)
+
+    def golden(self) -> tuple[UInt8Array, Float32Array]:
+        """The pictures and answers a bundle tests itself with: uint8 [n, H, W, 3] RGB and float32 [n, K].
+
+        Raises:
+            BundleError: they are missing, damaged, or do not fit the model.
+        """
+        height, width = self.spec.preprocessing.height, self.spec.preprocessing.width
+        images = self._array("golden_images", np.dtype(np.uint8), (height, width, 3))
+        logits = self._array("golden_logits", np.dtype(np.float32), (len(self.spec.classes),))
+        if len(images) != len(logits) or not len(images):
+            raise BundleError(f"bundle {self.root}: {len(images)} golden images, {len(logits)} golden answers found")
+        if not np.isfinite(logits).all():
+            raise BundleError(f"bundle {self.root}: golden answers are not finite; export it again")
+        return images, logits
+
+    def _array(self, role: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        file = self.find(role)
+        if file is None:
+            raise BundleError(f"bundle {self.root}: no file with role {role!r}; export it again")
+        try:
+            array: NDArray[Any] = np.load(io.BytesIO(self.read(file)), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise BundleError(f"bundle {self.root}: {file.path!r} is no .npy array ({error})") from None
+        if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
+            raise BundleError(
+                f"bundle {self.root}: {file.path!r} is {array.dtype} {list(array.shape)}, "
+                f"expected {dtype} [n, {', '.join(map(str, shape))}]"
+            )
+        return array
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read and check a bundle's manifest; the other files are checked as they are read.
+
+    Raises:
+        BundleError: no bundle, damaged, of a newer version, or unsafe: a path that leaves the folder, a link.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise BundleError(f"bundle {root}: no such folder; make one: samdeploy export")
+    manifest = contained_file(root, MANIFEST, f"bundle {root}")
+    found = manifest_from_json(read_json(manifest, f"bundle {root}"), str(manifest))
+    for file in found.files:
+        contained_file(root, file.path, f"bundle {root}")
+    return Bundle(root, found.spec, found.files, found.data, found.provenance)
+
+
+def latest_bundle(runs_root: Path) -> Path:
+    """The newest bundle of all runs below `runs_root`.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path.parent for path in runs_root.glob(f"*/{BUNDLE_FOLDER}/{MANIFEST}")]
+    if not found:
+        raise InputError(f"no bundle below {runs_root}/; make one first: samdeploy export")
+    return max(found, key=lambda path: ((path / MANIFEST).stat().st_mtime_ns, path.parent.name))

@@ -1,0 +1,86 @@
+"""The exceptions of samdeploy.
+
+::
+
+    SamdeployError                the root; catch this one to catch them all
+     ├── InputError               an argument is wrong: unknown name, shape, dtype, path
+     ├── ImageError               a picture is missing, damaged or of an unusable kind
+     ├── DatasetError             a data set is missing, empty or contradicts itself
+     ├── RecipeError              a recipe has unknown keys or impossible values
+     ├── TrainingError            training cannot go on (the loss is not finite)
+     ├── WeightsError             a weight file does not fit the architecture
+     ├── ExportError              no correct graph or engine can be made
+     ├── BundleError              a bundle or run is damaged, foreign or unsafe
+     └── BackendUnavailable       this runtime cannot run this engine on this machine
+
+Every text says what happened, what was found, what was expected, and the cure.  The command line
+prints it as one line and exits with `exit_code`: 2 where the user can mend the input, 1 where a
+promise was not kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SamdeployError(Exception):
+    """Root of all errors that samdeploy raises on purpose."""
+
+    exit_code = 2
+
+
+class InputError(SamdeployError):
+    """An argument is unknown, of the wrong type, or points nowhere."""
+
+
+class ImageError(SamdeployError):
+    """A picture is missing, truncated, not a picture, or of an unusable kind."""
+
+
+class DatasetError(SamdeployError):
+    """A data set is missing, empty, or its parts contradict one another."""
+
+
+class RecipeError(SamdeployError):
+    """A recipe has unknown keys, wrong types or impossible values."""
+
+
+class TrainingError(SamdeployError):
+    """Training cannot continue, for example because the loss is no longer finite."""
+
+    exit_code = 1
+
+
+class WeightsError(SamdeployError):
+    """A weight file cannot be had or does not fit the architecture."""
+
+
+class ExportError(SamdeployError):
+    """The exported graph or engine is not what was asked for; nothing was written."""
+
+    exit_code = 1
+
+
+class BundleError(SamdeployError):
+    """A bundle or run directory is damaged, of another format, or unsafe to open."""
+
+
+class BackendUnavailable(SamdeployError):
+    """A runtime cannot run the asked engine here: package, driver, device or file is missing."""
+
+    exit_code = 1
+
+
+def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
+    """One line for an unknown name: what was found, the nearest valid names, and all valid names.
+
+    >>> unknown("backend", "onnx", ["onnxruntime", "openvino"])
+    "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
+    """
+    names = list(valid)
+    near = difflib.get_close_matches(found, names, n=3, cutoff=0.5)
+    if not near:  # 'onnx' is too short for difflib's ratio but clearly means 'onnxruntime'
+        near = [name for name in names if found and (name.startswith(found) or found.startswith(name))][:3]
+    hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
+    return f"unknown {kind} {found!r}{hint} Valid: {', '.join(names)}"

@@ -1,0 +1,190 @@
+"""manifest.json: what stands in a bundle, as data.  DESIGN.md documents it field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from samdeploy.errors import BundleError
+from samdeploy.fields import Fields
+from samdeploy.files import json_bytes
+from samdeploy.run import check_format
+from samdeploy.spec import PRECISIONS, ModelSpec, TensorSpec
+from samdeploy.spec_json import preprocessing_from_json, preprocessing_to_json
+
+MANIFEST = "manifest.json"
+FORMAT = "samdeploy-bundle"
+VERSION = 1
+
+ROLES = ("weights", "graph", "engine", "golden_images", "golden_logits")
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """One file of a bundle.
+
+    Attributes:
+        role: one of `ROLES`.
+        path: relative to the bundle, with forward slashes.
+        sha256: of the content, in lower-case hexadecimal.
+        bytes: length.
+        backend: the only backend that may open it; None where any backend of that role can.
+        precision: of the arithmetic, for graphs and engines.
+        built_for: what an engine depends on, such as runtime, version and target; empty for other files.
+    """
+
+    role: str
+    path: str
+    sha256: str
+    bytes: int
+    backend: str | None = None
+    precision: str | None = None
+    built_for: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """Which pictures a bundle was trained and is to be judged on.
+
+    Attributes:
+        name: data set.
+        options: those it was opened with, such as {"level": "variant"}.
+        val_fraction, split_seed: how val was taken out of train.
+        counts: pictures per split.
+        fingerprints: SHA-256 over prepared pictures and labels, per split; `eval` compares test's.
+    """
+
+    name: str
+    options: Mapping[str, str | int | float | bool]
+    val_fraction: float
+    split_seed: int
+    counts: Mapping[str, int]
+    fingerprints: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole of manifest.json."""
+
+    spec: ModelSpec
+    files: tuple[BundleFile, ...]
+    data: DataRecord
+    provenance: Mapping[str, str]
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """`manifest` as UTF-8 JSON."""
+    spec, data = manifest.spec, manifest.data
+    return json_bytes(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": {"arch": spec.arch, "gate": spec.gate, "classes": list(spec.classes)},
+            "input": _tensor_to_json(spec.input),
+            "output": _tensor_to_json(spec.output),
+            "preprocessing": preprocessing_to_json(spec.preprocessing),
+            "files": [_file_to_json(file) for file in manifest.files],
+            "data": {
+                "name": data.name,
+                "options": dict(data.options),
+                "val_fraction": data.val_fraction,
+                "split_seed": data.split_seed,
+                "counts": dict(data.counts),
+                "fingerprints": dict(data.fingerprints),
+            },
+            "provenance": dict(manifest.provenance),
+        }
+    )
+
+
+def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
+    """Check every field of a parsed manifest; `where` names it in messages.
+
+    Raises:
+        BundleError: another format, a newer version, unknown, missing or mistyped keys, or tensors that do not
+            fit the classes and the preprocessing.
+    """
+    check_format(values, FORMAT, VERSION, where)
+    fields = Fields(values, where, BundleError)
+    fields.text("format"), fields.integer("version")
+    model = Fields(fields.table("model"), f"{where}: model", BundleError)
+    arch, gate, classes = model.text("arch"), model.text("gate"), model.texts("classes")
+    tensors = [_tensor_from_json(fields.table(key), f"{where}: {key}") for key in ("input", "output")]
+    preprocessing = preprocessing_from_json(fields.table("preprocessing"), f"{where}: preprocessing")
+    files = tuple(_file_from_json(item, f"{where}: files[{i}]") for i, item in enumerate(fields.items("files")))
+    data = _data_from_json(fields.table("data"), f"{where}: data")
+    provenance = fields.text_map("provenance")
+    model.close()
+    fields.close()
+    paths = [file.path for file in files]
+    if len(set(paths)) != len(paths):
+        raise BundleError(f"{where}: a path stands twice in 'files'")
+    expected = (
+        TensorSpec("image", "uint8", ("N", preprocessing.height, preprocessing.width, 3)),
+        TensorSpec("logits", "float32", ("N", len(classes))),
+    )
+    if not classes or tuple(tensors) != expected:
+        raise BundleError(f"{where}: input and output do not fit the preprocessing and the {len(classes)} classes")
+    spec = ModelSpec(arch, gate, classes, tensors[0], tensors[1], preprocessing)
+    return Manifest(spec, files, data, provenance)
+
+
+def _tensor_to_json(tensor: TensorSpec) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _file_to_json(file: BundleFile) -> dict[str, Any]:
+    return {
+        "role": file.role,
+        "path": file.path,
+        "sha256": file.sha256,
+        "bytes": file.bytes,
+        "backend": file.backend,
+        "precision": file.precision,
+        "built_for": dict(file.built_for or {}),
+    }
+
+
+def _tensor_from_json(value: object, where: str) -> TensorSpec:
+    fields = Fields(value, where, BundleError)
+    name, dtype, shape = fields.text("name"), fields.text("dtype"), fields.items("shape")
+    fields.close()
+    if not all(isinstance(axis, str | int) and not isinstance(axis, bool) for axis in shape):
+        raise BundleError(f"{where}: shape {shape!r} found, numbers and names expected")
+    return TensorSpec(name, dtype, tuple(shape))
+
+
+def _file_from_json(value: object, where: str) -> BundleFile:
+    fields = Fields(value, where, BundleError)
+    file = BundleFile(
+        role=fields.text("role"),
+        path=fields.text("path"),
+        sha256=fields.text("sha256"),
+        bytes=fields.integer("bytes"),
+        backend=fields.text_or_none("backend"),
+        precision=fields.text_or_none("precision"),
+        built_for=fields.text_map("built_for"),
+    )
+    fields.close()
+    if file.role not in ROLES:
+        raise BundleError(f"{where}: role {file.role!r} found, one of {', '.join(ROLES)} expected")
+    if file.precision is not None and file.precision not in PRECISIONS:
+        raise BundleError(f"{where}: precision {file.precision!r} found, one of {', '.join(PRECISIONS)} expected")
+    if len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef"):
+        raise BundleError(f"{where}: sha256 {file.sha256!r} found, 64 lower-case hexadecimal digits expected")
+    return file
+
+
+def _data_from_json(value: object, where: str) -> DataRecord:
+    fields = Fields(value, where, BundleError)
+    data = DataRecord(
+        name=fields.text("name"),
+        options=fields.table("options"),
+        val_fraction=fields.number("val_fraction"),
+        split_seed=fields.integer("split_seed"),
+        counts=fields.table("counts"),
+        fingerprints=fields.text_map("fingerprints"),
+    )
+    fields.close()
+    return data

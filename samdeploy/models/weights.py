@@ -1,0 +1,150 @@
+"""Reading and writing weights: safetensors of our own, `.pth` of the original code, torchvision's ImageNet files."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import nn
+
+from samdeploy.errors import WeightsError
+from samdeploy.files import write_atomic
+from samdeploy.models.resnet import SamResNet
+
+# The original work starts from torchvision's V1 weights, not from the better V2.
+_IMAGENET = {
+    "sam-resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+    "sam-resnet34": torchvision.models.ResNet34_Weights.IMAGENET1K_V1,
+    "sam-resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V1,
+    "sam-resnet101": torchvision.models.ResNet101_Weights.IMAGENET1K_V1,
+    "sam-resnet152": torchvision.models.ResNet152_Weights.IMAGENET1K_V1,
+}
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the state dict as safetensors, whole or not at all."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomic(path, safetensors.torch.save(state))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a `.safetensors` file, or a `.pth`/`.pt` state dict such as the original code saved.
+
+    Raises:
+        WeightsError: the file is missing or unreadable, or keys or shapes differ; all differences are listed.
+    """
+    load_state(model, read_state(path), str(path))
+
+
+def state_dict_from_bytes(data: bytes) -> dict[str, torch.Tensor]:
+    """The state dict in the bytes of a safetensors file.
+
+    Raises:
+        WeightsError: the bytes are no safetensors file.
+    """
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise WeightsError(f"weights: not a safetensors file ({error})") from None
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a weight file; pickles are read with `weights_only=True`, so no code in them runs."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; expected weights as .safetensors or .pth")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise WeightsError(f"{path}: not a complete safetensors file ({error})") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{path}: holds more than tensors, and loading it would run code from the file; "
+            "expected a state dict, save it with torch.save(model.state_dict(), path)"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path}: damaged, truncated or not a weight file ({reason})") from None
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path}: {type(loaded).__name__} found, a state dict (name -> tensor) expected")
+    # torch.nn.DataParallel puts this before every key.
+    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
+
+
+def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy `state` into `model`; keys and shapes must be the same on both sides.
+
+    Raises:
+        WeightsError: lists every missing, unexpected and misshapen key.
+    """
+    wanted = model.state_dict()
+    # torchvision's older files lack this counter, which inference never reads.
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in wanted]
+    misshapen = [
+        f"{key} {list(state[key].shape)} (expected {list(wanted[key].shape)})"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {kind}: {', '.join(keys)}"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if keys
+    ]
+    if problems:
+        raise WeightsError(
+            f"{source}: does not fit the architecture; {'; '.join(problems)}. "
+            "Check arch, gate and the number of classes"
+        )
+    model.load_state_dict(dict(state), strict=False)
+
+
+def load_imagenet(model: SamResNet, arch: str, path: Path | None = None) -> None:
+    """Start the encoder from torchvision's ImageNet V1 weights; attention and head keep their fresh start.
+
+    Args:
+        model: gets every key of torchvision's network but the head's.
+        arch: decides which file is fetched.
+        path: a local copy of torchvision's file; None fetches it once into torch's own cache, with a progress
+            bar, and checks the SHA-256 prefix in its name.
+
+    Raises:
+        WeightsError: the file cannot be had (says where to put it), is damaged, or does not fit.
+    """
+    source = path if path is not None else _imagenet_file(arch)
+    state = {key: value for key, value in read_state(source).items() if not key.startswith("fc.")}
+    fresh = {key: value for key, value in model.state_dict().items() if key.startswith("fc.") or ".sl." in key}
+    load_state(model, {**state, **fresh}, str(source))
+
+
+def _imagenet_file(arch: str) -> Path:
+    url = _IMAGENET[arch].url
+    name = url.rsplit("/", 1)[-1]
+    target = Path(torch.hub.get_dir(), "checkpoints", name)
+    prefix = name.removesuffix(".pth").rsplit("-", 1)[-1]
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix, progress=True)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"ImageNet weights {name} could not be fetched ({error}); download {url} elsewhere and put it at "
+                f"{target}, or give its path: --set model.pretrained=PATH"
+            ) from None
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    if not digest.startswith(prefix):
+        raise WeightsError(
+            f"{target}: SHA-256 {digest[:8]}... found, {prefix}... expected; delete it and fetch it again"
+        )
+    return target

@@ -1,0 +1,141 @@
+"""One way from a picture to the model's input, for training, evaluation and prediction alike.
+
+Decode, then resize, both in exact integers.  The resize is Pillow's antialiased bilinear filter (a triangle
+whose support grows with the scale, 22-bit fixed-point weights, one rounding to uint8 after each pass), with
+the order of the passes fixed: **vertical first, then horizontal**.  Pillow itself changed its order in
+version 13, so each axis is resized in a call of its own; that gives the same bytes with every Pillow release
+and can be repeated in C++ (see tests/test_preprocess.py for a numpy twin).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from samdeploy.errors import ImageError
+from samdeploy.spec import Preprocessing
+
+UInt8Array = NDArray[np.uint8]
+Source = str | Path | bytes | Image.Image | UInt8Array
+
+# File name endings that samdeploy looks for in a folder; anything Pillow opens can be given by name.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
+
+# Half of Pillow's hard limit (twice MAX_IMAGE_PIXELS): above it Pillow only warns, and a warning in a
+# batch of a million pictures is lost.  178 million pixels are beyond any camera's single frame.
+_MAX_PIXELS = 178_956_970
+
+
+def decode(source: Source) -> UInt8Array:
+    """The picture as uint8 [h, w, 3] RGB, upright.
+
+    - EXIF orientation is applied.
+    - Grey becomes three equal channels; a palette is looked up.
+    - Transparency is laid over white, as most viewers show it: ``(c * a + 255 * (255 - a) + 127) // 255``.
+    - 16 bits per channel keep their high byte (0..65535 maps to 0..255), colour and grey alike.
+    - CMYK and YCbCr are converted by Pillow; of an animation the first frame counts.
+
+    Args:
+        source: a path, the encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB or [h, w] grey.
+
+    Raises:
+        ImageError: the file is missing, truncated, not a picture, or holds floats or 32-bit integers.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    name = "image" if isinstance(source, bytes | Image.Image) else str(source)
+    try:
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with opened:
+            if opened.width * opened.height > _MAX_PIXELS:
+                raise ImageError(f"{name}: {opened.width}x{opened.height} pixels found, at most {_MAX_PIXELS:,} read")
+            return _to_rgb(opened, name)
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder, a picture was expected") from None
+    except PermissionError:
+        raise ImageError(f"{name}: may not be read (permission denied)") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels found; scale it down first") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        # Pillow's decoders report damage through all of these, depending on the format.
+        raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete picture") from None
+
+
+def resize(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
+    """Bring uint8 [h, w, 3] RGB to uint8 [H, W, 3] as `preprocessing` says."""
+    height, width = image.shape[:2]
+    if preprocessing.resize_short is None:
+        return _resize_exact(image, preprocessing.height, preprocessing.width)
+    short = preprocessing.resize_short
+    if height <= width:
+        scaled = _resize_exact(image, short, short * width // height)
+    else:
+        scaled = _resize_exact(image, short * height // width, short)
+    top = (scaled.shape[0] - preprocessing.height) // 2
+    left = (scaled.shape[1] - preprocessing.width) // 2
+    cut = scaled[top : top + preprocessing.height, left : left + preprocessing.width]
+    return np.ascontiguousarray(cut)
+
+
+def prepare(source: Source, preprocessing: Preprocessing) -> UInt8Array:
+    """Decode and resize: the bytes that every backend is fed, uint8 [H, W, 3] RGB."""
+    return resize(decode(source), preprocessing)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The picture files below `folder` (by `IMAGE_SUFFIXES`), sorted by path."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _resize_exact(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    source_height, source_width = image.shape[:2]
+    picture = Image.fromarray(image)
+    if height != source_height:
+        picture = picture.resize((source_width, height), Image.Resampling.BILINEAR)
+    if width != source_width:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(picture, dtype=np.uint8)
+
+
+def _from_array(array: UInt8Array) -> UInt8Array:
+    if array.dtype != np.uint8:
+        raise ImageError(f"image array: dtype {array.dtype} found, uint8 expected (0..255, not 0..1)")
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(f"image array: shape {list(array.shape)} found, [height, width, 3] RGB expected")
+    return np.ascontiguousarray(array)
+
+
+def _to_rgb(picture: Image.Image, name: str) -> UInt8Array:
+    # exif_transpose loads the pixels; a truncated file fails here.
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.mode in ("I", "F"):
+        # convert("RGB") would clip everything above 255 to white.
+        kind = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
+        raise ImageError(f"{name}: holds {kind}; expected 8 or 16 bits per channel, convert it first")
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return _over_white(np.array(picture.convert("RGBA"), dtype=np.uint8))
+    return np.array(picture.convert("RGB"), dtype=np.uint8)
+
+
+def _over_white(rgba: UInt8Array) -> UInt8Array:
+    colour = rgba[:, :, :3].astype(np.uint32)
+    alpha = rgba[:, :, 3:].astype(np.uint32)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

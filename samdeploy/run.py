@@ -1,0 +1,169 @@
+"""The run directory: what training leaves behind and export reads.
+
+::
+
+    runs/<recipe>-<time>/
+        run.json              this file's `RunRecord`
+        recipe.toml           the recipe as resolved
+        history.csv           one row per epoch
+        weights.safetensors   the weights of the best epoch
+        bundle/               written by export
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from samdeploy.errors import BundleError, InputError
+from samdeploy.fields import Fields
+from samdeploy.files import json_bytes, read_json, write_atomic
+from samdeploy.spec import Preprocessing
+from samdeploy.spec_json import preprocessing_from_json, preprocessing_to_json
+
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.toml"
+HISTORY_FILE = "history.csv"
+WEIGHTS_FILE = "weights.safetensors"
+BUNDLE_FOLDER = "bundle"
+
+FORMAT = "samdeploy-run"
+VERSION = 1
+
+Status = Literal["training", "complete", "interrupted", "diverged"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What is known about one training run.
+
+    Attributes:
+        arch, gate, classes, preprocessing: the model, as in `ModelSpec`.
+        dataset: name of the data set.
+        data_options: options it was opened with, such as {"level": "variant"}.
+        data_root: folder of the data on the training machine.
+        val_fraction, split_seed: how the validation split was taken out of train.
+        counts: pictures per split.
+        fingerprints: SHA-256 over the prepared pictures and labels, per split.
+        status: "training" until the end was reached; anything but "complete" has no test accuracy.
+        best_epoch: counted from 1; 0 while no epoch has ended.
+        best_val_top1: in percent.
+        best_val_loss: mean cross entropy, in nats.
+        test_top1: in percent, over `test_images` pictures, of which `test_correct` were right; measured once.
+        provenance: versions and machine.
+    """
+
+    arch: str
+    gate: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    dataset: str
+    data_options: Mapping[str, str | int | float | bool]
+    data_root: str
+    val_fraction: float
+    split_seed: int
+    counts: Mapping[str, int]
+    fingerprints: Mapping[str, str]
+    status: Status
+    best_epoch: int
+    best_val_top1: float
+    best_val_loss: float
+    test_top1: float | None
+    test_correct: int | None
+    test_images: int | None
+    provenance: Mapping[str, str]
+
+
+def write_run(run_dir: Path, record: RunRecord) -> None:
+    """Write run.json, atomically."""
+    write_atomic(run_dir / RUN_FILE, json_bytes(_to_json(record)))
+
+
+def open_run(run_dir: Path) -> RunRecord:
+    """Read run.json.
+
+    Raises:
+        BundleError: missing, damaged, or written by a newer samdeploy.
+    """
+    path = run_dir / RUN_FILE
+    values = read_json(path, "run")
+    check_format(values, FORMAT, VERSION, str(path))
+    fields = Fields(values, str(path), BundleError)
+    fields.text("format"), fields.integer("version")
+    status = fields.text("status")
+    record = RunRecord(
+        arch=fields.text("arch"),
+        gate=fields.text("gate"),
+        classes=fields.texts("classes"),
+        preprocessing=preprocessing_from_json(fields.table("preprocessing"), f"{path}: preprocessing"),
+        dataset=fields.text("dataset"),
+        data_options=fields.table("data_options"),
+        data_root=fields.text("data_root"),
+        val_fraction=fields.number("val_fraction"),
+        split_seed=fields.integer("split_seed"),
+        counts=fields.table("counts"),
+        fingerprints=fields.text_map("fingerprints"),
+        status=_status(status, path),
+        best_epoch=fields.integer("best_epoch"),
+        best_val_top1=fields.number("best_val_top1"),
+        best_val_loss=fields.number("best_val_loss"),
+        test_top1=fields.number_or_none("test_top1"),
+        test_correct=fields.integer_or_none("test_correct"),
+        test_images=fields.integer_or_none("test_images"),
+        provenance=fields.text_map("provenance"),
+    )
+    fields.close()
+    return record
+
+
+def latest_run(runs_root: Path) -> Path:
+    """The newest run below `runs_root` that holds weights.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path.parent for path in runs_root.glob(f"*/{RUN_FILE}") if (path.parent / WEIGHTS_FILE).is_file()]
+    if not found:
+        raise InputError(f"no run with weights below {runs_root}/; train one first: samdeploy train")
+    return max(found, key=lambda path: ((path / RUN_FILE).stat().st_mtime_ns, path.name))
+
+
+def check_format(values: Mapping[str, Any], name: str, version: int, where: str) -> None:
+    """Refuse a file of another kind or of a newer version, before any other field is looked at.
+
+    Raises:
+        BundleError: it is one of these.
+    """
+    found_name, found_version = values.get("format"), values.get("version")
+    if found_name != name:
+        raise BundleError(f"{where}: format {found_name!r} found, {name!r} expected")
+    if not isinstance(found_version, int) or isinstance(found_version, bool) or found_version < 1:
+        raise BundleError(f"{where}: version {found_version!r} found, an integer of at least 1 expected")
+    if found_version > version:
+        raise BundleError(
+            f"{where}: format version {found_version} found, this samdeploy reads up to {version}; "
+            "update it: pip install -U samdeploy"
+        )
+
+
+def _to_json(record: RunRecord) -> dict[str, Any]:
+    values: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    for name in RunRecord.__slots__:
+        value = getattr(record, name)
+        if isinstance(value, Preprocessing):
+            value = preprocessing_to_json(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        values[name] = value
+    return values
+
+
+def _status(text: str, path: Path) -> Status:
+    for status in get_args(Status):
+        if text == status:
+            return status  # type: ignore[no-any-return]
+    raise BundleError(f"{path}: status {text!r} found, one of {', '.join(get_args(Status))} expected")

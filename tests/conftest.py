@@ -1,0 +1,4 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
