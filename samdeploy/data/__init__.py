@@ -1,0 +1,132 @@
+"""Labelled pictures: one file per data set, all opened through `open_dataset`.
+
+Every data set gives the same `Dataset`: classes, and disjoint train, val and test samples.  A set without an
+official val split gives up a stratified, seeded `val_fraction` of its training pictures.
+
+A set's file is imported when it is opened: this package loads neither torch nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples
+from samdeploy.data.images import fingerprint, load_images
+from samdeploy.errors import DatasetError, InputError, unknown
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Dataset",
+    "DatasetEntry",
+    "OptionValue",
+    "Samples",
+    "fingerprint",
+    "load_images",
+    "open_dataset",
+]
+
+NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetEntry:
+    """One line of `DATASETS`.
+
+    Attributes:
+        opener: "module:function".
+        description: one line for people.
+        options: name -> values it may take; the first is the default.
+    """
+
+    opener: str
+    description: str
+    options: Mapping[str, tuple[OptionValue, ...]] = field(default_factory=dict)
+
+
+DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
+    {
+        "digits": DatasetEntry(
+            "samdeploy.data.digits:open_digits", "1,797 digits of 8x8, 10 classes, inside scikit-learn: no files needed"
+        ),
+        "fashion-mnist": DatasetEntry(
+            "samdeploy.data.fashion_mnist:open_fashion_mnist", "70,000 articles of clothing of 28x28, 10 classes"
+        ),
+        "cifar10": DatasetEntry("samdeploy.data.cifar:open_cifar10", "60,000 pictures of 32x32, 10 classes"),
+        "cifar100": DatasetEntry("samdeploy.data.cifar:open_cifar100", "60,000 pictures of 32x32, 100 classes"),
+        "aircraft": DatasetEntry(
+            "samdeploy.data.aircraft:open_aircraft",
+            "FGVC-Aircraft: 10,000 photographs, 100 variants, 70 families or 30 manufacturers",
+            {"level": ("variant", "family", "manufacturer"), "merge_val": (False, True)},
+        ),
+        "folder": DatasetEntry("samdeploy.data.folder:open_folder", "your own pictures, one folder per class"),
+    }
+)
+
+
+def open_dataset(
+    name: str,
+    root: Path = Path("data"),
+    *,
+    options: Mapping[str, OptionValue] = NO_OPTIONS,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    download: bool = False,
+) -> Dataset:
+    """Open a data set; pictures in files are listed now and decoded when they are asked for.
+
+    The same files, options, `val_fraction` and `seed` give the same splits; test depends on none of them but
+    the files.
+
+    Args:
+        name: a key of `DATASETS`.
+        root: the folder that holds the set's own folder (see each file); for "folder", the pictures' folder.
+        options: of this set, see `DatasetEntry.options`; what is left out takes its default.
+        val_fraction: of the training pictures, in (0, 1); for a set without an official val split.
+        seed: of that split, 0 or more.
+        download: fetch what is missing into `root`, where the set can be had by itself.
+
+    Raises:
+        InputError: unknown name, option or option value, or `val_fraction` or `seed` out of range.
+        DatasetError: files are missing, damaged or contradict one another; a download failed; or a package
+            that this set needs is not installed.
+    """
+    if name not in DATASETS:
+        raise InputError(unknown("data set", name, DATASETS))
+    if not 0 < val_fraction < 1:
+        raise InputError(f"val_fraction {val_fraction:g} found, a number above 0 and below 1 expected")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed {seed} found, 0 to {2**32 - 1} expected")
+    entry = DATASETS[name]
+    complete = _complete_options(name, entry, options)
+    module, function = entry.opener.split(":")
+    try:
+        opener = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise DatasetError(
+            f"data set {name!r} needs the package {error.name}, which is not installed: pip install 'samdeploy[train]'"
+        ) from error
+    dataset: Dataset = opener(
+        Path(root).expanduser(), options=complete, val_fraction=val_fraction, seed=seed, download=download
+    )
+    return dataset
+
+
+def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+    wrong = [option for option in options if option not in entry.options]
+    if wrong:
+        if not entry.options:
+            raise InputError(f"data set {name!r} has no options; found: {', '.join(wrong)}. Remove them")
+        raise InputError("; ".join(unknown(f"option of data set {name!r}", option, entry.options) for option in wrong))
+    for option, value in options.items():
+        valid = entry.options[option]
+        # By type too: 1 == True, but a recipe that says 1 for a switch has something else in mind.
+        if not any(type(value) is type(choice) and value == choice for choice in valid):
+            raise InputError(
+                f"data set {name!r}: option {option} = {value!r} found, one of {', '.join(map(repr, valid))} expected"
+            )
+    return {option: options.get(option, valid[0]) for option, valid in entry.options.items()}

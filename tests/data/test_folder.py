@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy.data import Samples, load_images, open_dataset
+from samdeploy.data.scan import natural_key
+from samdeploy.errors import DatasetError
+from samdeploy.spec import Preprocessing
+
+Tree = Callable[..., None]
+
+COMPLETE = {
+    "train/dog/1.png": 10,
+    "train/dog/2.png": 20,
+    "train/cat/1.png": 30,
+    "val/dog/3.png": 40,
+    "val/cat/2.png": 50,
+    "test/cat/3.png": 60,
+}
+
+
+def many(per_class: int, *classes: str, below: str = "") -> dict[str, int]:
+    return {
+        f"{below}{name}/{number}.png": number + 100 * index
+        for index, name in enumerate(classes)
+        for number in range(per_class)
+    }
+
+
+def below(root: Path, samples: Samples) -> list[str]:
+    return [str(Path(name).relative_to(root)) for name in samples.names]
+
+
+def refusal(root: Path, **arguments: float) -> str:
+    with pytest.raises(DatasetError) as error:
+        open_dataset("folder", root, **arguments)
+    return str(error.value)
+
+
+def test_three_folders(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, COMPLETE)
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert below(tmp_path, dataset.train) == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.png"]
+    assert dataset.train.labels.tolist() == [0, 1, 1]
+    assert below(tmp_path, dataset.val) == ["val/cat/2.png", "val/dog/3.png"]
+    assert below(tmp_path, dataset.test) == ["test/cat/3.png"]
+    assert dataset.test.labels.tolist() == [0]
+    assert np.array_equal(dataset.train.load(2), np.full((6, 5, 3), 20, dtype=np.uint8))
+    assert dataset.notes == ()
+
+
+def test_val_is_cut_from_train_and_test_is_kept(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {**many(10, "a", "b", below="train/"), "test/a/x.png": 7})
+    dataset = open_dataset("folder", tmp_path, val_fraction=0.2)
+    assert np.bincount(dataset.train.labels).tolist() == [8, 8]
+    assert np.bincount(dataset.val.labels).tolist() == [2, 2]
+    assert below(tmp_path, dataset.test) == ["test/a/x.png"]
+    assert dataset.notes == (f"no val folder in {tmp_path}: 4 training pictures were cut off as val",)
+
+
+def test_class_folders_directly_below_root(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, many(50, "a", "b"))
+    dataset = open_dataset("folder", tmp_path, val_fraction=0.25)
+    # 20 % of 100 for test, then a quarter of the other 80 for val.
+    assert np.bincount(dataset.test.labels).tolist() == [10, 10]
+    assert np.bincount(dataset.val.labels).tolist() == [10, 10]
+    assert np.bincount(dataset.train.labels).tolist() == [30, 30]
+    everything = [name for part in (dataset.train, dataset.val, dataset.test) for name in below(tmp_path, part)]
+    assert sorted(everything) == sorted(many(50, "a", "b"))
+    for part in (dataset.train, dataset.val, dataset.test):
+        for index, name in enumerate(below(tmp_path, part)):
+            assert int(part.load(index)[0, 0, 0]) == many(50, "a", "b")[name]
+            assert dataset.classes[part.labels[index]] == Path(name).parts[0]
+    assert dataset.notes == (
+        f"no test folder in {tmp_path}: 20 training pictures were cut off as test",
+        f"no val folder in {tmp_path}: 20 training pictures were cut off as val",
+    )
+
+
+def test_seed_moves_val_and_never_test(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, many(20, "a", "b"))
+    first, again, other = (open_dataset("folder", tmp_path, seed=seed, val_fraction=0.2) for seed in (0, 0, 1))
+    assert first.val.names == again.val.names
+    assert first.val.names != other.val.names
+    assert first.test.names == other.test.names
+    assert first.test.names == open_dataset("folder", tmp_path, val_fraction=0.4).test.names
+
+
+def test_order_is_natural_and_recursive(tmp_path: Path, picture_tree: Tree) -> None:
+    names = ["Class 2/a.png", "class 10/img10.png", "class 10/img2.PNG", "class 10/sub/deep/img1.png"]
+    picture_tree(tmp_path, {f"train/{name}": 0 for name in names} | {f"{p}/Class 2/x.png": 0 for p in ("val", "test")})
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.classes == ("Class 2", "class 10")
+    assert below(tmp_path / "train", dataset.train) == [
+        "Class 2/a.png",
+        "class 10/img2.PNG",
+        "class 10/img10.png",
+        "class 10/sub/deep/img1.png",
+    ]
+
+
+def test_natural_key() -> None:
+    names = ["b", "a10", "A2", "a2", "a", "10", "9", "a2b", "a²"]
+    assert sorted(names, key=natural_key) == ["9", "10", "a", "A2", "a2", "a2b", "a10", "a²", "b"]
+
+
+def test_other_files_are_counted_and_hidden_ones_are_not(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {**COMPLETE, "train/logo.png": 1, "train/cat/._1.png": 1, "train/.cache/x.png": 1})
+    (tmp_path / "train/cat/notes.txt").write_text("a cat")
+    (tmp_path / "train/labels.csv").write_text("1,cat")
+    (tmp_path / "train/cat/Thumbs.db").write_text("")
+    dataset = open_dataset("folder", tmp_path)
+    assert len(dataset.train) == 3
+    assert dataset.notes == (
+        f"train: 3 files that are no pictures ignored, for example {tmp_path / 'train/labels.csv'}",
+        f"train: 1 pictures outside of any class folder not used, for example {tmp_path / 'train/logo.png'}",
+    )
+
+
+def test_links_to_files_and_class_folders_are_read(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(
+        tmp_path, {"store/1.png": 11, "store/2.png": 12, "more/3.png": 13, **many(1, "a", below="root/train/")}
+    )
+    root = tmp_path / "root"
+    for part, number in (("val", 1), ("test", 2)):
+        (root / part / "a").mkdir(parents=True)
+        (root / part / "a" / f"{number}.png").symlink_to(tmp_path / f"store/{number}.png")
+    (root / "train/b").symlink_to(tmp_path / "more")
+    dataset = open_dataset("folder", root)
+    assert dataset.classes == ("a", "b")
+    assert int(dataset.train.load(1)[0, 0, 0]) == 13
+    assert int(dataset.val.load(0)[0, 0, 0]) == 11
+
+
+def test_broken_link_is_reported_with_the_other_broken_pictures(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, COMPLETE)
+    (tmp_path / "train/cat/0.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "train/dog/2.png").write_bytes((tmp_path / "train/dog/2.png").read_bytes()[:50])
+    (tmp_path / "train/dog/9.jpg").write_text("no picture")
+    with pytest.raises(DatasetError) as error:
+        load_images(open_dataset("folder", tmp_path).train, Preprocessing(4, 4), description="train")
+    text = str(error.value)
+    assert text.startswith(f"train: 3 of 5 pictures cannot be read: {tmp_path / 'train/cat/0.png'}: no such file; ")
+    assert f"{tmp_path / 'train/dog/2.png'}: damaged or truncated (" in text
+    assert f"{tmp_path / 'train/dog/9.jpg'}: " in text
+
+
+def test_link_to_a_folder_inside_a_class(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, COMPLETE)
+    (tmp_path / "train/cat/loop").symlink_to(tmp_path / "train/cat")
+    assert refusal(tmp_path) == (
+        f"folder: {tmp_path / 'train/cat/loop'} is a link to a folder, which may lead in a circle; "
+        "link the files instead, or copy the folder"
+    )
+
+
+def test_test_folder_that_is_the_training_folder(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {name: grey for name, grey in COMPLETE.items() if not name.startswith("test")})
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    assert refusal(tmp_path) == (
+        f"folder: {tmp_path / 'test/cat/1.png'} (test) and {tmp_path / 'train/cat/1.png'} (train) are one and the same "
+        "file; a picture must be in one split only, or the accuracy is that on known pictures. Remove one"
+    )
+
+
+def test_no_root(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none") == (
+        f"folder: nothing found at {tmp_path / 'none'}; a folder with one folder of pictures per class expected"
+    )
+    (tmp_path / "file").write_text("")
+    assert refusal(tmp_path / "file").startswith(f"folder: a file found at {tmp_path / 'file'}; ")
+
+
+def test_no_class_folders(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {"1.png": 0, "2.png": 0})
+    assert refusal(tmp_path) == (
+        f"folder: no class folders in {tmp_path} (2 files found there); expected one folder of pictures per class, "
+        f"for example {tmp_path / 'cat/1.jpg'}"
+    )
+
+
+def test_one_class(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, many(9, "cat"))
+    assert refusal(tmp_path) == f"folder: 1 class found in {tmp_path} (cat); at least 2 class folders expected"
+
+
+def test_empty_class_folders(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, COMPLETE)
+    for name in "mnopqr":
+        (tmp_path / "train" / name).mkdir()
+    (tmp_path / "train/m/readme.txt").write_text("")
+    listed = ", ".join(
+        f"{tmp_path / 'train' / name} ({count} other files)"
+        for name, count in zip("mnopq", [1, 0, 0, 0, 0], strict=True)
+    )
+    assert refusal(tmp_path) == (
+        f"folder: 6 of 8 class folders in {tmp_path / 'train'} have no pictures: {listed} and 1 more. "
+        "Add pictures (.jpg .jpeg .png .bmp .webp .tif .tiff .ppm .pgm .gif) or remove the folder"
+    )
+
+
+def test_class_that_is_not_in_train(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {**COMPLETE, "val/cow/1.png": 1})
+    assert refusal(tmp_path) == (
+        f"folder: 1 of 3 classes in {tmp_path / 'val'} are not in the training set: cow. "
+        "The training classes are cat, dog; rename or remove the folders"
+    )
+
+
+def test_no_train_folder(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {name: grey for name, grey in COMPLETE.items() if not name.startswith("train")})
+    assert refusal(tmp_path) == (
+        f"folder: {tmp_path} has val/ and test/ but no train/; put the training pictures into {tmp_path / 'train'}"
+    )
+
+
+def test_split_folder_of_another_name(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {name.replace("val/", "valid/"): grey for name, grey in COMPLETE.items()})
+    assert refusal(tmp_path) == (
+        f"folder: {tmp_path} has valid/ beside train/; the name val/ is expected: "
+        f"`mv {tmp_path / 'valid'} {tmp_path / 'val'}`"
+    )
+
+
+def test_class_name_with_a_line_break(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {"train/a\nb/1.png": 1, "train/c/1.png": 1})
+    assert refusal(tmp_path) == (
+        f"folder: class folder 'a\\nb' in {tmp_path / 'train'} has unprintable characters; rename it"
+    )
+
+
+def test_a_single_picture_cannot_be_split(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {**many(9, "a", "b"), "c/only.png": 0})
+    assert refusal(tmp_path) == (
+        "folder: no test split can be cut from the training pictures: at least 2 pictures per class expected, "
+        "fewer found in 'c' (1). Add pictures or remove the class"
+    )
+
+
+def test_too_few_pictures_for_a_val_split(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, {**many(3, "a", "b", below="train/"), "test/a/x.png": 7})
+    assert refusal(tmp_path, val_fraction=0.1) == (
+        "folder: a val split of 0.1 of 6 pictures is 1; at least 2 (one per class) must be on either side; "
+        "change val_fraction or add pictures"
+    )
