@@ -10,7 +10,6 @@ and can be repeated in C++ (see tests/test_preprocess.py for a numpy twin).
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,6 @@ Source = str | Path | bytes | Image.Image | UInt8Array
 
 # File name endings that samdeploy looks for in a folder; anything Pillow opens can be given by name.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
-
-# Half of Pillow's hard limit (twice MAX_IMAGE_PIXELS): above it Pillow only warns, and a warning in a
-# batch of a million pictures is lost.  178 million pixels are beyond any camera's single frame.
-_MAX_PIXELS = 178_956_970
 
 
 def decode(source: Source) -> UInt8Array:
@@ -52,12 +47,7 @@ def decode(source: Source) -> UInt8Array:
     try:
         if isinstance(source, Image.Image):
             return _to_rgb(source, name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        with opened:
-            if opened.width * opened.height > _MAX_PIXELS:
-                raise ImageError(f"{name}: {opened.width}x{opened.height} pixels found, at most {_MAX_PIXELS:,} read")
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             return _to_rgb(opened, name)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
@@ -67,8 +57,8 @@ def decode(source: Source) -> UInt8Array:
         raise ImageError(f"{name}: may not be read (permission denied)") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels found; scale it down first") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: too many pixels, scale it down first ({error})") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         # Pillow's decoders report damage through all of these, depending on the format.
         raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete picture") from None

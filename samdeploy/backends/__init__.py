@@ -1,0 +1,118 @@
+"""Runtimes: one file each, behind one `Session`.  No runtime is imported before it is asked for.
+
+>>> with open_session(bundle, "onnxruntime") as session:
+...     logits = session.run(batch)  # uint8 [N, H, W, 3] -> float32 [N, K]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, cast
+
+from samdeploy.backends.session import DEVICES, Backend, CheckedSession, Session, check_golden
+from samdeploy.errors import BackendUnavailable, InputError, unknown
+from samdeploy.spec import PRECISIONS
+
+if TYPE_CHECKING:
+    from samdeploy.backends import onnxruntime, openvino, pytorch, tensorrt
+    from samdeploy.bundle import Bundle
+
+    # Lets mypy prove that each module keeps the promise of `Backend`.
+    _pytorch: Backend = pytorch
+    _onnxruntime: Backend = onnxruntime
+    _openvino: Backend = openvino
+    _tensorrt: Backend = tensorrt
+
+__all__ = ["BACKENDS", "DEFAULT_PRECISION", "Session", "availability", "open_session"]
+
+BACKENDS = {
+    "pytorch": "samdeploy.backends.pytorch",
+    "onnxruntime": "samdeploy.backends.onnxruntime",
+    "openvino": "samdeploy.backends.openvino",
+    "tensorrt": "samdeploy.backends.tensorrt",
+}
+
+# TensorRT is there for FP16; the others compute in what the network was trained in.
+DEFAULT_PRECISION = {"pytorch": "fp32", "onnxruntime": "fp32", "openvino": "fp32", "tensorrt": "fp16"}
+
+# What `precision=None` means; known without importing a runtime.  FP16 is what TensorRT is there for.
+DEFAULT_PRECISION = {"pytorch": "fp32", "onnxruntime": "fp32", "openvino": "fp32", "tensorrt": "fp16"}
+
+# What `pip install 'samdeploy[...]'` must name to get the runtime.
+_EXTRA = {"pytorch": "train", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
+
+
+def open_session(
+    bundle: Bundle,
+    backend: str = "onnxruntime",
+    *,
+    device: str = "auto",
+    precision: str | None = None,
+    check: bool = True,
+) -> CheckedSession:
+    """Open a bundle's engine and make it prove itself on the bundle's golden images.
+
+    Args:
+        bundle: from `open_bundle`.
+        backend: one of `BACKENDS`.
+        device: "cpu", "cuda", or "auto": cuda where this backend can really use it.
+        precision: None means `DEFAULT_PRECISION`.
+        check: False skips the golden images; only for tools that compare by themselves.
+
+    Raises:
+        InputError: an unknown backend, device or precision, or one that this backend never has.
+        BackendUnavailable: package, driver, device or engine is missing, or they do not fit together.
+        BundleError: a file was changed, or the engine's answers are not the model's.
+    """
+    if backend not in BACKENDS:
+        raise InputError(unknown("backend", backend, BACKENDS))
+    if device not in DEVICES:
+        raise InputError(unknown("device", device, DEVICES))
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError(unknown("precision", precision, PRECISIONS))
+    module = _module(backend)
+    if device not in ("auto", *module.RUNS_ON):
+        raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
+    precision = precision or DEFAULT_PRECISION[backend]
+    if precision not in module.PRECISIONS:
+        raise InputError(f"backend {backend!r} runs {', '.join(module.PRECISIONS)}; precision {precision!r} found")
+
+    session = CheckedSession(module.load(bundle, device, precision), bundle.spec)
+    if check:
+        try:
+            check_golden(session, *bundle.golden())
+        except BaseException:
+            session.close()
+            raise
+    return session
+
+
+def availability(backend: str) -> str | None:
+    """Why a backend cannot run on this machine, with the cure; None where it can.
+
+    Imports the runtime, so the first call takes seconds.
+
+    Raises:
+        InputError: an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise InputError(unknown("backend", backend, BACKENDS))
+    try:
+        return _module(backend).unavailable()
+    except BackendUnavailable as error:
+        return str(error)
+
+
+def _module(backend: str) -> Backend:
+    try:
+        return cast(Backend, importlib.import_module(BACKENDS[backend]))
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"backend {backend!r} needs the package {error.name!r}, which is not installed; "
+            f"pip install 'samdeploy[{_EXTRA[backend]}]'"
+        ) from error
+    except (ImportError, OSError) as error:  # installed, but one of its shared libraries does not load
+        raise BackendUnavailable(
+            f"backend {backend!r} is installed but cannot be loaded: {error}; "
+            f"pip install --force-reinstall 'samdeploy[{_EXTRA[backend]}]'"
+        ) from error

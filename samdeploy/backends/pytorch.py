@@ -1,0 +1,109 @@
+"""The reference: the network as trained, in float32.  Every engine is measured against this one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from samdeploy.backends.session import Float32Array, UInt8Array
+from samdeploy.errors import BackendUnavailable, InputError
+from samdeploy.models import Exported, build_model
+from samdeploy.models.weights import load_state, state_dict_from_bytes
+
+if TYPE_CHECKING:
+    from samdeploy.bundle import Bundle
+
+PRECISIONS = ("fp32",)
+RUNS_ON = ("cpu", "cuda")
+
+# Images per forward pass: a whole test set in one pass would need its activations in memory at once.
+_CHUNK = 256
+
+# The switches of TF32 belong to the process, not to a thread: without this lock one session could switch TF32
+# back on while another computes, or restore the wrong setting.
+_TF32_LOCK = threading.Lock()
+
+
+def unavailable() -> str | None:
+    """None: torch runs everywhere it can be imported."""
+    return None
+
+
+def load(bundle: Bundle, device: str, precision: str) -> PytorchSession:
+    """Rebuild the trained network from the bundle's weights.
+
+    Raises:
+        BackendUnavailable: no weights in the bundle, or CUDA asked and not there.
+        BundleError: the weights were changed.
+        WeightsError: the weights are not those of the manifest's architecture.
+    """
+    file = bundle.find("weights")
+    if file is None:
+        raise BackendUnavailable("the bundle holds no weights, and pytorch runs on nothing else; export again")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailable(
+            f"pytorch {torch.__version__} finds no CUDA device; use device 'cpu', or mend the driver (samdeploy doctor)"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    spec = bundle.spec
+    try:
+        network = build_model(spec.arch, len(spec.classes), spec.gate)
+    except InputError as error:
+        raise BackendUnavailable(f"pytorch cannot rebuild this bundle's network: {error}") from error
+    load_state(network, state_dict_from_bytes(bundle.read(file)), file.path)
+    return PytorchSession(Exported(network, spec), device)
+
+
+class PytorchSession:
+    """The trained network, float32 with TF32 off.  Threads may share it; on CUDA they take turns."""
+
+    backend = "pytorch"
+    precision = "fp32"
+
+    def __init__(self, network: nn.Module, device: str) -> None:
+        """`network` takes uint8 [N, H, W, 3] and gives float32 [N, K]; `device` is "cpu" or "cuda"."""
+        self.device = device
+        # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
+        self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run(self, batch: UInt8Array) -> Float32Array:
+        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
+        parts = []
+        for start in range(0, len(batch), _CHUNK):
+            # A copy, because torch refuses to wrap read-only arrays without a warning.
+            images = torch.tensor(batch[start : start + _CHUNK])
+            if self.device == "cuda":
+                with _exact_float32():
+                    parts.append(self._network(images.cuda()).cpu())
+            else:
+                parts.append(self._network(images))
+        logits: Float32Array = torch.cat(parts).numpy().astype(np.float32, copy=False)
+        return logits
+
+    def close(self) -> None:
+        """Drop the network."""
+        self._network = nn.Identity()
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Switch TF32 off: convolutions use it by default on CUDA, with 10 bits of mantissa instead of 23."""
+    # torch puts an object in the place of its module `cudnn`; type checkers see the module.
+    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    product = torch.backends.cuda.matmul
+    with _TF32_LOCK:
+        before = convolution.fp32_precision, product.fp32_precision
+        convolution.fp32_precision = product.fp32_precision = "ieee"
+        try:
+            yield
+            torch.cuda.synchronize()
+        finally:
+            convolution.fp32_precision, product.fp32_precision = before

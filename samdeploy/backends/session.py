@@ -1,0 +1,193 @@
+"""What every runtime promises (`Session`, `Backend`), and the checks that are written once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdeploy.errors import BackendUnavailable, BundleError, InputError
+from samdeploy.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from samdeploy.bundle import Bundle
+    from samdeploy.manifest import BundleFile
+
+UInt8Array = NDArray[np.uint8]
+Float32Array = NDArray[np.float32]
+
+DEVICES = ("auto", "cpu", "cuda")
+
+# Largest allowed difference from the golden logits, as a share of their range (max - min over all of them).
+# fp32: another order of summation over a hundred layers moves logits by about 1e-6 of their range, a wrong
+#   weight, layout or normalisation by far more than 1e-2; 1e-4 keeps both apart with two decades to spare.
+# fp16: 11 significant bits; SAM-ResNet-50 showed 4e-4 of the range, deeper networks a few times that.
+# bf16: 8 significant bits, eight times coarser than fp16; about 1 % is usual.
+# int8: 256 levels per tensor; a few per cent are usual, and what it costs in accuracy is for `eval` to say.
+GOLDEN_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 2e-1}
+
+
+class Session(Protocol):
+    """One engine, opened by one runtime on one device.  A backend author writes `run` and `close`.
+
+    `run` may be called from several threads at once: a runtime that cannot do that locks inside.
+
+    Attributes:
+        backend: name in `BACKENDS`.
+        device: "cpu" or "cuda", where the engine really runs.
+        precision: of the arithmetic, one of `samdeploy.spec.PRECISIONS`.
+    """
+
+    backend: str
+    device: str
+    precision: str
+
+    def run(self, batch: UInt8Array) -> Float32Array:
+        """Logits of a batch.
+
+        Args:
+            batch: uint8 [N, H, W, 3], RGB, C-contiguous, N >= 1; it is not changed.
+
+        Returns:
+            float32 [N, K] in host memory, owned by the caller: no later call writes to it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the engine's memory; calling it again does nothing."""
+        ...
+
+
+class Backend(Protocol):
+    """What the module of a runtime offers; it is imported only when that runtime is asked for.
+
+    `PRECISIONS` holds what it can run; `RUNS_ON` the devices it can run on.
+    """
+
+    @property
+    def PRECISIONS(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
+
+    @property
+    def RUNS_ON(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
+
+    def unavailable(self) -> str | None:
+        """Why this runtime cannot run on this machine, with the cure; None where it can."""
+        ...
+
+    def load(self, bundle: Bundle, device: str, precision: str) -> Session:
+        """Open the bundle's engine.  `device` and `precision` are valid names; `device` may be "auto"."""
+        ...
+
+
+class CheckedSession:
+    """A `Session` whose input is checked before the runtime sees it.  Also a context manager that closes."""
+
+    def __init__(self, session: Session, spec: ModelSpec) -> None:
+        self.backend = session.backend
+        self.device = session.device
+        self.precision = session.precision
+        self._session: Session | None = session
+        self._shape = tuple(spec.input.shape[1:])
+
+    def run(self, batch: UInt8Array) -> Float32Array:
+        """Logits float32 [N, K], owned by the caller, of a batch uint8 [N, H, W, 3], RGB, N >= 1.
+
+        Raises:
+            InputError: wrong kind, dtype, rank, shape or an empty batch; or the session is closed.
+            BackendUnavailable: the runtime failed, for example for want of memory.
+        """
+        if self._session is None:
+            raise InputError(f"this {self.backend} session is closed; open another with open_session()")
+        height, width, channels = self._shape
+        expected = f"a numpy array uint8 [N, {height}, {width}, {channels}] with N >= 1 is expected"
+        if not isinstance(batch, np.ndarray):
+            raise InputError(f"batch: {type(batch).__name__} found, {expected}")
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self._shape or len(batch) < 1:
+            raise InputError(f"batch: {batch.dtype} {list(batch.shape)} found, {expected}")
+        return self._session.run(np.ascontiguousarray(batch))
+
+    def close(self) -> None:
+        """Release the engine's memory; calling it again does nothing."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def __enter__(self) -> CheckedSession:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> float:
+    """Run the bundle's golden images and compare with the logits of the trained model.
+
+    Args:
+        images: uint8 [n, H, W, 3].
+        logits: float32 [n, K], of the model as trained, in float32.
+
+    Returns:
+        The largest difference, as a share of the golden logits' range.
+
+    Raises:
+        BundleError: an answer is not finite or too far off: this engine is not the model of this bundle.
+    """
+    found = session.run(images)
+    engine = f"{session.backend} engine ({session.precision}, {session.device})"
+    cure = "do not use it; make the bundle again with `samdeploy export`"
+    if found.shape != logits.shape:
+        raise BundleError(f"{engine}: golden logits {list(logits.shape)} expected, {list(found.shape)} found; {cure}")
+    if not np.isfinite(found).all():
+        bad = int((~np.isfinite(found)).sum())
+        raise BundleError(f"{engine}: {bad} of {found.size} golden logits are not finite numbers; {cure}")
+    span = float(np.ptp(logits)) or 1.0
+    error = float(np.abs(found.astype(np.float64) - logits).max()) / span
+    allowed = GOLDEN_TOLERANCE[session.precision]
+    if error > allowed:
+        raise BundleError(
+            f"{engine}: the golden images give logits that differ by {error:.2e} of their range, at most {allowed:.0e} "
+            f"is allowed: this is not the model of this bundle; {cure}"
+        )
+    return error
+
+
+def pick_file(bundle: Bundle, role: str, backend: str, precision: str) -> BundleFile:
+    """The bundle's file for a runtime: one made for it, else one made for all.
+
+    Raises:
+        BackendUnavailable: there is none of this precision; the text lists those that are there.
+    """
+    fitting = bundle.find(role, backend=backend, precision=precision)
+    if fitting is not None:
+        return fitting
+    found = ", ".join(sorted({str(file.precision) for file in bundle.select(role, backend=backend)})) or "none"
+    raise BackendUnavailable(
+        f"the bundle holds no {role} in {precision} that {backend} can run (found: {found}); "
+        f"make one: samdeploy export --precision {precision}"
+    )
+
+
+def check_tensors(what: str, found: Iterable[TensorSpec], spec: ModelSpec) -> None:
+    """Compare an engine's inputs and outputs with the manifest's.
+
+    Args:
+        what: how to name the engine in the error.
+        found: inputs, then outputs, as the runtime reports them; a dynamic axis is any `str`.
+
+    Raises:
+        BundleError: another name, dtype, rank or fixed size.
+    """
+
+    def plain(tensor: TensorSpec) -> str:
+        return f"{tensor.name} {tensor.dtype} {['N' if isinstance(n, str) else n for n in tensor.shape]}"
+
+    have = [plain(tensor).replace("'", "") for tensor in found]
+    want = [plain(tensor).replace("'", "") for tensor in (spec.input, spec.output)]
+    if have != want:
+        raise BundleError(
+            f"{what}: tensors {'; '.join(have) or 'none'} found, {'; '.join(want)} expected by the manifest; "
+            "engine and manifest do not belong together"
+        )

@@ -1,0 +1,185 @@
+"""The command line: one function per command; what a command needs is imported inside it.
+
+Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, a picture was broken),
+2 the input is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+
+from samdeploy.errors import SamdeployError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="samdeploy",
+    help="Train an image classifier with streamlined attention, export it to an engine, and prove that the engine "
+    "answers as the trained model does.  Every command works without arguments and says what it took.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # importing rich would double the time of --help
+    pretty_exceptions_enable=False,
+)
+
+RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+DataRoot = Annotated[Path | None, typer.Option("--data", help="Folder of the data set's files.")]
+
+
+def _command(function: Callable[P, R]) -> Callable[P, R]:
+    """Register a command; our own errors become one line on standard error and an exit code."""
+
+    @app.command()
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except SamdeployError as error:
+            print(f"samdeploy: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        except ModuleNotFoundError as error:
+            print(f"samdeploy: {_missing_package(error)}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            print("samdeploy: interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
+    return wrapped
+
+
+@_command
+def train(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a .toml file.")] = "digits",
+    data: DataRoot = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; repeatable.")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Train a network: writes a run directory with the best weights."""
+    from samdeploy.train.recipe import load_recipe
+
+    overrides = list(settings or [])
+    if data is not None:
+        overrides.append(f"data.root={data}")
+    if download:
+        overrides.append("data.download=true")
+    loaded = load_recipe(recipe, overrides)
+
+    from samdeploy.train.loop import train as run_training
+
+    print(run_training(loaded, runs_root=runs))
+
+
+@_command
+def export(
+    run: Annotated[Path | None, typer.Argument(help="A run directory; the newest if left out.")] = None,
+    engine: Annotated[str, typer.Option(help="trt, trt-rtx, onnxruntime, openvino or all.")] = "all",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one.")] = None,
+    batch: Annotated[str, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of a TensorRT engine.")] = "1,8,64",
+    target: Annotated[str | None, typer.Option(help="GPU generation for TensorRT-RTX, such as SM86.")] = None,
+    optimization_level: Annotated[int, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines.")] = 3,
+    workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
+    data: DataRoot = None,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
+    from samdeploy.run import latest_run
+
+    run_dir = run if run is not None else _taken("run", latest_run(runs))
+
+    from samdeploy.export import ExportOptions, export_run
+    from samdeploy.export.table import export_table
+
+    options = ExportOptions(engine, precision, _batch_sizes(batch), target, optimization_level, workspace, data)
+    result = export_run(run_dir, options)
+    print(export_table(result))
+    print(result.bundle)
+
+
+@_command
+def eval(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
+    backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data: DataRoot = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")
+    ] = None,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds."""
+    from samdeploy.bundle import latest_bundle, open_bundle
+
+    opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
+
+    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table
+    from samdeploy.evaluate.report import EVAL_FILE
+    from samdeploy.files import json_bytes, write_atomic
+
+    report = evaluate_bundle(opened, EvalOptions(backend, precision, device, data))
+    content = json_bytes(report.to_json())
+    write_atomic(opened.root / EVAL_FILE, content)
+    if json_file is not None:
+        write_atomic(json_file, content)
+    print(table(report))
+    print(f"{'PASSED' if report.passed else 'NOT PASSED'}: {opened.root}")
+    if not report.passed:
+        raise SystemExit(1)
+
+
+@_command
+def predict(
+    paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] IMAGE...", help="Pictures, or folders of them.")],
+    top: Annotated[int, typer.Option(help="Classes to name.", min=1)] = 5,
+    backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture, one per line.")] = False,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Name the classes of pictures; the bundle is the newest unless the first path is one."""
+    from samdeploy.predict import predict_paths
+
+    if not predict_paths(paths, runs, top=top, backend=backend, precision=precision, device=device, as_json=as_json):
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """Entry point of the `samdeploy` command."""
+    app()
+
+
+def _taken(what: str, path: Path) -> Path:
+    print(f"taking the newest {what}: {path}", file=sys.stderr)
+    return path
+
+
+def _batch_sizes(text: str) -> tuple[int, int, int]:
+    from samdeploy.errors import InputError
+
+    try:
+        low, usual, high = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--batch: {text!r} found, three numbers expected, such as 1,8,64") from None
+    return low, usual, high
+
+
+def _missing_package(error: ModuleNotFoundError) -> str:
+    extras = {"torch": "train", "torchvision": "train", "safetensors": "train", "sklearn": "train", "onnx": "export"}
+    package = (error.name or "").partition(".")[0]
+    extra = extras.get(package, package)
+    return f"the package {package!r} is not installed; pip install 'samdeploy[{extra}]'"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""From a run directory to a bundle: fold, graph, engines, checks.  Imports torch and onnx."""
+
+from __future__ import annotations
+
+from samdeploy.export.pipeline import ENGINES, EngineRow, ExportOptions, ExportResult, export_run
+
+__all__ = ["ENGINES", "EngineRow", "ExportOptions", "ExportResult", "export_run"]

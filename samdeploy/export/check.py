@@ -1,0 +1,108 @@
+"""Every exported graph is compared with the trained network before anything is written."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from samdeploy.backends.onnxruntime import emulate
+from samdeploy.backends.session import GOLDEN_TOLERANCE, Float32Array, UInt8Array
+from samdeploy.errors import ExportError
+from samdeploy.export.onnx import GraphPrecision
+from samdeploy.models import Exported, FoldedResNet
+from samdeploy.spec import ModelSpec
+
+# One, two, and a number that is no multiple of any vector width: exporters are known to get some of them wrong.
+BATCH_SIZES = (1, 2, 7)
+
+
+def check_graph(
+    graph: bytes,
+    precision: GraphPrecision,
+    net: FoldedResNet,
+    spec: ModelSpec,
+    images: UInt8Array,
+    logits: Float32Array,
+) -> float:
+    """Run `graph` in batches of `BATCH_SIZES` and compare with the trained network's answers.
+
+    For FP16 a second run checks what ONNX Runtime's CPU kernels cannot show, since they compute FP16 graphs in
+    float32: PyTorch runs the folded network with every intermediate tensor rounded to FP16, as a GPU stores them.
+
+    Args:
+        graph: an ONNX file.
+        precision: of its arithmetic.
+        net: what the graph was written from.
+        spec: of the bundle.
+        images: uint8 [n, H, W, 3], real pictures.
+        logits: float32 [n, K], of the network as trained.
+
+    Returns:
+        The largest difference, as a share of the range of `logits`.
+
+    Raises:
+        ExportError: not finite, or further off than `GOLDEN_TOLERANCE`.
+    """
+    worst = 0.0
+    for batch in BATCH_SIZES:
+        # Too few pictures are repeated: at batch 7 each row must still be its own picture's answer.
+        rows = np.arange(batch) % len(images)
+        worst = max(worst, _difference(emulate(graph, images[rows]), logits[rows], logits, precision, f"batch {batch}"))
+    if precision == "fp16":
+        rounded = fp16_logits(net, spec, images)
+        worst = max(worst, _difference(rounded, logits, logits, precision, "activations rounded to FP16"))
+    return worst
+
+
+def fp16_logits(net: FoldedResNet, spec: ModelSpec, images: UInt8Array) -> Float32Array:
+    """Logits float32 [n, K] with weights and every intermediate tensor rounded to FP16, sums formed in float32.
+
+    That is how FP16 kernels on a GPU work (FP32 accumulation), layer by layer; kernels that fuse several layers
+    round less often.  A value above 65,504 becomes infinite, as it would there.
+    """
+    rounded = copy.deepcopy(net)
+    for weight in rounded.state_dict().values():
+        weight.copy_(weight.half())
+    model = Exported(rounded, spec).eval()
+    with torch.inference_mode():
+        x = model.normalize(torch.from_numpy(images)).half().float()
+        with _RoundToHalf():  # type: ignore[no-untyped-call]  # torch ships it without annotations
+            logits: Float32Array = rounded(x).numpy()
+    return logits
+
+
+class _RoundToHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Rounds the result of every floating-point operation to FP16 and back."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
+            return result.half().float()
+        if isinstance(result, tuple):  # max_pool2d_with_indices
+            return tuple(r.half().float() if r.dtype == torch.float32 else r for r in result)
+        return result
+
+
+def _difference(
+    found: Float32Array, expected: Float32Array, all_logits: Float32Array, precision: GraphPrecision, how: str
+) -> float:
+    if found.shape != expected.shape:
+        raise ExportError(f"{precision} graph, {how}: logits {list(found.shape)}, expected {list(expected.shape)}")
+    if not np.isfinite(found).all():
+        raise ExportError(
+            f"{precision} graph, {how}: {int((~np.isfinite(found)).sum())} of {found.size} logits are not finite; "
+            "activations leave the range of FP16 (65,504), export with --precision fp32"
+        )
+    span = float(np.ptp(all_logits)) or 1.0
+    error = float(np.abs(found.astype(np.float64) - expected).max()) / span
+    allowed = GOLDEN_TOLERANCE[precision]
+    if error > allowed:
+        raise ExportError(
+            f"{precision} graph, {how}: logits differ from PyTorch's by {error:.2e} of their range, at most "
+            f"{allowed:.0e} is allowed"
+        )
+    return error

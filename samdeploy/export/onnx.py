@@ -1,0 +1,164 @@
+"""The ONNX graph of a folded network: uint8 NHWC pixels in, float32 logits out, dynamic batch, one file.
+
+The graph is written node by node rather than traced.  The architecture is a single family, and writing it out gives
+what a tracer cannot promise over several releases: the same bytes for the same weights, every node named after its
+layer ("layer3.2.conv2"), a type chosen for each tensor, and gates in the form that every parser fuses
+(GlobalAveragePool, 1x1 Conv, Mul).  Each export is compared with PyTorch before it is used (`samdeploy.export.check`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.helper
+import onnx.numpy_helper
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import samdeploy
+from samdeploy.errors import ExportError
+from samdeploy.models import FoldedResNet
+from samdeploy.models.fold import FoldedBlock
+from samdeploy.models.graph import Normalize
+from samdeploy.spec import ModelSpec
+
+GraphPrecision = Literal["fp32", "fp16"]
+
+# Opset 17 and IR 8 hold every operator used here and are read by every runtime release that samdeploy supports.
+OPSET = 17
+IR_VERSION = 8
+
+_TYPES: dict[GraphPrecision, tuple[int, np.dtype[np.floating[Any]]]] = {
+    "fp32": (onnx.TensorProto.FLOAT, np.dtype(np.float32)),
+    "fp16": (onnx.TensorProto.FLOAT16, np.dtype(np.float16)),
+}
+
+
+def graph_from_model(net: FoldedResNet, spec: ModelSpec, precision: GraphPrecision) -> onnx.ModelProto:
+    """`net` as ONNX, with the arithmetic of every layer in `precision`.
+
+    Pixels are normalised in float32 in both precisions: the values 0..255 times 1/(255 std) lose bits in FP16, and
+    the layer is tiny.
+
+    Raises:
+        ExportError: a weight does not fit into `precision`, or ONNX's own checker refuses the graph.
+    """
+    writer = _Writer(precision)
+    x = _pixels(writer, spec)
+    x = writer.conv("stem", net.stem, x, relu=True)
+    x = writer.node("MaxPool", "maxpool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    for name, block in net.blocks():
+        x = _block(writer, name, block, x)
+    x = writer.node("GlobalAveragePool", "pool", [x])
+    x = writer.node("Flatten", "flatten", [x], axis=1)
+    if precision == "fp32":
+        writer.linear("head", net.head, x, output="logits")
+    else:
+        writer.node("Cast", "logits", [writer.linear("head", net.head, x)], to=onnx.TensorProto.FLOAT)
+    return writer.model(spec)
+
+
+def serialize(model: onnx.ModelProto) -> bytes:
+    """The bytes of a model file; equal models give equal bytes.
+
+    Raises:
+        ExportError: above 2 GiB, the limit of one protobuf file.
+    """
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except ValueError as error:
+        raise ExportError(f"graph: larger than the 2 GiB that one ONNX file can hold ({error})") from None
+
+
+def _pixels(writer: _Writer, spec: ModelSpec) -> str:
+    normalize = Normalize(spec.preprocessing)
+    # TensorRT allows uint8 only up to the first Cast, so the transposition comes after it.
+    x = writer.node("Cast", "pixels", ["image"], to=onnx.TensorProto.FLOAT)
+    x = writer.node("Transpose", "pixels.nchw", [x], perm=[0, 3, 1, 2])
+    x = writer.node("Mul", "pixels.scaled", [x, writer.constant("pixels.scale", normalize.scale.numpy())])
+    x = writer.node("Add", "pixels.shifted", [x, writer.constant("pixels.shift", normalize.shift.numpy())])
+    return x if writer.precision == "fp32" else writer.node("Cast", "pixels.cast", [x], to=writer.type)
+
+
+def _block(writer: _Writer, name: str, block: FoldedBlock, x: str) -> str:
+    """See `FoldedBlock.forward`."""
+    *inner, last = block.convs
+    hidden = x
+    for index, conv in enumerate(inner, start=1):
+        hidden = writer.conv(f"{name}.conv{index}", conv, hidden, relu=True)
+    y = writer.conv(f"{name}.conv{len(inner) + 1}", last, hidden)
+    mean = writer.node("GlobalAveragePool", f"{name}.mean", [y if block.gate_reads_output else hidden])
+    gate = writer.conv(f"{name}.gate", block.gate, mean)
+    gated = writer.node("Mul", f"{name}.gated", [y, gate])
+    skip = x if block.downsample is None else writer.conv(f"{name}.downsample", block.downsample, x)
+    total = writer.node("Add", f"{name}.sum", [gated, skip])
+    return writer.node("Relu", f"{name}.relu", [total])
+
+
+class _Writer:
+    """Collects nodes and weights; every tensor is called after the node that makes it, the logits apart."""
+
+    def __init__(self, precision: GraphPrecision) -> None:
+        self.precision = precision
+        self.type, self._dtype = _TYPES[precision]
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: list[onnx.TensorProto] = []
+
+    def node(self, op: str, name: str, inputs: list[str], *, output: str | None = None, **attributes: Any) -> str:
+        output = output or name
+        self._nodes.append(onnx.helper.make_node(op, inputs, [output], name=name, **attributes))
+        return output
+
+    def constant(self, name: str, array: NDArray[Any]) -> str:
+        self._weights.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def weight(self, name: str, value: torch.Tensor) -> str:
+        exact = value.detach().double().cpu().numpy()
+        with np.errstate(over="ignore"):  # reported below, with the layer's name
+            array = exact.astype(self._dtype)
+        if not np.isfinite(array).all():
+            raise ExportError(
+                f"{name}: |weight| up to {np.abs(exact).max():.4g} found, {self.precision} ends at "
+                f"{np.finfo(self._dtype).max:.0f}; export with --precision fp32"
+            )
+        return self.constant(name, array)
+
+    def conv(self, name: str, conv: nn.Module, x: str, *, relu: bool = False) -> str:
+        assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+        weights = [self.weight(f"{name}.weight", conv.weight), self.weight(f"{name}.bias", conv.bias)]
+        pad = int(conv.padding[0])
+        x = self.node(
+            "Conv",
+            name,
+            [x, *weights],
+            kernel_shape=list(conv.kernel_size),
+            strides=list(conv.stride),
+            pads=[pad, pad, pad, pad],
+        )
+        return self.node("Relu", f"{name}.relu", [x]) if relu else x
+
+    def linear(self, name: str, linear: nn.Linear, x: str, *, output: str | None = None) -> str:
+        weights = [self.weight(f"{name}.weight", linear.weight), self.weight(f"{name}.bias", linear.bias)]
+        return self.node("Gemm", name, [x, *weights], output=output, transB=1)
+
+    def model(self, spec: ModelSpec) -> onnx.ModelProto:
+        image = onnx.helper.make_tensor_value_info(spec.input.name, onnx.TensorProto.UINT8, spec.input.shape)
+        logits = onnx.helper.make_tensor_value_info(spec.output.name, onnx.TensorProto.FLOAT, spec.output.shape)
+        graph = onnx.helper.make_graph(self._nodes, spec.arch, [image], [logits], self._weights)
+        model = onnx.helper.make_model(
+            graph,
+            opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="samdeploy",
+            producer_version=samdeploy.__version__,
+        )
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ExportError(f"graph: ONNX's checker refuses it ({error})") from None
+        return model

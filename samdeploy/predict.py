@@ -1,0 +1,112 @@
+"""`samdeploy predict`: pictures and folders of pictures, one after another; a broken one does not stop the others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from samdeploy.bundle import latest_bundle
+from samdeploy.classifier import Classifier, Prediction
+from samdeploy.errors import ImageError, InputError
+from samdeploy.manifest import MANIFEST
+from samdeploy.preprocess import IMAGE_SUFFIXES, UInt8Array, image_files, prepare
+
+# Pictures per call of the engine.
+GROUP = 32
+
+
+def predict_paths(
+    paths: Sequence[Path],
+    runs_root: Path,
+    *,
+    top: int,
+    backend: str,
+    precision: str | None,
+    device: str,
+    as_json: bool,
+) -> bool:
+    """Print the classes of every picture; says whether all could be read.
+
+    Args:
+        paths: pictures and folders; the first may be a bundle, else the newest below `runs_root` is taken.
+        as_json: one object per line with `image` and either `label`, `probability`, `top` or `error`.
+
+    Raises:
+        InputError: no picture was named, or a folder holds none.
+        BundleError, BackendUnavailable: the bundle cannot be opened.
+    """
+    is_bundle = (paths[0] / MANIFEST).is_file()
+    bundle = paths[0] if is_bundle else latest_bundle(runs_root)
+    images = _expand(paths[1:] if is_bundle else paths)
+    broken = 0
+    with Classifier.open(bundle, backend, device=device, precision=precision) as classifier:
+        session = classifier.session
+        print(f"{bundle}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
+        for path, answer in _answers(classifier, images, top):
+            if isinstance(answer, ImageError):
+                broken += 1
+                print(f"samdeploy: {answer}", file=sys.stderr)
+            if as_json:
+                print(json.dumps(_to_json(path, answer), ensure_ascii=False))
+            elif isinstance(answer, Prediction):
+                print(_line(path, answer))
+    if broken:
+        print(f"samdeploy: {broken} of {len(images)} pictures could not be read", file=sys.stderr)
+    return not broken
+
+
+def _expand(paths: Sequence[Path]) -> list[Path]:
+    if not paths:
+        raise InputError("no picture named; expected: samdeploy predict [BUNDLE] IMAGE...")
+    images: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = image_files(path)
+            if not found:
+                raise InputError(
+                    f"{path}: no pictures in this folder; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+                )
+            images += found
+        else:
+            images.append(path)
+    return images
+
+
+def _answers(
+    classifier: Classifier, images: Sequence[Path], top: int
+) -> Iterator[tuple[Path, Prediction | ImageError]]:
+    """In the order of `images`, a group at a time."""
+    for start in range(0, len(images), GROUP):
+        group = images[start : start + GROUP]
+        prepared = [_prepare(path, classifier) for path in group]
+        good = [image for image in prepared if not isinstance(image, ImageError)]
+        predictions = iter(classifier.predict_prepared(np.stack(good), top=top) if good else ())
+        for path, image in zip(group, prepared, strict=True):
+            yield path, image if isinstance(image, ImageError) else next(predictions)
+
+
+def _prepare(path: Path, classifier: Classifier) -> UInt8Array | ImageError:
+    try:
+        return prepare(path, classifier.bundle.spec.preprocessing)
+    except ImageError as error:
+        return error
+
+
+def _line(path: Path, prediction: Prediction) -> str:
+    return f"{path}: " + ", ".join(f"{label} {100 * probability:.2f} %" for label, probability in prediction.top)
+
+
+def _to_json(path: Path, answer: Prediction | ImageError) -> dict[str, object]:
+    if isinstance(answer, ImageError):
+        return {"image": str(path), "error": str(answer)}
+    return {
+        "image": str(path),
+        "label": answer.label,
+        "index": answer.index,
+        "probability": answer.probability,
+        "top": [{"label": label, "probability": probability} for label, probability in answer.top],
+    }

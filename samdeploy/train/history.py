@@ -1,0 +1,46 @@
+"""The history table: one row per finished epoch."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRow:
+    """One line of history.csv; the fields are its columns.
+
+    Attributes:
+        epoch: counted from 1.
+        learning_rate: of the epoch's last step.
+        train_loss: mean over the epoch's images, as trained on (with dropout, label smoothing, changing weights).
+        train_top1: over the same forward passes, in percent.
+        val_loss: cross entropy, mean over all validation images, weights as they are after the epoch.
+        val_top1: over all validation images, in percent.
+        images_per_s: training images per second, without validation.
+        seconds: the whole epoch, with validation.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_top1: float
+    val_loss: float
+    val_top1: float
+    images_per_s: float
+    seconds: float
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow))
+
+
+def append_history(path: Path, row: EpochRow) -> None:
+    """Add `row` to the CSV file at `path`; a new file gets the header first."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in dataclasses.astuple(row))

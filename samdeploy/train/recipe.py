@@ -1,0 +1,183 @@
+"""Recipes: one TOML file is one experiment.  This file imports no torch, so that listing recipes is quick."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from samdeploy.errors import InputError, RecipeError, unknown
+from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocessing
+from samdeploy.train.toml_text import Scalar, toml_text
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+T = TypeVar("T")
+
+
+def _bounded(default: T, **limits: float) -> T:
+    """A field whose value `recipe_checks` holds within `at_least`, `at_most`, `above` and `below`."""
+    return field(default=default, metadata=limits)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSection:
+    """Which pictures, and how they are split.
+
+    Attributes:
+        name: one of `samdeploy.data.DATASETS`.
+        root: folder that holds the data, relative to where the command runs.
+        val_fraction: part of the training pictures that is kept aside to choose weights on.
+        split_seed: seed of that split; stays the same while `training.seed` varies over repeated runs.
+        download: fetch the data set into `root` where it is not there yet.
+        options: what this data set offers beyond that, for example `level` of aircraft.
+    """
+
+    name: str
+    root: str = "data"
+    val_fraction: float = _bounded(0.1, above=0, below=1)
+    split_seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
+    download: bool = False
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """The network and its start.
+
+    Attributes:
+        arch: one of `samdeploy.models.ARCHS`.
+        gate: one of `samdeploy.models.GATES`.
+        pretrained: true fetches ImageNet weights for the encoder, a string is the path of a local copy.
+    """
+
+    arch: str = "sam-resnet50"
+    gate: str = "original"
+    pretrained: bool | str = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSection:
+    """From a decoded picture to the network's input; see `samdeploy.spec.Preprocessing`.
+
+    Attributes:
+        resize_short: length of the shorter side before the crop in pixels; 0 with fit "squeeze".
+    """
+
+    height: int = _bounded(192, at_least=1, at_most=4096)
+    width: int = _bounded(192, at_least=1, at_most=4096)
+    fit: Fit = "squeeze"
+    resize_short: int = _bounded(0, at_least=0, at_most=8192)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def preprocessing(self) -> Preprocessing:
+        """The same as the contract that travels with the weights.
+
+        Raises:
+            BundleError: the values contradict one another.
+        """
+        return Preprocessing(self.height, self.width, self.fit, self.resize_short or None, self.mean, self.std)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSection:
+    """Optimiser, schedule and machine.  The defaults are the published protocol of the original work.
+
+    Attributes:
+        epochs: at most this many.
+        batch_size: images per step; a last batch of one image joins the batch before it.
+        learning_rate: of Adam, at its peak.
+        schedule: "constant", or "cosine" down to zero over all steps after the warm-up.
+        warmup_epochs: epochs of a linear rise from zero.
+        weight_decay: decoupled (AdamW), on weights with two or more axes; 0 is plain Adam.
+        label_smoothing: of the training loss; 0 is plain cross entropy.
+        patience: stop after this many epochs without better validation; 0 never stops early.
+        precision: "auto" is bf16 (else fp16) on a GPU and fp32 on the CPU; evaluation is always fp32.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        seed: of the fresh weights, dropout and the order of the images.
+        clip_norm: largest norm of the gradient over all weights; 0 does not clip.
+    """
+
+    epochs: int = _bounded(45, at_least=1)
+    batch_size: int = _bounded(128, at_least=2)
+    learning_rate: float = _bounded(1e-4, above=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: int = _bounded(0, at_least=0)
+    weight_decay: float = _bounded(0.0, at_least=0)
+    label_smoothing: float = _bounded(0.0, at_least=0, below=1)
+    patience: int = _bounded(12, at_least=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str = "auto"
+    seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
+    clip_norm: float = _bounded(0.0, at_least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole experiment.  Made by `load_recipe`, which checks it."""
+
+    name: str
+    data: DataSection
+    description: str = ""
+    model: ModelSection = field(default_factory=ModelSection)
+    image: ImageSection = field(default_factory=ImageSection)
+    training: TrainingSection = field(default_factory=TrainingSection)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that come with samdeploy, sorted."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply overrides and check the result.
+
+    Args:
+        name_or_path: one of `recipe_names()`, or the path of a `.toml` file.
+        overrides: each "section.key=value"; the value is TOML, and text that is no TOML is taken as a string.
+            The section may be left out where the key occurs once; name and description are top-level keys.
+
+    Raises:
+        InputError: no such recipe or file.
+        RecipeError: not TOML, or unknown keys, wrong types or impossible values; all of them are listed.
+    """
+    # Here and not above: recipe_checks needs the dataclasses of this file.
+    from samdeploy.train.recipe_checks import apply_overrides, recipe_from_table
+
+    path = _recipe_path(str(name_or_path))
+    source = f"recipe {path.stem}" if path.parent == RECIPES else f"recipe {path}"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{source}: cannot be read as UTF-8 text ({error})") from None
+    table.setdefault("name", path.stem)
+    return recipe_from_table(apply_overrides(table, overrides), source)
+
+
+def recipe_table(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested dictionaries, name and description first."""
+    table = dataclasses.asdict(recipe)
+    head = {key: table.pop(key) for key in ("name", "description")}
+    return {**head, **table}
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as complete TOML: every key, defaults and overrides resolved, no comments."""
+    return toml_text(recipe_table(recipe))
+
+
+def _recipe_path(name_or_path: str) -> Path:
+    if name_or_path in recipe_names():
+        return RECIPES / f"{name_or_path}.toml"
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        if not path.is_file():
+            raise InputError(f"recipe file {path}: no such file; built-in recipes: {', '.join(recipe_names())}")
+        return path
+    raise InputError(f"{unknown('recipe', name_or_path, recipe_names())}, or the path of a .toml file")
