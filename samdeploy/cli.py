@@ -97,10 +97,12 @@ def export(
     run_dir = run if run is not None else _taken("run", latest_run(runs))
 
     from samdeploy.export import ExportOptions, export_run
-    from samdeploy.export.table import export_table
+    from samdeploy.export.table import export_table, headroom_table
 
     options = ExportOptions(engine, precision, _batch_sizes(batch), target, optimization_level, workspace, data)
     result = export_run(run_dir, options)
+    print(headroom_table(result.headroom))
+    print()
     print(export_table(result))
     print(result.bundle)
 

@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 FORMAT = "samdeploy-bundle"
 VERSION = 1
 
-ROLES = ("weights", "graph", "engine", "golden_images", "golden_logits")
+ROLES = ("weights", "graph", "engine", "golden_images", "golden_logits", "headroom")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from samdeploy.backends.onnxruntime import emulate
 from samdeploy.backends.session import GOLDEN_TOLERANCE, Float32Array, UInt8Array
 from samdeploy.errors import ExportError
 from samdeploy.export.onnx import GraphPrecision
-from samdeploy.models import Exported, FoldedResNet
+from samdeploy.export.precision import fp16_logits
+from samdeploy.models import FoldedResNet
 from samdeploy.spec import ModelSpec
 
 # One, two, and a number that is no multiple of any vector width: exporters are known to get some of them wrong.
@@ -27,6 +25,7 @@ def check_graph(
     spec: ModelSpec,
     images: UInt8Array,
     logits: Float32Array,
+    fp32: Collection[str] = (),
 ) -> float:
     """Run `graph` in batches of `BATCH_SIZES` and compare with the trained network's answers.
 
@@ -40,6 +39,7 @@ def check_graph(
         spec: of the bundle.
         images: uint8 [n, H, W, 3], real pictures.
         logits: float32 [n, K], of the network as trained.
+        fp32: layers that stay in FP32.
 
     Returns:
         The largest difference, as a share of the range of `logits`.
@@ -53,38 +53,9 @@ def check_graph(
         rows = np.arange(batch) % len(images)
         worst = max(worst, _difference(emulate(graph, images[rows]), logits[rows], logits, precision, f"batch {batch}"))
     if precision == "fp16":
-        rounded = fp16_logits(net, spec, images)
+        rounded = fp16_logits(net, spec, images, fp32)
         worst = max(worst, _difference(rounded, logits, logits, precision, "activations rounded to FP16"))
     return worst
-
-
-def fp16_logits(net: FoldedResNet, spec: ModelSpec, images: UInt8Array) -> Float32Array:
-    """Logits float32 [n, K] with weights and every intermediate tensor rounded to FP16, sums formed in float32.
-
-    That is how FP16 kernels on a GPU work (FP32 accumulation), layer by layer; kernels that fuse several layers
-    round less often.  A value above 65,504 becomes infinite, as it would there.
-    """
-    rounded = copy.deepcopy(net)
-    for weight in rounded.state_dict().values():
-        weight.copy_(weight.half())
-    model = Exported(rounded, spec).eval()
-    with torch.inference_mode():
-        x = model.normalize(torch.from_numpy(images)).half().float()
-        with _RoundToHalf():  # type: ignore[no-untyped-call]  # torch ships it without annotations
-            logits: Float32Array = rounded(x).numpy()
-    return logits
-
-
-class _RoundToHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Rounds the result of every floating-point operation to FP16 and back."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
-            return result.half().float()
-        if isinstance(result, tuple):  # max_pool2d_with_indices
-            return tuple(r.half().float() if r.dtype == torch.float32 else r for r in result)
-        return result
 
 
 def _difference(

@@ -8,6 +8,7 @@ layer ("layer3.2.conv2"), a type chosen for each tensor, and gates in the form t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import numpy as np
@@ -38,24 +39,32 @@ _TYPES: dict[GraphPrecision, tuple[int, np.dtype[np.floating[Any]]]] = {
 }
 
 
-def graph_from_model(net: FoldedResNet, spec: ModelSpec, precision: GraphPrecision) -> onnx.ModelProto:
-    """`net` as ONNX, with the arithmetic of every layer in `precision`.
+def graph_from_model(
+    net: FoldedResNet, spec: ModelSpec, precision: GraphPrecision, fp32: Collection[str] = ()
+) -> onnx.ModelProto:
+    """`net` as ONNX, with the arithmetic of every layer in `precision`, but for the layers named in `fp32`.
 
     Pixels are normalised in float32 in both precisions: the values 0..255 times 1/(255 std) lose bits in FP16, and
     the layer is tiny.
 
+    Args:
+        net: the folded network.
+        spec: names and shapes of input and output, and the normalisation.
+        precision: of all layers but those in `fp32`.
+        fp32: "stem", "head" or blocks such as "layer2.0".
+
     Raises:
         ExportError: a weight does not fit into `precision`, or ONNX's own checker refuses the graph.
     """
-    writer = _Writer(precision)
-    x = _pixels(writer, spec)
+    writer = _Writer(precision, fp32)
+    x = writer.enter("stem", _pixels(writer, spec))
     x = writer.conv("stem", net.stem, x, relu=True)
     x = writer.node("MaxPool", "maxpool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     for name, block in net.blocks():
-        x = _block(writer, name, block, x)
-    x = writer.node("GlobalAveragePool", "pool", [x])
+        x = _block(writer, name, block, writer.enter(name, x))
+    x = writer.node("GlobalAveragePool", "pool", [writer.enter("head", x)])
     x = writer.node("Flatten", "flatten", [x], axis=1)
-    if precision == "fp32":
+    if writer.precision == "fp32":
         writer.linear("head", net.head, x, output="logits")
     else:
         writer.node("Cast", "logits", [writer.linear("head", net.head, x)], to=onnx.TensorProto.FLOAT)
@@ -80,8 +89,7 @@ def _pixels(writer: _Writer, spec: ModelSpec) -> str:
     x = writer.node("Cast", "pixels", ["image"], to=onnx.TensorProto.FLOAT)
     x = writer.node("Transpose", "pixels.nchw", [x], perm=[0, 3, 1, 2])
     x = writer.node("Mul", "pixels.scaled", [x, writer.constant("pixels.scale", normalize.scale.numpy())])
-    x = writer.node("Add", "pixels.shifted", [x, writer.constant("pixels.shift", normalize.shift.numpy())])
-    return x if writer.precision == "fp32" else writer.node("Cast", "pixels.cast", [x], to=writer.type)
+    return writer.node("Add", "pixels.shifted", [x, writer.constant("pixels.shift", normalize.shift.numpy())])
 
 
 def _block(writer: _Writer, name: str, block: FoldedBlock, x: str) -> str:
@@ -102,11 +110,20 @@ def _block(writer: _Writer, name: str, block: FoldedBlock, x: str) -> str:
 class _Writer:
     """Collects nodes and weights; every tensor is called after the node that makes it, the logits apart."""
 
-    def __init__(self, precision: GraphPrecision) -> None:
-        self.precision = precision
-        self.type, self._dtype = _TYPES[precision]
+    def __init__(self, precision: GraphPrecision, fp32: Collection[str]) -> None:
+        self.precision: GraphPrecision = "fp32"  # of the layer being written; the pixels come first
+        self._wanted = precision
+        self._fp32 = fp32
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
+
+    def enter(self, layer: str, x: str) -> str:
+        """Begin a layer whose input is `x`; returns `x` in the layer's precision."""
+        precision = "fp32" if layer in self._fp32 else self._wanted
+        if precision == self.precision:
+            return x
+        self.precision = precision
+        return self.node("Cast", f"{layer}.cast", [x], to=_TYPES[precision][0])
 
     def node(self, op: str, name: str, inputs: list[str], *, output: str | None = None, **attributes: Any) -> str:
         output = output or name
@@ -119,12 +136,13 @@ class _Writer:
 
     def weight(self, name: str, value: torch.Tensor) -> str:
         exact = value.detach().double().cpu().numpy()
+        dtype = _TYPES[self.precision][1]
         with np.errstate(over="ignore"):  # reported below, with the layer's name
-            array = exact.astype(self._dtype)
+            array = exact.astype(dtype)
         if not np.isfinite(array).all():
             raise ExportError(
                 f"{name}: |weight| up to {np.abs(exact).max():.4g} found, {self.precision} ends at "
-                f"{np.finfo(self._dtype).max:.0f}; export with --precision fp32"
+                f"{np.finfo(dtype).max:.0f}; export with --precision fp32"
             )
         return self.constant(name, array)
 

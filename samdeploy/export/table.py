@@ -4,7 +4,31 @@ from __future__ import annotations
 
 import textwrap
 
+from samdeploy.export.graphs import Headroom
 from samdeploy.export.pipeline import ExportResult
+
+# Rows of the head-room table: the tightest tensors decide.
+TIGHTEST = 10
+
+
+def headroom_table(headroom: Headroom) -> str:
+    """The tensors nearest to the end of FP16, before and after rescaling, and the layers kept in FP32."""
+    lines = [
+        f"FP16 head-room on {headroom.images} training images, tightest {TIGHTEST} of {len(headroom.rows)} tensors",
+        f"{'tensor':<28} {'largest':>10} {'bits':>6} {'rescaled':>9} {'bits':>6} {'below 2^-14':>12}",
+    ]
+    # The pixels are normalised in FP32 in every graph.
+    rows = [row for row in headroom.rows if not row.name.startswith("pixels")]
+    for row in sorted(rows, key=lambda row: row.bits)[:TIGHTEST]:
+        k = headroom.exponents.get(row.name, 0)
+        scaled = f"x 2^{-k}" if k else "-"
+        lines.append(
+            f"{row.name:<28} {row.max_abs:10.4g} {row.bits:6.1f} {scaled:>9} {row.bits + k:6.1f} "
+            f"{row.below_normal:10.2f} %"
+        )
+    lines += [line for layer, reason in headroom.fp32.items() for line in _indented(f"{layer} stays FP32: {reason}")]
+    lines.append(f"{headroom.fp16_share:.1f} % of the multiply-adds of the FP16 graph are in FP16")
+    return "\n".join(lines)
 
 
 def export_table(result: ExportResult) -> str:
@@ -14,5 +38,9 @@ def export_table(result: ExportResult) -> str:
     for row in result.rows:
         size = f"{row.bytes / 1e6:6.1f}" if row.path else f"{'-':>6}"
         lines.append(f"{row.engine:<12} {row.precision:<4} {size}  {row.state:<9} {row.path}")
-        lines += textwrap.wrap(row.note, 78, initial_indent="  ", subsequent_indent="  ")
+        lines += _indented(row.note)
     return "\n".join(lines)
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="  ")

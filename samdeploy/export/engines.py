@@ -1,0 +1,172 @@
+"""The engines of a bundle: built, tried where they can run, or carried over from an earlier export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from samdeploy.backends import open_session
+from samdeploy.backends.session import check_golden
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError
+from samdeploy.export.pack import BundleWriter
+from samdeploy.export.tensorrt import build_engine
+from samdeploy.manifest import MANIFEST
+
+ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
+# What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
+_DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}
+
+State = Literal["verified", "built", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """What became of one engine.
+
+    Attributes:
+        engine: one of `ENGINES` but "all".
+        precision: of its arithmetic.
+        path: its file in the bundle; "" where there is none.
+        bytes: length of that file.
+        state: "verified" (ran the golden images here), "built" (could not run here), "failed" (was not built).
+        note: the difference found, or the reason.
+    """
+
+    engine: str
+    precision: str
+    path: str
+    bytes: int
+    state: State
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to build.
+
+    Attributes:
+        engine: one of `ENGINES`.
+        precision: of the engines; None takes fp16 for TensorRT and fp32 for the others.
+        batch: smallest, most likely and largest batch of a TensorRT engine.
+        target: GPU generation that TensorRT-RTX builds for, such as "SM86"; None: the GPU here, or SM86.
+        optimization_level: 0 to 5; at a higher one TensorRT spends more time for a faster engine.
+        workspace: scratch memory of a TensorRT build, in MiB; None leaves its default.
+        data_root: where the data set lies; None: where training found it.
+    """
+
+    engine: str = "all"
+    precision: str | None = None
+    batch: tuple[int, int, int] = (1, 8, 64)
+    target: str | None = None
+    optimization_level: int = 3
+    workspace: int | None = None
+    data_root: Path | None = None
+
+
+def wanted_engines(engine: str) -> Iterator[tuple[str, bool]]:
+    """Engines to build, and whether the user named them."""
+    if engine == "all":
+        yield from (("onnxruntime", False), ("openvino", False), ("trt", False))
+    else:
+        yield engine, True
+
+
+def add_engine(
+    writer: BundleWriter, engine: str, options: ExportOptions, *, named: bool, no_graph: Mapping[str, ExportError]
+) -> Iterator[EngineRow]:
+    precision = options.precision or _DEFAULT_PRECISION[engine]
+    try:
+        if precision in no_graph:
+            raise no_graph[precision]
+        if engine in ("trt", "trt-rtx"):
+            yield _build_tensorrt(writer, engine, precision, options)
+        else:
+            yield _try_graph(writer, engine, precision)
+    except (BackendUnavailable, ExportError, InputError) as error:
+        if named or isinstance(error, InputError):
+            raise
+        yield EngineRow(engine, precision, "", 0, "failed", str(error))
+
+
+def _try_graph(writer: BundleWriter, engine: str, precision: str) -> EngineRow:
+    """ONNX Runtime and OpenVINO compile the graph when they open it: trying it is all there is to do."""
+    bundle = writer.bundle()
+    # OpenVINO computes bf16 from the FP32 graph.
+    file = bundle.find("graph", precision="fp32" if precision == "bf16" else precision)
+    if file is None:
+        raise ExportError(f"no {precision} graph can be made by this version; expected one of fp32, fp16, bf16")
+    state, note = _try(bundle, engine, precision)
+    return EngineRow(engine, precision, file.path, file.bytes, state, note)
+
+
+def _build_tensorrt(writer: BundleWriter, engine: str, precision: str, options: ExportOptions) -> EngineRow:
+    bundle = writer.bundle()
+    graph = bundle.find("graph", precision=precision)
+    if graph is None:
+        raise ExportError(f"no {precision} graph can be made by this version; expected one of fp32, fp16")
+    built = build_engine(
+        bundle.read(graph),
+        engine=engine,
+        precision=precision,
+        batch=options.batch,
+        target=options.target,
+        optimization_level=options.optimization_level,
+        workspace=options.workspace,
+    )
+    built_for = {**built.built_for, "graph": graph.sha256}
+    file = writer.add(
+        "engine",
+        engine_path(built_for, precision),
+        built.plan,
+        backend="tensorrt",
+        precision=precision,
+        built_for=built_for,
+    )
+    state, note = _try(writer.bundle(), "tensorrt", precision)
+    return EngineRow(engine, precision, file.path, file.bytes, state, f"{built.note}; {note}" if built.note else note)
+
+
+def engine_path(built_for: dict[str, str], precision: str) -> str:
+    """One file per runtime, target and precision, for example "engines/tensorrt_rtx-SM86-fp16.plan"."""
+    return f"engines/{built_for['runtime']}-{built_for['target']}-{precision}.plan"
+
+
+def _try(bundle: Bundle, backend: str, precision: str) -> tuple[State, str]:
+    """Open the engine and run the golden images, where this machine can."""
+    try:
+        with open_session(bundle, backend, precision=precision, check=False) as session:
+            error = check_golden(session, *bundle.golden())
+            return "verified", f"golden images within {error:.1e} of the logits' range, on {session.device}"
+    except BackendUnavailable as error:
+        return "built", f"built, not run here: {error}"
+    except BundleError as error:
+        raise ExportError(str(error)) from None
+
+
+def keep_engines(writer: BundleWriter, old: Path) -> Iterator[EngineRow]:
+    """Carry over engines that an earlier export built from the very same graph."""
+    if not (old / MANIFEST).exists():
+        return
+    try:
+        before = open_bundle(old)
+    except BundleError:
+        return  # a damaged bundle is what a new export is there to replace
+    here = writer.bundle()
+    graphs = {file.sha256 for file in here.select("graph")}
+    taken = {file.path for file in here.files}
+    for file in before.select("engine"):
+        built_for = dict(file.built_for or {})
+        if built_for.get("graph") in graphs and file.path not in taken:
+            try:
+                content = before.read(file)
+            except BundleError:
+                continue
+            writer.add(
+                "engine", file.path, content, backend=file.backend, precision=file.precision, built_for=built_for
+            )
+            yield EngineRow(
+                "trt", file.precision or "", file.path, file.bytes, "built", "kept from an earlier export of this graph"
+            )

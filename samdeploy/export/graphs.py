@@ -1,0 +1,116 @@
+"""The graphs of a bundle: FP32 as folded, FP16 rescaled where that is needed, each checked before it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from samdeploy.backends.session import Float32Array
+from samdeploy.errors import ExportError
+from samdeploy.export.check import check_graph
+from samdeploy.export.cost import multiply_adds
+from samdeploy.export.headroom import TensorRange, measure_ranges
+from samdeploy.export.onnx import graph_from_model, serialize
+from samdeploy.export.pack import BundleWriter
+from samdeploy.export.pictures import ExportPictures
+from samdeploy.export.precision import Fp16Plan, plan_fp16
+from samdeploy.files import json_bytes
+from samdeploy.models import FoldedResNet
+from samdeploy.spec import ModelSpec
+
+HEADROOM_FILE = "headroom.json"
+# Of the multiply-adds; an FP16 engine with less is FP32 in all but name.
+MIN_FP16_SHARE = 95.0
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """The head-room map, and what was done about it.
+
+    Attributes:
+        images: training pictures it was measured on.
+        rows: every tensor of the FP32 graph, in its order.
+        exponents: tensor -> k, where the FP16 graph stores it as its value times 2**-k; only those that are not 0.
+        fp32: layers that stay in FP32 in the FP16 graph, with the reason.
+        fp16_share: percent of the multiply-adds that the FP16 graph computes in FP16.
+    """
+
+    images: int
+    rows: tuple[TensorRange, ...]
+    exponents: dict[str, int]
+    fp32: dict[str, str]
+    fp16_share: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As in headroom.json; see DESIGN.md."""
+        return {
+            "images": self.images,
+            "fp16_share_of_multiply_adds": self.fp16_share,
+            "fp32_layers": self.fp32,
+            "tensors": [
+                {
+                    "name": row.name,
+                    "max_abs": row.max_abs,
+                    "bits": row.bits if row.max_abs > 0 else None,
+                    "below_smallest_normal_percent": row.below_normal,
+                    "stored_as_times_two_to_minus": self.exponents.get(row.name, 0),
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def add_graphs(
+    writer: BundleWriter, net: FoldedResNet, spec: ModelSpec, pictures: ExportPictures, logits: Float32Array
+) -> tuple[Headroom, dict[str, ExportError]]:
+    """Write the graph of each precision and the head-room map.
+
+    Args:
+        writer: gets the files.
+        net: the folded network.
+        spec: of the bundle.
+        pictures: golden ones to check on, calibration ones to measure on.
+        logits: float32 [n, K], of the network as trained on the golden pictures.
+
+    Returns:
+        The map, and for each precision that cannot be had the reason.
+
+    Raises:
+        ExportError: the FP32 graph is not the network; no engine could be right.
+    """
+    golden = pictures.golden
+    graph = serialize(graph_from_model(net, spec, "fp32"))
+    check_graph(graph, "fp32", net, spec, golden, logits)
+    writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
+
+    ranges = measure_ranges(graph, pictures.calibration)
+    plan = plan_fp16(net, spec, ranges, pictures.calibration)
+    headroom = _headroom(plan, spec, ranges, len(pictures.calibration))
+    writer.add("headroom", HEADROOM_FILE, json_bytes(headroom.to_json()))
+
+    failed: dict[str, ExportError] = {}
+    try:
+        if headroom.fp16_share < MIN_FP16_SHARE:
+            reasons = "; ".join(f"{layer} {reason}" for layer, reason in plan.fp32.items())
+            raise ExportError(
+                f"fp16 graph: only {headroom.fp16_share:.1f} % of the multiply-adds can be computed in FP16, at least "
+                f"{MIN_FP16_SHARE:.0f} % expected ({reasons}); export with --precision fp32"
+            )
+        graph = serialize(graph_from_model(plan.net, spec, "fp16", plan.fp32))
+        check_graph(graph, "fp16", plan.net, spec, golden, logits, plan.fp32)
+        writer.add("graph", "model.fp16.onnx", graph, precision="fp16")
+    except ExportError as error:
+        failed["fp16"] = error
+    return headroom, failed
+
+
+def _headroom(plan: Fp16Plan, spec: ModelSpec, ranges: tuple[TensorRange, ...], images: int) -> Headroom:
+    cost = multiply_adds(plan.net, spec)
+    in_fp16 = sum(count for layer, count in cost.items() if layer not in plan.fp32)
+    return Headroom(
+        images=images,
+        rows=ranges,
+        exponents=plan.scales.exponents(),
+        fp32=plan.fp32,
+        fp16_share=100 * in_fp16 / sum(cost.values()),
+    )

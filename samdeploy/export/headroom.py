@@ -1,0 +1,87 @@
+"""How close every tensor of a graph comes to the end of FP16, on real pictures.
+
+FP16 holds up to 65,504 (IEEE 754 binary16: 2 - 2^-10 times 2^15), and full precision down to 2^-14; below that, bits
+are lost one by one.  Streamlined attention multiplies activations by a linear function of themselves, so they can grow
+with the square of their input, and the room has to be measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from samdeploy.backends.session import UInt8Array
+from samdeploy.progress import progress_bar
+
+FP16_MAX = 65504.0
+FP16_SMALLEST_NORMAL = 2.0**-14
+
+# Pictures per run: every tensor of the network is held at once.
+_BATCH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRange:
+    """What was seen of one tensor, in FP32.
+
+    Attributes:
+        name: as in the graph.
+        max_abs: largest absolute value.
+        below_normal: share of its non-zero values that lie below FP16's smallest normal number, in percent.
+    """
+
+    name: str
+    max_abs: float
+    below_normal: float
+
+    @property
+    def bits(self) -> float:
+        """Head-room: how often the largest value can double before it leaves FP16; negative where it has left."""
+        return math.log2(FP16_MAX / self.max_abs) if self.max_abs > 0 else math.inf
+
+
+def measure_ranges(graph: bytes, images: UInt8Array) -> tuple[TensorRange, ...]:
+    """Run an FP32 graph with every intermediate tensor as an output.
+
+    Args:
+        graph: an FP32 ONNX file.
+        images: uint8 [n, H, W, 3], of the training split.
+
+    Returns:
+        One row per floating-point tensor, in the order of the graph.
+    """
+    model = onnx.load_from_string(graph)
+    names = [output for node in model.graph.node for output in node.output]
+    kept = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in kept)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    seen = {name: _Seen() for name in names}
+    with progress_bar("head-room", len(images)) as advance:
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            for name, value in zip(names, session.run(names, {"image": batch}), strict=True):
+                seen[name].add(value)
+            advance(len(batch), "")
+    return tuple(row.range(name) for name, row in seen.items())
+
+
+class _Seen:
+    """Running figures of one tensor."""
+
+    def __init__(self) -> None:
+        self.max_abs = 0.0
+        self._below = self._non_zero = 0
+
+    def add(self, value: Any) -> None:
+        size = np.abs(value)
+        self.max_abs = max(self.max_abs, float(size.max()))
+        self._non_zero += int(np.count_nonzero(size))
+        self._below += int(np.count_nonzero(size < FP16_SMALLEST_NORMAL)) - int(np.count_nonzero(size == 0))
+
+    def range(self, name: str) -> TensorRange:
+        return TensorRange(name, self.max_abs, 100 * self._below / max(1, self._non_zero))

@@ -1,0 +1,87 @@
+"""ONNX Runtime: where it really runs, and what its CPU provider does with FP16."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from samdeploy.backends import onnxruntime as backend
+from samdeploy.backends import open_session
+from samdeploy.bundle import Bundle
+from samdeploy.errors import BackendUnavailable
+
+
+def _graph(bundle: Bundle, precision: str) -> bytes:
+    file = bundle.find("graph", precision=precision)
+    assert file is not None
+    return bundle.read(file)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this build has CUDA")
+def test_cuda_without_a_cuda_build_names_the_other_package(digits_bundle: Bundle) -> None:
+    with pytest.raises(BackendUnavailable, match=r"installed without CUDA; .*samdeploy\[onnxruntime-gpu\]"):
+        open_session(digits_bundle, "onnxruntime", device="cuda")
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this build has CUDA")
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+def test_a_silent_fall_back_to_the_cpu_is_noticed(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a machine whose driver is fine and whose CUDA libraries are not: the provider is asked for and dropped.
+    monkeypatch.setattr(backend, "_no_cuda", lambda: None)
+    with pytest.raises(BackendUnavailable, match="could not start its CUDA provider and fell back to the CPU"):
+        open_session(digits_bundle, "onnxruntime", device="cuda")
+    with open_session(digits_bundle, "onnxruntime", device="auto") as session:
+        assert session.device == "cpu"
+    with pytest.raises(BackendUnavailable, match="has no FP16 kernels"):
+        open_session(digits_bundle, "onnxruntime", device="auto", precision="fp16")
+
+
+def test_fp16_on_the_cpu_is_refused(digits_bundle: Bundle) -> None:
+    with pytest.raises(BackendUnavailable, match=r"has no FP16 kernels.*use precision fp32"):
+        open_session(digits_bundle, "onnxruntime", device="cpu", precision="fp16")
+
+
+def test_the_reason_for_refusing_it_is_true(digits_bundle: Bundle, tmp_path: Path) -> None:
+    """The profile of an FP16 graph on the CPU: every convolution reads float, not float16."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        _graph(digits_bundle, "fp16"),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["NchwcTransformer"],
+    )
+    images, _ = digits_bundle.golden()
+    session.run(None, {"image": images})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    kinds = {
+        kind
+        for event in events
+        if event.get("args", {}).get("op_name") in ("Conv", "FusedConv")
+        for tensor in event["args"].get("input_type_shape", [])
+        for kind in tensor
+    }
+    assert kinds == {"float"}
+
+
+def test_emulation_shows_the_rounding_of_weights(digits_bundle: Bundle) -> None:
+    images, logits = digits_bundle.golden()
+    error = np.abs(backend.emulate(_graph(digits_bundle, "fp16"), images) - logits).max() / np.ptp(logits)
+    assert 1e-5 < error < 5e-3  # FP32 gives less than 1e-5, FP16 weights carry 11 bits
+
+
+def test_emulation_of_fp32_is_exact_enough(digits_bundle: Bundle) -> None:
+    images, logits = digits_bundle.golden()
+    error = np.abs(backend.emulate(_graph(digits_bundle, "fp32"), images) - logits).max() / np.ptp(logits)
+    assert error < 1e-5
+
+
+def test_emulation_of_no_graph() -> None:
+    with pytest.raises(BackendUnavailable, match="cannot open the graph"):
+        backend.emulate(b"", np.zeros((1, 8, 8, 3), np.uint8))

@@ -1,0 +1,44 @@
+"""OpenVINO: the precision that was asked for is the one that computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from samdeploy.backends import open_session
+from samdeploy.bundle import Bundle
+from samdeploy.errors import BackendUnavailable
+
+ov = pytest.importorskip("openvino", reason="pip install 'samdeploy[openvino]'")
+
+
+def _effective(bundle: Bundle, hint: str) -> str:
+    """What this CPU makes of a hint, asked of OpenVINO directly."""
+    file = bundle.find("graph", precision="fp32")
+    assert file is not None
+    core = ov.Core()
+    compiled = core.compile_model(core.read_model(bundle.read(file)), "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+
+def test_fp32_is_fp32_on_a_cpu_that_prefers_bf16(digits_bundle: Bundle) -> None:
+    images, logits = digits_bundle.golden()
+    with open_session(digits_bundle, "openvino") as session:
+        error = np.abs(session.run(images) - logits).max() / np.ptp(logits)
+    assert error < 1e-5  # bf16, OpenVINO's own choice where the CPU has it, is off by 1e-3 and more
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("bf16", "bf16"), ("fp16", "f16")])
+def test_a_precision_that_the_cpu_lacks_is_refused(digits_bundle: Bundle, precision: str, hint: str) -> None:
+    effective = _effective(digits_bundle, hint)
+    if effective != hint:
+        with pytest.raises(
+            BackendUnavailable, match=f"would compute in {effective} instead of {hint}: .+; use precision"
+        ):
+            open_session(digits_bundle, "openvino", precision=precision)
+        return
+    images, logits = digits_bundle.golden()
+    with open_session(digits_bundle, "openvino", precision=precision) as session:
+        assert session.precision == precision
+        error = np.abs(session.run(images) - logits).max() / np.ptp(logits)
+    assert 1e-4 < error < 1e-1  # rounded, and not FP32 under another name

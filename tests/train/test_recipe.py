@@ -1,0 +1,188 @@
+"""Recipes: what they accept, what they refuse and in which words, and that they survive being written."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from samdeploy.errors import InputError, RecipeError
+from samdeploy.spec import Preprocessing
+from samdeploy.train.recipe import RECIPES, dump_recipe, load_recipe, recipe_names, recipe_table
+
+MINIMAL = '[data]\nname = "digits"\n'
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_built_in_names() -> None:
+    assert recipe_names() == ("aircraft", "cifar10", "cifar100", "digits", "fashion-mnist", "folder")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_built_in_recipes_state_every_key_and_keep_every_value(name: str) -> None:
+    stated = tomllib.loads((RECIPES / f"{name}.toml").read_text())
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert tomllib.loads(dump_recipe(recipe)) == stated
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "aircraft"])
+def test_published_protocol(name: str) -> None:
+    recipe = load_recipe(name)
+    side = 192 if name == "aircraft" else 64
+    assert recipe.image.preprocessing() == Preprocessing(side, side)
+    assert (recipe.model.arch, recipe.model.gate, recipe.model.pretrained) == ("sam-resnet50", "original", True)
+    training = recipe.training
+    assert (training.learning_rate, training.batch_size, training.epochs, training.patience) == (1e-4, 128, 45, 12)
+    assert (training.schedule, training.weight_decay, training.clip_norm) == ("constant", 0, 0)
+
+
+def test_dump_reads_back_as_the_same_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "aircraft", ["data.options.level=family", 'description="a \\"b\\" ü\\n\\u007f"', "learning_rate=1e-30"]
+    )
+    assert recipe.description == 'a "b" ü\n\x7f'
+    assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
+
+
+def test_a_file_may_leave_out_what_has_a_default_and_is_named_after_itself(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, MINIMAL))
+    assert recipe.name == "mine"
+    assert recipe.training.epochs == 45
+
+
+def test_overrides_take_toml_bare_text_and_bare_keys(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        written(tmp_path, MINIMAL),
+        [
+            "training.epochs=3",
+            "schedule=cosine",
+            "learning_rate = 1",
+            "mean=[0, 0.5, 1]",
+            "data.root=2024",
+            "pretrained=a b.pth",
+        ],
+    )
+    assert recipe.training.epochs == 3
+    assert recipe.training.schedule == "cosine"
+    assert recipe.training.learning_rate == 1.0
+    assert isinstance(recipe.training.learning_rate, float)
+    assert recipe.image.mean == (0.0, 0.5, 1.0)
+    assert recipe.data.root == "2024"
+    assert recipe.model.pretrained == "a b.pth"
+
+
+def test_an_override_cannot_bring_in_a_second_key() -> None:
+    with pytest.raises(RecipeError, match="printable text expected"):
+        load_recipe("digits", ["training.seed=1\nepochs = 2"])
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    text = """
+    colour = 1
+    [data]
+    name = "digit"
+    [model]
+    epochs = 3
+    arch = "resnet50"
+    [trainin]
+    [training]
+    epoch = 3
+    batch_size = 1
+    learning_rate = "fast"
+    label_smoothing = 1.0
+    patience = true
+    schedule = "linear"
+    device = "gpu"
+    weight_decay = nan
+    [image]
+    std = [1, 2]
+    """
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, text))
+    message = str(caught.value)
+    assert "mine.toml: 14 problems: " in message
+    for part in (
+        "unknown key 'colour'; did you mean ",
+        "unknown data.name 'digit'; did you mean 'digits'?",
+        "key 'epochs' stands in [model] but belongs in [training]",
+        "unknown model.arch 'resnet50'; did you mean 'sam-resnet50'",
+        "unknown section 'trainin'; did you mean 'training'?",
+        "unknown key in [training] 'epoch'; did you mean 'epochs'",
+        "training.batch_size: 1 found, at least 2 expected",
+        "training.learning_rate: 'fast' found, a finite number such as 0.001 expected",
+        "training.label_smoothing: 1.0 found, below 1 expected",
+        "training.patience: True found, a whole number expected",
+        "training.schedule: 'linear' found, one of 'constant', 'cosine' expected",
+        "training.device: 'gpu' found, 'auto', 'cpu', 'cuda' or 'cuda:N' expected",
+        "training.weight_decay: nan found, a finite number such as 0.001 expected",
+        "image.std: [1, 2] found, a list of 3 numbers expected",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs", "override 'epochs': section.key=value expected, for example training.epochs=3"),
+        ("=3", "override '=3': section.key=value expected"),
+        ("training.epochs.x=3", "override 'training.epochs.x=3': 'epochs' is a value, not a section"),
+        ("epochs=0", "recipe digits: training.epochs: 0 found, at least 1 expected"),
+        ("learning_rate=0", "training.learning_rate: 0 found, above 0 expected"),
+        ("epochs=2.5", "training.epochs: 2.5 found, a whole number expected"),
+        ("fit=center_crop", "recipe digits: image: resize_short belongs to fit 'center_crop' and to no other"),
+        ("resize_short=40", "image: resize_short belongs to fit 'center_crop' and to no other"),
+        ("std=[0, 1, 1]", "image: std (0.0, 1.0, 1.0) found, every value must be above 0"),
+        ("warmup_epochs=13", "training.warmup_epochs: 13 found, at most epochs = 12 expected"),
+        ("pretrained=", "model.pretrained: '' found, true, false or a path as a string expected"),
+        ("pretrained=3", "model.pretrained: 3 found, true, false or a path as a string expected"),
+        ("name=../x", "name: '../x' found, a name of letters, digits"),
+        ("data.options.level=[1]", "data.options: {'level': [1]} found, a section of strings, numbers, true or false"),
+        ("data.root=", "data.root: '' found, a folder expected"),
+    ],
+)
+def test_impossible_values(override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("digits", [override])
+    assert message in str(caught.value)
+
+
+def test_missing_data_section_and_name(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"section \[data\] is missing"):
+        load_recipe(written(tmp_path, "[training]\nepochs = 3\n"))
+    with pytest.raises(RecipeError, match=r"data\.name is missing"):
+        load_recipe(written(tmp_path, "[data]\nval_fraction = 0.2\n"))
+
+
+def test_unknown_recipes_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown recipe 'cifar'; did you mean 'cifar10' or 'cifar100'"):
+        load_recipe("cifar")
+    with pytest.raises(InputError, match=r"nowhere\.toml: no such file; built-in recipes: aircraft, "):
+        load_recipe(tmp_path / "nowhere.toml")
+    with pytest.raises(RecipeError, match=r"mine\.toml: not valid TOML: .*line 1"):
+        load_recipe(written(tmp_path, "epochs 3"))
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe4"')
+    with pytest.raises(RecipeError, match=r"latin\.toml: cannot be read as UTF-8 text"):
+        load_recipe(tmp_path / "latin.toml")
+
+
+def test_recipes_cannot_be_changed() -> None:
+    recipe = load_recipe("digits")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.training.epochs = 3  # type: ignore[misc]
+    assert list(recipe_table(recipe)) == ["name", "description", "data", "model", "image", "training"]
+
+
+def test_listing_recipes_loads_no_torch() -> None:
+    code = "import sys, samdeploy.train.recipe as r; r.recipe_names(); print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
