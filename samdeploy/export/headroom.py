@@ -16,6 +16,7 @@ import onnx
 import onnxruntime as ort
 
 from samdeploy.backends.session import UInt8Array
+from samdeploy.errors import ExportError
 from samdeploy.progress import progress_bar
 
 FP16_MAX = 65504.0
@@ -53,7 +54,10 @@ def measure_ranges(graph: bytes, images: UInt8Array) -> tuple[TensorRange, ...]:
         images: uint8 [n, H, W, 3], of the training split.
 
     Returns:
-        One row per floating-point tensor, in the order of the graph.
+        One row per tensor, in the order of the graph.
+
+    Raises:
+        ExportError: a tensor holds values that are not finite.
     """
     model = onnx.load_from_string(graph)
     names = [output for node in model.graph.node for output in node.output]
@@ -65,7 +69,7 @@ def measure_ranges(graph: bytes, images: UInt8Array) -> tuple[TensorRange, ...]:
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             for name, value in zip(names, session.run(names, {"image": batch}), strict=True):
-                seen[name].add(value)
+                seen[name].add(name, value)
             advance(len(batch), "")
     return tuple(row.range(name) for name, row in seen.items())
 
@@ -77,9 +81,12 @@ class _Seen:
         self.max_abs = 0.0
         self._below = self._non_zero = 0
 
-    def add(self, value: Any) -> None:
+    def add(self, name: str, value: Any) -> None:
         size = np.abs(value)
-        self.max_abs = max(self.max_abs, float(size.max()))
+        largest = float(size.max())
+        if not math.isfinite(largest):
+            raise ExportError(f"{name}: not finite in FP32 on a training picture; the network is broken, train again")
+        self.max_abs = max(self.max_abs, largest)
         self._non_zero += int(np.count_nonzero(size))
         self._below += int(np.count_nonzero(size < FP16_SMALLEST_NORMAL)) - int(np.count_nonzero(size == 0))
 

@@ -82,7 +82,7 @@ def _failing_layers(net: FoldedResNet, spec: ModelSpec, images: UInt8Array) -> d
         found = _in_fp16(rounded, x)
         if not torch.isfinite(found).all():
             failing[name] = "leaves the range of FP16 (65,504) even after rescaling"
-        else:
+        elif name != "head":  # logits may nearly cancel; the whole network's check judges them by their range
             difference = (found - expected).flatten(1).norm(dim=1)
             error = float((difference / expected.flatten(1).norm(dim=1).clamp_min(1e-30)).max())
             if error > MAX_BLOCK_ERROR:

@@ -54,7 +54,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
     # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        torch.backends.cudnn.flags(benchmark=True),
+        torch.backends.cudnn.flags(enabled=True, benchmark=True),  # enabled is False where it is not given
     ):
         torch.manual_seed(recipe.training.seed)
         model = _model(recipe, len(data.classes))
