@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,16 +102,29 @@ class Bundle:
         file = self.find(role)
         if file is None:
             raise BundleError(f"bundle {self.root}: no file with role {role!r}; export it again")
+        name = f"bundle {self.root}: {file.path!r}"
+        data = io.BytesIO(self.read(file))
         try:
-            array: NDArray[Any] = np.load(io.BytesIO(self.read(file)), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise BundleError(f"bundle {self.root}: {file.path!r} is no .npy array ({error})") from None
-        if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
-            raise BundleError(
-                f"bundle {self.root}: {file.path!r} is {array.dtype} {list(array.shape)}, "
-                f"expected {dtype} [n, {', '.join(map(str, shape))}]"
-            )
-        return array
+            found_shape, is_fortran, found_dtype = _npy_header(data)
+        except Exception as error:  # numpy's parser fails in many ways on a header that is no header
+            raise BundleError(f"{name} is no .npy array ({error})") from None
+        # Everything is compared before numpy reserves memory for what the header promises.
+        if found_dtype != dtype or found_shape[1:] != shape or len(found_shape) != len(shape) + 1 or is_fortran:
+            order = " in Fortran order" if is_fortran else ""
+            wanted = f"{dtype} [n, {', '.join(map(str, shape))}]"
+            raise BundleError(f"{name} is {found_dtype} {list(found_shape)}{order}, expected {wanted}")
+        content = data.read()
+        expected = math.prod(found_shape) * dtype.itemsize
+        if len(content) != expected:
+            raise BundleError(f"{name} has {len(content)} bytes of numbers, its shape asks for {expected}")
+        return np.frombuffer(content, dtype).reshape(found_shape).copy()
+
+
+def _npy_header(data: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(data)
+    if version != (1, 0):  # the later ones are for names of fields, which our arrays have not
+        raise ValueError(f"version {version[0]}.{version[1]} of the format found, 1.0 expected")
+    return np.lib.format.read_array_header_1_0(data)
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -120,8 +134,12 @@ def open_bundle(path: str | Path) -> Bundle:
         BundleError: no bundle, damaged, of a newer version, or unsafe: a path that leaves the folder, a link.
     """
     root = Path(path)
+    if root.is_file():
+        raise BundleError(f"bundle {root}: is a file; name the bundle's folder")
     if not root.is_dir():
         raise BundleError(f"bundle {root}: no such folder; make one: samdeploy export")
+    if not (root / MANIFEST).exists() and (root / BUNDLE_FOLDER / MANIFEST).exists():
+        raise BundleError(f"bundle {root}: is a run; its bundle is {root / BUNDLE_FOLDER}")
     manifest = contained_file(root, MANIFEST, f"bundle {root}")
     found = manifest_from_json(read_json(manifest, f"bundle {root}"), str(manifest))
     for file in found.files:

@@ -29,6 +29,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# Which of our extras brings a package.
+_EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn"), "train"),
+    **{package: package for package in ("onnxruntime", "openvino", "tensorrt")},
+    "onnx": "export",
+}
+
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 DataRoot = Annotated[Path | None, typer.Option("--data", help="Folder of the data set's files.")]
 
@@ -45,8 +52,15 @@ def _command(function: Callable[P, R]) -> Callable[P, R]:
             print(f"samdeploy: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
         except ModuleNotFoundError as error:
-            print(f"samdeploy: {_missing_package(error)}", file=sys.stderr)
+            if (error.name or "").startswith("samdeploy"):
+                raise  # a mistake of ours, not of the installation
+            print(f"samdeploy: {_missing_package(error, function.__name__)}", file=sys.stderr)
             raise SystemExit(1) from None
+        except BrokenPipeError:
+            raise  # `samdeploy predict ... | head`: typer ends the program quietly
+        except OSError as error:  # a full disk, a folder that may not be written to
+            print(f"samdeploy: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+            raise SystemExit(2) from None
         except KeyboardInterrupt:
             print("samdeploy: interrupted", file=sys.stderr)
             raise SystemExit(130) from None
@@ -85,7 +99,7 @@ def export(
     engine: Annotated[str, typer.Option(help="trt, trt-rtx, onnxruntime, openvino or all.")] = "all",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one.")] = None,
     batch: Annotated[str, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of a TensorRT engine.")] = "1,8,64",
-    target: Annotated[str | None, typer.Option(help="GPU generation for TensorRT-RTX, such as SM86.")] = None,
+    target: Annotated[str | None, typer.Option(help="GPU generations for TensorRT-RTX: SM86, or SM86+SM89.")] = None,
     optimization_level: Annotated[int, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines.")] = 3,
     workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
     data: DataRoot = None,
@@ -121,7 +135,10 @@ def eval(
 ) -> None:
     """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds."""
     from samdeploy.bundle import latest_bundle, open_bundle
+    from samdeploy.errors import InputError
 
+    if json_file is not None and not json_file.parent.is_dir():  # known now, not after minutes of evaluation
+        raise InputError(f"--json: the folder {json_file.parent} does not exist; make it first")
     opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
 
     from samdeploy.evaluate import EvalOptions, evaluate_bundle, table
@@ -129,12 +146,12 @@ def eval(
     from samdeploy.files import json_bytes, write_atomic
 
     report = evaluate_bundle(opened, EvalOptions(backend, precision, device, data))
-    content = json_bytes(report.to_json())
-    write_atomic(opened.root / EVAL_FILE, content)
-    if json_file is not None:
-        write_atomic(json_file, content)
     print(table(report))
     print(f"{'PASSED' if report.passed else 'NOT PASSED'}: {opened.root}")
+    content = json_bytes(report.to_json())
+    if json_file is not None:
+        write_atomic(json_file, content)
+    write_atomic(opened.root / EVAL_FILE, content)
     if not report.passed:
         raise SystemExit(1)
 
@@ -176,11 +193,11 @@ def _batch_sizes(text: str) -> tuple[int, int, int]:
     return low, usual, high
 
 
-def _missing_package(error: ModuleNotFoundError) -> str:
-    extras = {"torch": "train", "torchvision": "train", "safetensors": "train", "sklearn": "train", "onnx": "export"}
+def _missing_package(error: ModuleNotFoundError, command: str) -> str:
     package = (error.name or "").partition(".")[0]
-    extra = extras.get(package, package)
-    return f"the package {package!r} is not installed; pip install 'samdeploy[{extra}]'"
+    extra = "export" if command == "export" else _EXTRAS.get(package)
+    cure = f"samdeploy[{extra}]" if extra else package
+    return f"the package {package!r} is not installed; pip install '{cure}'"
 
 
 if __name__ == "__main__":

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 from samdeploy.errors import SamdeployError, unknown
+
+# A hostile file must not fill the screen with its values, nor nest deeper than repr can follow.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+_MOST = 20
 
 
 class Fields:
@@ -15,6 +21,8 @@ class Fields:
     >>> fields.integer("height")
     32
     >>> fields.close()      # raises if a key was unknown, missing or of the wrong type
+
+    Until then a wrong value reads as an empty one, so that reading goes on and `close` can tell everything.
     """
 
     def __init__(self, values: object, where: str, error: type[SamdeployError]) -> None:
@@ -24,6 +32,7 @@ class Fields:
         self._values: Mapping[str, Any] = values
         self._asked: list[str] = []
         self._problems: list[str] = []
+        self._sections: list[Fields] = []
 
     def text(self, key: str) -> str:
         return str(self._get(key, str, "text", ""))
@@ -52,30 +61,76 @@ class Fields:
     def texts(self, key: str) -> tuple[str, ...]:
         items = self.items(key)
         if not all(isinstance(item, str) for item in items):
-            self._problems.append(f"{key!r} must be a list of texts")
+            self.report(f"{key!r} must be a list of texts")
             return ()
         return tuple(items)
 
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         items = self.items(key)
         if len(items) != length or not all(_is(item, (int, float)) for item in items):
-            self._problems.append(f"{key!r} must be a list of {length} numbers, {items!r} found")
+            if key in self._values and isinstance(self._values[key], list):
+                self.report(f"{key!r} must be a list of {length} numbers, {short(items)} found")
             return (1.0,) * length
         return tuple(float(item) for item in items)
 
     def text_map(self, key: str) -> dict[str, str]:
-        table = self.table(key)
-        if not all(isinstance(value, str) for value in table.values()):
-            self._problems.append(f"{key!r} must map names to texts")
-            return {}
-        return table
+        return self._map(key, str, "texts")
+
+    def integer_map(self, key: str) -> dict[str, int]:
+        return self._map(key, int, "integers")
+
+    def scalar_map(self, key: str) -> dict[str, str | int | float | bool]:
+        return self._map(key, (str, int, float, bool), "texts, numbers and booleans")
+
+    def section(self, key: str) -> Fields:
+        """The object under `key`; `close` of this object closes it too."""
+        before = len(self._problems)
+        section = Fields(self.table(key), key, self._error)
+        if len(self._problems) == before:  # else it is missing: one problem, not one for each key in it
+            self._sections.append(section)
+        return section
+
+    def sections(self, key: str) -> list[Fields]:
+        """The objects in the list under `key`; `close` of this object closes them too."""
+        found = []
+        for index, item in enumerate(self.items(key)):
+            if isinstance(item, Mapping):
+                found.append(Fields(item, f"{key}[{index}]", self._error))
+            else:
+                self.report(f"{key}[{index}] must be an object, {_found(item)} found")
+        self._sections += found
+        return found
+
+    def report(self, problem: str) -> None:
+        """Let `close` tell this problem too."""
+        self._problems.append(problem)
+
+    def problems(self) -> list[str]:
+        """Everything that was wrong so far, and every key that was not asked for."""
+        found = list(self._problems)
+        extra = [str(key)[:60] for key in self._values if key not in self._asked]
+        # The search for near spellings takes its time, and nobody reads more than the first ones.
+        found += [
+            unknown("key", key, self._asked) if i < _MOST else f"unknown key {key!r}" for i, key in enumerate(extra)
+        ]
+        for section in self._sections:
+            found += [f"{section._where}: {problem}" for problem in section.problems()]
+        return found
 
     def close(self) -> None:
         """Raise one error that lists everything that was wrong; nothing if all was right."""
-        extra = [key for key in self._values if key not in self._asked]
-        self._problems += [unknown("key", str(key), self._asked) for key in extra]
-        if self._problems:
-            raise self._error(f"{self._where}: {'; '.join(self._problems)}")
+        problems = self.problems()
+        if len(problems) > _MOST:
+            problems = [*problems[:_MOST], f"and {len(problems) - _MOST} more"]
+        if problems:
+            raise self._error(f"{self._where}: {'; '.join(problems)}")
+
+    def _map(self, key: str, kind: Any, name: str) -> dict[str, Any]:
+        table = self.table(key)
+        for inner, value in table.items():
+            if not _is(value, kind):
+                self.report(f"{key!r} must map names to {name}, {_found(value)} found at {inner!r}")
+        return {inner: value for inner, value in table.items() if _is(value, kind)}
 
     def _ask(self, key: str) -> bool:
         self._asked.append(key)
@@ -83,18 +138,28 @@ class Fields:
 
     def _get(self, key: str, kind: Any, name: str, default: Any) -> Any:
         if not self._ask(key):
-            self._problems.append(f"{key!r} is missing")
+            self.report(f"{key!r} is missing")
             return default
         value = self._values[key]
         if not _is(value, kind):
-            self._problems.append(f"{key!r} must be {name}, {_kind(value)} {value!r} found")
+            self.report(f"{key!r} must be {name}, {_found(value)} found")
             return default
         return value
 
 
+def short(value: object) -> str:
+    """`repr`, cut to what fits into a message."""
+    return _SHORT.repr(value)
+
+
 def _is(value: object, kind: Any) -> bool:
     # bool is an int in Python, but not in a file.
-    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
+def _found(value: object) -> str:
+    return "null" if value is None else f"{_kind(value)} {short(value)}"
 
 
 def _kind(value: object) -> str:

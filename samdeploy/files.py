@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 from samdeploy.errors import BundleError
 
@@ -33,13 +34,21 @@ def json_bytes(value: object) -> bytes:
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The JSON object in `path`.
+    """The JSON object in `path`, which every language can read alike.
 
     Raises:
-        BundleError: missing, no JSON, no object, or a key that stands twice.
+        BundleError: missing, no UTF-8, no JSON, no object, a key that stands twice, a number that is not finite or
+            an integer that does not fit 64 bits.
     """
     try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys)
+        value = json.loads(
+            path.read_bytes().decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+            parse_float=_finite_float,
+            parse_int=_int64,
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could be no path and no message
     except FileNotFoundError:
         raise BundleError(f"{what}: {path} is missing; is this the right folder?") from None
     except OSError as error:
@@ -63,14 +72,16 @@ def contained_file(root: Path, relative: str, what: str) -> Path:
     if not relative or pure.is_absolute() or ".." in pure.parts or not plain or relative == ".":
         raise BundleError(f"{what}: path {relative!r} leaves the folder or is not plain; expected one like 'a/b.onnx'")
     path = root
-    for part in pure.parts:
-        path = path / part
-        if path.is_symlink():
-            raise BundleError(f"{what}: {relative!r} is or passes a symbolic link; only plain files are opened")
     try:
-        status = path.lstat()
-    except OSError:
+        for part in pure.parts:
+            path = path / part
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                raise BundleError(f"{what}: {relative!r} is or passes a symbolic link; only plain files are opened")
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{what}: {relative!r} is missing; the folder is incomplete, export it again") from None
+    except OSError as error:
+        raise BundleError(f"{what}: {relative!r} cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"{what}: {relative!r} is not a plain file")
     if status.st_nlink > 1:
@@ -85,3 +96,22 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} stands twice")
         found[key] = value
     return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"number {text[:20]} is too large")
+    return value
+
+
+def _int64(text: str) -> int:
+    # 19 digits and a sign; Python alone would take thousands of digits, and float() then fails on them.
+    value = int(text) if len(text) <= 20 else 1 << 63
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"integer {text[:20]}... does not fit 64 bits")
+    return value

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from samdeploy.errors import BundleError
-from samdeploy.fields import Fields
+from samdeploy.fields import Fields, short
 from samdeploy.files import json_bytes
 from samdeploy.run import check_format
-from samdeploy.spec import PRECISIONS, ModelSpec, TensorSpec
-from samdeploy.spec_json import preprocessing_from_json, preprocessing_to_json
+from samdeploy.spec import PRECISIONS, ModelSpec, TensorSpec, model_spec
+from samdeploy.spec_json import preprocessing_from_fields, preprocessing_to_json
 
 MANIFEST = "manifest.json"
 FORMAT = "samdeploy-bundle"
@@ -40,7 +40,7 @@ class BundleFile:
     bytes: int
     backend: str | None = None
     precision: str | None = None
-    built_for: Mapping[str, str] | None = None
+    built_for: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +108,27 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
     check_format(values, FORMAT, VERSION, where)
     fields = Fields(values, where, BundleError)
     fields.text("format"), fields.integer("version")
-    model = Fields(fields.table("model"), f"{where}: model", BundleError)
+    model = fields.section("model")
     arch, gate, classes = model.text("arch"), model.text("gate"), model.texts("classes")
-    tensors = [_tensor_from_json(fields.table(key), f"{where}: {key}") for key in ("input", "output")]
-    preprocessing = preprocessing_from_json(fields.table("preprocessing"), f"{where}: preprocessing")
-    files = tuple(_file_from_json(item, f"{where}: files[{i}]") for i, item in enumerate(fields.items("files")))
-    data = _data_from_json(fields.table("data"), f"{where}: data")
+    tensors = tuple(_tensor(fields.section(key)) for key in ("input", "output"))
+    preprocessing = preprocessing_from_fields(fields.section("preprocessing"))
+    files = tuple(_file(section) for section in fields.sections("files"))
+    data = _data(fields.section("data"))
     provenance = fields.text_map("provenance")
-    model.close()
     fields.close()
     paths = [file.path for file in files]
-    if len(set(paths)) != len(paths):
-        raise BundleError(f"{where}: a path stands twice in 'files'")
-    expected = (
-        TensorSpec("image", "uint8", ("N", preprocessing.height, preprocessing.width, 3)),
-        TensorSpec("logits", "float32", ("N", len(classes))),
-    )
-    if not classes or tuple(tensors) != expected:
-        raise BundleError(f"{where}: input and output do not fit the preprocessing and the {len(classes)} classes")
-    spec = ModelSpec(arch, gate, classes, tensors[0], tensors[1], preprocessing)
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise BundleError(f"{where}: 'files' names {', '.join(map(short, twice))} twice")
+    if not classes:
+        raise BundleError(f"{where}: model: no classes found, at least one expected")
+    spec = model_spec(arch, gate, classes, preprocessing)
+    for key, found, expected in zip(("input", "output"), tensors, (spec.input, spec.output), strict=True):
+        if found != expected:
+            raise BundleError(
+                f"{where}: {key} {short(_tensor_to_json(found))} found, the preprocessing and the {len(classes)} "
+                f"classes ask for {_tensor_to_json(expected)}"
+            )
     return Manifest(spec, files, data, provenance)
 
 
@@ -142,21 +144,18 @@ def _file_to_json(file: BundleFile) -> dict[str, Any]:
         "bytes": file.bytes,
         "backend": file.backend,
         "precision": file.precision,
-        "built_for": dict(file.built_for or {}),
+        "built_for": dict(file.built_for),
     }
 
 
-def _tensor_from_json(value: object, where: str) -> TensorSpec:
-    fields = Fields(value, where, BundleError)
+def _tensor(fields: Fields) -> TensorSpec:
     name, dtype, shape = fields.text("name"), fields.text("dtype"), fields.items("shape")
-    fields.close()
     if not all(isinstance(axis, str | int) and not isinstance(axis, bool) for axis in shape):
-        raise BundleError(f"{where}: shape {shape!r} found, numbers and names expected")
+        fields.report(f"shape {short(shape)} found, numbers and names expected")
     return TensorSpec(name, dtype, tuple(shape))
 
 
-def _file_from_json(value: object, where: str) -> BundleFile:
-    fields = Fields(value, where, BundleError)
+def _file(fields: Fields) -> BundleFile:
     file = BundleFile(
         role=fields.text("role"),
         path=fields.text("path"),
@@ -166,25 +165,23 @@ def _file_from_json(value: object, where: str) -> BundleFile:
         precision=fields.text_or_none("precision"),
         built_for=fields.text_map("built_for"),
     )
-    fields.close()
+    if fields.problems():
+        return file
     if file.role not in ROLES:
-        raise BundleError(f"{where}: role {file.role!r} found, one of {', '.join(ROLES)} expected")
+        fields.report(f"role {short(file.role)} found, one of {', '.join(ROLES)} expected")
     if file.precision is not None and file.precision not in PRECISIONS:
-        raise BundleError(f"{where}: precision {file.precision!r} found, one of {', '.join(PRECISIONS)} expected")
+        fields.report(f"precision {short(file.precision)} found, one of {', '.join(PRECISIONS)} expected")
     if len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef"):
-        raise BundleError(f"{where}: sha256 {file.sha256!r} found, 64 lower-case hexadecimal digits expected")
+        fields.report(f"sha256 {short(file.sha256)} found, 64 lower-case hexadecimal digits expected")
     return file
 
 
-def _data_from_json(value: object, where: str) -> DataRecord:
-    fields = Fields(value, where, BundleError)
-    data = DataRecord(
+def _data(fields: Fields) -> DataRecord:
+    return DataRecord(
         name=fields.text("name"),
-        options=fields.table("options"),
+        options=fields.scalar_map("options"),
         val_fraction=fields.number("val_fraction"),
         split_seed=fields.integer("split_seed"),
-        counts=fields.table("counts"),
+        counts=fields.integer_map("counts"),
         fingerprints=fields.text_map("fingerprints"),
     )
-    fields.close()
-    return data

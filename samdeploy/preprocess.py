@@ -10,11 +10,12 @@ and can be repeated in C++ (see tests/test_preprocess.py for a numpy twin).
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from samdeploy.errors import ImageError
 from samdeploy.spec import Preprocessing
@@ -25,6 +26,38 @@ Source = str | Path | bytes | Image.Image | UInt8Array
 # File name endings that samdeploy looks for in a folder; anything Pillow opens can be given by name.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 
+# What makes a picture upright, by its EXIF orientation; 1 and everything unknown is left as it is.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# A picture of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the two passes of the resize it would
+# fill gigabytes.  No photograph comes near this many pixels there (it is half a GiB).
+_MAX_PIXELS_BETWEEN_PASSES = 1 << 27
+
+# Stored like this, a transparent colour is lost: Pillow compares its full value with the pixels' 8-bit ones.
+_TRANSPARENT_COLOUR_LOST = ("L;2", "L;4", "I;16B", "RGB;16B")
+
+
+# Pillow's decoders report damage through all of these, depending on the format.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    struct.error,
+)
+
 
 def decode(source: Source) -> UInt8Array:
     """The picture as uint8 [h, w, 3] RGB, upright.
@@ -32,8 +65,9 @@ def decode(source: Source) -> UInt8Array:
     - EXIF orientation is applied.
     - Grey becomes three equal channels; a palette is looked up.
     - Transparency is laid over white, as most viewers show it: ``(c * a + 255 * (255 - a) + 127) // 255``.
-    - 16 bits per channel keep their high byte (0..65535 maps to 0..255), colour and grey alike.
-    - CMYK and YCbCr are converted by Pillow; of an animation the first frame counts.
+    - 16 bits per channel keep their high byte (0..65535 maps to 0..255), colour and grey alike; Pillow rounds in
+      colour PPM files.
+    - CMYK and YCbCr are converted by Pillow, colour profiles are ignored; of an animation the first frame counts.
 
     Args:
         source: a path, the encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB or [h, w] grey.
@@ -43,7 +77,12 @@ def decode(source: Source) -> UInt8Array:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    name = "image" if isinstance(source, bytes | Image.Image) else str(source)
+    if not isinstance(source, str | Path | bytes | Image.Image):
+        # What OpenCV's imread gives for a missing file is None.
+        raise ImageError(
+            f"image: {type(source).__name__} found; expected a path, bytes, a Pillow image or a uint8 array"
+        )
+    name = _name(source)
     try:
         if isinstance(source, Image.Image):
             return _to_rgb(source, name)
@@ -59,13 +98,18 @@ def decode(source: Source) -> UInt8Array:
         raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, scale it down first ({error})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        # Pillow's decoders report damage through all of these, depending on the format.
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the file system's own, such as a loop of links
+            raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
         raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete picture") from None
 
 
 def resize(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
-    """Bring uint8 [h, w, 3] RGB to uint8 [H, W, 3] as `preprocessing` says."""
+    """Bring uint8 [h, w, 3] RGB to uint8 [H, W, 3] as `preprocessing` says.
+
+    Raises:
+        ImageError: the picture is so long and thin that its resize would fill the memory.
+    """
     height, width = image.shape[:2]
     if preprocessing.resize_short is None:
         return _resize_exact(image, preprocessing.height, preprocessing.width)
@@ -81,8 +125,16 @@ def resize(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
 
 
 def prepare(source: Source, preprocessing: Preprocessing) -> UInt8Array:
-    """Decode and resize: the bytes that every backend is fed, uint8 [H, W, 3] RGB."""
-    return resize(decode(source), preprocessing)
+    """Decode and resize: the bytes that every backend is fed, uint8 [H, W, 3] RGB.
+
+    Raises:
+        ImageError: as `decode` and `resize` do.
+    """
+    image = decode(source)
+    try:
+        return resize(image, preprocessing)
+    except ImageError as error:
+        raise ImageError(f"{_name(source)}: {error}") from None
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -92,12 +144,21 @@ def image_files(folder: Path) -> list[Path]:
 
 def _resize_exact(image: UInt8Array, height: int, width: int) -> UInt8Array:
     source_height, source_width = image.shape[:2]
+    if height * max(source_width, width) > _MAX_PIXELS_BETWEEN_PASSES:
+        raise ImageError(
+            f"{source_width}x{source_height} pixels (width x height) are too long and thin to be brought to "
+            f"{width}x{height}; cut the picture first"
+        )
     picture = Image.fromarray(image)
     if height != source_height:
         picture = picture.resize((source_width, height), Image.Resampling.BILINEAR)
     if width != source_width:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.array(picture, dtype=np.uint8)
+
+
+def _name(source: object) -> str:
+    return str(source) if isinstance(source, str | Path) else "image"
 
 
 def _from_array(array: UInt8Array) -> UInt8Array:
@@ -111,18 +172,43 @@ def _from_array(array: UInt8Array) -> UInt8Array:
 
 
 def _to_rgb(picture: Image.Image, name: str) -> UInt8Array:
-    # exif_transpose loads the pixels; a truncated file fails here.
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+    if picture.format == "EPS":  # Pillow would run Ghostscript: a picture must not be a program
+        raise ImageError(f"{name}: is EPS, a program that draws; expected pixels, convert it first")
+    # Netpbm's 16-bit grey comes as 32-bit integers, but in 0..65535.
+    is_netpbm = picture.format == "PPM"
+    if "transparency" in picture.info and _raw_mode(picture) in _TRANSPARENT_COLOUR_LOST:
+        raise ImageError(
+            f"{name}: has a transparent colour beside 2, 4 or 16 bits per channel; convert it to RGBA first"
+        )
+    picture.load()
+    picture = _upright(picture)
+    if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N") or (picture.mode == "I" and is_netpbm):
+        grey = (np.asarray(picture) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.mode in ("I", "F"):
         # convert("RGB") would clip everything above 255 to white.
         kind = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
         raise ImageError(f"{name}: holds {kind}; expected 8 or 16 bits per channel, convert it first")
-    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+    if picture.mode == "La":
+        picture = picture.convert("LA")  # the only way out of La that Pillow knows
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa"):
         return _over_white(np.array(picture.convert("RGBA"), dtype=np.uint8))
     return np.array(picture.convert("RGB"), dtype=np.uint8)
+
+
+def _raw_mode(picture: Image.Image) -> object:
+    """How the file stores its pixels, in Pillow's words; None for a picture that is no file, or is loaded already."""
+    tiles = getattr(picture, "tile", None)
+    return tiles[0][3] if tiles else None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the EXIF block anew, and fails on odd ones around a sound picture.
+    try:
+        turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return picture  # the pixels are there, and no viewer refuses them for their EXIF block
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _over_white(rgba: UInt8Array) -> UInt8Array:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from samdeploy.errors import BundleError, InputError
-from samdeploy.fields import Fields
+from samdeploy.fields import Fields, short
 from samdeploy.files import json_bytes, read_json, write_atomic
 from samdeploy.spec import Preprocessing
-from samdeploy.spec_json import preprocessing_from_json, preprocessing_to_json
+from samdeploy.spec_json import preprocessing_from_fields, preprocessing_to_json
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
@@ -92,20 +92,19 @@ def open_run(run_dir: Path) -> RunRecord:
     check_format(values, FORMAT, VERSION, str(path))
     fields = Fields(values, str(path), BundleError)
     fields.text("format"), fields.integer("version")
-    status = fields.text("status")
     record = RunRecord(
         arch=fields.text("arch"),
         gate=fields.text("gate"),
         classes=fields.texts("classes"),
-        preprocessing=preprocessing_from_json(fields.table("preprocessing"), f"{path}: preprocessing"),
+        preprocessing=preprocessing_from_fields(fields.section("preprocessing")),
         dataset=fields.text("dataset"),
-        data_options=fields.table("data_options"),
+        data_options=fields.scalar_map("data_options"),
         data_root=fields.text("data_root"),
         val_fraction=fields.number("val_fraction"),
         split_seed=fields.integer("split_seed"),
-        counts=fields.table("counts"),
+        counts=fields.integer_map("counts"),
         fingerprints=fields.text_map("fingerprints"),
-        status=_status(status, path),
+        status=_status(fields),
         best_epoch=fields.integer("best_epoch"),
         best_val_top1=fields.number("best_val_top1"),
         best_val_loss=fields.number("best_val_loss"),
@@ -138,9 +137,9 @@ def check_format(values: Mapping[str, Any], name: str, version: int, where: str)
     """
     found_name, found_version = values.get("format"), values.get("version")
     if found_name != name:
-        raise BundleError(f"{where}: format {found_name!r} found, {name!r} expected")
+        raise BundleError(f"{where}: format {short(found_name)} found, {name!r} expected")
     if not isinstance(found_version, int) or isinstance(found_version, bool) or found_version < 1:
-        raise BundleError(f"{where}: version {found_version!r} found, an integer of at least 1 expected")
+        raise BundleError(f"{where}: version {short(found_version)} found, an integer of at least 1 expected")
     if found_version > version:
         raise BundleError(
             f"{where}: format version {found_version} found, this samdeploy reads up to {version}; "
@@ -162,8 +161,11 @@ def _to_json(record: RunRecord) -> dict[str, Any]:
     return values
 
 
-def _status(text: str, path: Path) -> Status:
+def _status(fields: Fields) -> Status:
+    text = fields.text("status")
     for status in get_args(Status):
         if text == status:
             return status  # type: ignore[no-any-return]
-    raise BundleError(f"{path}: status {text!r} found, one of {', '.join(get_args(Status))} expected")
+    if text:  # else it is missing, which is reported already
+        fields.report(f"status {short(text)} found, one of {', '.join(get_args(Status))} expected")
+    return "training"

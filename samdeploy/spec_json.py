@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from samdeploy.errors import BundleError
-from samdeploy.fields import Fields
+from samdeploy.fields import Fields, short
 from samdeploy.spec import FITS, Preprocessing
 
 # The name of the resize in samdeploy.preprocess; another algorithm will get another name.
@@ -24,21 +24,28 @@ def preprocessing_to_json(value: Preprocessing) -> dict[str, Any]:
     }
 
 
-def preprocessing_from_json(value: object, where: str) -> Preprocessing:
-    fields = Fields(value, where, BundleError)
+def preprocessing_from_fields(fields: Fields) -> Preprocessing:
+    """Read the object that `preprocessing_to_json` made; what is wrong with it is told when `fields` is closed."""
     height, width, fit = fields.integer("height"), fields.integer("width"), fields.text("fit")
     resize_short, resize = fields.integer_or_none("resize_short"), fields.text("resize")
     mean, std = fields.numbers("mean", 3), fields.numbers("std", 3)
-    fields.close()
+    unread = Preprocessing(1, 1)
+    if fields.problems():
+        return unread
     if resize != RESIZE:
-        raise BundleError(f"{where}: resize {resize!r} found, this version knows only {RESIZE!r}")
+        fields.report(f"resize {short(resize)} found, this version knows only {RESIZE!r}")
     if fit not in FITS:
-        raise BundleError(f"{where}: fit {fit!r} found, one of {', '.join(FITS)} expected")
-    return Preprocessing(
-        height=height,
-        width=width,
-        fit="squeeze" if fit == "squeeze" else "center_crop",
-        resize_short=resize_short,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-    )
+        fields.report(f"fit {short(fit)} found, one of {', '.join(FITS)} expected")
+        return unread
+    try:
+        return Preprocessing(
+            height=height,
+            width=width,
+            fit="squeeze" if fit == "squeeze" else "center_crop",
+            resize_short=resize_short,
+            mean=(mean[0], mean[1], mean[2]),
+            std=(std[0], std[1], std[2]),
+        )
+    except BundleError as error:
+        fields.report(str(error).removeprefix("preprocessing: "))
+        return unread

@@ -1,4 +1,109 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests: one real training, one real bundle, and the command line as a user starts it."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+
+# Before torch is imported.  Two threads give every machine the same order of sums; threads that sleep instead of
+# spinning keep several test runs on one machine from slowing each other down tenfold.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import samdeploy
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.manifest import MANIFEST
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a complete run: SAM-ResNet-18 with more than 90 % on the test digits.  Do not write into it.
+
+    Half of the training pictures and two epochs are enough for that, in a few seconds of two cores.
+    """
+    from samdeploy.train.loop import train
+    from samdeploy.train.recipe import load_recipe
+
+    settings = ("training.epochs=2", "training.batch_size=32", "training.device=cpu", "data.val_fraction=0.5")
+    return train(load_recipe("digits", list(settings)), runs_root=tmp_path_factory.mktemp("digits") / "runs")
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(digits_run: Path) -> Bundle:
+    """The bundle of `digits_run` with every engine that can be built here.  Do not write into it."""
+    from samdeploy.export import ExportOptions, export_run
+
+    return open_bundle(export_run(digits_run, ExportOptions()).bundle)
+
+
+@pytest.fixture
+def copy_of_bundle(digits_bundle: Bundle, tmp_path: Path) -> Path:
+    """The folder of a copy of the bundle, free to be damaged."""
+    root = tmp_path / "copy" / "bundle"
+    shutil.copytree(digits_bundle.root, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def seal() -> Callable[[Path], Bundle]:
+    """`seal(root)`: make the manifest state the hashes of the files as they are now, and open the bundle.
+
+    What a careless or hostile author of a bundle can do: nothing but the engine's answers shows the change.
+    """
+
+    def rewrite(root: Path) -> Bundle:
+        manifest = json.loads((root / MANIFEST).read_text())
+        for file in manifest["files"]:
+            content = (root / file["path"]).read_bytes()
+            file["sha256"], file["bytes"] = hashlib.sha256(content).hexdigest(), len(content)
+        (root / MANIFEST).write_text(json.dumps(manifest))
+        return open_bundle(root)
+
+    return rewrite
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Environment variables for a samdeploy started in any folder."""
+    source = str(Path(samdeploy.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="session")
+def command(environment: dict[str, str]) -> Command:
+    """`command(*arguments, cwd=folder)`: run `samdeploy` in a process of its own."""
+
+    def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "samdeploy.cli", *map(str, arguments)]
+        return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
+    """Five digits as PNG files, 8x8 pixels, called after their label."""
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("pictures")
+    data = load_digits()
+    paths = []
+    for index in range(5):
+        grey = np.floor(data.images[index] * 255 / 16 + 0.5).astype(np.uint8)
+        path = folder / f"{data.target[index]}-{index}.png"
+        Image.fromarray(grey).save(path)
+        paths.append(path)
+    return paths

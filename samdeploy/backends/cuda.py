@@ -1,4 +1,4 @@
-"""The CUDA side of TensorRT: devices, streams and buffers.  Importable without a GPU and without cuda-python.
+"""CUDA itself: is there a device, and how its functions are called.  Importable without a GPU and without cuda-python.
 
 Nothing here makes a context: the driver's primary context of device 0 is used, the one that torch, CuPy and others
 share.  Another card is chosen with `CUDA_VISIBLE_DEVICES`.
@@ -7,16 +7,18 @@ share.  Another card is chosen with `CUDA_VISIBLE_DEVICES`.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from samdeploy.errors import BackendUnavailable
 
 # CUdevice_attribute in cuda.h
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+
+# What helps where device memory is short.
+SMALLER_BATCH = "the GPU's memory is full: use a smaller batch, or end other programs on this GPU"
 
 
 def cuda_devices() -> tuple[int, str | None]:
@@ -103,60 +105,24 @@ def call(name: str, *arguments: Any) -> Any:
     Raises:
         BackendUnavailable: with CUDA's own name of the error.
     """
-    status, *results = getattr(runtime(), name)(*arguments)
+    cudart = runtime()
+    status, *results = getattr(cudart, name)(*arguments)
     if int(status) != 0:
-        hint = "; use a smaller batch" if status.name == "cudaErrorMemoryAllocation" else ""
+        cudart.cudaGetLastError()  # else CUDA keeps the error, and the next caller to ask is told of it
+        hint = f"; {SMALLER_BATCH}" if status.name == "cudaErrorMemoryAllocation" else ""
         raise BackendUnavailable(f"{name} failed: {status.name} ({int(status)}){hint}")
     return results[0] if results else None
 
 
-class Stream:
-    """A stream of its own, which does not wait for the default stream."""
-
-    def __init__(self) -> None:
-        self._stream = call("cudaStreamCreateWithFlags", runtime().cudaStreamNonBlocking)
-
-    @property
-    def handle(self) -> int:
-        """The address that TensorRT takes."""
-        return int(self._stream)
-
-    def synchronize(self) -> None:
-        """Wait until everything on the stream is done; errors of its kernels come out here."""
-        call("cudaStreamSynchronize", self._stream)
-
-    def close(self) -> None:
-        call("cudaStreamDestroy", self._stream)
-
-
-class Buffer:
-    """Device memory with page-locked host memory of the same size: copies between them run at full speed.
-
-    Attributes:
-        device: address on the device.
-        host: uint8 [nbytes]; belongs to this buffer, so copy out of it before `close`.
-    """
-
-    def __init__(self, nbytes: int) -> None:
-        self.device = int(call("cudaMalloc", nbytes))
-        try:
-            self._pinned = int(call("cudaHostAlloc", nbytes, runtime().cudaHostAllocDefault))
-        except BackendUnavailable:
-            call("cudaFree", self.device)
-            raise
-        self.host: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self._pinned))
-
-    def upload(self, nbytes: int, stream: Stream) -> None:
-        """Queue a copy of the first `nbytes` from host to device."""
-        kind = runtime().cudaMemcpyKind.cudaMemcpyHostToDevice
-        call("cudaMemcpyAsync", self.device, self._pinned, nbytes, kind, stream.handle)
-
-    def download(self, nbytes: int, stream: Stream) -> None:
-        """Queue a copy of the first `nbytes` from device to host; valid after `stream.synchronize()`."""
-        kind = runtime().cudaMemcpyKind.cudaMemcpyDeviceToHost
-        call("cudaMemcpyAsync", self._pinned, self.device, nbytes, kind, stream.handle)
-
-    def close(self) -> None:
-        self.host = np.empty(0, np.uint8)
-        call("cudaFree", self.device)
-        call("cudaFreeHost", self._pinned)
+@contextmanager
+def device_zero() -> Iterator[None]:
+    """Make device 0 the thread's current device for a while: the caller may have chosen another for its own work."""
+    before = int(call("cudaGetDevice"))
+    if before == 0:
+        yield
+        return
+    call("cudaSetDevice", 0)
+    try:
+        yield
+    finally:
+        call("cudaSetDevice", before)

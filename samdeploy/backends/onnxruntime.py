@@ -1,4 +1,7 @@
-"""ONNX Runtime: FP32 on the CPU, FP32 and FP16 on CUDA."""
+"""ONNX Runtime: FP32 on the CPU, FP32 and FP16 on CUDA.
+
+On CUDA the session is a `DeviceSession`: the same buffers, stream, graphs and `run_async` as TensorRT's.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from samdeploy.backends.cuda import cuda_devices
+from samdeploy.backends import cuda
+from samdeploy.backends.cuda_objects import Stream
+from samdeploy.backends.device_session import DeviceSession
 from samdeploy.backends.session import Float32Array, UInt8Array, check_tensors, pick_file
 from samdeploy.errors import BackendUnavailable
 from samdeploy.spec import ModelSpec, TensorSpec
@@ -28,8 +33,14 @@ def unavailable() -> str | None:
     return None
 
 
-def load(bundle: Bundle, device: str, precision: str) -> OnnxruntimeSession:
+def load(
+    bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = False
+) -> OnnxruntimeSession | DeviceSession:
     """Open the bundle's ONNX graph of this precision.
+
+    Args:
+        cuda_graph: see `DeviceSession.cuda_graph`; without meaning on the CPU.  Off unless asked for: ONNX Runtime
+            does not promise that its work can be recorded from outside.
 
     Raises:
         BackendUnavailable: no such graph; CUDA asked and not to be had; FP16 on the CPU.
@@ -41,10 +52,19 @@ def load(bundle: Bundle, device: str, precision: str) -> OnnxruntimeSession:
         raise BackendUnavailable(no_cuda)
     graph = bundle.read(file)
     if no_cuda is None and device != "cpu":
-        inference = _inference(graph, _CUDA, has_fp16=precision == "fp16")
-        # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
-        if inference.get_providers()[0] == _CUDA:
-            return OnnxruntimeSession(inference, "cuda", precision, bundle.spec)
+        with cuda.device_zero():
+            stream = Stream()
+            try:
+                inference = _inference(graph, _CUDA, has_fp16=precision == "fp16", stream=stream)
+                # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
+                if inference.get_providers()[0] == _CUDA:
+                    _check_graph(inference, precision, bundle.spec)
+                    engine = _CudaEngine(inference, bundle.spec)
+                    return DeviceSession("onnxruntime", precision, bundle.spec, engine, stream, cuda_graph=cuda_graph)
+            except BaseException:
+                stream.close()
+                raise
+            stream.close()
         no_cuda = (
             f"ONNX Runtime {ort.__version__} could not start its CUDA provider and fell back to the CPU: the CUDA or "
             "cuDNN libraries are missing or of another version"
@@ -61,7 +81,7 @@ def load(bundle: Bundle, device: str, precision: str) -> OnnxruntimeSession:
 
 
 class OnnxruntimeSession:
-    """One graph on one provider.  ONNX Runtime's own `run` may be called from several threads at once."""
+    """One graph on the CPU.  ONNX Runtime's own `run` may be called from several threads at once."""
 
     backend = "onnxruntime"
 
@@ -69,11 +89,7 @@ class OnnxruntimeSession:
         """`inference` is an `onnxruntime.InferenceSession`; its tensors must be those of `spec`."""
         self.device = device
         self.precision = precision
-        tensors = [
-            TensorSpec(t.name, _TYPES.get(t.type, t.type), tuple(str(n) if n is None else n for n in t.shape))
-            for t in (*inference.get_inputs(), *inference.get_outputs())
-        ]
-        check_tensors(f"the {precision} graph", tensors, spec)
+        _check_graph(inference, precision, spec)
         self._inference: Any = inference
         self._input = spec.input.name
 
@@ -83,6 +99,44 @@ class OnnxruntimeSession:
 
     def close(self) -> None:
         """Drop the graph."""
+        self._inference = None
+
+
+class _CudaEngine:
+    """One graph on the CUDA provider, working on addresses that it is given: a `DeviceEngine`."""
+
+    min_batch = 1
+    max_batch: int | None = None
+
+    def __init__(self, inference: Any, spec: ModelSpec) -> None:
+        """`inference` must have been made with the stream that `enqueue` is called with."""
+        self._inference: Any = inference
+        self._input, self._output = spec.input.name, spec.output.name
+        self._pixels = [int(length) for length in spec.input.shape[1:]]
+        self._classes = len(spec.classes)
+        self._options = ort.RunOptions()
+        # Else every run waits for the stream, which a capture forbids.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def enqueue(self, images: int, logits: int, batch: int, stream: Stream) -> None:
+        binding = self._inference.io_binding()
+        binding.bind_input(self._input, "cuda", 0, np.uint8, [batch, *self._pixels], images)
+        binding.bind_output(self._output, "cuda", 0, np.float32, [batch, self._classes], logits)
+        try:
+            self._inference.run_with_iobinding(binding, self._options)
+        except Exception as error:  # its exception classes are private and share no other base
+            reason = " ".join(str(error).split())
+            full = any(
+                word in reason for word in ("Failed to allocate", "out of memory", "OUT_OF_MEMORY", "ALLOC_FAIL")
+            )
+            raise BackendUnavailable(
+                f"ONNX Runtime failed on a batch of {batch}: {cuda.SMALLER_BATCH if full else _reason(error)}"
+            ) from error
+
+    def can_be_captured(self, stream: Stream) -> bool:
+        return True
+
+    def close(self) -> None:
         self._inference = None
 
 
@@ -115,11 +169,25 @@ def _no_cuda() -> str | None:
             f"ONNX Runtime {ort.__version__} is installed without CUDA; pip uninstall onnxruntime, then "
             "pip install 'samdeploy[onnxruntime-gpu]' (the two packages overwrite each other)"
         )
-    count, why = cuda_devices()
-    return None if count else f"no CUDA device: {why}"
+    count, why = cuda.cuda_devices()
+    if not count:
+        return f"no CUDA device: {why}"
+    try:
+        cuda.call("cudaGetDevice")  # cuda-python is there, and the driver is new enough for it
+    except BackendUnavailable as error:
+        return str(error)
+    return None
 
 
-def _inference(graph: bytes, provider: str, *, has_fp16: bool) -> Any:
+def _check_graph(inference: Any, precision: str, spec: ModelSpec) -> None:
+    tensors = [
+        TensorSpec(t.name, _TYPES.get(t.type, t.type), tuple(str(n) if n is None else n for n in t.shape))
+        for t in (*inference.get_inputs(), *inference.get_outputs())
+    ]
+    check_tensors(f"the {precision} graph", tensors, spec)
+
+
+def _inference(graph: bytes, provider: str, *, has_fp16: bool, stream: Stream | None = None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings about constant folding tell the user nothing
     providers: list[Any] = [_CPU]
@@ -127,7 +195,10 @@ def _inference(graph: bytes, provider: str, *, has_fp16: bool) -> Any:
         if hasattr(ort, "preload_dlls"):  # since 1.21: finds the CUDA libraries that pip installed
             ort.preload_dlls()
         # FP32 must mean FP32: by default convolutions use TF32 on Ampere and later.
-        providers = [(_CUDA, {"use_tf32": "0"}), _CPU]
+        settings = {"use_tf32": "0"}
+        if stream is not None:
+            settings["user_compute_stream"] = str(stream.handle)
+        providers = [(_CUDA, settings), _CPU]
     try:
         # 1.30 and 1.31 die of SIGSEGV in this optimizer on some FP16 graphs; it serves FP32 convolutions on CPUs.
         off = ["NchwcTransformer"] if has_fp16 else []

@@ -109,6 +109,34 @@ class CheckedSession:
             raise InputError(f"batch: {batch.dtype} {list(batch.shape)} found, {expected}")
         return self._session.run(np.ascontiguousarray(batch))
 
+    def run_async(self, images: object, logits: object, stream: object = None) -> None:
+        """Queue a batch that is on the GPU already: see `DeviceSession.run_async`.
+
+        Raises:
+            InputError: the arrays or the stream are wrong; the session is closed, or runs in host memory.
+            BackendUnavailable: the runtime failed, for example for want of memory.
+        """
+        if self._session is None:
+            raise InputError(f"this {self.backend} session is closed; open another with open_session()")
+        run_async = getattr(self._session, "run_async", None)
+        if run_async is None:
+            raise InputError(
+                f"this {self.backend} session runs on {self.device} and takes host arrays: use run(); run_async() is "
+                "for tensorrt, and onnxruntime with device 'cuda'"
+            )
+        run_async(images, logits, stream)
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether runs are recorded and replayed as CUDA graphs; may be switched where the session runs on CUDA."""
+        return bool(getattr(self._session, "cuda_graph", False))
+
+    @cuda_graph.setter
+    def cuda_graph(self, wanted: bool) -> None:
+        if self._session is None or not hasattr(self._session, "cuda_graph"):
+            raise InputError(f"cuda_graph: this {self.backend} session has none, or is closed")
+        self._session.cuda_graph = wanted
+
     def close(self) -> None:
         """Release the engine's memory; calling it again does nothing."""
         session, self._session = self._session, None

@@ -2,7 +2,7 @@
 
 An engine runs only where it was built for: with the same package and version, on the same compute capability.  All of
 that stands in the manifest (`built_for`) and is compared first, because TensorRT's own answer to a foreign engine is
-"None" or a crash.
+"None" or a crash.  Buffers, streams and CUDA graphs are in `device_session`; what is here is TensorRT's own.
 
 The order matters: `trt.Runtime` must not exist before the driver has shown a device, or the process dies of SIGSEGV.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import threading
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from samdeploy.backends import cuda
-from samdeploy.backends.session import Float32Array, UInt8Array, check_tensors
+from samdeploy.backends.cuda_objects import Stream
+from samdeploy.backends.device_session import DeviceSession
+from samdeploy.backends.session import check_tensors
+from samdeploy.backends.tensorrt_cache import RuntimeCache
 from samdeploy.errors import BackendUnavailable
 from samdeploy.spec import ModelSpec, TensorSpec
 
@@ -40,11 +40,19 @@ _REBUILD = "build it again here: samdeploy export --engine trt"
 
 def unavailable() -> str | None:
     """Why no TensorRT engine can run on this machine, with the cure; None where one can."""
-    if not any(importlib.util.find_spec(name) for name in RUNTIMES):
+    installed = [name for name in RUNTIMES if importlib.util.find_spec(name)]
+    if not installed:
         return f"neither TensorRT nor TensorRT-RTX is installed; {_INSTALL}"
-    cuda.runtime()
     count, why = cuda.cuda_devices()
-    return None if count else f"no CUDA device: {why}"
+    if not count:
+        return f"no CUDA device: {why}"
+    try:
+        cuda.runtime()
+        if installed == ["tensorrt_rtx"]:
+            return unsupported(import_runtime("tensorrt_rtx"), cuda.describe_device())
+    except BackendUnavailable as error:
+        return str(error)
+    return None
 
 
 def import_runtime(name: str) -> Any:
@@ -85,8 +93,52 @@ def error_log(trt: Any) -> Any:
     return ErrorLog()
 
 
-def load(bundle: Bundle, device: str, precision: str) -> TensorrtSession:
+def named_targets(trt: Any) -> list[str]:
+    """The compute capabilities that TensorRT-RTX builds for and runs on, such as "SM86"."""
+    return [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+
+
+def unsupported(trt: Any, device: cuda.Device) -> str | None:
+    """Why this GPU cannot run any engine of the package `trt`, with the cure; None where it can.
+
+    TensorRT-RTX serves a few compute capabilities.  On others (seen on an H100, SM90) it builds a plan without a
+    word and its runtime refuses it.
+    """
+    if trt.__name__ != "tensorrt_rtx" or device.capability in named_targets(trt):
+        return None
+    return (
+        f"TensorRT-RTX {trt.__version__} does not run on this GPU: {device.name} is {device.capability}, "
+        f"one of {', '.join(named_targets(trt))} expected; pip install 'samdeploy[{RUNTIMES['tensorrt']}]'"
+    )
+
+
+def open_plan(trt: Any, log: Any, plan: bytes, name: str) -> tuple[Any, Any]:
+    """Deserialise an engine: its runtime, which must outlive it, and the engine.
+
+    A device must be there, and the plan's hash must be verified: a plan is native code.
+
+    Raises:
+        BackendUnavailable: TensorRT refuses the plan; with its words.
+    """
+    runtime = trt.Runtime(log)
+    codes = ""
+    if hasattr(runtime, "get_engine_validity"):  # TensorRT-RTX
+        validity, diagnostics = runtime.get_engine_validity(plan)
+        if validity == trt.EngineValidity.INVALID:
+            members = trt.EngineInvalidityDiagnostics.__members__.items()
+            codes = ", ".join(code for code, bit in members if int(diagnostics) & int(bit)) or "INVALID"
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None or codes:
+        because = f"{codes}: {log.report()}" if codes else log.report()
+        raise BackendUnavailable(f"{_TITLES[trt.__name__]} {trt.__version__} refuses {name}: {because}; {_REBUILD}")
+    return runtime, engine
+
+
+def load(bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = True) -> DeviceSession:
     """Open the bundle's engine that fits this machine.
+
+    Args:
+        cuda_graph: see `DeviceSession.cuda_graph`.
 
     Raises:
         BackendUnavailable: no package, no device, no engine of this precision, or none for this machine; the text
@@ -109,7 +161,10 @@ def load(bundle: Bundle, device: str, precision: str) -> TensorrtSession:
         differences = _differences(file, here)
         if not differences:
             trt = import_runtime((file.built_for or {})["runtime"])
-            return TensorrtSession(trt, bundle.read(file), file.path, precision, bundle.spec)
+            plan = bundle.read(file)
+            with cuda.device_zero():
+                engine = TensorrtEngine(trt, plan, file.path, bundle.spec, RuntimeCache(trt, here, file.sha256))
+                return DeviceSession("tensorrt", precision, bundle.spec, engine, Stream(), cuda_graph=cuda_graph)
         misfits.append(f"{file.path}: {', '.join(differences)}")
     raise BackendUnavailable(f"no engine of the bundle fits this machine: {'; '.join(misfits)}; {_REBUILD}")
 
@@ -121,93 +176,80 @@ def _differences(file: BundleFile, here: cuda.Device) -> list[str]:
     if runtime not in RUNTIMES:
         return [f"built by {runtime or 'an unnamed runtime'}, which this samdeploy does not know"]
     try:
-        version = import_runtime(runtime).__version__
+        trt = import_runtime(runtime)
     except BackendUnavailable as error:
         return [str(error)]
     differences = []
     built = built_for.get("version", "unknown")
-    if version != built:
-        differences.append(f"built with {_TITLES[runtime]} {built}, installed is {version}")
+    if trt.__version__ != built:
+        differences.append(f"built with {_TITLES[runtime]} {built}, installed is {trt.__version__}")
     target = built_for.get("target", "unknown")
     capability = built_for.get("capability", "unknown") if target == CURRENT else target
-    if capability != here.capability:
-        gpu = built_for.get("gpu")
+    if here.capability not in capability.split("+"):
+        gpu = built_for.get("gpu") if target == CURRENT else ""
         differences.append(
             f"built for {capability}{f' ({gpu})' if gpu else ''}, this GPU is {here.capability} ({here.name})"
         )
+    driver = built_for.get("driver", "") if target == CURRENT else ""
+    if _major(driver) > _major(here.driver):
+        differences.append(f"built with a driver for CUDA {driver}, this driver is for CUDA {here.driver}: update it")
     return differences
 
 
-class TensorrtSession:
-    """One engine with one execution context, one stream and buffers for its largest batch.
+def _major(version: str) -> int:
+    """13 of "13.0"; 0 where nothing is known."""
+    major = version.split(".")[0]
+    return int(major) if major.isdecimal() else 0
 
-    Larger batches are run in pieces; threads may share it and take turns.
-    """
 
-    backend = "tensorrt"
-    device = "cuda"
+class TensorrtEngine:
+    """One engine with one execution context: a `DeviceEngine`."""
 
-    def __init__(self, trt: Any, plan: bytes, name: str, precision: str, spec: ModelSpec) -> None:
-        """Deserialise `plan` with the module `trt`; a device must be there, and the plan's hash must be verified."""
-        self.precision = precision
-        self._lock = threading.Lock()
-        self._input, self._output = spec.input.name, spec.output.name
-        self._classes = len(spec.classes)
+    def __init__(self, trt: Any, plan: bytes, name: str, spec: ModelSpec, cache: RuntimeCache) -> None:
+        """Deserialise `plan` with the module `trt`; a device must be there, and the plan's hash must be verified.
+
+        Raises:
+            BackendUnavailable: TensorRT refuses the plan, or there is no memory for its context.
+            BundleError: its tensors are not those of `spec`.
+        """
         self._log = error_log(trt)  # TensorRT keeps a bare pointer to it
-        self._runtime: Any = trt.Runtime(self._log)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise BackendUnavailable(
-                f"{_TITLES[trt.__name__]} {trt.__version__} refuses {name}: {self._log.report()}; {_REBUILD}"
-            )
+        self._runtime: Any
+        self._engine: Any
+        self._runtime, self._engine = open_plan(trt, self._log, plan, name)
         check_tensors(name, engine_tensors(trt, self._engine), spec)
-        self._context: Any = self._engine.create_execution_context()
+        self._input, self._output = spec.input.name, spec.output.name
+        self._pixels = tuple(spec.input.shape[1:])
+        self._cache = cache
+        self._context: Any = cache.execution_context(self._engine)
         if self._context is None:
-            raise BackendUnavailable(f"{name}: no execution context can be made: {self._log.report()}")
-
+            raise BackendUnavailable(
+                f"{name}: no execution context can be made: {self._log.report()}; {cuda.SMALLER_BATCH}"
+            )
         smallest, _, largest = self._engine.get_tensor_profile_shape(self._input, 0)
-        self._min_batch, self._max_batch = int(smallest[0]), int(largest[0])
-        self._stream = cuda.Stream()
-        self._images = cuda.Buffer(int(np.prod(largest)))
-        self._logits = cuda.Buffer(self._max_batch * self._classes * 4)
-        self._context.set_tensor_address(self._input, self._images.device)
-        self._context.set_tensor_address(self._output, self._logits.device)
+        self.min_batch: int = int(smallest[0])
+        self.max_batch: int | None = int(largest[0])
 
-    def run(self, batch: UInt8Array) -> Float32Array:
-        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
-        logits = np.empty((len(batch), self._classes), np.float32)
-        with self._lock:
-            for start in range(0, len(batch), self._max_batch):
-                stop = min(start + self._max_batch, len(batch))
-                self._run_piece(batch[start:stop], logits[start:stop])
-        return logits
-
-    def _run_piece(self, images: UInt8Array, logits: Float32Array) -> None:
-        # Below the profile's smallest batch the rest of the buffer is computed too and not looked at.
-        batch = max(len(images), self._min_batch)
-        self._images.host[: images.nbytes] = images.reshape(-1)
-        self._images.upload(images.nbytes, self._stream)
-        self._done(self._context.set_input_shape(self._input, (batch, *images.shape[1:])), batch)
-        self._done(self._context.execute_async_v3(self._stream.handle), batch)
-        self._logits.download(logits.nbytes, self._stream)
-        self._stream.synchronize()
-        logits[:] = self._logits.host[: logits.nbytes].view(np.float32).reshape(logits.shape)
-
-    def _done(self, good: bool, batch: int) -> None:
+    def enqueue(self, images: int, logits: int, batch: int, stream: Stream) -> None:
+        context = self._context
+        good = (
+            context.set_input_shape(self._input, (batch, *self._pixels))
+            and context.set_tensor_address(self._input, images)
+            and context.set_tensor_address(self._output, logits)
+            and context.execute_async_v3(stream.handle)
+        )
         if not good:
             raise BackendUnavailable(f"TensorRT failed on a batch of {batch}: {self._log.report()}")
 
+    def can_be_captured(self, stream: Stream) -> bool:
+        ask = getattr(self._context, "is_stream_capturable", None)  # TensorRT-RTX: not while it still compiles
+        return True if ask is None else bool(ask(stream.handle))
+
     def close(self) -> None:
-        """Free the engine, its buffers and its stream."""
-        with self._lock:
-            self._stream.synchronize()
-            # In this order: TensorRT wants contexts gone before their engine, and engines before their runtime.
-            self._context = None
-            self._engine = None
-            self._runtime = None
-            self._images.close()
-            self._logits.close()
-            self._stream.close()
+        self._cache.keep()
+        # In this order: TensorRT wants contexts gone before their engine, and engines before their runtime.
+        self._context = None
+        self._engine = None
+        self._runtime = None
 
 
 def engine_tensors(trt: Any, engine: Any) -> list[TensorSpec]:

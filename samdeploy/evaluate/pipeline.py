@@ -13,6 +13,7 @@ import numpy as np
 
 import samdeploy
 from samdeploy.backends import BACKENDS, DEFAULT_PRECISION, Session, open_session
+from samdeploy.backends.session import DEVICES
 from samdeploy.bundle import Bundle, Float32Array, UInt8Array
 from samdeploy.data import fingerprint, load_images, open_dataset
 from samdeploy.data.dataset import Int64Array
@@ -20,9 +21,10 @@ from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknow
 from samdeploy.evaluate.accuracy import compare
 from samdeploy.evaluate.gate import broken_promises
 from samdeploy.evaluate.latency import measure_latency
-from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.report import AS_AT_TRAINING, Report, Result
 from samdeploy.progress import progress_bar
 from samdeploy.run import RUN_FILE, open_run
+from samdeploy.spec import PRECISIONS
 
 BATCH = 64
 ALL = "all"
@@ -59,6 +61,11 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
     """
     if options.backend not in (*BACKENDS, ALL):
         raise InputError(unknown("backend", options.backend, (*BACKENDS, ALL)))
+    # Before the test set is read and run through the network, which may take minutes.
+    if options.device not in DEVICES:
+        raise InputError(unknown("device", options.device, DEVICES))
+    if options.precision is not None and options.precision not in PRECISIONS:
+        raise InputError(unknown("precision", options.precision, PRECISIONS))
     bundle.verify()
     images, labels, test_set = _test_images(bundle, options.data_root)
     with open_session(bundle, "pytorch", device=options.device) as session:
@@ -67,7 +74,7 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
     named = options.backend != ALL
     results = tuple(
-        _evaluate(bundle, backend, precision, options.device, images, labels, reference)
+        _evaluate(bundle, backend, precision, options.device, images, labels, reference, named=named)
         for backend, precision in _engines(bundle, options)
     )
     ran = [result for result in results if result.ran]
@@ -104,11 +111,16 @@ def _evaluate(
     images: UInt8Array,
     labels: Int64Array,
     reference: Float32Array,
+    *,
+    named: bool,
 ) -> Result:
     try:
         # Without the golden images: the whole test set says more, and says it as a row instead of an error.
         session = open_session(bundle, backend, device=device, precision=precision, check=False)
-    except BackendUnavailable as error:
+    except (BackendUnavailable, InputError) as error:
+        # A device or precision that this runtime never has: the user's mistake only where the runtime was named.
+        if named and isinstance(error, InputError):
+            raise
         return Result(backend, precision, "", False, str(error), None, None, False)
     with session:
         logits = _run_all(session, images, f"{backend} {precision}")
@@ -145,7 +157,7 @@ def _test_images(bundle: Bundle, data_root: Path | None) -> tuple[UInt8Array, In
     if recorded is None:
         test_set = "not recorded at training"
     elif recorded == fingerprint(images, labels):
-        test_set = "as at training"
+        test_set = AS_AT_TRAINING
     else:
         test_set = "differs from the one at training"
     return images, labels, test_set

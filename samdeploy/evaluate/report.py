@@ -6,11 +6,15 @@ DESIGN.md documents the JSON.  Percentages are 0 to 100, times milliseconds, and
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.evaluate.accuracy import Comparison
 from samdeploy.evaluate.latency import Latency
+
+# What `Report.test_set` says where the pictures are the very ones that training measured.
+AS_AT_TRAINING = "as at training"
 
 # Beside the manifest, which does not list it: no runtime reads it.
 EVAL_FILE = "eval.json"
@@ -70,7 +74,7 @@ class Report:
         bundle: its folder.
         dataset: name of the data set whose test split was used.
         n_images: pictures in it; every one went through every engine.
-        test_set: "as at training", or how it differs.
+        test_set: `AS_AT_TRAINING`, or how it differs.
         versions: of samdeploy and the runtimes.
         machine: processor, cores and system.
         results: one per engine, in the order they were asked for.
@@ -110,7 +114,12 @@ def table(report: Report) -> str:
     lines = [_HEADER, "-" * len(_HEADER)]
     lines += [_row(result) for result in report.results]
     lines.append(f"top-1 and agreement in %, n = {report.n_images:,} test images; latency in ms at batch 1")
-    lines += [f"  {r.backend} {r.precision}: {r.reason}" for r in report.results if r.reason]
+    if report.test_set != AS_AT_TRAINING:
+        lines.append(f"test set: {report.test_set}")
+    for result in report.results:
+        if result.reason:
+            text = f"{result.backend} {result.precision}: {result.reason}"
+            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ")
     return "\n".join(lines)
 
 
@@ -126,4 +135,4 @@ def _row(result: Result) -> str:
 
 def _ms(value: float) -> str:
     """Six characters with as many digits as fit."""
-    return f"{value:6.3f}" if value < 10 else f"{value:6.2f}" if value < 1000 else f"{value:6.0f}"
+    return f"{value:6.3f}" if value < 10 else f"{value:6.2f}" if value < 999.995 else f"{value:6.0f}"

@@ -14,10 +14,13 @@ from samdeploy.errors import BackendUnavailable, BundleError, ExportError, Input
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.tensorrt import build_engine
 from samdeploy.manifest import MANIFEST
+from samdeploy.progress import progress_bar
 
 ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
 # What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
 _DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}
+
+_TENSORRT = ("trt", "trt-rtx")
 
 State = Literal["verified", "built", "failed"]
 
@@ -51,7 +54,8 @@ class ExportOptions:
         engine: one of `ENGINES`.
         precision: of the engines; None takes fp16 for TensorRT and fp32 for the others.
         batch: smallest, most likely and largest batch of a TensorRT engine.
-        target: GPU generation that TensorRT-RTX builds for, such as "SM86"; None: the GPU here, or SM86.
+        target: GPU generations that TensorRT-RTX builds for, such as "SM86", or "SM86+SM89" for one engine that runs
+            on both; None: the GPU here, or SM86.
         optimization_level: 0 to 5; at a higher one TensorRT spends more time for a faster engine.
         workspace: scratch memory of a TensorRT build, in MiB; None leaves its default.
         data_root: where the data set lies; None: where training found it.
@@ -81,12 +85,14 @@ def add_engine(
     try:
         if precision in no_graph:
             raise no_graph[precision]
-        if engine in ("trt", "trt-rtx"):
+        if engine in _TENSORRT:
             yield _build_tensorrt(writer, engine, precision, options)
         else:
             yield _try_graph(writer, engine, precision)
     except (BackendUnavailable, ExportError, InputError) as error:
-        if named or isinstance(error, InputError):
+        # With "all", a precision that ONNX Runtime or OpenVINO never has costs one row; a wrong batch or target of
+        # a TensorRT engine is a mistake whatever else is built.
+        if named or (isinstance(error, InputError) and engine in _TENSORRT):
             raise
         yield EngineRow(engine, precision, "", 0, "failed", str(error))
 
@@ -99,7 +105,9 @@ def _try_graph(writer: BundleWriter, engine: str, precision: str) -> EngineRow:
     if file is None:
         raise ExportError(f"no {precision} graph can be made by this version; expected one of fp32, fp16, bf16")
     state, note = _try(bundle, engine, precision)
-    return EngineRow(engine, precision, file.path, file.bytes, state, note)
+    return EngineRow(
+        engine, precision, file.path, file.bytes, state, note if state == "verified" else f"not run here: {note}"
+    )
 
 
 def _build_tensorrt(writer: BundleWriter, engine: str, precision: str, options: ExportOptions) -> EngineRow:
@@ -107,15 +115,17 @@ def _build_tensorrt(writer: BundleWriter, engine: str, precision: str, options: 
     graph = bundle.find("graph", precision=precision)
     if graph is None:
         raise ExportError(f"no {precision} graph can be made by this version; expected one of fp32, fp16")
-    built = build_engine(
-        bundle.read(graph),
-        engine=engine,
-        precision=precision,
-        batch=options.batch,
-        target=options.target,
-        optimization_level=options.optimization_level,
-        workspace=options.workspace,
-    )
+    with progress_bar("building engine", None) as advance:
+        built = build_engine(
+            bundle.read(graph),
+            engine=engine,
+            precision=precision,
+            batch=options.batch,
+            target=options.target,
+            optimization_level=options.optimization_level,
+            workspace=options.workspace,
+            progress=advance,
+        )
     built_for = {**built.built_for, "graph": graph.sha256}
     file = writer.add(
         "engine",
@@ -126,7 +136,7 @@ def _build_tensorrt(writer: BundleWriter, engine: str, precision: str, options: 
         built_for=built_for,
     )
     state, note = _try(writer.bundle(), "tensorrt", precision)
-    return EngineRow(engine, precision, file.path, file.bytes, state, f"{built.note}; {note}" if built.note else note)
+    return EngineRow(engine, precision, file.path, file.bytes, state, f"{built.note}; {note}")
 
 
 def engine_path(built_for: dict[str, str], precision: str) -> str:
@@ -141,7 +151,7 @@ def _try(bundle: Bundle, backend: str, precision: str) -> tuple[State, str]:
             error = check_golden(session, *bundle.golden())
             return "verified", f"golden images within {error:.1e} of the logits' range, on {session.device}"
     except BackendUnavailable as error:
-        return "built", f"built, not run here: {error}"
+        return "built", str(error)
     except BundleError as error:
         raise ExportError(str(error)) from None
 

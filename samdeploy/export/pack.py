@@ -66,14 +66,16 @@ class BundleWriter:
 def staged(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends well, and vanishes otherwise."""
     stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    old = stage.with_name(f"{stage.name}-old")
     try:
         yield stage
         stage.chmod(0o755)  # mkdtemp's 0700 would lock out everyone the bundle is given to
-        old = stage.with_name(f"{stage.name}-old")
         if target.exists():
             target.rename(old)
         stage.rename(target)
+    finally:
+        # Interrupted between the two renames: what was there goes back to its place.
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
-        raise

@@ -1,30 +1,30 @@
 """An engine from an ONNX graph, with TensorRT 10.12 and later or TensorRT-RTX.
 
 The network is strongly typed: every layer computes in the type that the graph states, so the precision is the graph's
-and cannot change silently.  What the parser made of it is counted before the build.
+and cannot change silently.  What the parser made of it is counted before the build, and the engine is opened and
+inspected after it where a GPU is there that can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from samdeploy.backends.cuda import Device, cuda_devices, describe_device
-from samdeploy.backends.tensorrt import CURRENT, RUNTIMES, engine_tensors, error_log, import_runtime
+from samdeploy.backends.cuda import cuda_devices, describe_device
+from samdeploy.backends.tensorrt import CURRENT, engine_tensors, error_log, open_plan
 from samdeploy.errors import BackendUnavailable, ExportError, InputError, unknown
-from samdeploy.spec import TensorSpec
+from samdeploy.export.build_monitor import Advance, build_plan
+from samdeploy.export.build_target import build_targets, builder_package
+from samdeploy.export.precision_proof import (
+    TYPES,
+    HeavyLayer,
+    check_engine_precision,
+    check_graph_precision,
+    heavy_layers,
+)
+from samdeploy.export.timing_cache import TimingCache
 
 ENGINES = ("trt", "trt-rtx")
-
-# Where there is no GPU an engine must be built for a named one; the original work ran on an RTX A4000, which is SM86.
-DEFAULT_TARGET = "SM86"
-
-# The type of arithmetic, by the name of TensorRT's DataType.
-_TYPES = {"fp16": "HALF", "fp32": "FLOAT", "bf16": "BF16"}
-
-# Called with (steps, what is being done) as the build goes on; `samdeploy.progress` yields one.
-Advance = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,10 @@ class BuiltEngine:
 
     Attributes:
         plan: the serialised engine, as TensorRT wrote it.
-        built_for: runtime ("tensorrt" or "tensorrt_rtx"), version, target ("SM86" or "current"), batch
-            ("min,opt,max"), gpu, capability and driver of the building machine (empty without a GPU).
+        built_for: runtime ("tensorrt" or "tensorrt_rtx"), version, target ("SM86", several as "SM86+SM89", or
+            "current"), batch ("min,opt,max"), gpu, capability and driver of the building machine (empty without a
+            GPU), and precision_proof: "engine" where the engine inspector showed the layers' types, "graph" where
+            only the strongly typed network could be counted.
         note: for people: which package built it, for what, and whether it could be opened here.
     """
 
@@ -43,39 +45,55 @@ class BuiltEngine:
     note: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What a build is asked for, checked."""
+
+    precision: str
+    batch: tuple[int, int, int]
+    targets: tuple[str, ...]
+    optimization_level: int
+    workspace: int | None
+
+
 def build_engine(
     graph: bytes,
     *,
     engine: str = "trt",
     precision: str = "fp16",
     batch: tuple[int, int, int] = (1, 8, 64),
-    target: str | None = None,
+    target: str | tuple[str, ...] | None = None,
     optimization_level: int = 3,
     workspace: int | None = None,
     progress: Advance | None = None,
 ) -> BuiltEngine:
     """Build an engine from the bytes of an ONNX file.
 
+    Ctrl-C, or an exception from `progress`, ends the build at TensorRT's next step and leaves nothing behind.
+
     Args:
         graph: one input uint8 [N, H, W, 3] and one output float32 [N, K], N dynamic, layers typed in `precision`.
         engine: "trt" takes TensorRT where it is installed, else TensorRT-RTX; "trt-rtx" insists on the latter.
         precision: what the graph's layers must be in: fp16, fp32 or bf16.
         batch: smallest, usual and largest batch; TensorRT tunes for the usual one.
-        target: a compute capability such as "SM86", or "current" for the GPU here; TensorRT-RTX only.  None means
-            the GPU here, and where there is none `DEFAULT_TARGET`.
+        target: TensorRT-RTX only: compute capabilities such as "SM86", or "current" for the GPU here.  Several, as a
+            tuple or as "SM86+SM89", make one plan that runs on each of them; it holds the weights once, so it is
+            hardly larger.  None means the GPU here, and where there is none SM86.
         optimization_level: 0 (fast build) to 5 (fast engine).
         workspace: scratch memory that a layer may use, in MiB; None leaves it to TensorRT.
-        progress: called as the build goes on.
+        progress: called with (steps, phase) as the build goes on, from another thread; the number of steps is not
+            known beforehand.
 
     Raises:
         InputError: an argument is unknown or impossible.
-        BackendUnavailable: no package, or no GPU where one is needed.
-        ExportError: the graph is damaged, not of this precision or interface, or TensorRT cannot build it.
+        BackendUnavailable: no package, no GPU where one is needed, or one that the package does not run on.
+        ExportError: the graph is damaged, not of this precision or interface, TensorRT cannot build it, or the
+            engine cannot be opened where it must run.
     """
     if engine not in ENGINES:
         raise InputError(unknown("engine", engine, ENGINES))
-    if precision not in _TYPES:
-        raise InputError(unknown("engine precision", precision, _TYPES))
+    if precision not in TYPES:
+        raise InputError(unknown("engine precision", precision, TYPES))
     if not 1 <= batch[0] <= batch[1] <= batch[2]:
         raise InputError(f"batch: {batch} found, 1 <= smallest <= usual <= largest expected")
     if not 0 <= optimization_level <= 5:
@@ -83,80 +101,41 @@ def build_engine(
     if workspace is not None and workspace < 1:
         raise InputError(f"workspace: {workspace} MiB found, at least 1 expected")
 
-    trt = _package(engine)
+    trt = builder_package(engine)
     device = describe_device() if cuda_devices()[0] else None
-    target = _target(trt, target, device)
-    plan, layers = _build(trt, graph, precision, batch, target, optimization_level, workspace, progress)
-    opened = device is not None and target in (CURRENT, device.capability)
-    if opened:
-        _open(trt, plan)
+    targets = build_targets(trt, target, device)
+    settings = _Settings(precision, batch, targets, optimization_level, workspace)
+    timings = TimingCache(trt, device)
+    plan, layers = _build(trt, graph, settings, timings, progress)
+    counted = check_graph_precision(layers, precision)
+    here = device is not None and (device.capability in targets or targets == (CURRENT,))
+    proven = here and _check_plan(trt, plan, layers, precision, batch[1])
 
     title = f"{trt.__name__.replace('_', '-')} {trt.__version__}"
-    goal = f"{device.name} ({device.capability})" if device and target == CURRENT else target
+    goal = f"{device.name} ({device.capability})" if device and targets == (CURRENT,) else ", ".join(targets)
+    notes = [f"built by {title} for {goal}, {counted}, batch {batch[0]} to {batch[2]}"]
+    notes += [timings.note] if timings.note else []
+    notes += [] if here else ["built, not run here"]
     return BuiltEngine(
         plan=plan,
         built_for={
             "runtime": trt.__name__,
             "version": trt.__version__,
-            "target": target,
+            "target": "+".join(targets),
             "batch": ",".join(map(str, batch)),
             "gpu": device.name if device else "",
             "capability": device.capability if device else "",
             "driver": device.driver if device else "",
+            "precision_proof": "engine" if proven else "graph",
         },
-        note=f"built by {title} for {goal}, {layers} in {precision}, batch {batch[0]} to {batch[2]}"
-        + ("" if opened else "; built, not run here"),
+        note="; ".join(notes),
     )
 
 
-def _package(engine: str) -> Any:
-    """TensorRT or TensorRT-RTX, by the meaning of `engine`."""
-    reasons = []
-    for name in RUNTIMES if engine == "trt" else ("tensorrt_rtx",):
-        try:
-            return import_runtime(name)
-        except BackendUnavailable as error:
-            reasons.append(str(error))
-    raise BackendUnavailable(f"no engine can be built: {'; '.join(reasons)}")
-
-
-def _target(trt: Any, target: str | None, device: Device | None) -> str:
-    """What to build for: a compute capability, or `CURRENT`."""
-    if trt.__name__ == "tensorrt":
-        if device is None:
-            raise BackendUnavailable(
-                f"TensorRT builds on the GPU that will run the engine, and there is none here: {cuda_devices()[1]}; "
-                "build on that machine, or use --engine trt-rtx, which builds for a named GPU"
-            )
-        if target not in (None, CURRENT):
-            raise InputError(
-                f"target {target!r} found, but TensorRT builds for the GPU here alone ({device.capability}); "
-                "named targets belong to --engine trt-rtx"
-            )
-        return CURRENT
-    if target is None:
-        return CURRENT if device else DEFAULT_TARGET
-    known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    if target != CURRENT and target not in known:
-        raise InputError(unknown("target", target, [CURRENT, *known]))
-    if target == CURRENT and device is None:
-        raise BackendUnavailable(
-            f"target {CURRENT!r} needs a GPU here: {cuda_devices()[1]}; name one: {', '.join(known)}"
-        )
-    return target
-
-
 def _build(
-    trt: Any,
-    graph: bytes,
-    precision: str,
-    batch: tuple[int, int, int],
-    target: str,
-    optimization_level: int,
-    workspace: int | None,
-    progress: Advance | None,
-) -> tuple[bytes, str]:
-    """The plan, and how many layers compute in `precision` ("21 of 21 layers")."""
+    trt: Any, graph: bytes, settings: _Settings, timings: TimingCache, progress: Advance | None
+) -> tuple[bytes, list[HeavyLayer]]:
+    """The plan, and the layers that it was built from."""
     log = error_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
@@ -167,27 +146,31 @@ def _build(
             f"TensorRT cannot read the ONNX graph: {'; '.join(problems) or log.report()}; export it again"
         )
     shape = _check_interface(trt, network)
-    layers = _check_precision(trt, network, precision)
+    layers = heavy_layers(trt, network)
+    check_graph_precision(layers, settings.precision)  # before minutes are spent
 
     config = builder.create_builder_config()
-    config.builder_optimization_level = optimization_level
+    config.builder_optimization_level = settings.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector needs to name types
+    config.max_aux_streams = 0  # one stream is fastest for a chain of layers, and needed for its CUDA graph
     # FP32 layers are there because they need FP32; TF32, on by default, keeps 10 bits of mantissa of 23.
     config.clear_flag(trt.BuilderFlag.TF32)
-    if workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace << 20)
+    if settings.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace << 20)
     if trt.__name__ == "tensorrt_rtx":
-        capability = "CURRENT" if target == CURRENT else target
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.__members__[capability], 0)
+        config.num_compute_capabilities = len(settings.targets)
+        for index, name in enumerate(settings.targets):
+            capability = trt.ComputeCapability.__members__["CURRENT" if name == CURRENT else name]
+            config.set_compute_capability(capability, index)
     profile = builder.create_optimization_profile()
-    profile.set_shape(network.get_input(0).name, *((count, *shape) for count in batch))
+    profile.set_shape(network.get_input(0).name, *((count, *shape) for count in settings.batch))
     config.add_optimization_profile(profile)
-    if progress is not None:
-        config.progress_monitor = _monitor(trt, progress)
 
-    plan = builder.build_serialized_network(network, config)
+    timings.load_into(config)
+    plan = build_plan(trt, builder, network, config, progress)
     if plan is None:
-        raise ExportError(f"TensorRT cannot build an engine for {target}: {log.report()}")
+        raise ExportError(f"TensorRT cannot build an engine for {'+'.join(settings.targets)}: {log.report()}")
+    timings.keep(config)
     return bytes(plan), layers
 
 
@@ -226,51 +209,28 @@ def _check_interface(trt: Any, network: Any) -> tuple[int, ...]:
     return tuple(inputs[0].shape[1:])
 
 
-def _check_precision(trt: Any, network: Any, precision: str) -> str:
-    """Count the layers that compute in `precision`; what is neither that nor FP32 is an error, and so is none."""
-    heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    types = [(layer.name, layer.get_output(0).dtype.name) for layer in layers if layer.type in heavy]
-    wanted = _TYPES[precision]
-    fitting = [name for name, kind in types if kind == wanted]
-    foreign = [f"{name} ({kind})" for name, kind in types if kind not in (wanted, "FLOAT")]
-    if foreign or not fitting:
-        shown = ", ".join(foreign[:3]) or f"all {len(types)} in {types[0][1] if types else 'no type'}"
-        raise ExportError(
-            f"{precision} was asked for, but the graph's layers are of another type: {shown}; "
-            f"TensorRT keeps the types of the graph, so export the graph in {precision}"
-        )
-    return f"{len(fitting)} of {len(types)} layers"
+def _check_plan(trt: Any, plan: bytes, layers: list[HeavyLayer], precision: str, batch: int) -> bool:
+    """Open a fresh engine where it must run, since what cannot be opened must not be written.
 
-
-def _monitor(trt: Any, progress: Advance) -> Any:
-    """TensorRT's progress, passed on.  Its phases nest; each step of each phase counts one."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base comes with the package, which has no types
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            progress(0, phase)
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            progress(1, phase)
-            return True  # False would cancel the build
-
-        def phase_finish(self, phase: str) -> None:
-            pass
-
-    return Monitor()
-
-
-def _open(trt: Any, plan: bytes) -> None:
-    """Open a fresh engine once where there is a GPU: what cannot be opened must not be written."""
+    Returns:
+        Whether the engine inspector proves the precision.
+    """
     log = error_log(trt)
-    runtime = trt.Runtime(log)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise ExportError(f"the engine that was just built cannot be opened: {log.report()}")
-    tensors: list[TensorSpec] = engine_tensors(trt, engine)
-    found = [(t.name, t.dtype, t.shape[0]) for t in tensors]
+    try:
+        runtime, engine = open_plan(trt, log, plan, "the engine that was just built")
+    except BackendUnavailable as error:
+        raise ExportError(str(error)) from None
+    found = [(tensor.name, tensor.dtype, tensor.shape[0]) for tensor in engine_tensors(trt, engine)]
     if found != [("image", "uint8", "N"), ("logits", "float32", "N")]:
         raise ExportError(f"the engine's tensors are {found}; image uint8 and logits float32 with a dynamic N expected")
+    inspector = engine.create_engine_inspector()
+    context = engine.create_execution_context()
+    if context is not None:  # else there is too little memory, and with dynamic shapes types are "N/A"
+        shape = tuple(engine.get_tensor_shape("image"))[1:]
+        context.set_input_shape("image", (batch, *shape))
+        inspector.execution_context = context
+    information = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    proven = check_engine_precision(information, layers, precision)
+    # In this order: TensorRT wants contexts gone before their engine, and engines before their runtime.
+    del inspector, context, engine, runtime
+    return proven

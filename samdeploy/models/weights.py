@@ -68,11 +68,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
-            f"{path}: holds more than tensors, and loading it would run code from the file; "
+            f"{path}: is damaged, or holds more than tensors, such as code, which is never run; "
             "expected a state dict, save it with torch.save(model.state_dict(), path)"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # torch's unpickler fails on damage with whatever its byte code runs into
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path}: damaged, truncated or not a weight file ({reason})") from None
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]

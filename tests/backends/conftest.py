@@ -8,12 +8,47 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
-from samdeploy.manifest import BundleFile
+from samdeploy.manifest import BundleFile, DataRecord
+from samdeploy.spec import Preprocessing, model_spec
 
 AddFile = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """SAM-ResNet-18 at 32x32, ten classes, graphs in FP32 and FP16: random weights, activations of a plausible size."""
+    torch = pytest.importorskip("torch", reason="pip install 'samdeploy[export]'")
+    pytest.importorskip("onnx", reason="pip install 'samdeploy[export]'")
+    from samdeploy.export.onnx import graph_from_model, serialize
+    from samdeploy.export.pack import BundleWriter
+    from samdeploy.models import Exported, build_model, fold, save_weights
+
+    torch.manual_seed(7)
+    spec = model_spec("sam-resnet18", "identity", tuple("0123456789"), Preprocessing(32, 32))
+    model = build_model(spec.arch, len(spec.classes), spec.gate)
+    images = np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0  # the statistics of the one batch below
+        Exported(model.train(), spec)(torch.from_numpy(images))
+        logits = Exported(model.eval(), spec)(torch.from_numpy(images[:8])).numpy()
+    root = tmp_path_factory.mktemp("digits") / "bundle"
+    root.mkdir()
+    writer = BundleWriter(root, spec, DataRecord("digits", {}, 0.1, 0, {}, {}), {})
+    save_weights(model, root / "saved.safetensors")
+    writer.add("weights", "weights.safetensors", (root / "saved.safetensors").read_bytes())
+    writer.add_array("golden_images", "golden/images.npy", images[:8])
+    writer.add_array("golden_logits", "golden/logits.npy", logits)
+    net = fold(model)
+    for precision in ("fp32", "fp16"):
+        graph = serialize(graph_from_model(net, spec, precision))
+        writer.add("graph", f"model.{precision}.onnx", graph, precision=precision)
+    return writer.bundle()
 
 
 @pytest.fixture
@@ -35,7 +70,12 @@ def with_file(digits_bundle: Bundle, tmp_path: Path) -> AddFile:
 @pytest.fixture(scope="session")
 def engine_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle with an FP16 engine for this machine's GPU, batch 2 to 4: smaller and larger ones need care."""
+    from samdeploy.backends import availability
     from samdeploy.export.tensorrt import build_engine
+
+    reason = availability("tensorrt")
+    if reason:
+        pytest.skip(reason)
 
     graph = digits_bundle.find("graph", precision="fp16")
     assert graph is not None

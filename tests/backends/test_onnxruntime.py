@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -11,6 +13,7 @@ import pytest
 
 from samdeploy.backends import onnxruntime as backend
 from samdeploy.backends import open_session
+from samdeploy.backends.cuda import cuda_devices
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
 
@@ -32,12 +35,24 @@ def test_cuda_without_a_cuda_build_names_the_other_package(digits_bundle: Bundle
 def test_a_silent_fall_back_to_the_cpu_is_noticed(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     # As on a machine whose driver is fine and whose CUDA libraries are not: the provider is asked for and dropped.
     monkeypatch.setattr(backend, "_no_cuda", lambda: None)
+    closed: list[bool] = []
+    monkeypatch.setattr(backend.cuda, "device_zero", contextlib.nullcontext)
+    monkeypatch.setattr(backend, "Stream", lambda: SimpleNamespace(handle=1, close=lambda: closed.append(True)))
     with pytest.raises(BackendUnavailable, match="could not start its CUDA provider and fell back to the CPU"):
         open_session(digits_bundle, "onnxruntime", device="cuda")
     with open_session(digits_bundle, "onnxruntime", device="auto") as session:
         assert session.device == "cpu"
     with pytest.raises(BackendUnavailable, match="has no FP16 kernels"):
         open_session(digits_bundle, "onnxruntime", device="auto", precision="fp16")
+    assert closed == [True] * 3
+
+
+@pytest.mark.skipif(bool(cuda_devices()[0]), reason="this machine has a CUDA device")
+def test_a_driver_that_is_too_old_for_cuda_python_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.runtime")
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(backend.cuda, "cuda_devices", lambda: (1, None))
+    assert str(backend._no_cuda()).startswith("cudaGetDevice failed: cudaError")
 
 
 def test_fp16_on_the_cpu_is_refused(digits_bundle: Bundle) -> None:

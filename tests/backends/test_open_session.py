@@ -57,7 +57,7 @@ def test_another_models_golden_logits_are_found(with_file, digits_bundle: Bundle
     off = logits.copy()
     off[-1, -1] += 2e-4 * np.ptp(logits)
     bundle = with_file("golden_logits", _npy(off))
-    with pytest.raises(BundleError, match=r"differ by 2\.\d+e-04 of their range, at most 1e-04 is allowed"):
+    with pytest.raises(BundleError, match=r"differ by (1\.9|2\.0)\de-04 of their range, at most 1e-04 is allowed"):
         open_session(bundle, "onnxruntime", device="cpu")
     open_session(bundle, "onnxruntime", device="cpu", check=False).close()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from samdeploy.backends import availability, cuda, open_session
+from samdeploy.backends import availability, cuda, open_session, tensorrt
+from samdeploy.backends.cuda_objects import DeviceMemory
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.manifest import BundleFile
@@ -43,8 +45,6 @@ def test_no_driver(digits_bundle: Bundle) -> None:
 
 
 def test_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    from samdeploy.backends import tensorrt
-
     monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
     assert availability("tensorrt") == (
         "neither TensorRT nor TensorRT-RTX is installed; "
@@ -70,6 +70,11 @@ def test_no_engine_in_the_bundle(digits_bundle: Bundle) -> None:
             "built for SM90 (NVIDIA H100 PCIe), this GPU is SM86 (NVIDIA RTX A4000)",
         ),
         ({"runtime": "tensorflow"}, "built by tensorflow, which this samdeploy does not know"),
+        ({"target": "SM89+SM120"}, "built for SM89+SM120, this GPU is SM86 (NVIDIA RTX A4000)"),
+        (
+            {"target": "current", "capability": "SM86", "driver": "14.1"},
+            "built with a driver for CUDA 14.1, this driver is for CUDA 13.0: update it",
+        ),
         ({"version": "9", "target": "SM75"}, "installed is 1.7.1.116, built for SM75, this GPU is SM86"),
     ],
 )
@@ -82,6 +87,32 @@ def test_an_engine_for_elsewhere_is_refused_in_words(with_file, changes: dict[st
     assert text in str(caught.value)
     assert str(caught.value).startswith("no engine of the bundle fits this machine: engine.bin: ")
     assert str(caught.value).endswith("build it again here: samdeploy export --engine trt")
+
+
+@pytest.mark.usefixtures("on_a4000")
+@pytest.mark.parametrize("target", ["SM86", "SM75+SM86+SM120"])
+def test_an_engine_for_this_gpu_passes_to_tensorrt(with_file, monkeypatch, target: str) -> None:  # type: ignore[no-untyped-def]
+    def opened(trt: object, plan: bytes, *others: object) -> None:
+        raise InterruptedError(plan)
+
+    monkeypatch.setattr(tensorrt, "TensorrtEngine", opened)
+    monkeypatch.setattr(cuda, "device_zero", contextlib.nullcontext)
+    bundle = with_file("engine", b"plan", backend="tensorrt", precision="fp16", built_for=_built_for(target=target))
+    with pytest.raises(InterruptedError, match="plan"):
+        open_session(bundle, "tensorrt")
+
+
+def test_a_gpu_that_rtx_does_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As seen on an H100; TensorRT-RTX is the only package."""
+    pytest.importorskip("cuda.bindings.runtime")
+    rtx = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(cuda, "cuda_devices", lambda: (1, None))
+    monkeypatch.setattr(cuda, "describe_device", lambda: cuda.Device("NVIDIA H100 PCIe", "SM90", "13.0"))
+    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: name == "tensorrt_rtx" or None)
+    assert availability("tensorrt") == (
+        f"TensorRT-RTX {rtx.__version__} does not run on this GPU: NVIDIA H100 PCIe is SM90, one of SM75, SM80, SM86, "
+        "SM89, SM120, SM121 expected; pip install 'samdeploy[tensorrt]'"
+    )
 
 
 @pytest.mark.usefixtures("on_a4000")
@@ -101,14 +132,14 @@ def test_the_cuda_gate_never_raises() -> None:
 def test_cuda_errors_carry_their_name() -> None:
     pytest.importorskip("cuda.bindings.runtime")
     with pytest.raises(BackendUnavailable, match=r"cudaMalloc failed: cudaError\w+ \(\d+\)"):
-        cuda.Buffer(16)
+        DeviceMemory(16)
 
 
 def test_without_cuda_python() -> None:
     code = (
         "import sys; sys.modules['cuda'] = None\n"
-        "from samdeploy.backends import cuda\n"
-        "try: cuda.Stream()\n"
+        "from samdeploy.backends.cuda_objects import Stream\n"
+        "try: Stream()\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
 import pytest
 
-from samdeploy.backends.cuda import cuda_devices
-from samdeploy.bundle import Bundle
+from samdeploy.backends.cuda import Device, cuda_devices
+from samdeploy.backends.user_cache import cache_path, write_cache
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
+from samdeploy.export import tensorrt as export_tensorrt
+from samdeploy.export.build_target import build_targets
+from samdeploy.export.onnx import graph_from_model, serialize
+from samdeploy.export.precision_proof import HeavyLayer, check_engine_precision
 from samdeploy.export.tensorrt import BuiltEngine, build_engine
+from samdeploy.export.timing_cache import TimingCache
+from samdeploy.models import fold
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
+
+H100 = Device("NVIDIA H100 80GB HBM3", "SM90", "13.0")
+A4000 = Device("NVIDIA RTX A4000", "SM86", "13.0")
 
 without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
@@ -39,18 +60,23 @@ def _graph(kind: type[np.generic] = np.float16, *, image: str = "image", batch: 
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
 
 
+@pytest.fixture(scope="module")
+def resnet18(network, spec_of) -> Callable[[str], bytes]:  # type: ignore[no-untyped-def]
+    """precision -> the graph of a folded SAM-ResNet-18."""
+    net, spec = fold(network("sam-resnet18", "identity")), spec_of("sam-resnet18", "identity")
+    return functools.cache(lambda precision: serialize(graph_from_model(net, spec, precision)))
+
+
 def _build(model: onnx.ModelProto | bytes, **arguments: object) -> BuiltEngine:
     graph = model if isinstance(model, bytes) else model.SerializeToString()
     return build_engine(graph, **{"engine": "trt-rtx", "target": "SM86", **arguments})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_a_network_is_built_for_a_gpu_that_is_not_here(digits_bundle: Bundle, precision: str) -> None:
-    file = digits_bundle.find("graph", precision=precision)
-    assert file is not None
+def test_a_network_is_built_for_a_gpu_that_is_not_here(resnet18, precision: str) -> None:  # type: ignore[no-untyped-def]
     steps: list[str] = []
     built = _build(
-        digits_bundle.read(file), precision=precision, target="SM86", progress=lambda count, phase: steps.append(phase)
+        resnet18(precision), precision=precision, target="SM86", progress=lambda count, phase: steps.append(phase)
     )
     weights = 4 if precision == "fp32" else 2
     assert len(built.plan) > weights * 11_000_000  # the folded SAM-ResNet-18 has 12 million parameters
@@ -75,6 +101,7 @@ def test_without_a_gpu_a_named_target_is_the_default() -> None:
         "gpu": "",
         "capability": "",
         "driver": "",
+        "precision_proof": "graph",
     }
     assert built.note.endswith("for SM86, 2 of 2 layers in fp16, batch 1 to 64; built, not run here")
 
@@ -92,6 +119,10 @@ def test_the_gpu_here_cannot_be_the_target_without_one() -> None:
         ({"precision": "half"}, "unknown engine precision 'half'"),
         ({"target": "SM87"}, "unknown target 'SM87'; did you mean 'SM89'"),
         ({"target": "NONE"}, "unknown target 'NONE'"),
+        ({"target": "SM86+SM87"}, "unknown target 'SM87'"),
+        ({"target": "SM86+SM86"}, "target 'SM86+SM86' found; each name once"),
+        ({"target": "current+SM86"}, "each name once, or 'current' alone, expected"),
+        ({"target": ""}, "unknown target ''"),
         ({"batch": (1, 8, 4)}, "batch: (1, 8, 4) found, 1 <= smallest <= usual <= largest expected"),
         ({"batch": (0, 1, 1)}, "batch: (0, 1, 1) found"),
         ({"optimization_level": 6}, "optimization level: 6 found, 0 to 5 expected"),
@@ -112,7 +143,11 @@ def test_all_options_at_once() -> None:
 @pytest.mark.parametrize(
     ("graph", "precision", "text"),
     [
-        (np.float32, "fp16", "fp16 was asked for, but the graph's layers are of another type: all 2 in FLOAT"),
+        (
+            np.float32,
+            "fp16",
+            "fp16 was asked for, but the graph's layers are of another type: stem (FLOAT), fc (FLOAT) (2 in FLOAT)",
+        ),
         (np.float16, "fp32", "fp32 was asked for, but the graph's layers are of another type: stem (HALF), fc (HALF)"),
         (np.float16, "bf16", "bf16 was asked for"),
     ],
@@ -123,15 +158,28 @@ def test_another_precision_than_the_graphs_is_an_error(graph: type[np.generic], 
     assert text in str(caught.value)
 
 
-def test_layers_kept_in_fp32_are_counted() -> None:
+def _with_layer_in_fp32(node: str) -> onnx.ModelProto:
+    """The graph with one of its two layers in FP32 between casts."""
     model = _graph()
-    kernel = onnx.numpy_helper.to_array(model.graph.initializer[0]).astype(np.float32)
-    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(kernel, "kernel"))
-    model.graph.node[0].attribute[0].i = onnx.TensorProto.FLOAT
-    model.graph.node[3].input[0] = "half"
-    half = onnx.helper.make_node("Cast", ["features"], ["half"], "half", to=onnx.TensorProto.FLOAT16)
-    model.graph.node.insert(3, half)
-    assert "1 of 2 layers in fp16" in _build(model).note
+    nodes = {n.name: n for n in model.graph.node}
+    initializer = model.graph.initializer[0 if node == "stem" else 1]
+    weights = onnx.numpy_helper.to_array(initializer).astype(np.float32)
+    initializer.CopyFrom(onnx.numpy_helper.from_array(weights, initializer.name))
+    cast = onnx.helper.make_node
+    if node == "stem":
+        nodes["cast"].attribute[0].i = onnx.TensorProto.FLOAT
+        nodes["pool"].input[0] = "half"
+        model.graph.node.insert(3, cast("Cast", ["features"], ["half"], "half", to=onnx.TensorProto.FLOAT16))
+    else:
+        nodes["fc"].input[0] = "single"
+        model.graph.node.insert(5, cast("Cast", ["flat"], ["single"], "single", to=onnx.TensorProto.FLOAT))
+    return model
+
+
+def test_a_few_multiply_adds_may_stay_in_fp32_and_no_more() -> None:
+    assert "1 of 2 layers in fp16" in _build(_with_layer_in_fp32("fc")).note  # 12 of 6,924 multiply-adds
+    with pytest.raises(ExportError, match=r"stem \(FLOAT\).*0% of the multiply-adds are in fp16, 95% expected"):
+        _build(_with_layer_in_fp32("stem"))
 
 
 def test_no_graph_at_all() -> None:
@@ -140,10 +188,8 @@ def test_no_graph_at_all() -> None:
             _build(content)
 
 
-def test_truncated_bytes_are_an_error(digits_bundle: Bundle) -> None:
-    file = digits_bundle.find("graph", precision="fp16")
-    assert file is not None
-    graph = digits_bundle.read(file)
+def test_truncated_bytes_are_an_error(resnet18) -> None:  # type: ignore[no-untyped-def]
+    graph = resnet18("fp16")
     for length in (100, 5000, len(graph) // 2, len(graph) - 1000, len(graph) - 1):
         with pytest.raises(ExportError):
             _build(graph[:length])
@@ -183,8 +229,6 @@ def test_another_interface_is_an_error() -> None:
 
 
 def test_neither_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendUnavailable) as caught:
@@ -193,8 +237,225 @@ def test_neither_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_trt_falls_to_rtx_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     built = _build(_graph(), engine="trt")
     assert built.note.startswith(f"built by tensorrt-rtx {trt.__version__} for SM86")
+
+
+def test_one_plan_for_several_gpus(resnet18) -> None:  # type: ignore[no-untyped-def]
+    one = _build(resnet18("fp16"), target="SM86")
+    for target in ("SM86+SM89+SM120", "SM86,SM89,SM120", ("SM86", "SM89", "SM120")):
+        several = _build(resnet18("fp16"), target=target)
+        assert several.built_for["target"] == "SM86+SM89+SM120"
+        assert " for SM86, SM89, SM120, 29 of 29 layers" in several.note
+    assert len(several.plan) < 1.05 * len(one.plan)  # the weights are there once
+
+
+@pytest.mark.parametrize("target", [None, "current"])
+def test_a_gpu_that_rtx_does_not_run_on_is_refused_before_the_build(
+    monkeypatch: pytest.MonkeyPatch, target: str | None
+) -> None:
+    monkeypatch.setattr(export_tensorrt, "cuda_devices", lambda: (1, None))
+    monkeypatch.setattr(export_tensorrt, "describe_device", lambda: H100)
+    with pytest.raises(BackendUnavailable) as caught:
+        _build(b"not even read", target=target)
+    assert str(caught.value) == (
+        f"TensorRT-RTX {trt.__version__} does not run on this GPU: NVIDIA H100 80GB HBM3 is SM90, one of SM75, SM80, "
+        "SM86, SM89, SM120, SM121 expected; pip install 'samdeploy[tensorrt]', or name a --target to build for another "
+        "machine"
+    )
+    assert build_targets(trt, "SM86", H100) == ("SM86",)
+    assert build_targets(trt, None, A4000) == ("current",)
+
+
+def test_tensorrt_itself_builds_for_the_gpu_here_alone() -> None:
+    proper: Any = SimpleNamespace(__name__="tensorrt", __version__="11.4.0")
+    assert build_targets(proper, None, H100) == build_targets(proper, "current", H100) == ("current",)
+    with pytest.raises(InputError, match=r"target 'SM86' found, but TensorRT builds for the GPU here alone \(SM90\)"):
+        build_targets(proper, "SM86", H100)
+    if not cuda_devices()[0]:
+        with pytest.raises(BackendUnavailable, match=r"there is none here: .*use --engine trt-rtx"):
+            build_targets(proper, None, None)
+
+
+@without_gpu
+def test_a_plan_that_cannot_be_opened_where_it_must_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As seen on an H100: the build succeeds, and the runtime refuses the plan."""
+
+    def refuse(trt: Any, log: Any, plan: bytes, name: str) -> None:
+        assert len(plan) > 1000
+        raise BackendUnavailable(f"refuses {name}: UNSUPPORTED_CC")
+
+    monkeypatch.setattr(export_tensorrt, "cuda_devices", lambda: (1, None))
+    monkeypatch.setattr(export_tensorrt, "describe_device", lambda: A4000)
+    monkeypatch.setattr(export_tensorrt, "open_plan", refuse)
+    with pytest.raises(ExportError, match="refuses the engine that was just built: UNSUPPORTED_CC"):
+        _build(_graph(), target="SM86")
+
+
+class Unwanted(Exception):
+    """What a caller's progress may raise."""
+
+
+def test_an_error_in_progress_ends_the_build() -> None:
+    calls: list[int] = []
+
+    def progress(count: int, phase: str) -> None:
+        calls.append(count)
+        if sum(calls) == 3:
+            raise Unwanted(phase)
+
+    with pytest.raises(Unwanted):
+        _build(_graph(), progress=progress)
+    assert sum(calls) == 3
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals need the main thread")
+def test_ctrl_c_ends_the_build_and_leaves_nothing(resnet18) -> None:  # type: ignore[no-untyped-def]
+    steps: list[float] = []
+
+    def progress(count: int, phase: str) -> None:
+        if not steps:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # for the main thread to see it
+        steps.append(count)
+
+    with pytest.raises(KeyboardInterrupt):
+        _build(resnet18("fp16"), progress=progress)
+    assert len(steps) < 20  # of about 150
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tensorrt-build")]
+    assert _build(_graph()).plan  # the package can be used again
+
+
+def _conv(name: str, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"Name": name, "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": kind}], **fields}
+
+
+LAYERS = [HeavyLayer("stem", "HALF", 60), HeavyLayer("layer1.0.conv1", "HALF", 37), HeavyLayer("head", "HALF", 3)]
+
+
+@pytest.mark.parametrize(
+    ("entries", "proven"),
+    [
+        # TensorRT 10: fused layers by name, formats as sentences
+        (
+            [
+                _conv("stem + stem.relu", "Channel major FP16 format where channel % 8 == 0"),
+                _conv("layer1.0.conv1", "Half"),
+            ],
+            True,
+        ),
+        # TensorRT 11: metadata, types under a key of their own
+        (
+            [
+                {
+                    "Name": "__myl_fused",
+                    "LayerType": "gemm",
+                    "Metadata": "[ONNX Layer: stem]\x1f[ONNX Layer: layer1.0.conv1]",
+                    "Inputs": [{"Format": "LINEAR", "Datatype": "Half"}],
+                }
+            ],
+            True,
+        ),
+        # dynamic shapes: the weights say it
+        (
+            [
+                _conv("stem", "N/A due to dynamic shapes", Weights={"Type": "Half", "Count": 9}),
+                _conv("layer1.0.conv1", "N/A due to dynamic shapes", Weights={"Type": "Half", "Count": 9}),
+            ],
+            True,
+        ),
+        # a small layer in FP32 is allowed
+        ([_conv("stem", "Half"), _conv("layer1.0.conv1", "Half"), _conv("head", "Float")], True),
+        ([_conv("stem", "N/A due to dynamic shapes"), _conv("layer1.0.conv1", "Half")], False),
+        ([_conv("another", "Half")], False),
+        ([_conv("stem.2", "Half"), _conv("layer1.0.conv10", "Half")], False),
+        (["stem", "layer1.0.conv1"], False),  # names only: not built with DETAILED verbosity
+        ([], False),
+    ],
+)  # fmt: skip
+def test_what_an_engine_proves(entries: list[Any], proven: bool) -> None:
+    assert check_engine_precision(json.dumps({"Layers": entries, "Bindings": []}), LAYERS, "fp16") is proven
+
+
+@pytest.mark.parametrize(
+    "kind", ["Float", "Row major linear FP32", "Thirty-two wide channel vectorized row major Int8 format"]
+)
+def test_an_engine_in_another_type_is_an_error(kind: str) -> None:
+    information = json.dumps({"Layers": [_conv("stem", "Half"), _conv("layer1.0.conv1", kind)]})
+    text = r"fp16 was asked for, but TensorRT built 1 of 3 layers in another type: layer1.0.conv1 \((FLOAT|INT8)\)"
+    with pytest.raises(ExportError, match=text):
+        check_engine_precision(information, LAYERS, "fp16")
+
+
+@pytest.mark.parametrize("information", ["", "no JSON", "[]", "{}", '{"Layers": 3}'])
+def test_an_inspector_that_says_nothing_proves_nothing(information: str) -> None:
+    assert check_engine_precision(information, LAYERS, "fp16") is False
+
+
+class Config:
+    """The timing-cache functions of TensorRT's builder config; a cache knows whether it was made for this GPU."""
+
+    def __init__(self, *, accepts: bool = True) -> None:
+        self.accepts = accepts
+        self.cache = b""
+
+    def create_timing_cache(self, content: bytes) -> bytes:
+        return content
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if cache and not self.accepts:
+            return False
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: self.cache + b"+1")
+
+
+def _proper(version: str = "11.4.0.106") -> Any:
+    return SimpleNamespace(__name__="tensorrt", __version__=version)
+
+
+@pytest.fixture
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_timings_are_kept_for_the_next_build(cache_home: Path) -> None:
+    for expected in (b"", b"+1", b"+1+1"):
+        cache, config = TimingCache(_proper(), A4000), Config()
+        cache.load_into(config)
+        assert config.cache == expected
+        cache.keep(config)
+        assert cache.note == ""
+    for other in (TimingCache(_proper("11.5.0"), A4000), TimingCache(_proper(), H100)):
+        config = Config()
+        other.load_into(config)
+        assert config.cache == b""
+
+
+def test_timings_that_tensorrt_refuses_are_replaced(cache_home: Path) -> None:
+    first = TimingCache(_proper(), A4000)
+    config = Config()
+    first.load_into(config)
+    first.keep(config)
+    second, refusing = TimingCache(_proper(), A4000), Config(accepts=False)
+    second.load_into(refusing)
+    assert (refusing.cache, second.note) == (b"", "timing cache ignored: TensorRT refuses it")
+
+
+def test_rtx_has_no_timings_to_keep(cache_home: Path) -> None:
+    cache = TimingCache(trt, A4000)
+    cache.load_into(None)
+    cache.keep(None)
+    assert not cache_home.exists()
+
+
+def test_the_note_of_a_cache_that_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "file" / "cache"))
+    assert "timing cache not kept: " in write_cache("timing", {"gpu": "x"}, b"data")
+    assert cache_path("timing", {}).parent == tmp_path / "file" / "cache"

@@ -1,0 +1,147 @@
+"""In which type a TensorRT network, and the engine made of it, does its multiplications.
+
+Counted are convolutions and matrix products, each with its weight: multiply-adds per image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from samdeploy.errors import ExportError
+
+# The type of arithmetic, by the name of TensorRT's DataType.
+TYPES = {"fp16": "HALF", "fp32": "FLOAT", "bf16": "BF16"}
+# The same in the engine inspector's words: names of types, and of formats as TensorRT 10 writes them.
+_INSPECTED = {
+    "HALF": ("half", "fp16", "float16"),
+    "FLOAT": ("float", "fp32", "float32"),
+    "BF16": ("bfloat16", "bf16"),
+    "INT8": ("int8",),
+}
+# A few layers may be kept in FP32 because FP16 does not reach; with less than this the precision is a name only.
+MIN_SHARE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class HeavyLayer:
+    """A convolution or matrix product: the ONNX node's name, its type, its multiply-adds per image."""
+
+    name: str
+    type: str
+    multiply_adds: int
+
+
+def heavy_layers(trt: Any, network: Any) -> list[HeavyLayer]:
+    """The layers that the arithmetic of a parsed network is in."""
+    found = []
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        output = layer.get_output(0)
+        per_image = prod(abs(int(length)) for length in tuple(output.shape)[1:])
+        if layer.type == trt.LayerType.CONVOLUTION:
+            layer.__class__ = trt.IConvolutionLayer  # the network gives plain ILayer objects
+            channels = int(tuple(layer.get_input(0).shape)[1])
+            depth = channels // int(layer.num_groups) * prod(int(length) for length in layer.kernel_size_nd)
+        elif layer.type == trt.LayerType.MATRIX_MULTIPLY:
+            depth = abs(int(tuple(layer.get_input(0).shape)[-1]))
+        else:
+            continue
+        found.append(HeavyLayer(layer.name, output.dtype.name, per_image * depth))
+    return found
+
+
+def check_graph_precision(layers: Sequence[HeavyLayer], precision: str) -> str:
+    """Check the types that the graph asks for; a strongly typed build keeps them.
+
+    Returns:
+        In words, such as "29 of 29 layers in fp16".
+
+    Raises:
+        ExportError: less than `MIN_SHARE` of the multiply-adds are in `precision`, or one is in neither that nor FP32.
+    """
+    wanted = TYPES[precision]
+    foreign = [f"{layer.name} ({layer.type})" for layer in layers if layer.type not in (wanted, "FLOAT")]
+    others = [f"{layer.name} ({layer.type})" for layer in layers if layer.type != wanted]
+    share = _share(layers, {layer.name for layer in layers if layer.type == wanted})
+    if foreign or share < MIN_SHARE:
+        kinds = ", ".join(f"{count} in {kind}" for kind, count in Counter(layer.type for layer in layers).items())
+        raise ExportError(
+            f"{precision} was asked for, but the graph's layers are of another type: "
+            f"{', '.join((foreign or others)[:3]) or 'it has none'} ({kinds or 'none'}); {share:.0%} of the "
+            f"multiply-adds are in {precision}, {MIN_SHARE:.0%} expected; TensorRT keeps the types of the graph, so "
+            f"export the graph in {precision}"
+        )
+    return f"{len(layers) - len(others)} of {len(layers)} layers in {precision}"
+
+
+def check_engine_precision(information: str, layers: Sequence[HeavyLayer], precision: str) -> bool:
+    """Look for each layer in the engine, as the engine inspector describes it, and check its type there.
+
+    Args:
+        information: the inspector's JSON, of an engine built with DETAILED verbosity.
+        layers: of the network that the engine was built from.
+
+    Returns:
+        True where the engine proves it; False where the inspector says too little (TensorRT-RTX names few layers,
+        and fused ones may be listed under a name of their own).
+
+    Raises:
+        ExportError: layers with more than 1 - `MIN_SHARE` of the multiply-adds were built in another type.
+    """
+    try:
+        described = [entry for entry in json.loads(information)["Layers"] if isinstance(entry, dict)]
+    except (ValueError, KeyError, TypeError):
+        return False
+    right, wrong = set(), {}
+    for layer in layers:
+        types = {kind for entry in described if _mentions(entry, layer.name) for kind in _types(entry)}
+        if TYPES[precision] in types:
+            right.add(layer.name)
+        elif types:
+            wrong[layer.name] = "/".join(sorted(types))
+    if _share(layers, set(wrong)) > 1 - MIN_SHARE:
+        shown = ", ".join(f"{name} ({kind})" for name, kind in list(wrong.items())[:3])
+        raise ExportError(
+            f"{precision} was asked for, but TensorRT built {len(wrong)} of {len(layers)} layers in another type: "
+            f"{shown}; please report this with TensorRT's version"
+        )
+    return _share(layers, right) >= MIN_SHARE
+
+
+def _share(layers: Sequence[HeavyLayer], names: set[str]) -> float:
+    total = sum(layer.multiply_adds for layer in layers)
+    return sum(layer.multiply_adds for layer in layers if layer.name in names) / total if total else 0.0
+
+
+def _mentions(entry: Mapping[str, Any], name: str) -> bool:
+    """Whether an engine layer was made of the ONNX node: by its metadata, else as one of the parts of its name."""
+    if f"[ONNX Layer: {name}]" in str(entry.get("Metadata", "")):
+        return True
+    parts = str(entry.get("Name", "")).replace(" || ", " + ").split(" + ")
+    return name in (part.strip() for part in parts) and entry.get("LayerType") not in ("Reformat", "NoOp")
+
+
+def _types(entry: Mapping[str, Any]) -> set[str]:
+    """The types that an engine layer works on.
+
+    Its weights say it best.  Those of its tensors follow, under the keys of TensorRT 10 ("Format/Datatype") and 11
+    ("Datatype"), except where they read "N/A due to dynamic shapes".
+    """
+    weights = entry.get("Weights")
+    texts = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    found = {kind for text in texts for kind in _kinds(text)}
+    if found:
+        return found
+    tensors = [t for key in ("Inputs", "Outputs") for t in entry.get(key) or [] if isinstance(t, dict)]
+    keys = ("Format/Datatype", "Datatype", "DataType", "Format")
+    return {kind for tensor in tensors for key in keys for kind in _kinds(str(tensor.get(key, "")))}
+
+
+def _kinds(text: str) -> set[str]:
+    words = set("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
+    return {kind for kind, names in _INSPECTED.items() if words & set(names)}

@@ -1,0 +1,263 @@
+"""Weight files: our own, the original code's, torchvision's, and those that must be refused."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import pickle
+import socket
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from samdeploy.errors import WeightsError
+from samdeploy.models import SamResNet, build_model, load_imagenet, load_weights, save_weights, state_dict_from_bytes
+from samdeploy.models import weights as weights_file
+
+
+def model(seed: int = 0, classes: int = 3, arch: str = "sam-resnet18") -> SamResNet:
+    torch.manual_seed(seed)
+    net = build_model(arch, classes, "original")
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            module.running_mean.normal_()
+    return net
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return list(left) == list(right) and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    saved, loaded = model(0), model(1)
+    assert not same(saved, loaded)
+    save_weights(saved, tmp_path / "weights.safetensors")
+    load_weights(loaded, tmp_path / "weights.safetensors")
+    assert same(saved, loaded)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+    from_bytes = state_dict_from_bytes((tmp_path / "weights.safetensors").read_bytes())
+    assert torch.equal(from_bytes["layer4.1.sl.fc.weight"], saved.state_dict()["layer4.1.sl.fc.weight"])
+
+
+def test_channels_last_weights_are_saved_in_plain_order(tmp_path: Path) -> None:
+    saved, loaded = model(0), model(1)
+    save_weights(saved.to(memory_format=torch.channels_last), tmp_path / "weights.safetensors")
+    load_weights(loaded, tmp_path / "weights.safetensors")
+    assert same(saved, loaded)
+
+
+@pytest.mark.parametrize("form", ["plain", "checkpoint", "data parallel", "legacy file"])
+def test_files_of_the_original_code(tmp_path: Path, form: str) -> None:
+    arch = "sam-resnet50" if form == "plain" else "sam-resnet18"
+    saved, loaded = model(0, arch=arch), model(1, arch=arch)
+    state = dict(saved.state_dict())
+    head = {"fc.0.weight", "fc.2.bias", "fc.4.weight"} if form == "plain" else {"fc.weight", "fc.bias"}
+    assert {"layer1.0.sl.fc.weight", "layer4.1.bn2.running_var", *head} <= set(state)
+    path = tmp_path / "original.pth"
+    if form == "data parallel":
+        state = {f"module.{key}": value for key, value in state.items()}
+    if form == "legacy file":
+        torch.save(state, path, _use_new_zipfile_serialization=False)
+    else:
+        torch.save({"epoch": 3, "state_dict": state} if form == "checkpoint" else state, path)
+    load_weights(loaded, path)
+    assert same(saved, loaded)
+
+
+def test_all_differences_stand_in_one_error(tmp_path: Path) -> None:
+    state = dict(model(0, classes=5).state_dict())
+    del state["layer2.0.conv1.weight"], state["bn1.bias"]
+    state["fc2.weight"] = torch.zeros(2)
+    path = tmp_path / "other.pth"
+    torch.save(state, path)
+    net = model(1)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(WeightsError) as caught:
+        load_weights(net, path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: does not fit the architecture")
+    assert "2 missing: bn1.bias, layer2.0.conv1.weight" in text
+    assert "1 unexpected: fc2.weight" in text
+    assert "2 misshapen: fc.weight [5, 512] (expected [3, 512]), fc.bias [5] (expected [3])" in text
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())
+
+
+def test_a_counter_that_old_files_lack_is_not_missed(tmp_path: Path) -> None:
+    state = {key: value for key, value in model(0).state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth")
+    load_weights(model(1), tmp_path / "old.pth")
+
+
+class Hostile:
+    """Unpickling this makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("form", ["plain pickle", "torch.save", "inside a state dict"])
+def test_no_code_in_a_file_runs(tmp_path: Path, form: str) -> None:
+    made, path = tmp_path / "made-by-the-file", tmp_path / "hostile.pth"
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(Hostile(made), protocol=2))
+    else:
+        torch.save(Hostile(made) if form == "torch.save" else {**model().state_dict(), "x": Hostile(made)}, path)
+    with pytest.raises(WeightsError, match=r"hostile\.pth: .*code, which is never run; expected a state dict"):
+        load_weights(model(), path)
+    assert not made.exists()
+    torch.load(path, weights_only=False) if form != "plain pickle" else pickle.loads(path.read_bytes())
+    assert made.exists()  # the file was dangerous indeed
+
+
+def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
+    torch.save(model(), tmp_path / "module.pth")
+    with pytest.raises(WeightsError, match=r"save it with torch\.save\(model\.state_dict\(\), path\)"):
+        load_weights(model(), tmp_path / "module.pth")
+
+
+def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.zeros(3)], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match=r"list\.pth: list found, a state dict \(name -> tensor\) expected"):
+        load_weights(model(), tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "legacy.pth"])
+def test_truncated_files(tmp_path: Path, name: str) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / name
+    net = nn.Linear(64, 64)
+    if name.endswith(".pth"):
+        torch.save(net.state_dict(), whole, _use_new_zipfile_serialization=not name.startswith("legacy"))
+    else:
+        save_weights(net, whole)
+    content = whole.read_bytes()
+    for length in (0, 1, 7, 8, 9, 50, 200, 500, 1000, len(content) // 2, len(content) - 100, len(content) - 1):
+        cut.write_bytes(content[:length])
+        with pytest.raises(WeightsError, match=f"{name}: .*(damaged|complete)"):
+            load_weights(net, cut)
+    if name.endswith(".safetensors"):
+        with pytest.raises(WeightsError, match="weights: not a safetensors file"):
+            state_dict_from_bytes(content[:-1])
+
+
+def test_bytes_that_are_no_weights(tmp_path: Path) -> None:
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("these are no weights, but a text that is long enough to look like a file\n" * 9)
+        with pytest.raises(WeightsError, match=name):
+            load_weights(model(), tmp_path / name)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    for name in ("no.safetensors", "no.pth"):
+        with pytest.raises(WeightsError, match=rf"{name}: no such file; expected weights as \.safetensors or \.pth"):
+            load_weights(model(), tmp_path / name)
+    with pytest.raises(WeightsError, match="no such file"):
+        load_weights(model(), tmp_path)
+
+
+@pytest.fixture
+def torchvision_file(tmp_path: Path) -> Path:
+    torch.manual_seed(5)
+    path = tmp_path / "resnet18.pth"
+    net = torchvision.models.resnet18()
+    nn.init.normal_(net.bn1.running_mean)
+    torch.save(net.state_dict(), path)
+    return path
+
+
+def test_imagenet_weights_reach_the_encoder_and_nothing_else(torchvision_file: Path) -> None:
+    net = model(0)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    theirs = torch.load(torchvision_file, weights_only=True)
+    load_imagenet(net, "sam-resnet18", torchvision_file)
+    after = net.state_dict()
+    encoder = {key for key in after if not key.startswith("fc.") and ".sl." not in key}
+    assert encoder == {key for key in theirs if not key.startswith("fc.")}
+    assert all(torch.equal(after[key], theirs[key]) for key in encoder)
+    fresh = set(after) - encoder
+    assert len(fresh) == 8 + 2  # a gate in each of eight blocks; weight and bias of the head
+    assert all(torch.equal(after[key], before[key]) for key in fresh)
+
+
+def test_imagenet_weights_of_another_depth(torchvision_file: Path) -> None:
+    with pytest.raises(WeightsError, match=r"missing: .*layer1\.0\.conv3\.weight"):
+        load_imagenet(model(arch="sam-resnet50"), "sam-resnet50", torchvision_file)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch's folder of fetched weights, empty; proxies of the machine do not reach the loopback address."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def url(monkeypatch: pytest.MonkeyPatch, port: int, name: str) -> str:
+    found = f"http://127.0.0.1:{port}/{name}"
+    monkeypatch.setitem(weights_file._IMAGENET, "sam-resnet18", SimpleNamespace(url=found))
+    return found
+
+
+def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:  # bound and not listening: nobody else gets the port, and it refuses
+        closed.bind(("127.0.0.1", 0))
+        address = url(monkeypatch, closed.getsockname()[1], "resnet18-f37072fd.pth")
+        with pytest.raises(WeightsError) as caught:
+            load_imagenet(model(), "sam-resnet18")
+    text = str(caught.value)
+    assert "resnet18-f37072fd.pth could not be fetched" in text
+    assert f"download {address} elsewhere and put it at {cache / 'resnet18-f37072fd.pth'}" in text
+    assert "--set model.pretrained=PATH" in text
+    assert not list(cache.glob("*"))
+
+
+def test_fetched_once_and_then_taken_from_the_cache(
+    cache: Path, torchvision_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = torchvision_file.read_bytes()
+    asked: list[str] = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    name = f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url(monkeypatch, server.server_port, name)
+        load_imagenet(model(), "sam-resnet18")
+        net = model()
+        load_imagenet(net, "sam-resnet18")
+        assert asked == [f"/{name}"]
+        # What arrives must be what the name promises.
+        url(monkeypatch, server.server_port, "resnet18-00000000.pth")
+        with pytest.raises(WeightsError, match=r"resnet18-00000000\.pth could not be fetched \(invalid hash"):
+            load_imagenet(model(), "sam-resnet18")
+        server.shutdown()
+    assert [path.name for path in cache.iterdir()] == [name]
+    assert torch.equal(net.conv1.weight, torch.load(torchvision_file, weights_only=True)["conv1.weight"])
+
+
+def test_a_wrong_file_in_the_cache_is_refused(cache: Path, torchvision_file: Path) -> None:
+    cache.mkdir(parents=True)
+    target = cache / "resnet18-f37072fd.pth"
+    target.write_bytes(torchvision_file.read_bytes())
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    with pytest.raises(WeightsError, match=rf"SHA-256 {digest[:8]}\.\.\. found, f37072fd\.\.\. expected; delete it"):
+        load_imagenet(model(), "sam-resnet18")
