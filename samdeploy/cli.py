@@ -34,6 +34,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn"), "train"),
     **{package: package for package in ("onnxruntime", "openvino", "tensorrt")},
     "onnx": "export",
+    "matplotlib": "plots",
 }
 
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
@@ -102,6 +103,9 @@ def export(
     target: Annotated[str | None, typer.Option(help="GPU generations for TensorRT-RTX: SM86, or SM86+SM89.")] = None,
     optimization_level: Annotated[int, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines.")] = 3,
     workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
+    headroom_plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the FP16 head-room of every tensor.")
+    ] = None,
     data: DataRoot = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
@@ -116,6 +120,11 @@ def export(
     options = ExportOptions(engine, precision, _batch_sizes(batch), target, optimization_level, workspace, data)
     result = export_run(run_dir, options)
     print(headroom_table(result.headroom))
+    if headroom_plot is not None:
+        from samdeploy.export.headroom_plot import plot_headroom
+
+        plot_headroom(result.headroom, headroom_plot)
+        print(f"head-room of every tensor: {headroom_plot}")
     print()
     print(export_table(result))
     print(result.bundle)
@@ -128,9 +137,7 @@ def eval(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data: DataRoot = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")
-    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds."""
@@ -195,7 +202,9 @@ def _batch_sizes(text: str) -> tuple[int, int, int]:
 
 def _missing_package(error: ModuleNotFoundError, command: str) -> str:
     package = (error.name or "").partition(".")[0]
-    extra = "export" if command == "export" else _EXTRAS.get(package)
+    extra = _EXTRAS.get(package)
+    if extra == "train" and command == "export":
+        extra = "export"
     cure = f"samdeploy[{extra}]" if extra else package
     return f"the package {package!r} is not installed; pip install '{cure}'"
 

@@ -79,8 +79,8 @@ def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
     """
     names = list(valid)
-    near = difflib.get_close_matches(found, names, n=3, cutoff=0.5)
-    if not near:  # 'onnx' is too short for difflib's ratio but clearly means 'onnxruntime'
-        near = [name for name in names if found and (name.startswith(found) or found.startswith(name))][:3]
+    # A name that was cut short or goes on too long is clear; difflib would offer others beside it.
+    near = [name for name in names if found and (name.startswith(found) or found.startswith(name))][:3]
+    near = near or difflib.get_close_matches(found, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
     return f"unknown {kind} {found!r}{hint} Valid: {', '.join(names)}"

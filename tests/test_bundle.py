@@ -190,9 +190,9 @@ def test_everything_wrong_is_told_at_once_with_the_nearest_spelling(root: Path) 
 
 
 def test_a_flood_of_problems_is_cut(root: Path) -> None:
-    edit(root, lambda values: values.update({f"key {i} {'x' * 10_000}": i for i in range(5_000)}))
+    edit(root, lambda values: values.update({f"key {i} {'x' * 1_000}": i for i in range(500)}))
     text = refusal(root)
-    assert text.endswith("; and 4980 more")
+    assert text.endswith("; and 480 more")
     assert len(text) < 10_000
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: FP32 on the CPU, FP32 and FP16 on CUDA.
+"""ONNX Runtime: FP32 and INT8 on the CPU, FP32 and FP16 on CUDA.
 
 On CUDA the session is a `DeviceSession`: the same buffers, stream, graphs and `run_async` as TensorRT's.
 """
@@ -20,7 +20,7 @@ from samdeploy.spec import ModelSpec, TensorSpec
 if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 RUNS_ON = ("cpu", "cuda")
 
 _CPU = "CPUExecutionProvider"
@@ -43,10 +43,17 @@ def load(
             does not promise that its work can be recorded from outside.
 
     Raises:
-        BackendUnavailable: no such graph; CUDA asked and not to be had; FP16 on the CPU.
+        BackendUnavailable: no such graph; CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
         BundleError: the graph was changed or has other tensors than the manifest says.
     """
     file = pick_file(bundle, "graph", "onnxruntime", precision)
+    if precision == "int8":
+        if device == "cuda":
+            raise BackendUnavailable(
+                "ONNX Runtime's CUDA provider has no INT8 convolutions and would compute them in FP32 between "
+                "conversions; use device cpu, or backend tensorrt"
+            )
+        device = "cpu"
     no_cuda = _no_cuda()
     if device == "cuda" and no_cuda:
         raise BackendUnavailable(no_cuda)
@@ -190,6 +197,8 @@ def _check_graph(inference: Any, precision: str, spec: ModelSpec) -> None:
 def _inference(graph: bytes, provider: str, *, has_fp16: bool, stream: Stream | None = None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings about constant folding tell the user nothing
+    # uint8 times int8 overflows 16 bits on CPUs without VNNI; this makes ONNX Runtime take slower kernels there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     providers: list[Any] = [_CPU]
     if provider == _CUDA:
         if hasattr(ort, "preload_dlls"):  # since 1.21: finds the CUDA libraries that pip installed

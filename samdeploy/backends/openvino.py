@@ -1,24 +1,36 @@
-"""OpenVINO on the CPU: FP32, and BF16 or FP16 where the processor computes in it."""
+"""OpenVINO on the CPU: FP32, INT8, and BF16 or FP16 where the processor computes in it.
+
+What was asked for is proved twice: the hint that took effect, and the type that each convolution of the compiled
+network computes in.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
 
 from samdeploy.backends.session import Float32Array, UInt8Array, check_tensors, pick_file
-from samdeploy.errors import BackendUnavailable
+from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 RUNS_ON = ("cpu",)
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+# Of the multiply-adds in convolutions that must compute in the precision that was asked for.
+MIN_SHARE = 95.0
+
+# What an INT8 graph leaves unquantised must stay FP32.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+# Element types of a convolution that computes in a precision.
+_COMPUTES_IN = {"fp32": ("f32",), "bf16": ("bf16",), "fp16": ("f16",), "int8": ("u8", "i8")}
+_RUNTIME_INFO = ("layerType", "runtimePrecision", "originalLayersNames")
 _TYPES = {"u8": "uint8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
@@ -28,15 +40,15 @@ def unavailable() -> str | None:
 
 
 def load(bundle: Bundle, device: str, precision: str) -> OpenvinoSession:
-    """Compile the bundle's FP32 graph for this CPU, computing in `precision`.
+    """Compile one of the bundle's graphs for this CPU, computing in `precision`.
 
-    The precision is OpenVINO's to apply, so every precision starts from the FP32 graph.
+    INT8 has a graph of its own, with Q/DQ nodes; the other precisions are OpenVINO's to apply to the FP32 graph.
 
     Raises:
         BackendUnavailable: no such graph, OpenVINO refuses it, or this CPU does not compute in `precision`.
-        BundleError: the graph was changed or has other tensors than the manifest says.
+        BundleError: the graph was changed, has other tensors than the manifest says, or is none of INT8.
     """
-    graph = bundle.read(pick_file(bundle, "graph", "openvino", "fp32"))
+    graph = bundle.read(pick_file(bundle, "graph", "openvino", "int8" if precision == "int8" else "fp32"))
     config = {
         # Always said: left out, OpenVINO computes in bf16 by itself on CPUs that have it (logits off by 1 %).
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -46,7 +58,9 @@ def load(bundle: Bundle, device: str, precision: str) -> OpenvinoSession:
     }
     core = ov.Core()
     try:
-        compiled = core.compile_model(core.read_model(graph), "CPU", config)
+        model = core.read_model(graph)
+        work = _multiply_adds(model, quantised=precision == "int8")
+        compiled = core.compile_model(model, "CPU", config)
     except RuntimeError as error:
         raise BackendUnavailable(
             f"OpenVINO {ov.__version__} cannot compile the graph: {_reason(error)}; export again, "
@@ -60,7 +74,9 @@ def load(bundle: Bundle, device: str, precision: str) -> OpenvinoSession:
             f"{core.get_property('CPU', 'FULL_DEVICE_NAME').strip()} has no {precision} arithmetic that it uses; "
             f"use precision {usable}"
         )
-    return OpenvinoSession(compiled, precision, bundle.spec)
+    session = OpenvinoSession(compiled, precision, bundle.spec)
+    _prove(compiled, work, precision)
+    return session
 
 
 class OpenvinoSession:
@@ -98,6 +114,56 @@ class OpenvinoSession:
     def close(self) -> None:
         """Drop the compiled graph."""
         self._request = None
+
+
+def _prove(compiled: Any, work: dict[str, int], precision: str) -> None:
+    """Compare what the convolutions really compute in with `precision`.
+
+    Args:
+        compiled: an `openvino.CompiledModel`.
+        work: multiply-adds of the convolutions that should compute in `precision`, by name.
+    """
+    if not work:
+        raise BundleError(f"the {precision} graph holds no convolution in {precision}; make it again: samdeploy export")
+    types = dict(_convolution_types(compiled))
+    done = sum(count for name, count in work.items() if types.get(name) in _COMPUTES_IN[precision])
+    share = 100 * done / sum(work.values())
+    if share < MIN_SHARE:
+        wrong = (name for name in work if types.get(name) not in _COMPUTES_IN[precision])
+        others = [f"{name} in {types.get(name, 'no type')}" for name in wrong]
+        raise BackendUnavailable(
+            f"OpenVINO {ov.__version__} computes only {share:.1f} % of the {precision} multiply-adds in that type "
+            f"on this CPU, {MIN_SHARE:.0f} % expected ({', '.join(others[:3])}); use another precision"
+        )
+
+
+def _convolution_types(compiled: Any) -> Iterator[tuple[str, str]]:
+    """Original name and element type of every convolution of the network as it runs."""
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = {key: node.rt_info[key].astype(str) for key in _RUNTIME_INFO if key in node.rt_info}
+        if info.get("layerType") == "Convolution":
+            # Several original nodes were fused into this one; which of them is the convolution need not be known.
+            for name in info.get("originalLayersNames", "").split(","):
+                yield name, info.get("runtimePrecision", "")
+
+
+def _multiply_adds(model: Any, *, quantised: bool) -> dict[str, int]:
+    """Convolution -> multiply-adds for one picture; only those with int8 weights where `quantised`."""
+    found: dict[str, int] = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Convolution" and (not quantised or _weight_type(node) == "i8"):
+            positions = [axis.get_length() for axis in list(node.get_output_partial_shape(0))[2:]]
+            weights = node.input_value(1).get_shape()
+            found[node.get_friendly_name()] = int(np.prod([*positions, *weights], dtype=np.int64))
+    return found
+
+
+def _weight_type(node: Any) -> str:
+    """Element type of the constant that a convolution's weights come from, before nodes that turn it into float."""
+    source = node.input_value(1).get_node()
+    while source.get_input_size():
+        source = source.input_value(0).get_node()
+    return str(source.get_output_element_type(0).get_type_name())
 
 
 def _reason(error: RuntimeError) -> str:

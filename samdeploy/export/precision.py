@@ -18,8 +18,9 @@ from samdeploy.models.graph import Normalize
 from samdeploy.spec import ModelSpec
 
 # A block stays in FP32 where rounding to FP16 moves one picture's output by more than this share of its norm.  FP16's
-# own rounding of a block is about 1e-3; more means that values were lost below the smallest normal number.
-MAX_BLOCK_ERROR = 1e-2
+# own rounding of a block is about 1e-3, a few times that where terms cancel; more means that values were lost below the
+# smallest normal number.
+MAX_BLOCK_ERROR = 5e-2
 
 
 @dataclass(frozen=True, slots=True)
