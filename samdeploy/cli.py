@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -111,7 +111,11 @@ def export(
 ) -> None:
     """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
     from samdeploy.run import latest_run
+    from samdeploy.spec import ENGINES, PRECISIONS
 
+    # Before PyTorch is loaded, and whether or not there is a run.
+    _check_name("engine", engine, ENGINES)
+    _check_name("precision", precision, PRECISIONS)
     run_dir = run if run is not None else _taken("run", latest_run(runs))
 
     from samdeploy.export import ExportOptions, export_run
@@ -141,9 +145,15 @@ def eval(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds."""
+    from samdeploy.backends import BACKENDS
+    from samdeploy.backends.session import DEVICES
     from samdeploy.bundle import latest_bundle, open_bundle
     from samdeploy.errors import InputError
+    from samdeploy.spec import PRECISIONS
 
+    _check_name("backend", backend, (*BACKENDS, "all"))
+    _check_name("precision", precision, PRECISIONS)
+    _check_name("device", device, DEVICES)
     if json_file is not None and not json_file.parent.is_dir():  # known now, not after minutes of evaluation
         raise InputError(f"--json: the folder {json_file.parent} does not exist; make it first")
     opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
@@ -174,8 +184,14 @@ def predict(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Name the classes of pictures; the bundle is the newest unless the first path is one."""
+    from samdeploy.backends import BACKENDS
+    from samdeploy.backends.session import DEVICES
     from samdeploy.predict import predict_paths
+    from samdeploy.spec import PRECISIONS
 
+    _check_name("backend", backend, ("auto", *BACKENDS))
+    _check_name("precision", precision, PRECISIONS)
+    _check_name("device", device, DEVICES)
     if not predict_paths(paths, runs, top=top, backend=backend, precision=precision, device=device, as_json=as_json):
         raise SystemExit(1)
 
@@ -183,6 +199,13 @@ def predict(
 def main() -> None:
     """Entry point of the `samdeploy` command."""
     app()
+
+
+def _check_name(kind: str, found: str | None, valid: Iterable[str]) -> None:
+    from samdeploy.errors import InputError, unknown
+
+    if found is not None and found not in valid:
+        raise InputError(unknown(kind, found, valid))
 
 
 def _taken(what: str, path: Path) -> Path:

@@ -12,6 +12,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 FITS: tuple[str, ...] = get_args(Fit)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+# What `export` can be asked to build.
+ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
 
 # Of torchvision's ImageNet training references; the original protocol uses them for every data set.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -94,16 +94,22 @@ def command(environment: dict[str, str]) -> Command:
 
 
 @pytest.fixture(scope="session")
-def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
-    """Five digits as PNG files, 8x8 pixels, called after their label."""
+def digit_files(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
+    """Five 8x8 digits as PNG files, "0.png" to "4.png", that the bundle's network knows for certain."""
     from sklearn.datasets import load_digits
+
+    from samdeploy.backends import open_session
+    from samdeploy.preprocess import prepare
 
     folder = tmp_path_factory.mktemp("pictures")
     data = load_digits()
+    pictures = np.floor(data.images * 255 / 16 + 0.5).astype(np.uint8)
     paths = []
-    for index in range(5):
-        grey = np.floor(data.images[index] * 255 / 16 + 0.5).astype(np.uint8)
-        path = folder / f"{data.target[index]}-{index}.png"
-        Image.fromarray(grey).save(path)
-        paths.append(path)
+    with open_session(digits_bundle, "pytorch", device="cpu") as session:
+        for digit in range(5):
+            candidates = pictures[data.target == digit][:20]
+            logits = session.run(np.stack([prepare(image, digits_bundle.spec.preprocessing) for image in candidates]))
+            others = np.delete(logits, digit, axis=1).max(axis=1)
+            paths.append(folder / f"{digit}.png")
+            Image.fromarray(candidates[int((logits[:, digit] - others).argmax())]).save(paths[-1])
     return paths

@@ -72,7 +72,7 @@ def test_export_takes_the_newest_run(workplace: Path, exported: subprocess.Compl
     assert "11,877,962 parameters as trained, 11,875,082 folded" in lines
     for engine in ("onnxruntime", "openvino"):
         (row,) = [line.split() for line in lines if line.startswith(engine)]
-        assert row[1:] == ["fp32", "47.5", "verified", "model.fp32.onnx"]
+        assert row[1:] == ["fp32", "47.5", "verified", "model.fp32.onnx"], exported.stdout
     open_bundle(run / "bundle").verify()
 
 
@@ -174,15 +174,15 @@ def assert_one_line(text: str, beginning: str) -> None:
     ("arguments", "code", "text"),
     [
         ("train digit", 2, "unknown recipe 'digit'; did you mean 'digits'"),
-        ("train no/such.toml", 2, "recipe no/such.toml: "),
+        ("train no/such.toml", 2, "recipe file no/such.toml: no such file; built-in recipes: aircraft"),
         ("train --set training.epoch=3", 2, "recipe digits: unknown key in [training] 'epoch'; did you mean 'epochs'"),
         ("train --set training.epochs=many", 2, "recipe digits: "),
         ("train --set data.name=cifar", 2, "recipe digits: unknown data.name 'cifar'; did you mean 'cifar10'"),
         ("train --set model.arch=sam-resnet5", 2, "recipe digits: unknown model.arch 'sam-resnet5'; did you mean"),
         ("train --set model.gate=none", 2, "recipe digits: unknown model.gate 'none'"),
-        ("train --set training.precision=fp64", 2, "recipe digits: unknown training.precision 'fp64'"),
+        ("train --set training.precision=fp64", 2, "recipe digits: training.precision: 'fp64' found, one of"),
         ("train --set training.device=gpu", 2, "recipe digits: "),
-        ("train folder --data nowhere", 2, "data set 'folder': "),
+        ("train folder --data nowhere", 2, "folder: nothing found at nowhere"),
         ("train --runs missing/runs", 2, None),
         ("export no-run", 2, "run: no-run/run.json is missing"),
         ("export --runs empty", 2, "no run with weights below empty/; train one first: samdeploy train"),

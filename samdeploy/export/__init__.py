@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samdeploy.export.engines import ENGINES, EngineRow, ExportOptions
+from samdeploy.export.engines import EngineRow, ExportOptions
 from samdeploy.export.pipeline import ExportResult, export_run
 
-__all__ = ["ENGINES", "EngineRow", "ExportOptions", "ExportResult", "export_run"]
+__all__ = ["EngineRow", "ExportOptions", "ExportResult", "export_run"]

@@ -16,7 +16,6 @@ from samdeploy.export.tensorrt import build_engine
 from samdeploy.manifest import MANIFEST
 from samdeploy.progress import progress_bar
 
-ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
 # What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
 _DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}
 

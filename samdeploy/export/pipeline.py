@@ -14,14 +14,14 @@ import samdeploy
 from samdeploy.backends.session import Float32Array
 from samdeploy.errors import ExportError, InputError, unknown
 from samdeploy.export.check import BATCH_SIZES
-from samdeploy.export.engines import ENGINES, EngineRow, ExportOptions, add_engine, keep_engines, wanted_engines
+from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, keep_engines, wanted_engines
 from samdeploy.export.graphs import Headroom, add_graphs
 from samdeploy.export.pack import BundleWriter, staged
 from samdeploy.export.pictures import export_pictures
 from samdeploy.manifest import DataRecord
 from samdeploy.models import Exported, build_model, fold, load_weights
 from samdeploy.run import BUNDLE_FOLDER, WEIGHTS_FILE, RunRecord, open_run
-from samdeploy.spec import PRECISIONS, model_spec
+from samdeploy.spec import ENGINES, PRECISIONS, model_spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,7 +242,7 @@ def test_other_test_pictures_are_said(digits_bundle: Bundle) -> None:
     [
         (
             EvalOptions(backend="onnx"),
-            "unknown backend 'onnx'; did you mean 'onnxruntime' or 'openvino'? Valid: pytorch,",
+            "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: pytorch,",
         ),
         (EvalOptions(precision="half"), "unknown precision 'half'"),
         (EvalOptions(device="gpu"), "unknown device 'gpu'"),
