@@ -225,7 +225,13 @@ def test_no_traceback_in_a_process_either(tmp_path: Path, command: Command) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_several_lines_becomes_one(finished: Path, inside: Inside, tmp_path: Path) -> None:
+def test_an_error_of_several_lines_becomes_one(finished: Path, inside: Inside) -> None:
+    code, _, errors = inside("eval", "no\nsuch  bundle", cwd=finished)
+    assert code == 2
+    assert_one_line(errors, "bundle no such bundle: no such folder; make one: samdeploy export")
+
+
+def test_a_recipe_that_is_no_toml(finished: Path, inside: Inside, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[training\nepochs = 1\n")
     code, _, errors = inside("train", tmp_path / "bad.toml", cwd=finished)
     assert code == 2

@@ -112,6 +112,24 @@ def test_nothing_that_ran_is_not_passed(digits_bundle: Bundle, monkeypatch: pyte
     assert not report.passed
 
 
+def test_each_engine_that_was_named_must_run(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two TensorRT engines, of which one runs here and is right: asked for by name, that is not enough."""
+
+    def one_of_two(bundle: Bundle, backend: str, *, precision: str | None = None, **options: object) -> object:
+        if precision == "fp16":
+            raise BackendUnavailable("built for another GPU")
+        return open_session(bundle, "pytorch", device="cpu")
+
+    monkeypatch.setattr("samdeploy.evaluate.pipeline.open_session", one_of_two)
+    monkeypatch.setattr(
+        "samdeploy.evaluate.pipeline._engines", lambda *_: iter([("tensorrt", "fp32"), ("tensorrt", "fp16")])
+    )
+    report = evaluate_bundle(digits_bundle, EvalOptions(backend="tensorrt"))
+    assert [row.passed for row in report.results] == [True, False]
+    assert not report.passed
+    assert evaluate_bundle(digits_bundle, EvalOptions()).passed
+
+
 def test_pytorch_against_itself(digits_bundle: Bundle) -> None:
     report = evaluate_bundle(digits_bundle, EvalOptions(backend="pytorch", device="cpu"))
     (row,) = report.results

@@ -1,0 +1,240 @@
+"""CPU engines of SAM-ResNet-50 against the network exported as trained, interleaved in one run.
+
+    .venv/bin/python benchmarks/cpu/engines.py [--out FILE.json] [--rounds 15] [--run RUN] [--threads 2]
+
+As trained: PyTorch's own exporter and torch.compile on the module, batch norms, gates and head as they are.  Ours: the
+graphs of a bundle.  Every engine takes its turn in each round; what counts is the ratio within a round, against the
+fastest as-trained engine of all rounds.  The share of peak is of a matrix product measured in the same run.
+
+Weights are random unless --run names a trained SAM-ResNet-50; speed does not depend on them.  Needs `samdeploy[dev]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import openvino as ov
+import torch
+
+from samdeploy.export.cost import multiply_adds
+from samdeploy.export.onnx import graph_from_model, serialize
+from samdeploy.export.quantize import quantize_graph
+from samdeploy.models import Exported, SamResNet, build_model, fold, load_weights
+from samdeploy.models.graph import Normalize
+from samdeploy.run import WEIGHTS_FILE, open_run
+from samdeploy.spec import ModelSpec, Preprocessing, model_spec
+
+Run = Callable[[np.ndarray], np.ndarray]
+CASES = ((192, 1), (64, 16))
+AS_TRAINED = ("onnxruntime fp32", "openvino fp32", "torch.compile fp32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--run", type=Path, help="a trained SAM-ResNet-50")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    report = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": f"{_processor()}, {options.threads} threads of {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "openvino", "onnx", "numpy")},
+        "python": platform.python_version(),
+        "rounds": options.rounds,
+        "cases": [measure(px, batch, options) for px, batch in CASES],
+    }
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One size and batch: all engines in turn."""
+    net, spec = network(px, options.run)
+    images = pictures(max(64, 4 * batch), px)
+    engines = build(net, spec, images, options.threads)
+    batches = [images[i * batch : (i + 1) * batch] for i in range(4)]
+    with torch.inference_mode():
+        reference = Exported(net, spec)(torch.from_numpy(batches[0])).numpy()
+    print(f"\n{px} px, batch {batch}, {options.rounds} rounds", flush=True)
+    differences = {}
+    for name, run in engines.items():
+        found = run(batches[0])
+        differences[name] = float(np.abs(found - reference).max() / np.ptp(reference))
+        for _ in range(3):
+            run(batches[1])
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    peaks: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for turn in range(options.rounds):
+        for name, run in engines.items():
+            start = time.perf_counter()
+            run(batches[turn % 4])
+            times[name].append(time.perf_counter() - start)
+        for kind, values in peaks.items():
+            values.append(matrix_product_rate(kind))
+    return _report(px, batch, multiply_adds(fold(net), spec), times, differences, peaks)
+
+
+def network(px: int, run: Path | None) -> tuple[SamResNet, ModelSpec]:
+    """A trained SAM-ResNet-50, or one of random weights whose batch norms hold plausible statistics."""
+    if run is not None:
+        record = open_run(run)
+        net = build_model(record.arch, len(record.classes), record.gate)
+        load_weights(net, run / WEIGHTS_FILE)
+        return net.eval(), model_spec(record.arch, record.gate, record.classes, Preprocessing(px, px))
+    torch.manual_seed(0)
+    net = build_model("sam-resnet50", 100, "identity")
+    for key, weight in net.named_parameters():
+        if ".sl.fc." in key:
+            torch.nn.init.normal_(weight, std=0.1 / weight.shape[1] ** 0.5)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net.train()(Normalize(Preprocessing(px, px))(torch.from_numpy(pictures(16, px))))
+    return net.eval(), model_spec("sam-resnet50", "identity", tuple(map(str, range(100))), Preprocessing(px, px))
+
+
+def pictures(count: int, px: int) -> np.ndarray:
+    """Coloured blobs with noise, uint8 [count, px, px, 3]."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand((count, 3, 5, 5), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (px, px), mode="bilinear").permute(0, 2, 3, 1)
+    noise = torch.rand((count, px, px, 3), generator=generator) - 0.5
+    return ((smooth + 0.1 * noise).clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy()
+
+
+def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> dict[str, Run]:
+    """All engines, by name; those as trained first."""
+    module = Exported(net, spec).eval()
+    plain = export_as_trained(module, images[:2])
+    folded = serialize(graph_from_model(fold(net), spec, "fp32"))
+    labels = np.zeros(8, dtype=np.int64)
+    int8 = quantize_graph(folded, images[:32], images[:8], labels, max_drop=100).graph
+    compiled = torch.compile(module)
+
+    def eager_compiled(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return compiled(torch.from_numpy(batch)).numpy()
+
+    return {
+        "onnxruntime fp32": onnxruntime(plain, threads),
+        "openvino fp32": openvino(plain, "f32", threads),
+        "openvino bf16": openvino(plain, "bf16", threads),
+        "torch.compile fp32": eager_compiled,
+        "samdeploy onnxruntime fp32": onnxruntime(folded, threads),
+        "samdeploy openvino fp32": openvino(folded, "f32", threads),
+        "samdeploy openvino bf16": openvino(folded, "bf16", threads),
+        "samdeploy onnxruntime int8": onnxruntime(int8, threads),
+        "samdeploy openvino int8": openvino(int8, "f32", threads),
+    }
+
+
+def export_as_trained(module: torch.nn.Module, images: np.ndarray) -> bytes:
+    """What PyTorch's own exporter makes of the module, unfolded."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plain.onnx")
+        torch.onnx.export(
+            module,
+            (torch.from_numpy(images),),
+            path,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        return path.read_bytes()
+
+
+def onnxruntime(graph: bytes, threads: int) -> Run:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(None, {"image": batch})[0]
+
+
+def openvino(graph: bytes, precision: str, threads: int) -> Run:
+    core = ov.Core()
+    compiled = core.compile_model(
+        core.read_model(graph),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads},
+    )
+    request = compiled.create_infer_request()
+    return lambda batch: request.infer({0: batch}, share_inputs=True)[0].copy()
+
+
+def matrix_product_rate(kind: str) -> float:
+    """GFLOP/s of a 2048^3 matrix product in PyTorch."""
+    n = 2048
+    left = torch.ones((n, n), dtype=torch.bfloat16 if kind == "bf16" else torch.float32)
+    left @ left
+    start = time.perf_counter()
+    left @ left
+    return 2 * n**3 / (time.perf_counter() - start) / 1e9
+
+
+def _report(
+    px: int,
+    batch: int,
+    cost: dict[str, int],
+    times: dict[str, list[float]],
+    differences: dict[str, float],
+    peaks: dict[str, list[float]],
+) -> dict[str, Any]:
+    median = {name: statistics.median(values) for name, values in times.items()}
+    best = min(AS_TRAINED, key=median.__getitem__)
+    gflop = 2 * sum(cost.values()) * batch / 1e9
+    peak = {kind: statistics.median(values) for kind, values in peaks.items()}
+    print(f"matrix product: {peak['fp32']:.0f} GFLOP/s fp32, {peak['bf16']:.0f} bf16; {gflop:.2f} GFLOP per batch")
+    print(f"{'engine':<28} {'ms':>7} {'p10':>7} {'p90':>7} {'ratio':>6} {'of peak':>8} {'diff':>8}")
+    rows = []
+    for name, values in times.items():
+        ratios = [b / t for b, t in zip(times[best], values, strict=True)]
+        low, high = np.percentile(values, [10, 90]) * 1e3
+        of = peak["bf16" if "bf16" in name else "fp32"]
+        row = {
+            "engine": name,
+            "median_ms": median[name] * 1e3,
+            "p10_ms": low,
+            "p90_ms": high,
+            "ratio_to_fastest_as_trained": statistics.median(ratios),
+            "ratio_p10": float(np.percentile(ratios, 10)),
+            "ratio_p90": float(np.percentile(ratios, 90)),
+            "share_of_peak_percent": 100 * gflop / median[name] / of,
+            "max_difference_of_range": differences[name],
+        }
+        rows.append(row)
+        print(
+            f"{name:<28} {row['median_ms']:7.1f} {low:7.1f} {high:7.1f} {row['ratio_to_fastest_as_trained']:5.2f}x "
+            f"{row['share_of_peak_percent']:6.0f} % {row['max_difference_of_range']:8.1e}"
+        )
+    sys.stdout.flush()
+    return {"px": px, "batch": batch, "fastest_as_trained": best, "gflop": gflop, "peak_gflops": peak, "rows": rows}
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()
