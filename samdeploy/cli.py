@@ -103,6 +103,7 @@ def export(
     target: Annotated[str | None, typer.Option(help="GPU generations for TensorRT-RTX: SM86, or SM86+SM89.")] = None,
     optimization_level: Annotated[int, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines.")] = 3,
     workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
+    max_drop: Annotated[float, typer.Option(help="Points of validation top-1 that int8 may cost.", min=0)] = 0.5,
     headroom_plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the FP16 head-room of every tensor.")
     ] = None,
@@ -119,9 +120,18 @@ def export(
     run_dir = run if run is not None else _taken("run", latest_run(runs))
 
     from samdeploy.export import ExportOptions, export_run
-    from samdeploy.export.table import export_table, headroom_table
+    from samdeploy.export.table import export_table, headroom_table, int8_lines
 
-    options = ExportOptions(engine, precision, _batch_sizes(batch), target, optimization_level, workspace, data)
+    options = ExportOptions(
+        engine=engine,
+        precision=precision,
+        batch=_batch_sizes(batch),
+        target=target,
+        optimization_level=optimization_level,
+        workspace=workspace,
+        max_drop=max_drop,
+        data_root=data,
+    )
     result = export_run(run_dir, options)
     print(headroom_table(result.headroom))
     if headroom_plot is not None:
@@ -130,6 +140,8 @@ def export(
         plot_headroom(result.headroom, headroom_plot)
         print(f"head-room of every tensor: {headroom_plot}")
     print()
+    for quantized in result.int8:
+        print(int8_lines(quantized))
     print(export_table(result))
     print(result.bundle)
 

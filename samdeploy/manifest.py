@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 FORMAT = "samdeploy-bundle"
 VERSION = 1
 
-ROLES = ("weights", "graph", "engine", "golden_images", "golden_logits", "headroom")
+ROLES = ("weights", "graph", "engine", "golden_images", "golden_logits", "headroom", "quantization")
 
 
 @dataclass(frozen=True, slots=True)

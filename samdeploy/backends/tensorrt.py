@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
     from samdeploy.manifest import BundleFile
 
-PRECISIONS = ("fp16", "fp32", "bf16")
+PRECISIONS = ("fp16", "fp32", "bf16", "int8")
 RUNS_ON = ("cuda",)
 
 # Python module -> the extra that installs it.  The module's name is also `built_for["runtime"]`.

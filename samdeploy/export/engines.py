@@ -13,8 +13,9 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.tensorrt import build_engine
-from samdeploy.manifest import MANIFEST
+from samdeploy.manifest import MANIFEST, BundleFile
 from samdeploy.progress import progress_bar
+from samdeploy.spec import PRECISIONS
 
 # What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
 _DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}
@@ -22,6 +23,8 @@ _DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "
 _TENSORRT = ("trt", "trt-rtx")
 
 State = Literal["verified", "built", "failed"]
+# Why a graph could not be had, by precision and by the backend it would have been for (None: all).
+NoGraph = Mapping[tuple[str, str | None], ExportError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class ExportOptions:
             on both; None: the GPU here, or SM86.
         optimization_level: 0 to 5; at a higher one TensorRT spends more time for a faster engine.
         workspace: scratch memory of a TensorRT build, in MiB; None leaves its default.
+        max_drop: points of validation top-1 that int8 may cost.
         data_root: where the data set lies; None: where training found it.
     """
 
@@ -66,7 +70,13 @@ class ExportOptions:
     target: str | None = None
     optimization_level: int = 3
     workspace: int | None = None
+    max_drop: float = 0.5
     data_root: Path | None = None
+
+
+def graph_backend(engine: str, precision: str) -> str | None:
+    """Which backend's own form of a graph an engine is made from; None where one form serves all."""
+    return "tensorrt" if precision == "int8" and engine in ("trt", "trt-rtx") else None
 
 
 def wanted_engines(engine: str) -> Iterator[tuple[str, bool]]:
@@ -78,12 +88,13 @@ def wanted_engines(engine: str) -> Iterator[tuple[str, bool]]:
 
 
 def add_engine(
-    writer: BundleWriter, engine: str, options: ExportOptions, *, named: bool, no_graph: Mapping[str, ExportError]
+    writer: BundleWriter, engine: str, options: ExportOptions, *, named: bool, no_graph: NoGraph
 ) -> Iterator[EngineRow]:
     precision = options.precision or _DEFAULT_PRECISION[engine]
     try:
-        if precision in no_graph:
-            raise no_graph[precision]
+        missing = no_graph.get((precision, graph_backend(engine, precision)))
+        if missing is not None:
+            raise missing
         if engine in _TENSORRT:
             yield _build_tensorrt(writer, engine, precision, options)
         else:
@@ -100,9 +111,9 @@ def _try_graph(writer: BundleWriter, engine: str, precision: str) -> EngineRow:
     """ONNX Runtime and OpenVINO compile the graph when they open it: trying it is all there is to do."""
     bundle = writer.bundle()
     # OpenVINO computes bf16 from the FP32 graph.
-    file = bundle.find("graph", precision="fp32" if precision == "bf16" else precision)
+    file = bundle.find("graph", backend=engine, precision="fp32" if precision == "bf16" else precision)
     if file is None:
-        raise ExportError(f"no {precision} graph can be made by this version; expected one of fp32, fp16, bf16")
+        raise ExportError(f"no {precision} graph can be made by this version; expected one of {', '.join(PRECISIONS)}")
     state, note = _try(bundle, engine, precision)
     return EngineRow(
         engine, precision, file.path, file.bytes, state, note if state == "verified" else f"not run here: {note}"
@@ -111,9 +122,9 @@ def _try_graph(writer: BundleWriter, engine: str, precision: str) -> EngineRow:
 
 def _build_tensorrt(writer: BundleWriter, engine: str, precision: str, options: ExportOptions) -> EngineRow:
     bundle = writer.bundle()
-    graph = bundle.find("graph", precision=precision)
+    graph = bundle.find("graph", backend="tensorrt", precision=precision)
     if graph is None:
-        raise ExportError(f"no {precision} graph can be made by this version; expected one of fp32, fp16")
+        raise ExportError(f"no {precision} graph can be made by this version; expected one of fp32, fp16, int8")
     with progress_bar("building engine", None) as advance:
         built = build_engine(
             bundle.read(graph),
@@ -163,19 +174,40 @@ def keep_engines(writer: BundleWriter, old: Path) -> Iterator[EngineRow]:
         before = open_bundle(old)
     except BundleError:
         return  # a damaged bundle is what a new export is there to replace
+    _keep_int8(writer, before)
     here = writer.bundle()
     graphs = {file.sha256 for file in here.select("graph")}
     taken = {file.path for file in here.files}
     for file in before.select("engine"):
-        built_for = dict(file.built_for or {})
-        if built_for.get("graph") in graphs and file.path not in taken:
-            try:
-                content = before.read(file)
-            except BundleError:
-                continue
-            writer.add(
-                "engine", file.path, content, backend=file.backend, precision=file.precision, built_for=built_for
-            )
-            yield EngineRow(
-                "trt", file.precision or "", file.path, file.bytes, "built", "kept from an earlier export of this graph"
-            )
+        if file.built_for.get("graph") in graphs and file.path not in taken and _copy(writer, before, file):
+            note = "kept from an earlier export of this graph"
+            yield EngineRow("trt", file.precision or "", file.path, file.bytes, "built", note)
+
+
+def _keep_int8(writer: BundleWriter, before: Bundle) -> None:
+    """Carry over what was quantised from the very same FP32 graph."""
+    here = writer.bundle()
+    fp32, fp32_before = (bundle.find("graph", precision="fp32") for bundle in (here, before))
+    if fp32 is None or fp32_before is None or fp32.sha256 != fp32_before.sha256:
+        return
+    taken = {file.path for file in here.files}
+    for file in (*before.select("graph", precision="int8"), *before.select("quantization")):
+        if file.path not in taken:
+            _copy(writer, before, file)
+
+
+def _copy(writer: BundleWriter, before: Bundle, file: BundleFile) -> bool:
+    """Copy a file of another bundle; says whether it was sound."""
+    try:
+        content = before.read(file)
+    except BundleError:
+        return False
+    writer.add(
+        file.role,
+        file.path,
+        content,
+        backend=file.backend,
+        precision=file.precision,
+        built_for=file.built_for,
+    )
+    return True

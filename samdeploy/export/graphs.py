@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from samdeploy.backends.session import Float32Array
+from samdeploy.backends.session import Float32Array, UInt8Array
+from samdeploy.data.dataset import Int64Array
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
 from samdeploy.export.cost import multiply_adds
@@ -14,8 +15,10 @@ from samdeploy.export.onnx import graph_from_model, serialize
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.pictures import ExportPictures
 from samdeploy.export.precision import Fp16Plan, plan_fp16
+from samdeploy.export.quantize import QuantizedGraph, quantize_graph
 from samdeploy.files import json_bytes
 from samdeploy.models import FoldedResNet
+from samdeploy.progress import progress_bar
 from samdeploy.spec import ModelSpec
 
 HEADROOM_FILE = "headroom.json"
@@ -62,7 +65,7 @@ class Headroom:
 
 def add_graphs(
     writer: BundleWriter, net: FoldedResNet, spec: ModelSpec, pictures: ExportPictures, logits: Float32Array
-) -> tuple[Headroom, dict[str, ExportError]]:
+) -> tuple[Headroom, dict[tuple[str, str | None], ExportError]]:
     """Write the graph of each precision and the head-room map.
 
     Args:
@@ -73,7 +76,7 @@ def add_graphs(
         logits: float32 [n, K], of the network as trained on the golden pictures.
 
     Returns:
-        The map, and for each precision that cannot be had the reason.
+        The map, and for each precision that cannot be had, and the backend it was for, the reason.
 
     Raises:
         ExportError: the FP32 graph is not the network; no engine could be right.
@@ -88,7 +91,7 @@ def add_graphs(
     headroom = _headroom(plan, spec, ranges, len(pictures.calibration))
     writer.add("headroom", HEADROOM_FILE, json_bytes(headroom.to_json()))
 
-    failed: dict[str, ExportError] = {}
+    failed: dict[tuple[str, str | None], ExportError] = {}
     try:
         if headroom.fp16_share < MIN_FP16_SHARE:
             reasons = "; ".join(f"{layer} {reason}" for layer, reason in plan.fp32.items())
@@ -100,8 +103,45 @@ def add_graphs(
         check_graph(graph, "fp16", plan.net, spec, golden, logits, plan.fp32)
         writer.add("graph", "model.fp16.onnx", graph, precision="fp16")
     except ExportError as error:
-        failed["fp16"] = error
+        failed["fp16", None] = error
     return headroom, failed
+
+
+def add_int8_graph(
+    writer: BundleWriter,
+    backend: str | None,
+    calibration: UInt8Array,
+    validation: tuple[UInt8Array, Int64Array],
+    max_drop: float,
+) -> QuantizedGraph:
+    """Quantise the FP32 graph and write the result, with what it cost beside it.
+
+    Args:
+        writer: holds the FP32 graph.
+        backend: "tensorrt" for the form that TensorRT reads, None for the one of the CPU runtimes.
+        calibration: uint8 [n, H, W, 3], training pictures.
+        validation: pictures uint8 [m, H, W, 3] and labels int64 [m] that the drop is judged on.
+        max_drop: points of top-1.
+
+    Raises:
+        ExportError: the drop cannot be held.
+    """
+    bundle = writer.bundle()
+    fp32 = bundle.find("graph", precision="fp32")
+    assert fp32 is not None  # add_graphs wrote it, or raised
+    with progress_bar("quantizing", None) as advance:
+        quantized = quantize_graph(
+            bundle.read(fp32),
+            calibration,
+            *validation,
+            max_drop=max_drop,
+            form="tensorrt" if backend == "tensorrt" else "cpu",
+            progress=advance,
+        )
+    name = "int8.tensorrt" if backend == "tensorrt" else "int8"
+    writer.add("graph", f"model.{name}.onnx", quantized.graph, backend=backend, precision="int8")
+    writer.add("quantization", f"quantization.{name}.json", json_bytes(quantized.to_json()), backend=backend)
+    return quantized
 
 
 def _headroom(plan: Fp16Plan, spec: ModelSpec, ranges: tuple[TensorRange, ...], images: int) -> Headroom:

@@ -12,7 +12,7 @@ import numpy as np
 
 from samdeploy.backends.session import UInt8Array
 from samdeploy.data import open_dataset
-from samdeploy.data.dataset import Samples
+from samdeploy.data.dataset import Dataset, Int64Array, Samples
 from samdeploy.data.images import load_images
 from samdeploy.run import RunRecord
 from samdeploy.spec import Preprocessing
@@ -46,13 +46,22 @@ def export_pictures(record: RunRecord, data_root: Path | None) -> ExportPictures
     Raises:
         DatasetError: it is not there, or a picture is damaged.
     """
-    root = data_root or Path(record.data_root)
-    dataset = open_dataset(
-        record.dataset, root, options=record.data_options, val_fraction=record.val_fraction, seed=record.split_seed
-    )
+    dataset = _dataset(record, data_root)
     return ExportPictures(
         golden=_spread(dataset.val, GOLDEN_IMAGES, record.preprocessing, "golden images"),
         calibration=_spread(dataset.train, CALIBRATION_IMAGES, record.preprocessing, "calibration images"),
+    )
+
+
+def validation_pictures(record: RunRecord, data_root: Path | None) -> tuple[UInt8Array, Int64Array]:
+    """The whole validation split: uint8 [n, H, W, 3] and labels int64 [n]; see `export_pictures`."""
+    return load_images(_dataset(record, data_root).val, record.preprocessing, description="validation images")
+
+
+def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
+    root = data_root or Path(record.data_root)
+    return open_dataset(
+        record.dataset, root, options=record.data_options, val_fraction=record.val_fraction, seed=record.split_seed
     )
 
 

@@ -13,9 +13,10 @@ from math import prod
 from typing import Any
 
 from samdeploy.errors import ExportError
+from samdeploy.export.quantize import MIN_INT8_SHARE
 
 # The type of arithmetic, by the name of TensorRT's DataType.
-TYPES = {"fp16": "HALF", "fp32": "FLOAT", "bf16": "BF16"}
+TYPES = {"fp16": "HALF", "fp32": "FLOAT", "bf16": "BF16", "int8": "INT8"}
 # The same in the engine inspector's words: names of types, and of formats as TensorRT 10 writes them.
 _INSPECTED = {
     "HALF": ("half", "fp16", "float16"),
@@ -24,7 +25,7 @@ _INSPECTED = {
     "INT8": ("int8",),
 }
 # A few layers may be kept in FP32 because FP16 does not reach; with less than this the precision is a name only.
-MIN_SHARE = 0.95
+MIN_SHARE = {"fp16": 0.95, "fp32": 0.95, "bf16": 0.95, "int8": MIN_INT8_SHARE / 100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,10 @@ class HeavyLayer:
 def heavy_layers(trt: Any, network: Any) -> list[HeavyLayer]:
     """The layers that the arithmetic of a parsed network is in."""
     found = []
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    # A quantised layer reads pixels and weights from DequantizeLinear; its output is a float and says nothing.
+    dequantized = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
+    for layer in layers:
         output = layer.get_output(0)
         per_image = prod(abs(int(length)) for length in tuple(output.shape)[1:])
         if layer.type == trt.LayerType.CONVOLUTION:
@@ -51,7 +54,9 @@ def heavy_layers(trt: Any, network: Any) -> list[HeavyLayer]:
             depth = abs(int(tuple(layer.get_input(0).shape)[-1]))
         else:
             continue
-        found.append(HeavyLayer(layer.name, output.dtype.name, per_image * depth))
+        inputs = [layer.get_input(i) for i in range(min(2, layer.num_inputs))]
+        quantized = len(inputs) == 2 and all(tensor is not None and tensor.name in dequantized for tensor in inputs)
+        found.append(HeavyLayer(layer.name, "INT8" if quantized else output.dtype.name, per_image * depth))
     return found
 
 
@@ -68,13 +73,13 @@ def check_graph_precision(layers: Sequence[HeavyLayer], precision: str) -> str:
     foreign = [f"{layer.name} ({layer.type})" for layer in layers if layer.type not in (wanted, "FLOAT")]
     others = [f"{layer.name} ({layer.type})" for layer in layers if layer.type != wanted]
     share = _share(layers, {layer.name for layer in layers if layer.type == wanted})
-    if foreign or share < MIN_SHARE:
+    if foreign or share < MIN_SHARE[precision]:
         kinds = ", ".join(f"{count} in {kind}" for kind, count in Counter(layer.type for layer in layers).items())
         raise ExportError(
             f"{precision} was asked for, but the graph's layers are of another type: "
             f"{', '.join((foreign or others)[:3]) or 'it has none'} ({kinds or 'none'}); {share:.0%} of the "
-            f"multiply-adds are in {precision}, {MIN_SHARE:.0%} expected; TensorRT keeps the types of the graph, so "
-            f"export the graph in {precision}"
+            f"multiply-adds are in {precision}, {MIN_SHARE[precision]:.0%} expected; TensorRT keeps the types "
+            f"of the graph, so export the graph in {precision}"
         )
     return f"{len(layers) - len(others)} of {len(layers)} layers in {precision}"
 
@@ -104,13 +109,13 @@ def check_engine_precision(information: str, layers: Sequence[HeavyLayer], preci
             right.add(layer.name)
         elif types:
             wrong[layer.name] = "/".join(sorted(types))
-    if _share(layers, set(wrong)) > 1 - MIN_SHARE:
+    if _share(layers, set(wrong)) > 1 - MIN_SHARE[precision]:
         shown = ", ".join(f"{name} ({kind})" for name, kind in list(wrong.items())[:3])
         raise ExportError(
             f"{precision} was asked for, but TensorRT built {len(wrong)} of {len(layers)} layers in another type: "
             f"{shown}; please report this with TensorRT's version"
         )
-    return _share(layers, right) >= MIN_SHARE
+    return _share(layers, right) >= MIN_SHARE[precision]
 
 
 def _share(layers: Sequence[HeavyLayer], names: set[str]) -> float:

@@ -6,6 +6,7 @@ import textwrap
 
 from samdeploy.export.graphs import Headroom
 from samdeploy.export.pipeline import ExportResult
+from samdeploy.export.quantize import QuantizedGraph
 
 # Rows of the head-room table: the tightest tensors decide.
 TIGHTEST = 10
@@ -28,6 +29,18 @@ def headroom_table(headroom: Headroom) -> str:
         )
     lines += [line for layer, reason in headroom.fp32.items() for line in _indented(f"{layer} stays FP32: {reason}")]
     lines.append(f"{headroom.fp16_share:.1f} % of the multiply-adds of the FP16 graph are in FP16")
+    return "\n".join(lines)
+
+
+def int8_lines(quantized: QuantizedGraph) -> str:
+    """What INT8 cost on the validation pictures, and the layers that went back to FP32."""
+    lines = [
+        f"INT8 for {'TensorRT' if quantized.form == 'tensorrt' else 'ONNX Runtime and OpenVINO'}: validation top-1 "
+        f"{quantized.val_top1_fp32:.2f} -> {quantized.val_top1_int8:.2f} %",
+        f"  ({quantized.val_images:,} images; one is {100 / quantized.val_images:.2f} points), "
+        f"{quantized.int8_share_of_multiply_adds:.1f} % of the multiply-adds in int8",
+    ]
+    lines += [line for layer, reason in quantized.kept.items() for line in _indented(f"{layer} stays FP32: {reason}")]
     return "\n".join(lines)
 
 

@@ -74,7 +74,7 @@ def build_engine(
     Args:
         graph: one input uint8 [N, H, W, 3] and one output float32 [N, K], N dynamic, layers typed in `precision`.
         engine: "trt" takes TensorRT where it is installed, else TensorRT-RTX; "trt-rtx" insists on the latter.
-        precision: what the graph's layers must be in: fp16, fp32 or bf16.
+        precision: what the graph's layers must be in: fp16, fp32, bf16, or int8 (explicit Q/DQ).
         batch: smallest, usual and largest batch; TensorRT tunes for the usual one.
         target: TensorRT-RTX only: compute capabilities such as "SM86", or "current" for the GPU here.  Several, as a
             tuple or as "SM86+SM89", make one plan that runs on each of them; it holds the weights once, so it is
