@@ -10,7 +10,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-import torchvision
 from safetensors import SafetensorError
 from torch import nn
 
@@ -18,13 +17,14 @@ from samdeploy.errors import WeightsError
 from samdeploy.files import write_atomic
 from samdeploy.models.resnet import SamResNet
 
-# The original work starts from torchvision's V1 weights, not from the better V2.
+# The original work starts from torchvision's V1 weights, not from the better V2.  The addresses stand here because
+# importing torchvision's models costs two seconds; the name of each file ends in the beginning of its SHA-256.
 _IMAGENET = {
-    "sam-resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
-    "sam-resnet34": torchvision.models.ResNet34_Weights.IMAGENET1K_V1,
-    "sam-resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V1,
-    "sam-resnet101": torchvision.models.ResNet101_Weights.IMAGENET1K_V1,
-    "sam-resnet152": torchvision.models.ResNet152_Weights.IMAGENET1K_V1,
+    "sam-resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "sam-resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    "sam-resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "sam-resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    "sam-resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
 }
 
 
@@ -129,7 +129,7 @@ def load_imagenet(model: SamResNet, arch: str, path: Path | None = None) -> None
 
 
 def _imagenet_file(arch: str) -> Path:
-    url = _IMAGENET[arch].url
+    url = _IMAGENET[arch]
     name = url.rsplit("/", 1)[-1]
     target = Path(torch.hub.get_dir(), "checkpoints", name)
     prefix = name.removesuffix(".pth").rsplit("-", 1)[-1]

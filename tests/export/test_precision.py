@@ -83,9 +83,7 @@ def test_weight_that_fp16_cannot_hold_is_named(network, spec_of) -> None:
     net = fold(network("sam-resnet18", "original"))
     with torch.no_grad():
         net.layer3[1].convs[0].weight[0, 0, 0, 0] = 1e6
-    with pytest.raises(
-        ExportError, match=r"layer3\.1\.conv1\.weight: \|weight\| up to 1e\+06 found, fp16 ends at"
-    ):
+    with pytest.raises(ExportError, match=r"layer3\.1\.conv1\.weight: \|weight\| up to 1e\+06 found, fp16 ends at"):
         graph_from_model(net, spec_of("sam-resnet18", "original"), "fp16")
     values = {
         weight.name: onnx.numpy_helper.to_array(weight)

@@ -8,7 +8,6 @@ import pickle
 import socket
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -164,6 +163,14 @@ def test_missing_files(tmp_path: Path) -> None:
         load_weights(model(), tmp_path)
 
 
+def test_addresses_are_torchvisions_of_its_first_weights() -> None:
+    expected = {
+        f"sam-resnet{depth}": torchvision.models.get_weight(f"ResNet{depth}_Weights.IMAGENET1K_V1").url
+        for depth in (18, 34, 50, 101, 152)
+    }
+    assert expected == weights_file._IMAGENET
+
+
 @pytest.fixture
 def torchvision_file(tmp_path: Path) -> Path:
     torch.manual_seed(5)
@@ -204,7 +211,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def url(monkeypatch: pytest.MonkeyPatch, port: int, name: str) -> str:
     found = f"http://127.0.0.1:{port}/{name}"
-    monkeypatch.setitem(weights_file._IMAGENET, "sam-resnet18", SimpleNamespace(url=found))
+    monkeypatch.setitem(weights_file._IMAGENET, "sam-resnet18", found)
     return found
 
 
