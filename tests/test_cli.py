@@ -23,8 +23,10 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Inside = Callable[..., tuple[int, str, str]]
 without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
-# A network that learned from a tenth of the digits for one epoch: poor, but as good as any to be deployed.
-TINY = ("--set", "training.epochs=1", "--set", "data.val_fraction=0.9", "--set", "training.device=cpu")
+# A network that learned from a tenth of the digits, at half their usual size, for one epoch: poor, but as good as any
+# to be deployed.
+_SETTINGS = ("training.epochs=1", "data.val_fraction=0.9", "training.device=cpu", "image.height=16", "image.width=16")
+TINY = tuple(argument for setting in _SETTINGS for argument in ("--set", setting))
 
 
 @pytest.fixture(scope="module")
