@@ -210,7 +210,10 @@ def predict(
 
 def main() -> None:
     """Entry point of the `samdeploy` command."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # outside a command: while arguments are read or the interpreter winds up
+        raise SystemExit(130) from None
 
 
 def _check_name(kind: str, found: str | None, valid: Iterable[str]) -> None:

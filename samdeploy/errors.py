@@ -79,8 +79,9 @@ def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
     """
     names = list(valid)
-    # A name that was cut short or goes on too long is clear; difflib would offer others beside it.
-    near = [name for name in names if found and (name.startswith(found) or found.startswith(name))][:3]
+    # A name that was cut short is clear; difflib would offer others beside it.
+    near = [name for name in names if found and name.startswith(found)][:3]
     near = near or difflib.get_close_matches(found, names, n=3, cutoff=0.5)
+    near = near or [name for name in names if name and found.startswith(name)][:3]
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
     return f"unknown {kind} {found!r}{hint} Valid: {', '.join(names)}"

@@ -41,8 +41,9 @@ def _install(*line: str | Path, cwd: Path) -> None:
     if done.returncode:
         signs = ("Failed to establish a new connection", "Max retries exceeded", "Temporary failure in name resolution",
                  "ProxyError", "ReadTimeoutError", "ConnectTimeoutError")  # fmt: skip
-        if any(sign in done.stderr for sign in signs):
-            pytest.skip(f"the package index cannot be reached: {done.stderr.strip().splitlines()[-1]}")
+        unreachable = [text for text in done.stderr.splitlines() if any(sign in text for sign in signs)]
+        if unreachable:
+            pytest.skip(f"the package index cannot be reached: {unreachable[0].strip()}")
         pytest.fail(f"{' '.join(map(str, line))}:\n{done.stderr}")
 
 
