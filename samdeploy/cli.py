@@ -7,6 +7,8 @@ Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be
 from __future__ import annotations
 
 import functools
+import io
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
+import samdeploy
 from samdeploy.errors import SamdeployError
 
 P = ParamSpec("P")
@@ -22,7 +25,7 @@ R = TypeVar("R")
 app = typer.Typer(
     name="samdeploy",
     help="Train an image classifier with streamlined attention, export it to an engine, and prove that the engine "
-    "answers as the trained model does.  Every command works without arguments and says what it took.",
+    "answers as the trained model does.  Every command takes the newest result of the one before it, and says which.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # importing rich would double the time of --help
@@ -170,17 +173,20 @@ def eval(
         raise InputError(f"--json: the folder {json_file.parent} does not exist; make it first")
     opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
 
-    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table
+    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict
     from samdeploy.evaluate.report import EVAL_FILE
     from samdeploy.files import json_bytes, write_atomic
 
     report = evaluate_bundle(opened, EvalOptions(backend, precision, device, data))
     print(table(report))
-    print(f"{'PASSED' if report.passed else 'NOT PASSED'}: {opened.root}")
+    print(f"{verdict(report)}: {opened.root}")
     content = json_bytes(report.to_json())
     if json_file is not None:
         write_atomic(json_file, content)
-    write_atomic(opened.root / EVAL_FILE, content)
+    try:
+        write_atomic(opened.root / EVAL_FILE, content)
+    except OSError as error:  # a bundle may lie where nothing can be written; the verdict stands
+        print(f"samdeploy: {opened.root / EVAL_FILE} was not written: {error.strerror}", file=sys.stderr)
     if not report.passed:
         raise SystemExit(1)
 
@@ -208,12 +214,36 @@ def predict(
         raise SystemExit(1)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"samdeploy {samdeploy.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of samdeploy itself; the text above the commands is the application's."""
+
+
 def main() -> None:
     """Entry point of the `samdeploy` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:  # outside a command: while arguments are read or the interpreter winds up
         raise SystemExit(130) from None
+
+
+def _terminate(number: int, frame: object) -> None:
+    """What Ctrl-C does, for `docker stop`, a batch system or `timeout`: whatever is open is closed in good order."""
+    raise SystemExit(128 + number)
 
 
 def _check_name(kind: str, found: str | None, valid: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from samdeploy.classifier import Classifier, Prediction
 from samdeploy.errors import ImageError, InputError
 from samdeploy.manifest import MANIFEST
 from samdeploy.preprocess import IMAGE_SUFFIXES, UInt8Array, image_files, prepare
+from samdeploy.run import RUN_FILE
 
 # Pictures per call of the engine.
 GROUP = 32
@@ -39,7 +40,8 @@ def predict_paths(
         InputError: no picture was named, or a folder holds none.
         BundleError, BackendUnavailable: the bundle cannot be opened.
     """
-    is_bundle = (paths[0] / MANIFEST).is_file()
+    # A run is opened as a bundle too: the error says where its bundle lies.
+    is_bundle = any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
     bundle = paths[0] if is_bundle else latest_bundle(runs_root)
     images = _expand(paths[1:] if is_bundle else paths)
     broken = 0

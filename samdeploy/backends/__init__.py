@@ -112,7 +112,18 @@ def _module(backend: str) -> Backend:
             f"pip install 'samdeploy[{_EXTRA[backend]}]'"
         ) from error
     except (ImportError, OSError) as error:  # installed, but one of its shared libraries does not load
+        if _interrupted(error):
+            raise KeyboardInterrupt from None
         raise BackendUnavailable(
             f"backend {backend!r} is installed but cannot be loaded: {error}; "
             f"pip install --force-reinstall 'samdeploy[{_EXTRA[backend]}]'"
         ) from error
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a compiled module turns it into an ImportError of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

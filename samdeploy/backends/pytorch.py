@@ -48,7 +48,7 @@ def load(bundle: Bundle, device: str, precision: str) -> PytorchSession:
         raise BackendUnavailable("the bundle holds no weights, and pytorch runs on nothing else; export again")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable(
-            f"pytorch {torch.__version__} finds no CUDA device; use device 'cpu', or mend the driver (samdeploy doctor)"
+            f"pytorch {torch.__version__} finds no CUDA device; use device 'cpu', or mend the driver: nvidia-smi"
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from samdeploy.evaluate.pipeline import ALL, EvalOptions, evaluate_bundle
-from samdeploy.evaluate.report import Report, Result, table
+from samdeploy.evaluate.report import Report, Result, table, verdict
 
-__all__ = ["ALL", "EvalOptions", "Report", "Result", "evaluate_bundle", "table"]
+__all__ = ["ALL", "EvalOptions", "Report", "Result", "evaluate_bundle", "table", "verdict"]

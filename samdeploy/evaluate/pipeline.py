@@ -17,7 +17,7 @@ from samdeploy.backends.session import DEVICES
 from samdeploy.bundle import Bundle, Float32Array, UInt8Array
 from samdeploy.data import fingerprint, load_images, open_dataset
 from samdeploy.data.dataset import Int64Array
-from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
+from samdeploy.errors import BackendUnavailable, BundleError, DatasetError, InputError, unknown
 from samdeploy.evaluate.accuracy import compare
 from samdeploy.evaluate.gate import broken_promises
 from samdeploy.evaluate.latency import measure_latency
@@ -142,10 +142,13 @@ def _run_all(session: Session, images: UInt8Array, description: str) -> Float32A
 
 def _test_images(bundle: Bundle, data_root: Path | None) -> tuple[UInt8Array, Int64Array, str]:
     data = bundle.data
-    dataset = open_dataset(
-        data.name, _data_root(bundle, data_root), options=data.options, val_fraction=data.val_fraction,
-        seed=data.split_seed,
-    )  # fmt: skip
+    root = _data_root(bundle, data_root)
+    try:
+        dataset = open_dataset(
+            data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed
+        )
+    except DatasetError as error:
+        raise DatasetError(f"{error}; if the files lie elsewhere, name their folder: --data DIR") from None
     if dataset.classes != bundle.spec.classes:
         raise InputError(
             f"data set {data.name!r} has {len(dataset.classes)} classes ({', '.join(dataset.classes[:5])}, ...), the "

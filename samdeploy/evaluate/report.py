@@ -109,6 +109,14 @@ _HEADER = f"{'engine':<12} {'prec':<4} {'dev':<4} {'top-1':>6} {'PyTorch':>7} {'
 )
 
 
+def verdict(report: Report) -> str:
+    """In a few words: passed or not, and what the verdict does not cover."""
+    missing = [f"{result.backend} {result.precision}" for result in report.results if not result.ran]
+    gaps = [f"not run here: {', '.join(missing)}"] if missing else []
+    gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
+    return ("PASSED" if report.passed else "NOT PASSED") + (f" ({'; '.join(gaps)})" if gaps else "")
+
+
 def table(report: Report) -> str:
     """The report in at most 80 columns; reasons follow below the rows they belong to."""
     lines = [_HEADER, "-" * len(_HEADER)]

@@ -1,0 +1,5 @@
+"""`python -m samdeploy`."""
+
+from samdeploy.cli import main
+
+main()
