@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import urllib.error
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from samdeploy.errors import WeightsError
 from samdeploy.files import write_atomic
 from samdeploy.models.resnet import SamResNet
 
+# Key of the metadata of our own files.  A run's weights have no manifest that would notice a flipped bit.
+_HASH = "samdeploy_sha256"
+
 # The original work starts from torchvision's V1 weights, not from the better V2.  The addresses stand here because
 # importing torchvision's models costs two seconds; the name of each file ends in the beginning of its SHA-256.
 _IMAGENET = {
@@ -29,9 +33,9 @@ _IMAGENET = {
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the state dict as safetensors, whole or not at all."""
+    """Write the state dict as safetensors, whole or not at all, with a hash of the tensors in its metadata."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomic(path, safetensors.torch.save(state))
+    write_atomic(path, safetensors.torch.save(state, metadata={_HASH: _hash(state)}))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -43,16 +47,31 @@ def load_weights(model: nn.Module, path: Path) -> None:
     load_state(model, read_state(path), str(path))
 
 
-def state_dict_from_bytes(data: bytes) -> dict[str, torch.Tensor]:
-    """The state dict in the bytes of a safetensors file.
+def state_dict_from_bytes(data: bytes, source: str = "weights") -> dict[str, torch.Tensor]:
+    """The state dict in the bytes of a safetensors file; `source` names it in errors.
 
     Raises:
-        WeightsError: the bytes are no safetensors file.
+        WeightsError: the bytes are no safetensors file, or not the tensors that `save_weights` wrote.
     """
     try:
-        return safetensors.torch.load(data)
+        state = safetensors.torch.load(data)
     except SafetensorError as error:
-        raise WeightsError(f"weights: not a safetensors file ({error})") from None
+        raise WeightsError(f"{source}: not a complete safetensors file ({error})") from None
+    # A file starts with the length of its JSON header, 8 bytes, little-endian.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    expected = header.get("__metadata__", {}).get(_HASH)
+    if expected is not None and expected != _hash(state):
+        raise WeightsError(f"{source}: the tensors are not those that were saved; the file was damaged, restore it")
+    return state
+
+
+def _hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        digest.update(f"{key} {value.dtype} {list(value.shape)};".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -60,10 +79,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected weights as .safetensors or .pth")
     if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise WeightsError(f"{path}: not a complete safetensors file ({error})") from None
+        return state_dict_from_bytes(path.read_bytes(), str(path))
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -268,3 +268,14 @@ def test_a_wrong_file_in_the_cache_is_refused(cache: Path, torchvision_file: Pat
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     with pytest.raises(WeightsError, match=rf"SHA-256 {digest[:8]}\.\.\. found, f37072fd\.\.\. expected; delete it"):
         load_imagenet(model(), "sam-resnet18")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(build_model("sam-resnet18", 10), path)
+    load_weights(build_model("sam-resnet18", 10), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="the tensors are not those that were saved"):
+        load_weights(build_model("sam-resnet18", 10), path)
