@@ -7,7 +7,8 @@ graphs of a bundle.  Every engine takes its turn in each round, with an untimed 
 the timed one; what counts is the ratio within a round, against the
 fastest as-trained engine of all rounds.  The share of peak is of a matrix product measured in the same run.
 
-Weights are random unless --run names a trained SAM-ResNet-50; speed does not depend on them.  Needs `pip install '.[bench]'`.
+Weights are random unless --run names a trained SAM-ResNet-50; speed does not depend on them.  Needs
+`pip install '.[bench]'`.
 """
 
 from __future__ import annotations
