@@ -117,7 +117,7 @@ def test_a_changed_file_never_reaches_the_runtime(with_file, digits_bundle: Bund
 
 
 def test_weights_that_are_no_weights(with_file) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(WeightsError, match="not a safetensors file"):
+    with pytest.raises(WeightsError, match="not a complete safetensors file"):
         open_session(with_file("weights", b"no weights"), "pytorch")
 
 
