@@ -29,6 +29,7 @@ _APPLICATION = _DATA | {"bundle", "preprocess", "backends", "classifier"}
 # A part (a module or a package directly below samdeploy) -> the other parts it may import, anywhere in its files.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "__init__": frozenset(),
+    "__main__": frozenset({"cli"}),
     "errors": frozenset(),
     "spec": frozenset({"errors"}),
     "fields": frozenset({"errors"}),

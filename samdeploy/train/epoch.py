@@ -86,7 +86,7 @@ def check_finite(losses: Iterable[float], steps: int, recipe: Recipe, epoch: int
 def diverged(what: str, recipe: Recipe) -> TrainingError:
     """The error for a loss that is not finite, with the cures that this recipe has not taken yet."""
     rate = recipe.training.learning_rate
-    cures = [f"lower the learning rate: --set training.learning_rate={min(rate / 10, 1e-3):g}"]
+    cures = [f"lower the learning rate: --set training.learning_rate={rate / 10:g}"]
     if not recipe.training.clip_norm:
         cures.append("clip the gradient: --set training.clip_norm=1")
     if recipe.model.gate == "original":
