@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,10 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.manifest import MANIFEST
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# A shell that starts the tests in the background lets them, and every process they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

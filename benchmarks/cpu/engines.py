@@ -94,15 +94,17 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     return _report(px, batch, multiply_adds(fold(net), spec), times, differences, peaks)
 
 
-def network(px: int, run: Path | None) -> tuple[SamResNet, ModelSpec]:
-    """A trained SAM-ResNet-50, or one of random weights whose batch norms hold plausible statistics."""
+def network(
+    px: int, run: Path | None, *, arch: str = "sam-resnet50", gate: str = "identity", seed: int = 0
+) -> tuple[SamResNet, ModelSpec]:
+    """The network of a run, or one of random weights whose batch norms hold plausible statistics."""
     if run is not None:
         record = open_run(run)
         net = build_model(record.arch, len(record.classes), record.gate)
         load_weights(net, run / WEIGHTS_FILE)
         return net.eval(), model_spec(record.arch, record.gate, record.classes, Preprocessing(px, px))
-    torch.manual_seed(0)
-    net = build_model("sam-resnet50", 100, "identity")
+    torch.manual_seed(seed)
+    net = build_model(arch, 100, gate)
     for key, weight in net.named_parameters():
         if ".sl.fc." in key:
             torch.nn.init.normal_(weight, std=0.1 / weight.shape[1] ** 0.5)
@@ -111,7 +113,7 @@ def network(px: int, run: Path | None) -> tuple[SamResNet, ModelSpec]:
             module.momentum = 1.0
     with torch.no_grad():
         net.train()(Normalize(Preprocessing(px, px))(torch.from_numpy(pictures(16, px))))
-    return net.eval(), model_spec("sam-resnet50", "identity", tuple(map(str, range(100))), Preprocessing(px, px))
+    return net.eval(), model_spec(arch, gate, tuple(map(str, range(100))), Preprocessing(px, px))
 
 
 def pictures(count: int, px: int) -> np.ndarray:

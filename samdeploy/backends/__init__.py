@@ -32,9 +32,6 @@ BACKENDS = {
     "tensorrt": "samdeploy.backends.tensorrt",
 }
 
-# TensorRT is there for FP16; the others compute in what the network was trained in.
-DEFAULT_PRECISION = {"pytorch": "fp32", "onnxruntime": "fp32", "openvino": "fp32", "tensorrt": "fp16"}
-
 # What `precision=None` means; known without importing a runtime.  FP16 is what TensorRT is there for.
 DEFAULT_PRECISION = {"pytorch": "fp32", "onnxruntime": "fp32", "openvino": "fp32", "tensorrt": "fp16"}
 
@@ -70,7 +67,7 @@ def open_session(
         raise InputError(unknown("device", device, DEVICES))
     if precision is not None and precision not in PRECISIONS:
         raise InputError(unknown("precision", precision, PRECISIONS))
-    module = _module(backend)
+    module = load_module(backend)
     if device not in ("auto", *module.RUNS_ON):
         raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
     precision = precision or DEFAULT_PRECISION[backend]
@@ -98,12 +95,17 @@ def availability(backend: str) -> str | None:
     if backend not in BACKENDS:
         raise InputError(unknown("backend", backend, BACKENDS))
     try:
-        return _module(backend).unavailable()
+        return load_module(backend).unavailable()
     except BackendUnavailable as error:
         return str(error)
 
 
-def _module(backend: str) -> Backend:
+def load_module(backend: str) -> Backend:
+    """Import the module of a backend in `BACKENDS`.
+
+    Raises:
+        BackendUnavailable: its package is missing or does not load.
+    """
     try:
         return cast(Backend, importlib.import_module(BACKENDS[backend]))
     except ModuleNotFoundError as error:
