@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import io
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -34,10 +36,11 @@ app = typer.Typer(
 
 # Which of our extras brings a package.
 _EXTRAS = {
-    **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn"), "train"),
+    **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn", "scipy"), "train"),
     **{package: package for package in ("onnxruntime", "openvino", "tensorrt")},
     "onnx": "export",
     "matplotlib": "plots",
+    "jinja2": "report",
 }
 
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
@@ -110,6 +113,9 @@ def export(
     headroom_plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the FP16 head-room of every tensor.")
     ] = None,
+    cam: Annotated[
+        bool, typer.Option("--cam/--no-cam", help="Write the graph of class activation maps, for explain.")
+    ] = True,
     data: DataRoot = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
@@ -134,6 +140,7 @@ def export(
         workspace=workspace,
         max_drop=max_drop,
         data_root=data,
+        cam=cam,
     )
     result = export_run(run_dir, options)
     print(headroom_table(result.headroom))
@@ -155,38 +162,58 @@ def eval(
     backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    margin: Annotated[float, typer.Option(help="Points of top-1 that an engine below FP32 may lose.")] = 0.5,
+    confidence: Annotated[float, typer.Option(help="With which the test images must show it, below 1.")] = 0.95,
+    consistency: Annotated[
+        float, typer.Option(metavar="SECONDS", help="For each engine's checks against itself; 0: none.")
+    ] = 60.0,
+    why: Annotated[bool, typer.Option("--why", help="Find the layer at which a failing engine departs.")] = False,
     data: DataRoot = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
+    report_folder: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Write report.html, report.json and junit.xml here.")
+    ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the result as JUnit XML.")
+    ] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds."""
-    from samdeploy.backends import BACKENDS
-    from samdeploy.backends.session import DEVICES
+    """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds.
+
+    FP32 must give the same answers.  Any other precision must be shown to lose less top-1 than the margin.
+    """
     from samdeploy.bundle import latest_bundle, open_bundle
     from samdeploy.errors import InputError
-    from samdeploy.spec import PRECISIONS
-
-    _check_name("backend", backend, (*BACKENDS, "all"))
-    _check_name("precision", precision, PRECISIONS)
-    _check_name("device", device, DEVICES)
-    if json_file is not None and not json_file.parent.is_dir():  # known now, not after minutes of evaluation
-        raise InputError(f"--json: the folder {json_file.parent} does not exist; make it first")
-    opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
-
-    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict
-    from samdeploy.evaluate.report import EVAL_FILE
+    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, with_earlier, write_eval
     from samdeploy.files import json_bytes, write_atomic
 
-    report = evaluate_bundle(opened, EvalOptions(backend, precision, device, data))
+    options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why)
+    if json_file is not None and not json_file.parent.is_dir():  # known now, not after minutes of evaluation
+        raise InputError(f"--json: the folder {json_file.parent} does not exist; make it first")
+    if junit_file is not None:
+        _check_writable("--junit", junit_file)
+    opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
+    if report_folder is not None:
+        from samdeploy.report.write import make_folder, write_report  # Jinja may be missing: known now as well
+
+        make_folder(report_folder)
+
+    report = evaluate_bundle(opened, options)
     print(table(report))
     print(f"{verdict(report)}: {opened.root}")
-    content = json_bytes(report.to_json())
     if json_file is not None:
-        write_atomic(json_file, content)
+        write_atomic(json_file, json_bytes(report.to_json()))
     try:
-        write_atomic(opened.root / EVAL_FILE, content)
+        write_eval(opened.root, report)
     except OSError as error:  # a bundle may lie where nothing can be written; the verdict stands
-        print(f"samdeploy: {opened.root / EVAL_FILE} was not written: {error.strerror}", file=sys.stderr)
+        print(f"samdeploy: {opened.root}: eval.json was not written: {error.strerror}", file=sys.stderr)
+    if junit_file is not None:
+        from samdeploy.report.junit import junit_xml
+
+        write_atomic(junit_file, junit_xml(report))
+    if report_folder is not None:
+        evaluation, line = with_earlier(opened.root, report), shlex.join(["samdeploy", *sys.argv[1:]])
+        print(f"report: {write_report(report_folder, opened, report, evaluation, data_root=data, command=line)}")
     if not report.passed:
         raise SystemExit(1)
 
@@ -211,6 +238,83 @@ def predict(
     _check_name("precision", precision, PRECISIONS)
     _check_name("device", device, DEVICES)
     if not predict_paths(paths, runs, top=top, backend=backend, precision=precision, device=device, as_json=as_json):
+        raise SystemExit(1)
+
+
+@_command
+def explain(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[BUNDLE] [IMAGE]...", help="Pictures or folders; the bundle's golden ones if none."),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Classes to draw a map of, per picture.", min=1)] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explain"),
+    gates: Annotated[bool, typer.Option("--gates", help="Draw the gates of the attention modules instead.")] = False,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or pytorch.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Draw where the network sees each class; the bundle is the newest unless the first path is one."""
+    from samdeploy.backends import BACKENDS
+    from samdeploy.backends.session import DEVICES
+    from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
+
+    _check_name("backend", backend, ("auto", *BACKENDS))
+    _check_name("device", device, DEVICES)
+    options = ExplainOptions(runs_root=runs, out=out, top=top, backend=backend, device=device)
+    if not (explain_gates if gates else explain_paths)(paths or [], options):
+        raise SystemExit(1)
+
+
+@_command
+def bench(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
+    against: Annotated[bool, typer.Option("--against", help="Beside the alternatives, in turns.")] = False,
+    alternatives: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Which alternatives; all that can run here if left out.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Batch sizes; 1, 2, 4 and so on if left out.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of your pictures; test pictures if left out.")] = None,
+    data: DataRoot = None,
+    seconds: Annotated[float, typer.Option(help="Of measuring, for each point.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="In which the alternatives take turns.")] = 21,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives."""
+    from samdeploy.backends import BACKENDS
+    from samdeploy.backends.session import DEVICES
+    from samdeploy.bundle import latest_bundle, open_bundle
+    from samdeploy.errors import InputError
+    from samdeploy.spec import PRECISIONS
+
+    _check_name("backend", backend, (*BACKENDS, "all"))
+    _check_name("precision", precision, PRECISIONS)
+    _check_name("device", device, DEVICES)
+    if alternatives is not None and not against:
+        raise InputError("--alternatives: has a meaning beside --against only; add it")
+    if json_file is not None:  # known now, not after minutes of measuring
+        _check_writable("--json", json_file)
+    sizes = _sizes(batch)
+    opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
+
+    from samdeploy.bench.options import ALTERNATIVES, BenchOptions
+    from samdeploy.bench.pipeline import bench_against, bench_bundle
+    from samdeploy.bench.table import table
+    from samdeploy.files import json_bytes, write_atomic
+
+    names = tuple(part.strip() for part in alternatives.split(",")) if alternatives is not None else ALTERNATIVES
+    options = BenchOptions(backend, precision, device, sizes, images, data, seconds, rounds, names)
+    report = (bench_against if against else bench_bundle)(opened, options)
+    print(table(report))
+    if json_file is not None:
+        write_atomic(json_file, json_bytes(report.to_json()))
+    if not report.complete:
         raise SystemExit(1)
 
 
@@ -266,6 +370,28 @@ def _batch_sizes(text: str) -> tuple[int, int, int]:
     except ValueError:
         raise InputError(f"--batch: {text!r} found, three numbers expected, such as 1,8,64") from None
     return low, usual, high
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    from samdeploy.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise InputError(f"--batch: {text!r} found, numbers expected, such as 1,8,64") from None
+
+
+def _check_writable(option: str, path: Path) -> None:
+    from samdeploy.errors import InputError
+
+    if not path.parent.is_dir():
+        raise InputError(f"{option}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{option}: {path} is a folder; name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option}: the folder {path.parent} may not be written to; choose another")
 
 
 def _missing_package(error: ModuleNotFoundError, command: str) -> str:

@@ -17,7 +17,8 @@ MANIFEST = "manifest.json"
 FORMAT = "samdeploy-bundle"
 VERSION = 1
 
-ROLES = ("weights", "graph", "engine", "golden_images", "golden_logits", "headroom", "quantization")
+# `cam_graph` has a role of its own, so that nobody who looks for a graph to classify with finds it.
+ROLES = ("weights", "graph", "cam_graph", "engine", "golden_images", "golden_logits", "headroom", "quantization")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@
         recipe.toml           the recipe as resolved
         history.csv           one row per epoch
         weights.safetensors   the weights of the best epoch
+        leaks.json            pictures that stand in two splits, see `samdeploy.data.leaks`
+        hashes.npz            what every picture is known by, see `samdeploy.data.picture_hashes`
         bundle/               written by export
 """
 
@@ -27,6 +29,8 @@ RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
 HISTORY_FILE = "history.csv"
 WEIGHTS_FILE = "weights.safetensors"
+LEAKS_FILE = "leaks.json"
+HASHES_FILE = "hashes.npz"
 BUNDLE_FOLDER = "bundle"
 
 FORMAT = "samdeploy-run"

@@ -19,6 +19,9 @@ ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Pixels of the input per cell of the last stage's features, in every network of the family: five halvings.
+FEATURE_STRIDE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -99,3 +102,12 @@ def model_spec(arch: str, gate: str, classes: tuple[str, ...], preprocessing: Pr
         output=TensorSpec("logits", "float32", ("N", len(classes))),
         preprocessing=preprocessing,
     )
+
+
+def cam_spec(spec: ModelSpec) -> TensorSpec:
+    """The class activation maps of a model: ("cam", "float32", ("N", K, h, w)), one map per class.
+
+    Each halving of the network rounds up, so h = ceil(H / 32) and w = ceil(W / 32).
+    """
+    height, width = (-(-side // FEATURE_STRIDE) for side in (spec.preprocessing.height, spec.preprocessing.width))
+    return TensorSpec("cam", "float32", ("N", len(spec.classes), height, width))

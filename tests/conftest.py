@@ -54,6 +54,50 @@ def digits_bundle(digits_run: Path) -> Bundle:
     return open_bundle(export_run(digits_run, ExportOptions()).bundle)
 
 
+@pytest.fixture(scope="session")
+def cam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """SAM-ResNet-18 at 96x64, so that its maps have 3x2 cells; random weights, odd class names.  Do not write into it.
+
+    The graph that classifies and the graph of class activation maps, in FP32.
+    """
+    torch = pytest.importorskip("torch", reason="pip install 'samdeploy[export]'")
+    from samdeploy.export.cam import add_cam_graph
+    from samdeploy.export.onnx import graph_from_model, serialize
+    from samdeploy.export.pack import BundleWriter
+    from samdeploy.manifest import DataRecord
+    from samdeploy.models import Exported, build_model, fold, save_weights
+    from samdeploy.spec import Preprocessing, model_spec
+
+    torch.manual_seed(5)
+    classes = ("T-shirt/top", "t-shirt top", "..", "Größe", "e")
+    spec = model_spec("sam-resnet18", "identity", classes, Preprocessing(96, 64))
+    model = build_model(spec.arch, len(classes), spec.gate)
+    images = np.random.default_rng(3).integers(0, 256, (16, 96, 64, 3), dtype=np.uint8)
+    # Blocks of a colour: pure noise looks the same everywhere, and so would its maps.
+    images = images[:, ::16, ::16].repeat(16, axis=1).repeat(16, axis=2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".sl." in name:  # it starts at zero, which would make every gate 1
+                torch.nn.init.normal_(parameter, std=0.2 / parameter.shape[0] ** 0.5)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0  # the statistics of the one batch below
+        Exported(model.train(), spec)(torch.from_numpy(images))
+        logits = Exported(model.eval(), spec)(torch.from_numpy(images[:8])).numpy()
+    root = tmp_path_factory.mktemp("maps") / "bundle"
+    root.mkdir()
+    writer = BundleWriter(root, spec, DataRecord("digits", {}, 0.1, 0, {}, {}), {})
+    save_weights(model, root.parent / "saved.safetensors")
+    writer.add("weights", "weights.safetensors", (root.parent / "saved.safetensors").read_bytes())
+    writer.add_array("golden_images", "golden/images.npy", images[:8])
+    writer.add_array("golden_logits", "golden/logits.npy", logits)
+    net = fold(model)
+    writer.add("graph", "model.fp32.onnx", serialize(graph_from_model(net, spec, "fp32")), precision="fp32")
+    add_cam_graph(writer, net, model, spec, images[:8])
+    writer.write_manifest()
+    return open_bundle(root)
+
+
 @pytest.fixture
 def copy_of_bundle(digits_bundle: Bundle, tmp_path: Path) -> Path:
     """The folder of a copy of the bundle, free to be damaged."""

@@ -148,6 +148,36 @@ def test_eval_of_an_engine_that_cannot_run_here(finished: Path, inside: Inside) 
     assert "NOT PASSED (not run here: tensorrt fp16): runs/digits/bundle" in " ".join(table.split())
 
 
+def test_eval_of_too_few_pictures_and_of_one_engine_after_another(copy_of_bundle: Path, inside: Inside) -> None:
+    code, _, errors = inside("eval", copy_of_bundle, "--backend", "onnxruntime", cwd=copy_of_bundle)
+    assert code == 0, errors
+    code, output, errors = inside(
+        "eval",
+        copy_of_bundle,
+        "--backend",
+        "openvino",
+        "--precision",
+        "bf16",
+        "--json",
+        "bf16.json",
+        cwd=copy_of_bundle,
+    )
+    alone = json.loads((copy_of_bundle / "bf16.json").read_text())
+    if not alone["results"][0]["ran"]:
+        pytest.skip(alone["results"][0]["reason"])
+    # 359 pictures prove no loss of less than half a point, whatever bf16 does to them.
+    assert (code, errors) == (1, "")
+    assert output.splitlines()[-1] == f"CANNOT TELL: {copy_of_bundle}"
+    assert "openvino bf16: 359 images cannot tell whether top-1 drops by less than 0.5" in output
+    both = json.loads((copy_of_bundle / "eval.json").read_text())
+    assert [row["backend"] for row in alone["results"]] == ["openvino"]
+    assert [(row["backend"], row["verdict"]) for row in both["results"]] == [
+        ("onnxruntime", "holds"),
+        ("openvino", "cannot tell"),
+    ]
+    assert (both["passed"], both["verdict"]) == (False, "cannot tell")
+
+
 def test_export_says_which_tensorrt_it_took(tmp_path: Path, digits_run: Path, inside: Inside) -> None:
     tensorrt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
     (tmp_path / "runs").mkdir()
@@ -194,6 +224,9 @@ def assert_one_line(text: str, beginning: str) -> None:
         ("eval --backend onnx", 2, "unknown backend 'onnx'; did you mean 'onnxruntime'"),
         ("eval --precision half", 2, "unknown precision 'half'"),
         ("eval --device gpu", 2, "unknown device 'gpu'"),
+        ("eval --margin 0", 2, "margin 0 found, percentage points above 0 and below 100 expected"),
+        ("eval --margin nan", 2, "margin nan found, percentage points"),
+        ("eval --confidence 95", 2, "confidence 95 found, a share from 0.5 and below 1 expected (for 95 %: 0.95)"),
         ("eval --json no/such/folder/x.json", 2, "--json: the folder no/such/folder does not exist; make it first"),
         ("predict --runs empty x.png", 2, "no bundle below empty/"),
         ("predict --backend onnx x.png", 2, "unknown backend 'onnx'"),
@@ -366,8 +399,8 @@ class Started:
             assert time.monotonic() < end, self.errors.read_text()
             time.sleep(0.05)
 
-    def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, how: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(how)
         return self.process.wait(timeout=120)
 
 
@@ -449,6 +482,21 @@ def test_ctrl_c_in_eval(copy_of_bundle: Path, tmp_path: Path, start: Callable[..
     assert errors.splitlines()[-1] == "samdeploy: interrupted"
     assert "Traceback" not in errors
     assert not (copy_of_bundle / "eval.json").exists()
+
+
+def test_a_batch_system_that_ends_training_keeps_the_best_weights(
+    tmp_path: Path, start: Callable[..., Started]
+) -> None:
+    started = start("train", *TINY, "--set", "training.epochs=1000", cwd=tmp_path)
+    started.wait_until(lambda: "epoch    1/1000" in started.errors.read_text())
+    assert started.interrupt(signal.SIGTERM) == 143
+    assert "Traceback" not in started.errors.read_text()
+    (run,) = (tmp_path / "runs").iterdir()
+    record = open_run(run)
+    assert record.status == "interrupted"
+    assert record.best_epoch >= 1
+    assert (run / WEIGHTS_FILE).is_file()
+    assert not [path for path in run.iterdir() if path.name.startswith(".")], "a temporary file was left"
 
 
 def test_help_is_quick_and_complete(tmp_path: Path, command: Command) -> None:

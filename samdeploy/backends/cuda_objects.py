@@ -60,6 +60,23 @@ class Stream:
         """Wait until everything on the stream is done; errors of its kernels come out here."""
         call("cudaStreamSynchronize", self._stream)
 
+    def elapsed_ms(self, enqueue: Callable[[], None]) -> float:
+        """Milliseconds on the device between two events around what `enqueue` queues on this stream; waits for it.
+
+        Where the host queues more slowly than the device works, the gaps count: a caller has them, too.
+        """
+        events: list[object] = []
+        try:
+            events.extend(call("cudaEventCreateWithFlags", runtime().cudaEventDefault) for _ in range(2))
+            call("cudaEventRecord", events[0], self._stream)
+            enqueue()
+            call("cudaEventRecord", events[1], self._stream)
+            self.synchronize()
+            return float(call("cudaEventElapsedTime", *events))
+        finally:
+            for event in events:
+                call("cudaEventDestroy", event)
+
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         """Record what `enqueue` queues on this stream, without running it.
 

@@ -13,9 +13,10 @@ import onnxruntime as ort
 from samdeploy.backends import cuda
 from samdeploy.backends.cuda_objects import Stream
 from samdeploy.backends.device_session import DeviceSession
-from samdeploy.backends.session import Float32Array, UInt8Array, check_tensors, pick_file
+from samdeploy.backends.onnxruntime_proof import prove
+from samdeploy.backends.session import Float32Array, UInt8Array, cam_file, check_tensors, pick_file
 from samdeploy.errors import BackendUnavailable
-from samdeploy.spec import ModelSpec, TensorSpec
+from samdeploy.spec import ModelSpec, TensorSpec, cam_spec
 
 if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
@@ -84,7 +85,16 @@ def load(
             "ONNX Runtime's CPU provider has no FP16 kernels and computes an FP16 graph in FP32, so its answers would "
             f"not be those of FP16; use precision fp32, or a CUDA device ({no_cuda or 'device cpu was asked for'})"
         )
-    return OnnxruntimeSession(_inference(graph, _CPU, has_fp16=False), "cpu", precision, bundle.spec)
+    if precision == "int8":
+        inference = prove(
+            lambda prefix: _inference(graph, _CPU, has_fp16=False, profile=prefix),
+            bundle.spec.input.name,
+            tuple(int(length) for length in bundle.spec.input.shape[1:]),
+            precision,
+        )
+    else:  # the CPU provider has no lesser arithmetic to fall to
+        inference = _inference(graph, _CPU, has_fp16=False)
+    return OnnxruntimeSession(inference, "cpu", precision, bundle.spec)
 
 
 class OnnxruntimeSession:
@@ -103,6 +113,48 @@ class OnnxruntimeSession:
     def run(self, batch: UInt8Array) -> Float32Array:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
         return _run(self._inference, self._input, batch)
+
+    def close(self) -> None:
+        """Drop the graph."""
+        self._inference = None
+
+
+def load_cam(bundle: Bundle, device: str, precision: str) -> OnnxruntimeCamSession:
+    """Open the bundle's graph of class activation maps; arrays are in host memory on CUDA too.
+
+    Raises:
+        BackendUnavailable: CUDA asked and not to be had.
+        BundleError: the graph was changed or has other tensors than the manifest says.
+    """
+    no_cuda = _no_cuda()
+    if device == "cuda" and no_cuda:
+        raise BackendUnavailable(no_cuda)
+    provider = _CPU if no_cuda or device == "cpu" else _CUDA
+    inference = _inference(bundle.read(cam_file(bundle, "onnxruntime")), provider, has_fp16=False)
+    # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
+    found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
+    if device == "cuda" and found == "cpu":
+        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
+    return OnnxruntimeCamSession(inference, found, precision, bundle.spec)
+
+
+class OnnxruntimeCamSession:
+    """The graph of class activation maps.  Threads may share it."""
+
+    backend = "onnxruntime"
+
+    def __init__(self, inference: Any, device: str, precision: str, spec: ModelSpec) -> None:
+        """`inference` is an `onnxruntime.InferenceSession` with outputs `logits` and `cam`."""
+        self.device = device
+        self.precision = precision
+        _check_graph(inference, precision, spec, cam_spec(spec))
+        self._inference: Any = inference
+        self._input = spec.input.name
+
+    def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
+        logits, maps = _run_all(self._inference, self._input, batch)
+        return logits, maps
 
     def close(self) -> None:
         """Drop the graph."""
@@ -165,8 +217,39 @@ def emulate(graph: bytes, batch: UInt8Array) -> Float32Array:
     Raises:
         BackendUnavailable: ONNX Runtime refuses the graph or the batch.
     """
+    return emulate_all(graph, batch)[0]
+
+
+def emulate_all(graph: bytes, batch: UInt8Array) -> list[Float32Array]:
+    """Every output of a graph, in its order; see `emulate`."""
     inference = _inference(graph, _CPU, has_fp16=True)
-    return _run(inference, inference.get_inputs()[0].name, batch)
+    return _run_all(inference, inference.get_inputs()[0].name, batch)
+
+
+def graph_precision(precision: str) -> str:
+    """Each precision has a graph of its own."""
+    return precision
+
+
+def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) -> tuple[list[Any], str]:
+    """Every output of a graph, as arrays in its order, and where it ran: a `TensorBackend`.
+
+    Raises:
+        BackendUnavailable: CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
+    """
+    no_cuda = _no_cuda()
+    if device == "cuda" and (no_cuda or precision == "int8"):
+        raise BackendUnavailable(no_cuda or "ONNX Runtime's CUDA provider has no INT8 convolutions; use device cpu")
+    is_cuda = not no_cuda and device != "cpu" and precision != "int8"
+    inference = _inference(graph, _CUDA if is_cuda else _CPU, has_fp16=precision == "fp16")
+    found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
+    if device == "cuda" and found == "cpu":
+        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
+    if precision == "fp16" and found == "cpu":
+        raise BackendUnavailable(
+            "ONNX Runtime's CPU provider computes an FP16 graph in FP32, so its tensors would not be those of FP16"
+        )
+    return _run_all(inference, inference.get_inputs()[0].name, batch), found
 
 
 def _no_cuda() -> str | None:
@@ -186,16 +269,21 @@ def _no_cuda() -> str | None:
     return None
 
 
-def _check_graph(inference: Any, precision: str, spec: ModelSpec) -> None:
+def _check_graph(inference: Any, precision: str, spec: ModelSpec, *more: TensorSpec) -> None:
     tensors = [
         TensorSpec(t.name, _TYPES.get(t.type, t.type), tuple(str(n) if n is None else n for n in t.shape))
         for t in (*inference.get_inputs(), *inference.get_outputs())
     ]
-    check_tensors(f"the {precision} graph", tensors, spec)
+    check_tensors(f"the {precision} graph", tensors, spec, *more)
 
 
-def _inference(graph: bytes, provider: str, *, has_fp16: bool, stream: Stream | None = None) -> Any:
+def _inference(
+    graph: bytes, provider: str, *, has_fp16: bool, stream: Stream | None = None, profile: str | None = None
+) -> Any:
     options = ort.SessionOptions()
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
     options.log_severity_level = 3  # errors; its warnings about constant folding tell the user nothing
     # uint8 times int8 overflows 16 bits on CPUs without VNNI; this makes ONNX Runtime take slower kernels there.
     options.add_session_config_entry("session.x64quantprecision", "1")
@@ -222,6 +310,13 @@ def _inference(graph: bytes, provider: str, *, has_fp16: bool, stream: Stream | 
 def _run(inference: Any, name: str, batch: UInt8Array) -> Float32Array:
     try:
         return np.asarray(inference.run(None, {name: batch})[0], np.float32)
+    except Exception as error:  # as above
+        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {_reason(error)}") from error
+
+
+def _run_all(inference: Any, name: str, batch: UInt8Array) -> list[Float32Array]:
+    try:
+        return [np.asarray(output, np.float32) for output in inference.run(None, {name: batch})]
     except Exception as error:  # as above
         raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {_reason(error)}") from error
 

@@ -13,7 +13,10 @@ from torch import nn
 
 from samdeploy.backends.session import Float32Array, UInt8Array
 from samdeploy.errors import BackendUnavailable, InputError
-from samdeploy.models import Exported, build_model
+from samdeploy.models import Exported, SamResNet, build_model, fold
+from samdeploy.models.cam import ClassActivationMaps
+from samdeploy.models.graph import Normalize
+from samdeploy.models.tensors import folded_tensors
 from samdeploy.models.weights import load_state, state_dict_from_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +46,18 @@ def load(bundle: Bundle, device: str, precision: str) -> PytorchSession:
         BundleError: the weights were changed.
         WeightsError: the weights are not those of the manifest's architecture.
     """
+    network, device = _network(bundle, device)
+    return PytorchSession(Exported(network, bundle.spec), device)
+
+
+def load_cam(bundle: Bundle, device: str, precision: str) -> PytorchCamSession:
+    """Rebuild the trained network and compute class activation maps with it; raises as `load` does."""
+    network, device = _network(bundle, device)
+    return PytorchCamSession(ClassActivationMaps(network, bundle.spec), device)
+
+
+def _network(bundle: Bundle, device: str) -> tuple[SamResNet, str]:
+    """The trained network, and where it is to run."""
     file = bundle.find("weights")
     if file is None:
         raise BackendUnavailable("the bundle holds no weights, and pytorch runs on nothing else; export again")
@@ -58,7 +73,20 @@ def load(bundle: Bundle, device: str, precision: str) -> PytorchSession:
     except InputError as error:
         raise BackendUnavailable(f"pytorch cannot rebuild this bundle's network: {error}") from error
     load_state(network, state_dict_from_bytes(bundle.read(file)), file.path)
-    return PytorchSession(Exported(network, spec), device)
+    return network, device
+
+
+@torch.inference_mode()
+def tensors(bundle: Bundle, images: UInt8Array) -> dict[str, Float32Array]:
+    """Every tensor of the trained network, folded, computed in float64 on the CPU: see `tensors.reference_tensors`.
+
+    Returns:
+        name -> float32 [N, ...] in the graph's order.
+    """
+    network, _ = _network(bundle, "cpu")
+    net = fold(network.eval()).double()
+    found = folded_tensors(net, Normalize(bundle.spec.preprocessing).double(), torch.tensor(images))
+    return {name: tensor.float().numpy() for name, tensor in found.items()}
 
 
 class PytorchSession:
@@ -87,6 +115,36 @@ class PytorchSession:
                 parts.append(self._network(images))
         logits: Float32Array = torch.cat(parts).numpy().astype(np.float32, copy=False)
         return logits
+
+    def close(self) -> None:
+        """Drop the network."""
+        self._network = nn.Identity()
+
+
+class PytorchCamSession:
+    """Class activation maps of the trained network, float32 with TF32 off.  Threads may share it."""
+
+    backend = "pytorch"
+    precision = "fp32"
+
+    def __init__(self, network: ClassActivationMaps, device: str) -> None:
+        """`device` is "cpu" or "cuda"."""
+        self.device = device
+        self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
+        parts = []
+        for start in range(0, len(batch), _CHUNK):
+            images = torch.tensor(batch[start : start + _CHUNK])
+            if self.device == "cuda":
+                with _exact_float32():
+                    parts.append(tuple(tensor.cpu() for tensor in self._network(images.cuda())))
+            else:
+                parts.append(self._network(images))
+        logits, maps = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        return logits, maps
 
     def close(self) -> None:
         """Drop the network."""

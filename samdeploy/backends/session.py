@@ -128,6 +128,21 @@ class CheckedSession:
         run_async(images, logits, stream)
 
     @property
+    def has_device_clock(self) -> bool:
+        """Whether `device_ms` can be asked."""
+        return hasattr(self._session, "device_ms")
+
+    def device_ms(self, batch: UInt8Array) -> float:
+        """Milliseconds that the GPU works on a batch, without copies: see `DeviceSession.device_ms`.
+
+        Raises:
+            InputError: the session runs in host memory or is closed, or the batch is outside its profile.
+        """
+        if self._session is None or not hasattr(self._session, "device_ms"):
+            raise InputError(f"device_ms: this {self.backend} session takes host arrays only, or is closed")
+        return float(self._session.device_ms(batch))
+
+    @property
     def cuda_graph(self) -> bool:
         """Whether runs are recorded and replayed as CUDA graphs; may be switched where the session runs on CUDA."""
         return bool(getattr(self._session, "cuda_graph", False))
@@ -202,12 +217,28 @@ def pick_file(bundle: Bundle, role: str, backend: str, precision: str) -> Bundle
     )
 
 
-def check_tensors(what: str, found: Iterable[TensorSpec], spec: ModelSpec) -> None:
+def cam_file(bundle: Bundle, backend: str) -> BundleFile:
+    """The bundle's graph of class activation maps.
+
+    Raises:
+        BackendUnavailable: there is none.
+    """
+    file = bundle.find("cam_graph", backend=backend)
+    if file is None:
+        raise BackendUnavailable(
+            f"bundle {bundle.root}: holds no graph of class activation maps (role 'cam_graph'); make the bundle again "
+            "without --no-cam: samdeploy export RUN; or use backend pytorch, which computes them from the weights"
+        )
+    return file
+
+
+def check_tensors(what: str, found: Iterable[TensorSpec], spec: ModelSpec, *more: TensorSpec) -> None:
     """Compare an engine's inputs and outputs with the manifest's.
 
     Args:
         what: how to name the engine in the error.
         found: inputs, then outputs, as the runtime reports them; a dynamic axis is any `str`.
+        more: outputs that are expected after the logits.
 
     Raises:
         BundleError: another name, dtype, rank or fixed size.
@@ -217,7 +248,7 @@ def check_tensors(what: str, found: Iterable[TensorSpec], spec: ModelSpec) -> No
         return f"{tensor.name} {tensor.dtype} {['N' if isinstance(n, str) else n for n in tensor.shape]}"
 
     have = [plain(tensor).replace("'", "") for tensor in found]
-    want = [plain(tensor).replace("'", "") for tensor in (spec.input, spec.output)]
+    want = [plain(tensor).replace("'", "") for tensor in (spec.input, spec.output, *more)]
     if have != want:
         raise BundleError(
             f"{what}: tensors {'; '.join(have) or 'none'} found, {'; '.join(want)} expected by the manifest; "

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from samdeploy.evaluate.eval_file import with_earlier, write_eval
 from samdeploy.evaluate.pipeline import ALL, EvalOptions, evaluate_bundle
-from samdeploy.evaluate.report import Report, Result, table, verdict
+from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.table import table, verdict
 
-__all__ = ["ALL", "EvalOptions", "Report", "Result", "evaluate_bundle", "table", "verdict"]
+__all__ = [
+    "ALL",
+    "EvalOptions",
+    "Report",
+    "Result",
+    "evaluate_bundle",
+    "table",
+    "verdict",
+    "with_earlier",
+    "write_eval",
+]

@@ -2,32 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 from samdeploy.evaluate.accuracy import Comparison
+from samdeploy.evaluate.paired import images_needed
+
+Verdict = Literal["holds", "fails", "cannot tell"]
 
 # FP32 engines differ from the network only in the order of their sums: about 1e-6 of the logits' range.
 FP32_DIFFERENCE = 1e-4
-# Percentage points of top-1 that a reduced precision may cost.
-REDUCED_TOP1_DROP = 0.5
+# Percentage points of top-1 that a reduced precision may cost where the user names no other margin.
+DEFAULT_MARGIN = 0.5
 
 
-def broken_promises(comparison: Comparison, precision: str) -> list[str]:
-    """What the engine fails, in words; empty if the gate holds.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether an engine keeps its promise.
 
-    FP32: the same class for every picture, and no logit off by more than 1e-4 of the logits' range.
-    Any other precision: top-1 at most 0.5 points below the network's.
+    Attributes:
+        verdict: "cannot tell" where the pictures are too few for an answer.
+        reasons: why it does not hold, in words; empty if it does.
+        n_needed: pictures that would decide at the same rates of flips; None where decided, or where none would.
     """
-    broken: list[str] = []
-    if not comparison.finite:
-        broken.append("logits are not finite")
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    n_needed: int | None = None
+
+
+def judge(comparison: Comparison, precision: str, margin: float = DEFAULT_MARGIN) -> Judgement:
+    """Judge an engine by its answers.
+
+    FP32: the same class for every picture, and no logit off by more than 1e-4 of the logits' range; answers that are
+    the same need no statistics.  Any other precision must be *not inferior*: the whole confidence interval of the
+    change of top-1 lies above -margin.  It fails where the whole interval lies below; in between, nothing is proven.
+
+    Args:
+        comparison: with the trained network, on the test pictures.
+        precision: one of `samdeploy.spec.PRECISIONS`.
+        margin: in points, above 0.
+    """
+    not_finite = () if comparison.finite else ("logits are not finite",)
     if precision == "fp32":
-        if comparison.top1_agreement < 100:
-            broken.append(f"agreement {comparison.top1_agreement:.3f} %, 100 % expected")
-        allowed = FP32_DIFFERENCE * comparison.logit_range
-        if not comparison.max_abs_logit_difference <= allowed:
-            broken.append(f"logits differ by {comparison.max_abs_logit_difference:.2e}, at most {allowed:.2e} expected")
-    else:
-        # Rounded, because the difference of two percentages of counts can be 0.5 and a bit where it is 0.5.
-        drop = round(comparison.reference_top1 - comparison.top1, 9)
-        if drop > REDUCED_TOP1_DROP:
-            broken.append(f"top-1 is {drop:.2f} points lower, at most {REDUCED_TOP1_DROP} expected")
+        reasons = (*not_finite, *_other_answers(comparison))
+        return Judgement("fails" if reasons else "holds", reasons)
+    change = comparison.change
+    if change.low > -margin and comparison.finite:
+        return Judgement("holds")
+    if change.high < -margin:
+        text = f"top-1 is {-change.difference:.2f} points lower ({_interval(comparison)}), at most {margin:g} allowed"
+        return Judgement("fails", (*not_finite, text))
+    if not_finite:
+        return Judgement("fails", not_finite)
+    needed = images_needed(change, margin)
+    cure = f"about {needed:,} would at these rates of flips" if needed else "no number of images would at these rates"
+    text = (
+        f"{change.n_images:,} images cannot tell whether top-1 drops by less than {margin:g} points "
+        f"({_interval(comparison)}); {cure}, or judge at a wider margin: --margin"
+    )
+    return Judgement("cannot tell", (text,), needed)
+
+
+def _other_answers(comparison: Comparison) -> list[str]:
+    broken: list[str] = []
+    if comparison.top1_agreement < 100:
+        broken.append(f"agreement {comparison.top1_agreement:.3f} %, 100 % expected")
+    allowed = FP32_DIFFERENCE * comparison.logit_range
+    if not comparison.max_abs_logit_difference <= allowed:
+        broken.append(f"logits differ by {comparison.max_abs_logit_difference:.2e}, at most {allowed:.2e} expected")
     return broken
+
+
+def _interval(comparison: Comparison) -> str:
+    change = comparison.change
+    return f"{100 * change.confidence:g} % interval of its change: {change.low:+.2f} to {change.high:+.2f}"

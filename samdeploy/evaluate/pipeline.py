@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
+import hashlib
+import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-import samdeploy
 from samdeploy.backends import BACKENDS, DEFAULT_PRECISION, Session, open_session
-from samdeploy.backends.session import DEVICES
+from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
+from samdeploy.backends.session import DEVICES, check_golden
 from samdeploy.bundle import Bundle, Float32Array, UInt8Array
-from samdeploy.data import fingerprint, load_images, open_dataset
 from samdeploy.data.dataset import Int64Array
-from samdeploy.errors import BackendUnavailable, BundleError, DatasetError, InputError, unknown
-from samdeploy.evaluate.accuracy import compare
-from samdeploy.evaluate.gate import broken_promises
+from samdeploy.data.images import Fingerprint
+from samdeploy.data.stream import stream_images
+from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
+from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
+from samdeploy.evaluate.cam import CamAgreement, compare_cams
+from samdeploy.evaluate.checks import Consistency
+from samdeploy.evaluate.consistency import check_consistency, largest_batch
+from samdeploy.evaluate.gate import DEFAULT_MARGIN, judge
 from samdeploy.evaluate.latency import measure_latency
-from samdeploy.evaluate.report import AS_AT_TRAINING, Report, Result
-from samdeploy.progress import progress_bar
-from samdeploy.run import RUN_FILE, open_run
+from samdeploy.evaluate.leaks import find_test_leaks
+from samdeploy.evaluate.machine import machine, versions
+from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass, reference_pass, said
+from samdeploy.evaluate.pictures import PreparedPictures
+from samdeploy.evaluate.report import Part, Report, Result
+from samdeploy.evaluate.test_set import TestSet, open_test_set, same_as_at_training
+from samdeploy.evaluate.why import explain_if_possible, worst_pictures
+from samdeploy.manifest import MANIFEST
 from samdeploy.spec import PRECISIONS
 
-BATCH = 64
 ALL = "all"
 # "all" leaves PyTorch out: it is what the others are compared with.
 _ENGINES = tuple(backend for backend in BACKENDS if backend != "pytorch")
-_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "numpy", "pillow")
+# Seconds for the checks of one engine against itself; small networks need a few.
+CONSISTENCY_S = 60.0
+# Test pictures that stay in memory, for checks that need real ones but not all.
+SAMPLE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,53 +55,117 @@ class EvalOptions:
         precision: None: what the bundle's TensorRT engines have, and each other backend's default.
         device: "cpu", "cuda" or "auto", for the engine and the reference alike.
         data_root: where the data set lies; None: where training found it.
+        margin: points of top-1 that an engine below FP32 may lose, above 0 and below 100.
+        confidence: of the interval that must show it, from 0.5 and below 1.
+        consistency_s: at most so many seconds for each engine's checks against itself; 0: none.
+        why: where an engine fails, find the tensor of its graph that departs first.
+
+    Raises:
+        InputError: unknown names, or numbers out of range.
     """
 
     backend: str = ALL
     precision: str | None = None
     device: str = "auto"
     data_root: Path | None = None
+    margin: float = DEFAULT_MARGIN
+    confidence: float = DEFAULT_CONFIDENCE
+    consistency_s: float = CONSISTENCY_S
+    why: bool = False
+
+    def __post_init__(self) -> None:
+        if self.backend not in (*BACKENDS, ALL):
+            raise InputError(unknown("backend", self.backend, (*BACKENDS, ALL)))
+        if self.device not in DEVICES:
+            raise InputError(unknown("device", self.device, DEVICES))
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise InputError(unknown("precision", self.precision, PRECISIONS))
+        if not 0 < self.margin < 100:
+            raise InputError(f"margin {self.margin:g} found, percentage points above 0 and below 100 expected")
+        if not 0.5 <= self.confidence < 1:
+            percent = self.confidence > 1 and math.isfinite(self.confidence)
+            hint = f" (for {self.confidence:g} %: {self.confidence / 100:g})" if percent else ""
+            raise InputError(f"confidence {self.confidence:g} found, a share from 0.5 and below 1 expected{hint}")
+        if not 0 <= self.consistency_s < math.inf:
+            raise InputError(f"consistency {self.consistency_s:g} found, seconds from 0 expected")
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What every engine is judged by.
+
+    Attributes:
+        pictures, labels, reference: all test pictures, int64 [N], and the trained network's logits float32 [N, K].
+        sample: uint8 [n, H, W, 3], at most `SAMPLE` test pictures from all over the set.
+        golden: the pictures and logits that the bundle tests itself with.
+    """
+
+    bundle: Bundle
+    options: EvalOptions
+    pictures: PreparedPictures
+    labels: Int64Array
+    reference: Float32Array
+    sample: UInt8Array
+    golden: tuple[UInt8Array, Float32Array]
 
 
 def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
     """Every test picture through each engine and through the network as trained.
 
     Raises:
-        InputError: an unknown backend, precision or device.
-        BundleError: a file of the bundle was changed or is unsafe.
+        BundleError: a file of the bundle was changed or is unsafe, or it has no golden pictures: no application could
+            open it.
         BackendUnavailable: the reference, PyTorch, cannot run here.
-        DatasetError: the test pictures are missing or damaged.
+        DatasetError: the test pictures are missing or damaged, or the disk has no room for them.
+        InputError: the classes of the data set are not the bundle's; the engine named never has that device.
     """
-    if options.backend not in (*BACKENDS, ALL):
-        raise InputError(unknown("backend", options.backend, (*BACKENDS, ALL)))
-    # Before the test set is read and run through the network, which may take minutes.
-    if options.device not in DEVICES:
-        raise InputError(unknown("device", options.device, DEVICES))
-    if options.precision is not None and options.precision not in PRECISIONS:
-        raise InputError(unknown("precision", options.precision, PRECISIONS))
+    # Used only once all pictures went through an engine; that the package is missing should be known before.
+    import scipy.stats  # noqa: F401
+
     bundle.verify()
-    images, labels, test_set = _test_images(bundle, options.data_root)
-    with open_session(bundle, "pytorch", device=options.device) as session:
-        reference = _run_all(session, images, "pytorch")
-    if not np.isfinite(reference).all():
-        raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
-    named = options.backend != ALL
-    results = tuple(
-        _evaluate(bundle, backend, precision, options.device, images, labels, reference, named=named)
-        for backend, precision in _engines(bundle, options)
-    )
-    ran = [result for result in results if result.ran]
-    passed = bool(ran) and all(result.passed for result in (results if named else ran))
+    test = open_test_set(bundle, options.data_root)
+    golden = bundle.golden()
+    preprocessing = bundle.spec.preprocessing
+    with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
+        reference, fingerprint = _reference(bundle, options, test, pictures)
+        leaks = find_test_leaks(bundle, pictures, test.samples.names)
+        spread = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).round().astype(np.int64)
+        sample = pictures.take(spread)
+        case = _Case(bundle, options, pictures, test.samples.labels, reference, sample, golden)
+        results = tuple(_evaluate(case, backend, precision) for backend, precision in _engines(bundle, options))
     return Report(
         bundle=str(bundle.root),
         dataset=bundle.data.name,
-        n_images=len(images),
-        test_set=test_set,
-        versions=_versions(),
-        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        n_images=len(test.samples),
+        test_set=same_as_at_training(bundle, fingerprint),
+        versions=versions(),
+        machine=machine(),
         results=results,
-        passed=passed,
+        named=options.backend != ALL,
+        margin=options.margin,
+        confidence=options.confidence,
+        class_names=bundle.spec.classes,
+        manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
+        test_fingerprint=fingerprint,
+        notes=(*test.notes, *(leaks.lines() if leaks else ())),
+        leaks=leaks,
     )
+
+
+def _reference(
+    bundle: Bundle, options: EvalOptions, test: TestSet, pictures: PreparedPictures
+) -> tuple[Float32Array, str]:
+    """The trained network's logits float32 [N, K], and the fingerprint of the pictures, which are then in the file."""
+    digest = Fingerprint(pictures.shape)
+    blocks = stream_images(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
+    with open_session(bundle, "pytorch", device=options.device) as session, closing(blocks):
+        try:
+            logits = reference_pass(session, blocks, pictures, digest, len(bundle.spec.classes))
+        except EngineStopped as stopped:
+            raise BackendUnavailable(f"the reference, pytorch on {session.device}, {stopped}") from stopped
+    if not np.isfinite(logits).all():
+        raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
+    return logits, digest.hexdigest(test.samples.labels)
 
 
 def _engines(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
@@ -103,92 +180,77 @@ def _engines(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
             yield backend, DEFAULT_PRECISION[backend]
 
 
-def _evaluate(
-    bundle: Bundle,
-    backend: str,
-    precision: str,
-    device: str,
-    images: UInt8Array,
-    labels: Int64Array,
-    reference: Float32Array,
-    *,
-    named: bool,
-) -> Result:
+def _evaluate(case: _Case, backend: str, precision: str) -> Result:
+    row = partial(
+        Result, backend, precision, date=datetime.now(UTC).isoformat(timespec="seconds"), machine=machine(),
+        versions=versions(),
+    )  # fmt: skip
+    options = case.options
     try:
-        # Without the golden images: the whole test set says more, and says it as a row instead of an error.
-        session = open_session(bundle, backend, device=device, precision=precision, check=False)
+        # The golden images come later, as a promise among others: the whole test set says more than an error.
+        session = open_session(case.bundle, backend, device=options.device, precision=precision, check=False)
     except (BackendUnavailable, InputError) as error:
         # A device or precision that this runtime never has: the user's mistake only where the runtime was named.
-        if named and isinstance(error, InputError):
+        if options.backend != ALL and isinstance(error, InputError):
             raise
-        return Result(backend, precision, "", False, str(error), None, None, False)
+        return row("", False, str(error), None, None, False)
     with session:
-        logits = _run_all(session, images, f"{backend} {precision}")
-        comparison = compare(logits, reference, labels)
-        latency = measure_latency(session, images)
-    broken = broken_promises(comparison, precision)
-    return Result(backend, precision, session.device, True, "; ".join(broken), comparison, latency, passed=not broken)
-
-
-def _run_all(session: Session, images: UInt8Array, description: str) -> Float32Array:
-    parts = []
-    with progress_bar(description, len(images)) as advance:
-        for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH]
-            parts.append(session.run(batch))
-            advance(len(batch), "")
-    return np.concatenate(parts)
-
-
-def _test_images(bundle: Bundle, data_root: Path | None) -> tuple[UInt8Array, Int64Array, str]:
-    data = bundle.data
-    root = _data_root(bundle, data_root)
-    try:
-        dataset = open_dataset(
-            data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed
-        )
-    except DatasetError as error:
-        raise DatasetError(f"{error}; if the files lie elsewhere, name their folder: --data DIR") from None
-    if dataset.classes != bundle.spec.classes:
-        raise InputError(
-            f"data set {data.name!r} has {len(dataset.classes)} classes ({', '.join(dataset.classes[:5])}, ...), the "
-            f"bundle was trained on {len(bundle.spec.classes)} ({', '.join(bundle.spec.classes[:5])}, ...): "
-            "these are not its pictures; give their folder with --data"
-        )
-    images, labels = load_images(dataset.test, bundle.spec.preprocessing, description="test images")
-    recorded = data.fingerprints.get("test")
-    if recorded is None:
-        test_set = "not recorded at training"
-    elif recorded == fingerprint(images, labels):
-        test_set = AS_AT_TRAINING
-    else:
-        test_set = "differs from the one at training"
-    return images, labels, test_set
-
-
-def _data_root(bundle: Bundle, data_root: Path | None) -> Path:
-    """The folder of the data: as given, else as the run beside the bundle recorded it, else "data"."""
-    if data_root is not None:
-        return data_root
-    run_dir = bundle.root.resolve().parent
-    return Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else Path("data")
-
-
-def _versions() -> dict[str, str]:
-    found = {"samdeploy": samdeploy.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+            logits = engine_pass(session, case.pictures, len(case.bundle.spec.classes), f"{backend} {precision}")
+        except EngineStopped as stopped:
+            return row(session.device, True, str(stopped), None, None, False, n_images_done=stopped.n_images_done)
+        comparison = compare(logits, case.reference, case.labels, confidence=options.confidence)
+        row = partial(row, session.device, True, comparison=comparison, n_images_done=len(logits))
+        judgement = judge(comparison, precision, options.margin)
+        broken, verdict = list(judgement.reasons), judgement.verdict
+        try:
+            check_golden(session, *case.golden)
+        except BundleError as error:
+            broken, verdict = [*broken, str(error)], "fails"
+        except Exception as error:
+            return row(reason=f"stopped at the golden images: {said(error)}", latency=None, passed=False)
+        try:
+            latency = measure_latency(session, case.sample)
+        except Exception as error:
+            return row(reason=f"stopped while its latency was measured: {said(error)}", latency=None, passed=False)
+        parts: dict[str, Part] = {}
+        # The last to be asked of a session: one whose threads wait for each other answers nothing afterwards.
+        if options.consistency_s > 0:
+            parts["consistency"] = found = _consistency(case, session)
+            if found.failures:
+                broken, verdict = [*broken, found.verdict], "fails"
+    maps = _maps(case, backend, precision)
+    if maps is not None:
+        parts["cam"] = maps
+    if options.why and (broken or verdict != "holds"):
+        worst = case.pictures.take(worst_pictures(logits, case.reference))
+        parts["why"] = explain_if_possible(case.bundle, backend, precision, worst, device=session.device)
+    return row(
+        reason="; ".join(broken), latency=latency, passed=verdict == "holds" and not broken, verdict=verdict,
+        n_needed=judgement.n_needed, parts=parts,
+    )  # fmt: skip
 
 
-def _processor() -> str:
-    """The processor's name; `platform.processor()` is empty on most Linux systems."""
+def _consistency(case: _Case, session: Session) -> Consistency:
+    def open_again() -> Session:
+        return open_session(
+            case.bundle, session.backend, device=session.device, precision=session.precision, check=False
+        )
+
+    largest = largest_batch(case.bundle, session.backend, session.precision)
+    return check_consistency(open_again, session, case.sample, max_batch=largest, limit_s=case.options.consistency_s)
+
+
+def _maps(case: _Case, backend: str, precision: str) -> CamAgreement | None:
+    """How well the engine's class activation maps agree with PyTorch's; None where one of them has none."""
+    if precision not in CAM_PRECISIONS.get(backend, ()) or case.bundle.find("cam_graph") is None:
+        return None
+    device = case.options.device
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        with (
+            open_cam_session(case.bundle, "pytorch", device) as reference,
+            open_cam_session(case.bundle, backend, device, precision) as engine,
+        ):
+            return compare_cams(reference, engine, case.sample)
+    except BackendUnavailable:
+        return None

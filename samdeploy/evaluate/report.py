@@ -1,23 +1,29 @@
-"""The result of an evaluation, as JSON and as a table.
+"""The result of an evaluation, as JSON.
 
 DESIGN.md documents the JSON.  Percentages are 0 to 100, times milliseconds, and what was not measured is null.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import textwrap
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from samdeploy.evaluate.accuracy import Comparison
+from samdeploy.data.leaks import LeakReport
+from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison
+from samdeploy.evaluate.gate import Verdict
 from samdeploy.evaluate.latency import Latency
 
-# What `Report.test_set` says where the pictures are the very ones that training measured.
-AS_AT_TRAINING = "as at training"
+# Pictures with another answer that a report lists; all of them are in `Comparison.per_picture`.
+MOST_CHANGED = 200
 
-# Beside the manifest, which does not list it: no runtime reads it.
-EVAL_FILE = "eval.json"
+
+class Part(Protocol):
+    """What a further check found about an engine; stands in the engine's row under the check's name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Without NaN or infinity."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +33,16 @@ class Result:
     Attributes:
         backend, precision, device: which engine, and where it ran; device is "" if it did not run.
         ran: whether it could run here.
-        reason: why it could not, or which promises it broke; "" if all is well.
-        comparison, latency: None if it did not run.
+        reason: why it could not, where it stopped, or which promises it broke; "" if all is well.
+        comparison: None if it did not answer every picture.
+        latency: None if it was not measured.
         passed: the gate held.  Never True for an engine that did not run.
+        verdict: of the gate; None if the engine did not answer every picture, or stopped later.
+        n_needed: pictures that would decide, where the verdict is "cannot tell"; None if no number would.
+        n_images_done: pictures that it answered.
+        date: when it was measured, UTC, ISO 8601.
+        machine, versions: where and with what.
+        parts: further checks, by name.
     """
 
     backend: str
@@ -40,29 +53,37 @@ class Result:
     comparison: Comparison | None
     latency: Latency | None
     passed: bool
+    verdict: Verdict | None = None
+    n_needed: int | None = None
+    n_images_done: int = 0
+    date: str = ""
+    machine: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """The row as documented in DESIGN.md."""
-        found = dataclasses.asdict(self.comparison) if self.comparison else {}
-        times = dataclasses.asdict(self.latency) if self.latency else {}
-        # JSON has no infinity.
-        difference = found.get("max_abs_logit_difference") if found.get("finite") else None
+    @property
+    def engine(self) -> str:
+        """What to call it in a message: "openvino int8"."""
+        return f"{self.backend} {self.precision}"
+
+    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """The row as documented in DESIGN.md; `class_names`: index -> name."""
         return {
             "backend": self.backend,
             "precision": self.precision,
             "device": self.device,
             "ran": self.ran,
             "reason": self.reason,
-            "top1": found.get("top1"),
-            "reference_top1": found.get("reference_top1"),
-            "top1_agreement": found.get("top1_agreement"),
-            "max_abs_logit_difference": difference,
-            "logit_range": found.get("logit_range"),
-            "p50_ms": times.get("p50_ms"),
-            "p95_ms": times.get("p95_ms"),
-            "p99_ms": times.get("p99_ms"),
-            "latency_runs": times.get("runs"),
+            **_accuracy(self.comparison, class_names),
+            **_latency(self.latency),
             "passed": self.passed,
+            "verdict": self.verdict,
+            "n_needed": self.n_needed,
+            "n_images_done": self.n_images_done,
+            "date": self.date,
+            "machine": self.machine,
+            "versions": dict(self.versions),
+            **{name: part.to_json() for name, part in self.parts.items()},
         }
 
 
@@ -73,74 +94,138 @@ class Report:
     Attributes:
         bundle: its folder.
         dataset: name of the data set whose test split was used.
-        n_images: pictures in it; every one went through every engine.
-        test_set: `AS_AT_TRAINING`, or how it differs.
+        n_images: pictures in it.
+        test_set: `test_set.AS_AT_TRAINING`, or how it differs.
         versions: of samdeploy and the runtimes.
         machine: processor, cores and system.
         results: one per engine, in the order they were asked for.
-        passed: every engine that ran kept its promise, at least one ran, and so did each that was asked for by name.
+        named: whether the engines were asked for by name, so that one that did not run is a promise not kept.
+        margin: points of top-1 that an engine below FP32 may lose.
+        confidence: of the intervals, in (0, 1).
+        class_names: index -> name.
+        manifest_sha256, test_fingerprint: which bundle and which pictures, to the last byte.
+        notes: what there is to say about the pictures and their files.
+        leaks: test pictures that were trained on; None where the run's hashes are not at hand.
     """
 
     bundle: str
     dataset: str
     n_images: int
     test_set: str
-    versions: dict[str, str]
+    versions: Mapping[str, str]
     machine: str
     results: tuple[Result, ...]
-    passed: bool
+    named: bool
+    margin: float
+    confidence: float
+    class_names: tuple[str, ...]
+    manifest_sha256: str
+    test_fingerprint: str
+    notes: tuple[str, ...] = ()
+    leaks: LeakReport | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """See `overall_verdict`."""
+        return overall_verdict([(row.ran, row.passed, row.verdict) for row in self.results], named=self.named)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the promise was kept; with `verdict` "cannot tell" it was not."""
+        return self.verdict == "holds"
 
     def to_json(self) -> dict[str, Any]:
         """The whole report as documented in DESIGN.md."""
         return {
             "passed": self.passed,
+            "verdict": self.verdict,
             "n_images": self.n_images,
             "dataset": self.dataset,
             "test_set": self.test_set,
+            "margin": self.margin,
+            "confidence": self.confidence,
             "bundle": self.bundle,
+            "manifest_sha256": self.manifest_sha256,
+            "test_fingerprint": self.test_fingerprint,
             "machine": self.machine,
-            "versions": self.versions,
-            "results": [result.to_json() for result in self.results],
+            "versions": dict(self.versions),
+            "notes": list(self.notes),
+            "leaks": self.leaks and self.leaks.to_json(),
+            "results": [result.to_json(self.class_names) for result in self.results],
         }
 
 
-_HEADER = f"{'engine':<12} {'prec':<4} {'dev':<4} {'top-1':>6} {'PyTorch':>7} {'agree':>6} {'max diff':>8} " + (
-    f"{'p50':>6} {'p95':>6} {'p99':>6} gate"
-)
+def overall_verdict(rows: Iterable[tuple[bool, bool, str | None]], *, named: bool) -> Verdict:
+    """The verdict on all rows together.
+
+    "holds" if every engine that ran keeps its promise, at least one ran, and so did each that was asked for by name;
+    "cannot tell" if nothing fails, but the pictures were too few for an engine; else "fails".
+
+    Args:
+        rows: `ran`, `passed` and `verdict` of each.
+        named: whether they were asked for by name.
+    """
+    counted = [(passed, verdict) for ran, passed, verdict in rows if ran or named]
+    if not counted or any(not passed and verdict != "cannot tell" for passed, verdict in counted):
+        return "fails"
+    return "holds" if all(passed for passed, _ in counted) else "cannot tell"
 
 
-def verdict(report: Report) -> str:
-    """In a few words: passed or not, and what the verdict does not cover."""
-    missing = [f"{result.backend} {result.precision}" for result in report.results if not result.ran]
-    gaps = [f"not run here: {', '.join(missing)}"] if missing else []
-    gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
-    return ("PASSED" if report.passed else "NOT PASSED") + (f" ({'; '.join(gaps)})" if gaps else "")
+def _accuracy(found: Comparison | None, class_names: Sequence[str]) -> dict[str, Any]:
+    worst = found.worst_class() if found else None
+    return {
+        "top1": found and found.top1,
+        "reference_top1": found and found.reference_top1,
+        "top1_agreement": found and found.top1_agreement,
+        # JSON has no infinity.
+        "max_abs_logit_difference": found.max_abs_logit_difference if found and found.finite else None,
+        "logit_range": found and found.logit_range,
+        "top5": found and found.top5,
+        "reference_top5": found and found.reference_top5,
+        "lost": found and found.change.lost,
+        "gained": found and found.change.gained,
+        "mcnemar_p": found and found.mcnemar_p,
+        "difference": found and found.change.difference,
+        "difference_low": found and found.change.low,
+        "difference_high": found and found.change.high,
+        "ece": found and found.ece,
+        "reference_ece": found and found.reference_ece,
+        "worst_class": worst and _class_row(worst, class_names),
+        "classes": [_class_row(row, class_names) for row in found.classes] if found else None,
+        "changed": _changed(found, class_names) if found else None,
+    }
 
 
-def table(report: Report) -> str:
-    """The report in at most 80 columns; reasons follow below the rows they belong to."""
-    lines = [_HEADER, "-" * len(_HEADER)]
-    lines += [_row(result) for result in report.results]
-    lines.append(f"top-1 and agreement in %, n = {report.n_images:,} test images; latency in ms at batch 1")
-    if report.test_set != AS_AT_TRAINING:
-        lines.append(f"test set: {report.test_set}")
-    for result in report.results:
-        if result.reason:
-            text = f"{result.backend} {result.precision}: {result.reason}"
-            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ")
-    return "\n".join(lines)
+def _class_row(row: ClassAccuracy, class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "label": class_names[row.index],
+        "images": row.images,
+        "top1": row.top1,
+        "reference_top1": row.reference_top1,
+    }
 
 
-def _row(result: Result) -> str:
-    start = f"{result.backend:<12} {result.precision:<4} "
-    found, times = result.comparison, result.latency
-    if found is None or times is None:
-        return f"{start}{'-':<4} not run here"
-    numbers = f"{found.top1:6.2f} {found.reference_top1:7.2f} {found.top1_agreement:6.2f} "
-    numbers += f"{found.max_abs_logit_difference:8.1e} {_ms(times.p50_ms)} {_ms(times.p95_ms)} {_ms(times.p99_ms)}"
-    return f"{start}{result.device:<4} {numbers} {'ok' if result.passed else 'FAIL'}"
+def _changed(found: Comparison, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    def name(index: int) -> str | None:
+        return class_names[index] if index >= 0 else None
+
+    pictures = found.per_picture
+    return [
+        {
+            "index": int(index),
+            "label": name(pictures.labels[index]),
+            "reference": name(pictures.reference[index]),
+            "engine": name(pictures.engine[index]),
+        }
+        for index in pictures.changed()[:MOST_CHANGED]
+    ]
 
 
-def _ms(value: float) -> str:
-    """Six characters with as many digits as fit."""
-    return f"{value:6.3f}" if value < 10 else f"{value:6.2f}" if value < 999.995 else f"{value:6.0f}"
+def _latency(times: Latency | None) -> dict[str, Any]:
+    return {
+        "p50_ms": times and times.p50_ms,
+        "p95_ms": times and times.p95_ms,
+        "p99_ms": times and times.p99_ms,
+        "latency_runs": times and times.runs,
+        "latency": times and times.to_json(),
+    }

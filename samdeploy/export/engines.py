@@ -62,6 +62,7 @@ class ExportOptions:
         workspace: scratch memory of a TensorRT build, in MiB; None leaves its default.
         max_drop: points of validation top-1 that int8 may cost.
         data_root: where the data set lies; None: where training found it.
+        cam: whether the graph of class activation maps is written too; it is as large as the FP32 graph.
     """
 
     engine: str = "all"
@@ -72,6 +73,7 @@ class ExportOptions:
     workspace: int | None = None
     max_drop: float = 0.5
     data_root: Path | None = None
+    cam: bool = True
 
 
 def graph_backend(engine: str, precision: str) -> str | None:

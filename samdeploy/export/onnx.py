@@ -25,7 +25,7 @@ from samdeploy.errors import ExportError
 from samdeploy.models import FoldedResNet
 from samdeploy.models.fold import FoldedBlock
 from samdeploy.models.graph import Normalize
-from samdeploy.spec import ModelSpec
+from samdeploy.spec import ModelSpec, TensorSpec, cam_spec
 
 GraphPrecision = Literal["fp32", "fp16"]
 
@@ -57,18 +57,39 @@ def graph_from_model(
         ExportError: a weight does not fit into `precision`, or ONNX's own checker refuses the graph.
     """
     writer = _Writer(precision, fp32)
-    x = writer.enter("stem", _pixels(writer, spec))
-    x = writer.conv("stem", net.stem, x, relu=True)
-    x = writer.node("MaxPool", "maxpool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    for name, block in net.blocks():
-        x = _block(writer, name, block, writer.enter(name, x))
+    x = _features(writer, net, spec)
     x = writer.node("GlobalAveragePool", "pool", [writer.enter("head", x)])
     x = writer.node("Flatten", "flatten", [x], axis=1)
     if writer.precision == "fp32":
         writer.linear("head", net.head, x, output="logits")
     else:
         writer.node("Cast", "logits", [writer.linear("head", net.head, x)], to=onnx.TensorProto.FLOAT)
-    return writer.model(spec)
+    return writer.model(spec, spec.output)
+
+
+def cam_graph_from_model(net: FoldedResNet, spec: ModelSpec) -> onnx.ModelProto:
+    """`net` in FP32 with its class activation maps: outputs `logits` [N, K] and `cam` [N, K, h, w].
+
+    ``CAM_k(h, w) = w_k . features(h, w)`` (Zhou et al. 2016, "Learning deep features for discriminative
+    localization"), which is the head as a 1x1 convolution.  The mean and the linear head commute, so
+    ``logits_k = mean(CAM_k) + b_k``, and that is how the graph forms its logits: an engine whose logits are right has
+    maps that add up to them.
+
+    Args:
+        net: the folded network, whose head is one linear layer.
+        spec: names and shapes of input and logits, and the normalisation.
+
+    Raises:
+        ExportError: a weight is not finite, or ONNX's own checker refuses the graph.
+    """
+    writer = _Writer("fp32", ())
+    x = _features(writer, net, spec)
+    weight = writer.weight("head.weight", net.head.weight[:, :, None, None])
+    maps = writer.node("Conv", cam_spec(spec).name, [x, weight], kernel_shape=[1, 1])
+    mean = writer.node("GlobalAveragePool", "cam.mean", [maps])
+    mean = writer.node("Flatten", "cam.flat", [mean], axis=1)
+    writer.node("Add", "head", [mean, writer.weight("head.bias", net.head.bias)], output="logits")
+    return writer.model(spec, spec.output, cam_spec(spec))
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
@@ -81,6 +102,16 @@ def serialize(model: onnx.ModelProto) -> bytes:
         return bytes(model.SerializeToString(deterministic=True))
     except ValueError as error:
         raise ExportError(f"graph: larger than the 2 GiB that one ONNX file can hold ({error})") from None
+
+
+def _features(writer: _Writer, net: FoldedResNet, spec: ModelSpec) -> str:
+    """From the pixels to the last stage's output."""
+    x = writer.enter("stem", _pixels(writer, spec))
+    x = writer.conv("stem", net.stem, x, relu=True)
+    x = writer.node("MaxPool", "maxpool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    for name, block in net.blocks():
+        x = _block(writer, name, block, writer.enter(name, x))
+    return x
 
 
 def _pixels(writer: _Writer, spec: ModelSpec) -> str:
@@ -164,10 +195,12 @@ class _Writer:
         weights = [self.weight(f"{name}.weight", linear.weight), self.weight(f"{name}.bias", linear.bias)]
         return self.node("Gemm", name, [x, *weights], output=output, transB=1)
 
-    def model(self, spec: ModelSpec) -> onnx.ModelProto:
+    def model(self, spec: ModelSpec, *outputs: TensorSpec) -> onnx.ModelProto:
         image = onnx.helper.make_tensor_value_info(spec.input.name, onnx.TensorProto.UINT8, spec.input.shape)
-        logits = onnx.helper.make_tensor_value_info(spec.output.name, onnx.TensorProto.FLOAT, spec.output.shape)
-        graph = onnx.helper.make_graph(self._nodes, spec.arch, [image], [logits], self._weights)
+        answers = [
+            onnx.helper.make_tensor_value_info(tensor.name, onnx.TensorProto.FLOAT, tensor.shape) for tensor in outputs
+        ]
+        graph = onnx.helper.make_graph(self._nodes, spec.arch, [image], answers, self._weights)
         model = onnx.helper.make_model(
             graph,
             opset_imports=[onnx.helper.make_opsetid("", OPSET)],

@@ -1,10 +1,12 @@
 """The pictures an export looks at: golden ones of val, calibration ones of train, never one of test.
 
-What a bundle is judged on must not be what it was tuned or checked with while it was made.
+What a bundle is judged on must not be what it was tuned or checked with while it was made.  That the splits are
+disjoint is not relied on: a picture whose pixels are those of a test picture is left out, wherever it stands.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from samdeploy.backends.session import UInt8Array
 from samdeploy.data import open_dataset
 from samdeploy.data.dataset import Dataset, Int64Array, Samples
 from samdeploy.data.images import load_images
-from samdeploy.run import RunRecord
-from samdeploy.spec import Preprocessing
+from samdeploy.data.leaks import is_among
+from samdeploy.data.picture_hashes import UInt64Array, digests_of, read_hashes
+from samdeploy.errors import ExportError
+from samdeploy.run import HASHES_FILE, RunRecord
 
 # Enough for every batch size that an export is checked at, and under a megabyte at 192 px.
 GOLDEN_IMAGES = 8
@@ -36,26 +40,29 @@ class ExportPictures:
     calibration: UInt8Array
 
 
-def export_pictures(record: RunRecord, data_root: Path | None) -> ExportPictures:
+def export_pictures(run_dir: Path, record: RunRecord, data_root: Path | None) -> ExportPictures:
     """Read them from the data set that the run was trained on.
 
     Args:
+        run_dir: holds the hashes of the test pictures; without them the test pictures are read.
         record: names the data set, its options and its split.
         data_root: where it lies now; None: where training found it.
 
     Raises:
         DatasetError: it is not there, or a picture is damaged.
+        ExportError: all pictures of val, or all that were picked of train, are test pictures too.
     """
     dataset = _dataset(record, data_root)
-    return ExportPictures(
-        golden=_spread(dataset.val, GOLDEN_IMAGES, record.preprocessing, "golden images"),
-        calibration=_spread(dataset.train, CALIBRATION_IMAGES, record.preprocessing, "calibration images"),
-    )
+    test = _test_digests(run_dir, record, dataset)
+    golden, _ = _load(_spread(dataset.val, GOLDEN_IMAGES), record, test, "golden images")
+    calibration, _ = _load(_spread(dataset.train, CALIBRATION_IMAGES), record, test, "calibration images")
+    return ExportPictures(golden, calibration)
 
 
-def validation_pictures(record: RunRecord, data_root: Path | None) -> tuple[UInt8Array, Int64Array]:
+def validation_pictures(run_dir: Path, record: RunRecord, data_root: Path | None) -> tuple[UInt8Array, Int64Array]:
     """The whole validation split: uint8 [n, H, W, 3] and labels int64 [n]; see `export_pictures`."""
-    return load_images(_dataset(record, data_root).val, record.preprocessing, description="validation images")
+    dataset = _dataset(record, data_root)
+    return _load(dataset.val, record, _test_digests(run_dir, record, dataset), "validation images")
 
 
 def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
@@ -65,9 +72,33 @@ def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
     )
 
 
-def _spread(samples: Samples, count: int, preprocessing: Preprocessing, description: str) -> UInt8Array:
+def _test_digests(run_dir: Path, record: RunRecord, dataset: Dataset) -> UInt64Array:
+    """uint64 [N, 2], what the test pictures are known by."""
+    path = run_dir / HASHES_FILE
+    if path.is_file():
+        hashes = read_hashes(path)
+        if "test" in hashes:
+            return hashes["test"].digests
+    images, _ = load_images(dataset.test, record.preprocessing, description="test images")
+    return digests_of(images)
+
+
+def _spread(samples: Samples, count: int) -> Samples:
     """At most `count` pictures at equal distances through the classes in order."""
     by_class = np.argsort(samples.labels, kind="stable")
-    picks = by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(np.int64)]
-    images, _ = load_images(samples.take(picks), preprocessing, description=description)
-    return images
+    return samples.take(by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(np.int64)])
+
+
+def _load(samples: Samples, record: RunRecord, test: UInt64Array, description: str) -> tuple[UInt8Array, Int64Array]:
+    """The pictures and labels of `samples`, without those that are test pictures too."""
+    images, labels = load_images(samples, record.preprocessing, description=description)
+    is_test = is_among(digests_of(images), test)
+    if is_test.all():
+        raise ExportError(
+            f"{description}: all {len(images)} are test pictures too, pixel by pixel, and an export must not look at "
+            "those; keep each picture in one split only and train again (leaks.json in the run lists them)"
+        )
+    if is_test.any():
+        found = f"{int(is_test.sum())} of {len(images)}"
+        print(f"{description}: {found} are test pictures too and were left out", file=sys.stderr)
+    return images[~is_test], labels[~is_test]

@@ -11,13 +11,14 @@ import onnx
 import torch
 
 import samdeploy
-from samdeploy.backends.session import Float32Array, UInt8Array
+from samdeploy.backends.session import Float32Array
 from samdeploy.errors import ExportError, InputError, unknown
+from samdeploy.export.cam import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
 from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
 from samdeploy.export.pack import BundleWriter, staged
-from samdeploy.export.pictures import export_pictures, validation_pictures
+from samdeploy.export.pictures import ExportPictures, export_pictures, validation_pictures
 from samdeploy.export.quantize import QuantizedGraph
 from samdeploy.manifest import DataRecord
 from samdeploy.models import Exported, build_model, fold, load_weights
@@ -59,7 +60,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     model = build_model(record.arch, len(record.classes), record.gate)
     load_weights(model, run_dir / WEIGHTS_FILE)
     model.eval()
-    pictures = export_pictures(record, options.data_root)
+    pictures = export_pictures(run_dir, record, options.data_root)
     with torch.inference_mode():
         logits: Float32Array = Exported(model, spec)(torch.from_numpy(pictures.golden)).numpy()
     if not np.isfinite(logits).all():
@@ -73,7 +74,9 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         writer.add_array("golden_images", "golden/images.npy", pictures.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
         headroom, no_graph = add_graphs(writer, net, spec, pictures, logits)
-        int8 = _add_int8(writer, record, options, pictures.calibration, no_graph) if options.precision == "int8" else []
+        if options.cam:
+            add_cam_graph(writer, net, model, spec, pictures.golden)
+        int8 = _add_int8(writer, run_dir, record, options, pictures, no_graph) if options.precision == "int8" else []
         rows = [row for engine, named in wanted_engines(options.engine)
                 for row in add_engine(writer, engine, options, named=named, no_graph=no_graph)]  # fmt: skip
         rows += keep_engines(writer, target)
@@ -83,17 +86,18 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
 
 def _add_int8(
     writer: BundleWriter,
+    run_dir: Path,
     record: RunRecord,
     options: ExportOptions,
-    calibration: UInt8Array,
+    pictures: ExportPictures,
     no_graph: dict[tuple[str, str | None], ExportError],
 ) -> list[QuantizedGraph]:
     """The INT8 graphs that the wanted engines are made from; what cannot be had goes into `no_graph`."""
-    validation = validation_pictures(record, options.data_root)
+    validation = validation_pictures(run_dir, record, options.data_root)
     found = []
     for backend in sorted({graph_backend(engine, "int8") for engine, _ in wanted_engines(options.engine)}, key=str):
         try:
-            found.append(add_int8_graph(writer, backend, calibration, validation, options.max_drop))
+            found.append(add_int8_graph(writer, backend, pictures.calibration, validation, options.max_drop))
         except ExportError as error:
             no_graph["int8", backend] = error
     return found

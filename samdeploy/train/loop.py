@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 
 import samdeploy
+from samdeploy.data.picture_hashes import write_hashes
 from samdeploy.errors import TrainingError
+from samdeploy.files import json_bytes, write_atomic
 from samdeploy.models import SamResNet, build_model, load_imagenet, load_weights
 from samdeploy.models.graph import Normalize
-from samdeploy.run import WEIGHTS_FILE, RunRecord
+from samdeploy.run import HASHES_FILE, LEAKS_FILE, WEIGHTS_FILE, RunRecord
 from samdeploy.train.device import Autocast, autocast_dtype, device_name, precision_name, training_device
 from samdeploy.train.epoch import diverged, train_epoch
 from samdeploy.train.history import EpochRow
@@ -61,6 +63,8 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
         run = RunFolder(runs_root, recipe, _record(recipe, data, device, autocast))
         _announce(run, data)
         try:
+            write_atomic(run.path / LEAKS_FILE, json_bytes(data.leaks.to_json()))
+            write_hashes(run.path / HASHES_FILE, data.hashes)
             model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             _fit(recipe, data, model, run, device, autocast)
             test = _test(recipe, data, model, run, device)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from samdeploy.data import SPLITS, fingerprint, load_images, open_dataset
 from samdeploy.data.dataset import Int64Array
+from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
+from samdeploy.data.picture_hashes import PictureHashes, hash_pictures
 from samdeploy.preprocess import UInt8Array
 from samdeploy.train.recipe import Recipe
 
@@ -20,11 +22,15 @@ class PreparedData:
         classes: names; the index is the label.
         splits: per split, images uint8 [N, H, W, 3] RGB and labels int64 [N].
         fingerprints: SHA-256 per split.
+        hashes: of every picture, per split.
+        leaks: pictures that stand in two splits.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, tuple[UInt8Array, Int64Array]]
     fingerprints: dict[str, str]
+    hashes: dict[str, PictureHashes]
+    leaks: LeakReport
 
     def counts(self) -> dict[str, int]:
         """Pictures per split."""
@@ -38,7 +44,8 @@ def prepare_data(recipe: Recipe) -> PreparedData:
     be known now, and not after hours of training.
 
     Raises:
-        DatasetError: missing, damaged, fewer than two classes, or an empty split (see `samdeploy.data`).
+        DatasetError: missing, damaged, fewer than two classes, an empty split (see `samdeploy.data`), or splits that
+            share too many pictures (see `samdeploy.data.leaks`).
     """
     data = recipe.data
     dataset = open_dataset(
@@ -54,4 +61,10 @@ def prepare_data(recipe: Recipe) -> PreparedData:
     preprocessing = recipe.image.preprocessing()
     splits = {name: load_images(dataset.split(name), preprocessing, description=name) for name in SPLITS}
     fingerprints = {name: fingerprint(*split) for name, split in splits.items()}
-    return PreparedData(dataset.classes, splits, fingerprints)
+    hashes = {name: hash_pictures([images], dataset.split(name).names) for name, (images, _) in splits.items()}
+    leaks = find_leaks(hashes)
+    if data.leaks == "refuse":
+        refuse_leaks(leaks, data.name)
+    for line in leaks.lines():
+        print(line, file=sys.stderr)
+    return PreparedData(dataset.classes, splits, fingerprints, hashes, leaks)

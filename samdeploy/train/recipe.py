@@ -33,6 +33,8 @@ class DataSection:
         val_fraction: part of the training pictures that is kept aside to choose weights on.
         split_seed: seed of that split; stays the same while `training.seed` varies over repeated runs.
         download: fetch the data set into `root` where it is not there yet.
+        leaks: what to do about pictures that stand in two splits: "refuse" does not train where they are more than
+            `samdeploy.data.leaks.MAX_EXACT_PERCENT` of a split; "report" says so and trains.
         options: what this data set offers beyond that, for example `level` of aircraft.
     """
 
@@ -41,6 +43,7 @@ class DataSection:
     val_fraction: float = _bounded(0.1, above=0, below=1)
     split_seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
     download: bool = False
+    leaks: Literal["refuse", "report"] = "refuse"
     options: Mapping[str, Scalar] = field(default_factory=dict)
 
 

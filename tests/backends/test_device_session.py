@@ -43,6 +43,8 @@ class HostCuda:
         self.free_bytes = 1 << 30
         self.device = 0
         self.log: list[str] = []
+        self.now = 0.0  # a batch takes 1 ms, a copy 100 ms
+        self.reached: dict[int, float] = {}  # when the stream passed an event
         self._next = 100
 
     def __getattr__(self, name: str) -> Any:  # constants and enumerations are the real ones
@@ -111,7 +113,11 @@ class HostCuda:
 
     def cudaEventRecord(self, event: int, stream: int) -> tuple[Any]:  # noqa: N802
         reached = SimpleNamespace(done=False)
-        self.queue(stream, lambda: setattr(reached, "done", True))
+
+        def pass_by() -> None:
+            reached.done, self.reached[int(event)] = True, self.now
+
+        self.queue(stream, pass_by)
 
         def wait() -> None:
             while not reached.done:
@@ -119,6 +125,9 @@ class HostCuda:
 
         self.events[event] = wait
         return (OK,)
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> tuple[Any, float]:  # noqa: N802
+        return OK, self.reached[end] - self.reached[start]
 
     def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[Any]:  # noqa: N802
         self.queue(stream, self.events[event])
@@ -130,7 +139,11 @@ class HostCuda:
         return (OK,)
 
     def cudaMemcpyAsync(self, target: int, source: int, nbytes: int, kind: Any, stream: int) -> tuple[Any]:  # noqa: N802
-        self.queue(stream, lambda: ctypes.memmove(target, source, nbytes) and None)
+        def copy() -> None:
+            ctypes.memmove(target, source, nbytes)
+            self.now += 100
+
+        self.queue(stream, copy)
         return (OK,)
 
     def cudaMemsetAsync(self, target: int, value: int, nbytes: int, stream: int) -> tuple[Any]:  # noqa: N802
@@ -206,6 +219,7 @@ class Engine:
 
         def work() -> None:
             _view(logits, (batch, 3), np.float32)[:] = logits_of(_view(images, (batch, 8, 32, 3), np.uint8))
+            self.cuda.now += 1
 
         if self.elsewhere:
             self.cuda.finish(stream.handle)
@@ -525,3 +539,57 @@ class TestAsync:
         session.close()
         with pytest.raises(InputError, match="this tensorrt session is closed"):
             session.run_async(source, target)
+
+
+# --- the device's clock -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_the_device_clock_holds_the_work_without_copies(
+    session: DeviceSession, engine: Engine, cuda: HostCuda, cuda_graph: bool
+) -> None:
+    session.cuda_graph = cuda_graph
+    images = _images(3)
+    session.run(images)
+    session.run(images)
+    assert [session.device_ms(images) for _ in range(3)] == [1.0, 1.0, 1.0]
+    assert ("launch" in cuda.log) == cuda_graph
+    np.testing.assert_array_equal(session.run(images), logits_of(images))
+
+
+def test_the_copy_is_over_before_the_device_clock_starts(
+    session: DeviceSession, engine: Engine, cuda: HostCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.cuda_graph = False
+    plain, found = engine.enqueue, []
+    monkeypatch.setattr(engine, "enqueue", lambda *arguments: (found.append(cuda.now), plain(*arguments)))
+    session.device_ms(_images(2))
+    assert found == [100.0]
+
+
+def test_the_device_clock_works_on_the_pictures_it_was_given(session: DeviceSession, cuda: HostCuda) -> None:
+    session.cuda_graph = False
+    images = _images(2, seed=5)
+    session.device_ms(images)
+    logits = _view(session._memory[1].address, (2, 3), np.float32)
+    np.testing.assert_array_equal(logits, logits_of(images))
+
+
+def test_the_device_clock_refuses_a_batch_that_it_would_have_to_split_or_fill(cuda: HostCuda) -> None:
+    opened = DeviceSession("tensorrt", "fp16", SPEC, Engine(cuda, 2, 4), Stream())
+    for count in (1, 5):
+        with pytest.raises(InputError, match=rf"batch of {count} found, 2 to 4 expected by the engine's profile"):
+            opened.device_ms(_images(count))
+    assert opened.device_ms(_images(4)) == 1.0
+    opened.close()
+
+
+def test_an_engine_that_fails_under_the_device_clock_leaves_the_session_usable(
+    session: DeviceSession, engine: Engine
+) -> None:
+    engine.fails = True
+    with pytest.raises(BackendUnavailable, match="the engine failed"):
+        session.device_ms(_images(2))
+    engine.fails = False
+    images = _images(2)
+    np.testing.assert_array_equal(session.run(images), logits_of(images))

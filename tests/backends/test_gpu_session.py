@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -176,3 +177,16 @@ def test_a_full_gpu_is_an_error_and_the_session_goes_on(digits_bundle: Bundle, r
         del taken
         torch.cuda.empty_cache()
         opened.close()
+
+
+def test_the_device_clock_is_below_the_hosts(session: DeviceSession) -> None:
+    images = _images(4)
+    for _ in range(20):
+        session.run(images)
+    device, host = [], []
+    for _ in range(50):
+        device.append(session.device_ms(images))
+        start = time.perf_counter()
+        session.run(images)
+        host.append((time.perf_counter() - start) * 1e3)
+    assert 0 < np.median(device) < np.median(host)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +16,10 @@ import pytest
 from samdeploy.backends import onnxruntime as backend
 from samdeploy.backends import open_session
 from samdeploy.backends.cuda import cuda_devices
+from samdeploy.backends.onnxruntime_proof import check_profile
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
+from samdeploy.export.qdq import calibrate, quantize
 
 
 def _graph(bundle: Bundle, precision: str) -> bytes:
@@ -83,6 +87,39 @@ def test_the_reason_for_refusing_it_is_true(digits_bundle: Bundle, tmp_path: Pat
         for kind in tensor
     }
     assert kinds == {"float"}
+
+
+def _profile(graph: bytes, prefix: Path, size: int) -> str:
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(prefix)
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session.run(None, {"image": np.zeros((1, size, size, 3), np.uint8)})
+    return Path(session.end_profiling()).read_text()
+
+
+def test_convolutions_are_counted_by_type(digits_bundle: Bundle, tmp_path: Path) -> None:
+    images, _ = digits_bundle.golden()
+    fp32 = _graph(digits_bundle, "fp32")
+    calibrated = calibrate(fp32, images)
+    assert check_profile(_profile(fp32, tmp_path / "fp32", 32), "fp32") == "28 of 28 convolutions in fp32"
+    int8 = _profile(quantize(calibrated, "cpu"), tmp_path / "int8", 32)
+    assert check_profile(int8, "int8") == "28 of 28 convolutions in int8"
+    with pytest.raises(BackendUnavailable, match="too few convolutions in fp32: 28 in int8; at least 100 % are"):
+        check_profile(int8, "fp32")
+    with pytest.raises(BackendUnavailable, match="too few convolutions in int8: none at all"):
+        check_profile("[]", "int8")
+
+
+def test_an_int8_graph_that_is_not_quantised_is_refused(digits_bundle: Bundle) -> None:
+    # INT8 by name alone: it would run at the speed of FP32.
+    files = tuple(
+        replace(file, precision="int8") if file.role == "graph" and file.precision == "fp32" else file
+        for file in digits_bundle.files
+    )
+    with pytest.raises(BackendUnavailable, match="too few convolutions in int8: 28 in fp32; at least 50 %"):
+        open_session(replace(digits_bundle, files=files), "onnxruntime", precision="int8")
+    assert not list(Path(tempfile.gettempdir()).glob("samdeploy-*/profile*")), "a profile was left"
 
 
 def test_emulation_shows_the_rounding_of_weights(digits_bundle: Bundle) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from samdeploy.data import Samples, fingerprint, load_images, open_dataset
 from samdeploy.data.dataset import array_samples
+from samdeploy.data.images import Fingerprint
 from samdeploy.errors import DatasetError, ImageError
 from samdeploy.preprocess import UInt8Array, resize
 from samdeploy.spec import Preprocessing
@@ -72,6 +73,14 @@ def test_fingerprint_is_over_shape_bytes_and_labels() -> None:
     changed = images.copy()
     changed[1, 1, 1, 2] += 1
     assert fingerprint(changed, labels) != fingerprint(images, labels)
+
+
+def test_fingerprint_of_blocks_is_that_of_the_whole() -> None:
+    images, labels = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([1, 0], dtype=np.int64)
+    found = Fingerprint((2, 2, 2, 3))
+    found.update(images[:1])
+    found.update(images[1:])
+    assert found.hexdigest(labels) == found.hexdigest(labels) == fingerprint(images, labels)
 
 
 def test_samples_survive_pickling(tmp_path: Path) -> None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 
-from samdeploy.evaluate.accuracy import Comparison
+from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison, PerPicture
+from samdeploy.evaluate.consistency import check_consistency
 from samdeploy.evaluate.latency import Latency
+from samdeploy.evaluate.paired import paired_difference
 from samdeploy.evaluate.report import Report, Result
+
+LATENCY = Latency(
+    p50_ms=1.5, p90_ms=2.0, p95_ms=2.25, p99_ms=12.125, max_ms=13.0, runs=300, p50_low_ms=1.45, p50_high_ms=1.55,
+    drift_percent=1.0, warm_up_runs=30, warm_up_s=0.2, warm_up_settled=True,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +31,14 @@ def comparison() -> Callable[..., Comparison]:
         max_abs_logit_difference=1.5e-5,
         logit_range=20.0,
         finite=True,
+        top5=99.5,
+        reference_top5=99.75,
+        change=paired_difference(0, 0, 1000, 0.95),
+        mcnemar_p=1.0,
+        ece=1.25,
+        reference_ece=1.5,
+        classes=(ClassAccuracy(0, 600, 98.0, 98.0), ClassAccuracy(1, 400, 96.75, 96.75)),
+        per_picture=PerPicture(*(np.array([0, 1, 1], np.int32) for _ in range(3))),
     )
     return lambda **changes: replace(flawless, **changes)
 
@@ -30,7 +47,19 @@ def comparison() -> Callable[..., Comparison]:
 def result(comparison: Callable[..., Comparison]) -> Callable[..., Result]:
     """`result(**changes)`: the row of an engine that ran and passed, but for the changes."""
     passed = Result(
-        "onnxruntime", "fp32", "cpu", True, "", comparison(), Latency(1.5, 2.25, 12.125, runs=300), passed=True
+        "onnxruntime",
+        "fp32",
+        "cpu",
+        True,
+        "",
+        comparison(),
+        LATENCY,
+        passed=True,
+        verdict="holds",
+        n_images_done=1000,
+        date="2026-11-22T12:00:00+00:00",
+        machine="a processor",
+        versions={"samdeploy": "0.1.0"},
     )
     return lambda **changes: replace(passed, **changes)
 
@@ -40,7 +69,7 @@ def not_run(result: Callable[..., Result]) -> Result:
     """The row of an engine that could not run here."""
     return result(
         backend="tensorrt", precision="fp16", device="", ran=False, reason="no CUDA device: " + "no driver " * 20,
-        comparison=None, latency=None, passed=False,
+        comparison=None, latency=None, passed=False, verdict=None, n_images_done=0,
     )  # fmt: skip
 
 
@@ -55,13 +84,22 @@ def report(result: Callable[..., Result], not_run: Result) -> Callable[..., Repo
         versions={"samdeploy": "0.1.0"},
         machine="a processor, 2 cores, Linux x86_64",
         results=(result(), not_run),
-        passed=True,
+        named=False,
+        margin=0.5,
+        confidence=0.95,
+        class_names=("cat", "dog"),
+        manifest_sha256="a" * 64,
+        test_fingerprint="b" * 64,
     )
     return lambda **changes: replace(made, **changes)
 
 
 @pytest.fixture
 def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty timed runs instead of three hundred."""
+    """Thirty timed runs instead of three hundred, after one window of warm-up; checks up to batch size 3, 5 repeats."""
     monkeypatch.setattr("samdeploy.evaluate.latency.RUNS", 30)
-    monkeypatch.setattr("samdeploy.evaluate.latency.WARM_UP_RUNS", 2)
+    monkeypatch.setattr("samdeploy.evaluate.latency.LEAST_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.latency.WARM_UP_LIMIT_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.pipeline.largest_batch", lambda *_: 3)
+    few = partial(check_consistency, repeats_wanted=5)
+    monkeypatch.setattr("samdeploy.evaluate.pipeline.check_consistency", few)

@@ -1,4 +1,4 @@
-"""The JSON that other programs read, and the table that people read."""
+"""The JSON that other programs read."""
 
 from __future__ import annotations
 
@@ -6,102 +6,131 @@ import json
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from samdeploy.evaluate.accuracy import Comparison
-from samdeploy.evaluate.latency import Latency
-from samdeploy.evaluate.report import Report, Result, table
+from samdeploy.evaluate.accuracy import Comparison, PerPicture
+from samdeploy.evaluate.paired import paired_difference
+from samdeploy.evaluate.report import MOST_CHANGED, Report, Result, overall_verdict
 from samdeploy.files import json_bytes
 
 # As documented in DESIGN.md; programs depend on every one of them.
-REPORT_KEYS = ["passed", "n_images", "dataset", "test_set", "bundle", "machine", "versions", "results"]
+REPORT_KEYS = [
+    "passed", "verdict", "n_images", "dataset", "test_set", "margin", "confidence", "bundle", "manifest_sha256",
+    "test_fingerprint", "machine", "versions", "notes", "leaks", "results",
+]  # fmt: skip
 RESULT_KEYS = [
     "backend", "precision", "device", "ran", "reason", "top1", "reference_top1", "top1_agreement",
-    "max_abs_logit_difference", "logit_range", "p50_ms", "p95_ms", "p99_ms", "latency_runs", "passed",
+    "max_abs_logit_difference", "logit_range", "top5", "reference_top5", "lost", "gained", "mcnemar_p", "difference",
+    "difference_low", "difference_high", "ece", "reference_ece", "worst_class", "classes", "changed", "p50_ms",
+    "p95_ms", "p99_ms", "latency_runs", "latency", "passed", "verdict", "n_needed", "n_images_done", "date", "machine",
+    "versions",
 ]  # fmt: skip
+MEASURED = RESULT_KEYS[RESULT_KEYS.index("top1") : RESULT_KEYS.index("passed")]
 
 
 def test_json(report: Callable[..., Report]) -> None:
     found = json.loads(json_bytes(report().to_json()))
     assert list(found) == REPORT_KEYS
     assert [list(row) for row in found["results"]] == [RESULT_KEYS, RESULT_KEYS]
-    assert (found["passed"], found["n_images"], found["dataset"]) == (True, 359, "digits")
-    assert found["results"][0] == {
+    assert (found["passed"], found["verdict"], found["n_images"], found["dataset"]) == (True, "holds", 359, "digits")
+    row = found["results"][0]
+    low, high = row.pop("difference_low"), row.pop("difference_high")
+    assert low == -high == pytest.approx(-100 * (1 - 0.0125 ** (1 / 1000)))
+    assert row.pop("latency")["p90_ms"] == 2.0
+    assert row == {
         "backend": "onnxruntime", "precision": "fp32", "device": "cpu", "ran": True, "reason": "",
         "top1": 97.5, "reference_top1": 97.5, "top1_agreement": 100.0,
-        "max_abs_logit_difference": 1.5e-5, "logit_range": 20.0,
+        "max_abs_logit_difference": 1.5e-5, "logit_range": 20.0, "top5": 99.5, "reference_top5": 99.75,
+        "lost": 0, "gained": 0, "mcnemar_p": 1.0, "difference": 0.0, "ece": 1.25, "reference_ece": 1.5,
+        "worst_class": {"label": "dog", "images": 400, "top1": 96.75, "reference_top1": 96.75},
+        "classes": [
+            {"label": "cat", "images": 600, "top1": 98.0, "reference_top1": 98.0},
+            {"label": "dog", "images": 400, "top1": 96.75, "reference_top1": 96.75},
+        ],
+        "changed": [],
         "p50_ms": 1.5, "p95_ms": 2.25, "p99_ms": 12.125, "latency_runs": 300, "passed": True,
+        "verdict": "holds", "n_needed": None, "n_images_done": 1000, "date": "2026-11-22T12:00:00+00:00",
+        "machine": "a processor", "versions": {"samdeploy": "0.1.0"},
     }  # fmt: skip
+
+
+def test_json_of_flips(result: Callable[..., Result], comparison: Callable[..., Comparison]) -> None:
+    change = paired_difference(3, 1, 1000, 0.95)
+    row = result(comparison=comparison(change=change, mcnemar_p=0.625)).to_json(["cat", "dog"])
+    assert (row["lost"], row["gained"], row["mcnemar_p"]) == (3, 1, 0.625)
+    assert (row["difference_low"], row["difference"], row["difference_high"]) == (change.low, -0.2, change.high)
 
 
 def test_json_of_an_engine_that_did_not_run(report: Callable[..., Report]) -> None:
     row = report().to_json()["results"][1]
-    assert (row["ran"], row["passed"], row["device"]) == (False, False, "")
+    assert (row["ran"], row["passed"], row["device"], row["verdict"]) == (False, False, "", None)
     assert row["reason"].startswith("no CUDA device: no driver")
-    measured = RESULT_KEYS[RESULT_KEYS.index("top1") : -1]
-    assert {key: row[key] for key in measured} == dict.fromkeys(measured)
+    assert {key: row[key] for key in MEASURED} == dict.fromkeys(MEASURED)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_json_has_no_infinity(
     report: Callable[..., Report], result: Callable[..., Result], comparison: Callable[..., Comparison], value: float
 ) -> None:
-    row = result(comparison=comparison(max_abs_logit_difference=value, finite=False), passed=False)
+    row = result(comparison=comparison(max_abs_logit_difference=value, finite=False, ece=None), passed=False)
     text = json_bytes(report(results=(row,)).to_json()).decode()
-    assert '"max_abs_logit_difference": null' in text
+    assert '"max_abs_logit_difference": null' in text and '"ece": null' in text
     assert "Infinity" not in text and "NaN" not in text
 
 
-def test_table(report: Callable[..., Report]) -> None:
-    lines = table(report()).splitlines()
-    assert lines[0].split() == ["engine", "prec", "dev", "top-1", "PyTorch", "agree", "max", "diff", "p50", "p95",
-                                "p99", "gate"]  # fmt: skip
-    assert lines[2].split() == ["onnxruntime", "fp32", "cpu", "97.50", "97.50", "100.00", "1.5e-05", "1.500",
-                                "2.250", "12.12", "ok"]  # fmt: skip
-    assert lines[3].split() == ["tensorrt", "fp16", "-", "not", "run", "here"]
-    assert lines[4] == "top-1 and agreement in %, n = 359 test images; latency in ms at batch 1"
-    assert lines[5].startswith("  tensorrt fp16: no CUDA device: no driver")
-    assert " ".join(" ".join(lines[5:]).split()).endswith("no driver no driver")
-    assert len(lines) > 7  # the long reason went on
-
-
-def test_columns_stand_below_their_headings(
-    report: Callable[..., Report], result: Callable[..., Result], comparison: Callable[..., Comparison]
+def test_pictures_with_another_answer_are_listed(
+    result: Callable[..., Result], comparison: Callable[..., Comparison]
 ) -> None:
-    rows = (result(comparison=comparison(top1=96.25)),)
-    header, _, row, *_ = table(report(results=rows)).splitlines()
-    for heading, value in (
-        ("top-1", "96.25"),
-        ("PyTorch", "97.50"),
-        ("agree", "100.00"),
-        ("max diff", "1.5e-05"),
-        ("p99", "12.12"),
-    ):
-        assert header.index(heading) + len(heading) == row.rindex(value) + len(value), heading
-
-
-def test_no_line_is_wider_than_80_columns(
-    report: Callable[..., Report], result: Callable[..., Result], comparison: Callable[..., Comparison], not_run: Result
-) -> None:
-    worst = comparison(
-        top1=100.0, reference_top1=100.0, top1_agreement=100.0, max_abs_logit_difference=1.234e-123, logit_range=1.0
-    )
-    rows = [
-        result(device="cuda", latency=Latency(time, time, time, runs=30), comparison=worst, passed=passed)
-        for time in (0.001, 9.9994, 9.9996, 99.994, 999.994, 999.996, 12345.6)
-        for passed in (True, False)
+    labels, engine = np.array([1, 0, 1], np.int32), np.array([1, 1, -1], np.int32)
+    found = comparison(per_picture=PerPicture(labels, engine, labels))
+    assert result(comparison=found).to_json(["cat", "dog"])["changed"] == [
+        {"index": 1, "label": "cat", "reference": "cat", "engine": "dog"},
+        {"index": 2, "label": "dog", "reference": "dog", "engine": None},
     ]
-    rows += [not_run, result(comparison=comparison(max_abs_logit_difference=math.inf), reason="x" * 300, passed=False)]
-    lines = table(report(results=tuple(rows), n_images=1_000_000)).splitlines()
-    assert [line for line in lines if len(line) > 80] == []
+    many = PerPicture(*(np.full(10_000, value, np.int32) for value in (0, 1, 0)))
+    rows = result(comparison=comparison(per_picture=many)).to_json(["cat", "dog"])["changed"]
+    assert [row["index"] for row in rows] == list(range(MOST_CHANGED)) == list(range(200))
 
 
-def test_a_failed_engine_says_so_in_the_table(report: Callable[..., Report], result: Callable[..., Result]) -> None:
-    lines = table(report(results=(result(passed=False, reason="agreement 99.000 %, 100 % expected"),))).splitlines()
-    assert lines[2].endswith(" FAIL")
-    assert lines[-1] == "  onnxruntime fp32: agreement 99.000 %, 100 % expected"
+class Rounds:
+    """A further check."""
+
+    def to_json(self) -> dict[str, object]:
+        return {"repeats": 200}
 
 
-def test_another_test_set_is_said(report: Callable[..., Report]) -> None:
-    assert "test set" not in table(report())
-    assert "test set: differs from the one at training" in table(report(test_set="differs from the one at training"))
+def test_further_checks_stand_under_their_names(result: Callable[..., Result]) -> None:
+    row = result(parts={"consistency": Rounds()}).to_json(["cat", "dog"])
+    assert row["consistency"] == {"repeats": 200}
+    assert list(row) == [*RESULT_KEYS, "consistency"]
+
+
+HELD, FAILED, OPEN = (True, True, "holds"), (True, False, "fails"), (True, False, "cannot tell")
+STOPPED, ABSENT = (True, False, None), (False, False, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "verdict_if_named"),
+    [
+        ([HELD, HELD], "holds", "holds"),
+        ([HELD, ABSENT], "holds", "fails"),
+        ([HELD, OPEN], "cannot tell", "cannot tell"),
+        ([OPEN, ABSENT], "cannot tell", "fails"),
+        ([HELD, OPEN, FAILED], "fails", "fails"),
+        ([HELD, STOPPED], "fails", "fails"),
+        ([OPEN, STOPPED], "fails", "fails"),
+        ([ABSENT], "fails", "fails"),
+        ([], "fails", "fails"),
+        # The accuracy holds, but another promise was broken.
+        ([HELD, (True, False, "holds")], "fails", "fails"),
+    ],
+)
+def test_the_verdict_on_all_rows(rows: list[tuple[bool, bool, str]], verdict: str, verdict_if_named: str) -> None:
+    assert overall_verdict(rows, named=False) == verdict
+    assert overall_verdict(rows, named=True) == verdict_if_named
+
+
+def test_passed_is_the_verdict_that_holds(report: Callable[..., Report], result: Callable[..., Result]) -> None:
+    for row, passed in ((result(), True), (result(passed=False, verdict="cannot tell"), False)):
+        assert report(results=(row,)).passed is passed

@@ -71,6 +71,7 @@ def test_what_stands_in_a_bundle(digits_run: Path, digits_bundle: Bundle) -> Non
         "weights.safetensors": ("weights", None, None),
         "model.fp32.onnx": ("graph", None, "fp32"),
         "model.fp16.onnx": ("graph", None, "fp16"),
+        "model.cam.fp32.onnx": ("cam_graph", None, "fp32"),
         "golden/images.npy": ("golden_images", None, None),
         "golden/logits.npy": ("golden_logits", None, None),
         "headroom.json": ("headroom", None, None),

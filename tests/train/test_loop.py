@@ -39,9 +39,9 @@ def finished(recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return loop.train(recipe(), runs_root=tmp_path_factory.mktemp("finished") / "runs")
 
 
-def test_a_run_holds_its_four_files_and_its_resolved_recipe(finished: Path, recipe: MakeRecipe) -> None:
+def test_a_run_holds_its_files_and_its_resolved_recipe(finished: Path, recipe: MakeRecipe) -> None:
     names = sorted(path.name for path in finished.iterdir())
-    assert names == ["history.csv", "recipe.toml", "run.json", "weights.safetensors"]
+    assert names == ["hashes.npz", "history.csv", "leaks.json", "recipe.toml", "run.json", "weights.safetensors"]
     assert load_recipe(finished / "recipe.toml") == recipe()
     assert (finished / "recipe.toml").read_text() == dump_recipe(recipe())
     assert latest_run(finished.parent) == finished

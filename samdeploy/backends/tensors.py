@@ -1,0 +1,182 @@
+"""The intermediate tensors of an engine, and of the trained network beside it, for finding where they part.
+
+>>> images = bundle.golden()[0]
+>>> expected = reference_tensors(bundle, images)
+>>> found = engine_tensors(bundle, "onnxruntime", "fp32", images, expected)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from samdeploy.backends import BACKENDS, load_module
+from samdeploy.backends.session import DEVICES, Float32Array, UInt8Array, pick_file
+from samdeploy.errors import BackendUnavailable, InputError, unknown
+from samdeploy.spec import PRECISIONS
+
+if TYPE_CHECKING:
+    from samdeploy.backends import onnxruntime, openvino
+    from samdeploy.bundle import Bundle
+
+    # Lets mypy prove that each module keeps the promise of `TensorBackend`.
+    _onnxruntime: TensorBackend = onnxruntime
+    _openvino: TensorBackend = openvino
+
+_WITHOUT = {
+    "pytorch": "pytorch is what the engines are compared with, and has no graph of its own",
+    "tensorrt": "a TensorRT engine is built with its logits as the only output and does not let its intermediate "
+    "tensors out, with or without a GPU; explain the graph it was built from with --backend onnxruntime",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTensors:
+    """What an engine's graph computes on its way.
+
+    Attributes:
+        values: name -> float32 [N, ...], in the order of the graph; stored as the graph stores them.
+        sources: name -> the tensors among `values` that it is computed from, through whatever lies between.
+        graph_precision: "fp32", "fp16" or "int8": which graph of the bundle it is.
+        device: "cpu" or "cuda", where it ran.
+    """
+
+    values: dict[str, Float32Array]
+    sources: dict[str, tuple[str, ...]]
+    graph_precision: str
+    device: str
+
+
+class TensorBackend(Protocol):
+    """What the module of a runtime offers for intermediate tensors."""
+
+    @property
+    def PRECISIONS(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
+
+    @property
+    def RUNS_ON(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
+
+    def graph_precision(self, precision: str) -> str:
+        """Which of the bundle's graphs the runtime opens to compute in `precision`."""
+        ...
+
+    def run_outputs(self, graph: bytes, device: str, precision: str, batch: UInt8Array) -> tuple[list[Any], str]:
+        """Every output of a graph, as arrays in its order, and "cpu" or "cuda"; opened as `load` opens it."""
+        ...
+
+
+def reference_tensors(bundle: Bundle, images: UInt8Array) -> dict[str, Float32Array]:
+    """Every tensor of the trained network, folded, from the weights in the bundle, computed in float64.
+
+    Args:
+        images: uint8 [N, H, W, 3], RGB.
+
+    Returns:
+        name in the exported graph -> float32 [N, ...], in the graph's order.
+
+    Raises:
+        BackendUnavailable: PyTorch is missing, or the bundle has no weights.
+        BundleError, WeightsError: the weights were changed, or are not the architecture's.
+    """
+    module = cast(Any, load_module("pytorch"))
+    found: dict[str, Float32Array] = module.tensors(bundle, images)
+    return found
+
+
+def engine_tensors(
+    bundle: Bundle, backend: str, precision: str, images: UInt8Array, names: Collection[str], *, device: str = "auto"
+) -> EngineTensors:
+    """Run the engine's graph in its own runtime with its intermediate tensors as outputs.
+
+    A tensor that is an output cannot be fused away, so the runtime may compute in other steps than in the engine
+    itself: a fault of a fusion does not show here.
+
+    Args:
+        bundle: from `open_bundle`.
+        backend: "onnxruntime" or "openvino".
+        precision: as for `open_session`.
+        images: uint8 [N, H, W, 3], RGB.
+        names: tensors that are wanted; those that the graph lacks are left out.
+        device: "cpu", "cuda" or "auto".
+
+    Raises:
+        InputError: an unknown backend, device or precision, or one that this backend never has.
+        BackendUnavailable: the runtime cannot run this graph here, or lets no tensors out.
+        BundleError: the graph was changed.
+    """
+    for kind, found, valid in (
+        ("backend", backend, BACKENDS), ("device", device, DEVICES), ("precision", precision, PRECISIONS),
+    ):  # fmt: skip
+        if found not in valid:
+            raise InputError(unknown(kind, found, valid))
+    if backend in _WITHOUT:
+        raise BackendUnavailable(_WITHOUT[backend])
+    module = cast(TensorBackend, load_module(backend))
+    if precision not in module.PRECISIONS or device not in ("auto", *module.RUNS_ON):
+        raise InputError(
+            f"backend {backend!r} runs {', '.join(module.PRECISIONS)} on {' and '.join(module.RUNS_ON)}; "
+            f"{precision!r} on {device!r} found"
+        )
+    graph_precision = module.graph_precision(precision)
+    model = _parsed(bundle.read(pick_file(bundle, "graph", backend, graph_precision)))
+    wanted = _watch(model, names)
+    values, device = module.run_outputs(model.SerializeToString(), device, precision, images)
+    arrays = {name: np.asarray(value, np.float32) for name, value in zip(wanted, values, strict=True)}
+    return EngineTensors(arrays, _sources(model, wanted), graph_precision, device)
+
+
+def _parsed(graph: bytes) -> Any:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            "intermediate tensors need the package 'onnx', which is not installed; pip install 'samdeploy[export]'"
+        ) from error
+    return onnx.load_from_string(graph)
+
+
+def _watch(model: Any, names: Collection[str]) -> dict[str, str]:
+    """Make tensors the outputs of a parsed graph: name -> the output that holds it, in the order of `names`.
+
+    Where a tensor is quantised, what counts is what the next layer reads: the value after Q and DQ, in which a ReLU
+    that the quantiser took for itself is applied, and what lies outside the range is cut off.
+    """
+    import onnx
+
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def after(name: str, operator: str) -> str | None:
+        return next((node.output[0] for node in readers.get(name, ()) if node.op_type == operator), None)
+
+    wanted: dict[str, str] = {}
+    for name in names:
+        quantized = after(name, "QuantizeLinear")
+        dequantized = after(quantized, "DequantizeLinear") if quantized else None
+        if name in makers:
+            wanted[name] = dequantized or name
+    kept = {output.name: output for output in model.graph.output}
+    del model.graph.output[:]
+    model.graph.output.extend(
+        kept.get(name) or onnx.helper.make_empty_tensor_value_info(name) for name in wanted.values()
+    )
+    return wanted
+
+
+def _sources(model: Any, wanted: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Of each tensor the nearest wanted ones before it."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    names = {output: name for name, output in wanted.items()} | {name: name for name in wanted}
+
+    def before(name: str) -> list[str]:
+        """The nearest wanted tensors that `name` is made from."""
+        return [source for read in makers[name].input if read in makers
+                for source in ([names[read]] if read in names else before(read))]  # fmt: skip
+
+    return {name: tuple(dict.fromkeys(before(name))) for name in wanted}

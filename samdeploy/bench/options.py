@@ -1,0 +1,40 @@
+"""What `samdeploy bench` is asked to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from samdeploy.bench.engines import ALL
+
+# Alternatives that take turns with ours, and tools that only run in a process of their own.
+IN_TURNS = ("pytorch eager", "torch.compile", "onnxruntime plain export", "openvino plain export")
+TOOLS = ("trtexec", "polygraphy")
+ALTERNATIVES = (*IN_TURNS, *TOOLS)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes:
+        backend: a key of `BACKENDS`, or "all".
+        precision: None: each backend's own, and INT8 where the bundle holds it.
+        device: "cpu", "cuda" or "auto".
+        batches: sizes; None: 1, 2, 4 and so on up to the profile's largest or 64, and 1 against the alternatives.
+        images: a folder of the user's pictures; None: test pictures of the bundle's data set.
+        data_root: where the data set lies; None: where training found it.
+        seconds: of measuring for each point, about.
+        rounds: against the alternatives.
+        alternatives: some of `ALTERNATIVES`.
+    """
+
+    backend: str = ALL
+    precision: str | None = None
+    device: str = "auto"
+    batches: tuple[int, ...] | None = None
+    images: Path | None = None
+    data_root: Path | None = None
+    seconds: float = 1.0
+    rounds: int = 21
+    alternatives: tuple[str, ...] = ALTERNATIVES

@@ -1,0 +1,101 @@
+"""What engines are fed while they are timed: real pictures, encoded as their files are, and prepared."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.data import Samples, open_dataset
+from samdeploy.errors import DatasetError, ImageError, InputError
+from samdeploy.preprocess import image_files, prepare
+from samdeploy.run import RUN_FILE, open_run
+
+# Enough that no cache holds them all at common sizes, and few enough for a bundle of 512 px pictures (50 MB).
+COUNT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The same pictures twice.
+
+    Attributes:
+        encoded: what a file or a request holds: PNG, JPEG and so on.
+        prepared: uint8 [N, H, W, 3], RGB: decoded and resized.
+        source: what they are, in words.
+    """
+
+    encoded: tuple[bytes, ...]
+    prepared: UInt8Array
+    source: str
+
+
+def load_pictures(bundle: Bundle, folder: Path | None, data_root: Path | None) -> Pictures:
+    """Up to 64 pictures in random order: of `folder`, else of the test split, else the golden ones.
+
+    Args:
+        folder: the user's own pictures; None: those of the bundle's data set.
+        data_root: where the data set lies; None: where training found it.
+
+    Raises:
+        InputError: `folder` holds no picture.
+        ImageError: one of its pictures cannot be read.
+    """
+    if folder is not None:
+        return _from_folder(bundle, folder)
+    try:
+        return _from_test_split(bundle, data_root)
+    except (DatasetError, ImageError, InputError, ModuleNotFoundError) as error:
+        if data_root is not None:  # it was asked for
+            raise
+        reason = str(error).partition(";")[0]
+    golden, _ = bundle.golden()
+    encoded = tuple(_png(image) for image in golden)
+    return Pictures(encoded, golden, f"{len(golden)} golden pictures as PNG, already of the network's size ({reason})")
+
+
+def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
+    if not folder.is_dir():
+        raise InputError(f"--images: {folder} is no folder; name one that holds pictures")
+    files = image_files(folder)
+    if not files:
+        raise InputError(f"--images: {folder} holds no pictures; name a folder that does")
+    chosen = [files[index] for index in _some(len(files))]
+    encoded = tuple(path.read_bytes() for path in chosen)
+    prepared = np.stack([prepare(path, bundle.spec.preprocessing) for path in chosen])
+    return Pictures(encoded, prepared, f"{len(chosen)} pictures of {folder}")
+
+
+def _from_test_split(bundle: Bundle, data_root: Path | None) -> Pictures:
+    data = bundle.data
+    run_dir = bundle.root.resolve().parent
+    if data_root is None:
+        data_root = Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else Path("data")
+    dataset = open_dataset(
+        data.name, data_root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed
+    )
+    encoded = tuple(_encoded(dataset.test, index) for index in _some(len(dataset.test)))
+    prepared = np.stack([prepare(picture, bundle.spec.preprocessing) for picture in encoded])
+    with Image.open(io.BytesIO(encoded[0])) as first:
+        kind = f"{first.format}, the first of {first.width}x{first.height}"
+    return Pictures(encoded, prepared, f"{len(encoded)} test pictures of {data.name} ({kind})")
+
+
+def _some(count: int) -> list[int]:
+    return [int(index) for index in np.random.default_rng(0).permutation(count)[:COUNT]]
+
+
+def _encoded(samples: Samples, index: int) -> bytes:
+    """The file as it is; a picture that lies in an array has none, and becomes a PNG."""
+    path = Path(samples.names[index])
+    return path.read_bytes() if path.is_file() else _png(samples.load(index))
+
+
+def _png(image: UInt8Array) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

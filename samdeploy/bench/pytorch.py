@@ -1,0 +1,111 @@
+"""The network as PyTorch users run it without samdeploy: eager, compiled, and exported by PyTorch's own exporter."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from samdeploy.bench.turns import Run, first_line
+from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.errors import BackendUnavailable
+from samdeploy.models import Exported, build_model
+from samdeploy.models.weights import load_state, state_dict_from_bytes
+
+
+def network(bundle: Bundle) -> nn.Module:
+    """The trained network on the CPU: uint8 [N, H, W, 3] -> float32 [N, K].
+
+    Raises:
+        BackendUnavailable: the bundle holds no weights.
+    """
+    file = bundle.find("weights")
+    if file is None:
+        raise BackendUnavailable("the bundle holds no weights; export again")
+    spec = bundle.spec
+    model = build_model(spec.arch, len(spec.classes), spec.gate)
+    load_state(model, state_dict_from_bytes(bundle.read(file)), file.path)
+    return Exported(model, spec).eval()
+
+
+def eager(bundle: Bundle, device: str) -> Run:
+    """PyTorch as it is."""
+    place = _device(device)
+    return _run(_placed(bundle, place), place)
+
+
+def compiled(bundle: Bundle, device: str) -> Run:
+    """`torch.compile`, made anew for each batch size, as fast as it can be had without tuning for hours.
+
+    Raises:
+        BackendUnavailable: it does not work here, for example for want of a C++ compiler.
+    """
+    place = _device(device)
+    run = _run(torch.compile(_placed(bundle, place), dynamic=False), place)
+
+    def named(batch: UInt8Array) -> object:
+        try:
+            return run(batch)
+        except Exception as error:  # from the compiler, the C++ compiler, or Triton
+            raise BackendUnavailable(f"torch.compile fails: {first_line(error)}") from error
+
+    return named
+
+
+def plain_export(bundle: Bundle, images: UInt8Array) -> bytes:
+    """What PyTorch's own exporter makes of the network, unfolded, as an ONNX file with a free batch size.
+
+    Args:
+        images: uint8 [2, H, W, 3]: examples.  With one, the exporter would fix the batch size at 1.
+
+    Raises:
+        BackendUnavailable: onnxscript is missing, or the exporter fails.
+    """
+    try:
+        import onnxscript  # noqa: F401 - the exporter's, which reports its absence less clearly
+    except ModuleNotFoundError:
+        raise BackendUnavailable(
+            "PyTorch's exporter needs onnxscript, which is not installed; pip install 'samdeploy[bench]'"
+        ) from None
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder, "plain.onnx")
+        try:
+            torch.onnx.export(
+                network(bundle),
+                (torch.tensor(images),),
+                path,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # of many kinds, by version
+            raise BackendUnavailable(f"PyTorch's exporter fails: {first_line(error)}") from error
+        return path.read_bytes()
+
+
+def _placed(bundle: Bundle, device: str) -> nn.Module:
+    # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
+    return network(bundle).to(device).to(memory_format=torch.channels_last)
+
+
+def _device(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailable(f"pytorch {torch.__version__} finds no CUDA device")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _run(module: Callable[[torch.Tensor], torch.Tensor], device: str) -> Run:
+    @torch.inference_mode()
+    def run(batch: UInt8Array) -> object:
+        # On CUDA, .cpu() waits for the answer.
+        return module(torch.from_numpy(batch).to(device)).cpu().numpy()
+
+    return run

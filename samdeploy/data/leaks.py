@@ -1,0 +1,245 @@
+"""The leak guard: pictures that stand in two splits.
+
+Accuracy on pictures that were trained on says nothing about new ones.  The original work of streamlined attention
+tested on its training folder; here that is found before the first step of training.
+"""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdeploy.data.dataset import SPLITS, Int64Array
+from samdeploy.data.picture_hashes import PictureHashes, UInt64Array
+from samdeploy.errors import DatasetError
+from samdeploy.progress import Advance, progress_bar
+
+# Percent of a split that may stand in another one, pixel by pixel, before training is refused.  Published sets have
+# some: the first release of Fashion-MNIST 0.1 % of test (the present one none, digits none), and those of CIFAR are
+# what they are, with 3.3 and 10 % of test in train in some form (B. Barz, J. Denzler, 2020, "Do we train on test
+# data?").  A copied folder has 100 %, folders that were mixed by hand often more than 3.
+MAX_EXACT_PERCENT = 2.0
+# Bits of 256 in which near-duplicates may differ.  Of the pairs of Fashion-MNIST's test and training pictures that
+# differ by no more, 14 in all, each shows the same article; at 17 to 24 bits others of the same cut begin.  Digits of
+# 8x8 pixels differ by 28 or more, photographs by 95.  JPEG at quality 75 moves 97 % of the pictures of Fashion-MNIST by
+# no more, and 77 % of photographs of 104x104: what is found is real, but not all that there is.
+NEAR_BITS = 16
+# A shared picture in examples; all of them would fill the screen.
+_EXAMPLES = 5
+# Pairs of pictures that are compared at a time: 8 MB of 64-bit words, which stay in the processor's cache.
+_PAIRS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPicture:
+    """One picture in two splits.
+
+    Attributes:
+        name, other: what it is called in each.
+        bits: of the perceptual hash that differ; 0 for equal pixels.
+        is_exact: whether the prepared pixels are equal.
+        is_same_file: whether both are files with the same bytes.
+    """
+
+    name: str
+    other: str
+    bits: int
+    is_exact: bool
+    is_same_file: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As in leaks.json; see DESIGN.md."""
+        return {
+            "name": self.name,
+            "other": self.other,
+            "bits": self.bits,
+            "exact": self.is_exact,
+            "same_file": self.is_same_file,
+        }
+
+    def __str__(self) -> str:
+        how = "the same file" if self.is_same_file else "the same pixels" if self.is_exact else f"{self.bits} bits"
+        return f"{self.name} = {self.other} ({how})"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """The pictures of one split that stand in an earlier one too.
+
+    Attributes:
+        split, other: "test" and "train", for example.
+        images: pictures in `split`.
+        exact: of those, how many have prepared pixels that a picture of `other` has.
+        near: how many more look like a picture of `other`: at most `NEAR_BITS` bits of the perceptual hash differ.
+        examples: a few of both, exact ones first.
+    """
+
+    split: str
+    other: str
+    images: int
+    exact: int
+    near: int
+    examples: tuple[SharedPicture, ...]
+
+    @property
+    def exact_percent(self) -> float:
+        """Share of `split`, in percent."""
+        return 100 * self.exact / max(1, self.images)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in leaks.json; see DESIGN.md."""
+        return {
+            "split": self.split,
+            "other": self.other,
+            "images": self.images,
+            "exact": self.exact,
+            "exact_percent": self.exact_percent,
+            "near": self.near,
+            "near_percent": 100 * self.near / max(1, self.images),
+            "examples": [example.to_json() for example in self.examples],
+        }
+
+    def __str__(self) -> str:
+        parts = []
+        if self.exact:
+            parts.append(f"{self.exact:,} of {self.images:,} {self.split} images ({self.exact_percent:.2f} %) are also "
+                         f"in {self.other}, pixel by pixel")  # fmt: skip
+        if self.near:
+            share = 100 * self.near / self.images
+            text = (
+                f"{self.near:,} {'more ' if self.exact else f'of {self.images:,} {self.split} images '}({share:.2f} %) "
+            )
+            parts.append(f"{text}look like one in {self.other}")
+        return f"{'; '.join(parts)}, for example {self.examples[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReport:
+    """Every pair of splits that was compared, also those that share nothing."""
+
+    overlaps: tuple[Overlap, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As in leaks.json; see DESIGN.md."""
+        return {"near_bits": NEAR_BITS, "overlaps": [overlap.to_json() for overlap in self.overlaps]}
+
+    def lines(self) -> tuple[str, ...]:
+        """What a person should hear; empty where nothing is shared."""
+        return tuple(str(overlap) for overlap in self.overlaps if overlap.exact or overlap.near)
+
+
+def find_leaks(splits: Mapping[str, PictureHashes], *, into: Sequence[str] = SPLITS) -> LeakReport:
+    """Compare every split with those before it, with a progress bar.
+
+    Args:
+        splits: some of "train", "val" and "test".
+        into: only these are compared with those before them.
+    """
+    pairs = [pair for pair in combinations([name for name in SPLITS if name in splits], 2) if pair[1] in into]
+    with progress_bar("looking for copies", sum(len(splits[split]) for _, split in pairs)) as advance:
+        overlaps = [find_overlap(split, splits[split], other, splits[other], advance) for other, split in pairs]
+    return LeakReport(tuple(overlaps))
+
+
+def find_overlap(
+    split: str, pictures: PictureHashes, other: str, others: PictureHashes, advance: Advance | None = None
+) -> Overlap:
+    """Which `pictures` stand among `others` too.
+
+    Args:
+        split, other: what the two are called.
+        advance: is told how many pictures are done, and "".
+    """
+    known = {digest.tobytes(): index for index, digest in reversed(list(enumerate(others.digests)))}
+    found = [known.get(digest.tobytes(), -1) for digest in pictures.digests]
+    exact = [(row, column, 0) for row, column in enumerate(found) if column >= 0]
+    near = [match for match in _near(pictures.perceptual, others.perceptual, advance) if found[match[0]] < 0]
+    near.sort(key=lambda match: match[2])
+    examples = tuple(
+        SharedPicture(
+            name=pictures.names[row],
+            other=others.names[column],
+            bits=bits,
+            is_exact=found[row] == column,
+            is_same_file=found[row] == column and _is_same_file(pictures.names[row], others.names[column]),
+        )
+        for row, column, bits in [*exact[:_EXAMPLES], *near[:_EXAMPLES]]
+    )
+    return Overlap(split, other, len(pictures), len(exact), len(near), examples)
+
+
+def refuse_leaks(report: LeakReport, dataset: str) -> None:
+    """Refuse splits that share too many pictures.
+
+    Raises:
+        DatasetError: more than `MAX_EXACT_PERCENT` of a split stand in another one, pixel by pixel.
+    """
+    broken = [overlap for overlap in report.overlaps if overlap.exact_percent > MAX_EXACT_PERCENT]
+    if not broken:
+        return
+    worst = max(broken, key=lambda overlap: overlap.exact_percent)
+    examples = "; ".join(str(example) for example in worst.examples if example.is_exact)
+    what = "; ".join(
+        f"{overlap.exact:,} of {overlap.images:,} {overlap.split} images ({overlap.exact_percent:.1f} %) are also in "
+        f"{overlap.other}, pixel by pixel"
+        for overlap in broken
+    )
+    raise DatasetError(
+        f"data set {dataset!r}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on pictures that "
+        f"were trained on says nothing about new ones. For example: {examples}. Keep each picture in one split only; "
+        "to train all the same: --set data.leaks=report"
+    )
+
+
+def is_among(digests: UInt64Array, others: UInt64Array) -> NDArray[np.bool_]:
+    """Whether each of `digests`, uint64 [N, 2], is one of `others`, uint64 [M, 2]: bool [N]."""
+    known = {digest.tobytes() for digest in others}
+    return np.array([digest.tobytes() in known for digest in digests], np.bool_)
+
+
+def _near(one: UInt64Array, other: UInt64Array, advance: Advance | None) -> Iterator[tuple[int, int, int]]:
+    """(row of `one`, its nearest row of `other`, bits between them), for all that are near enough."""
+    # The last word holds the highest frequencies, in which pictures differ most: it alone excludes nearly all pairs.
+    last_of_one, last_of_other = np.ascontiguousarray(one[:, -1]), np.ascontiguousarray(other[:, -1])
+    seen, others_seen = np.asarray(one.any(axis=1)), np.asarray(other.any(axis=1))
+    step = max(1, _PAIRS // max(1, len(other)))
+    # Written again for every block: fresh memory for each would cost as much as the comparison.
+    differing, counts = np.empty((step, len(other)), np.uint64), np.empty((step, len(other)), np.uint8)
+    for start in range(0, len(one), step):
+        block = last_of_one[start : start + step, None]
+        np.bitwise_xor(block, last_of_other, out=differing[: len(block)])
+        np.bitwise_count(differing[: len(block)], out=counts[: len(block)])
+        # Flat: numpy looks for true values of a matrix twenty times as slowly.
+        is_candidate: NDArray[np.bool_] = counts[: len(block)] <= NEAR_BITS
+        rows, columns = np.divmod(np.flatnonzero(is_candidate), len(other))
+        rows = rows + start
+        is_seen = seen[rows] & others_seen[columns]  # flat pictures are no likenesses of one another
+        rows, columns = rows[is_seen], columns[is_seen]
+        bits = np.bitwise_count(one[rows] ^ other[columns]).sum(axis=1, dtype=np.int64)
+        yield from _nearest(rows, columns, bits)
+        if advance is not None:
+            advance(len(block), "")
+
+
+def _nearest(rows: Int64Array, columns: Int64Array, bits: Int64Array) -> Iterator[tuple[int, int, int]]:
+    """Of each row's candidates the nearest, where it is near enough."""
+    order = np.lexsort((columns, bits, rows))
+    _, first = np.unique(rows[order], return_index=True)
+    for place in order[first]:
+        if bits[place] <= NEAR_BITS:
+            yield int(rows[place]), int(columns[place]), int(bits[place])
+
+
+def _is_same_file(name: str, other: str) -> bool:
+    """Whether both name files of the same bytes; the names of pictures inside larger files name no file."""
+    try:
+        return Path(name).is_file() and Path(other).is_file() and filecmp.cmp(name, other, shallow=False)
+    except (OSError, ValueError):  # gone in the meantime, or no possible path
+        return False

@@ -1,0 +1,152 @@
+"""What a picture is known by: a digest of its prepared pixels, and a hash that survives recompression.
+
+Files of the same bytes are decoded to the same pixels, so equal digests find copies of files too, whatever they are
+called and wherever they lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdeploy.errors import DatasetError
+from samdeploy.files import write_atomic
+from samdeploy.preprocess import UInt8Array
+
+UInt64Array = NDArray[np.uint64]
+Float32Array = NDArray[np.float32]
+
+# Frequencies along each side: 256 bits.  The usual 64 (8 x 8) cannot tell clothes apart: of 1,000 test pictures of
+# Fashion-MNIST 104 lie within 2 bits of a training picture, which is how far recompression moves a picture.  With 256
+# bits it is 14 of 10,000 within 16 bits, and they show the same article.
+FREQUENCIES = 16
+# Bytes of pixels that are turned into floats at a time.
+_BLOCK_BYTES = 1 << 20
+# Rec. 601 luma, what "grey" means to JPEG and to Pillow.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureHashes:
+    """The pictures of one split, without their pixels.
+
+    Attributes:
+        digests: uint64 [N, 2], the first 128 bits of the SHA-256 of the prepared pixels.
+        perceptual: uint64 [N, 4], see `perceptual_hashes`; all zero for a picture in which nothing can be seen.
+        names: N texts, what to call each picture in a message.
+    """
+
+    digests: UInt64Array
+    perceptual: UInt64Array
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+def hash_pictures(blocks: Iterable[UInt8Array], names: Sequence[str]) -> PictureHashes:
+    """Hash prepared pictures.
+
+    Args:
+        blocks: uint8 [n, H, W, 3] RGB, one after the other; all of one size.
+        names: one for each picture of all blocks.
+    """
+    digests, perceptual = [np.empty((0, 2), np.uint64)], [np.empty((0, 4), np.uint64)]
+    for block in blocks:
+        for images in _parts(block):
+            digests.append(digests_of(images))
+            perceptual.append(perceptual_hashes(images))
+    return PictureHashes(np.concatenate(digests), np.concatenate(perceptual), names)
+
+
+def digests_of(images: UInt8Array) -> UInt64Array:
+    """uint8 [n, H, W, 3] -> uint64 [n, 2], the first 128 bits of each picture's SHA-256."""
+    digests = b"".join(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:16] for image in images)
+    return np.frombuffer(digests, "<u8").reshape(-1, 2).astype(np.uint64)
+
+
+def perceptual_hashes(images: UInt8Array) -> UInt64Array:
+    """256 bits that stay nearly the same under recompression, noise and a change of brightness or size.
+
+    Bit (u, v) says whether the coefficient of frequency (u, v) of the discrete cosine transform of the grey picture is
+    positive, for the 16 lowest frequencies of each side; the mean's bit is always 0.  (The idea of C. Zauner, 2010,
+    "Implementation and benchmarking of perceptual image hash functions", section 3.2.1, there with 8 x 8.)  A shifted,
+    cropped or mirrored copy is not found.
+
+    Computed as two matrix products for many pictures at once: 0.4 s of one core for 54,000 pictures of 32x32.  The
+    package imagehash takes one picture at a time, 0.11 ms for 64 bits of such a picture.
+
+    Args:
+        images: uint8 [n, H, W, 3] RGB.
+
+    Returns:
+        uint64 [n, 4]; zero where the picture is flat, that is varies by less than one grey level.
+    """
+    grey = images.astype(np.float32) @ _LUMA
+    rows, columns = _cosines(images.shape[1]), _cosines(images.shape[2])
+    coefficients = (rows @ (grey @ columns.T)).reshape(len(images), -1)
+    coefficients[:, 0] = 0  # the mean: brightness, which says nothing about what is seen
+    # A picture's variance is at most 4 times the sum of squares of coefficients in this scale.
+    is_flat = 4 * np.square(coefficients).sum(axis=1) < 1
+    bits = (coefficients > 0) & ~is_flat[:, None]
+    return np.packbits(bits, axis=1).view("<u8").astype(np.uint64)
+
+
+def write_hashes(path: Path, splits: Mapping[str, PictureHashes]) -> None:
+    """Write the hashes of all splits as a plain .npz: `<split>.digests`, `.perceptual`, and `.names` in UTF-8."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for split, hashes in splits.items():
+        names = "\0".join(hashes.names).encode("utf-8", "surrogateescape")
+        arrays |= {
+            f"{split}.digests": hashes.digests,
+            f"{split}.perceptual": hashes.perceptual,
+            f"{split}.names": np.frombuffer(names, np.uint8),
+        }
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_atomic(path, content.getvalue())
+
+
+def read_hashes(path: Path) -> dict[str, PictureHashes]:
+    """What `write_hashes` wrote.
+
+    Raises:
+        DatasetError: damaged, or something else.
+    """
+    found = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for split in sorted({name.partition(".")[0] for name in file.files}):
+                names = file[f"{split}.names"].tobytes().decode("utf-8", "surrogateescape").split("\0")
+                found[split] = PictureHashes(file[f"{split}.digests"], file[f"{split}.perceptual"], names)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path}: no picture hashes ({error}); remove it, or train again") from None
+    for split, hashes in found.items():
+        shapes = (hashes.digests.shape, hashes.perceptual.shape)
+        types = (str(hashes.digests.dtype), str(hashes.perceptual.dtype))
+        if shapes != ((len(hashes.names), 2), (len(hashes.names), 4)) or types != ("uint64", "uint64"):
+            raise DatasetError(
+                f"{path}: {split}: {types[0]} {list(shapes[0])} and {types[1]} {list(shapes[1])} found for "
+                f"{len(hashes.names)} names, uint64 [N, 2] and [N, 4] expected; remove it, or train again"
+            )
+    return found
+
+
+def _parts(images: UInt8Array) -> Iterable[UInt8Array]:
+    step = max(1, _BLOCK_BYTES // max(1, int(np.prod(images.shape[1:]))))
+    return (images[start : start + step] for start in range(0, len(images), step))
+
+
+def _cosines(length: int) -> Float32Array:
+    """float32 [FREQUENCIES, length]: the basis of the DCT-II, divided by `length`."""
+    places = 2 * np.arange(length) + 1
+    cosines = np.cos(np.pi / (2 * length) * np.outer(np.arange(FREQUENCIES), places)) / length
+    return np.asarray(cosines, np.float32)

@@ -1,0 +1,87 @@
+"""Prepared pictures block by block, decoded ahead of the caller in threads: the set is never in memory as a whole."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from samdeploy.data.dataset import Samples
+from samdeploy.errors import DatasetError, ImageError
+from samdeploy.preprocess import UInt8Array, resize
+from samdeploy.progress import progress_bar
+from samdeploy.spec import Preprocessing
+
+# Pictures per task: one task per picture would cost more than a 28x28 picture itself.
+_BLOCK = 32
+_SHOWN = 5
+
+
+def stream_images(
+    samples: Samples, preprocessing: Preprocessing, *, description: str, block: int = _BLOCK
+) -> Generator[UInt8Array]:
+    """Decode and resize all samples, with a progress bar that advances as the caller takes them.
+
+    Pillow releases Python's lock while it decodes and resizes, so threads are enough, and their number does not change
+    the bytes.  No more blocks than there are threads, and one, are ready or in work at any time.
+
+    Close the generator (`contextlib.closing`) where the loop over it may end early: that ends the threads, and the bar.
+
+    Args:
+        samples: what to read.
+        preprocessing: the size that the pictures are brought to.
+        description: for the progress bar and for errors, for example "train".
+        block: pictures per block.
+
+    Yields:
+        uint8 [n, H, W, 3] RGB, n = `block` but for the last, in the order of `samples`; the caller's own.
+
+    Raises:
+        DatasetError: pictures are missing or damaged.  From the first on nothing more is yielded, but all are looked at
+            before this is raised.
+    """
+    broken: dict[int, str] = {}
+
+    def read(start: int) -> UInt8Array:
+        shape = (min(block, len(samples) - start), preprocessing.height, preprocessing.width, 3)
+        images = np.empty(shape, np.uint8)
+        for place in range(len(images)):
+            try:
+                images[place] = resize(samples.load(start + place), preprocessing)
+            except ImageError as error:
+                broken[start + place] = str(error)
+        return images
+
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    starts = iter(range(0, len(samples), block))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+    try:
+        with progress_bar(description, len(samples)) as advance:
+            ahead: deque[Future[UInt8Array]] = deque(pool.submit(read, start) for start in islice(starts, threads + 1))
+            while ahead:
+                images = ahead.popleft().result()
+                ahead.extend(pool.submit(read, start) for start in islice(starts, 1))
+                if not broken:
+                    yield images
+                advance(len(images), f"{len(broken)} broken" if broken else "")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if broken:
+        raise DatasetError(_broken_text(samples, broken, description))
+
+
+def _broken_text(samples: Samples, broken: dict[int, str], description: str) -> str:
+    shown = []
+    for index in sorted(broken)[:_SHOWN]:
+        name, reason = samples.names[index], broken[index]
+        # A file's own error names it already; a name such as "data_batch_1[7]" is not in it.
+        shown.append(reason if name in reason else f"{name}: {reason}")
+    more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+    return (
+        f"{description}: {len(broken)} of {len(samples)} pictures cannot be read: {'; '.join(shown)}{more}. "
+        "Replace these files, or remove them from the data set, and start again"
+    )

@@ -1,0 +1,71 @@
+"""`eval.json` in the bundle: the newest row of every engine, also where each was evaluated by itself.
+
+An earlier row stays if it is about the very same thing: bundle, test pictures, margin and confidence.  A row measured
+anew takes the place of the same engine's on the same device.  A row that says "could not run here" takes no place of
+one that ran, on this machine or another: each says where and when it was measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from samdeploy.errors import BundleError
+from samdeploy.evaluate.report import Report, overall_verdict
+from samdeploy.files import json_bytes, read_json, write_atomic
+
+# Beside the manifest, which does not list it: no runtime reads it.
+EVAL_FILE = "eval.json"
+_SAME = ("manifest_sha256", "test_fingerprint", "margin", "confidence")
+
+
+def write_eval(folder: Path, report: Report) -> None:
+    """Put the report into `folder`, together with the earlier rows that stay.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    write_atomic(folder / EVAL_FILE, json_bytes(with_earlier(folder, report)))
+
+
+def with_earlier(folder: Path, report: Report) -> dict[str, Any]:
+    """The report's JSON together with the earlier rows in `folder` that stay."""
+    try:
+        earlier = read_json(folder / EVAL_FILE, "earlier evaluation")
+    except BundleError:  # none, or not ours: nothing to keep
+        earlier = {}
+    return merged(report, earlier)
+
+
+def merged(report: Report, earlier: dict[str, Any]) -> dict[str, Any]:
+    """A report's JSON with the rows of an earlier one that stay; `passed` and `verdict` speak of all rows together.
+
+    Args:
+        report: the new one.
+        earlier: the content of an earlier file, whatever it is.
+    """
+    new = report.to_json()
+    measured = {_engine(row) for row in new["results"]}
+    is_same = all(new[key] == earlier.get(key) for key in _SAME)
+    kept = [row for row in _rows(earlier) if row["ran"] and _engine(row) not in measured] if is_same else []
+    known = {_engine(row)[:2] for row in kept}
+    rows = [*kept, *(row for row in new["results"] if row["ran"] or _engine(row)[:2] not in known)]
+    verdict = overall_verdict([(row["ran"], row["passed"], row.get("verdict")) for row in rows], named=report.named)
+    return {**new, "passed": verdict == "holds", "verdict": verdict, "results": rows}
+
+
+def _engine(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["backend"], row["precision"], row["device"]
+
+
+def _rows(earlier: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an earlier file; none if it is damaged."""
+    rows = earlier.get("results")
+    texts, switches = ("backend", "precision", "device"), ("ran", "passed")
+    is_sound = isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and all(isinstance(row.get(key), str) for key in texts)
+        and all(isinstance(row.get(key), bool) for key in switches)
+        for row in rows
+    )
+    return list(rows) if is_sound and rows else []

@@ -1,0 +1,105 @@
+"""The prepared test pictures in a temporary file, from which every engine reads the same bytes.
+
+Decoding them once for each engine would cost time, and holding them would cost memory that grows with the set.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from samdeploy.bundle import UInt8Array
+from samdeploy.data.dataset import Int64Array
+from samdeploy.errors import DatasetError
+
+
+class PreparedPictures:
+    """Pictures uint8 [N, H, W, 3] in a file without a name: it is gone when it is closed, or when the process ends in
+    whatever way.
+
+    Read with `pread` instead of being mapped, since the pages of a mapped file count as the process's memory.
+    """
+
+    def __init__(self, count: int, height: int, width: int) -> None:
+        """Take the disk space for all pictures at once, so that a disk too full is known before the work begins.
+
+        The file lies in $TMPDIR, else in /var/tmp, which unlike /tmp is not held in memory on any system.
+
+        Raises:
+            DatasetError: there is not enough space, or the folder cannot be written to.
+        """
+        self.shape = (count, height, width, 3)
+        self._picture_bytes = height * width * 3
+        self._appended = 0
+        folder = _folder()
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, prefix="samdeploy-")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise DatasetError(self._text(folder, error)) from None
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, count * self._picture_bytes)
+        except OSError as error:
+            self._file.close()
+            raise DatasetError(self._text(folder, error)) from None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def append(self, images: UInt8Array) -> None:
+        """Add the next pictures, uint8 [n, H, W, 3]."""
+        data = np.ascontiguousarray(images).data.cast("B")
+        place = self._appended * self._picture_bytes
+        while data.nbytes:  # a signal may cut a write short
+            written = os.pwrite(self._file.fileno(), data, place)
+            data, place = data[written:], place + written
+        self._appended += len(images)
+
+    def batches(self, size: int) -> Iterator[UInt8Array]:
+        """All pictures in order, uint8 [n, H, W, 3], n = `size` but for the last; each the caller's own."""
+        return (self._read(start, min(size, len(self) - start)) for start in range(0, len(self), size))
+
+    def take(self, indices: Int64Array) -> UInt8Array:
+        """The pictures at `indices`, int64 [M], in that order: uint8 [M, H, W, 3], the caller's own."""
+        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        for place, index in enumerate(indices):
+            images[place] = self._read(int(index), 1)[0]
+        return images
+
+    def close(self) -> None:
+        """Give the disk space back; calling it again does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> PreparedPictures:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _read(self, start: int, count: int) -> UInt8Array:
+        images = np.empty((count, *self.shape[1:]), np.uint8)
+        data, place = images.data.cast("B"), start * self._picture_bytes
+        while data.nbytes:
+            found = os.preadv(self._file.fileno(), [data], place)
+            if not found:
+                raise DatasetError(f"the temporary file of the test pictures ended at byte {place}; start again")
+            data, place = data[found:], place + found
+        return images
+
+    def _text(self, folder: Path, error: OSError) -> str:
+        count, height, width, _ = self.shape
+        size = f"{count * self._picture_bytes / 1e6:,.1f} MB"
+        return (
+            f"the {count:,} prepared test pictures of {height}x{width} take {size} of disk while the evaluation runs, "
+            f"and {folder} cannot give them ({error.strerror}); make room there, or name a folder that has it: "
+            "TMPDIR=/path samdeploy eval"
+        )
+
+
+def _folder() -> Path:
+    usual = Path("/var/tmp")
+    return Path(tempfile.gettempdir()) if os.environ.get("TMPDIR") or not usual.is_dir() else usual

@@ -1,0 +1,108 @@
+"""An evaluation for people: tables of at most 80 columns, and the verdict in one line."""
+
+from __future__ import annotations
+
+import textwrap
+
+from samdeploy.evaluate.cam import CamAgreement
+from samdeploy.evaluate.checks import Consistency
+from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.test_set import AS_AT_TRAINING
+from samdeploy.evaluate.why import Why
+from samdeploy.evaluate.why_table import why_table
+
+_HEADER = f"{'engine':<12} {'prec':<4} {'dev':<4} {'top-1':>6} {'PyTorch':>7} {'agree':>6} {'max diff':>8} " + (
+    f"{'p50':>6} {'p95':>6} {'p99':>6} gate"
+)
+_GATE = {"holds": "ok", "cannot tell": "?"}
+_VERDICT = {"holds": "PASSED", "fails": "NOT PASSED", "cannot tell": "CANNOT TELL"}
+
+
+def verdict(report: Report) -> str:
+    """In a few words: passed or not, and what the verdict does not cover."""
+    missing = [result.engine for result in report.results if not result.ran]
+    gaps = [f"not run here: {', '.join(missing)}"] if missing else []
+    gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
+    return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")
+
+
+def table(report: Report) -> str:
+    """The report in at most 80 columns; reasons follow below the rows they belong to."""
+    lines = [_HEADER, "-" * len(_HEADER)]
+    lines += [_row(result) for result in report.results]
+    lines.append(f"top-1 and agreement in %, n = {report.n_images:,} test images; latency in ms at batch 1")
+    lines += _paired_lines(report)
+    lines += _part_lines(report)
+    if report.test_set != AS_AT_TRAINING:
+        lines.append(f"test set: {report.test_set}")
+    lines += [line for note in report.notes for line in textwrap.wrap(note, 80, subsequent_indent="  ")]
+    for result in report.results:
+        if result.reason:
+            text = f"{result.engine}: {result.reason}"
+            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ")
+    lines += [f"\n{why_table(part)}" for result in report.results for part in result.parts.values()
+              if isinstance(part, Why)]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _row(result: Result) -> str:
+    start = f"{result.backend:<12} {result.precision:<4} "
+    found, times = result.comparison, result.latency
+    if not result.ran:
+        return f"{start}{'-':<4} not run here"
+    if found is None:
+        return f"{start}{result.device:<4} {f'stopped after {result.n_images_done:,} images':<51} FAIL"
+    numbers = f"{found.top1:6.2f} {found.reference_top1:7.2f} {found.top1_agreement:6.2f} "
+    numbers += f"{found.max_abs_logit_difference:8.1e} "
+    numbers += " ".join(map(_ms, (times.p50_ms, times.p95_ms, times.p99_ms))) if times else f"{'stopped':>20}"
+    gate = "ok" if result.passed else _GATE.get(result.verdict or "", "FAIL")
+    return f"{start}{result.device:<4} {numbers} {gate}"
+
+
+def _paired_lines(report: Report) -> list[str]:
+    """What the flips prove, for every engine that answered all pictures."""
+    rows = [(result, result.comparison) for result in report.results if result.comparison is not None]
+    if not rows:
+        return []
+    interval = f"{100 * report.confidence:g} % interval"
+    header = f"{'change of top-1':<17} {'lost':>6} {'gained':>6} {'points':>7} {interval:>17} {'p':>6} "
+    header += f"{'top-5':>6} {'ECE':>5}"
+    lines = ["", header, "-" * len(header)]
+    for result, found in rows:
+        change = found.change
+        top5 = "-" if found.top5 is None else f"{found.top5:.2f}"
+        ece = "-" if found.ece is None else f"{found.ece:.2f}"
+        lines.append(
+            f"{result.engine:<17} {change.lost:6} {change.gained:6} {change.difference:+7.2f} "
+            f"{f'{change.low:+.2f} to {change.high:+.2f}':>17} {found.mcnemar_p:6.3f} {top5:>6} {ece:>5}"
+        )
+    lines.append("lost: right in PyTorch, wrong in the engine; p: McNemar, exact; ECE in points")
+    for result, found in rows:
+        worst = found.worst_class()
+        if worst.top1 < worst.reference_top1:
+            text = f"loses most in {result.engine}: class {report.class_names[worst.index]}, top-1 "
+            text += f"{worst.reference_top1:.2f} to {worst.top1:.2f} % of {worst.images:,} images"
+            lines += textwrap.wrap(text, 80, subsequent_indent="  ")
+    return lines
+
+
+def _part_lines(report: Report) -> list[str]:
+    """What the further checks found that is no reason by itself: those are in the rows' reasons."""
+    lines: list[str] = []
+    for result in report.results:
+        for part in result.parts.values():
+            text = ""
+            if isinstance(part, Consistency) and not part.failures:
+                text = part.verdict
+            elif isinstance(part, CamAgreement) and part.median is not None:
+                text = f"activation maps: rank correlation with PyTorch's {part.minimum:.4f} at least, "
+                text += f"{part.median:.4f} in the median, n = {part.defined}"
+            lines += textwrap.wrap(f"{result.engine}: {text}", 80, subsequent_indent="  ") if text else []
+        if result.latency is not None and result.latency.noise:
+            lines += textwrap.wrap(f"{result.engine}: latency: {result.latency.noise}", 80, subsequent_indent="  ")
+    return lines
+
+
+def _ms(value: float) -> str:
+    """Six characters with as many digits as fit."""
+    return f"{value:6.3f}" if value < 10 else f"{value:6.2f}" if value < 999.995 else f"{value:6.0f}"

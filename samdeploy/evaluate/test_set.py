@@ -1,0 +1,88 @@
+"""The test pictures that a bundle is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from samdeploy.bundle import Bundle
+from samdeploy.data import open_dataset
+from samdeploy.data.dataset import Samples
+from samdeploy.errors import DatasetError, InputError
+from samdeploy.run import RUN_FILE, open_run
+
+# What `Report.test_set` says where the pictures are the very ones that training measured.
+AS_AT_TRAINING = "as at training"
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """Labelled test pictures, read when they are asked for, and what there is to say about their files."""
+
+    # pytest would take the name for a class of tests.
+    __test__ = False
+
+    samples: Samples
+    notes: tuple[str, ...]
+
+
+def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
+    """The test split of the bundle's data set.
+
+    Args:
+        bundle: names the data set, its options and its split.
+        data_root: where it lies; None: where the run beside the bundle found it, else "data".
+
+    Raises:
+        DatasetError: files are missing or damaged, or there is no test picture.
+        InputError: its classes are not those of the bundle.
+    """
+    data = bundle.data
+    root = _data_root(bundle, data_root)
+    try:
+        dataset = open_dataset(
+            data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed
+        )
+    except DatasetError as error:
+        raise DatasetError(f"{error}; if the files lie elsewhere, name their folder: --data DIR") from None
+    if dataset.classes != bundle.spec.classes:
+        raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
+    if not len(dataset.test):
+        raise DatasetError(f"data set {data.name!r} has no test pictures in {root}; name another folder: --data DIR")
+    return TestSet(dataset.test, dataset.notes)
+
+
+def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:
+    """Whether pictures with this fingerprint are those that training measured, in words."""
+    recorded = bundle.data.fingerprints.get("test")
+    if recorded is None:
+        return "not recorded at training"
+    return AS_AT_TRAINING if recorded == fingerprint else "differs from the one at training"
+
+
+def _data_root(bundle: Bundle, data_root: Path | None) -> Path:
+    if data_root is not None:
+        return data_root
+    run_dir = bundle.root.resolve().parent
+    return Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else Path("data")
+
+
+def _other_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> str:
+    extra = [label for label in found if label not in expected]
+    missing = [label for label in expected if label not in found]
+    parts = [f"the bundle does not know {_names(extra)}"] if extra else []
+    parts += [f"the data set lacks {_names(missing)}"] if missing else []
+    if not parts:
+        place = next(index for index, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other)
+        parts = [f"the same in another order: class {place} is {found[place]!r}, {expected[place]!r} expected"]
+    return (
+        f"data set {name!r} has {len(found)} classes, the bundle was trained on {len(expected)}: {'; '.join(parts)}. "
+        "These are not its pictures; give their folder with --data, or rename the class folders"
+    )
+
+
+def _names(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(map(repr, labels[:_SHOWN])) + more

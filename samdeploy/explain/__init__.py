@@ -1,0 +1,9 @@
+"""`samdeploy explain`: class activation maps over pictures, and what the attention modules let through."""
+
+from __future__ import annotations
+
+from samdeploy.explain.gates import explain_gates
+from samdeploy.explain.pipeline import explain_paths
+from samdeploy.explain.sources import ExplainOptions
+
+__all__ = ["ExplainOptions", "explain_gates", "explain_paths"]

@@ -1,0 +1,110 @@
+"""The contact sheet: many pictures at a glance, each beside its map, with the answer below."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from samdeploy.explain.overlay import legend_bar
+
+UInt8Array = NDArray[np.uint8]
+
+# All in pixels.
+_BOX = 176  # picture and map are fitted into squares of this side
+_GAP = 14
+_COLUMNS = 3
+_TEXT, _LINE = 15, 20
+_TILE_WIDTH, _TILE_HEIGHT = 2 * _BOX + 4, _BOX + 2 * _LINE + 6
+_HEAD = 2 * _LINE + 20  # and a line for each further note
+_BAR = (180, 14)
+_WIDTH = _COLUMNS * (_TILE_WIDTH + 2 * _GAP)
+# Pictures per sheet: ten rows make a sheet that viewers still open at once.
+TILES = 30
+
+_INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One picture of a sheet; `picture` and `overlay` fit into the boxes of the sheet.
+
+    Attributes:
+        picture, overlay: uint8 [h, w, 3] RGB.
+        caption: its name.
+        answer: class and probability.
+    """
+
+    picture: UInt8Array
+    overlay: UInt8Array
+    caption: str
+    answer: str
+
+
+def tile(picture: UInt8Array, overlay: UInt8Array, caption: str, answer: str) -> Tile:
+    """A tile, with both pictures brought to the size of their boxes at once, so that a page is small in memory."""
+    return Tile(_fit(picture), _fit(overlay), caption, answer)
+
+
+def draw_sheet(tiles: list[Tile], title: str, notes: list[str]) -> Image.Image:
+    """Up to `TILES` tiles on one page.
+
+    Args:
+        tiles: at least one, in reading order.
+        title: the first line.
+        notes: the lines below; the first stands beside the bar that shows the colours.
+    """
+    rows = -(-len(tiles) // _COLUMNS)
+    head = _HEAD + _LINE * (len(notes) - 1)
+    page = Image.new("RGB", (_WIDTH, head + rows * (_TILE_HEIGHT + 2 * _GAP)), _PAPER)
+    draw = ImageDraw.Draw(page)
+    font, small = _font(_TEXT + 2), _font(_TEXT - 1)
+    draw.text((_GAP, 10), shortened(title, font, _WIDTH - 2 * _GAP), _INK, font)
+    page.paste(Image.fromarray(legend_bar(*_BAR)), (_GAP, 14 + _LINE + 4))
+    beside = _GAP + _BAR[0] + 10
+    for number, note in enumerate(notes, start=1):
+        draw.text((beside, 14 + number * _LINE), shortened(note, small, _WIDTH - beside - _GAP), _PALE, small)
+    for index, one in enumerate(tiles):
+        row, column = divmod(index, _COLUMNS)
+        left = _GAP + column * (_TILE_WIDTH + 2 * _GAP)
+        _draw_tile(page, draw, one, left, head + _GAP + row * (_TILE_HEIGHT + 2 * _GAP))
+    return page
+
+
+def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, one: Tile, left: int, top: int) -> None:
+    for number, array in enumerate((one.picture, one.overlay)):
+        height, width = array.shape[:2]
+        corner = left + number * (_BOX + 4) + (_BOX - width) // 2
+        page.paste(Image.fromarray(array), (corner, top + (_BOX - height) // 2))
+    font, bold = _font(_TEXT - 1), _font(_TEXT)
+    below = top + _BOX + 4
+    draw.text((left, below), shortened(one.answer, bold, _TILE_WIDTH), _INK, bold)
+    draw.text((left, below + _LINE), shortened(one.caption, font, _TILE_WIDTH, keep_end=True), _PALE, font)
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int, *, keep_end: bool = False) -> str:
+    """`text` in one line of at most `width` pixels; what is left out becomes "…"."""
+    text = " ".join("".join(c if c.isprintable() else "\ufffd" for c in text).split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"…{text}") > width:
+        text = text[1:] if keep_end else text[:-1]
+    return f"…{text}" if keep_end else f"{text}…"
+
+
+def _fit(array: UInt8Array) -> UInt8Array:
+    height, width = array.shape[:2]
+    scale = _BOX / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(array).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib carries it; Pillow's own font knows no letters beyond Latin.
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -1,0 +1,153 @@
+"""Which pictures to explain, and how each is read: once for the network and once for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from samdeploy.bundle import Bundle, latest_bundle, open_bundle
+from samdeploy.errors import ImageError, InputError
+from samdeploy.explain.region import Region, seen_region
+from samdeploy.manifest import MANIFEST
+from samdeploy.preprocess import IMAGE_SUFFIXES, UInt8Array, decode, image_files, prepare, resize
+from samdeploy.run import RUN_FILE
+from samdeploy.spec import Preprocessing
+
+# A picture is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a
+# 50-megapixel photograph would hold a few dozen cells in gigabytes.
+MIN_SIDE, MAX_SIDE = 256, 1280
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainOptions:
+    """What `samdeploy explain` is asked for.
+
+    Attributes:
+        runs_root: where the newest bundle is looked for.
+        out: folder that the pictures go to.
+        top: classes per picture.
+        backend: "auto", or a backend that computes maps.
+        device: "cpu", "cuda" or "auto".
+    """
+
+    runs_root: Path
+    out: Path
+    top: int = 3
+    backend: str = "auto"
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One picture.
+
+    Attributes:
+        title: how it is called in lines and captions.
+        name: its path below the folder that was named, or its own name; file names are made from it.
+        path: of the file; None for a golden picture.
+        prepared: uint8 [H, W, 3] for a golden picture, which exists in the network's size alone.
+    """
+
+    title: str
+    name: str
+    path: Path | None = None
+    prepared: UInt8Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, read.
+
+    Attributes:
+        prepared: uint8 [H, W, 3] RGB, what the network is fed.
+        shown: uint8 [h, w, 3] RGB, the whole upright picture, with its longer side in `MIN_SIDE` to `MAX_SIDE`.
+        region: what of `shown` is in `prepared`.
+    """
+
+    prepared: UInt8Array
+    shown: UInt8Array
+    region: Region
+
+
+def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle, list[Source]]:
+    """The bundle, and the pictures below `paths`; the bundle's golden ones where none is named.
+
+    Where `options.out` lies below a folder of pictures, what is in it is left out: maps of an earlier call.
+
+    Raises:
+        InputError: a folder holds no pictures, there is no bundle, or `out` is no folder.
+        BundleError: the bundle is damaged.
+    """
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out: {options.out} is a file; name a folder for the pictures")
+    # A run is opened as a bundle too: the error says where its bundle lies.
+    is_bundle = bool(paths) and any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
+    bundle = open_bundle(paths[0] if is_bundle else latest_bundle(options.runs_root))
+    named = paths[1:] if is_bundle else paths
+    sources = [source for path in named for source in _expand(path, options.out)]
+    return bundle, sources or [
+        Source(f"golden picture {index}", f"golden-{index}", prepared=image)
+        for index, image in enumerate(bundle.golden()[0])
+    ]
+
+
+def read_picture(source: Source, preprocessing: Preprocessing) -> Picture:
+    """Decode once, for the network and for the eye.
+
+    Raises:
+        ImageError: the file is missing, damaged or of an unusable kind.
+    """
+    if source.prepared is not None:
+        return Picture(source.prepared, _for_the_eye(source.prepared), Region())
+    assert source.path is not None
+    image = decode(source.path)
+    try:
+        prepared = resize(image, preprocessing)
+    except ImageError as error:
+        raise ImageError(f"{source.path}: {error}") from None
+    region = seen_region(preprocessing, image.shape[0], image.shape[1])
+    return Picture(prepared, _for_the_eye(image), region)
+
+
+def prepare_only(source: Source, preprocessing: Preprocessing) -> UInt8Array:
+    """What the network is fed, uint8 [H, W, 3] RGB.
+
+    Raises:
+        ImageError: as `read_picture` does.
+    """
+    if source.prepared is not None:
+        return source.prepared
+    assert source.path is not None
+    return prepare(source.path, preprocessing)
+
+
+def _expand(path: Path, out: Path) -> Iterator[Source]:
+    if not path.is_dir():
+        yield Source(str(path), path.name, path)
+        return
+    if out.resolve() == path.resolve():
+        raise InputError(f"--out: {out} is the folder of the pictures themselves; name another")
+    is_below = path.resolve() in out.resolve().parents
+    found = [file for file in image_files(path) if not (is_below and out.resolve() in file.resolve().parents)]
+    if not found:
+        raise InputError(f"{path}: no pictures in this folder; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    for file in found:
+        yield Source(str(file), file.relative_to(path).as_posix(), file)
+
+
+def _for_the_eye(image: UInt8Array) -> UInt8Array:
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    if longer < MIN_SIDE:  # by a whole factor, so that every pixel stays the square it is
+        factor = -(-MIN_SIDE // longer)
+        return image.repeat(factor, axis=0).repeat(factor, axis=1)
+    if longer <= MAX_SIDE:
+        return image
+    size = (max(1, round(width * MAX_SIDE / longer)), max(1, round(height * MAX_SIDE / longer)))
+    picture = Image.fromarray(image)
+    # Whole steps first: an exact filter over a 50-megapixel picture takes a second, and nobody sees the difference.
+    return np.array(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)

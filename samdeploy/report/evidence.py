@@ -1,0 +1,277 @@
+"""What the report shows besides `eval.json`: pictures, confusions, and what other commands measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.errors import ImageError, SamdeployError
+from samdeploy.evaluate.accuracy import PerPicture
+from samdeploy.evaluate.report import Report
+from samdeploy.evaluate.test_set import open_test_set
+from samdeploy.report.confusion import Confusion, confusions
+from samdeploy.report.maps import MapSheet, draw_maps
+from samdeploy.report.records import (
+    AGAINST_FILE,
+    BENCH_FILE,
+    BenchRecord,
+    HeadroomRecord,
+    LeakRecord,
+    leaks_of,
+    read_bench,
+    read_headroom,
+    read_leaks,
+)
+from samdeploy.report.rows import Row, answered, engine_name
+from samdeploy.report.thumbnail import Thumbnail, thumbnail
+
+T = TypeVar("T")
+
+# Of all engines together; with the pictures of the maps, a few megabytes at the very most.
+MOST_PICTURES = 96
+MOST_MAPS = 8
+RECIPE_FILE = "recipe.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A test picture for which an engine names another class than PyTorch.
+
+    Attributes:
+        index, name: which picture; `name` is its file, or its place in one.
+        label, reference, engine: its class and those that both name; None for logits that are not finite.
+        kind: "lost", "gained", or "other": both are wrong.
+        picture: None if it could not be read again.
+    """
+
+    index: int
+    name: str
+    label: str
+    reference: str
+    engine: str | None
+    kind: str
+    picture: Thumbnail | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFlips:
+    """One engine's flips: all `images` of them, of which some are shown, lost ones first."""
+
+    engine: str
+    images: int
+    shown: tuple[Flip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything the report shows besides `eval.json`.
+
+    Attributes:
+        date: when the report was made, UTC, ISO 8601.
+        command: the line that made it.
+        recipe: the experiment, as resolved at training; "" if the run does not lie beside the bundle.
+        earlier: engines whose rows come from earlier evaluations, with date and machine.
+        flips: of each engine that answered all pictures.
+        confusions: see `confusion.confusions`.
+        headroom, bench, against, maps, leaks: None where `missing` says why.
+        missing: section -> why it is not there, and how to have it.
+    """
+
+    date: str
+    command: str
+    recipe: str
+    earlier: tuple[str, ...]
+    flips: tuple[EngineFlips, ...]
+    confusions: tuple[Confusion, ...]
+    headroom: HeadroomRecord | None
+    bench: BenchRecord | None
+    against: BenchRecord | None
+    maps: MapSheet | None
+    leaks: tuple[LeakRecord, ...] | None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Under "report" in report.json; the pictures themselves stand in the HTML alone."""
+        return dataclasses.asdict(self, dict_factory=_without_pictures)
+
+
+def gather(
+    bundle: Bundle, evaluation: Mapping[str, Any], report: Report, *, data_root: Path | None, command: str
+) -> Evidence:
+    """Collect what the report shows.  Whatever cannot be had costs its own section, never the report.
+
+    Args:
+        bundle: that was evaluated.
+        evaluation: as in `eval.json`, with the earlier rows of other engines.
+        report: of this evaluation; knows what PyTorch said of each picture.
+        data_root: where the test pictures lie.
+        command: the line that made the report.
+    """
+    missing: dict[str, str] = {}
+    measured = next((row.comparison.per_picture for row in report.results if row.comparison is not None), None)
+    rows = [row for row in evaluation["results"] if answered(row)]
+    pictures = _Pictures(bundle, data_root, missing)
+    found, unknown = confusions(rows, measured, report.class_names) if measured is not None else ((), ())
+    if measured is None:
+        missing["confusion"] = "no engine answered every test picture in this evaluation"
+    elif unknown:
+        missing["confusion"] = (
+            f"not shown for {', '.join(unknown)}: more pictures changed their class than eval.json lists"
+        )
+    bench = _attempt(missing, "bench", lambda: read_bench(bundle, BENCH_FILE))
+    against = _attempt(missing, "against", lambda: read_bench(bundle, AGAINST_FILE))
+    headroom = _attempt(missing, "headroom", lambda: read_headroom(bundle))
+    here = evaluation.get("leaks")
+    leaks = leaks_of(here) if here else _attempt(missing, "leaks", lambda: read_leaks(bundle))
+    for section, value, cure in (
+        ("bench", bench, _bench_line(bundle, "--json", BENCH_FILE)),
+        ("against", against, _bench_line(bundle, "--against", "--json", AGAINST_FILE)),
+        ("headroom", headroom, "export the run again: samdeploy export"),
+        ("leaks", leaks, "the run that the bundle came from does not lie beside it"),
+    ):
+        if value is None:
+            missing.setdefault(section, cure)
+    return Evidence(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        recipe=_recipe(bundle),
+        earlier=_earlier(evaluation["results"], report),
+        flips=_flips(rows, pictures),
+        confusions=found,
+        headroom=headroom,
+        bench=bench,
+        against=against,
+        maps=_maps(bundle, measured, pictures, missing),
+        leaks=leaks,
+        missing=missing,
+    )
+
+
+def _bench_line(bundle: Bundle, *options: str) -> str:
+    *words, file = options
+    return shlex.join(["samdeploy", "bench", str(bundle.root), *words, str(bundle.root / file)])
+
+
+def _earlier(rows: Sequence[Row], report: Report) -> tuple[str, ...]:
+    now = {(row.backend, row.precision, row.device, row.date) for row in report.results}
+    kept = [row for row in rows if (row["backend"], row["precision"], row["device"], row["date"]) not in now]
+    return tuple(f"{engine_name(row)} ({row['date'][:10]}, {row['machine']})" for row in kept)
+
+
+class _Pictures:
+    """The test pictures, opened when the first one is asked for."""
+
+    def __init__(self, bundle: Bundle, data_root: Path | None, missing: dict[str, str]) -> None:
+        self._missing = missing
+        test = _attempt(missing, "pictures", lambda: open_test_set(bundle, data_root))
+        self._samples = test.samples if test is not None else None
+        self._thumbnails: dict[int, Thumbnail | None] = {}
+
+    def name(self, index: int) -> str:
+        return self._samples.names[index] if self._samples is not None else f"test picture {index}"
+
+    def load(self, index: int) -> UInt8Array | None:
+        """uint8 [h, w, 3]; None if it cannot be read any more."""
+        if self._samples is None:
+            return None
+        try:
+            return self._samples.load(index)
+        except ImageError as error:
+            self._missing.setdefault("pictures", str(error))
+            return None
+
+    def thumbnail(self, index: int) -> Thumbnail | None:
+        if index not in self._thumbnails:
+            image = self.load(index)
+            self._thumbnails[index] = None if image is None else thumbnail(image)
+        return self._thumbnails[index]
+
+
+def _flips(rows: Sequence[Row], pictures: _Pictures) -> tuple[EngineFlips, ...]:
+    changed = [row for row in rows if row["changed"]]
+    most = max(8, MOST_PICTURES // max(1, len(changed)))
+    return tuple(
+        EngineFlips(
+            engine=engine_name(row),
+            images=round(row["n_images_done"] * (100 - row["top1_agreement"]) / 100),
+            shown=tuple(_flip(picture, pictures) for picture in row["changed"][:most]),
+        )
+        for row in rows
+    )
+
+
+def _flip(picture: Mapping[str, Any], pictures: _Pictures) -> Flip:
+    index, label = picture["index"], picture["label"]
+    kind = "lost" if picture["reference"] == label else "gained" if picture["engine"] == label else "other"
+    return Flip(
+        index=index,
+        name=pictures.name(index),
+        label=label,
+        reference=picture["reference"],
+        engine=picture["engine"],
+        kind=kind,
+        picture=pictures.thumbnail(index),
+    )
+
+
+def _maps(bundle: Bundle, measured: PerPicture | None, pictures: _Pictures, missing: dict[str, str]) -> MapSheet | None:
+    if bundle.find("cam_graph") is None:
+        missing["maps"] = "the bundle has no graph of maps; export the run again: samdeploy export --cam"
+        return None
+    if measured is None:
+        missing["maps"] = "no engine answered every test picture in this evaluation"
+        return None
+    indices = _instructive(measured)
+    images = [pictures.load(index) for index in indices]
+    sound = [(image, index) for image, index in zip(images, indices, strict=True) if image is not None]
+    if not sound:
+        missing["maps"] = "the test pictures cannot be read any more"
+        return None
+    labels = [bundle.spec.classes[measured.labels[index]] for _, index in sound]
+    return _attempt(
+        missing, "maps", lambda: draw_maps(bundle, [image for image, _ in sound], [i for _, i in sound], labels)
+    )
+
+
+def _instructive(measured: PerPicture) -> list[int]:
+    """Test pictures from all over the set: half of them such that PyTorch takes for something else, if there are."""
+    wrong = np.flatnonzero(measured.reference != measured.labels)
+    right = np.flatnonzero(measured.reference == measured.labels)
+    wanted = min(len(wrong), max(MOST_MAPS // 2, MOST_MAPS - len(right)))
+    chosen = [*_spread(right, MOST_MAPS - wanted), *_spread(wrong, wanted)]
+    return [int(index) for index in chosen]
+
+
+def _spread(indices: np.ndarray[Any, np.dtype[Any]], count: int) -> np.ndarray[Any, np.dtype[Any]]:
+    count = min(count, len(indices))
+    return indices[np.linspace(0, len(indices) - 1, count).round().astype(np.int64)] if count else indices[:0]
+
+
+def _attempt(missing: dict[str, str], section: str, make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except ModuleNotFoundError as error:
+        missing[section] = f"the package {error.name!r} is not installed; pip install 'samdeploy[report]'"
+    except (SamdeployError, OSError) as error:
+        missing[section] = " ".join(str(error).split())
+    return None
+
+
+def _recipe(bundle: Bundle) -> str:
+    """The run's recipe, where the bundle still lies in its run."""
+    try:
+        return (bundle.root.resolve().parent / RECIPE_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _without_pictures(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if key not in ("picture", "drawn")}

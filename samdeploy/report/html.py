@@ -1,0 +1,183 @@
+"""The report as one HTML file: no script, no font and no picture from elsewhere.
+
+Names of classes and files come from whoever made the data, so everything is escaped, and a content security policy
+forbids what would still get through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from samdeploy.bundle import Bundle
+from samdeploy.evaluate.gate import FP32_DIFFERENCE
+from samdeploy.report.evidence import Evidence
+from samdeploy.report.plots import Range, RangePlot, headroom_plot, range_plot, sweep_plot
+from samdeploy.report.records import Against
+from samdeploy.report.rows import Row, answered, engine_name, status
+from samdeploy.report.tables import check_table, class_table
+from samdeploy.report.verdict import verdict_of
+
+_MINUS = "−"  # noqa: RUF001 - the sign that is as wide as a plus
+_NONE = "–"  # noqa: RUF001 - stands for "no value"
+
+
+def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundle) -> str:
+    """The whole page.
+
+    Args:
+        evaluation: as in `eval.json`.
+        evidence: what else there is to show.
+        bundle: what was evaluated.
+    """
+    rows = evaluation["results"]
+    measured = [row for row in rows if answered(row)]
+    timed = [row for row in rows if row.get("latency")]
+    context = {
+        "evaluation": evaluation,
+        "evidence": evidence,
+        "missing": evidence.missing,
+        "bundle": bundle,
+        "verdict": verdict_of(evaluation),
+        "rows": rows,
+        "measured": measured,
+        "timed": timed,
+        "confidence": 100 * evaluation["confidence"],
+        "fp32_difference": FP32_DIFFERENCE,
+        "interval_plot": _interval_plot(evaluation, measured),
+        "latency_plot": _latency_plot(timed),
+        "sweep_plot": sweep_plot(evidence.bench.engines) if evidence.bench and evidence.bench.engines else None,
+        "against_plots": [
+            (each, _against_plot(each)) for each in (evidence.against.against if evidence.against else ()) if each.rows
+        ],
+        "headroom_plot": headroom_plot(evidence.headroom) if evidence.headroom and evidence.headroom.tensors else None,
+        "classes": class_table(rows),
+        "checks": check_table(rows),
+        "cams": [row for row in rows if row.get("cam")],
+        "evaluation_classes": bundle.spec.classes,
+        "sweep_sizes": sorted(
+            {p.batch for each in (evidence.bench.engines if evidence.bench else ()) for p in each.points}
+        ),
+    }
+    return _environment().get_template("page.html.j2").render(context)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("samdeploy.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "points": _points,
+        "ms": _ms,
+        "figures": _figures,
+        "count": lambda value: _NONE if value is None else f"{value:,}",
+        "p_value": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+        "engine": engine_name,
+        "status": status,
+        "day": lambda date: date[:16].replace("T", " ") + " UTC" if date else _NONE,
+    }
+    return environment
+
+
+def _percent(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.2f}"
+
+
+def _points(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", _MINUS)
+
+
+def _ms(value: float | None) -> str:
+    """With three figures."""
+    if value is None:
+        return _NONE
+    return (
+        f"{value:.3f}"
+        if value < 1
+        else f"{value:.2f}"
+        if value < 10
+        else f"{value:.1f}"
+        if value < 100
+        else f"{value:,.0f}"
+    )
+
+
+def _figures(value: float | None) -> str:
+    """Two figures, for numbers whose size matters more than their value."""
+    return "none" if value is None else f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.2g}"
+
+
+def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangePlot | None:
+    if not measured:
+        return None
+    rows = [
+        Range(
+            engine_name(row),
+            f"{_points(row['difference'])} ({_points(row['difference_low'])} to {_points(row['difference_high'])})",
+            row["difference_low"],
+            row["difference"],
+            row["difference_high"],
+            kind=status(row).kind,
+        )
+        for row in measured
+    ]
+    margin = evaluation["margin"]
+    spoken = "; ".join(f"{row.label} {row.text}" for row in rows)
+    return range_plot(
+        rows,
+        axis="change of top-1 from PyTorch to the engine, in points",
+        description=f"Change of top-1 with its interval: {spoken}. The margin is {margin:g} points below zero.",
+        lines=((0.0, "no change"), (-margin, "margin")),
+    )
+
+
+def _latency_plot(timed: list[Row]) -> RangePlot | None:
+    if not timed:
+        return None
+    rows = []
+    for row in timed:
+        found = row["latency"]
+        text = f"{_ms(found['p50_ms'])} ms" + ("" if found["steady"] else ", too noisy")
+        kind = "none" if found["steady"] else "open"
+        inner = (found["p50_ms"], found["p90_ms"])
+        rows.append(
+            Range(engine_name(row), text, found["p50_ms"], found["p50_ms"], found["max_ms"], inner, kind)  # type: ignore[arg-type]
+        )
+    spoken = "; ".join(f"{row.label} {row.text}" for row in rows)
+    return range_plot(
+        rows,
+        axis="milliseconds for one picture (log scale)",
+        description=f"Median, 90th percentile and slowest run of one picture: {spoken}.",
+        log=True,
+    )
+
+
+def _against_plot(against: Against) -> RangePlot:
+    rows = [
+        Range(
+            row.name,
+            f"{row.times_base:.2f} ({row.p10:.2f} to {row.p90:.2f})",
+            min(row.p10, row.times_base),
+            row.times_base,
+            max(row.p90, row.times_base),
+            kind="good" if row.ours else "none",
+        )
+        for row in against.rows
+    ]
+    spoken = "; ".join(f"{row.label} {row.text}" for row in rows)
+    return range_plot(
+        rows,
+        axis=f"times as fast as {against.base}, batch {against.batch}",
+        description=f"Speed beside the alternatives, as a ratio to {against.base}: {spoken}.",
+        lines=((1.0, "equal"),),
+    )

@@ -1,0 +1,138 @@
+"""An evaluation as JUnit XML, which CI systems show as a list of tests.
+
+One suite for each engine and one for the evaluation as a whole.  A case fails exactly where `samdeploy eval` exits
+with 1 on its account, so the file never contradicts the exit code; what was not asked is skipped, never passed.  The
+format has no binding standard; the keys are those of https://github.com/testmoapp/junitxml.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from samdeploy.evaluate.gate import FP32_DIFFERENCE
+from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.test_set import AS_AT_TRAINING
+
+# All that XML 1.0 section 2.2 does not allow, not even escaped; runtimes colour their messages with escape sequences.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+Outcome = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    name: str
+    outcome: Outcome = "passed"
+    text: str = ""
+    kind: str = "gate"
+
+
+def junit_xml(report: Report) -> bytes:
+    """The rows of one evaluation as UTF-8 XML."""
+    suites = [(result.engine, result.date, list(_engine_cases(result, report))) for result in report.results]
+    suites.append(("evaluation", max((row.date for row in report.results), default=""), list(_overall_cases(report))))
+    root = ElementTree.Element(
+        "testsuites", {"name": "samdeploy eval", **_counts([c for _, _, cs in suites for c in cs])}
+    )
+    for name, date, cases in suites:
+        suite = ElementTree.SubElement(root, "testsuite", {"name": _clean(name), **_counts(cases)})
+        if date:
+            suite.set("timestamp", date)
+        for case in cases:
+            _add(suite, name, case)
+    ElementTree.indent(root)
+    content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return content + b"\n"
+
+
+def _engine_cases(result: Result, report: Report) -> Iterator[_Case]:
+    found = result.comparison
+    if not result.ran:
+        # Asked for by name, it is a promise; among "all", this machine just cannot say.
+        yield _Case("runs here", "failed" if report.named else "skipped", result.reason, "not run here")
+        return
+    yield _Case("runs here")
+    if found is None:
+        yield _Case("answers every test picture", "failed", result.reason, "stopped")
+        return
+    yield _Case("answers every test picture")
+    if result.verdict is None:
+        yield _Case("accuracy gate", "skipped", "the engine stopped before it was judged")
+        yield _Case("every promise", "failed", result.reason, "stopped")
+        return
+    holds = result.verdict == "holds"
+    yield _Case("accuracy gate", "passed" if holds else "failed", "" if holds else result.reason, result.verdict)
+    yield _logits(result)
+    yield _Case("every promise", "passed" if result.passed else "failed", "" if result.passed else result.reason)
+    yield from _consistency(result)
+    if result.latency is None:
+        yield _Case("latency is steady", "skipped", "not measured")
+    else:
+        # A busy machine is no fault of the engine, and no reason for an exit code.
+        yield _Case("latency is steady", "passed" if result.latency.steady else "skipped", result.latency.noise)
+
+
+def _logits(result: Result) -> _Case:
+    found = result.comparison
+    assert found is not None
+    if not found.finite:
+        return _Case("logits", "failed", "logits are not finite")
+    allowed = FP32_DIFFERENCE * found.logit_range
+    if result.precision == "fp32" and not found.max_abs_logit_difference <= allowed:
+        text = f"logits differ by {found.max_abs_logit_difference:.2e}, at most {allowed:.2e} expected"
+        return _Case("logits", "failed", text)
+    return _Case("logits")
+
+
+def _consistency(result: Result) -> Iterator[_Case]:
+    part = result.parts.get("consistency")
+    if part is None:
+        yield _Case("consistency", "skipped", "not measured")
+        return
+    checks: list[dict[str, Any]] = part.to_json()["checks"]
+    for check in checks:
+        outcome: Outcome = {"passed": "passed", "failed": "failed"}.get(check["outcome"], "skipped")  # type: ignore[assignment]
+        yield _Case(f"consistency: {check['name']}", outcome, check["detail"])
+
+
+def _overall_cases(report: Report) -> Iterator[_Case]:
+    same = report.test_set == AS_AT_TRAINING
+    yield _Case("test set is the one at training", "passed" if same else "skipped", "" if same else report.test_set)
+    yield _leaks(report)
+    reasons = [f"{row.engine}: {row.reason}" for row in report.results if row.reason and (row.ran or report.named)]
+    text = "; ".join(reasons) or "no engine could run here"
+    yield _Case("verdict", "passed" if report.passed else "failed", "" if report.passed else text, report.verdict)
+
+
+def _leaks(report: Report) -> _Case:
+    """Copies are reported, and not judged: `samdeploy train` is what refuses them."""
+    name = "leak guard: no test picture was trained on"
+    if report.leaks is None:
+        return _Case(name, "skipped", "the run that the bundle came from does not lie beside it")
+    lines = report.leaks.lines()
+    return _Case(name, "skipped" if lines else "passed", "; ".join(lines))
+
+
+def _counts(cases: list[_Case]) -> dict[str, str]:
+    failures, skipped = (sum(case.outcome == outcome for case in cases) for outcome in ("failed", "skipped"))
+    return {"tests": str(len(cases)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
+
+
+def _add(suite: ElementTree.Element, engine: str, case: _Case) -> None:
+    element = ElementTree.SubElement(
+        suite, "testcase", {"classname": _clean(f"samdeploy.eval.{engine}"), "name": _clean(case.name)}
+    )
+    text = _clean(case.text)
+    if case.outcome == "failed":
+        failure = ElementTree.SubElement(element, "failure", {"message": text.split(";")[0], "type": case.kind})
+        failure.text = text
+    elif case.outcome == "skipped":
+        ElementTree.SubElement(element, "skipped", {"message": text})
+
+
+def _clean(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

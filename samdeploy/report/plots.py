@@ -1,0 +1,233 @@
+"""What the plots show, in their own units; `plots.svg.j2` draws them with the page's own colours, light or dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from samdeploy.report.records import EngineRates, HeadroomRecord
+from samdeploy.report.rows import Kind
+from samdeploy.report.scale import Scale, Tick, even_scale, log_scale
+
+# A telephone shows this many units side by side without making letters smaller than on the page around them.
+WIDTH = 340.0
+_LEFT, _RIGHT = 8.0, WIDTH - 8.0
+_ROW, _HEAD, _FOOT = 40.0, 20.0, 42.0  # the head holds the names of the lines
+# Signs of different shape, so that lines are told apart without colours.
+MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """One row of a range plot, in the data's units.
+
+    Attributes:
+        label, text: what it is, and its value in words.
+        point: the value, between `low` and `high`.
+        inner: a thick part of the line, or None.
+        kind: chooses the colour; the text says the same.
+    """
+
+    label: str
+    text: str
+    low: float
+    point: float
+    high: float
+    inner: tuple[float, float] | None = None
+    kind: Kind = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnRange:
+    """A `Range` in the plot's units; the line lies at height `y`."""
+
+    label: str
+    text: str
+    kind: Kind
+    y: float
+    low: float
+    point: float
+    high: float
+    inner: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RangePlot:
+    """Points with whiskers over one axis, one row each; `lines` are values to compare with."""
+
+    description: str
+    axis: str
+    width: float
+    height: float
+    top: float
+    bottom: float
+    rows: tuple[DrawnRange, ...]
+    ticks: tuple[Tick, ...]
+    lines: tuple[Tick, ...]
+
+
+def range_plot(
+    rows: Sequence[Range], *, axis: str, description: str, lines: Sequence[tuple[float, str]] = (), log: bool = False
+) -> RangePlot:
+    """Lay out rows one below the other.
+
+    Args:
+        rows: at least one.
+        axis: what the values are, with their unit.
+        description: the plot in words, for those who cannot see it.
+        lines: values to compare with, and their names.
+        log: equal distances are equal factors; all values are then above 0.
+    """
+    values = [value for row in rows for value in (row.low, row.high)] + [value for value, _ in lines]
+    scale: Scale = (log_scale if log else even_scale)(values, _LEFT, _RIGHT)
+    top = _HEAD if lines else 0.0
+    bottom = top + _ROW * len(rows) + 4
+    drawn = tuple(
+        DrawnRange(
+            row.label,
+            row.text,
+            row.kind,
+            top + _ROW * place + 28,
+            scale.at(row.low),
+            scale.at(row.point),
+            scale.at(row.high),
+            (scale.at(row.inner[0]), scale.at(row.inner[1])) if row.inner else None,
+        )
+        for place, row in enumerate(rows)
+    )
+    marks = tuple(Tick(scale.at(value), name) for value, name in lines)
+    return RangePlot(description, axis, WIDTH, bottom + _FOOT, top, bottom, drawn, scale.ticks(), marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line: its name, its marker, and its places."""
+
+    name: str
+    marker: str
+    number: int
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinePlot:
+    """Lines over two axes; `left` is where the vertical one stands."""
+
+    description: str
+    axis: str
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    series: tuple[Series, ...]
+    ticks: tuple[Tick, ...]
+    side_ticks: tuple[Tick, ...]
+
+
+def sweep_plot(engines: Sequence[EngineRates]) -> LinePlot:
+    """Pictures per second over batch sizes, for at least one engine with at least one point."""
+    left, top, bottom = 48.0, 12.0, 190.0
+    sizes = sorted({point.batch for engine in engines for point in engine.points})
+    across = log_scale([float(size) for size in sizes], left, _RIGHT)
+    up = Scale(0.0, 1.08 * max(point.images_per_s for engine in engines for point in engine.points) or 1.0, bottom, top)
+    series = tuple(
+        Series(
+            engine.name,
+            MARKERS[number % len(MARKERS)],
+            number % len(MARKERS),
+            tuple((across.at(point.batch), up.at(point.images_per_s)) for point in engine.points),
+        )
+        for number, engine in enumerate(engines)
+    )
+    names = ", ".join(engine.name for engine in engines)
+    shown = sizes[:: -(-len(sizes) // 8)]
+    return LinePlot(
+        f"Pictures per second over the batch size for {names}; the figures are in the table beside it.",
+        "batch size",
+        WIDTH,
+        bottom + _FOOT,
+        left,
+        _RIGHT,
+        top,
+        bottom,
+        series,
+        tuple(Tick(across.at(size), str(size)) for size in shown),
+        up.ticks(5),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One tensor: left edge, width, upper edge, height, and what it is in words."""
+
+    x: float
+    width: float
+    y: float
+    height: float
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BarPlot:
+    """Bars over the depth of the network; `zero` is the height of the end of FP16."""
+
+    description: str
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    zero: float
+    bars: tuple[Bar, ...]
+    stages: tuple[Tick, ...]
+    side_ticks: tuple[Tick, ...]
+
+
+# Below this many bits the export rescales; a picture of another kind may need the room.
+_TIGHT_BITS = 3.0
+
+
+def headroom_plot(record: HeadroomRecord) -> BarPlot:
+    """Bits of head-room of every tensor, in the order of the graph; for at least one tensor."""
+    width, left, top, bottom = 720.0, 34.0, 20.0, 200.0
+    bits = [tensor.bits for tensor in record.tensors]
+    up = Scale(min(0.0, *bits), max(4.0, *bits), bottom, top)
+    step = (width - left - 4) / len(bits)
+    zero = up.at(0.0)
+    bars, stages = [], []
+    for place, tensor in enumerate(record.tensors):
+        end, x = up.at(tensor.bits), left + place * step
+        kind: Kind = "bad" if tensor.bits < 0 else "open" if tensor.bits < _TIGHT_BITS else "good"
+        bars.append(
+            Bar(
+                round(x + 0.1 * step, 2),
+                round(0.8 * step, 2),
+                min(end, zero),
+                max(1.0, round(abs(end - zero), 2)),
+                kind,
+                f"{tensor.name}: {tensor.bits:.1f} bits",
+            )
+        )
+        stage = tensor.name.split(".")[0]
+        before = record.tensors[place - 1].name.split(".")[0] if place else ""
+        if stage.startswith("layer") and stage != before:
+            stages.append(Tick(round(x, 2), stage))
+    least = min(record.tensors, key=lambda tensor: tensor.bits)
+    return BarPlot(
+        f"Bits of head-room of {len(bits)} tensors in the order of the graph; the least is {least.bits:.1f} at "
+        f"{least.name}.",
+        width,
+        bottom + 24,
+        left,
+        width - 4,
+        top,
+        bottom,
+        zero,
+        tuple(bars),
+        tuple(stages),
+        up.ticks(6),
+    )

@@ -1,0 +1,94 @@
+"""The verdict in one sentence, and what it does not cover."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from samdeploy.evaluate.test_set import AS_AT_TRAINING
+from samdeploy.report.rows import Kind, engine_name, listed, status
+
+_WORDS: dict[str, tuple[str, str, Kind]] = {
+    "holds": ("✓", "PASSED", "good"),
+    "fails": ("✗", "NOT PASSED", "bad"),
+    "cannot tell": ("?", "CANNOT TELL", "open"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the first lines of the report say.
+
+    Attributes:
+        mark, word, kind: a sign, "PASSED", "NOT PASSED" or "CANNOT TELL", and the kind that chooses the colour.
+        sentence: why, for someone who reads nothing else.
+        not_covered: what no one may conclude from it, one sentence each.
+    """
+
+    mark: str
+    word: str
+    kind: Kind
+    sentence: str
+    not_covered: tuple[str, ...]
+
+
+def verdict_of(evaluation: Mapping[str, Any]) -> Verdict:
+    """The verdict of an evaluation, as in `eval.json`."""
+    mark, word, kind = _WORDS[evaluation["verdict"]]
+    return Verdict(mark, word, kind, _sentence(evaluation), tuple(_not_covered(evaluation)))
+
+
+def _sentence(evaluation: Mapping[str, Any]) -> str:
+    rows = [row for row in evaluation["results"] if row["ran"]]
+    pictures = f"{evaluation['n_images']:,} test pictures of {evaluation['dataset']}"
+    if not rows:
+        return "No engine could run on this machine, so nothing is shown."
+    if evaluation["verdict"] == "holds":
+        every = f"Every engine that was run ({listed([engine_name(row) for row in rows])})"
+        if all(row["top1_agreement"] == 100 for row in rows):
+            return f"{every} names the same class as the trained network for each of the {pictures}."
+        return (
+            f"{every} is as accurate as the trained network on the {pictures}: none loses {evaluation['margin']:g} "
+            f"points of top-1 or more, with {100 * evaluation['confidence']:g} % confidence."
+        )
+    if evaluation["verdict"] == "cannot tell":
+        waiting = [row for row in rows if not row["passed"]]
+        needed = [row["n_needed"] for row in waiting]
+        enough = f" About {max(needed):,} would be enough." if all(needed) else ""
+        lose = "lose" if len(waiting) > 1 else "loses"
+        return (
+            f"No fault was found, but {pictures} are too few to show that "
+            f"{listed([engine_name(row) for row in waiting])} {lose} less than {evaluation['margin']:g} points of "
+            f"top-1.{enough}"
+        )
+    failed = [row for row in rows if status(row).kind == "bad"]
+    if not failed:
+        absent = listed([engine_name(row) for row in evaluation["results"] if not row["ran"]])
+        return f"{absent} was asked for and could not run here, so nothing is shown about it."
+    names = listed([engine_name(row) for row in failed])
+    return f"Do not use {names} in place of the trained network: the promise to answer as it does was not kept."
+
+
+def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
+    rows = evaluation["results"]
+    gaps = [f"{engine_name(row)} was not run here: {row['reason']}." for row in rows if not row["ran"]]
+    if evaluation["test_set"] != AS_AT_TRAINING:
+        gaps.append(f"The test pictures are not proven to be those that training measured: {evaluation['test_set']}.")
+    leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]
+    gaps += [
+        f"{row['exact'] + row['near']:,} of {row['images']:,} {row['split']} pictures stand in {row['other']} too "
+        f"({row['near']:,} of them nearly): accuracy on them says nothing about new pictures."
+        for row in leaked
+    ]
+    noisy = [engine_name(row) for row in rows if row.get("latency") and not row["latency"]["steady"]]
+    if noisy:
+        gaps.append(f"The times of {listed(noisy)} are too noisy to be relied on.")
+    unasked = [engine_name(row) for row in rows if row["ran"] and "consistency" not in row]
+    if unasked:
+        gaps.append(f"Other batch sizes, threads and repeats were not tried with {listed(unasked)}.")
+    gaps.append(
+        "Whether the trained network is good enough for its purpose is another question; its accuracy on these "
+        "pictures is given below under PyTorch. On pictures of another kind it may be lower."
+    )
+    return gaps

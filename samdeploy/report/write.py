@@ -1,0 +1,62 @@
+"""The folder of a report: `report.html`, `report.json`, `junit.xml`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from samdeploy.bundle import Bundle
+from samdeploy.errors import InputError
+from samdeploy.evaluate.report import Report
+from samdeploy.files import json_bytes, write_atomic
+from samdeploy.report.evidence import gather
+from samdeploy.report.html import render_html
+from samdeploy.report.junit import junit_xml
+
+HTML_FILE, JSON_FILE, JUNIT_FILE = "report.html", "report.json", "junit.xml"
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a report where it is missing, and prove that files can be written there.
+
+    Raises:
+        InputError: it is a file, or cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"--report: {folder} is a file; name a folder") from None
+    except OSError as error:
+        raise InputError(f"--report: {folder} cannot be made ({error.strerror}); name another folder") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--report: the folder {folder} may not be written to; name another")
+
+
+def write_report(
+    folder: Path, bundle: Bundle, report: Report, evaluation: Mapping[str, Any], *, data_root: Path | None, command: str
+) -> Path:
+    """Write the three files, each whole or not at all; the HTML comes last.
+
+    Args:
+        folder: exists.
+        bundle: that was evaluated.
+        report: of this evaluation.
+        evaluation: as in `eval.json`: its rows, and the earlier ones of other engines.
+        data_root: where the test pictures lie; None: where training found them.
+        command: the line that made the report.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        OSError: the folder cannot be written to any more.
+    """
+    evidence = gather(bundle, evaluation, report, data_root=data_root, command=command)
+    html = render_html(evaluation, evidence, bundle)
+    write_atomic(folder / JSON_FILE, json_bytes({**evaluation, "report": evidence.to_json()}))
+    write_atomic(folder / JUNIT_FILE, junit_xml(report))
+    # Half of a surrogate pair, from a file name that is no UTF-8, could not be written at all.
+    write_atomic(folder / HTML_FILE, html.encode("utf-8", "replace"))
+    return folder / HTML_FILE

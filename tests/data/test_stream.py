@@ -1,0 +1,95 @@
+"""Pictures come in order and block by block, and no further ahead than there are threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from samdeploy.data import Samples, load_images, open_dataset
+from samdeploy.data.stream import stream_images
+from samdeploy.errors import DatasetError, ImageError
+from samdeploy.preprocess import UInt8Array
+from samdeploy.spec import Preprocessing
+
+SIZE = Preprocessing(4, 6)
+
+
+def samples(count: int, load: object) -> Samples:
+    return Samples(np.zeros(count, np.int64), tuple(f"picture {index}" for index in range(count)), load)  # type: ignore[arg-type]
+
+
+def test_blocks_are_the_set_in_order() -> None:
+    val = open_dataset("digits").val
+    blocks = list(stream_images(val, SIZE, description="val", block=50))
+    assert [block.shape for block in blocks] == [(50, 4, 6, 3), (50, 4, 6, 3), (44, 4, 6, 3)]
+    assert {block.dtype for block in blocks} == {np.dtype(np.uint8)}
+    assert np.array_equal(np.concatenate(blocks), load_images(val, SIZE, description="val")[0])
+
+
+def test_nothing() -> None:
+    assert list(stream_images(samples(0, None), SIZE, description="none")) == []
+
+
+class Counting:
+    """Remembers how many pictures were asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.lock = threading.Lock()
+
+    def __call__(self, index: int) -> UInt8Array:
+        with self.lock:
+            self.asked += 1
+        return np.full((4, 6, 3), index % 256, np.uint8)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_reading_stays_ahead_but_not_far(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(threads)))
+    load = Counting()
+    stream = stream_images(samples(1000, load), SIZE, description="test", block=10)
+    taken = 0
+    for block in stream:
+        taken += len(block)
+        time.sleep(0.002)  # the threads have time to run away
+        assert load.asked <= taken + 10 * (threads + 1)
+        if taken == 200:
+            break
+    # While one block is worked on, the next are read.
+    assert load.asked >= taken + 10
+    stream.close()
+    asked = load.asked
+    time.sleep(0.01)
+    assert load.asked == asked
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
+
+
+def test_from_the_first_broken_picture_on_nothing_is_yielded_but_all_are_counted() -> None:
+    load = Counting()
+
+    def broken(index: int) -> UInt8Array:
+        if index in (37, 99):
+            raise ImageError(f"reason {index}")
+        return load(index)
+
+    seen = 0
+    with pytest.raises(DatasetError) as caught:
+        for block in stream_images(samples(100, broken), SIZE, description="test images", block=10):
+            seen += len(block)
+    assert seen <= 30
+    assert load.asked == 98
+    assert str(caught.value).startswith(
+        "test images: 2 of 100 pictures cannot be read: picture 37: reason 37; picture 99: reason 99. Replace"
+    )
+
+
+def test_another_error_is_passed_on() -> None:
+    def wrong(index: int) -> UInt8Array:
+        raise ZeroDivisionError(index)
+
+    with pytest.raises(ZeroDivisionError):
+        list(stream_images(samples(100, wrong), SIZE, description="test"))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]

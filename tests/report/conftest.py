@@ -1,0 +1,181 @@
+"""An evaluation made by hand in which everything happens, on a bundle whose pictures can be had; and a folder of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jinja2", reason="pip install 'samdeploy[report]'")
+
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.data import open_dataset
+from samdeploy.data.leaks import LeakReport, Overlap
+from samdeploy.evaluate.accuracy import Comparison, compare
+from samdeploy.evaluate.checks import Check, Consistency
+from samdeploy.evaluate.gate import judge
+from samdeploy.evaluate.latency import Latency
+from samdeploy.evaluate.report import Report, Result
+from samdeploy.report.write import write_report
+
+LATENCY = Latency(
+    p50_ms=1.5, p90_ms=2.0, p95_ms=2.25, p99_ms=12.125, max_ms=13.0, runs=300, p50_low_ms=1.45, p50_high_ms=1.55,
+    drift_percent=1.0, warm_up_runs=30, warm_up_s=0.2, warm_up_settled=True, waited_percent=0.5,
+)  # fmt: skip
+CONSISTENT = Consistency(
+    (
+        Check("batch sizes", "passed", 1.5e-6, 1e-4, 40, ""),
+        Check("two threads", "not finished", 0.0, 1e-4, 3, "time was up after 3 runs"),
+    ),
+    16,
+    True,
+    1.25,
+)
+INCONSISTENT = replace(
+    CONSISTENT, checks=(Check("batch sizes", "failed", np.inf, 1e-1, 40, "wrong at batch size 7, in every row"),)
+)
+
+
+@pytest.fixture(scope="session")
+def logits() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """`logits(labels, lost=2, gained=1, other=1, classes=10)`: of an engine and of the reference, and the labels.
+
+    The reference takes the last picture of all and a few before for another class, the engine others.
+    """
+
+    def make(
+        labels: np.ndarray, *, lost: int = 2, gained: int = 1, other: int = 1, classes: int = 10
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        reference = np.eye(classes, dtype=np.float32)[labels] * 10
+        wrong = np.eye(classes, dtype=np.float32)[(labels + 1) % classes] * 10
+        third = np.eye(classes, dtype=np.float32)[(labels + 2) % classes] * 10
+        reference[gained + other + 1 :][: -(lost + gained + other + 1) or None] += 0
+        engine = reference.copy()
+        engine[:lost] = wrong[:lost]
+        place = lost + gained
+        reference[lost:place] = wrong[lost:place]
+        reference[place : place + other], engine[place : place + other] = (
+            wrong[place : place + other],
+            third[place : place + other],
+        )
+        return engine, reference, labels
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
+    """One engine of each fate, on the digits' own test split: holds, cannot tell, fails, stopped, not run."""
+    data = digits_bundle.data
+    test = open_dataset(data.name, val_fraction=data.val_fraction, seed=data.split_seed).test
+    row = Result(
+        "onnxruntime", "fp32", "cpu", True, "", None, LATENCY, passed=True, verdict="holds", n_images_done=len(test),
+        date="2026-11-22T12:00:00+00:00", machine="a processor", versions={"samdeploy": "0.1.0"},
+        parts={"consistency": CONSISTENT},
+    )  # fmt: skip
+
+    def found(**flips: int) -> Comparison:
+        comparison: Comparison = compare(*logits(test.labels, **flips))
+        return comparison
+
+    few = found(lost=2, gained=1, other=1)
+    waiting = judge(few, "int8")
+    many = found(lost=100, gained=1, other=1)
+    noisy = replace(LATENCY, p90_ms=9.0)
+    rows = (
+        replace(row, comparison=found(lost=0, gained=0, other=0)),
+        replace(
+            row, backend="openvino", precision="int8", comparison=few, latency=noisy, passed=False,
+            verdict=waiting.verdict, reason="; ".join(waiting.reasons), n_needed=waiting.n_needed, parts={},
+        ),
+        replace(
+            row, backend="openvino", precision="bf16", comparison=many, passed=False, verdict="fails",
+            reason="top-1 is 27.58 points lower", parts={"consistency": INCONSISTENT},
+        ),
+        replace(
+            row, backend="tensorrt", precision="fp32", device="cuda", comparison=None, latency=None, passed=False,
+            verdict=None, reason="stopped after 64 of 359 images: the GPU fell off the bus", n_images_done=64,
+        ),
+        replace(
+            row, backend="tensorrt", precision="fp16", device="", ran=False, reason="no CUDA device: no driver",
+            comparison=None, latency=None, passed=False, verdict=None, n_images_done=0, parts={},
+        ),
+    )  # fmt: skip
+    leaks = LeakReport((Overlap("test", "train", 359, 0, 0, ()), Overlap("test", "val", 359, 3, 1, ())))
+    return Report(
+        bundle=str(digits_bundle.root),
+        dataset="digits",
+        n_images=len(test),
+        test_set="as at training",
+        versions={"samdeploy": "0.1.0"},
+        machine="a processor, 2 cores, Linux x86_64",
+        results=rows,
+        named=False,
+        margin=0.5,
+        confidence=0.95,
+        class_names=digits_bundle.spec.classes,
+        manifest_sha256="a" * 64,
+        test_fingerprint="b" * 64,
+        leaks=leaks,
+    )
+
+
+BENCH = {
+    "bundle": "bundle",
+    "date": "2026-11-22T12:00:00Z",
+    "machine": "a processor",
+    "engines": [
+        {
+            "backend": backend,
+            "precision": "fp32",
+            "device": "cpu",
+            "batches": [
+                {"batch": size, "p50_ms": size / rate, "p90_ms": 9.0, "runs": 9, "images_per_s": 1000 * rate}
+                for size in (1, 2, 4)
+            ],
+        }
+        for backend, rate in (("onnxruntime", 0.25), ("openvino", 0.5))
+    ],
+    "against": [],
+}
+AGAINST = {
+    **BENCH,
+    "engines": [],
+    "against": [
+        {
+            "batch": 1,
+            "rounds": 21,
+            "base": "pytorch eager",
+            "rows": [
+                {"engine": "samdeploy openvino fp32", "ours": True, "ran": True, "reason": "", "times_base": 2.5,
+                 "times_base_p10": 2.0, "times_base_p90": 3.0},
+                {"engine": "pytorch eager", "ours": False, "ran": True, "reason": "", "times_base": 1.0,
+                 "times_base_p10": 1.0, "times_base_p90": 1.0},
+                {"engine": "trtexec", "ours": False, "ran": False, "reason": "not installed", "times_base": None,
+                 "times_base_p10": None, "times_base_p90": None},
+            ],
+        }
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def with_bench(copy_of_bundle: Path) -> Bundle:
+    """A copy of the bundle with what `samdeploy bench` would leave."""
+    (copy_of_bundle / "bench.json").write_text(json.dumps(BENCH))
+    (copy_of_bundle / "bench-against.json").write_text(json.dumps(AGAINST))
+    return open_bundle(copy_of_bundle)
+
+
+@pytest.fixture(scope="session")
+def written(everything: Report, digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report of `everything`.  Do not write into it."""
+    folder = tmp_path_factory.mktemp("report")
+    evaluation = json.loads(json.dumps(everything.to_json()))
+    write_report(folder, digits_bundle, everything, evaluation, data_root=None, command="samdeploy eval --report out")
+    return folder
