@@ -84,7 +84,7 @@ def tensors(bundle: Bundle, images: UInt8Array) -> dict[str, Float32Array]:
         name -> float32 [N, ...] in the graph's order.
     """
     network, _ = _network(bundle, "cpu")
-    net = fold(network.eval()).double()
+    net = fold(network).double()
     found = folded_tensors(net, Normalize(bundle.spec.preprocessing).double(), torch.tensor(images))
     return {name: tensor.float().numpy() for name, tensor in found.items()}
 

@@ -47,7 +47,13 @@ def merged(report: Report, earlier: dict[str, Any]) -> dict[str, Any]:
     new = report.to_json()
     measured = {_engine(row) for row in new["results"]}
     is_same = all(new[key] == earlier.get(key) for key in _SAME)
-    kept = [row for row in _rows(earlier) if row["ran"] and _engine(row) not in measured] if is_same else []
+    # A row of another version of samdeploy may lack what readers count on.
+    keys = {
+        key for row, result in zip(new["results"], report.results, strict=True) for key in row.keys() - result.parts
+    }
+    kept = [
+        row for row in _rows(earlier) if is_same and row["ran"] and _engine(row) not in measured and keys <= row.keys()
+    ]
     known = {_engine(row)[:2] for row in kept}
     rows = [*kept, *(row for row in new["results"] if row["ran"] or _engine(row)[:2] not in known)]
     verdict = overall_verdict([(row["ran"], row["passed"], row.get("verdict")) for row in rows], named=report.named)

@@ -22,7 +22,7 @@ from samdeploy.data.images import Fingerprint
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
 from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
-from samdeploy.evaluate.cam import CamAgreement, compare_cams
+from samdeploy.evaluate.cam import compare_cams
 from samdeploy.evaluate.checks import Consistency
 from samdeploy.evaluate.consistency import check_consistency, largest_batch
 from samdeploy.evaluate.gate import DEFAULT_MARGIN, judge
@@ -31,7 +31,7 @@ from samdeploy.evaluate.leaks import find_test_leaks
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass, reference_pass, said
 from samdeploy.evaluate.pictures import PreparedPictures
-from samdeploy.evaluate.report import Part, Report, Result
+from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
 from samdeploy.evaluate.test_set import TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
 from samdeploy.manifest import MANIFEST
@@ -241,7 +241,7 @@ def _consistency(case: _Case, session: Session) -> Consistency:
     return check_consistency(open_again, session, case.sample, max_batch=largest, limit_s=case.options.consistency_s)
 
 
-def _maps(case: _Case, backend: str, precision: str) -> CamAgreement | None:
+def _maps(case: _Case, backend: str, precision: str) -> Part | None:
     """How well the engine's class activation maps agree with PyTorch's; None where one of them has none."""
     if precision not in CAM_PRECISIONS.get(backend, ()) or case.bundle.find("cam_graph") is None:
         return None
@@ -252,5 +252,5 @@ def _maps(case: _Case, backend: str, precision: str) -> CamAgreement | None:
             open_cam_session(case.bundle, backend, device, precision) as engine,
         ):
             return compare_cams(reference, engine, case.sample)
-    except BackendUnavailable:
-        return None
+    except Exception as error:  # the maps are beside the verdict: no report is lost for them
+        return NotMeasured(said(error))

@@ -27,6 +27,17 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class NotMeasured:
+    """A further check that could not be made, and why."""
+
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As in eval.json, in the place of what the check would have said."""
+        return {"reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One engine's row.
 

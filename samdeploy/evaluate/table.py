@@ -6,7 +6,7 @@ import textwrap
 
 from samdeploy.evaluate.cam import CamAgreement
 from samdeploy.evaluate.checks import Consistency
-from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.report import NotMeasured, Report, Result
 from samdeploy.evaluate.test_set import AS_AT_TRAINING
 from samdeploy.evaluate.why import Why
 from samdeploy.evaluate.why_table import why_table
@@ -90,8 +90,8 @@ def _part_lines(report: Report) -> list[str]:
     """What the further checks found that is no reason by itself: those are in the rows' reasons."""
     lines: list[str] = []
     for result in report.results:
-        for part in result.parts.values():
-            text = ""
+        for name, part in result.parts.items():
+            text = f"{name}: not measured: {part.reason}" if isinstance(part, NotMeasured) else ""
             if isinstance(part, Consistency) and not part.failures:
                 text = part.verdict
             elif isinstance(part, CamAgreement) and part.median is not None:

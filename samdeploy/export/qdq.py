@@ -141,6 +141,8 @@ def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), cov
     )
     with _quiet():
         quantizer.quantize_model()
+    # It appends its nodes at the end; the specification wants every tensor made before it is read.
+    quantizer.model.topological_sort()
     model = quantizer.model.model
     model.producer_name, model.producer_version = producer
     return bytes(model.SerializeToString(deterministic=True))

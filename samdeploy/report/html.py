@@ -20,6 +20,9 @@ from samdeploy.report.rows import Row, answered, engine_name, status
 from samdeploy.report.tables import check_table, class_table
 from samdeploy.report.verdict import verdict_of
 
+# Of one engine; the rest can be opened.
+_PICTURES_AT_ONCE = 12
+
 _MINUS = "−"  # noqa: RUF001 - the sign that is as wide as a plus
 _NONE = "–"  # noqa: RUF001 - stands for "no value"
 
@@ -46,6 +49,7 @@ def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundl
         "timed": timed,
         "confidence": 100 * evaluation["confidence"],
         "fp32_difference": FP32_DIFFERENCE,
+        "at_once": _PICTURES_AT_ONCE,
         "interval_plot": _interval_plot(evaluation, measured),
         "latency_plot": _latency_plot(timed),
         "sweep_plot": sweep_plot(evidence.bench.engines) if evidence.bench and evidence.bench.engines else None,
@@ -55,7 +59,8 @@ def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundl
         "headroom_plot": headroom_plot(evidence.headroom) if evidence.headroom and evidence.headroom.tensors else None,
         "classes": class_table(rows),
         "checks": check_table(rows),
-        "cams": [row for row in rows if row.get("cam")],
+        "cams": [row for row in rows if "images" in row.get("cam", ())],
+        "without_cams": [row for row in rows if "cam" in row and "images" not in row["cam"]],
         "evaluation_classes": bundle.spec.classes,
         "sweep_sizes": sorted(
             {p.batch for each in (evidence.bench.engines if evidence.bench else ()) for p in each.points}
@@ -114,7 +119,11 @@ def _ms(value: float | None) -> str:
 
 def _figures(value: float | None) -> str:
     """Two figures, for numbers whose size matters more than their value."""
-    return "none" if value is None else f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.2g}"
+    if value is None:
+        return "none"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.1e}".replace("e-0", "e-")
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangePlot | None:
@@ -137,7 +146,7 @@ def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangeP
         rows,
         axis="change of top-1 from PyTorch to the engine, in points",
         description=f"Change of top-1 with its interval: {spoken}. The margin is {margin:g} points below zero.",
-        lines=((0.0, "no change"), (-margin, "margin")),
+        lines=((0.0, ""), (-margin, "margin")),
     )
 
 
@@ -179,5 +188,5 @@ def _against_plot(against: Against) -> RangePlot:
         rows,
         axis=f"times as fast as {against.base}, batch {against.batch}",
         description=f"Speed beside the alternatives, as a ratio to {against.base}: {spoken}.",
-        lines=((1.0, "equal"),),
+        lines=((1.0, ""),),
     )

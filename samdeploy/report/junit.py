@@ -90,10 +90,11 @@ def _logits(result: Result) -> _Case:
 
 def _consistency(result: Result) -> Iterator[_Case]:
     part = result.parts.get("consistency")
-    if part is None:
-        yield _Case("consistency", "skipped", "not measured")
+    found = part.to_json() if part is not None else {}
+    if "checks" not in found:
+        yield _Case("consistency", "skipped", found.get("reason", "not measured"))
         return
-    checks: list[dict[str, Any]] = part.to_json()["checks"]
+    checks: list[dict[str, Any]] = found["checks"]
     for check in checks:
         outcome: Outcome = {"passed": "passed", "failed": "failed"}.get(check["outcome"], "skipped")  # type: ignore[assignment]
         yield _Case(f"consistency: {check['name']}", outcome, check["detail"])

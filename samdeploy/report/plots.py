@@ -75,7 +75,7 @@ def range_plot(
         rows: at least one.
         axis: what the values are, with their unit.
         description: the plot in words, for those who cannot see it.
-        lines: values to compare with, and their names.
+        lines: values to compare with; one that has a name is drawn dashed.
         log: equal distances are equal factors; all values are then above 0.
     """
     values = [value for row in rows for value in (row.low, row.high)] + [value for value, _ in lines]

@@ -35,8 +35,12 @@ class Scale:
 
     def ticks(self, most: int = 6) -> tuple[Tick, ...]:
         """At round values."""
-        values = _log_values(self.low, self.high, most) if self.log else _even_values(self.low, self.high, most)
-        return tuple(Tick(self.at(value), tick_text(value)) for value in values)
+        if self.log:
+            return tuple(Tick(self.at(value), tick_text(value)) for value in _log_values(self.low, self.high, most))
+        values = _even_values(self.low, self.high, most)
+        step = values[1] - values[0] if len(values) > 1 else self.high - self.low
+        decimals = max(0, math.ceil(-math.log10(step) - 1e-9))
+        return tuple(Tick(self.at(value), tick_text(value, decimals)) for value in values)
 
 
 def even_scale(values: Sequence[float], start: float, end: float, *, room: float = 0.06) -> Scale:
@@ -53,10 +57,11 @@ def log_scale(values: Sequence[float], start: float, end: float) -> Scale:
     return Scale(low / factor, high * factor, start, end, log=True)
 
 
-def tick_text(value: float) -> str:
-    """Short, with a true minus sign."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return "0" if value == 0 else text.replace("-", "−")  # noqa: RUF001 - the sign that is as wide as a plus
+def tick_text(value: float, decimals: int = 6) -> str:
+    """With no more decimals than are needed, and a true minus sign."""
+    text = f"{value:,.{decimals}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text.replace("-", "−")  # noqa: RUF001 - the sign that is as wide as a plus
 
 
 def _even_values(low: float, high: float, most: int) -> list[float]:

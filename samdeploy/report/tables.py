@@ -68,7 +68,7 @@ def class_table(rows: Sequence[Row]) -> ClassTable | None:
 
 def check_table(rows: Sequence[Row]) -> CheckTable | None:
     """Checks over engines; None if no engine was held against itself."""
-    found = [row for row in rows if row.get("consistency")]
+    found = [row for row in rows if "checks" in row.get("consistency", ())]
     if not found:
         return None
     asked = [{check["name"]: check for check in row["consistency"]["checks"]} for row in found]

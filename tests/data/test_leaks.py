@@ -184,6 +184,11 @@ def test_flat_pictures_look_like_nothing() -> None:
     flat = np.stack([np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 255)])
     overlap = find_overlap("test", hashed(flat[:2]), "train", hashed(flat[1:]))
     assert (overlap.exact, overlap.near) == (1, 0)  # the same grey is the same picture, all the same
+    # One level more in a corner is no picture either; a slope of a few levels is one.
+    corner, slope = flat[1:2].copy(), flat[1:2].copy()
+    corner[0, :4, :4] += 1
+    slope += np.arange(32, dtype=np.uint8)[:, None] // 4
+    assert not perceptual_hashes(corner).any() and perceptual_hashes(slope).any()
 
 
 def test_empty_splits_have_nothing_in_common(photographs: np.ndarray) -> None:

@@ -106,3 +106,18 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, report: Rows, content: str) 
 def test_a_folder_that_may_not_be_written_to(tmp_path: Path, report: Rows) -> None:
     with pytest.raises(OSError):
         write_eval(tmp_path / "none", report())
+
+
+def test_a_row_of_another_version_is_dropped(tmp_path: Path, report: Rows, result: Results) -> None:
+    """Readers count on every key; a further check, on the other hand, not every row has."""
+    write_eval(tmp_path, report(results=(result(date="1"),)))
+    content = json.loads((tmp_path / EVAL_FILE).read_text())
+    content["results"][0]["consistency"] = {"passed": True}
+    (tmp_path / EVAL_FILE).write_text(json.dumps(content))
+    assert engines(written(tmp_path, report(results=(result(backend="openvino", date="2"),)))) == [
+        ("onnxruntime", "1"),
+        ("openvino", "2"),
+    ]
+    del content["results"][0]["ece"]
+    (tmp_path / EVAL_FILE).write_text(json.dumps(content))
+    assert engines(written(tmp_path, report(results=(result(backend="openvino", date="3"),)))) == [("openvino", "3")]

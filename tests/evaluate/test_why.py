@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 
 from samdeploy.backends import onnxruntime as ort_backend
 from samdeploy.backends import tensors
+from samdeploy.backends.cuda import cuda_devices
 from samdeploy.backends.tensors import EngineTensors, engine_tensors, reference_tensors
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle, table
+from samdeploy.evaluate.test_set import TestSet, open_test_set
 from samdeploy.evaluate.why import TOLERANCE, Why, explain_failure, explain_tensors, worst_pictures
 from samdeploy.evaluate.why_pixels import normalisation_fault
 from samdeploy.evaluate.why_table import why_table
@@ -64,6 +67,8 @@ def test_honest_engines_depart_nowhere(digits_bundle: Bundle, images: np.ndarray
     assert by_name["layer2.0.sum"].inputs == ("layer2.0.gated", "layer2.0.downsample")
     assert by_name["layer2.1.sum"].inputs == ("layer2.1.gated", "layer2.0.relu")
     assert by_name["pixels"].inputs == ()
+    both = [by_name[name].error for name in by_name["layer2.0.sum"].inputs]
+    assert both[0] != both[1] and by_name["layer2.0.sum"].inputs_error == max(both)
 
 
 def test_bfloat16_departs_nowhere_either(digits_bundle: Bundle, images: np.ndarray) -> None:
@@ -163,6 +168,7 @@ def test_the_first_tensor_and_its_cause(
     assert all(part in why.cause for part in words), why.cause
     first = why.rows[why.first]
     assert first.error > TOLERANCE["fp32"] >= first.inputs_error
+    assert first.inputs and set(first.inputs) <= {row.name for row in why.rows}  # through whatever lies between
     expected = math.log2(65504 / np.abs(reference[name]).max())
     assert first.bits == pytest.approx(expected)
     check_words_and_json(why)
@@ -240,13 +246,13 @@ def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Pa
     model.eval()
     block = model.layer2[1]
     for value in (block.bn1.weight, block.bn1.bias):
-        value.data *= 2.0**18
-    block.conv2.weight.data /= 2.0**18
+        value.data *= 2.0**16
+    block.conv2.weight.data /= 2.0**16
     net = fold(model)
     ranges = measure_ranges(serialize(graph_from_model(net, spec, "fp32")), images)
     plan = plan_fp16(net, spec, ranges, images)
     stored = plan.scales.exponents()
-    assert stored["layer2.1.conv1"] >= 4
+    assert stored["layer2.1.conv1"] > 0
 
     hot = expected_of(model, spec, images)
     found = emulated(serialize(graph_from_model(plan.net, spec, "fp16", plan.fp32)), hot, images)
@@ -261,7 +267,7 @@ def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Pa
     assert blind.first is not None
 
     # And without the rescaling they overflow: FP16 rounds to infinity what lies beyond its end.
-    plain = emulated(serialize(graph_from_model(net, spec, "fp16")), hot, images)
+    plain = emulated(serialize(graph_from_model(net, spec, "fp32")), hot, images)
     with np.errstate(over="ignore"):
         rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in plain.values.items()}
     burst = EngineTensors(rounded, plain.sources, "fp16", "cuda")
@@ -281,6 +287,15 @@ def expected_of(model, spec, images: np.ndarray) -> Expected:
 
     found = folded_tensors(fold(model).double(), Normalize(spec.preprocessing).double(), torch.from_numpy(images))
     return {name: value.float().numpy() for name, value in found.items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not cuda_devices()[0], reason=f"no CUDA device: {cuda_devices()[1]}")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_honest_engines_on_a_gpu_depart_nowhere(digits_bundle: Bundle, images: np.ndarray, precision: str) -> None:
+    why = explain_failure(digits_bundle, "onnxruntime", precision, images, device="cuda")
+    assert (why.first, why.device) == (None, "cuda")
+    assert len(why.rows) > 70
 
 
 @pytest.fixture(scope="module")
@@ -394,11 +409,24 @@ def test_what_an_engine_does_to_coloured_pixels(make: Callable[[np.ndarray], np.
 # --- in eval ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("short_latency")
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 60 test pictures, for what is not about all of them."""
+
+    def few(bundle: Bundle, data_root: Path | None) -> TestSet:
+        found = open_test_set(bundle, data_root)
+        return TestSet(found.samples.take(np.arange(60)), found.notes)
+
+    monkeypatch.setattr("samdeploy.evaluate.pipeline.open_test_set", few)
+
+
+@pytest.mark.usefixtures("short_latency", "few_pictures")
 def test_eval_says_why(copy_of_bundle: Path, seal: Seal) -> None:
     faults.edit_graph(copy_of_bundle, one_weight)
     options = EvalOptions(backend="onnxruntime", device="cpu", consistency_s=0, why=True)
-    report = evaluate_bundle(seal(copy_of_bundle), options)
+    bundle = seal(copy_of_bundle)
+    assert "why" not in evaluate_bundle(bundle, replace(options, why=False)).results[0].parts
+    report = evaluate_bundle(bundle, options)
     assert not report.passed
     values = json.loads(json_bytes(report.to_json()))["results"][0]["why"]
     assert (values["first"], values["n_images"]) == ("layer2.0.conv2", 4)
@@ -407,7 +435,7 @@ def test_eval_says_why(copy_of_bundle: Path, seal: Seal) -> None:
     )
 
 
-@pytest.mark.usefixtures("short_latency")
+@pytest.mark.usefixtures("short_latency", "few_pictures")
 def test_an_engine_that_passes_needs_no_explanation(digits_bundle: Bundle) -> None:
     options = EvalOptions(backend="onnxruntime", device="cpu", consistency_s=0, why=True)
     report = evaluate_bundle(digits_bundle, options)

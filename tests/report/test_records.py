@@ -1,0 +1,103 @@
+"""Files beside the bundle: read as they were written, and refused in words where they were not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.errors import BundleError
+from samdeploy.report.records import BatchRate, read_bench, read_headroom, read_leaks
+
+Seal = Callable[[Path], Bundle]
+
+
+def test_headroom_as_exported(digits_bundle: Bundle) -> None:
+    found = read_headroom(digits_bundle)
+    values = json.loads((digits_bundle.root / "headroom.json").read_text())
+    assert found is not None and (found.images, found.fp16_share) == (128, 100.0)
+    assert [tensor.name for tensor in found.tensors] == [row["name"] for row in values["tensors"]]
+    assert found.tensors[0].bits == pytest.approx(8.005, abs=1e-3)  # log2(65504 / 255)
+
+
+def test_headroom_counts_what_rescaling_gained(copy_of_bundle: Path, seal: Seal) -> None:
+    path = copy_of_bundle / "headroom.json"
+    values = json.loads(path.read_text())
+    values["tensors"][1].update(bits=-2.0, stored_as_times_two_to_minus=5)
+    values["tensors"][2].update(bits=None)
+    path.write_text(json.dumps(values))
+    found = read_headroom(seal(copy_of_bundle))
+    assert found is not None and found.tensors[1].bits == 3.0
+    assert len(found.tensors) == len(values["tensors"]) - 1
+
+
+def test_a_changed_headroom_is_refused(copy_of_bundle: Path, seal: Seal) -> None:
+    path = copy_of_bundle / "headroom.json"
+    path.write_text(path.read_text().replace('"images": 128', '"images": 129'))
+    with pytest.raises(BundleError, match=r"'headroom.json' has SHA-256"):
+        read_headroom(open_bundle(copy_of_bundle))
+    path.write_text('{"images": 1}')
+    with pytest.raises(BundleError, match=r"headroom.json is not as `samdeploy export` writes it \(key 'tensors'"):
+        read_headroom(seal(copy_of_bundle))
+
+
+def test_bench_as_written(with_bench: Bundle) -> None:
+    found = read_bench(with_bench, "bench.json")
+    assert found is not None
+    assert [engine.name for engine in found.engines] == ["onnxruntime fp32", "openvino fp32"]
+    assert found.engines[0].points[1] == BatchRate(2, 250.0, 8.0)
+    found = read_bench(with_bench, "bench-against.json")
+    assert found is not None and (found.engines, len(found.against)) == ((), 1)
+    assert [(row.name, row.ours, row.times_base) for row in found.against[0].rows] == [
+        ("samdeploy openvino fp32", True, 2.5),
+        ("pytorch eager", False, 1.0),
+    ]
+    assert found.against[0].left_out == {"trtexec": "not installed"}
+
+
+def test_what_is_not_there_is_none(digits_bundle: Bundle) -> None:
+    assert read_bench(digits_bundle, "bench.json") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda found: found.pop("machine"), "key 'machine' is missing"),
+        (lambda found: found.update(engines=3), "'int' object is not iterable"),
+        (lambda found: found["engines"][0]["batches"][0].update(batch="1"), "'1' found, a number expected"),
+        (lambda found: found["engines"][0]["batches"][0].update(batch=0), "batch sizes of at least 1"),
+        (lambda found: found["engines"][0]["batches"][0].update(images_per_s=True), "True found, a number expected"),
+        (lambda found: found["engines"][0].update(precision=None), "None found, a text expected"),
+    ],
+)
+def test_a_damaged_bench_is_refused(with_bench: Bundle, change: Callable[[Any], Any], text: str) -> None:
+    path = with_bench.root / "bench.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(BundleError) as caught:
+        read_bench(with_bench, "bench.json")
+    assert text in str(caught.value) and str(caught.value).endswith("make it again")
+
+
+def test_a_link_is_not_followed(with_bench: Bundle, tmp_path: Path) -> None:
+    (with_bench.root / "bench.json").rename(tmp_path / "elsewhere.json")
+    (with_bench.root / "bench.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(BundleError, match="symbolic link"):
+        read_bench(with_bench, "bench.json")
+
+
+def test_leaks_as_training_left_them(digits_bundle: Bundle, copy_of_bundle: Path) -> None:
+    found = read_leaks(digits_bundle)
+    assert found is not None
+    assert [(leak.split, leak.other, leak.exact) for leak in found] == [
+        ("val", "train", 0), ("test", "train", 0), ("test", "val", 0),
+    ]  # fmt: skip
+    assert read_leaks(open_bundle(copy_of_bundle)) is None
+    (copy_of_bundle.parent / "leaks.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"leaks.json is not as `samdeploy train` writes it"):
+        read_leaks(open_bundle(copy_of_bundle))
