@@ -1,0 +1,148 @@
+// samdeploy for C++17: a thin, header-only wrapper of samdeploy.h, so that no C++ type crosses the library's border.
+//
+//   samdeploy::Classifier classifier = samdeploy::Classifier::open("bundle");
+//   std::cout << classifier.predict("photo.jpg").label << "\n";
+#ifndef SAMDEPLOY_HPP
+#define SAMDEPLOY_HPP
+
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "samdeploy.h"
+
+namespace samdeploy {
+
+// What a call could not do: what happened, what was found, what was expected, and the cure.
+class Error : public std::runtime_error {
+ public:
+  Error(samdeploy_status status, const std::string& text) : std::runtime_error(text), status_(status) {}
+  samdeploy_status status() const noexcept { return status_; }
+
+ private:
+  samdeploy_status status_;
+};
+
+struct Options {
+  std::string backend = "openvino";
+  std::string precision = "fp32";  // "fp32", "bf16", "fp16" or "int8"
+  int threads = 0;                 // that compute; 0: the runtime's choice
+  int requests = 0;                // inferences at the same time; 0: one, for the lowest latency
+  std::uint64_t max_pixels = 0;    // of a picture; 0: 178,956,970
+};
+
+struct Score {
+  std::size_t index;   // the class's column in the logits
+  std::string label;
+  double probability;  // softmax, in [0, 1]
+};
+
+// The answer for one picture.
+struct Prediction {
+  std::size_t index;
+  std::string label;
+  double probability;
+  std::vector<Score> top;     // best first
+  std::vector<float> logits;  // [K], as the engine gave them
+};
+
+// An opened and verified bundle.  Many threads may use one; it can be moved, not copied.
+class Classifier {
+ public:
+  // Throws Error: the bundle is damaged, unsafe, cannot run here, or does not answer as its model did.
+  static Classifier open(const std::string& bundle, const Options& options = {}) {
+    samdeploy_options plain = SAMDEPLOY_OPTIONS_INIT;
+    plain.backend = options.backend.c_str();
+    plain.precision = options.precision.c_str();
+    plain.threads = options.threads;
+    plain.requests = options.requests;
+    plain.max_pixels = options.max_pixels;
+    samdeploy_classifier* handle = nullptr;
+    check(samdeploy_open(bundle.c_str(), &plain, &handle));
+    return Classifier(handle);
+  }
+
+  std::size_t height() const noexcept { return height_; }  // of the model's input, in pixels
+  std::size_t width() const noexcept { return width_; }
+  const std::vector<std::string>& classes() const noexcept { return classes_; }
+  const std::string& backend() const noexcept { return backend_; }
+  const std::string& precision() const noexcept { return precision_; }
+
+  // uint8 [H, W, 3], RGB: the bytes that every backend is fed.  Throws Error: no picture, a damaged or too large one.
+  std::vector<std::uint8_t> prepare(const std::string& path) const {
+    std::vector<std::uint8_t> pixels(height_ * width_ * 3);
+    check(samdeploy_prepare_file(handle_.get(), path.c_str(), pixels.data()));
+    return pixels;
+  }
+  // The same for an encoded JPEG or PNG in memory.
+  std::vector<std::uint8_t> prepare(const void* encoded, std::size_t size) const {
+    std::vector<std::uint8_t> pixels(height_ * width_ * 3);
+    check(samdeploy_prepare_memory(handle_.get(), encoded, size, pixels.data()));
+    return pixels;
+  }
+  // The same for uint8 [height, width, 3], RGB, rows `stride` bytes apart (0: width * 3).
+  std::vector<std::uint8_t> prepare_rgb(const std::uint8_t* rgb, std::uint32_t height, std::uint32_t width,
+                                        std::size_t stride = 0) const {
+    std::vector<std::uint8_t> pixels(height_ * width_ * 3);
+    check(samdeploy_prepare_rgb(handle_.get(), rgb, height, width, stride, pixels.data()));
+    return pixels;
+  }
+
+  // uint8 [count, H, W, 3], RGB -> float32 [count, K], into memory of the caller.
+  void run(const std::uint8_t* batch, std::size_t count, float* logits) const {
+    check(samdeploy_run(handle_.get(), batch, count, logits));
+  }
+
+  // Decode, resize, run.  Throws Error as `prepare` does.
+  Prediction predict(const std::string& path, std::size_t top = 5) const {
+    return predict_prepared(prepare(path), top);
+  }
+
+  // The same for one picture that `prepare` has made.
+  Prediction predict_prepared(const std::vector<std::uint8_t>& pixels, std::size_t top = 5) const {
+    if (pixels.size() != height_ * width_ * 3) throw Error(SAMDEPLOY_ARGUMENT, "predict: expected what prepare gives");
+    Prediction prediction;
+    prediction.logits.resize(classes_.size());
+    run(pixels.data(), 1, prediction.logits.data());
+    std::vector<samdeploy_score> best(top < classes_.size() ? top : classes_.size());
+    check(samdeploy_rank(handle_.get(), prediction.logits.data(), best.data(), best.size()));
+    for (const samdeploy_score& each : best) {
+      prediction.top.push_back({each.index, classes_[each.index], each.probability});
+    }
+    prediction.index = prediction.top.front().index;
+    prediction.label = prediction.top.front().label;
+    prediction.probability = prediction.top.front().probability;
+    return prediction;
+  }
+
+ private:
+  struct Close {
+    void operator()(samdeploy_classifier* handle) const noexcept { samdeploy_close(handle); }
+  };
+
+  explicit Classifier(samdeploy_classifier* handle) : handle_(handle) {
+    samdeploy_description about = {};
+    about.struct_size = sizeof about;
+    check(samdeploy_describe(handle, &about));
+    height_ = about.height;
+    width_ = about.width;
+    backend_ = about.backend;
+    precision_ = about.precision;
+    for (std::size_t i = 0; i < about.classes; ++i) classes_.push_back(samdeploy_class_name(handle, i));
+  }
+
+  static void check(samdeploy_status status) {
+    if (status != SAMDEPLOY_OK) throw Error(status, samdeploy_last_error());
+  }
+
+  std::unique_ptr<samdeploy_classifier, Close> handle_;
+  std::size_t height_ = 0, width_ = 0;
+  std::string backend_, precision_;
+  std::vector<std::string> classes_;
+};
+
+}  // namespace samdeploy
+
+#endif

@@ -1,0 +1,104 @@
+#include "bundle.hpp"
+
+#include <openssl/evp.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "error.hpp"
+#include "json.hpp"
+#include "npy.hpp"
+
+namespace samdeploy::core {
+namespace {
+
+constexpr const char* kManifest = "manifest.json";
+
+Manifest read_manifest(const Folder& folder) {
+  const Bytes content = folder.read(kManifest, -1, kMostJsonBytes);
+  const std::string_view text(reinterpret_cast<const char*>(content.data()), content.size());
+  return parse_manifest(text, "bundle " + folder.path() + ": " + kManifest);
+}
+
+std::string sha256(const Bytes& content) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int length = 0;
+  if (EVP_Digest(content.data(), content.size(), digest, &length, EVP_sha256(), nullptr) != 1) {
+    throw Error(SAMDEPLOY_INTERNAL, "libcrypto computes no SHA-256");
+  }
+  std::string text;
+  for (unsigned int i = 0; i < length; ++i) {
+    text += "0123456789abcdef"[digest[i] >> 4];
+    text += "0123456789abcdef"[digest[i] & 15];
+  }
+  return text;
+}
+
+}  // namespace
+
+Bundle::Bundle(const std::string& path) : folder_(path), manifest_(read_manifest(folder_)) {
+  for (const BundleFile& file : manifest_.files) folder_.check(file.path);
+}
+
+const BundleFile* Bundle::find(const std::string& role, const std::string& backend,
+                               const std::string& precision) const {
+  const BundleFile* for_all = nullptr;
+  for (const BundleFile& file : manifest_.files) {
+    if (file.role != role || (!precision.empty() && file.precision != precision)) continue;
+    if (file.backend && file.backend == backend) return &file;
+    if (!file.backend && !for_all) for_all = &file;
+  }
+  return for_all;
+}
+
+Bytes Bundle::read(const BundleFile& file) const {
+  // A negative length in the manifest fits no file.
+  const std::int64_t expected = file.bytes < 0 ? INT64_MAX : file.bytes;
+  Bytes content = folder_.read(file.path, expected, UINT64_MAX);
+  const std::string digest = sha256(content);
+  if (digest != file.sha256) {
+    throw Error(SAMDEPLOY_CHANGED, "bundle " + path() + ": '" + file.path + "' has SHA-256 " + digest.substr(0, 12) +
+                                       "..., the manifest states " + file.sha256.substr(0, 12) +
+                                       "...; the file was changed, export it again");
+  }
+  return content;
+}
+
+Golden Bundle::golden() const {
+  const Preprocessing& size = manifest_.preprocessing;
+  const std::uint64_t height = static_cast<std::uint64_t>(size.height), width = static_cast<std::uint64_t>(size.width);
+  const std::uint64_t classes = manifest_.classes.size();
+  const auto array = [&](const char* role, const char* descr, std::uint64_t item_size,
+                         const std::vector<std::uint64_t>& shape, std::uint64_t* count) {
+    const BundleFile* file = nullptr;
+    for (const BundleFile& each : manifest_.files) {
+      if (each.role == role && !file) file = &each;
+    }
+    if (!file) {
+      throw Error(SAMDEPLOY_ARRAY, "bundle " + path() + ": no file with role '" + role + "'; export it again");
+    }
+    Bytes content = read(*file);
+    *count = check_npy(content, descr, item_size, shape, "bundle " + path() + ": '" + file->path + "'");
+    return content;
+  };
+
+  Golden golden;
+  std::uint64_t answers = 0;
+  const Bytes images = array("golden_images", "|u1", 1, {height, width, 3}, &golden.count);
+  const Bytes logits = array("golden_logits", "<f4", 4, {classes}, &answers);
+  if (golden.count != answers || golden.count == 0) {
+    throw Error(SAMDEPLOY_ARRAY, "bundle " + path() + ": " + std::to_string(golden.count) + " golden images, " +
+                                     std::to_string(answers) + " golden answers found");
+  }
+  golden.images.assign(images.end() - static_cast<std::ptrdiff_t>(golden.count * height * width * 3), images.end());
+  golden.logits.resize(golden.count * classes);
+  std::memcpy(golden.logits.data(), logits.data() + logits.size() - golden.logits.size() * 4, golden.logits.size() * 4);
+  for (const float value : golden.logits) {
+    if (!std::isfinite(value)) {
+      throw Error(SAMDEPLOY_ARRAY, "bundle " + path() + ": golden answers are not finite; export it again");
+    }
+  }
+  return golden;
+}
+
+}  // namespace samdeploy::core

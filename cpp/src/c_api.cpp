@@ -1,0 +1,206 @@
+// samdeploy.h: checks arguments, and turns exceptions into a status and a sentence of this thread.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <new>
+
+#include "error.hpp"
+#include "picture.hpp"
+#include "samdeploy.h"
+#include "session.hpp"
+
+#ifndef SAMDEPLOY_VERSION
+#error "the build defines SAMDEPLOY_VERSION"
+#endif
+
+namespace core = samdeploy::core;
+
+struct samdeploy_classifier {
+  core::Manifest manifest;
+  core::Options options;
+  std::uint64_t most_pixels = 0;
+  std::unique_ptr<core::Session> session;
+
+  std::size_t pixel_bytes() const {
+    return static_cast<std::size_t>(manifest.preprocessing.height * manifest.preprocessing.width * 3);
+  }
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+samdeploy_status told(samdeploy_status status, const char* text) noexcept {
+  try {
+    last_error = text;
+  } catch (...) {
+    last_error.clear();
+  }
+  return status;
+}
+
+// Nothing may be thrown across the C ABI.
+template <typename Work>
+samdeploy_status guarded(const Work& work) noexcept {
+  try {
+    work();
+    return SAMDEPLOY_OK;
+  } catch (const core::Error& error) {
+    return told(error.status(), error.what());
+  } catch (const std::bad_alloc&) {
+    return told(SAMDEPLOY_NO_MEMORY, "no memory left");
+  } catch (const std::exception& error) {
+    return told(SAMDEPLOY_INTERNAL, error.what());
+  } catch (...) {
+    return told(SAMDEPLOY_INTERNAL, "an unknown exception");
+  }
+}
+
+void require(bool holds, const char* text) {
+  if (!holds) throw core::Error(SAMDEPLOY_ARGUMENT, text);
+}
+
+// The caller's struct as this library knows it: missing fields are 0, unknown ones must be.
+samdeploy_options known_options(const samdeploy_options* found) {
+  samdeploy_options options = SAMDEPLOY_OPTIONS_INIT;
+  if (found == nullptr) return options;
+  const std::size_t size = found->struct_size;
+  require(size >= sizeof(std::size_t) && size <= 4096, "options: struct_size must be sizeof(samdeploy_options)");
+  const auto* bytes = reinterpret_cast<const unsigned char*>(found);
+  for (std::size_t i = sizeof options; i < size; ++i) {
+    require(bytes[i] == 0, "options: a field is set that this library is too old for; install a newer one");
+  }
+  std::memcpy(&options, found, std::min(size, sizeof options));
+  return options;
+}
+
+void prepare(const samdeploy_classifier& classifier, const std::uint8_t* encoded, std::size_t size,
+             const std::string& name, std::uint8_t* pixels) {
+  try {
+    const core::Picture picture = core::decode(encoded, size, classifier.most_pixels);
+    core::resize({picture.pixels.data(), picture.height, picture.width, picture.width * 3},
+                 classifier.manifest.preprocessing, pixels);
+  } catch (const core::Error& error) {
+    throw core::Error(error.status(), name + ": " + error.what());
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+uint32_t samdeploy_abi_version(void) { return SAMDEPLOY_ABI_VERSION; }
+
+const char* samdeploy_version(void) { return SAMDEPLOY_VERSION; }
+
+const char* samdeploy_last_error(void) { return last_error.c_str(); }
+
+samdeploy_status samdeploy_open(const char* bundle, const samdeploy_options* options,
+                                samdeploy_classifier** classifier) {
+  return guarded([&] {
+    require(bundle != nullptr && classifier != nullptr, "open: bundle and classifier must not be NULL");
+    *classifier = nullptr;
+    const samdeploy_options known = known_options(options);
+    require(known.threads >= 0 && known.threads <= 4096, "options: threads must be from 0 to 4096");
+    require(known.requests >= 0 && known.requests <= 1024, "options: requests must be from 0 to 1024");
+    auto made = std::make_unique<samdeploy_classifier>();
+    if (known.backend != nullptr) made->options.backend = known.backend;
+    if (known.precision != nullptr) made->options.precision = known.precision;
+    made->options.threads = known.threads;
+    made->options.requests = known.requests == 0 ? 1 : known.requests;
+    made->most_pixels = known.max_pixels == 0 ? core::kMostPixels : known.max_pixels;
+    const core::Bundle opened(bundle);
+    made->session = core::open_session(opened, made->options);
+    made->manifest = opened.manifest();
+    *classifier = made.release();
+  });
+}
+
+void samdeploy_close(samdeploy_classifier* classifier) { delete classifier; }
+
+samdeploy_status samdeploy_describe(const samdeploy_classifier* classifier, samdeploy_description* description) {
+  return guarded([&] {
+    require(classifier != nullptr && description != nullptr, "describe: arguments must not be NULL");
+    const std::size_t size = description->struct_size;
+    require(size >= sizeof(std::size_t) && size <= 4096, "describe: struct_size must be sizeof(samdeploy_description)");
+    samdeploy_description found = {};
+    found.struct_size = size;
+    found.height = static_cast<uint32_t>(classifier->manifest.preprocessing.height);
+    found.width = static_cast<uint32_t>(classifier->manifest.preprocessing.width);
+    found.classes = classifier->manifest.classes.size();
+    found.backend = classifier->options.backend.c_str();
+    found.precision = classifier->options.precision.c_str();
+    found.arch = classifier->manifest.arch.c_str();
+    std::memset(description, 0, size);
+    std::memcpy(description, &found, std::min(size, sizeof found));
+  });
+}
+
+const char* samdeploy_class_name(const samdeploy_classifier* classifier, size_t index) {
+  if (classifier == nullptr || index >= classifier->manifest.classes.size()) return nullptr;
+  return classifier->manifest.classes[index].c_str();
+}
+
+samdeploy_status samdeploy_prepare_file(const samdeploy_classifier* classifier, const char* path, uint8_t* pixels) {
+  return guarded([&] {
+    require(classifier != nullptr && path != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
+    const core::Bytes content = core::read_picture(path);
+    prepare(*classifier, content.data(), content.size(), path, pixels);
+  });
+}
+
+samdeploy_status samdeploy_prepare_memory(const samdeploy_classifier* classifier, const void* encoded, size_t size,
+                                          uint8_t* pixels) {
+  return guarded([&] {
+    require(classifier != nullptr && encoded != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
+    prepare(*classifier, static_cast<const std::uint8_t*>(encoded), size, "image", pixels);
+  });
+}
+
+samdeploy_status samdeploy_prepare_rgb(const samdeploy_classifier* classifier, const uint8_t* rgb, uint32_t height,
+                                       uint32_t width, size_t stride, uint8_t* pixels) {
+  return guarded([&] {
+    require(classifier != nullptr && rgb != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
+    require(height >= 1 && width >= 1, "prepare: height and width must be at least 1");
+    const std::size_t row = std::size_t{width} * 3;
+    require(stride == 0 || (stride >= row && stride <= std::numeric_limits<std::uint32_t>::max()),
+            "prepare: stride must be 0, or bytes from row to row");
+    core::check_pixels(height, width, classifier->most_pixels);
+    core::resize({rgb, height, width, static_cast<std::int64_t>(stride == 0 ? row : stride)},
+                 classifier->manifest.preprocessing, pixels);
+  });
+}
+
+samdeploy_status samdeploy_run(samdeploy_classifier* classifier, const uint8_t* batch, size_t count, float* logits) {
+  return guarded([&] {
+    require(classifier != nullptr && batch != nullptr && logits != nullptr, "run: arguments must not be NULL");
+    require(count >= 1 && count <= SIZE_MAX / 2 / classifier->pixel_bytes(), "run: count must be at least 1");
+    classifier->session->run(batch, count, logits);
+  });
+}
+
+samdeploy_status samdeploy_rank(const samdeploy_classifier* classifier, const float* logits, samdeploy_score* best,
+                                size_t wanted) {
+  return guarded([&] {
+    require(classifier != nullptr && logits != nullptr && best != nullptr, "rank: arguments must not be NULL");
+    const std::size_t classes = classifier->manifest.classes.size();
+    require(wanted >= 1 && wanted <= classes, "rank: wanted must be from 1 to the number of classes");
+    double highest = logits[0], sum = 0.0;
+    for (std::size_t i = 1; i < classes; ++i) highest = std::max(highest, static_cast<double>(logits[i]));
+    for (std::size_t i = 0; i < classes; ++i) sum += std::exp(static_cast<double>(logits[i]) - highest);
+    for (std::size_t place = 0; place < wanted; ++place) {
+      // The best of those after the last one: lower, or equal and further to the right.  Reserves no memory.
+      std::size_t next = classes;
+      for (std::size_t i = 0; i < classes; ++i) {
+        const std::size_t last = place == 0 ? classes : best[place - 1].index;
+        const bool after = place == 0 || logits[i] < logits[last] || (logits[i] == logits[last] && i > last);
+        if (after && (next == classes || logits[i] > logits[next])) next = i;
+      }
+      require(next != classes, "rank: a logit is not a number");
+      best[place] = {next, std::exp(static_cast<double>(logits[next]) - highest) / sum};
+    }
+  });
+}
+
+}  // extern "C"

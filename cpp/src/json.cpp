@@ -1,0 +1,233 @@
+#include "json.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace samdeploy::core {
+namespace {
+
+// Builds `Json` from nlohmann's events: its own tree would keep the last of repeated keys and lose how an integer
+// that is too large was written.
+class Builder final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  Json root;
+  std::string problem;
+
+  bool null() override { return put({}); }
+  bool boolean(bool value) override {
+    Json json;
+    json.kind = Json::Kind::boolean;
+    json.boolean = value;
+    return put(std::move(json));
+  }
+  bool number_integer(number_integer_t value) override {
+    Json json;
+    json.kind = Json::Kind::integer;
+    json.integer = value;
+    return put(std::move(json));
+  }
+  bool number_unsigned(number_unsigned_t value) override {
+    if (value > static_cast<number_unsigned_t>(INT64_MAX)) return fail("an integer does not fit 64 bits");
+    return number_integer(static_cast<number_integer_t>(value));
+  }
+  bool number_float(number_float_t value, const string_t& text) override {
+    if (text.find_first_of(".eE") == string_t::npos) return fail("an integer does not fit 64 bits");
+    if (!std::isfinite(value)) return fail("a number is too large");
+    Json json;
+    json.kind = Json::Kind::number;
+    json.number = value;
+    return put(std::move(json));
+  }
+  bool string(string_t& value) override {
+    Json json;
+    json.kind = Json::Kind::text;
+    json.text = std::move(value);
+    return put(std::move(json));
+  }
+  bool binary(binary_t&) override { return fail("binary value"); }
+  bool start_object(std::size_t) override { return open(Json::Kind::object); }
+  bool start_array(std::size_t) override { return open(Json::Kind::list); }
+  bool end_object() override { return open_.pop_back(), true; }
+  bool end_array() override { return open_.pop_back(), true; }
+  bool key(string_t& value) override {
+    if (open_.back()->object.count(value) != 0) return fail("key '" + value.substr(0, 60) + "' stands twice");
+    key_ = std::move(value);
+    return true;
+  }
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
+    return fail("at byte " + std::to_string(position));
+  }
+
+ private:
+  bool fail(const std::string& text) {
+    problem = text;
+    return false;
+  }
+  Json* place(Json&& value) {
+    if (open_.empty()) return &(root = std::move(value));
+    Json* parent = open_.back();
+    if (parent->kind == Json::Kind::object) return &(parent->object[key_] = std::move(value));
+    parent->list.push_back(std::move(value));
+    return &parent->list.back();
+  }
+  bool put(Json&& value) { return place(std::move(value)), true; }
+  bool open(Json::Kind kind) {
+    if (open_.size() >= kDeepestJson) return fail("nested deeper than " + std::to_string(kDeepestJson));
+    Json value;
+    value.kind = kind;
+    // Pointers stay valid: a list grows only when its last element, the only one that is open, is closed.
+    open_.push_back(place(std::move(value)));
+    return true;
+  }
+
+  std::vector<Json*> open_;
+  std::string key_;
+};
+
+const char* name_of(Json::Kind kind) {
+  switch (kind) {
+    case Json::Kind::null: return "null";
+    case Json::Kind::boolean: return "boolean";
+    case Json::Kind::integer: return "integer";
+    case Json::Kind::number: return "number";
+    case Json::Kind::text: return "text";
+    case Json::Kind::list: return "list";
+    case Json::Kind::object: return "object";
+  }
+  return "value";
+}
+
+const Json kNothing;
+
+}  // namespace
+
+std::string Json::found() const {
+  switch (kind) {
+    case Kind::text: return "text '" + text.substr(0, 60) + "'";
+    case Kind::integer: return "integer " + std::to_string(integer);
+    case Kind::number: return "number " + std::to_string(number);
+    case Kind::boolean: return boolean ? "boolean true" : "boolean false";
+    default: return name_of(kind);
+  }
+}
+
+Json parse_json(std::string_view content, const std::string& where) {
+  const std::string wrong = where + " is not valid JSON (";
+  // nlohmann skips a byte order mark and takes a NUL for the end; JSON has neither.
+  if (content.substr(0, 3) == "\xEF\xBB\xBF") throw Error(SAMDEPLOY_MANIFEST, wrong + "byte order mark)");
+  if (content.find('\0') != std::string_view::npos) throw Error(SAMDEPLOY_MANIFEST, wrong + "NUL byte)");
+  Builder builder;
+  if (!nlohmann::json::sax_parse(content.begin(), content.end(), &builder)) {
+    throw Error(SAMDEPLOY_MANIFEST, wrong + builder.problem + ")");
+  }
+  if (builder.root.kind != Json::Kind::object) {
+    throw Error(SAMDEPLOY_MANIFEST, where + " holds a " + builder.root.found() + ", an object was expected");
+  }
+  return std::move(builder.root);
+}
+
+Fields::Fields(const Json& value, std::string where) : value_(value), where_(std::move(where)) {}
+
+const Json* Fields::get(const std::string& key, Json::Kind kind, const std::string& name) {
+  asked_.push_back(key);
+  const auto at = value_.object.find(key);
+  if (at == value_.object.end()) {
+    report("'" + key + "' is missing");
+    return nullptr;
+  }
+  const bool integer_as_number = kind == Json::Kind::number && at->second.kind == Json::Kind::integer;
+  if (at->second.kind != kind && !integer_as_number) {
+    report("'" + key + "' must be " + name + ", " + at->second.found() + " found");
+    return nullptr;
+  }
+  return &at->second;
+}
+
+std::string Fields::text(const std::string& key) {
+  const Json* found = get(key, Json::Kind::text, "text");
+  return found ? found->text : "";
+}
+
+std::optional<std::string> Fields::text_or_null(const std::string& key) {
+  const auto at = value_.object.find(key);
+  if (at == value_.object.end() || at->second.kind != Json::Kind::null) return text(key);
+  asked_.push_back(key);
+  return std::nullopt;
+}
+
+std::int64_t Fields::integer(const std::string& key) {
+  const Json* found = get(key, Json::Kind::integer, "an integer");
+  return found ? found->integer : 0;
+}
+
+std::int64_t Fields::integer_or(const std::string& key, std::int64_t if_null) {
+  const auto at = value_.object.find(key);
+  if (at == value_.object.end() || at->second.kind != Json::Kind::null) return integer(key);
+  asked_.push_back(key);
+  return if_null;
+}
+
+double Fields::number(const std::string& key) {
+  const Json* found = get(key, Json::Kind::number, "a number");
+  if (!found) return 0.0;
+  return found->kind == Json::Kind::integer ? static_cast<double>(found->integer) : found->number;
+}
+
+std::vector<std::string> Fields::texts(const std::string& key) {
+  std::vector<std::string> found;
+  for (const Json& item : items(key)) {
+    if (item.kind != Json::Kind::text) {
+      report("'" + key + "' must be a list of texts");
+      return {};
+    }
+    found.push_back(item.text);
+  }
+  return found;
+}
+
+std::vector<double> Fields::numbers(const std::string& key, std::size_t length) {
+  const std::size_t before = problems_.size();
+  std::vector<double> found;
+  bool fits = true;
+  for (const Json& item : items(key)) {
+    fits = fits && (item.kind == Json::Kind::integer || item.kind == Json::Kind::number);
+    found.push_back(item.kind == Json::Kind::integer ? static_cast<double>(item.integer) : item.number);
+  }
+  if (fits && found.size() == length) return found;
+  if (problems_.size() == before) report("'" + key + "' must be a list of " + std::to_string(length) + " numbers");
+  return std::vector<double>(length, 1.0);
+}
+
+const std::vector<Json>& Fields::items(const std::string& key) {
+  const Json* found = get(key, Json::Kind::list, "a list");
+  return found ? found->list : kNothing.list;
+}
+
+const Json& Fields::section(const std::string& key) {
+  const Json* found = get(key, Json::Kind::object, "an object");
+  return found ? *found : kNothing;
+}
+
+void Fields::map_of(const std::string& key, const std::vector<Json::Kind>& kinds, const std::string& name) {
+  for (const auto& [inner, value] : section(key).object) {
+    if (std::find(kinds.begin(), kinds.end(), value.kind) == kinds.end()) {
+      report("'" + key + "' must map names to " + name + ", " + value.found() + " found at '" + inner.substr(0, 60) +
+             "'");
+    }
+  }
+}
+
+void Fields::close(std::vector<std::string>* all) const {
+  if (value_.kind != Json::Kind::object) return;
+  const std::string prefix = where_.empty() ? "" : where_ + ": ";
+  for (const std::string& problem : problems_) all->push_back(prefix + problem);
+  for (const auto& [key, value] : value_.object) {
+    if (std::find(asked_.begin(), asked_.end(), key) == asked_.end()) {
+      all->push_back(prefix + "unknown key '" + key.substr(0, 60) + "'");
+    }
+  }
+}
+
+}  // namespace samdeploy::core

@@ -1,0 +1,204 @@
+#include "manifest.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "json.hpp"
+
+namespace samdeploy::core {
+namespace {
+
+using Kind = Json::Kind;
+using Problems = std::vector<std::string>;
+
+constexpr const char* kFormat = "samdeploy-bundle";
+constexpr std::int64_t kVersion = 1;
+constexpr const char* kResize = "bilinear-antialias-vertical-first-q22";
+const std::vector<std::string> kRoles = {"weights",       "graph",         "cam_graph", "engine",
+                                         "golden_images", "golden_logits", "headroom",  "quantization"};
+const std::vector<std::string> kPrecisions = {"fp32", "fp16", "bf16", "int8"};
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::string joined(const std::vector<std::string>& parts, const char* between) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
+  return text;
+}
+
+void check_format(const Json& root, const std::string& where) {
+  const auto format = root.object.find("format");
+  const auto version = root.object.find("version");
+  if (format == root.object.end() || format->second.kind != Kind::text || format->second.text != kFormat) {
+    const std::string found = format == root.object.end() ? "none" : format->second.found();
+    throw Error(SAMDEPLOY_MANIFEST, where + ": format " + found + " found, '" + kFormat + "' expected");
+  }
+  if (version == root.object.end() || version->second.kind != Kind::integer || version->second.integer < 1) {
+    const std::string found = version == root.object.end() ? "none" : version->second.found();
+    throw Error(SAMDEPLOY_MANIFEST, where + ": version " + found + " found, an integer of at least 1 expected");
+  }
+  if (version->second.integer > kVersion) {
+    throw Error(SAMDEPLOY_NEWER_VERSION, where + ": format version " + std::to_string(version->second.integer) +
+                                             " found, this library reads up to " + std::to_string(kVersion) +
+                                             "; install a newer one");
+  }
+}
+
+Preprocessing read_preprocessing(const Json& json, Problems* problems) {
+  Fields fields(json, "preprocessing");
+  Preprocessing value;
+  value.height = fields.integer("height");
+  value.width = fields.integer("width");
+  const std::string fit = fields.text("fit");
+  value.resize_short = fields.integer_or("resize_short", 0);
+  const bool has_short = json.object.count("resize_short") && json.object.at("resize_short").kind != Kind::null;
+  const std::string resize = fields.text("resize");
+  fields.numbers("mean", 3);
+  const std::vector<double> std = fields.numbers("std", 3);
+  const std::size_t before = problems->size();
+  fields.close(problems);
+  if (problems->size() != before) return value;
+
+  const auto report = [problems](const std::string& text) { problems->push_back("preprocessing: " + text); };
+  const std::int64_t longest = std::max({value.height, value.width, value.resize_short});
+  if (resize != kResize) report("resize '" + resize.substr(0, 60) + "' found, only '" + kResize + "' is known");
+  if (value.height < 1 || value.width < 1 || longest > kLongestSide) {
+    report("size " + std::to_string(value.height) + "x" + std::to_string(value.width) +
+           " found, every side must be from 1 to " + std::to_string(kLongestSide));
+  }
+  if (fit != "squeeze" && fit != "center_crop") {
+    report("fit '" + fit.substr(0, 60) + "' found, one of squeeze, center_crop expected");
+  } else if ((fit == "center_crop") != has_short) {
+    report("resize_short belongs to fit 'center_crop' and to no other");
+  } else if (has_short && value.resize_short < std::max(value.height, value.width)) {
+    report("resize_short " + std::to_string(value.resize_short) + " is smaller than the crop");
+  }
+  if (*std::min_element(std.begin(), std.end()) <= 0.0) report("every value of std must be above 0");
+  return value;
+}
+
+BundleFile read_file(const Json& json, const std::string& where, Problems* problems) {
+  Fields fields(json, where);
+  BundleFile file;
+  file.role = fields.text("role");
+  file.path = fields.text("path");
+  file.sha256 = fields.text("sha256");
+  file.bytes = fields.integer("bytes");
+  file.backend = fields.text_or_null("backend");
+  file.precision = fields.text_or_null("precision");
+  fields.map_of("built_for", {Kind::text}, "texts");
+  const std::size_t before = problems->size();
+  fields.close(problems);
+  if (problems->size() != before) return file;
+  const auto report = [&](const std::string& text) { problems->push_back(where + ": " + text); };
+  if (!contains(kRoles, file.role)) {
+    report("role '" + file.role.substr(0, 60) + "' found, one of " + joined(kRoles, ", ") + " expected");
+  }
+  if (file.precision && !contains(kPrecisions, *file.precision)) {
+    report("precision '" + file.precision->substr(0, 60) + "' found, one of " + joined(kPrecisions, ", ") +
+           " expected");
+  }
+  if (file.sha256.size() != 64 || file.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    report("sha256 '" + file.sha256.substr(0, 60) + "' found, 64 lower-case hexadecimal digits expected");
+  }
+  return file;
+}
+
+// "image uint8 [N, 32, 32, 3]": one line for a tensor, to compare and to show.
+std::string read_tensor(const Json& json, const std::string& where, Problems* problems) {
+  Fields fields(json, where);
+  std::string text = fields.text("name") + " " + fields.text("dtype") + " [";
+  bool first = true;
+  for (const Json& axis : fields.items("shape")) {
+    if (axis.kind != Kind::text && axis.kind != Kind::integer) {
+      fields.report("numbers and names expected in 'shape', " + axis.found() + " found");
+    }
+    text += first ? "" : ", ";
+    text += axis.kind == Kind::integer ? std::to_string(axis.integer) : axis.text.substr(0, 60);
+    first = false;
+  }
+  fields.close(problems);
+  return text + "]";
+}
+
+void read_data(const Json& json, Problems* problems) {
+  Fields fields(json, "data");
+  fields.text("name");
+  fields.map_of("options", {Kind::text, Kind::integer, Kind::number, Kind::boolean}, "texts, numbers and booleans");
+  fields.number("val_fraction");
+  fields.integer("split_seed");
+  fields.map_of("counts", {Kind::integer}, "integers");
+  fields.map_of("fingerprints", {Kind::text}, "texts");
+  fields.close(problems);
+}
+
+void check_tensor(const std::string& key, const std::string& found, const std::string& wanted,
+                  const std::string& where) {
+  if (found != wanted) {
+    throw Error(SAMDEPLOY_MANIFEST, where + ": " + key + " " + found +
+                                        " found, the preprocessing and the classes ask for " + wanted);
+  }
+}
+
+}  // namespace
+
+Manifest parse_manifest(std::string_view content, const std::string& where) {
+  const Json root = parse_json(content, where);
+  check_format(root, where);
+  Problems problems;
+  Manifest manifest;
+
+  Fields fields(root, "");
+  fields.text("format"), fields.integer("version");
+  const Json& model_json = fields.section("model");
+  const Json &input_json = fields.section("input"), &output_json = fields.section("output");
+  const Json& preprocessing_json = fields.section("preprocessing");
+  const std::vector<Json>& files_json = fields.items("files");
+  const Json& data_json = fields.section("data");
+  fields.map_of("provenance", {Kind::text}, "texts");
+  fields.close(&problems);
+
+  Fields model(model_json, "model");
+  manifest.arch = model.text("arch");
+  model.text("gate");
+  manifest.classes = model.texts("classes");
+  for (const std::string& name : manifest.classes) {
+    if (name.find('\0') != std::string::npos) model.report("a class's name holds U+0000, which C cannot show");
+  }
+  model.close(&problems);
+  const std::string input = read_tensor(input_json, "input", &problems);
+  const std::string output = read_tensor(output_json, "output", &problems);
+  manifest.preprocessing = read_preprocessing(preprocessing_json, &problems);
+  for (std::size_t i = 0; i < files_json.size(); ++i) {
+    const std::string name = "files[" + std::to_string(i) + "]";
+    if (files_json[i].kind != Kind::object) problems.push_back(name + " must be an object");
+    else manifest.files.push_back(read_file(files_json[i], name, &problems));
+  }
+  read_data(data_json, &problems);
+  if (!problems.empty()) {
+    const std::size_t most = 20;  // nobody reads more
+    const std::size_t left = problems.size() > most ? problems.size() - most : 0;
+    problems.resize(problems.size() - left);
+    if (left) problems.push_back("and " + std::to_string(left) + " more");
+    throw Error(SAMDEPLOY_MANIFEST, where + ": " + joined(problems, "; "));
+  }
+
+  std::set<std::string> paths;
+  for (const BundleFile& file : manifest.files) {
+    if (!paths.insert(file.path).second) {
+      throw Error(SAMDEPLOY_MANIFEST, where + ": 'files' names '" + file.path.substr(0, 60) + "' twice");
+    }
+  }
+  if (manifest.classes.empty()) {
+    throw Error(SAMDEPLOY_MANIFEST, where + ": model: no classes found, at least one expected");
+  }
+  const std::string height = std::to_string(manifest.preprocessing.height);
+  const std::string width = std::to_string(manifest.preprocessing.width);
+  check_tensor("input", input, "image uint8 [N, " + height + ", " + width + ", 3]", where);
+  check_tensor("output", output, "logits float32 [N, " + std::to_string(manifest.classes.size()) + "]", where);
+  return manifest;
+}
+
+}  // namespace samdeploy::core

@@ -1,0 +1,222 @@
+// OpenVINO on the CPU: FP32, INT8, and BF16 or FP16 where the processor computes in it.  As in
+// samdeploy/backends/openvino.py, what was asked for is proved twice: the hint that took effect, and the type that each
+// convolution of the compiled network computes in.
+#include <condition_variable>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <openvino/openvino.hpp>
+#include <sstream>
+
+#include "error.hpp"
+#include "session.hpp"
+
+namespace samdeploy::core {
+namespace {
+
+constexpr double kMinShare = 95.0;  // percent of the multiply-adds that must compute in the precision asked for
+
+ov::element::Type hint_of(const std::string& precision) {
+  if (precision == "bf16") return ov::element::bf16;
+  if (precision == "fp16") return ov::element::f16;
+  return ov::element::f32;  // what an INT8 graph leaves unquantised must stay FP32
+}
+
+bool computes_in(const std::string& type, const std::string& precision) {
+  return precision == "int8" ? type == "u8" || type == "i8" : type == hint_of(precision).get_type_name();
+}
+
+[[noreturn]] void unavailable(const std::string& what, const std::exception& error) {
+  // OpenVINO puts its own source lines first; the last line that says something is the reason.
+  std::istringstream lines(error.what());
+  std::string reason = "no reason given";
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find_first_not_of(" \t\r") != std::string::npos) reason = line;
+  }
+  throw Error(SAMDEPLOY_UNAVAILABLE, "OpenVINO " + what + ": " + reason);
+}
+
+// Element type of the constant that a convolution's weights come from, before nodes that turn it into float.
+std::string weight_type(const std::shared_ptr<ov::Node>& convolution) {
+  ov::Node* source = convolution->get_input_node_ptr(1);
+  while (source->get_input_size() != 0) source = source->get_input_node_ptr(0);
+  return source->get_output_element_type(0).get_type_name();
+}
+
+// Convolution -> multiply-adds for one picture; only those with int8 weights where `quantised`.
+std::map<std::string, double> multiply_adds(const ov::Model& model, bool quantised) {
+  std::map<std::string, double> found;
+  for (const std::shared_ptr<ov::Node>& node : model.get_ordered_ops()) {
+    if (std::strcmp(node->get_type_name(), "Convolution") != 0 || (quantised && weight_type(node) != "i8")) continue;
+    double count = 1.0;
+    const ov::PartialShape shape = node->get_output_partial_shape(0);
+    for (std::size_t i = 2; i < shape.size(); ++i) count *= static_cast<double>(shape[i].get_length());
+    for (const std::size_t side : node->get_input_shape(1)) count *= static_cast<double>(side);
+    found[node->get_friendly_name()] = count;
+  }
+  return found;
+}
+
+// Original name -> element type of every convolution of the network as it runs.
+std::map<std::string, std::string> convolution_types(const ov::CompiledModel& compiled) {
+  std::map<std::string, std::string> found;
+  for (const std::shared_ptr<ov::Node>& node : compiled.get_runtime_model()->get_ordered_ops()) {
+    ov::RTMap& info = node->get_rt_info();
+    const auto text = [&info](const char* key) {
+      const auto at = info.find(key);
+      return at == info.end() ? std::string() : at->second.as<std::string>();
+    };
+    if (text("layerType") != "Convolution") continue;
+    // Several original nodes were fused into this one; which of them is the convolution need not be known.
+    std::istringstream names(text("originalLayersNames"));
+    for (std::string name; std::getline(names, name, ',');) found[name] = text("runtimePrecision");
+  }
+  return found;
+}
+
+void prove(const ov::CompiledModel& compiled, const std::map<std::string, double>& work, const std::string& precision) {
+  if (work.empty()) {
+    throw Error(SAMDEPLOY_TENSORS, "the " + precision + " graph holds no convolution in " + precision +
+                                       "; make it again: samdeploy export");
+  }
+  const std::map<std::string, std::string> types = convolution_types(compiled);
+  double done = 0.0, all = 0.0;
+  std::string wrong;
+  for (const auto& [name, count] : work) {
+    const auto type = types.find(name);
+    all += count;
+    if (type != types.end() && computes_in(type->second, precision)) done += count;
+    else if (wrong.empty()) wrong = name + " in " + (type == types.end() ? "no type" : type->second);
+  }
+  if (100.0 * done / all < kMinShare) {
+    throw Error(SAMDEPLOY_UNAVAILABLE, "OpenVINO computes only " + std::to_string(100.0 * done / all) + " % of the " +
+                                           precision + " multiply-adds in that type on this CPU, 95 % expected (" +
+                                           wrong + "); use another precision");
+  }
+}
+
+void check_tensors(const ov::CompiledModel& compiled, const Manifest& manifest) {
+  std::string found;
+  const auto add = [&found](const ov::Output<const ov::Node>& port) {
+    std::string type = port.get_element_type().get_type_name();
+    type = type == "u8" ? "uint8" : type == "f32" ? "float32" : type;
+    found += (found.empty() ? "" : "; ") + port.get_any_name() + " " + type + " [";
+    const ov::PartialShape shape = port.get_partial_shape();
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      found += (i ? ", " : "") + (shape[i].is_dynamic() ? "N" : std::to_string(shape[i].get_length()));
+    }
+    found += "]";
+  };
+  for (const auto& port : compiled.inputs()) add(port);
+  for (const auto& port : compiled.outputs()) add(port);
+  const std::string wanted = "image uint8 [N, " + std::to_string(manifest.preprocessing.height) + ", " +
+                             std::to_string(manifest.preprocessing.width) + ", 3]; logits float32 [N, " +
+                             std::to_string(manifest.classes.size()) + "]";
+  if (found != wanted) {
+    throw Error(SAMDEPLOY_TENSORS, "the OpenVINO graph: tensors " + found + " found, " + wanted +
+                                       " expected by the manifest; engine and manifest do not belong together");
+  }
+}
+
+// Inference requests that threads borrow; who finds none waits.
+class OpenvinoSession final : public Session {
+ public:
+  OpenvinoSession(ov::CompiledModel compiled, const Manifest& manifest, int requests)
+      : compiled_(std::move(compiled)),
+        height_(static_cast<std::size_t>(manifest.preprocessing.height)),
+        width_(static_cast<std::size_t>(manifest.preprocessing.width)),
+        classes_(manifest.classes.size()),
+        requests_(static_cast<std::size_t>(requests)) {
+    for (Request& request : requests_) {
+      request.infer = compiled_.create_infer_request();
+      free_.push_back(&request);
+    }
+  }
+
+  void run(const std::uint8_t* batch, std::size_t count, float* logits) override {
+    Request* request = borrow();
+    try {
+      // A tensor of the request's own, kept from call to call: wrapping the caller's memory would reserve some.
+      if (request->count != count) {
+        request->count = 0;
+        request->pixels = ov::Tensor(ov::element::u8, {count, height_, width_, 3});
+        request->infer.set_input_tensor(request->pixels);
+        request->count = count;
+      }
+      std::memcpy(request->pixels.data<std::uint8_t>(), batch, count * height_ * width_ * 3);
+      request->infer.infer();
+      const ov::Tensor answer = request->infer.get_output_tensor();
+      if (answer.get_size() != count * classes_) throw std::runtime_error("the answer has another shape than expected");
+      std::memcpy(logits, answer.data<float>(), count * classes_ * sizeof(float));
+    } catch (const std::exception& error) {
+      give_back(request);
+      unavailable("failed on a batch of " + std::to_string(count), error);
+    }
+    give_back(request);
+  }
+
+ private:
+  struct Request {
+    ov::InferRequest infer;
+    ov::Tensor pixels;
+    std::size_t count = 0;
+  };
+
+  Request* borrow() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    one_is_free_.wait(lock, [this] { return !free_.empty(); });
+    Request* request = free_.back();
+    free_.pop_back();
+    return request;
+  }
+  void give_back(Request* request) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      free_.push_back(request);  // within the capacity it had at the start
+    }
+    one_is_free_.notify_one();
+  }
+
+  ov::CompiledModel compiled_;
+  std::size_t height_, width_, classes_;
+  std::vector<Request> requests_;
+  std::vector<Request*> free_;
+  std::mutex mutex_;
+  std::condition_variable one_is_free_;
+};
+
+}  // namespace
+
+std::unique_ptr<Session> open_openvino(const Bytes& graph, const Manifest& manifest, const Options& options) {
+  const ov::element::Type hint = hint_of(options.precision);
+  ov::AnyMap config = {
+      // Always said: left out, OpenVINO computes in bf16 by itself on CPUs that have it.
+      ov::hint::inference_precision(hint),
+      ov::hint::execution_mode(ov::hint::ExecutionMode::ACCURACY),
+      ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+  };
+  if (options.threads > 0) config.insert(ov::inference_num_threads(options.threads));
+  if (options.requests > 1) config.insert(ov::num_streams(options.requests));
+  ov::CompiledModel compiled;
+  std::map<std::string, double> work;
+  ov::element::Type effective;
+  try {
+    ov::Core core;
+    const std::shared_ptr<ov::Model> model = core.read_model(std::string(graph.begin(), graph.end()), ov::Tensor());
+    work = multiply_adds(*model, options.precision == "int8");
+    compiled = core.compile_model(model, "CPU", config);
+    effective = compiled.get_property(ov::hint::inference_precision);
+  } catch (const std::exception& error) {
+    unavailable("cannot compile the graph", error);
+  }
+  if (effective != hint) {
+    throw Error(SAMDEPLOY_UNAVAILABLE, "OpenVINO would compute in " + effective.get_type_name() + " instead of " +
+                                           hint.get_type_name() + ": this CPU has no " + options.precision +
+                                           " arithmetic that it uses; use precision fp32");
+  }
+  check_tensors(compiled, manifest);
+  prove(compiled, work, options.precision);
+  return std::make_unique<OpenvinoSession>(std::move(compiled), manifest, options.requests);
+}
+
+}  // namespace samdeploy::core

@@ -1,0 +1,94 @@
+#include "session.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "error.hpp"
+
+namespace samdeploy::core {
+namespace {
+
+struct Backend {
+  const char* name;
+  std::unique_ptr<Session> (*open)(const Bytes&, const Manifest&, const Options&);
+};
+
+constexpr Backend kBackends[] = {{"openvino", open_openvino}};
+
+// Largest allowed difference from the golden logits, as a share of their range; see samdeploy/backends/session.py.
+struct Tolerance {
+  const char* precision;
+  double allowed;
+};
+constexpr Tolerance kTolerances[] = {{"fp32", 1e-4}, {"fp16", 5e-2}, {"bf16", 1e-1}, {"int8", 2e-1}};
+
+const Tolerance& tolerance(const std::string& precision) {
+  for (const Tolerance& each : kTolerances) {
+    if (precision == each.precision) return each;
+  }
+  throw Error(SAMDEPLOY_ARGUMENT, "unknown precision '" + precision.substr(0, 60) + "'. Valid: fp32, fp16, bf16, int8");
+}
+
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2e", value);
+  return text;
+}
+
+}  // namespace
+
+std::unique_ptr<Session> open_session(const Bundle& bundle, const Options& options) {
+  const auto* backend = std::find_if(std::begin(kBackends), std::end(kBackends),
+                                     [&](const Backend& each) { return options.backend == each.name; });
+  if (backend == std::end(kBackends)) {
+    throw Error(SAMDEPLOY_ARGUMENT, "unknown backend '" + options.backend.substr(0, 60) + "'. Valid: openvino");
+  }
+  tolerance(options.precision);
+  // INT8 has a graph of its own; the other precisions are applied to the FP32 graph.
+  const std::string wanted = options.precision == "int8" ? "int8" : "fp32";
+  const BundleFile* file = bundle.find("graph", options.backend, wanted);
+  if (!file) {
+    throw Error(SAMDEPLOY_UNAVAILABLE, "bundle " + bundle.path() + ": holds no graph in " + wanted + " that " +
+                                           options.backend + " can run; make one: samdeploy export --precision " +
+                                           options.precision);
+  }
+  const Golden golden = bundle.golden();
+  const Bytes graph = bundle.read(*file);
+  std::unique_ptr<Session> session = backend->open(graph, bundle.manifest(), options);
+  check_golden(*session, golden, bundle.manifest().classes.size(), options);
+  return session;
+}
+
+void check_golden(Session& session, const Golden& golden, std::size_t classes, const Options& options) {
+  const std::string engine = options.backend + " engine (" + options.precision + ")";
+  const std::string cure = "do not use it; make the bundle again with `samdeploy export`";
+  std::vector<float> found(golden.logits.size());
+  session.run(golden.images.data(), golden.count, found.data());
+  const auto bad = std::count_if(found.begin(), found.end(), [](float value) { return !std::isfinite(value); });
+  if (bad != 0) {
+    throw Error(SAMDEPLOY_WRONG_ANSWERS, engine + ": " + std::to_string(bad) + " of " + std::to_string(found.size()) +
+                                             " golden logits are not finite numbers; " + cure);
+  }
+  const auto [low, high] = std::minmax_element(golden.logits.begin(), golden.logits.end());
+  const float range = *high - *low;
+  const double span = range != 0.0f ? static_cast<double>(range) : 1.0;
+  std::vector<double> worst(golden.count, 0.0);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const double off = std::abs(static_cast<double>(found[i]) - static_cast<double>(golden.logits[i]));
+    worst[i / classes] = std::max(worst[i / classes], off);
+  }
+  std::sort(worst.begin(), worst.end());
+  // Without squashing, single pictures explode; int8 ranges leave them out on purpose.
+  const std::size_t outliers = options.precision == "int8" ? worst.size() / 4 : 0;
+  const double error = worst[worst.size() - 1 - outliers] / span;
+  const double allowed = tolerance(options.precision).allowed;
+  if (error > allowed) {
+    throw Error(SAMDEPLOY_WRONG_ANSWERS, engine + ": the golden images give logits that differ by " +
+                                             short_number(error) + " of their range, at most " +
+                                             short_number(allowed) + " is allowed: this is not the model of this " +
+                                             "bundle; " + cure);
+  }
+}
+
+}  // namespace samdeploy::core

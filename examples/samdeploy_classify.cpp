@@ -1,0 +1,72 @@
+// samdeploy-classify BUNDLE IMAGE...: the JSON lines of `samdeploy predict --json`, from C++.
+// Exit code: 0; 1 if a picture could not be read; 2 if the bundle could not be opened.
+#include <charconv>
+#include <cstdio>
+#include <iostream>
+#include <string>
+
+#include "samdeploy.hpp"
+
+namespace {
+
+std::string quoted(const std::string& text) {
+  std::string json = "\"";
+  for (const char c : text) {
+    char code[8];
+    if (c == '"' || c == '\\') json += '\\', json += c;
+    else if (c == '\n') json += "\\n";
+    else if (c == '\t') json += "\\t";
+    else if (c == '\r') json += "\\r";
+    else if (static_cast<unsigned char>(c) < 0x20) std::snprintf(code, sizeof code, "\\u%04x", c), json += code;
+    else json += c;
+  }
+  return json + "\"";
+}
+
+// The shortest digits that give the same double back.
+std::string number(double value) {
+  char text[32];
+  const std::to_chars_result end = std::to_chars(text, text + sizeof text, value);
+  std::string json(text, end.ptr);
+  return json.find_first_of(".e") == std::string::npos ? json + ".0" : json;
+}
+
+std::string line(const std::string& image, const samdeploy::Prediction& prediction) {
+  std::string json = "{\"image\": " + quoted(image) + ", \"label\": " + quoted(prediction.label) +
+                     ", \"index\": " + std::to_string(prediction.index) +
+                     ", \"probability\": " + number(prediction.probability) + ", \"top\": [";
+  const char* between = "";
+  for (const samdeploy::Score& score : prediction.top) {
+    json += between;
+    json += "{\"label\": " + quoted(score.label) + ", \"probability\": " + number(score.probability) + "}";
+    between = ", ";
+  }
+  return json + "]}";
+}
+
+}  // namespace
+
+int main(int count, char** argument) {
+  if (count < 3) {
+    std::cerr << "usage: samdeploy-classify BUNDLE IMAGE...\n";
+    return 2;
+  }
+  try {
+    const samdeploy::Classifier classifier = samdeploy::Classifier::open(argument[1]);
+    int broken = 0;
+    for (int i = 2; i < count; ++i) {
+      try {
+        std::cout << line(argument[i], classifier.predict(argument[i])) << "\n";
+      } catch (const samdeploy::Error& error) {
+        if (error.status() != SAMDEPLOY_IMAGE && error.status() != SAMDEPLOY_IMAGE_TOO_LARGE) throw;
+        ++broken;
+        std::cerr << "samdeploy-classify: " << error.what() << "\n";
+        std::cout << "{\"image\": " << quoted(argument[i]) << ", \"error\": " << quoted(error.what()) << "}\n";
+      }
+    }
+    return broken == 0 ? 0 : 1;
+  } catch (const samdeploy::Error& error) {
+    std::cerr << "samdeploy-classify: " << error.what() << "\n";
+    return 2;
+  }
+}

@@ -1,0 +1,163 @@
+"""Decode and resize give the same bytes in C++ and in Python, for every kind of picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samdeploy.errors import ImageError
+from samdeploy.preprocess import UInt8Array, decode, resize
+from samdeploy.spec import Preprocessing
+from tests.cpp import corpus
+from tests.cpp.conftest import Probe
+
+IMAGE, IMAGE_TOO_LARGE = 11, 12
+MOST_PIXELS = 178_956_970
+
+TARGETS = (
+    Preprocessing(32, 32),
+    Preprocessing(45, 64),
+    Preprocessing(33, 28, "center_crop", 40),
+    Preprocessing(64, 64, "center_crop", 64),
+    Preprocessing(1, 7),
+)
+
+Answer = tuple[UInt8Array, UInt8Array] | tuple[int, str]
+
+
+def ask(probe: Probe, folder: Path, jobs: list[tuple[bytes, Preprocessing]], most: int = MOST_PIXELS) -> list[Answer]:
+    """What C++ makes of each picture: (decoded, resized), or (status, text)."""
+    lines, out = [], folder / "out.bin"
+    for index, (encoded, size) in enumerate(jobs):
+        (folder / f"{index}.img").write_bytes(encoded)
+        lines.append(f"{size.height} {size.width} {size.resize_short or 0} {folder / f'{index}.img'}")
+    probe("pictures", out, most, stdin="\n".join(lines))
+    data = io.BytesIO(out.read_bytes())
+    answers: list[Answer] = []
+    for _, size in jobs:
+        status, first = struct.unpack("<ii", data.read(8))
+        if status:
+            answers.append((status, data.read(first).decode()))
+            continue
+        (width,) = struct.unpack("<i", data.read(4))
+        picture = np.frombuffer(data.read(first * width * 3), np.uint8).reshape(first, width, 3)
+        small = np.frombuffer(data.read(size.height * size.width * 3), np.uint8).reshape(size.height, size.width, 3)
+        answers.append((picture, small))
+    assert not data.read()
+    return answers
+
+
+def compare(probe: Probe, folder: Path, pictures: list[tuple[str, bytes]]) -> list[str]:
+    """Names of the pictures that the two readers see differently."""
+    jobs = [(encoded, TARGETS[i % len(TARGETS)]) for i, (_, encoded) in enumerate(pictures)]
+    wrong = []
+    for (name, encoded), (_, size), answer in zip(pictures, jobs, ask(probe, folder, jobs), strict=True):
+        expected = decode(encoded)
+        if isinstance(answer[0], int):
+            wrong.append(f"{name}: {answer}")
+        elif not np.array_equal(answer[0], expected):
+            wrong.append(f"{name}: decoded {answer[0].shape} differs from {expected.shape}")
+        elif not np.array_equal(answer[1], resize(expected, size)):
+            wrong.append(f"{name}: resized to {size} differs")
+    return wrong
+
+
+def test_jpeg(probe: Probe, tmp_path: Path) -> None:
+    pictures = list(corpus.jpegs())
+    assert len(pictures) > 60
+    assert compare(probe, tmp_path, pictures) == []
+
+
+def test_png(probe: Probe, tmp_path: Path) -> None:
+    pictures = list(corpus.pngs())
+    assert len(pictures) > 100
+    assert compare(probe, tmp_path, pictures) == []
+
+
+def test_resize_of_many_sizes(probe: Probe, tmp_path: Path) -> None:
+    generator = np.random.default_rng(7)
+    jobs, expected = [], []
+    for _ in range(150):
+        height, width, target_height, target_width = (int(side) for side in generator.integers(1, 120, 4))
+        image = corpus.picture(height, width)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG", compress_level=1)
+        size = Preprocessing(target_height, target_width)
+        if generator.integers(2):
+            short = max(target_height, target_width) + int(generator.integers(20))
+            size = Preprocessing(target_height, target_width, "center_crop", short)
+        jobs.append((file.getvalue(), size))
+        expected.append(resize(image, size))
+    answers = ask(probe, tmp_path, jobs)
+    assert [i for i, answer in enumerate(answers) if not np.array_equal(answer[1], expected[i])] == []
+
+
+def damaged() -> list[tuple[str, bytes]]:
+    """Pictures that neither reader may take."""
+    photo = corpus.jpeg(Image.fromarray(corpus.picture(90, 120)))
+    drawing = corpus.png(40, 30, 8, 2)
+    transparent = corpus.chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))
+    cuts = [(f"jpeg cut at {at}", photo[:at]) for at in (3, 20, 200, len(photo) // 2, len(photo) - 2)]
+    cuts += [(f"png cut at {at}", drawing[:at]) for at in (8, 20, 33, 60, len(drawing) // 2)]
+    return [
+        *cuts,
+        ("empty", b""),
+        ("text", b"no picture at all"),
+        ("gif start", b"GIF89a" + bytes(40)),
+        ("16 bit with a transparent colour", corpus.png(5, 5, 16, 2, before=transparent)),
+        ("4 bit with a transparent colour", corpus.png(5, 5, 4, 0, before=corpus.chunk(b"tRNS", b"\0\3"))),
+        ("short tRNS", corpus.png(5, 5, 8, 2, before=corpus.chunk(b"tRNS", b"\0\1"))),
+        ("jpeg of no size", photo.replace(struct.pack(">HH", 90, 120), struct.pack(">HH", 0, 120))),
+        ("png of no size", drawing.replace(struct.pack(">II", 30, 40), struct.pack(">II", 0, 40))),
+    ]
+
+
+def test_damaged_pictures_are_refused_by_both(probe: Probe, tmp_path: Path) -> None:
+    for name, encoded in damaged():
+        with pytest.raises(ImageError):
+            pytest.fail(f"{name}: {decode(encoded).shape}")
+    answers = ask(probe, tmp_path, [(encoded, TARGETS[0]) for _, encoded in damaged()])
+    assert [name for (name, _), answer in zip(damaged(), answers, strict=True) if answer[0] != IMAGE] == []
+    texts = [str(answer[1]) for answer in answers]
+    assert "damaged or truncated JPEG (the file ends before the picture)" in texts[3]
+    assert any("transparent colour beside 2, 4 or 16 bits" in text for text in texts)
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a hundred bytes that claims side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + corpus.chunk(b"IHDR", header)
+        + corpus.chunk(b"IDAT", b"x\x9c")
+        + corpus.chunk(b"IEND", b"")
+    )
+
+
+def test_bombs_are_refused_by_both(probe: Probe, tmp_path: Path) -> None:
+    photo = corpus.jpeg(Image.fromarray(corpus.picture(8, 8)))
+    at = photo.index(b"\xff\xc0") + 5
+    pictures = [bomb(13_378), bomb(2**31 - 1), photo[:at] + struct.pack(">HH", 65_500, 65_500) + photo[at + 4 :]]
+    for encoded in pictures:
+        with pytest.raises(ImageError, match="too many pixels"):
+            decode(encoded)
+    thin = corpus.png(1, 60_000, 1, 0)
+    with pytest.raises(ImageError, match="too long and thin"):
+        resize(decode(thin), Preprocessing(3000, 3000))
+    jobs = [*((encoded, TARGETS[0]) for encoded in pictures), (thin, Preprocessing(3000, 3000))]
+    answers = ask(probe, tmp_path, jobs)
+    assert [answer[0] for answer in answers] == [IMAGE_TOO_LARGE] * 4
+    assert "13378x13378 found, at most 178956970 allowed" in str(answers[0][1])
+    assert "60000x1 pixels (width x height) are too long and thin to be brought to 3000x3000" in str(answers[3][1])
+
+
+def test_the_pixel_limit_can_be_set(probe: Probe, tmp_path: Path) -> None:
+    jobs = [(corpus.png(10, 10, 8, 0), TARGETS[0]), (corpus.png(10, 11, 8, 0), TARGETS[0])]
+    first, second = ask(probe, tmp_path, jobs, most=100)
+    assert not isinstance(first[0], int)
+    assert second[0] == IMAGE_TOO_LARGE
