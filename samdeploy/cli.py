@@ -126,6 +126,8 @@ def export(
     # Before PyTorch is loaded, and whether or not there is a run.
     _check_name("engine", engine, ENGINES)
     _check_name("precision", precision, PRECISIONS)
+    if headroom_plot is not None:
+        _check_writable("--headroom-plot", headroom_plot)
     run_dir = run if run is not None else _taken("run", latest_run(runs))
 
     from samdeploy.export import ExportOptions, export_run
@@ -184,14 +186,15 @@ def eval(
     """
     from samdeploy.bundle import latest_bundle, open_bundle
     from samdeploy.errors import InputError
-    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, with_earlier, write_eval
+    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, write_eval
     from samdeploy.files import json_bytes, write_atomic
 
     options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why)
-    if json_file is not None and not json_file.parent.is_dir():  # known now, not after minutes of evaluation
-        raise InputError(f"--json: the folder {json_file.parent} does not exist; make it first")
-    if junit_file is not None:
-        _check_writable("--junit", junit_file)
+    for option, file in (("--json", json_file), ("--junit", junit_file)):
+        if file is not None:  # known now, not after minutes of evaluation
+            _check_writable(option, file)
+    if json_file is not None and junit_file is not None and json_file.absolute() == junit_file.absolute():
+        raise InputError(f"--json and --junit: both name {json_file}; name two files")
     opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
     if report_folder is not None:
         from samdeploy.report.write import make_folder, write_report  # Jinja may be missing: known now as well
@@ -212,8 +215,8 @@ def eval(
 
         write_atomic(junit_file, junit_xml(report))
     if report_folder is not None:
-        evaluation, line = with_earlier(opened.root, report), shlex.join(["samdeploy", *sys.argv[1:]])
-        print(f"report: {write_report(report_folder, opened, report, evaluation, data_root=data, command=line)}")
+        line = shlex.join(["samdeploy", *sys.argv[1:]])
+        print(f"report: {write_report(report_folder, opened, report, data_root=data, command=line)}")
     if not report.passed:
         raise SystemExit(1)
 

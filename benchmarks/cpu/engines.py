@@ -19,7 +19,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ import onnxruntime as ort
 import openvino as ov
 import torch
 
+from samdeploy.bench.pytorch import export_module
 from samdeploy.export.cost import multiply_adds
 from samdeploy.export.onnx import graph_from_model, serialize
 from samdeploy.export.quantize import quantize_graph
@@ -128,7 +128,7 @@ def pictures(count: int, px: int) -> np.ndarray:
 def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> dict[str, Run]:
     """All engines, by name; those as trained first."""
     module = Exported(net, spec).eval()
-    plain = export_as_trained(module, images[:2])
+    plain = export_module(module, images[:2])
     folded = serialize(graph_from_model(fold(net), spec, "fp32"))
     labels = np.zeros(8, dtype=np.int64)
     int8 = quantize_graph(folded, images[:32], images[:8], labels, max_drop=100).graph
@@ -149,24 +149,6 @@ def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> 
         "samdeploy onnxruntime int8": onnxruntime(int8, threads),
         "samdeploy openvino int8": openvino(int8, "f32", threads),
     }
-
-
-def export_as_trained(module: torch.nn.Module, images: np.ndarray) -> bytes:
-    """What PyTorch's own exporter makes of the module, unfolded."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "plain.onnx")
-        torch.onnx.export(
-            module,
-            (torch.from_numpy(images),),
-            path,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        return path.read_bytes()
 
 
 def onnxruntime(graph: bytes, threads: int) -> Run:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     _openvino: Backend = openvino
     _tensorrt: Backend = tensorrt
 
-__all__ = ["BACKENDS", "DEFAULT_PRECISION", "Session", "availability", "open_session"]
+__all__ = ["BACKENDS", "DEFAULT_PRECISION", "Session", "availability", "check_precision", "open_session"]
 
 BACKENDS = {
     "pytorch": "samdeploy.backends.pytorch",
@@ -71,9 +71,7 @@ def open_session(
     if device not in ("auto", *module.RUNS_ON):
         raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
     precision = precision or DEFAULT_PRECISION[backend]
-    if precision not in module.PRECISIONS:
-        raise InputError(f"backend {backend!r} runs {', '.join(module.PRECISIONS)}; precision {precision!r} found")
-
+    check_precision(backend, precision)
     session = CheckedSession(module.load(bundle, device, precision), bundle.spec)
     if check:
         try:
@@ -82,6 +80,18 @@ def open_session(
             session.close()
             raise
     return session
+
+
+def check_precision(backend: str, precision: str) -> None:
+    """Refuse a precision that a backend never has, on no machine.
+
+    Raises:
+        InputError: naming those that it has.
+        BackendUnavailable: the runtime is not installed.
+    """
+    valid = load_module(backend).PRECISIONS
+    if precision not in valid:
+        raise InputError(f"backend {backend!r} runs {', '.join(valid)}; precision {precision!r} found")
 
 
 def availability(backend: str) -> str | None:

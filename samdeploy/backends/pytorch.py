@@ -46,18 +46,18 @@ def load(bundle: Bundle, device: str, precision: str) -> PytorchSession:
         BundleError: the weights were changed.
         WeightsError: the weights are not those of the manifest's architecture.
     """
-    network, device = _network(bundle, device)
+    network, device = trained_network(bundle, device)
     return PytorchSession(Exported(network, bundle.spec), device)
 
 
 def load_cam(bundle: Bundle, device: str, precision: str) -> PytorchCamSession:
     """Rebuild the trained network and compute class activation maps with it; raises as `load` does."""
-    network, device = _network(bundle, device)
+    network, device = trained_network(bundle, device)
     return PytorchCamSession(ClassActivationMaps(network, bundle.spec), device)
 
 
-def _network(bundle: Bundle, device: str) -> tuple[SamResNet, str]:
-    """The trained network, and where it is to run."""
+def trained_network(bundle: Bundle, device: str) -> tuple[SamResNet, str]:
+    """The trained network on the CPU, and where it is to run: "cpu" or "cuda"; raises as `load` does."""
     file = bundle.find("weights")
     if file is None:
         raise BackendUnavailable("the bundle holds no weights, and pytorch runs on nothing else; export again")
@@ -83,7 +83,7 @@ def tensors(bundle: Bundle, images: UInt8Array) -> dict[str, Float32Array]:
     Returns:
         name -> float32 [N, ...] in the graph's order.
     """
-    network, _ = _network(bundle, "cpu")
+    network, _ = trained_network(bundle, "cpu")
     net = fold(network).double()
     found = folded_tensors(net, Normalize(bundle.spec.preprocessing).double(), torch.tensor(images))
     return {name: tensor.float().numpy() for name, tensor in found.items()}

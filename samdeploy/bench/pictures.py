@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from samdeploy.bundle import Bundle, UInt8Array
-from samdeploy.data import Samples, open_dataset
+from samdeploy.data import Samples
 from samdeploy.errors import DatasetError, ImageError, InputError
+from samdeploy.evaluate.test_set import open_test_set
 from samdeploy.preprocess import image_files, prepare
-from samdeploy.run import RUN_FILE, open_run
 
 # Enough that no cache holds them all at common sizes, and few enough for a bundle of 512 px pictures (50 MB).
 COUNT = 64
@@ -71,18 +71,12 @@ def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
 
 
 def _from_test_split(bundle: Bundle, data_root: Path | None) -> Pictures:
-    data = bundle.data
-    run_dir = bundle.root.resolve().parent
-    if data_root is None:
-        data_root = Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else Path("data")
-    dataset = open_dataset(
-        data.name, data_root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed
-    )
-    encoded = tuple(_encoded(dataset.test, index) for index in _some(len(dataset.test)))
+    samples = open_test_set(bundle, data_root).samples
+    encoded = tuple(_encoded(samples, index) for index in _some(len(samples)))
     prepared = np.stack([prepare(picture, bundle.spec.preprocessing) for picture in encoded])
     with Image.open(io.BytesIO(encoded[0])) as first:
         kind = f"{first.format}, the first of {first.width}x{first.height}"
-    return Pictures(encoded, prepared, f"{len(encoded)} test pictures of {data.name} ({kind})")
+    return Pictures(encoded, prepared, f"{len(encoded)} test pictures of {bundle.data.name} ({kind})")
 
 
 def _some(count: int) -> list[int]:

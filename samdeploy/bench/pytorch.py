@@ -10,32 +10,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from samdeploy.backends.pytorch import trained_network
 from samdeploy.bench.turns import Run, first_line
 from samdeploy.bundle import Bundle, UInt8Array
 from samdeploy.errors import BackendUnavailable
-from samdeploy.models import Exported, build_model
-from samdeploy.models.weights import load_state, state_dict_from_bytes
-
-
-def network(bundle: Bundle) -> nn.Module:
-    """The trained network on the CPU: uint8 [N, H, W, 3] -> float32 [N, K].
-
-    Raises:
-        BackendUnavailable: the bundle holds no weights.
-    """
-    file = bundle.find("weights")
-    if file is None:
-        raise BackendUnavailable("the bundle holds no weights; export again")
-    spec = bundle.spec
-    model = build_model(spec.arch, len(spec.classes), spec.gate)
-    load_state(model, state_dict_from_bytes(bundle.read(file)), file.path)
-    return Exported(model, spec).eval()
+from samdeploy.models import Exported
 
 
 def eager(bundle: Bundle, device: str) -> Run:
     """PyTorch as it is."""
-    place = _device(device)
-    return _run(_placed(bundle, place), place)
+    return _run(*_placed(bundle, device))
 
 
 def compiled(bundle: Bundle, device: str) -> Run:
@@ -44,8 +28,8 @@ def compiled(bundle: Bundle, device: str) -> Run:
     Raises:
         BackendUnavailable: it does not work here, for example for want of a C++ compiler.
     """
-    place = _device(device)
-    run = _run(torch.compile(_placed(bundle, place), dynamic=False), place)
+    network, place = _placed(bundle, device)
+    run = _run(torch.compile(network, dynamic=False), place)
 
     def named(batch: UInt8Array) -> object:
         try:
@@ -71,35 +55,36 @@ def plain_export(bundle: Bundle, images: UInt8Array) -> bytes:
         raise BackendUnavailable(
             "PyTorch's exporter needs onnxscript, which is not installed; pip install 'samdeploy[bench]'"
         ) from None
+    network, _ = trained_network(bundle, "cpu")
+    try:
+        return export_module(Exported(network, bundle.spec).eval(), images)
+    except Exception as error:  # of many kinds, by version
+        raise BackendUnavailable(f"PyTorch's exporter fails: {first_line(error)}") from error
+
+
+def export_module(module: nn.Module, images: UInt8Array) -> bytes:
+    """An ONNX file of a module with a free batch size, by PyTorch's own exporter; `images` as in `plain_export`."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder, "plain.onnx")
-        try:
-            torch.onnx.export(
-                network(bundle),
-                (torch.tensor(images),),
-                path,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        except Exception as error:  # of many kinds, by version
-            raise BackendUnavailable(f"PyTorch's exporter fails: {first_line(error)}") from error
+        torch.onnx.export(
+            module,
+            (torch.tensor(images),),
+            path,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
         return path.read_bytes()
 
 
-def _placed(bundle: Bundle, device: str) -> nn.Module:
+def _placed(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
+    network, place = trained_network(bundle, device)
     # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
-    return network(bundle).to(device).to(memory_format=torch.channels_last)
-
-
-def _device(device: str) -> str:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable(f"pytorch {torch.__version__} finds no CUDA device")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return Exported(network, bundle.spec).eval().to(place).to(memory_format=torch.channels_last), place
 
 
 def _run(module: Callable[[torch.Tensor], torch.Tensor], device: str) -> Run:

@@ -41,17 +41,21 @@ class DatasetEntry:
         opener: "module:function".
         description: one line for people.
         options: name -> values it may take; the first is the default.
+        has_files: False where the pictures come with a package, so that no folder of data is ever read.
     """
 
     opener: str
     description: str
     options: Mapping[str, tuple[OptionValue, ...]] = field(default_factory=dict)
+    has_files: bool = True
 
 
 DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
     {
         "digits": DatasetEntry(
-            "samdeploy.data.digits:open_digits", "1,797 digits of 8x8, 10 classes, inside scikit-learn: no files needed"
+            "samdeploy.data.digits:open_digits",
+            "1,797 digits of 8x8, 10 classes, inside scikit-learn: no files needed",
+            has_files=False,
         ),
         "fashion-mnist": DatasetEntry(
             "samdeploy.data.fashion_mnist:open_fashion_mnist", "70,000 articles of clothing of 28x28, 10 classes"

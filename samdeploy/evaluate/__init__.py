@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samdeploy.evaluate.eval_file import with_earlier, write_eval
+from samdeploy.evaluate.eval_file import write_eval
 from samdeploy.evaluate.pipeline import ALL, EvalOptions, evaluate_bundle
 from samdeploy.evaluate.report import Report, Result
 from samdeploy.evaluate.table import table, verdict
@@ -15,6 +15,5 @@ __all__ = [
     "evaluate_bundle",
     "table",
     "verdict",
-    "with_earlier",
     "write_eval",
 ]

@@ -25,16 +25,11 @@ def write_eval(folder: Path, report: Report) -> None:
     Raises:
         OSError: the folder cannot be written to.
     """
-    write_atomic(folder / EVAL_FILE, json_bytes(with_earlier(folder, report)))
-
-
-def with_earlier(folder: Path, report: Report) -> dict[str, Any]:
-    """The report's JSON together with the earlier rows in `folder` that stay."""
     try:
         earlier = read_json(folder / EVAL_FILE, "earlier evaluation")
     except BundleError:  # none, or not ours: nothing to keep
         earlier = {}
-    return merged(report, earlier)
+    write_atomic(folder / EVAL_FILE, json_bytes(merged(report, earlier)))
 
 
 def merged(report: Report, earlier: dict[str, Any]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Latency:
             reasons.append(f"p90 is {self.spread:.2f} times p50, at most {MAX_SPREAD} expected")
         if abs(self.drift_percent) > MAX_DRIFT_PERCENT:
             reasons.append(
-                f"the median moved by {self.drift_percent:+.0f} % from the first to the last third of the run, at most "
+                f"the median moved by {self.drift_percent:+.1f} % from the first to the last third of the run, at most "
                 f"{MAX_DRIFT_PERCENT:.0f} % expected"
             )
         if self.waited_percent is not None and self.waited_percent > MAX_WAITED_PERCENT:

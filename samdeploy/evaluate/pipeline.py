@@ -222,7 +222,7 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
     maps = _maps(case, backend, precision)
     if maps is not None:
         parts["cam"] = maps
-    if options.why and (broken or verdict != "holds"):
+    if options.why and verdict == "fails":  # too few pictures are no fault of a tensor
         worst = case.pictures.take(worst_pictures(logits, case.reference))
         parts["why"] = explain_if_possible(case.bundle, backend, precision, worst, device=session.device)
     return row(

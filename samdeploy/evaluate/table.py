@@ -23,7 +23,21 @@ def verdict(report: Report) -> str:
     missing = [result.engine for result in report.results if not result.ran]
     gaps = [f"not run here: {', '.join(missing)}"] if missing else []
     gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
+    gaps += [f"{text} were trained on" for text in _trained_on(report)]
+    open_ends = [result.engine for result in report.results if result.comparison and not _is_consistent(result)]
+    gaps += [f"consistency not shown: {', '.join(open_ends)}"] if open_ends else []
     return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")
+
+
+def _trained_on(report: Report) -> list[str]:
+    """ "14 of 54 test pictures": exact copies; likenesses stand in the notes."""
+    overlaps = report.leaks.overlaps if report.leaks is not None else ()
+    return [f"{row.exact:,} of {row.images:,} test pictures" for row in overlaps if row.exact and row.other == "train"]
+
+
+def _is_consistent(result: Result) -> bool:
+    part = result.parts.get("consistency")
+    return isinstance(part, Consistency) and (part.passed or bool(part.failures))  # a failure is in the verdict
 
 
 def table(report: Report) -> str:

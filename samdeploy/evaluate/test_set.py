@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samdeploy.bundle import Bundle
-from samdeploy.data import open_dataset
+from samdeploy.data import DATASETS, open_dataset
 from samdeploy.data.dataset import Samples
 from samdeploy.errors import DatasetError, InputError
 from samdeploy.run import RUN_FILE, open_run
@@ -40,6 +40,11 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
         InputError: its classes are not those of the bundle.
     """
     data = bundle.data
+    if data_root is not None and data.name in DATASETS and not DATASETS[data.name].has_files:
+        raise InputError(
+            f"--data {data_root}: the bundle's data set {data.name!r} is part of a package and reads no folder; leave "
+            "--data out.  For accuracy on pictures of yours, train the recipe 'folder'"
+        )
     root = _data_root(bundle, data_root)
     try:
         dataset = open_dataset(

@@ -10,12 +10,12 @@ from typing import Literal
 from samdeploy.backends import open_session
 from samdeploy.backends.session import check_golden
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError
+from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError, unknown
 from samdeploy.export.pack import BundleWriter
-from samdeploy.export.tensorrt import build_engine
+from samdeploy.export.tensorrt import build_engine, check_settings
 from samdeploy.manifest import MANIFEST, BundleFile
 from samdeploy.progress import progress_bar
-from samdeploy.spec import PRECISIONS
+from samdeploy.spec import ENGINES, PRECISIONS
 
 # What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
 _DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}
@@ -63,6 +63,9 @@ class ExportOptions:
         max_drop: points of validation top-1 that int8 may cost.
         data_root: where the data set lies; None: where training found it.
         cam: whether the graph of class activation maps is written too; it is as large as the FP32 graph.
+
+    Raises:
+        InputError: unknown names, or numbers out of range.
     """
 
     engine: str = "all"
@@ -74,6 +77,13 @@ class ExportOptions:
     max_drop: float = 0.5
     data_root: Path | None = None
     cam: bool = True
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise InputError(unknown("engine", self.engine, ENGINES))
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise InputError(unknown("precision", self.precision, PRECISIONS))
+        check_settings(self.batch, self.optimization_level, self.workspace)
 
 
 def graph_backend(engine: str, precision: str) -> str | None:

@@ -11,8 +11,9 @@ import onnx
 import torch
 
 import samdeploy
+from samdeploy.backends import BACKENDS, check_precision
 from samdeploy.backends.session import Float32Array
-from samdeploy.errors import ExportError, InputError, unknown
+from samdeploy.errors import ExportError
 from samdeploy.export.cam import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
@@ -23,7 +24,7 @@ from samdeploy.export.quantize import QuantizedGraph
 from samdeploy.manifest import DataRecord
 from samdeploy.models import Exported, build_model, fold, load_weights
 from samdeploy.run import BUNDLE_FOLDER, WEIGHTS_FILE, RunRecord, open_run
-from samdeploy.spec import ENGINES, PRECISIONS, model_spec
+from samdeploy.spec import model_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,14 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     for by name fails, the bundle that was there stays untouched.
 
     Raises:
-        InputError: unknown engine or precision.
+        InputError: the engine that was named never has this precision.
         BundleError: the run is damaged or of a newer version.
         WeightsError, DatasetError: weights or pictures cannot be read.
         ExportError: a graph or engine is not the trained network.
         BackendUnavailable: an engine that was asked for by name cannot be built here.
     """
-    if options.engine not in ENGINES:
-        raise InputError(unknown("engine", options.engine, ENGINES))
-    if options.precision is not None and options.precision not in PRECISIONS:
-        raise InputError(unknown("precision", options.precision, PRECISIONS))
+    if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
+        check_precision(options.engine, options.precision)
     record = open_run(run_dir)
     spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
     model = build_model(record.arch, len(record.classes), record.gate)

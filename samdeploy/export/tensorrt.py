@@ -56,6 +56,21 @@ class _Settings:
     workspace: int | None
 
 
+def check_settings(batch: tuple[int, int, int], optimization_level: int, workspace: int | None) -> None:
+    """Refuse what no build can be made with; see `build_engine`.
+
+    Raises:
+        InputError: naming the value and what is expected.
+    """
+    if not 1 <= batch[0] <= batch[1] <= batch[2]:
+        found = ",".join(map(str, batch))
+        raise InputError(f"batch: {found} found, 1 <= smallest <= usual <= largest expected")
+    if not 0 <= optimization_level <= 5:
+        raise InputError(f"optimization level: {optimization_level} found, 0 to 5 expected")
+    if workspace is not None and workspace < 1:
+        raise InputError(f"workspace: {workspace} MiB found, at least 1 expected")
+
+
 def build_engine(
     graph: bytes,
     *,
@@ -94,13 +109,7 @@ def build_engine(
         raise InputError(unknown("engine", engine, ENGINES))
     if precision not in TYPES:
         raise InputError(unknown("engine precision", precision, TYPES))
-    if not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise InputError(f"batch: {batch} found, 1 <= smallest <= usual <= largest expected")
-    if not 0 <= optimization_level <= 5:
-        raise InputError(f"optimization level: {optimization_level} found, 0 to 5 expected")
-    if workspace is not None and workspace < 1:
-        raise InputError(f"workspace: {workspace} MiB found, at least 1 expected")
-
+    check_settings(batch, optimization_level, workspace)
     trt = builder_package(engine)
     device = describe_device() if cuda_devices()[0] else None
     targets = build_targets(trt, target, device)

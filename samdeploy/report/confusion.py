@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from samdeploy.evaluate.accuracy import Int32Array, PerPicture
-from samdeploy.report.rows import Row, answered, engine_name
+from samdeploy.evaluate.report import Report
 
 REFERENCE = "PyTorch"
 # Beyond this, a matrix is larger than a page, and nearly all of it is zero.
@@ -47,46 +47,16 @@ class Confusion:
     unnamed: int
 
 
-def confusions(
-    rows: Sequence[Row], measured: PerPicture, class_names: Sequence[str]
-) -> tuple[tuple[Confusion, ...], tuple[str, ...]]:
-    """One for the trained network, and one for each different way in which engines answer.
-
-    Args:
-        rows: of `eval.json`; their engines' classes are the reference's but for those listed under "changed".
-        measured: labels and reference of the same pictures.
-        class_names: index -> name.
-
-    Returns:
-        The confusions, and the engines of which too few changed pictures are listed to tell.
-    """
-    index_of: dict[str | None, int] = {name: index for index, name in enumerate(class_names)}
-    groups: dict[bytes, tuple[list[str], Int32Array]] = {
-        measured.reference.tobytes(): ([REFERENCE], measured.reference)
-    }
-    unknown = []
-    for row in rows:
-        if not answered(row):
-            continue
-        named = _named(row, measured.reference, index_of)
-        if named is None:
-            unknown.append(engine_name(row))
-        else:
-            groups.setdefault(named.tobytes(), ([], named))[0].append(engine_name(row))
-    reference = _matrix(measured.labels, measured.reference, len(class_names))
-    found = [_confusion(names, measured.labels, named, reference, class_names) for names, named in groups.values()]
-    return tuple(found), tuple(unknown)
-
-
-def _named(row: Row, reference: Int32Array, index_of: Mapping[str | None, int]) -> Int32Array | None:
-    """int32 [N], class that the engine names, -1 for none; None if not every changed picture is listed."""
-    changed: Sequence[Mapping[str, Any]] = row["changed"]
-    if len(changed) != round(len(reference) * (100 - row["top1_agreement"]) / 100):
-        return None
-    named = reference.copy()
-    for picture in changed:
-        named[picture["index"]] = index_of.get(picture["engine"], -1)
-    return named
+def confusions(report: Report) -> tuple[Confusion, ...]:
+    """One for the trained network, and one for each different way in which engines answer; none without an answer."""
+    groups: dict[bytes, tuple[list[str], PerPicture, Int32Array]] = {}
+    for result in report.results:
+        if result.comparison is not None:
+            pictures = result.comparison.per_picture
+            groups.setdefault(pictures.reference.tobytes(), ([REFERENCE], pictures, pictures.reference))
+            names, _, _ = groups.setdefault(pictures.engine.tobytes(), ([], pictures, pictures.engine))
+            names.append(result.engine)
+    return tuple(_confusion(names, pictures, named, report.class_names) for names, pictures, named in groups.values())
 
 
 def _matrix(labels: Int32Array, named: Int32Array, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -96,15 +66,9 @@ def _matrix(labels: Int32Array, named: Int32Array, classes: int) -> np.ndarray[A
     return flat.reshape(classes, classes + 1)
 
 
-def _confusion(
-    names: Sequence[str],
-    labels: Int32Array,
-    named: Int32Array,
-    reference: np.ndarray[Any, np.dtype[np.int64]],
-    class_names: Sequence[str],
-) -> Confusion:
-    classes = len(class_names)
-    matrix = _matrix(labels, named, classes)
+def _confusion(names: Sequence[str], pictures: PerPicture, named: Int32Array, class_names: Sequence[str]) -> Confusion:
+    classes, labels = len(class_names), pictures.labels
+    matrix, reference = _matrix(labels, named, classes), _matrix(labels, pictures.reference, classes)
     mistakes = matrix[:, :classes].copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:_MOST_PAIRS]

@@ -78,7 +78,6 @@ class Evidence:
         date: when the report was made, UTC, ISO 8601.
         command: the line that made it.
         recipe: the experiment, as resolved at training; "" if the run does not lie beside the bundle.
-        earlier: engines whose rows come from earlier evaluations, with date and machine.
         flips: of each engine that answered all pictures.
         confusions: see `confusion.confusions`.
         headroom, bench, against, maps, leaks: None where `missing` says why.
@@ -88,7 +87,6 @@ class Evidence:
     date: str
     command: str
     recipe: str
-    earlier: tuple[str, ...]
     flips: tuple[EngineFlips, ...]
     confusions: tuple[Confusion, ...]
     headroom: HeadroomRecord | None
@@ -110,8 +108,8 @@ def gather(
 
     Args:
         bundle: that was evaluated.
-        evaluation: as in `eval.json`, with the earlier rows of other engines.
-        report: of this evaluation; knows what PyTorch said of each picture.
+        evaluation: the report's JSON.
+        report: knows what was said of each picture.
         data_root: where the test pictures lie.
         command: the line that made the report.
     """
@@ -119,13 +117,8 @@ def gather(
     measured = next((row.comparison.per_picture for row in report.results if row.comparison is not None), None)
     rows = [row for row in evaluation["results"] if answered(row)]
     pictures = _Pictures(bundle, data_root, missing)
-    found, unknown = confusions(rows, measured, report.class_names) if measured is not None else ((), ())
     if measured is None:
-        missing["confusion"] = "no engine answered every test picture in this evaluation"
-    elif unknown:
-        missing["confusion"] = (
-            f"not shown for {', '.join(unknown)}: more pictures changed their class than eval.json lists"
-        )
+        missing["confusion"] = "no engine answered every test picture"
     bench = _attempt(missing, "bench", lambda: read_bench(bundle, BENCH_FILE))
     against = _attempt(missing, "against", lambda: read_bench(bundle, AGAINST_FILE))
     headroom = _attempt(missing, "headroom", lambda: read_headroom(bundle))
@@ -143,9 +136,8 @@ def gather(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         recipe=_recipe(bundle),
-        earlier=_earlier(evaluation["results"], report),
         flips=_flips(rows, pictures),
-        confusions=found,
+        confusions=confusions(report),
         headroom=headroom,
         bench=bench,
         against=against,
@@ -158,12 +150,6 @@ def gather(
 def _bench_line(bundle: Bundle, *options: str) -> str:
     *words, file = options
     return shlex.join(["samdeploy", "bench", str(bundle.root), *words, str(bundle.root / file)])
-
-
-def _earlier(rows: Sequence[Row], report: Report) -> tuple[str, ...]:
-    now = {(row.backend, row.precision, row.device, row.date) for row in report.results}
-    kept = [row for row in rows if (row["backend"], row["precision"], row["device"], row["date"]) not in now]
-    return tuple(f"{engine_name(row)} ({row['date'][:10]}, {row['machine']})" for row in kept)
 
 
 class _Pictures:
@@ -227,7 +213,7 @@ def _maps(bundle: Bundle, measured: PerPicture | None, pictures: _Pictures, miss
         missing["maps"] = "the bundle has no graph of maps; export the run again: samdeploy export --cam"
         return None
     if measured is None:
-        missing["maps"] = "no engine answered every test picture in this evaluation"
+        missing["maps"] = "no engine answered every test picture"
         return None
     indices = _instructive(measured)
     images = [pictures.load(index) for index in indices]

@@ -84,6 +84,9 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     noisy = [engine_name(row) for row in rows if row.get("latency") and not row["latency"]["steady"]]
     if noisy:
         gaps.append(f"The times of {listed(noisy)} are too noisy to be relied on.")
+    unfinished = [engine_name(row) for row in rows if _is_unfinished(row.get("consistency", {}))]
+    if unfinished:
+        gaps.append(f"There was no time for all checks of {listed(unfinished)} against itself; see Self-consistency.")
     unasked = [engine_name(row) for row in rows if row["ran"] and "checks" not in row.get("consistency", ())]
     if unasked:
         gaps.append(f"Other batch sizes, threads and repeats were not tried with {listed(unasked)}.")
@@ -92,3 +95,7 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
         "pictures is given below under PyTorch. On pictures of another kind it may be lower."
     )
     return gaps
+
+
+def _is_unfinished(consistency: Mapping[str, Any]) -> bool:
+    return any(check["outcome"] == "not finished" for check in consistency.get("checks", ()))

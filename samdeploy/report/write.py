@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
@@ -34,16 +32,15 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"--report: the folder {folder} may not be written to; name another")
 
 
-def write_report(
-    folder: Path, bundle: Bundle, report: Report, evaluation: Mapping[str, Any], *, data_root: Path | None, command: str
-) -> Path:
+def write_report(folder: Path, bundle: Bundle, report: Report, *, data_root: Path | None, command: str) -> Path:
     """Write the three files, each whole or not at all; the HTML comes last.
+
+    They speak of this evaluation alone, as the exit code does; earlier rows stand in the bundle's eval.json.
 
     Args:
         folder: exists.
         bundle: that was evaluated.
         report: of this evaluation.
-        evaluation: as in `eval.json`: its rows, and the earlier ones of other engines.
         data_root: where the test pictures lie; None: where training found them.
         command: the line that made the report.
 
@@ -53,6 +50,7 @@ def write_report(
     Raises:
         OSError: the folder cannot be written to any more.
     """
+    evaluation = report.to_json()
     evidence = gather(bundle, evaluation, report, data_root=data_root, command=command)
     html = render_html(evaluation, evidence, bundle)
     write_atomic(folder / JSON_FILE, json_bytes({**evaluation, "report": evidence.to_json()}))

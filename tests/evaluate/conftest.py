@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison, PerPicture
+from samdeploy.evaluate.checks import Check, Consistency
 from samdeploy.evaluate.consistency import check_consistency
 from samdeploy.evaluate.latency import Latency
 from samdeploy.evaluate.paired import paired_difference
@@ -43,6 +44,9 @@ def comparison() -> Callable[..., Comparison]:
     return lambda **changes: replace(flawless, **changes)
 
 
+CONSISTENT = Consistency((Check("batch sizes", "passed", 1.5e-6, 1e-4, 40, ""),), 16, True, 1.25)
+
+
 @pytest.fixture(scope="session")
 def result(comparison: Callable[..., Comparison]) -> Callable[..., Result]:
     """`result(**changes)`: the row of an engine that ran and passed, but for the changes."""
@@ -60,6 +64,7 @@ def result(comparison: Callable[..., Comparison]) -> Callable[..., Result]:
         date="2026-11-22T12:00:00+00:00",
         machine="a processor",
         versions={"samdeploy": "0.1.0"},
+        parts={"consistency": CONSISTENT},
     )
     return lambda **changes: replace(passed, **changes)
 
@@ -69,7 +74,7 @@ def not_run(result: Callable[..., Result]) -> Result:
     """The row of an engine that could not run here."""
     return result(
         backend="tensorrt", precision="fp16", device="", ran=False, reason="no CUDA device: " + "no driver " * 20,
-        comparison=None, latency=None, passed=False, verdict=None, n_images_done=0,
+        comparison=None, latency=None, passed=False, verdict=None, n_images_done=0, parts={},
     )  # fmt: skip
 
 

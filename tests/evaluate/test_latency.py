@@ -135,7 +135,7 @@ def test_drift_refuses_the_verdict(timed: Callable[..., Timed]) -> None:
     found = measure_latency(timed(lambda n: 0.005 * (1 + 0.4 * max(0, n - 30) / 300)), IMAGES)
     assert found.spread < 1.5
     assert found.drift_percent == pytest.approx(100 * 0.4 * 2 / 3 / 1.2, abs=1)
-    assert "the median moved by +22 % from the first to the last third of the run" in found.noise
+    assert "the median moved by +22.2 % from the first to the last third of the run" in found.noise
 
 
 def test_waiting_for_a_core_refuses_the_verdict(timed: Callable[..., Timed], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,12 +32,13 @@ MEASURED = RESULT_KEYS[RESULT_KEYS.index("top1") : RESULT_KEYS.index("passed")]
 def test_json(report: Callable[..., Report]) -> None:
     found = json.loads(json_bytes(report().to_json()))
     assert list(found) == REPORT_KEYS
-    assert [list(row) for row in found["results"]] == [RESULT_KEYS, RESULT_KEYS]
+    assert [list(row) for row in found["results"]] == [[*RESULT_KEYS, "consistency"], RESULT_KEYS]
     assert (found["passed"], found["verdict"], found["n_images"], found["dataset"]) == (True, "holds", 359, "digits")
     row = found["results"][0]
     low, high = row.pop("difference_low"), row.pop("difference_high")
     assert low == -high == pytest.approx(-100 * (1 - 0.0125 ** (1 / 1000)))
     assert row.pop("latency")["p90_ms"] == 2.0
+    assert row.pop("consistency")["passed"] is True
     assert row == {
         "backend": "onnxruntime", "precision": "fp32", "device": "cpu", "ran": True, "reason": "",
         "top1": 97.5, "reference_top1": 97.5, "top1_agreement": 100.0,

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from samdeploy.data.leaks import LeakReport, Overlap
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison
+from samdeploy.evaluate.checks import Check, Consistency
 from samdeploy.evaluate.paired import paired_difference
 from samdeploy.evaluate.report import Report, Result
 from samdeploy.evaluate.table import table, verdict
@@ -29,9 +31,10 @@ def test_table(report: Rows) -> None:
     assert lines[8].split() == ["onnxruntime", "fp32", "0", "0", "+0.00", "-0.44", "to", "+0.44", "1.000", "99.50",
                                 "1.25"]  # fmt: skip
     assert lines[9].startswith("lost: right in PyTorch, wrong in the engine;")
-    assert lines[10].startswith("  tensorrt fp16: no CUDA device: no driver")
-    assert " ".join(" ".join(lines[10:]).split()).endswith("no driver no driver")
-    assert len(lines) > 12  # the long reason went on
+    assert lines[10].startswith("onnxruntime fp32: consistent: 1 checks, batch sizes 1-16, within 1.5e-06 of")
+    assert lines[12].startswith("  tensorrt fp16: no CUDA device: no driver")
+    assert " ".join(" ".join(lines[12:]).split()).endswith("no driver no driver")
+    assert len(lines) > 14  # the long reason went on
 
 
 def test_columns_stand_below_their_headings(report: Rows, result: Results, comparison: Make) -> None:
@@ -108,6 +111,22 @@ def test_another_test_set_is_said(report: Rows) -> None:
     other = report(test_set="differs from the one at training")
     assert "test set: differs from the one at training" in table(other)
     assert verdict(other).endswith("test set differs from the one at training)")
+
+
+@pytest.mark.parametrize("outcome", ["not finished", None])
+def test_consistency_that_was_not_shown_is_in_the_verdict(report: Rows, result: Results, outcome: str | None) -> None:
+    check = Check("two threads", "not finished", 0.0, 1e-4, 3, "time was up after 3 runs")
+    parts = {"consistency": Consistency((check,), 16, True, 1.0)} if outcome else {}
+    made = report(results=(result(), result(backend="openvino", parts=parts)))
+    assert verdict(made) == "PASSED (consistency not shown: openvino fp32)"
+
+
+def test_test_pictures_that_were_trained_on_are_in_the_verdict(report: Rows, result: Results) -> None:
+    overlaps = (Overlap("test", "train", 359, 14, 2, ()), Overlap("test", "val", 359, 3, 0, ()))
+    made = report(results=(result(),), leaks=LeakReport(overlaps))
+    assert verdict(made) == "PASSED (14 of 359 test pictures were trained on)"
+    near = LeakReport((Overlap("test", "train", 359, 0, 2, ()),))
+    assert verdict(report(results=(result(),), leaks=near)) == "PASSED"
 
 
 def test_notes_about_the_files_are_said(report: Rows) -> None:

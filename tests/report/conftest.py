@@ -183,6 +183,5 @@ def with_bench(copy_of_bundle: Path) -> Bundle:
 def written(everything: Report, digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report of `everything`.  Do not write into it."""
     folder = tmp_path_factory.mktemp("report")
-    evaluation = json.loads(json.dumps(everything.to_json()))
-    write_report(folder, digits_bundle, everything, evaluation, data_root=None, command="samdeploy eval --report out")
+    write_report(folder, digits_bundle, everything, data_root=None, command="samdeploy eval --report out")
     return folder

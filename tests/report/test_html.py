@@ -264,8 +264,7 @@ def test_the_largest_report_stays_small(
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
     monkeypatch.setattr("samdeploy.report.evidence._Pictures.load", lambda self, index: noise)
     report = replace(everything, results=(everything.results[2],) * 4)
-    evaluation = json.loads(json.dumps(report.to_json()))
-    path = write_report(tmp_path, digits_bundle, report, evaluation, data_root=None, command="c")
+    path = write_report(tmp_path, digits_bundle, report, data_root=None, command="c")
     size = path.stat().st_size
     assert Page(path.read_text()).all("img")
     assert 500_000 < size < 5_000_000
@@ -283,18 +282,6 @@ def test_maps_are_drawn(cam_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> 
     assert [found.named for found in sheet.maps] == [cam_bundle.spec.classes[row.argmax()] for row in logits]
     assert all(found.drawn.uri.startswith("data:image/jpeg") and 0 < found.probability <= 100 for found in sheet.maps)
     assert len({found.drawn.uri for found in sheet.maps}) == 3
-
-
-def test_earlier_rows_are_named(everything: Report, digits_bundle: Bundle) -> None:
-    both = json.loads(json.dumps(everything.to_json()))["results"]
-    only = replace(everything, results=everything.results[:1])
-    earlier = [{**row, "date": "2026-11-01T12:00:00+00:00"} for row in both[1:2]]
-    found = rendered(only, digits_bundle, results=[*earlier, both[0]], verdict="cannot tell")
-    assert (
-        "From earlier evaluations of the same bundle with the same pictures: openvino int8 (2026-11-01," in found.text
-    )
-    # What it takes for what can be told although it was not measured now: eval.json lists what changed.
-    assert "openvino int8 11 of 359 pictures are taken for another class." in found.text
 
 
 def test_what_a_check_could_not_say_is_said(everything: Report, digits_bundle: Bundle) -> None:
