@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
 import samdeploy
+from samdeploy.arguments import batch_sizes, check_name, check_writable, missing_package, sizes_from, taken
 from samdeploy.errors import SamdeployError
 
 P = ParamSpec("P")
@@ -33,15 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would double the time of --help
     pretty_exceptions_enable=False,
 )
-
-# Which of our extras brings a package.
-_EXTRAS = {
-    **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn", "scipy"), "train"),
-    **{package: package for package in ("onnxruntime", "openvino", "tensorrt")},
-    "onnx": "export",
-    "matplotlib": "plots",
-    "jinja2": "report",
-}
 
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 DataRoot = Annotated[Path | None, typer.Option("--data", help="Folder of the data set's files.")]
@@ -61,7 +52,7 @@ def _command(function: Callable[P, R]) -> Callable[P, R]:
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("samdeploy"):
                 raise  # a mistake of ours, not of the installation
-            print(f"samdeploy: {_missing_package(error, function.__name__)}", file=sys.stderr)
+            print(f"samdeploy: {missing_package(error, function.__name__)}", file=sys.stderr)
             raise SystemExit(1) from None
         except BrokenPipeError:
             raise  # `samdeploy predict ... | head`: typer ends the program quietly
@@ -124,11 +115,11 @@ def export(
     from samdeploy.spec import ENGINES, PRECISIONS
 
     # Before PyTorch is loaded, and whether or not there is a run.
-    _check_name("engine", engine, ENGINES)
-    _check_name("precision", precision, PRECISIONS)
+    check_name("engine", engine, ENGINES)
+    check_name("precision", precision, PRECISIONS)
     if headroom_plot is not None:
-        _check_writable("--headroom-plot", headroom_plot)
-    run_dir = run if run is not None else _taken("run", latest_run(runs))
+        check_writable("--headroom-plot", headroom_plot)
+    run_dir = run if run is not None else taken("run", latest_run(runs))
 
     from samdeploy.export import ExportOptions, export_run
     from samdeploy.export.table import export_table, headroom_table, int8_lines
@@ -136,7 +127,7 @@ def export(
     options = ExportOptions(
         engine=engine,
         precision=precision,
-        batch=_batch_sizes(batch),
+        batch=batch_sizes(batch),
         target=target,
         optimization_level=optimization_level,
         workspace=workspace,
@@ -192,10 +183,10 @@ def eval(
     options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why)
     for option, file in (("--json", json_file), ("--junit", junit_file)):
         if file is not None:  # known now, not after minutes of evaluation
-            _check_writable(option, file)
+            check_writable(option, file)
     if json_file is not None and junit_file is not None and json_file.absolute() == junit_file.absolute():
         raise InputError(f"--json and --junit: both name {json_file}; name two files")
-    opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
+    opened = open_bundle(bundle if bundle is not None else taken("bundle", latest_bundle(runs)))
     if report_folder is not None:
         from samdeploy.report.write import make_folder, write_report  # Jinja may be missing: known now as well
 
@@ -237,9 +228,9 @@ def predict(
     from samdeploy.predict import predict_paths
     from samdeploy.spec import PRECISIONS
 
-    _check_name("backend", backend, ("auto", *BACKENDS))
-    _check_name("precision", precision, PRECISIONS)
-    _check_name("device", device, DEVICES)
+    check_name("backend", backend, ("auto", *BACKENDS))
+    check_name("precision", precision, PRECISIONS)
+    check_name("device", device, DEVICES)
     if not predict_paths(paths, runs, top=top, backend=backend, precision=precision, device=device, as_json=as_json):
         raise SystemExit(1)
 
@@ -262,8 +253,8 @@ def explain(
     from samdeploy.backends.session import DEVICES
     from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
 
-    _check_name("backend", backend, ("auto", *BACKENDS))
-    _check_name("device", device, DEVICES)
+    check_name("backend", backend, ("auto", *BACKENDS))
+    check_name("device", device, DEVICES)
     options = ExplainOptions(runs_root=runs, out=out, top=top, backend=backend, device=device)
     if not (explain_gates if gates else explain_paths)(paths or [], options):
         raise SystemExit(1)
@@ -296,15 +287,15 @@ def bench(
     from samdeploy.errors import InputError
     from samdeploy.spec import PRECISIONS
 
-    _check_name("backend", backend, (*BACKENDS, "all"))
-    _check_name("precision", precision, PRECISIONS)
-    _check_name("device", device, DEVICES)
+    check_name("backend", backend, (*BACKENDS, "all"))
+    check_name("precision", precision, PRECISIONS)
+    check_name("device", device, DEVICES)
     if alternatives is not None and not against:
         raise InputError("--alternatives: has a meaning beside --against only; add it")
     if json_file is not None:  # known now, not after minutes of measuring
-        _check_writable("--json", json_file)
-    sizes = _sizes(batch)
-    opened = open_bundle(bundle if bundle is not None else _taken("bundle", latest_bundle(runs)))
+        check_writable("--json", json_file)
+    sizes = sizes_from(batch)
+    opened = open_bundle(bundle if bundle is not None else taken("bundle", latest_bundle(runs)))
 
     from samdeploy.bench.options import ALTERNATIVES, BenchOptions
     from samdeploy.bench.pipeline import bench_against, bench_bundle
@@ -351,59 +342,6 @@ def main() -> None:
 def _terminate(number: int, frame: object) -> None:
     """What Ctrl-C does, for `docker stop`, a batch system or `timeout`: whatever is open is closed in good order."""
     raise SystemExit(128 + number)
-
-
-def _check_name(kind: str, found: str | None, valid: Iterable[str]) -> None:
-    from samdeploy.errors import InputError, unknown
-
-    if found is not None and found not in valid:
-        raise InputError(unknown(kind, found, valid))
-
-
-def _taken(what: str, path: Path) -> Path:
-    print(f"taking the newest {what}: {path}", file=sys.stderr)
-    return path
-
-
-def _batch_sizes(text: str) -> tuple[int, int, int]:
-    from samdeploy.errors import InputError
-
-    try:
-        low, usual, high = (int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--batch: {text!r} found, three numbers expected, such as 1,8,64") from None
-    return low, usual, high
-
-
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    from samdeploy.errors import InputError
-
-    if text is None:
-        return None
-    try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise InputError(f"--batch: {text!r} found, numbers expected, such as 1,8,64") from None
-
-
-def _check_writable(option: str, path: Path) -> None:
-    from samdeploy.errors import InputError
-
-    if not path.parent.is_dir():
-        raise InputError(f"{option}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise InputError(f"{option}: {path} is a folder; name a file")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{option}: the folder {path.parent} may not be written to; choose another")
-
-
-def _missing_package(error: ModuleNotFoundError, command: str) -> str:
-    package = (error.name or "").partition(".")[0]
-    extra = _EXTRAS.get(package)
-    if extra == "train" and command == "export":
-        extra = "export"
-    cure = f"samdeploy[{extra}]" if extra else package
-    return f"the package {package!r} is not installed; pip install '{cure}'"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "__init__": frozenset(),
     "__main__": frozenset({"cli"}),
     "errors": frozenset(),
+    "arguments": frozenset({"errors"}),
     "spec": frozenset({"errors"}),
     "fields": frozenset({"errors"}),
     "files": frozenset({"errors"}),
@@ -52,7 +53,19 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "report": _APPLICATION | {"progress", "data", "evaluate", "explain"},
     "cli": _APPLICATION
-    | {"progress", "predict", "explain", "models", "data", "train", "export", "evaluate", "bench", "report"},
+    | {
+        "arguments",
+        "progress",
+        "predict",
+        "explain",
+        "models",
+        "data",
+        "train",
+        "export",
+        "evaluate",
+        "bench",
+        "report",
+    },
 }
 
 # A runtime -> the one file that may import it at module level, besides the parts below.
@@ -70,7 +83,7 @@ RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
 
 # A part -> all packages of others that it may import at module level; parts that are not named are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
-    **dict.fromkeys((*_DATA, "__init__"), frozenset()),
+    **dict.fromkeys((*_DATA, "__init__", "arguments"), frozenset()),
     "bundle": frozenset({"numpy"}),
     "preprocess": frozenset({"numpy", "PIL"}),
     "classifier": frozenset({"numpy"}),
@@ -79,7 +92,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
 }
 
 # A part -> the parts it may import at module level, where that is less than MAY_IMPORT: the rest costs time.
-EARLY = {"cli": frozenset({"errors"}), "__init__": frozenset()}
+EARLY = {"cli": frozenset({"errors", "arguments"}), "__init__": frozenset()}
 
 # A part -> packages that it may not import anywhere, not even inside a function.
 NEVER = {"evaluate": frozenset({"torch", "torchvision"})}
