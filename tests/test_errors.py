@@ -84,12 +84,14 @@ def test_the_command_line_prints_one_line_and_exits_with_the_code(name: str) -> 
     """A command that fails, under the decorator that every command wears."""
     script = f"""
 import sys
-from samdeploy import cli, errors
-@cli._command
+from samdeploy import errors
+from samdeploy.cli import main
+from samdeploy.cli.app import command
+@command
 def fails() -> None:
     raise errors.{name}('first\\n  second')
 sys.argv = ['samdeploy', 'fails']
-cli.main()
+main()
 """
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -24,14 +24,13 @@ PACKAGE = Path(samdeploy.__file__).parent
 
 # Plain data and its files: the standard library is all they need.
 _DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "run", "manifest"})
-_APPLICATION = _DATA | {"bundle", "preprocess", "backends", "classifier"}
+_APPLICATION = _DATA | {"bundle", "preprocess", "stream", "backends", "classifier"}
 
 # A part (a module or a package directly below samdeploy) -> the other parts it may import, anywhere in its files.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "__init__": frozenset(),
     "__main__": frozenset({"cli"}),
     "errors": frozenset(),
-    "arguments": frozenset({"errors"}),
     "spec": frozenset({"errors"}),
     "fields": frozenset({"errors"}),
     "files": frozenset({"errors"}),
@@ -41,10 +40,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "progress": frozenset(),
     "bundle": _DATA,
     "preprocess": _DATA | {"bundle"},
+    "stream": _DATA | {"preprocess"},
+    "native": frozenset({"errors"}),
     "models": _DATA,
     "data": _DATA | {"preprocess", "progress"},
     "backends": _DATA | {"bundle", "models"},  # the pytorch backend builds the trained network
-    "classifier": _DATA | {"bundle", "preprocess", "backends"},
+    "classifier": _DATA | {"bundle", "preprocess", "stream", "backends"},
     "predict": _APPLICATION,
     "explain": _APPLICATION | {"progress"},
     "train": _DATA | {"preprocess", "progress", "models", "data"},
@@ -54,7 +55,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "report": _APPLICATION | {"progress", "data", "evaluate", "explain"},
     "cli": _APPLICATION
     | {
-        "arguments",
         "progress",
         "predict",
         "explain",
@@ -83,16 +83,17 @@ RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
 
 # A part -> all packages of others that it may import at module level; parts that are not named are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
-    **dict.fromkeys((*_DATA, "__init__", "arguments"), frozenset()),
+    **dict.fromkeys((*_DATA, "__init__", "native"), frozenset()),
     "bundle": frozenset({"numpy"}),
     "preprocess": frozenset({"numpy", "PIL"}),
+    "stream": frozenset({"numpy"}),
     "classifier": frozenset({"numpy"}),
     "predict": frozenset({"numpy"}),
     "cli": frozenset({"typer"}),
 }
 
 # A part -> the parts it may import at module level, where that is less than MAY_IMPORT: the rest costs time.
-EARLY = {"cli": frozenset({"errors", "arguments"}), "__init__": frozenset()}
+EARLY = {"cli": frozenset({"cli", "errors"}), "__init__": frozenset()}
 
 # A part -> packages that it may not import anywhere, not even inside a function.
 NEVER = {"evaluate": frozenset({"torch", "torchvision"})}

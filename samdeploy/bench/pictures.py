@@ -66,7 +66,10 @@ def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
         raise InputError(f"--images: {folder} holds no pictures; name a folder that does")
     chosen = [files[index] for index in _some(len(files))]
     encoded = tuple(path.read_bytes() for path in chosen)
-    prepared = np.stack([prepare(path, bundle.spec.preprocessing) for path in chosen])
+    try:
+        prepared = np.stack([prepare(path, bundle.spec.preprocessing) for path in chosen])
+    except ImageError as error:
+        raise ImageError(f"--images: {error}; take it out of {folder}: what is measured must be readable") from None
     return Pictures(encoded, prepared, f"{len(chosen)} pictures of {folder}")
 
 

@@ -45,7 +45,8 @@ def bench_against(bundle: Bundle, options: BenchOptions) -> BenchReport:
     engines = _checked(bundle, options)
     for name in options.alternatives:
         if name not in ALTERNATIVES:
-            raise InputError(unknown("alternative", name, ALTERNATIVES))
+            expected = unknown("alternative", name, ALTERNATIVES)
+            raise InputError(f"--alternatives: {expected}; for example --alternatives 'torch.compile,pytorch eager'")
     load = load_average()
     pictures = load_pictures(bundle, options.images, options.data_root)
     comparisons = tuple(

@@ -79,18 +79,15 @@ class Latency:
         """Why no verdict on latency can rest on this run, in words with the figures; "" if it is steady enough."""
         reasons = []
         if self.spread > MAX_SPREAD:
-            reasons.append(f"p90 is {self.spread:.2f} times p50, at most {MAX_SPREAD} expected")
+            reasons.append(f"p90 is {self.spread:.2f} times p50 (at most {MAX_SPREAD})")
         if abs(self.drift_percent) > MAX_DRIFT_PERCENT:
-            reasons.append(
-                f"the median moved by {self.drift_percent:+.1f} % from the first to the last third of the run, at most "
-                f"{MAX_DRIFT_PERCENT:.0f} % expected"
-            )
+            reasons.append(f"the median moved by {self.drift_percent:+.1f} % (at most {MAX_DRIFT_PERCENT:.0f})")
         if self.waited_percent is not None and self.waited_percent > MAX_WAITED_PERCENT:
             reasons.append(
-                f"its threads waited for a core for {self.waited_percent:.0f} % of the time, at most "
-                f"{MAX_WAITED_PERCENT:.0f} % expected: other programs run here, or there are more threads than cores"
+                f"waited {self.waited_percent:.0f} % of the time for a core that others held (at most "
+                f"{MAX_WAITED_PERCENT:.0f})"
             )
-        return f"too noisy for a verdict on latency: {'; '.join(reasons)}" if reasons else ""
+        return f"too noisy for a verdict: {'; '.join(reasons)}" if reasons else ""
 
     @property
     def steady(self) -> bool:

@@ -44,7 +44,8 @@ def table(report: Report) -> str:
     """The report in at most 80 columns; reasons follow below the rows they belong to."""
     lines = [_HEADER, "-" * len(_HEADER)]
     lines += [_row(result) for result in report.results]
-    lines.append(f"top-1 and agreement in %, n = {report.n_images:,} test images; latency in ms at batch 1")
+    lines.append(f"top-1 and agreement in %, n = {report.n_images:,} test images; latency in ms at batch 1;")
+    lines.append("max diff: the largest difference of a logit from PyTorch's")
     lines += _paired_lines(report)
     lines += _part_lines(report)
     if report.test_set != AS_AT_TRAINING:

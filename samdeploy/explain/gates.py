@@ -92,7 +92,10 @@ def measure_gates(
     model = onnx.load_from_string(graph)
     names = [node.output[0] for node in model.graph.node if node.op_type == "Conv" and node.name.endswith(".gate")]
     if not names:
-        raise BundleError("the FP32 graph holds no gates of attention modules; make the bundle again: samdeploy export")
+        raise BundleError(
+            "the FP32 graph holds no gates of attention modules: a network trained with gate 'none' has none; "
+            "else make the bundle again: samdeploy export"
+        )
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     parts: list[list[Float32Array]] = [[] for _ in names]
@@ -124,6 +127,7 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
 
     bundle, sources = find_sources(paths, options)
     graph = bundle.read(pick_file(bundle, "graph", "onnxruntime", "fp32"))
+    print(f"{bundle.root}: onnxruntime, fp32, cpu", file=sys.stderr)
     images, broken = [], 0
     with progress_bar("gates", 2 * len(sources)) as advance:
         for source in sources:
@@ -141,7 +145,8 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
         write_atomic(options.out / GATES_PLOT, picture.getvalue())
         write_atomic(options.out / GATES_FILE, json_bytes(_to_json(bundle, len(images), gates)))
         print(gates_table(gates, bundle.spec.gate))
-        print(f"gates of {len(images)} pictures: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")
+        pictures = f"{len(images)} picture{'s' if len(images) > 1 else ''}"
+        print(f"gates of {pictures}: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")
     if broken:
         print(f"samdeploy: {broken} of {len(sources)} pictures could not be read", file=sys.stderr)
     return not broken

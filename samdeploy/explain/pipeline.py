@@ -46,7 +46,6 @@ def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
     bundle, sources = find_sources(paths, options)
     with _open_maps(bundle, options) as session:
         print(f"{bundle.root}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
-        options.out.mkdir(parents=True, exist_ok=True)
         writer = _Writer(bundle, options, session.backend)
         broken = 0
         with progress_bar("explaining", len(sources)) as advance:
@@ -170,4 +169,5 @@ def _write_png(path: Path, picture: Image.Image, description: str) -> None:
     about.add_itxt("Description", description.encode("utf-8", "replace").decode("utf-8"))
     content = io.BytesIO()
     picture.save(content, "PNG", pnginfo=about)
+    path.parent.mkdir(parents=True, exist_ok=True)  # with the first picture: none stays where all were broken
     write_atomic(path, content.getvalue())

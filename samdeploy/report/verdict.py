@@ -77,8 +77,8 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
         gaps.append(f"The test pictures are not proven to be those that training measured: {evaluation['test_set']}.")
     leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]
     gaps += [
-        f"{row['exact'] + row['near']:,} of {row['images']:,} {row['split']} pictures stand in {row['other']} too "
-        f"({row['near']:,} of them nearly): accuracy on them says nothing about new pictures."
+        f"{row['exact'] + row['near']:,} of {row['images']:,} {row['split']} pictures stand in {row['other']} too"
+        f"{_likenesses(row['near'])}: accuracy on them says nothing about new pictures."
         for row in leaked
     ]
     noisy = [engine_name(row) for row in rows if row.get("latency") and not row["latency"]["steady"]]
@@ -95,6 +95,10 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
         "pictures is given below under PyTorch. On pictures of another kind it may be lower."
     )
     return gaps
+
+
+def _likenesses(near: int) -> str:
+    return f" ({near:,} of them as a likeness, not byte for byte)" if near else ""
 
 
 def _is_unfinished(consistency: Mapping[str, Any]) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samdeploy import cli
 from samdeploy.backends.onnxruntime import OnnxruntimeSession
 from samdeploy.bench import cold_start
 from samdeploy.bench.one_engine import CONCURRENCY
@@ -19,6 +18,7 @@ from samdeploy.bench.options import BenchOptions
 from samdeploy.bench.pipeline import bench_bundle
 from samdeploy.bench.table import table
 from samdeploy.bundle import Bundle
+from samdeploy.cli.bench import bench
 
 pytest.importorskip("onnxruntime")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -129,7 +129,7 @@ def test_bad_input(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        cli.bench(digits_bundle.root, **options)
+        bench(digits_bundle.root, **options)
     assert end.value.code == code
     printed = capsys.readouterr()
     assert words in printed.err
@@ -144,6 +144,6 @@ def test_a_batch_outside_the_profile_is_refused_before_anything_is_measured(
     if digits_bundle.find("engine", backend="tensorrt") is None:
         pytest.skip("no TensorRT engine can be built here")
     with pytest.raises(SystemExit) as end:
-        cli.bench(digits_bundle.root, backend="tensorrt", batch="8,128")
+        bench(digits_bundle.root, backend="tensorrt", batch="8,128")
     assert end.value.code == 2
     assert "--batch: 128 found, but the profile of tensorrt fp16 takes 1 to 64" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_lines(line: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "too noisy for a verdict on latency: p90 is 8.00 times p50, at most 1.5 expected; the median moved by -55.",
+        "too noisy for a verdict: p90 is 8.00 times p50 (at most 1.5); the median moved by -55.",
         "warm-up: not settled after 30 runs in 0.2 s",
         "batch 128, 256: outside its profile, left out",
         "cold start: 1,000 ms from opening to the first answer, 1,234 ms from the start of the process (median of 3); "

@@ -25,16 +25,17 @@ def test_table(report: Rows) -> None:
     assert lines[2].split() == ["onnxruntime", "fp32", "cpu", "97.50", "97.50", "100.00", "1.5e-05", "1.500",
                                 "2.250", "12.12", "ok"]  # fmt: skip
     assert lines[3].split() == ["tensorrt", "fp16", "-", "not", "run", "here"]
-    assert lines[4] == "top-1 and agreement in %, n = 359 test images; latency in ms at batch 1"
-    assert lines[6].split() == ["change", "of", "top-1", "lost", "gained", "points", "95", "%", "interval", "p",
+    assert lines[4] == "top-1 and agreement in %, n = 359 test images; latency in ms at batch 1;"
+    assert lines[5] == "max diff: the largest difference of a logit from PyTorch's"
+    assert lines[7].split() == ["change", "of", "top-1", "lost", "gained", "points", "95", "%", "interval", "p",
                                 "top-5", "ECE"]  # fmt: skip
-    assert lines[8].split() == ["onnxruntime", "fp32", "0", "0", "+0.00", "-0.44", "to", "+0.44", "1.000", "99.50",
+    assert lines[9].split() == ["onnxruntime", "fp32", "0", "0", "+0.00", "-0.44", "to", "+0.44", "1.000", "99.50",
                                 "1.25"]  # fmt: skip
-    assert lines[9].startswith("lost: right in PyTorch, wrong in the engine;")
-    assert lines[10].startswith("onnxruntime fp32: consistent: 1 checks, batch sizes 1-16, within 1.5e-06 of")
-    assert lines[12].startswith("  tensorrt fp16: no CUDA device: no driver")
-    assert " ".join(" ".join(lines[12:]).split()).endswith("no driver no driver")
-    assert len(lines) > 14  # the long reason went on
+    assert lines[10].startswith("lost: right in PyTorch, wrong in the engine;")
+    assert lines[11].startswith("onnxruntime fp32: consistent: 1 checks, batch sizes 1-16, within 1.5e-06 of")
+    assert lines[13].startswith("  tensorrt fp16: no CUDA device: no driver")
+    assert " ".join(" ".join(lines[13:]).split()).endswith("no driver no driver")
+    assert len(lines) > 15  # the long reason went on
 
 
 def test_columns_stand_below_their_headings(report: Rows, result: Results, comparison: Make) -> None:
@@ -43,7 +44,7 @@ def test_columns_stand_below_their_headings(report: Rows, result: Results, compa
     for header, row, columns in (
         (lines[0], lines[2], (("top-1", "96.25"), ("PyTorch", "97.50"), ("agree", "100.00"), ("max diff", "1.5e-05"),
                               ("p99", "12.12"))),
-        (lines[5], lines[7], (("lost", " 17"), ("gained", " 5"), ("points", "-1.20"), ("interval", "to +0.36"),
+        (lines[6], lines[8], (("lost", " 17"), ("gained", " 5"), ("points", "-1.20"), ("interval", "to +0.36"),
                               ("    p", "0.017"), ("top-5", "99.50"), ("ECE", "1.25"))),
     ):  # fmt: skip
         for heading, value in columns:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samdeploy import cli
 from samdeploy.backends.onnxruntime import OnnxruntimeSession
+from samdeploy.cli import main
 from samdeploy.evaluate import pipeline
 
 pytest.importorskip("onnxruntime")
@@ -27,13 +27,13 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
     monkeypatch.setattr("samdeploy.evaluate.latency.RUNS", 30)
     monkeypatch.setattr("samdeploy.evaluate.latency.LEAST_S", 0.0)
     monkeypatch.setattr("samdeploy.evaluate.latency.WARM_UP_LIMIT_S", 0.0)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> int:
         monkeypatch.setattr(sys, "argv", ["samdeploy", "eval", *map(str, arguments), "--consistency", "0"])
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             return int(end.code or 0)
         return 0

@@ -40,7 +40,7 @@ def test_one_suite_for_each_engine(everything: Report) -> None:
     }
     assert found["onnxruntime fp32"]["consistency: two threads"] == ("skipped", "time was up after 3 runs")
     assert "359 images cannot tell" in found["openvino int8"]["accuracy gate"][1]
-    assert found["openvino int8"]["latency is steady"][1].startswith("too noisy for a verdict on latency: p90 is 6.00")
+    assert found["openvino int8"]["latency is steady"][1].startswith("too noisy for a verdict: p90 is 6.00")
     assert found["openvino bf16"]["consistency: batch sizes"][1] == "wrong at batch size 7, in every row"
     assert found["tensorrt fp32"]["answers every test picture"][1] == everything.results[3].reason
     assert found["tensorrt fp16"]["runs here"] == ("skipped", "no CUDA device: no driver")

@@ -208,7 +208,7 @@ def assert_one_line(text: str, beginning: str) -> None:
         ("train --set training.epochs=many", 2, "recipe digits: "),
         ("train --set data.name=cifar", 2, "recipe digits: unknown data.name 'cifar'; did you mean 'cifar10'"),
         ("train --set model.arch=sam-resnet5", 2, "recipe digits: unknown model.arch 'sam-resnet5'; did you mean"),
-        ("train --set model.gate=none", 2, "recipe digits: unknown model.gate 'none'"),
+        ("train --set model.gate=tanh", 2, "recipe digits: unknown model.gate 'tanh'"),
         ("train --set training.precision=fp64", 2, "recipe digits: training.precision: 'fp64' found, one of"),
         ("train --set training.device=gpu", 2, "recipe digits: "),
         ("train folder --data nowhere", 2, "folder: nothing found at nowhere"),

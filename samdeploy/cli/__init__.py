@@ -1,0 +1,9 @@
+"""The command line: a file per stage of the work, a function per command; what a command needs is imported inside it.
+
+`samdeploy --help` lists the commands in the order in which they are imported here.
+"""
+
+from samdeploy.cli import train, export, evaluate, apply, bench  # isort: skip
+from samdeploy.cli.app import app, main
+
+__all__ = ["app", "apply", "bench", "evaluate", "export", "main", "train"]

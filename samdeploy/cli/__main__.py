@@ -1,0 +1,5 @@
+"""`python -m samdeploy.cli`."""
+
+from samdeploy.cli import main
+
+main()

@@ -1,0 +1,110 @@
+"""The application that commands are registered with, what becomes of their errors, and the entry point.
+
+Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, a picture was broken),
+2 the input is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+
+import samdeploy
+from samdeploy.cli.arguments import missing_package
+from samdeploy.errors import SamdeployError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="samdeploy",
+    help="Train an image classifier with streamlined attention, export it to an engine, and prove that the engine "
+    "answers as the trained model does.  Every command takes the newest result of the one before it, and says which.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # importing rich would double the time of --help
+    pretty_exceptions_enable=False,
+)
+
+RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+DataRoot = Annotated[Path | None, typer.Option("--data", help="Folder of the data set's files.")]
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Register a command; our own errors become one line on standard error and an exit code."""
+
+    @app.command()
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except SamdeployError as error:
+            print(f"samdeploy: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("samdeploy"):
+                raise  # a mistake of ours, not of the installation
+            print(f"samdeploy: {missing_package(error, function.__name__)}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except BrokenPipeError:
+            raise  # `samdeploy predict ... | head`: typer ends the program quietly
+        except OSError as error:  # a full disk, a folder that may not be written to
+            print(f"samdeploy: {_file_error(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("samdeploy: interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
+    return wrapped
+
+
+def _file_error(error: OSError) -> str:
+    """Which file or folder, what is wrong with it, and the cure where there is one."""
+    cure = {
+        errno.EACCES: "; change its permissions, or name another place",
+        errno.EROFS: "; name a place that can be written to",
+        errno.ENOSPC: "; free some space, or name another place",
+    }.get(error.errno or 0, "")
+    return f"{error.filename or 'output'}: {error.strerror or error}{cure}"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"samdeploy {samdeploy.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of samdeploy itself; the text above the commands is the application's."""
+
+
+def main() -> None:
+    """Entry point of the `samdeploy` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except KeyboardInterrupt:  # outside a command: while arguments are read or the interpreter winds up
+        raise SystemExit(130) from None
+
+
+def _terminate(number: int, frame: object) -> None:
+    """What Ctrl-C does, for `docker stop`, a batch system or `timeout`: whatever is open is closed in good order."""
+    os.write(2, b"samdeploy: terminated\n")  # print could be interrupted in the middle of another print
+    raise SystemExit(128 + number)

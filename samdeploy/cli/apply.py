@@ -1,0 +1,59 @@
+"""`samdeploy predict` and `samdeploy explain`: a bundle at work on pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import RunsRoot, command
+from samdeploy.cli.arguments import check_name
+
+
+@command
+def predict(
+    paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] IMAGE...", help="Pictures, or folders of them.")],
+    top: Annotated[int, typer.Option(help="Classes to name.", min=1)] = 5,
+    backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture, one per line.")] = False,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Name the classes of pictures; the bundle is the newest unless the first path is one."""
+    from samdeploy.backends import BACKENDS
+    from samdeploy.backends.session import DEVICES
+    from samdeploy.predict import predict_paths
+    from samdeploy.spec import PRECISIONS
+
+    check_name("backend", backend, ("auto", *BACKENDS))
+    check_name("precision", precision, PRECISIONS)
+    check_name("device", device, DEVICES)
+    if not predict_paths(paths, runs, top=top, backend=backend, precision=precision, device=device, as_json=as_json):
+        raise SystemExit(1)
+
+
+@command
+def explain(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[BUNDLE] [IMAGE]...", help="Pictures or folders; the bundle's golden ones if none."),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Classes to draw a map of, per picture.", min=1)] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explain"),
+    gates: Annotated[bool, typer.Option("--gates", help="Draw the gates of the attention modules instead.")] = False,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or pytorch.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Draw where the network sees each class; the bundle is the newest unless the first path is one."""
+    from samdeploy.backends import BACKENDS
+    from samdeploy.backends.session import DEVICES
+    from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
+
+    check_name("backend", backend, ("auto", *BACKENDS))
+    check_name("device", device, DEVICES)
+    options = ExplainOptions(runs_root=runs, out=out, top=top, backend=backend, device=device)
+    if not (explain_gates if gates else explain_paths)(paths or [], options):
+        raise SystemExit(1)

@@ -1,0 +1,63 @@
+"""`samdeploy bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import DataRoot, RunsRoot, command
+from samdeploy.cli.arguments import check_name, check_writable, sizes_from, taken
+
+
+@command
+def bench(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
+    against: Annotated[bool, typer.Option("--against", help="Beside the alternatives, in turns.")] = False,
+    alternatives: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Which alternatives; all that can run here if left out.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Batch sizes; 1, 2, 4 and so on if left out.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of your pictures; test pictures if left out.")] = None,
+    data: DataRoot = None,
+    seconds: Annotated[float, typer.Option(help="Of measuring, for each point.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="In which the alternatives take turns.")] = 21,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives."""
+    from samdeploy.backends import BACKENDS
+    from samdeploy.backends.session import DEVICES
+    from samdeploy.bundle import latest_bundle, open_bundle
+    from samdeploy.errors import InputError
+    from samdeploy.spec import PRECISIONS
+
+    check_name("backend", backend, (*BACKENDS, "all"))
+    check_name("precision", precision, PRECISIONS)
+    check_name("device", device, DEVICES)
+    if alternatives is not None and not against:
+        raise InputError("--alternatives: has a meaning beside --against only; add it")
+    if json_file is not None:  # known now, not after minutes of measuring
+        check_writable("--json", json_file)
+    sizes = sizes_from(batch)
+    opened = open_bundle(bundle if bundle is not None else taken("bundle", latest_bundle(runs)))
+
+    from samdeploy.bench.options import ALTERNATIVES, BenchOptions
+    from samdeploy.bench.pipeline import bench_against, bench_bundle
+    from samdeploy.bench.table import table
+    from samdeploy.files import json_bytes, write_atomic
+
+    names = tuple(part.strip() for part in alternatives.split(",")) if alternatives is not None else ALTERNATIVES
+    options = BenchOptions(backend, precision, device, sizes, images, data, seconds, rounds, names)
+    report = (bench_against if against else bench_bundle)(opened, options)
+    print(table(report))
+    if json_file is not None:
+        write_atomic(json_file, json_bytes(report.to_json()))
+    if not report.complete:
+        raise SystemExit(1)

@@ -1,0 +1,78 @@
+"""`samdeploy eval`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import DataRoot, RunsRoot, command
+from samdeploy.cli.arguments import check_writable, taken
+
+
+@command
+def eval(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
+    backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    margin: Annotated[float, typer.Option(help="Points of top-1 that an engine below FP32 may lose.")] = 0.5,
+    confidence: Annotated[float, typer.Option(help="With which the test images must show it, below 1.")] = 0.95,
+    consistency: Annotated[
+        float, typer.Option(metavar="SECONDS", help="For each engine's checks against itself; 0: none.")
+    ] = 60.0,
+    why: Annotated[bool, typer.Option("--why", help="Find the layer at which a failing engine departs.")] = False,
+    data: DataRoot = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
+    report_folder: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Write report.html, report.json and junit.xml here.")
+    ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the result as JUnit XML.")
+    ] = None,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds.
+
+    FP32 must give the same answers.  Any other precision must be shown to lose less top-1 than the margin.
+    """
+    from samdeploy.bundle import latest_bundle, open_bundle
+    from samdeploy.errors import InputError
+    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, write_eval
+    from samdeploy.files import json_bytes, write_atomic
+
+    options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why)
+    for option, file in (("--json", json_file), ("--junit", junit_file)):
+        if file is not None:  # known now, not after minutes of evaluation
+            check_writable(option, file)
+    if json_file is not None and junit_file is not None and json_file.absolute() == junit_file.absolute():
+        raise InputError(f"--json and --junit: both name {json_file}; name two files")
+    opened = open_bundle(bundle if bundle is not None else taken("bundle", latest_bundle(runs)))
+    if report_folder is not None:
+        from samdeploy.report.write import make_folder, write_report  # Jinja may be missing: known now as well
+
+        make_folder(report_folder)
+
+    report = evaluate_bundle(opened, options)
+    print(table(report))
+    print(f"{verdict(report)}: {opened.root}")
+    if why and not any(result.verdict == "fails" and result.ran for result in report.results):
+        print("--why: no engine that ran fails, so there is no departure to look for", file=sys.stderr)
+    if json_file is not None:
+        write_atomic(json_file, json_bytes(report.to_json()))
+    try:
+        write_eval(opened.root, report)
+    except OSError as error:  # a bundle may lie where nothing can be written; the verdict stands
+        print(f"samdeploy: {opened.root}: eval.json was not written: {error.strerror}", file=sys.stderr)
+    if junit_file is not None:
+        from samdeploy.report.junit import junit_xml
+
+        write_atomic(junit_file, junit_xml(report))
+    if report_folder is not None:
+        line = shlex.join(["samdeploy", *sys.argv[1:]])
+        print(f"report: {write_report(report_folder, opened, report, data_root=data, command=line)}")
+    if not report.passed:
+        raise SystemExit(1)

@@ -1,0 +1,69 @@
+"""`samdeploy export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import DataRoot, RunsRoot, command
+from samdeploy.cli.arguments import batch_sizes, check_name, check_writable, taken
+
+
+@command
+def export(
+    run: Annotated[Path | None, typer.Argument(help="A run directory; the newest if left out.")] = None,
+    engine: Annotated[str, typer.Option(help="trt, trt-rtx, onnxruntime, openvino or all.")] = "all",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one.")] = None,
+    batch: Annotated[str, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of a TensorRT engine.")] = "1,8,64",
+    target: Annotated[str | None, typer.Option(help="GPU generations for TensorRT-RTX: SM86, or SM86+SM89.")] = None,
+    optimization_level: Annotated[int, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines.")] = 3,
+    workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
+    max_drop: Annotated[float, typer.Option(help="Points of validation top-1 that int8 may cost.", min=0)] = 0.5,
+    headroom_plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the FP16 head-room of every tensor.")
+    ] = None,
+    cam: Annotated[
+        bool, typer.Option("--cam/--no-cam", help="Write the graph of class activation maps, for explain.")
+    ] = True,
+    data: DataRoot = None,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
+    from samdeploy.run import latest_run
+    from samdeploy.spec import ENGINES, PRECISIONS
+
+    # Before PyTorch is loaded, and whether or not there is a run.
+    check_name("engine", engine, ENGINES)
+    check_name("precision", precision, PRECISIONS)
+    if headroom_plot is not None:
+        check_writable("--headroom-plot", headroom_plot)
+    run_dir = run if run is not None else taken("run", latest_run(runs))
+
+    from samdeploy.export import ExportOptions, export_run
+    from samdeploy.export.table import export_table, headroom_table, int8_lines
+
+    options = ExportOptions(
+        engine=engine,
+        precision=precision,
+        batch=batch_sizes(batch),
+        target=target,
+        optimization_level=optimization_level,
+        workspace=workspace,
+        max_drop=max_drop,
+        data_root=data,
+        cam=cam,
+    )
+    result = export_run(run_dir, options)
+    print(headroom_table(result.headroom))
+    if headroom_plot is not None:
+        from samdeploy.export.headroom_plot import plot_headroom
+
+        plot_headroom(result.headroom, headroom_plot)
+        print(f"head-room of every tensor: {headroom_plot}")
+    print()
+    for quantized in result.int8:
+        print(int8_lines(quantized))
+    print(export_table(result))
+    print(result.bundle)

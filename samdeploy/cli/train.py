@@ -1,0 +1,77 @@
+"""`samdeploy train`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import DataRoot, RunsRoot, command
+from samdeploy.errors import InputError
+
+
+@command
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A built-in recipe's name, or a .toml file; digits if left out. With --resume, a run."),
+    ] = None,
+    data: DataRoot = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; repeatable.")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped run, the newest if none is named.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on though recipe or pictures changed.")] = False,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Train a network: writes a run directory with the best weights.
+
+    On several GPUs: torchrun --nproc-per-node N -m samdeploy train ...
+    """
+    if force and not resume:
+        raise InputError("--force: only with --resume; a new training has nothing to disagree with")
+    overrides = list(settings or [])
+    if data is not None:
+        overrides.append(f"data.root={data}")
+    if download:
+        overrides.append("data.download=true")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        print(_run(recipe, overrides, resume=resume, force=force, runs=runs))
+        return
+
+    from samdeploy.train.distributed import joined
+
+    with joined() as ranks:
+        path = _run(recipe, overrides, resume=resume, force=force, runs=runs)
+        if ranks.main:
+            print(path)
+
+
+def _run(recipe: str | None, overrides: list[str], *, resume: bool, force: bool, runs: Path) -> Path:
+    """The run directory.  What rank 0 finds wrong in its arguments, the other ranks need not repeat."""
+    if resume:
+        from samdeploy.train.distributed import joined
+        from samdeploy.train.loop import resume as go_on
+        from samdeploy.train.resume import find_run
+
+        with joined() as ranks:
+            return go_on(ranks.first(lambda: find_run(recipe, runs)), overrides=overrides, force=force)
+
+    from samdeploy.train.recipe import load_recipe
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        loaded = load_recipe(recipe or "digits", overrides)  # before PyTorch is loaded
+    else:
+        from samdeploy.train.distributed import joined
+
+        with joined() as ranks:
+            loaded = ranks.first(lambda: load_recipe(recipe or "digits", overrides))
+
+    from samdeploy.train.loop import train as run_training
+
+    return run_training(loaded, runs_root=runs)
