@@ -28,6 +28,8 @@ _HOME = {
     "InputError": "samdeploy.errors",
     "WeightsError": "samdeploy.errors",
     "TrainingError": "samdeploy.errors",
+    "cmake_dir": "samdeploy.native",
+    "include": "samdeploy.native",
 }
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "__version__",
+    "cmake_dir",
+    "include",
     "open_bundle",
     "open_session",
 ]
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
         TrainingError,
         WeightsError,
     )
+    from samdeploy.native import cmake_dir, include
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from samdeploy.errors import BundleError, InputError
 from samdeploy.files import contained_file, read_json
-from samdeploy.manifest import MANIFEST, BundleFile, DataRecord, manifest_from_json
+from samdeploy.manifest import MANIFEST, MOST_BYTES, BundleFile, DataRecord, manifest_from_json
 from samdeploy.run import BUNDLE_FOLDER
 from samdeploy.spec import ModelSpec
 
@@ -141,7 +141,7 @@ def open_bundle(path: str | Path) -> Bundle:
     if not (root / MANIFEST).exists() and (root / BUNDLE_FOLDER / MANIFEST).exists():
         raise BundleError(f"bundle {root}: is a run; its bundle is {root / BUNDLE_FOLDER}")
     manifest = contained_file(root, MANIFEST, f"bundle {root}")
-    found = manifest_from_json(read_json(manifest, f"bundle {root}"), str(manifest))
+    found = manifest_from_json(read_json(manifest, f"bundle {root}", max_bytes=MOST_BYTES), str(manifest))
     for file in found.files:
         contained_file(root, file.path, f"bundle {root}")
     return Bundle(root, found.spec, found.files, found.data, found.provenance)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.backends import Session, availability, open_session
+from samdeploy.backends import Session, open_session
+from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.errors import BackendUnavailable, InputError
-from samdeploy.preprocess import Source, UInt8Array, prepare
+from samdeploy.errors import BackendUnavailable, ImageError, InputError, unknown
+from samdeploy.preprocess import MAX_PIXELS, Source, UInt8Array, prepare
+from samdeploy.stream import Stream
 
 Float32Array = NDArray[np.float32]
 
 # With backend "auto": a GPU engine first, then the CPU runtimes, then the reference.
 _PREFERENCE = ("tensorrt", "onnxruntime", "openvino", "pytorch")
+
+# What `stream` does with a picture that cannot be read.
+ON_ERROR = ("raise", "yield")
 
 # Pictures are prepared and run in groups of this many, so that a long list does not fill the memory.
 _GROUP = 64
@@ -48,16 +56,33 @@ class Classifier:
 
     >>> with Classifier.open("bundle") as classifier:
     ...     print(classifier.predict("photo.jpg").label)
+
+    Many threads may use one classifier at once, and get the answers that one alone would get.  In asyncio a thread
+    waits, not the loop: ``await asyncio.to_thread(classifier.predict, path)``.  A process that was forked off after
+    `open` needs a classifier of its own, and is told so.
     """
 
-    def __init__(self, bundle: Bundle, session: Session) -> None:
-        """`session` must have been opened from `bundle`; it is closed with the classifier."""
+    def __init__(self, bundle: Bundle, session: Session, *, max_pixels: int = MAX_PIXELS) -> None:
+        """`session` must have been opened from `bundle`; it is closed with the classifier.
+
+        Raises:
+            InputError: `max_pixels` is below 1.
+        """
+        if max_pixels < 1:
+            raise InputError(f"max_pixels: {max_pixels} found, at least 1 expected")
         self.bundle = bundle
-        self.session = session
+        self.session = session if isinstance(session, CheckedSession) else CheckedSession(session, bundle.spec)
+        self.max_pixels = max_pixels
 
     @classmethod
     def open(
-        cls, path: str | Path, backend: str = "auto", *, device: str = "auto", precision: str | None = None
+        cls,
+        path: str | Path,
+        backend: str = "auto",
+        *,
+        device: str = "auto",
+        precision: str | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Classifier:
         """Open a bundle.
 
@@ -67,24 +92,27 @@ class Classifier:
                 engine that runs here), onnxruntime, openvino and pytorch that can be opened.
             device: "cpu", "cuda" or "auto".
             precision: None takes the backend's own.
+            max_pixels: a picture whose header says more is refused before memory is reserved for it.
 
         Raises:
             BundleError: the bundle is damaged, unsafe, or its engine does not answer as its model did.
             BackendUnavailable: the runtime is not installed or cannot run the engine here.
-            InputError: an unknown backend, device or precision.
+            InputError: an unknown backend, device or precision, or `max_pixels` is below 1.
         """
+        if max_pixels < 1:
+            raise InputError(f"max_pixels: {max_pixels} found, at least 1 expected")
         bundle = open_bundle(path)
         if backend != "auto":
-            return cls(bundle, open_session(bundle, backend, device=device, precision=precision))
+            session = open_session(bundle, backend, device=device, precision=precision)
+            return cls(bundle, session, max_pixels=max_pixels)
         reasons = []
         for name in _PREFERENCE:
-            reason = availability(name)
-            if reason is None:
-                try:
-                    return cls(bundle, open_session(bundle, name, device=device, precision=precision))
-                except (BackendUnavailable, InputError) as error:
-                    reason = str(error)
-            reasons.append(f"{name}: {reason}")
+            try:
+                session = open_session(bundle, name, device=device, precision=precision)
+            except (BackendUnavailable, InputError) as error:
+                reasons.append(f"{name}: {error}")
+            else:
+                return cls(bundle, session, max_pixels=max_pixels)
         raise BackendUnavailable("no runtime can open this bundle here. " + "; ".join(reasons))
 
     @property
@@ -106,21 +134,99 @@ class Classifier:
 
     def predict_batch(self, sources: Sequence[Source], *, top: int = 5) -> list[Prediction]:
         """Classify many pictures; see `predict`.  An empty list gives an empty list."""
+        _check_many("predict_batch", sources)
+        pictures = list(sources)
         predictions: list[Prediction] = []
-        for start in range(0, len(sources), _GROUP):
-            group = [prepare(source, self.bundle.spec.preprocessing) for source in sources[start : start + _GROUP]]
+        for start in range(0, len(pictures), _GROUP):
+            group = [self.prepare(picture) for picture in pictures[start : start + _GROUP]]
             predictions += self.predict_prepared(np.stack(group), top=top)
         return predictions
 
+    @overload
+    def stream(
+        self, sources: Iterable[Source], *, batch: int = ..., top: int = ..., on_error: Literal["raise"] = ...,
+        threads: int | None = ...,
+    ) -> Generator[Prediction, None, None]: ...  # fmt: skip
+
+    @overload
+    def stream(
+        self, sources: Iterable[Source], *, batch: int = ..., top: int = ..., on_error: Literal["yield"],
+        threads: int | None = ...,
+    ) -> Generator[Prediction | ImageError, None, None]: ...  # fmt: skip
+
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        batch: int = 16,
+        top: int = 5,
+        on_error: Literal["raise", "yield"] = "raise",
+        threads: int | None = None,
+    ) -> Generator[Prediction | ImageError, None, None]:
+        """Classify pictures one after another, decoding the next ones while the engine works.
+
+        >>> for path, prediction in zip(paths, classifier.stream(paths)):
+        ...     print(path, prediction.label)
+
+        The answers come in the order of the pictures, each as soon as its batch is done.  The iterable may be endless:
+        it is read in the caller's thread, at most four batches ahead of the answers that were taken, and what is ready
+        is handed over before the next picture is asked for.  (Where pictures come slower than the engine works, as from
+        a camera at rest, the answer to one goes out with the next; `predict` answers at once.)  An exception of the
+        iterable comes after the answers to what was before it.  Closing the generator (`contextlib.closing`, or the end
+        of its life) ends its threads.
+
+        Args:
+            sources: what `predict` takes, each.
+            batch: pictures per call of the engine; 1 for the lowest latency.
+            top: how many classes to name, at most.
+            on_error: "raise" ends with the ImageError of the first picture that cannot be read, after the answers to
+                those before it; "yield" gives the ImageError in the place of its answer, and goes on.
+            threads: that decode and resize; None: as many as there are processors for this process.
+
+        Raises:
+            ImageError: see `on_error`.
+            InputError: an argument is wrong, or the classifier is closed.
+            BackendUnavailable: the runtime failed, for example for want of memory.
+        """
+        _check_many("stream", sources)
+        for name, value in (("batch", batch), ("top", top), ("threads", 1 if threads is None else threads)):
+            if value < 1:
+                raise InputError(f"{name}: {value} found, at least 1 expected")
+        if on_error not in ON_ERROR:
+            raise InputError(unknown("on_error", on_error, ON_ERROR))
+        self.session.check_usable()
+        size = self.bundle.spec.preprocessing
+        running = Stream(
+            self.prepare,
+            lambda pixels: self.predict_prepared(pixels, top=top),
+            (size.height, size.width, 3),
+            batch=batch,
+            threads=threads,
+        )
+        answers = running.answers(sources)
+        return answers if on_error == "yield" else _raising(answers)
+
+    def prepare(self, source: Source) -> UInt8Array:
+        """Decode and resize one picture to what the engine takes: uint8 [H, W, 3] RGB.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        return prepare(source, self.bundle.spec.preprocessing, max_pixels=self.max_pixels)
+
     def predict_prepared(self, batch: UInt8Array, *, top: int = 5) -> list[Prediction]:
-        """Classify pictures that `samdeploy.preprocess.prepare` has made: uint8 [N, H, W, 3] RGB."""
+        """Classify pictures that `prepare` has made: uint8 [N, H, W, 3] RGB.
+
+        Raises:
+            InputError: another dtype or shape, `top` below 1, or the classifier is closed.
+            BackendUnavailable: the runtime failed, for example for want of memory.
+        """
         if top < 1:
             raise InputError(f"top: {top} found, at least 1 expected")
-        logits = self.session.run(batch)
-        return [_prediction(row, self.classes, top) for row in logits]
+        return _predictions(self.session.run(batch), self.classes, top)
 
     def close(self) -> None:
-        """Release the engine."""
+        """Release the engine, once the predictions under way have ended; calling it again does nothing."""
         self.session.close()
 
     def __enter__(self) -> Classifier:
@@ -131,22 +237,50 @@ class Classifier:
 
 
 def softmax(logits: Float32Array) -> NDArray[np.float64]:
-    """``exp(x - max) / sum`` over the last axis, in float64."""
+    """``exp(x - max) / sum`` over the last axis, in float64, to the last bit as the C++ library computes it."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    exponentials = np.empty_like(shifted)
+    # numpy's own exp differs from the C library's in the last bit, and its sum adds in pairs.
+    for row, values in zip(
+        exponentials.reshape(-1, shifted.shape[-1]), shifted.reshape(-1, shifted.shape[-1]), strict=True
+    ):
+        row[:] = list(map(math.exp, values.tolist()))
+    result: NDArray[np.float64] = exponentials / exponentials.cumsum(axis=-1)[..., -1:]
     return result
 
 
-def _prediction(logits: Float32Array, classes: tuple[str, ...], top: int) -> Prediction:
+def _predictions(logits: Float32Array, classes: tuple[str, ...], top: int) -> list[Prediction]:
     probabilities = softmax(logits)
     # Stable: of equal logits the lower index comes first, in every language that sorts stably.
-    order = np.argsort(-logits, kind="stable")[:top]
-    best = int(order[0])
-    return Prediction(
-        label=classes[best],
-        index=best,
-        probability=float(probabilities[best]),
-        top=tuple((classes[i], float(probabilities[i])) for i in order),
-        logits=logits.copy(),
-    )
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    best = np.take_along_axis(probabilities, order, axis=1)
+    return [
+        Prediction(
+            label=classes[indices[0]],
+            index=indices[0],
+            probability=shares[0],
+            top=tuple((classes[index], share) for index, share in zip(indices, shares, strict=True)),
+            logits=row.copy(),
+        )
+        for row, indices, shares in zip(logits, order.tolist(), best.tolist(), strict=True)
+    ]
+
+
+def _raising(answers: Generator[Prediction | ImageError, None, None]) -> Generator[Prediction, None, None]:
+    """The answers up to the first that is an error, which is raised."""
+    with closing(answers):
+        for answer in answers:
+            if isinstance(answer, ImageError):
+                raise answer
+            yield answer
+
+
+def _check_many(name: str, sources: object) -> None:
+    # A path is a sequence of letters, and a picture's array one of its rows.
+    if isinstance(sources, np.ndarray) and sources.ndim != 4:
+        found = f"an array {list(sources.shape)}"
+    elif isinstance(sources, str | bytes) or not isinstance(sources, Iterable):
+        found = type(sources).__name__
+    else:
+        return
+    raise InputError(f"{name}: {found} found, several pictures expected, such as a list; for one picture: predict")

@@ -13,8 +13,14 @@ from typing import Any, NoReturn
 from samdeploy.errors import BundleError
 
 
+def cache_folder() -> Path:
+    """$SAMDEPLOY_CACHE, else ~/.cache/samdeploy: what may be lost at any time, and costs no more than time."""
+    chosen = os.environ.get("SAMDEPLOY_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "samdeploy"
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path` whole or not at all: temporary file beside it, fsync, rename."""
+    """Put `data` at `path` whole or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -26,6 +32,21 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` last over a power cut; file systems that cannot do that are left alone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def json_bytes(value: object) -> bytes:
@@ -33,16 +54,23 @@ def json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, Any]:
     """The JSON object in `path`, which every language can read alike.
 
     Raises:
-        BundleError: missing, no UTF-8, no JSON, no object, a key that stands twice, a number that is not finite or
-            an integer that does not fit 64 bits.
+        BundleError: missing, longer than `max_bytes`, no UTF-8, no JSON, no object, a key that stands twice, a number
+            that is not finite or an integer that does not fit 64 bits.
     """
     try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise BundleError(
+                f"{what}: {path} has {path.stat().st_size} bytes, at most {max_bytes} are read; this is no file of "
+                "samdeploy"
+            )
         value = json.loads(
-            path.read_bytes().decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
+            content.decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
             object_pairs_hook=_unique_keys,
             parse_constant=_no_constant,
             parse_float=_finite_float,

@@ -16,6 +16,8 @@ from samdeploy.spec_json import preprocessing_from_fields, preprocessing_to_json
 MANIFEST = "manifest.json"
 FORMAT = "samdeploy-bundle"
 VERSION = 1
+# A real one has a few kilobytes; parsing takes many times a file's length in memory.
+MOST_BYTES = 16 << 20
 
 # `cam_graph` has a role of its own, so that nobody who looks for a graph to classify with finds it.
 ROLES = ("weights", "graph", "cam_graph", "engine", "golden_images", "golden_logits", "headroom", "quantization")
@@ -111,6 +113,8 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
     fields.text("format"), fields.integer("version")
     model = fields.section("model")
     arch, gate, classes = model.text("arch"), model.text("gate"), model.texts("classes")
+    if any("\0" in name for name in classes):
+        model.report("a class's name holds U+0000, which C cannot show")
     tensors = tuple(_tensor(fields.section(key)) for key in ("input", "output"))
     preprocessing = preprocessing_from_fields(fields.section("preprocessing"))
     files = tuple(_file(section) for section in fields.sections("files"))

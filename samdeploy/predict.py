@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from samdeploy.bundle import latest_bundle
 from samdeploy.classifier import Classifier, Prediction
 from samdeploy.errors import ImageError, InputError
 from samdeploy.manifest import MANIFEST
-from samdeploy.preprocess import IMAGE_SUFFIXES, UInt8Array, image_files, prepare
+from samdeploy.preprocess import IMAGE_SUFFIXES, image_files
 from samdeploy.run import RUN_FILE
 
 # Pictures per call of the engine.
@@ -48,7 +46,8 @@ def predict_paths(
     with Classifier.open(bundle, backend, device=device, precision=precision) as classifier:
         session = classifier.session
         print(f"{bundle}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
-        for path, answer in _answers(classifier, images, top):
+        answers = classifier.stream(images, batch=GROUP, top=top, on_error="yield")
+        for path, answer in zip(images, answers, strict=True):
             if isinstance(answer, ImageError):
                 broken += 1
                 print(f"samdeploy: {answer}", file=sys.stderr)
@@ -76,26 +75,6 @@ def _expand(paths: Sequence[Path]) -> list[Path]:
         else:
             images.append(path)
     return images
-
-
-def _answers(
-    classifier: Classifier, images: Sequence[Path], top: int
-) -> Iterator[tuple[Path, Prediction | ImageError]]:
-    """In the order of `images`, a group at a time."""
-    for start in range(0, len(images), GROUP):
-        group = images[start : start + GROUP]
-        prepared = [_prepare(path, classifier) for path in group]
-        good = [image for image in prepared if not isinstance(image, ImageError)]
-        predictions = iter(classifier.predict_prepared(np.stack(good), top=top) if good else ())
-        for path, image in zip(group, prepared, strict=True):
-            yield path, image if isinstance(image, ImageError) else next(predictions)
-
-
-def _prepare(path: Path, classifier: Classifier) -> UInt8Array | ImageError:
-    try:
-        return prepare(path, classifier.bundle.spec.preprocessing)
-    except ImageError as error:
-        return error
 
 
 def _line(path: Path, prediction: Prediction) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ _UPRIGHT = {
 # fill gigabytes.  No photograph comes near this many pixels there (it is half a GiB).
 _MAX_PIXELS_BETWEEN_PASSES = 1 << 27
 
+# Most pixels of a picture that are decoded, unless a caller says otherwise.  What Pillow's own limit, a variable of the
+# whole process, comes to; ours is an argument, and Pillow's has no say beside it, but in TIFF and WebP, whose plugins
+# ask for it again.
+MAX_PIXELS = 178_956_970
+
 # Stored like this, a transparent colour is lost: Pillow compares its full value with the pixels' 8-bit ones.
 _TRANSPARENT_COLOUR_LOST = ("L;2", "L;4", "I;16B", "RGB;16B")
 
@@ -59,7 +65,7 @@ _DAMAGE = (
 )
 
 
-def decode(source: Source) -> UInt8Array:
+def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
     """The picture as uint8 [h, w, 3] RGB, upright.
 
     - EXIF orientation is applied.
@@ -71,37 +77,15 @@ def decode(source: Source) -> UInt8Array:
 
     Args:
         source: a path, the encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB or [h, w] grey.
+        max_pixels: a picture whose header says more is refused before memory is reserved for it.  Arrays, which are
+            in memory already, may have any size.
 
     Raises:
-        ImageError: the file is missing, truncated, not a picture, or holds floats or 32-bit integers.
+        ImageError: the file is missing, empty, truncated, too large, not a picture, or holds floats or 32-bit integers.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if not isinstance(source, str | Path | bytes | Image.Image):
-        # What OpenCV's imread gives for a missing file is None.
-        raise ImageError(
-            f"image: {type(source).__name__} found; expected a path, bytes, a Pillow image or a uint8 array"
-        )
-    name = _name(source)
-    try:
-        if isinstance(source, Image.Image):
-            return _to_rgb(source, name)
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            return _to_rgb(opened, name)
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, a picture was expected") from None
-    except PermissionError:
-        raise ImageError(f"{name}: may not be read (permission denied)") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too many pixels, scale it down first ({error})") from None
-    except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the file system's own, such as a loop of links
-            raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
-        raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete picture") from None
+    return _decoded(source, max_pixels, lambda picture: np.array(picture, dtype=np.uint8))
 
 
 def resize(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
@@ -110,31 +94,26 @@ def resize(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
     Raises:
         ImageError: the picture is so long and thin that its resize would fill the memory.
     """
-    height, width = image.shape[:2]
-    if preprocessing.resize_short is None:
-        return _resize_exact(image, preprocessing.height, preprocessing.width)
-    short = preprocessing.resize_short
-    if height <= width:
-        scaled = _resize_exact(image, short, short * width // height)
-    else:
-        scaled = _resize_exact(image, short * height // width, short)
-    top = (scaled.shape[0] - preprocessing.height) // 2
-    left = (scaled.shape[1] - preprocessing.width) // 2
-    cut = scaled[top : top + preprocessing.height, left : left + preprocessing.width]
-    return np.ascontiguousarray(cut)
+    return _resized(Image.fromarray(image), preprocessing)
 
 
-def prepare(source: Source, preprocessing: Preprocessing) -> UInt8Array:
+def prepare(source: Source, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
     """Decode and resize: the bytes that every backend is fed, uint8 [H, W, 3] RGB.
 
     Raises:
         ImageError: as `decode` and `resize` do.
     """
-    image = decode(source)
-    try:
-        return resize(image, preprocessing)
-    except ImageError as error:
-        raise ImageError(f"{_name(source)}: {error}") from None
+
+    def fit(picture: Image.Image) -> UInt8Array:
+        try:
+            return _resized(picture, preprocessing)
+        except ImageError as error:
+            raise ImageError(f"{_name(source)}: {error}") from None
+
+    if isinstance(source, np.ndarray):
+        return fit(Image.fromarray(_from_array(source)))
+    # Not resize(decode(...)): a photograph need not become an array and a Pillow image again on its way.
+    return _decoded(source, max_pixels, fit)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -142,19 +121,87 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
-def _resize_exact(image: UInt8Array, height: int, width: int) -> UInt8Array:
-    source_height, source_width = image.shape[:2]
+def _decoded(
+    source: str | Path | bytes | Image.Image, max_pixels: int, use: Callable[[Image.Image], UInt8Array]
+) -> UInt8Array:
+    """What `use` makes of the decoded picture, in mode RGB and upright; it must not keep it."""
+    if not isinstance(source, str | Path | bytes | Image.Image):
+        # What OpenCV's imread gives for a missing file is None.
+        raise ImageError(
+            f"image: {type(source).__name__} found; expected a path, bytes, a Pillow image or a uint8 array"
+        )
+    name = _name(source)
+    try:
+        if isinstance(source, Image.Image):
+            return use(_to_rgb(source, name, max_pixels))
+        with _opened(source, max_pixels) as opened:
+            return use(_to_rgb(opened, name, max_pixels))
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder, a picture was expected") from None
+    except PermissionError:
+        raise ImageError(f"{name}: may not be read (permission denied)") from None
+    except UnidentifiedImageError:
+        if not (len(source) if isinstance(source, bytes) else Path(str(source)).stat().st_size):
+            raise ImageError(f"{name}: the file is empty; expected a picture") from None
+        raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read") from None
+    except Image.DecompressionBombError as error:  # of a frame or tile within, of which the header said nothing
+        raise ImageError(f"{name}: too many pixels, scale it down first ({error})") from None
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the file system's own, such as a loop of links
+            raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
+        raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete picture") from None
+
+
+def _opened(source: str | Path | bytes, max_pixels: int) -> Image.Image:
+    """The picture behind its header; nothing is decoded yet."""
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # Above Pillow's limit, or above half of it where warnings are errors; ours alone counts.
+        return _opened_by_format(source if isinstance(source, bytes) else Path(source).read_bytes())
+
+
+def _opened_by_format(content: bytes) -> Image.Image:
+    """What `Image.open` does, without its look at the number of pixels."""
+    Image.init()
+    for factory, accepts in (Image.OPEN[kind] for kind in Image.ID):
+        try:
+            if accepts is None or accepts(content[:16]) is True:
+                return factory(io.BytesIO(content), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise UnidentifiedImageError("no format of Pillow's takes it")
+
+
+def _resized(picture: Image.Image, preprocessing: Preprocessing) -> UInt8Array:
+    width, height = picture.size
+    short = preprocessing.resize_short
+    if short is None:
+        return np.array(_resize_exact(picture, preprocessing.height, preprocessing.width), dtype=np.uint8)
+    if height <= width:
+        scaled = _resize_exact(picture, short, short * width // height)
+    else:
+        scaled = _resize_exact(picture, short * height // width, short)
+    top = (scaled.height - preprocessing.height) // 2
+    left = (scaled.width - preprocessing.width) // 2
+    cut = scaled.crop((left, top, left + preprocessing.width, top + preprocessing.height))
+    return np.array(cut, dtype=np.uint8)
+
+
+def _resize_exact(picture: Image.Image, height: int, width: int) -> Image.Image:
+    source_width, source_height = picture.size
     if height * max(source_width, width) > _MAX_PIXELS_BETWEEN_PASSES:
         raise ImageError(
             f"{source_width}x{source_height} pixels (width x height) are too long and thin to be brought to "
             f"{width}x{height}; cut the picture first"
         )
-    picture = Image.fromarray(image)
     if height != source_height:
         picture = picture.resize((source_width, height), Image.Resampling.BILINEAR)
     if width != source_width:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(picture, dtype=np.uint8)
+    return picture
 
 
 def _name(source: object) -> str:
@@ -171,7 +218,13 @@ def _from_array(array: UInt8Array) -> UInt8Array:
     return np.ascontiguousarray(array)
 
 
-def _to_rgb(picture: Image.Image, name: str) -> UInt8Array:
+def _to_rgb(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    pixels = picture.width * picture.height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"{name}: too many pixels, scale it down first ({picture.width}x{picture.height} are {pixels:,}, at most "
+            f"{max_pixels:,} are decoded; max_pixels sets the limit)"
+        )
     if picture.format == "EPS":  # Pillow would run Ghostscript: a picture must not be a program
         raise ImageError(f"{name}: is EPS, a program that draws; expected pixels, convert it first")
     # Netpbm's 16-bit grey comes as 32-bit integers, but in 0..65535.
@@ -184,7 +237,7 @@ def _to_rgb(picture: Image.Image, name: str) -> UInt8Array:
     picture = _upright(picture)
     if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N") or (picture.mode == "I" and is_netpbm):
         grey = (np.asarray(picture) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return Image.fromarray(grey).convert("RGB")
     if picture.mode in ("I", "F"):
         # convert("RGB") would clip everything above 255 to white.
         kind = "32-bit integers" if picture.mode == "I" else "floating-point numbers"
@@ -192,8 +245,8 @@ def _to_rgb(picture: Image.Image, name: str) -> UInt8Array:
     if picture.mode == "La":
         picture = picture.convert("LA")  # the only way out of La that Pillow knows
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa"):
-        return _over_white(np.array(picture.convert("RGBA"), dtype=np.uint8))
-    return np.array(picture.convert("RGB"), dtype=np.uint8)
+        return Image.fromarray(_over_white(np.array(picture.convert("RGBA"), dtype=np.uint8)))
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _raw_mode(picture: Image.Image) -> object:

@@ -22,6 +22,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Pixels of the input per cell of the last stage's features, in every network of the family: five halvings.
 FEATURE_STRIDE = 32
 
+# Longest side of an input, in pixels, that docs/bundle.md allows.
+LONGEST_SIDE = 65536
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -59,6 +62,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise BundleError(f"preprocessing: size {self.height}x{self.width} found, both sides must be at least 1")
+        longest = max(self.height, self.width, self.resize_short or 0)
+        if longest > LONGEST_SIDE:
+            raise BundleError(f"preprocessing: a side of {longest} pixels found, at most {LONGEST_SIDE} expected")
         if self.fit not in FITS:
             raise BundleError(f"preprocessing: fit {self.fit!r} found, one of {', '.join(FITS)} expected")
         if (self.fit == "center_crop") != (self.resize_short is not None):
@@ -77,7 +83,7 @@ class ModelSpec:
 
     Attributes:
         arch: for example "sam-resnet50".
-        gate: "original" (x * W·GAP(x)) or "identity" (x * (1 + W·GAP(x))).
+        gate: "original" (x * W·GAP(x)), "identity" (x * (1 + W·GAP(x))) or "none" (x).
         classes: names; the index is the logit's column.
         input: ("image", "uint8", ("N", H, W, 3)), RGB.
         output: ("logits", "float32", ("N", K)).

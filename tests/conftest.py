@@ -33,6 +33,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or fills the user's cache; programs that tests start inherit this."""
+    os.environ["SAMDEPLOY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a complete run: SAM-ResNet-18 with more than 90 % on the test digits.  Do not write into it.
@@ -42,7 +48,8 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from samdeploy.train.loop import train
     from samdeploy.train.recipe import load_recipe
 
-    settings = ("training.epochs=2", "training.batch_size=32", "training.device=cpu", "data.val_fraction=0.5")
+    settings = ("training.epochs=2", "training.batch_size=32", "training.device=cpu", "training.precision=fp32")
+    settings += ("data.val_fraction=0.5",)
     return train(load_recipe("digits", list(settings)), runs_root=tmp_path_factory.mktemp("digits") / "runs")
 
 

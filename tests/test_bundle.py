@@ -213,6 +213,8 @@ def test_a_flood_of_problems_is_cut(root: Path) -> None:
             "preprocessing: fit 'stretch' found, one of squeeze, center_crop expected",
         ),
         (("preprocessing", "height"), 0, "preprocessing: size 0x5 found, both sides must be at least 1"),
+        (("preprocessing", "width"), 65537, "preprocessing: a side of 65537 pixels found, at most 65536 expected"),
+        (("model", "classes"), ["a", "b\0c"], "model: a class's name holds U+0000, which C cannot show"),
         (("preprocessing", "height"), True, "preprocessing: 'height' must be an integer, boolean True found"),
         (("preprocessing", "resize_short"), 9, "preprocessing: resize_short belongs to fit 'center_crop'"),
         (("preprocessing", "std"), [1, 0, 1], "preprocessing: std (1.0, 0.0, 1.0) found, every value must be above 0"),
@@ -271,6 +273,15 @@ def test_a_list_nested_as_deep_as_json_goes_is_refused(root: Path) -> None:
 def test_a_manifest_that_is_no_manifest(root: Path, content: bytes, text: str) -> None:
     (root / MANIFEST).write_bytes(content)
     assert text in refusal(root)
+
+
+def test_a_manifest_of_many_megabytes_is_not_read(root: Path) -> None:
+    content = (root / MANIFEST).read_bytes()
+    limit = 16 << 20
+    (root / MANIFEST).write_bytes(content + b" " * (limit - len(content)))
+    open_bundle(root)
+    (root / MANIFEST).write_bytes(content + b" " * (limit + 1 - len(content)))
+    assert "has 16777217 bytes, at most 16777216 are read; this is no file of samdeploy" in refusal(root)
 
 
 def test_the_same_path_twice(root: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import samdeploy
 from samdeploy.bundle import Bundle
+from tests.cpp.build import missing
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(SOURCE / name, source / name)
-    shutil.copytree(SOURCE / "samdeploy", source / "samdeploy", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("samdeploy", "cpp"):
+        shutil.copytree(SOURCE / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     _install(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder / "dist", source, cwd=folder)
     (path,) = (folder / "dist").glob("*.whl")
     return path
@@ -81,6 +83,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert "digits.toml" in recipes
     assert {Path(name).name for name in names if name.startswith("samdeploy/recipes/")} == recipes
     assert "samdeploy/py.typed" in names
+    native = {name.removeprefix("samdeploy/cpp/") for name in names if name.startswith("samdeploy/cpp/")}
+    assert {
+        "CMakeLists.txt",
+        "include/samdeploy.h",
+        "include/samdeploy.hpp",
+        "cmake/source/samdeployConfig.cmake",
+    } <= native
+    assert {name.partition("/")[0] for name in native} == {"CMakeLists.txt", "cmake", "include", "src"}
+    sources = {path.relative_to(SOURCE / "cpp").as_posix() for path in (SOURCE / "cpp" / "src").rglob("*.*")}
+    assert sources <= native
 
 
 def test_nothing_large_came_with_it(installed: Path) -> None:
@@ -148,3 +160,62 @@ def test_what_is_missing_is_named_with_its_cure(
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("samdeploy: ") and cure in lines[0]
     assert "Traceback" not in done.stderr
+
+
+PROJECT = """
+cmake_minimum_required(VERSION 3.18)
+project(application LANGUAGES C CXX)
+find_package(samdeploy 0.1 REQUIRED)
+add_executable(application main.cpp)
+target_link_libraries(application PRIVATE samdeploy::samdeploy)
+"""
+PROGRAM = """
+#include <samdeploy.hpp>
+#include <iostream>
+int main(int, char** argument) {
+  std::cout << samdeploy::Classifier::open(argument[1]).predict(argument[2]).label << "\\n";
+}
+"""
+
+
+def test_a_c_program_finds_the_header(installed: Path, tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: apt-get install gcc")
+    code = "import samdeploy, sys; print(samdeploy.include(), *[m for m in ('numpy', 'PIL') if m in sys.modules])"
+    done = _run(installed / "python", "-c", code, cwd=tmp_path)
+    folder = Path(done.stdout.strip())
+    assert folder.is_relative_to(installed.parent), done
+    (tmp_path / "main.c").write_text("#include <samdeploy.h>\nint main(void) { return SAMDEPLOY_OK; }\n")
+    done = _run(compiler, "-Wall", "-Werror", "-I", folder, tmp_path / "main.c", "-o", tmp_path / "main", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert _run(tmp_path / "main", cwd=tmp_path).returncode == 0
+
+
+def test_a_cmake_project_builds_the_library_through_pip(
+    installed: Path, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
+) -> None:
+    """Sources and configuration come from the installed wheel; OpenVINO from the environment of the tests."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    (tmp_path / "main.cpp").write_text(PROGRAM)
+    ask = _run(installed / "python", "-c", "import samdeploy; print(samdeploy.cmake_dir())", cwd=tmp_path)
+    before = _files(Path(ask.stdout.strip()).parents[1])
+    build = tmp_path / "build"
+    done = _run(
+        "cmake", "-S", tmp_path, "-B", build, f"-Dsamdeploy_DIR={ask.stdout.strip()}",
+        f"-DPython3_EXECUTABLE={sys.executable}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = _run("cmake", "--build", build, "--parallel", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for digit in (0, 3):
+        done = _run(build / "application", digits_bundle.root, digit_files[digit], cwd=tmp_path)
+        assert (done.stdout, done.returncode) == (f"{digit}\n", 0), done.stderr
+    assert _files(Path(ask.stdout.strip()).parents[1]) == before  # nothing was written among the sources
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

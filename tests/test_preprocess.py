@@ -438,14 +438,17 @@ SOUND_PNG = encoded(Image.fromarray(noise(64, 64)), "PNG")
 
 REFUSED = {
     "text.jpg": (b"This is no picture.", "not a picture, or of a kind that Pillow cannot read"),
-    "empty.png": (b"", "not a picture, or of a kind that Pillow cannot read"),
+    "empty.png": (b"", "the file is empty; expected a picture"),
     "half.jpg": (SOUND_JPEG[: len(SOUND_JPEG) // 2], "damaged or truncated (image file is truncated"),
     "half.png": (SOUND_PNG[: len(SOUND_PNG) // 2], "damaged or truncated ("),
     "changed.png": (SOUND_PNG[:60] + b"!" + SOUND_PNG[61:], "damaged or truncated ("),
     "floats.tif": (encoded(Image.new("F", (2, 2)), "TIFF"), "holds floating-point numbers; expected 8 or 16 bits"),
     "integers.tif": (encoded(Image.new("I", (2, 2)), "TIFF"), "holds 32-bit integers; expected 8 or 16 bits"),
     "floats.pfm": (b"Pf 1 1 -1.0\n" + struct.pack("<f", 0.5), "holds floating-point numbers"),
-    "bomb.png": (png(60_000, 60_000, 8, 2, []), "too many pixels, scale it down first ("),
+    "bomb.png": (
+        png(60_000, 60_000, 8, 2, []),
+        "too many pixels, scale it down first (60000x60000 are 3,600,000,000, ",
+    ),
     "drawing.eps": (
         encoded(Image.new("RGB", (2, 2)), "EPS"),
         "is EPS, a program that draws; expected pixels, convert it first",
@@ -464,6 +467,45 @@ def test_refused_with_the_name_and_the_reason(name: str, tmp_path: Path) -> None
         with pytest.raises(ImageError) as caught:
             decode(source)
         assert str(caught.value).startswith(f"{shown}: {text}")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
+def test_the_limit_on_pixels_is_an_argument(kind: str, tmp_path: Path) -> None:
+    picture = Image.fromarray(noise(20, 30))
+    path = tmp_path / f"picture.{kind.lower()}"
+    picture.save(path, kind)
+    expected = decode(path)
+    text = "too many pixels, scale it down first (30x20 are 600, at most 599 are decoded; max_pixels sets the limit)"
+    for source, shown in ((path, str(path)), (path.read_bytes(), "image"), (picture, "image")):
+        decode(source, max_pixels=600)
+        with pytest.raises(ImageError) as caught:
+            decode(source, max_pixels=599)
+        assert str(caught.value) == f"{shown}: {text}"
+        with pytest.raises(ImageError, match="at most 599"):
+            prepare(source, Preprocessing(4, 4), max_pixels=599)
+    assert expected.shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("limit", [299, 300, 599, None])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "PPM"])
+@pytest.mark.filterwarnings("error")
+def test_pillows_own_limit_has_no_say(
+    kind: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It warns above its variable and refuses above twice of it, for the whole process; here warnings are errors."""
+    path = tmp_path / f"picture.{kind.lower()}"
+    Image.fromarray(noise(20, 30)).save(path, kind)
+    expected = decode(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    for source in (path, str(path), path.read_bytes()):
+        np.testing.assert_array_equal(decode(source), expected)
+        with pytest.raises(ImageError, match="too many pixels"):
+            decode(source, max_pixels=599)
+    assert limit == Image.MAX_IMAGE_PIXELS
+    if limit is not None:
+        path.write_bytes(path.read_bytes()[:-120])
+        with pytest.raises(ImageError, match="damaged or truncated"):
+            decode(path)
 
 
 def test_eps_never_starts_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@
  * size as the caller's compiler saw it, so that it can grow at its end: what an older caller does not know is taken as
  * 0, and a newer caller's field is refused unless it is 0.  No C++ exception leaves a function.
  *
- * Threads: one classifier may be used by many threads at once; only samdeploy_close must be alone with it.
+ * Threads: one classifier may be used by many threads at once, also while one of them closes it.  A closed classifier,
+ * and one that was opened before the process forked, are refused with a status.
  */
 #ifndef SAMDEPLOY_H
 #define SAMDEPLOY_H
@@ -46,14 +47,16 @@ typedef enum samdeploy_status {
   SAMDEPLOY_IMAGE = 11,          /* a picture is missing, damaged, or neither JPEG nor PNG of a known kind */
   SAMDEPLOY_IMAGE_TOO_LARGE = 12, /* more pixels than allowed, or too long and thin to be resized */
   SAMDEPLOY_NO_MEMORY = 13,
-  SAMDEPLOY_INTERNAL = 14        /* a defect of this library; please report the sentence */
+  SAMDEPLOY_INTERNAL = 14,       /* a defect of this library; please report the sentence */
+  SAMDEPLOY_CLOSED = 15,         /* the classifier was closed, or never opened */
+  SAMDEPLOY_FORKED = 16          /* the classifier, or a runtime, is the parent's of this forked process */
 } samdeploy_status;
 
 typedef struct samdeploy_classifier samdeploy_classifier;
 
 typedef struct samdeploy_options {
   size_t struct_size;    /* sizeof(samdeploy_options) */
-  const char *backend;   /* NULL: "openvino" */
+  const char *backend;   /* "openvino", "onnxruntime" or "tensorrt"; NULL: "openvino" */
   const char *precision; /* "fp32", "bf16", "fp16" or "int8"; NULL: "fp32" */
   int32_t threads;       /* that compute, of all requests together; 0: the runtime's choice */
   int32_t requests;      /* inferences at the same time, 0 to 1024; 0: one, for the lowest latency; others wait */
@@ -87,7 +90,7 @@ SAMDEPLOY_API const char *samdeploy_last_error(void);
 /* Open a bundle (its folder), verify manifest, paths, hashes, precision and golden answers.  `options` may be NULL. */
 SAMDEPLOY_API samdeploy_status samdeploy_open(const char *bundle, const samdeploy_options *options,
                                               samdeploy_classifier **classifier);
-/* Release it; NULL is allowed. */
+/* Release it, and the texts that belong to it; NULL and what is closed already are allowed. */
 SAMDEPLOY_API void samdeploy_close(samdeploy_classifier *classifier);
 SAMDEPLOY_API samdeploy_status samdeploy_describe(const samdeploy_classifier *classifier,
                                                   samdeploy_description *description);
@@ -107,6 +110,10 @@ SAMDEPLOY_API samdeploy_status samdeploy_prepare_rgb(const samdeploy_classifier 
  * After the first call of a batch size this library reserves no memory in here. */
 SAMDEPLOY_API samdeploy_status samdeploy_run(samdeploy_classifier *classifier, const uint8_t *batch, size_t count,
                                              float *logits);
+/* The same between addresses of CUDA device 0, queued on `stream` (a cudaStream_t) without waiting: both must stay as
+ * they are until the stream has passed the work.  Of the backends, "tensorrt" can do it. */
+SAMDEPLOY_API samdeploy_status samdeploy_run_device(samdeploy_classifier *classifier, const void *batch, size_t count,
+                                                    void *logits, void *stream);
 /* The `wanted` most probable classes of one row of logits, best first; of equal ones the lower index comes first.
  * `wanted` beyond K is an error. */
 SAMDEPLOY_API samdeploy_status samdeploy_rank(const samdeploy_classifier *classifier, const float *logits,

@@ -9,6 +9,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "samdeploy.h"
@@ -26,7 +27,7 @@ class Error : public std::runtime_error {
 };
 
 struct Options {
-  std::string backend = "openvino";
+  std::string backend = "openvino";  // or "onnxruntime", "tensorrt"
   std::string precision = "fp32";  // "fp32", "bf16", "fp16" or "int8"
   int threads = 0;                 // that compute; 0: the runtime's choice
   int requests = 0;                // inferences at the same time; 0: one, for the lowest latency
@@ -95,6 +96,18 @@ class Classifier {
     check(samdeploy_run(handle_.get(), batch, count, logits));
   }
 
+  // The same between addresses of CUDA device 0, queued on `stream` (a cudaStream_t); see samdeploy_run_device.
+  void run_device(const void* batch, std::size_t count, void* logits, void* stream) const {
+    check(samdeploy_run_device(handle_.get(), batch, count, logits, stream));
+  }
+
+  // The `wanted` most probable classes of one row of logits, best first.
+  std::vector<samdeploy_score> rank(const float* logits, std::size_t wanted) const {
+    std::vector<samdeploy_score> best(wanted < classes_.size() ? wanted : classes_.size());
+    check(samdeploy_rank(handle_.get(), logits, best.data(), best.size()));
+    return best;
+  }
+
   // Decode, resize, run.  Throws Error as `prepare` does.
   Prediction predict(const std::string& path, std::size_t top = 5) const {
     return predict_prepared(prepare(path), top);
@@ -106,9 +119,31 @@ class Classifier {
     Prediction prediction;
     prediction.logits.resize(classes_.size());
     run(pixels.data(), 1, prediction.logits.data());
-    std::vector<samdeploy_score> best(top < classes_.size() ? top : classes_.size());
-    check(samdeploy_rank(handle_.get(), prediction.logits.data(), best.data(), best.size()));
-    for (const samdeploy_score& each : best) {
+    return ranked(std::move(prediction), top);
+  }
+
+  // The same for several, as one batch.
+  std::vector<Prediction> predict_prepared(const std::vector<std::vector<std::uint8_t>>& pictures,
+                                           std::size_t top = 5) const {
+    const std::size_t size = height_ * width_ * 3;
+    std::vector<std::uint8_t> batch;
+    for (const std::vector<std::uint8_t>& pixels : pictures) {
+      if (pixels.size() != size) throw Error(SAMDEPLOY_ARGUMENT, "predict: expected what prepare gives");
+      batch.insert(batch.end(), pixels.begin(), pixels.end());
+    }
+    std::vector<float> logits(pictures.size() * classes_.size());
+    if (!pictures.empty()) run(batch.data(), pictures.size(), logits.data());
+    std::vector<Prediction> found(pictures.size());
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      found[i].logits.assign(logits.data() + i * classes_.size(), logits.data() + (i + 1) * classes_.size());
+      found[i] = ranked(std::move(found[i]), top);
+    }
+    return found;
+  }
+
+ private:
+  Prediction ranked(Prediction prediction, std::size_t top) const {
+    for (const samdeploy_score& each : rank(prediction.logits.data(), top == 0 ? 1 : top)) {
       prediction.top.push_back({each.index, classes_[each.index], each.probability});
     }
     prediction.index = prediction.top.front().index;
@@ -117,7 +152,6 @@ class Classifier {
     return prediction;
   }
 
- private:
   struct Close {
     void operator()(samdeploy_classifier* handle) const noexcept { samdeploy_close(handle); }
   };

@@ -40,17 +40,6 @@ Bundle::Bundle(const std::string& path) : folder_(path), manifest_(read_manifest
   for (const BundleFile& file : manifest_.files) folder_.check(file.path);
 }
 
-const BundleFile* Bundle::find(const std::string& role, const std::string& backend,
-                               const std::string& precision) const {
-  const BundleFile* for_all = nullptr;
-  for (const BundleFile& file : manifest_.files) {
-    if (file.role != role || (!precision.empty() && file.precision != precision)) continue;
-    if (file.backend && file.backend == backend) return &file;
-    if (!file.backend && !for_all) for_all = &file;
-  }
-  return for_all;
-}
-
 Bytes Bundle::read(const BundleFile& file) const {
   // A negative length in the manifest fits no file.
   const std::int64_t expected = file.bytes < 0 ? INT64_MAX : file.bytes;

@@ -25,10 +25,6 @@ class Bundle {
   const Manifest& manifest() const { return manifest_; }
   const std::string& path() const { return folder_.path(); }
 
-  // The first file of `role` and `precision` (empty: of any) that `backend` may open, one made for it before one made
-  // for all; null where there is none.
-  const BundleFile* find(const std::string& role, const std::string& backend, const std::string& precision) const;
-
   // The content, after containment, length and SHA-256 were checked.  Throws UNSAFE_PATH, NO_BUNDLE or CHANGED.
   Bytes read(const BundleFile& file) const;
 

@@ -5,27 +5,15 @@
 #include <limits>
 #include <new>
 
+#include "classifier.hpp"
 #include "error.hpp"
 #include "picture.hpp"
-#include "samdeploy.h"
-#include "session.hpp"
 
 #ifndef SAMDEPLOY_VERSION
 #error "the build defines SAMDEPLOY_VERSION"
 #endif
 
 namespace core = samdeploy::core;
-
-struct samdeploy_classifier {
-  core::Manifest manifest;
-  core::Options options;
-  std::uint64_t most_pixels = 0;
-  std::unique_ptr<core::Session> session;
-
-  std::size_t pixel_bytes() const {
-    return static_cast<std::size_t>(manifest.preprocessing.height * manifest.preprocessing.width * 3);
-  }
-};
 
 namespace {
 
@@ -75,15 +63,19 @@ samdeploy_options known_options(const samdeploy_options* found) {
   return options;
 }
 
-void prepare(const samdeploy_classifier& classifier, const std::uint8_t* encoded, std::size_t size,
-             const std::string& name, std::uint8_t* pixels) {
+void prepare(const core::OpenClassifier& classifier, core::Workspace& space, const std::uint8_t* encoded,
+             std::size_t size, const char* name, std::uint8_t* pixels) {
   try {
-    const core::Picture picture = core::decode(encoded, size, classifier.most_pixels);
+    const core::Picture& picture = core::decode(encoded, size, classifier.most_pixels, space);
     core::resize({picture.pixels.data(), picture.height, picture.width, picture.width * 3},
-                 classifier.manifest.preprocessing, pixels);
+                 classifier.manifest.preprocessing, pixels, space);
   } catch (const core::Error& error) {
-    throw core::Error(error.status(), name + ": " + error.what());
+    throw core::Error(error.status(), std::string(name) + ": " + error.what());
   }
+}
+
+void check_batch(const core::OpenClassifier& classifier, std::size_t count) {
+  require(count >= 1 && count <= SIZE_MAX / 2 / classifier.pixel_bytes(), "run: count must be at least 1");
 }
 
 }  // namespace
@@ -104,24 +96,29 @@ samdeploy_status samdeploy_open(const char* bundle, const samdeploy_options* opt
     const samdeploy_options known = known_options(options);
     require(known.threads >= 0 && known.threads <= 4096, "options: threads must be from 0 to 4096");
     require(known.requests >= 0 && known.requests <= 1024, "options: requests must be from 0 to 1024");
-    auto made = std::make_unique<samdeploy_classifier>();
+    core::check_may_open();
+    auto made = std::make_shared<core::OpenClassifier>();
     if (known.backend != nullptr) made->options.backend = known.backend;
     if (known.precision != nullptr) made->options.precision = known.precision;
     made->options.threads = known.threads;
     made->options.requests = known.requests == 0 ? 1 : known.requests;
     made->most_pixels = known.max_pixels == 0 ? core::kMostPixels : known.max_pixels;
     const core::Bundle opened(bundle);
+    core::note_runtime_started();
     made->session = core::open_session(opened, made->options);
     made->manifest = opened.manifest();
-    *classifier = made.release();
+    *classifier = core::add_handle(std::move(made));
   });
 }
 
-void samdeploy_close(samdeploy_classifier* classifier) { delete classifier; }
+void samdeploy_close(samdeploy_classifier* classifier) {
+  guarded([&] { core::drop_handle(classifier); });
+}
 
-samdeploy_status samdeploy_describe(const samdeploy_classifier* classifier, samdeploy_description* description) {
+samdeploy_status samdeploy_describe(const samdeploy_classifier* handle, samdeploy_description* description) {
   return guarded([&] {
-    require(classifier != nullptr && description != nullptr, "describe: arguments must not be NULL");
+    const auto classifier = core::find_handle(handle);
+    require(description != nullptr, "describe: description must not be NULL");
     const std::size_t size = description->struct_size;
     require(size >= sizeof(std::size_t) && size <= 4096, "describe: struct_size must be sizeof(samdeploy_description)");
     samdeploy_description found = {};
@@ -137,53 +134,78 @@ samdeploy_status samdeploy_describe(const samdeploy_classifier* classifier, samd
   });
 }
 
-const char* samdeploy_class_name(const samdeploy_classifier* classifier, size_t index) {
-  if (classifier == nullptr || index >= classifier->manifest.classes.size()) return nullptr;
-  return classifier->manifest.classes[index].c_str();
+const char* samdeploy_class_name(const samdeploy_classifier* handle, size_t index) {
+  const char* name = nullptr;
+  guarded([&] {
+    const auto classifier = core::find_handle(handle);
+    const std::size_t count = classifier->manifest.classes.size();
+    require(index < count, "class_name: index must be below the number of classes");
+    name = classifier->manifest.classes[index].c_str();
+  });
+  return name;
 }
 
-samdeploy_status samdeploy_prepare_file(const samdeploy_classifier* classifier, const char* path, uint8_t* pixels) {
+samdeploy_status samdeploy_prepare_file(const samdeploy_classifier* handle, const char* path, uint8_t* pixels) {
   return guarded([&] {
-    require(classifier != nullptr && path != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
-    const core::Bytes content = core::read_picture(path);
-    prepare(*classifier, content.data(), content.size(), path, pixels);
+    const auto classifier = core::find_handle(handle);
+    require(path != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
+    const core::IdleWorkspaces::Loan space(classifier->idle);
+    core::Buffer& content = (*space).encoded;
+    core::read_picture(path, &content);
+    prepare(*classifier, *space, content.data(), content.size(), path, pixels);
   });
 }
 
-samdeploy_status samdeploy_prepare_memory(const samdeploy_classifier* classifier, const void* encoded, size_t size,
+samdeploy_status samdeploy_prepare_memory(const samdeploy_classifier* handle, const void* encoded, size_t size,
                                           uint8_t* pixels) {
   return guarded([&] {
-    require(classifier != nullptr && encoded != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
-    prepare(*classifier, static_cast<const std::uint8_t*>(encoded), size, "image", pixels);
+    const auto classifier = core::find_handle(handle);
+    require(encoded != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
+    const core::IdleWorkspaces::Loan space(classifier->idle);
+    prepare(*classifier, *space, static_cast<const std::uint8_t*>(encoded), size, "image", pixels);
   });
 }
 
-samdeploy_status samdeploy_prepare_rgb(const samdeploy_classifier* classifier, const uint8_t* rgb, uint32_t height,
+samdeploy_status samdeploy_prepare_rgb(const samdeploy_classifier* handle, const uint8_t* rgb, uint32_t height,
                                        uint32_t width, size_t stride, uint8_t* pixels) {
   return guarded([&] {
-    require(classifier != nullptr && rgb != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
+    const auto classifier = core::find_handle(handle);
+    require(rgb != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
     require(height >= 1 && width >= 1, "prepare: height and width must be at least 1");
     const std::size_t row = std::size_t{width} * 3;
     require(stride == 0 || (stride >= row && stride <= std::numeric_limits<std::uint32_t>::max()),
             "prepare: stride must be 0, or bytes from row to row");
     core::check_pixels(height, width, classifier->most_pixels);
+    const core::IdleWorkspaces::Loan space(classifier->idle);
     core::resize({rgb, height, width, static_cast<std::int64_t>(stride == 0 ? row : stride)},
-                 classifier->manifest.preprocessing, pixels);
+                 classifier->manifest.preprocessing, pixels, *space);
   });
 }
 
-samdeploy_status samdeploy_run(samdeploy_classifier* classifier, const uint8_t* batch, size_t count, float* logits) {
+samdeploy_status samdeploy_run(samdeploy_classifier* handle, const uint8_t* batch, size_t count, float* logits) {
   return guarded([&] {
-    require(classifier != nullptr && batch != nullptr && logits != nullptr, "run: arguments must not be NULL");
-    require(count >= 1 && count <= SIZE_MAX / 2 / classifier->pixel_bytes(), "run: count must be at least 1");
+    const auto classifier = core::find_handle(handle);
+    require(batch != nullptr && logits != nullptr, "run: arguments must not be NULL");
+    check_batch(*classifier, count);
     classifier->session->run(batch, count, logits);
   });
 }
 
-samdeploy_status samdeploy_rank(const samdeploy_classifier* classifier, const float* logits, samdeploy_score* best,
+samdeploy_status samdeploy_run_device(samdeploy_classifier* handle, const void* batch, size_t count, void* logits,
+                                      void* stream) {
+  return guarded([&] {
+    const auto classifier = core::find_handle(handle);
+    require(batch != nullptr && logits != nullptr, "run_device: batch and logits must not be NULL");
+    check_batch(*classifier, count);
+    classifier->session->run_device(batch, count, logits, stream);
+  });
+}
+
+samdeploy_status samdeploy_rank(const samdeploy_classifier* handle, const float* logits, samdeploy_score* best,
                                 size_t wanted) {
   return guarded([&] {
-    require(classifier != nullptr && logits != nullptr && best != nullptr, "rank: arguments must not be NULL");
+    const auto classifier = core::find_handle(handle);
+    require(logits != nullptr && best != nullptr, "rank: arguments must not be NULL");
     const std::size_t classes = classifier->manifest.classes.size();
     require(wanted >= 1 && wanted <= classes, "rank: wanted must be from 1 to the number of classes");
     double highest = logits[0], sum = 0.0;

@@ -8,7 +8,8 @@
 
 namespace samdeploy::core {
 
-class Error : public std::runtime_error {
+// Thrown by a runtime's library too (backend.hpp), hence its name must be one and the same in both.
+class __attribute__((visibility("default"))) Error : public std::runtime_error {
  public:
   Error(samdeploy_status status, const std::string& text) : std::runtime_error(plain(text)), status_(status) {}
   samdeploy_status status() const noexcept { return status_; }

@@ -50,17 +50,16 @@ std::vector<std::string> plain_parts(const std::string& relative) {
   return parts;
 }
 
-Bytes read_all(int descriptor, std::uint64_t size, const std::string& name, samdeploy_status status) {
-  Bytes content(size);
+// Fills `size` bytes at `target`.
+void read_all(int descriptor, std::uint8_t* target, std::size_t size, const char* name, samdeploy_status status) {
   std::size_t done = 0;
-  while (done < content.size()) {
-    const ssize_t count = ::read(descriptor, content.data() + done, content.size() - done);
+  while (done < size) {
+    const ssize_t count = ::read(descriptor, target + done, size - done);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw Error(status, name + " cannot be read (" + std::strerror(errno) + ")");
-    if (count == 0) throw Error(status, name + " became shorter while it was read; try again");
+    if (count < 0) throw Error(status, std::string(name) + " cannot be read (" + std::strerror(errno) + ")");
+    if (count == 0) throw Error(status, std::string(name) + " became shorter while it was read; try again");
     done += static_cast<std::size_t>(count);
   }
-  return content;
 }
 
 }  // namespace
@@ -143,20 +142,24 @@ Bytes Folder::read(const std::string& relative, std::int64_t expected, std::uint
     throw Error(SAMDEPLOY_MANIFEST, name + " has " + std::to_string(size) + " bytes, at most " +
                                         std::to_string(limit) + " are read; this is no bundle of samdeploy");
   }
-  return read_all(file.get(), size, name, SAMDEPLOY_NO_BUNDLE);
+  Bytes content(size);
+  read_all(file.get(), content.data(), content.size(), name.c_str(), SAMDEPLOY_NO_BUNDLE);
+  return content;
 }
 
-Bytes read_picture(const std::string& path) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) {
-    throw Error(SAMDEPLOY_IMAGE, errno == ENOENT ? path + ": no such file"
-                                                 : path + ": cannot be read (" + std::strerror(errno) + ")");
-  }
+void read_picture(const char* path, Buffer* content) {
+  Descriptor file(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const auto refuse = [path](const std::string& why) { throw Error(SAMDEPLOY_IMAGE, std::string(path) + ": " + why); };
   struct stat status;
-  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
-    throw Error(SAMDEPLOY_IMAGE, path + ": is no plain file, a picture was expected");
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
+    if (errno == ENOENT) refuse("no such file");
+    if (errno == EACCES) refuse("may not be read (permission denied)");
+    refuse(std::string("cannot be read (") + std::strerror(errno) + ")");
   }
-  return read_all(file.get(), static_cast<std::uint64_t>(status.st_size), path, SAMDEPLOY_IMAGE);
+  if (S_ISDIR(status.st_mode)) refuse("is a folder, a picture was expected");
+  if (!S_ISREG(status.st_mode)) refuse("is no plain file, a picture was expected");
+  content->resize(static_cast<std::size_t>(status.st_size));
+  read_all(file.get(), content->data(), content->size(), path, SAMDEPLOY_IMAGE);
 }
 
 }  // namespace samdeploy::core

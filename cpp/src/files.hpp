@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "workspace.hpp"
+
 namespace samdeploy::core {
 
 using Bytes = std::vector<std::uint8_t>;
@@ -35,6 +37,6 @@ class Folder {
 };
 
 // A picture's file, wherever it is.  Throws IMAGE: missing, unreadable, or no plain file.
-Bytes read_picture(const std::string& path);
+void read_picture(const char* path, Buffer* content);
 
 }  // namespace samdeploy::core

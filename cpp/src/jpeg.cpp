@@ -55,8 +55,7 @@ void grey_row(const std::uint8_t* in, std::int64_t width, std::uint8_t* out) {
 // Everything that a jump out of libjpeg must not skip lives in the caller.
 struct Work {
   std::uint64_t most_pixels;
-  Picture picture;
-  std::vector<std::uint8_t> row;
+  Workspace* space;
   std::optional<std::string> exif;
   std::string xmp;
   std::optional<Error> refused;
@@ -87,10 +86,11 @@ bool plan(jpeg_decompress_struct* info, Work* work) {
   try {
     check_pixels(info->image_height, info->image_width, work->most_pixels);
     read_markers(*info, work);
-    work->picture.height = info->image_height;
-    work->picture.width = info->image_width;
-    work->picture.pixels.resize(std::size_t{info->image_height} * info->image_width * 3);
-    work->row.resize(std::size_t{info->image_width} * 4);
+    Picture& picture = work->space->picture;
+    picture.height = info->image_height;
+    picture.width = info->image_width;
+    picture.pixels.resize(std::size_t{info->image_height} * info->image_width * 3);
+    work->space->rows.resize(std::size_t{info->image_width} * 4);
   } catch (const Error& error) {
     work->refused.emplace(error);
     return false;
@@ -126,11 +126,12 @@ bool read_jpeg(const std::uint8_t* encoded, std::size_t size, Work* work, Failur
     return false;
   }
   jpeg_start_decompress(&info);
-  const std::int64_t width = work->picture.width;
+  Picture& picture = work->space->picture;
+  const std::int64_t width = picture.width;
   while (info.output_scanline < info.output_height) {
-    std::uint8_t* out = work->picture.pixels.data() + static_cast<std::size_t>(info.output_scanline) *
-                                                          static_cast<std::size_t>(width) * 3;
-    JSAMPROW row = info.out_color_space == JCS_RGB ? out : work->row.data();
+    std::uint8_t* out = picture.pixels.data() + static_cast<std::size_t>(info.output_scanline) *
+                                                    static_cast<std::size_t>(width) * 3;
+    JSAMPROW row = info.out_color_space == JCS_RGB ? out : work->space->rows.data();
     jpeg_read_scanlines(&info, &row, 1);
     if (info.out_color_space == JCS_GRAYSCALE) grey_row(row, width, out);
     if (info.out_color_space == JCS_CMYK) cmyk_row(row, width, out);
@@ -142,9 +143,10 @@ bool read_jpeg(const std::uint8_t* encoded, std::size_t size, Work* work, Failur
 
 }  // namespace
 
-Picture decode_jpeg(const std::uint8_t* encoded, std::size_t size, std::uint64_t most_pixels) {
+const Picture& decode_jpeg(const std::uint8_t* encoded, std::size_t size, std::uint64_t most_pixels, Workspace& space) {
   Work work;
   work.most_pixels = most_pixels;
+  work.space = &space;
   Failure failure;
   failure.text[0] = failure.text[JMSG_LENGTH_MAX - 1] = '\0';
   if (!read_jpeg(encoded, size, &work, &failure)) {
@@ -152,7 +154,7 @@ Picture decode_jpeg(const std::uint8_t* encoded, std::size_t size, std::uint64_t
     throw Error(SAMDEPLOY_IMAGE, std::string("damaged or truncated JPEG (") + failure.text +
                                      "); expected a complete picture");
   }
-  return upright(std::move(work.picture), orientation(work.exif, work.xmp));
+  return upright(space, orientation(work.exif, work.xmp));
 }
 
 }  // namespace samdeploy::core

@@ -89,6 +89,10 @@ BundleFile read_file(const Json& json, const std::string& where, Problems* probl
   file.backend = fields.text_or_null("backend");
   file.precision = fields.text_or_null("precision");
   fields.map_of("built_for", {Kind::text}, "texts");
+  const auto built_for = json.object.find("built_for");
+  if (built_for != json.object.end()) {
+    for (const auto& [key, value] : built_for->second.object) file.built_for[key] = value.text;
+  }
   const std::size_t before = problems->size();
   fields.close(problems);
   if (problems->size() != before) return file;

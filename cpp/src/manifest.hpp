@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,6 +23,7 @@ struct BundleFile {
   std::int64_t bytes = 0;
   std::optional<std::string> backend;    // the only one that may open it; none: any
   std::optional<std::string> precision;  // of the arithmetic, for graphs and engines
+  std::map<std::string, std::string> built_for;  // what an engine depends on; DESIGN.md has its keys
 };
 
 struct Manifest {
@@ -30,6 +32,19 @@ struct Manifest {
   Preprocessing preprocessing;
   std::vector<BundleFile> files;
 };
+
+// The first file of `role` and `precision` that `backend` may open, one made for it before one made for all; null
+// where there is none.
+inline const BundleFile* find_file(const Manifest& manifest, const std::string& role, const std::string& backend,
+                                   const std::string& precision) {
+  const BundleFile* for_all = nullptr;
+  for (const BundleFile& file : manifest.files) {
+    if (file.role != role || file.precision != precision) continue;
+    if (file.backend && *file.backend == backend) return &file;
+    if (!file.backend && !for_all) for_all = &file;
+  }
+  return for_all;
+}
 
 // A model takes no larger pictures, on either side; keeps every product of sizes within 64 bits.
 constexpr std::int64_t kLongestSide = 65536;

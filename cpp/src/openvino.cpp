@@ -1,15 +1,13 @@
 // OpenVINO on the CPU: FP32, INT8, and BF16 or FP16 where the processor computes in it.  As in
 // samdeploy/backends/openvino.py, what was asked for is proved twice: the hint that took effect, and the type that each
 // convolution of the compiled network computes in.
-#include <condition_variable>
 #include <cstring>
 #include <map>
-#include <mutex>
 #include <openvino/openvino.hpp>
 #include <sstream>
 
-#include "error.hpp"
-#include "session.hpp"
+#include "backend.hpp"
+#include "pool.hpp"
 
 namespace samdeploy::core {
 namespace {
@@ -95,7 +93,7 @@ void prove(const ov::CompiledModel& compiled, const std::map<std::string, double
   }
 }
 
-void check_tensors(const ov::CompiledModel& compiled, const Manifest& manifest) {
+std::string tensors_of(const ov::CompiledModel& compiled) {
   std::string found;
   const auto add = [&found](const ov::Output<const ov::Node>& port) {
     std::string type = port.get_element_type().get_type_name();
@@ -109,16 +107,9 @@ void check_tensors(const ov::CompiledModel& compiled, const Manifest& manifest) 
   };
   for (const auto& port : compiled.inputs()) add(port);
   for (const auto& port : compiled.outputs()) add(port);
-  const std::string wanted = "image uint8 [N, " + std::to_string(manifest.preprocessing.height) + ", " +
-                             std::to_string(manifest.preprocessing.width) + ", 3]; logits float32 [N, " +
-                             std::to_string(manifest.classes.size()) + "]";
-  if (found != wanted) {
-    throw Error(SAMDEPLOY_TENSORS, "the OpenVINO graph: tensors " + found + " found, " + wanted +
-                                       " expected by the manifest; engine and manifest do not belong together");
-  }
+  return found;
 }
 
-// Inference requests that threads borrow; who finds none waits.
 class OpenvinoSession final : public Session {
  public:
   OpenvinoSession(ov::CompiledModel compiled, const Manifest& manifest, int requests)
@@ -127,14 +118,11 @@ class OpenvinoSession final : public Session {
         width_(static_cast<std::size_t>(manifest.preprocessing.width)),
         classes_(manifest.classes.size()),
         requests_(static_cast<std::size_t>(requests)) {
-    for (Request& request : requests_) {
-      request.infer = compiled_.create_infer_request();
-      free_.push_back(&request);
-    }
+    for (Request& request : requests_.all()) request.infer = compiled_.create_infer_request();
   }
 
   void run(const std::uint8_t* batch, std::size_t count, float* logits) override {
-    Request* request = borrow();
+    const Pool<Request>::Loan request = requests_.borrow();
     try {
       // A tensor of the request's own, kept from call to call: wrapping the caller's memory would reserve some.
       if (request->count != count) {
@@ -149,10 +137,8 @@ class OpenvinoSession final : public Session {
       if (answer.get_size() != count * classes_) throw std::runtime_error("the answer has another shape than expected");
       std::memcpy(logits, answer.data<float>(), count * classes_ * sizeof(float));
     } catch (const std::exception& error) {
-      give_back(request);
       unavailable("failed on a batch of " + std::to_string(count), error);
     }
-    give_back(request);
   }
 
  private:
@@ -162,32 +148,12 @@ class OpenvinoSession final : public Session {
     std::size_t count = 0;
   };
 
-  Request* borrow() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    one_is_free_.wait(lock, [this] { return !free_.empty(); });
-    Request* request = free_.back();
-    free_.pop_back();
-    return request;
-  }
-  void give_back(Request* request) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      free_.push_back(request);  // within the capacity it had at the start
-    }
-    one_is_free_.notify_one();
-  }
-
   ov::CompiledModel compiled_;
   std::size_t height_, width_, classes_;
-  std::vector<Request> requests_;
-  std::vector<Request*> free_;
-  std::mutex mutex_;
-  std::condition_variable one_is_free_;
+  Pool<Request> requests_;
 };
 
-}  // namespace
-
-std::unique_ptr<Session> open_openvino(const Bytes& graph, const Manifest& manifest, const Options& options) {
+std::unique_ptr<Session> open(const Bytes& graph, const BundleFile&, const Manifest& manifest, const Options& options) {
   const ov::element::Type hint = hint_of(options.precision);
   ov::AnyMap config = {
       // Always said: left out, OpenVINO computes in bf16 by itself on CPUs that have it.
@@ -214,9 +180,16 @@ std::unique_ptr<Session> open_openvino(const Bytes& graph, const Manifest& manif
                                            hint.get_type_name() + ": this CPU has no " + options.precision +
                                            " arithmetic that it uses; use precision fp32");
   }
-  check_tensors(compiled, manifest);
+  check_tensors("the OpenVINO graph", tensors_of(compiled), manifest);
   prove(compiled, work, options.precision);
   return std::make_unique<OpenvinoSession>(std::move(compiled), manifest, options.requests);
 }
 
+constexpr Backend kOpenvino = {SAMDEPLOY_VERSION, choose_graph, open};
+
+}  // namespace
 }  // namespace samdeploy::core
+
+extern "C" __attribute__((visibility("default"))) const samdeploy::core::Backend* samdeploy_backend() {
+  return &samdeploy::core::kOpenvino;
+}

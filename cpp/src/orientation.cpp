@@ -1,5 +1,6 @@
 // EXIF orientation (TIFF 6.0, tag 274), read as Pillow reads it: odd blocks around a sound picture are passed over.
 #include <array>
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 
@@ -95,22 +96,29 @@ int orientation(const std::optional<std::string>& exif, const std::string& xmp) 
   return found >= 1 && found <= 8 ? found : 1;
 }
 
-Picture upright(Picture picture, int orientation) {
+const Picture& upright(Workspace& space, int orientation) {
+  const Picture& picture = space.picture;
   if (orientation <= 1 || orientation > 8) return picture;
   const std::int64_t height = picture.height, width = picture.width;
   const bool swaps = orientation >= 5;
-  Picture turned;
+  Picture& turned = space.turned;
   turned.height = swaps ? width : height;
   turned.width = swaps ? height : width;
   turned.pixels.resize(picture.pixels.size());
-  std::uint8_t* out = turned.pixels.data();
-  for (std::int64_t row = 0; row < turned.height; ++row) {
-    for (std::int64_t column = 0; column < turned.width; ++column, out += 3) {
-      // Where the pixel lies in the file, by the table of EXIF 2.3, section 4.6.4.
-      std::int64_t y = swaps ? column : row, x = swaps ? row : column;
-      if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) y = height - 1 - y;
-      if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) x = width - 1 - x;
-      std::memcpy(out, picture.pixels.data() + (y * width + x) * 3, 3);
+  // In squares: a column of a photograph touches one cache line per pixel.
+  constexpr std::int64_t kSide = 32;
+  for (std::int64_t top = 0; top < turned.height; top += kSide) {
+    for (std::int64_t left = 0; left < turned.width; left += kSide) {
+      for (std::int64_t row = top; row < std::min(top + kSide, turned.height); ++row) {
+        std::uint8_t* out = turned.pixels.data() + (row * turned.width + left) * 3;
+        for (std::int64_t column = left; column < std::min(left + kSide, turned.width); ++column, out += 3) {
+          // Where the pixel lies in the file, by the table of EXIF 2.3, section 4.6.4.
+          std::int64_t y = swaps ? column : row, x = swaps ? row : column;
+          if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) y = height - 1 - y;
+          if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) x = width - 1 - x;
+          std::memcpy(out, picture.pixels.data() + (y * width + x) * 3, 3);
+        }
+      }
     }
   }
   return turned;

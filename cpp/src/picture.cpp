@@ -14,9 +14,12 @@ void check_pixels(std::uint64_t height, std::uint64_t width, std::uint64_t most_
   }
 }
 
-Picture decode(const std::uint8_t* encoded, std::size_t size, std::uint64_t most_pixels) {
-  if (size >= 3 && std::memcmp(encoded, "\xFF\xD8\xFF", 3) == 0) return decode_jpeg(encoded, size, most_pixels);
-  if (size >= 8 && std::memcmp(encoded, "\x89PNG\r\n\x1a\n", 8) == 0) return decode_png(encoded, size, most_pixels);
+const Picture& decode(const std::uint8_t* encoded, std::size_t size, std::uint64_t most_pixels, Workspace& space) {
+  if (size == 0) throw Error(SAMDEPLOY_IMAGE, "the file is empty; expected a picture");
+  if (size >= 3 && std::memcmp(encoded, "\xFF\xD8\xFF", 3) == 0) return decode_jpeg(encoded, size, most_pixels, space);
+  if (size >= 8 && std::memcmp(encoded, "\x89PNG\r\n\x1a\n", 8) == 0) {
+    return decode_png(encoded, size, most_pixels, space);
+  }
   throw Error(SAMDEPLOY_IMAGE, "not a picture, or of a kind that this library cannot read; expected JPEG or PNG");
 }
 

@@ -7,29 +7,28 @@
 #include "error.hpp"
 #include "picture.hpp"
 
+// One function for every processor and one that is chosen at start where it has AVX2; sanitizers know no such choice.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(SAMDEPLOY_SANITIZED)
+#define SAMDEPLOY_WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define SAMDEPLOY_WIDE
+#endif
+
 namespace samdeploy::core {
 namespace {
 
 constexpr int kBits = 22;  // 32 minus 8 for the pixel minus 2 for the sum
 constexpr std::int64_t kMostBetweenPasses = std::int64_t{1} << 27;
 
-// What target pixels `first` to `first + count` of an axis are made of.
-struct Weights {
-  struct Span {
-    std::int64_t start;  // first source pixel
-    std::int64_t length;
-    std::size_t offset;  // of its first weight
-  };
-  std::vector<Span> spans;
-  std::vector<std::int32_t> values;
-};
-
-Weights weights(std::int64_t length, std::int64_t target, std::int64_t first, std::int64_t count) {
+// Of target pixels `first` to `first + count` of an axis that goes from `length` to `target` pixels.
+void make_weights(std::int64_t length, std::int64_t target, std::int64_t first, std::int64_t count, Workspace& space,
+                  Weights* found) {
   const double scale = static_cast<double>(length) / static_cast<double>(target);
   const double support = std::max(scale, 1.0);
   const double inverse = 1.0 / support;
-  Weights found;
-  std::vector<double> row;
+  found->spans.clear();
+  found->values.clear();
+  std::vector<double>& row = space.row;
   for (std::int64_t i = first; i < first + count; ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
     const std::int64_t start = std::max<std::int64_t>(static_cast<std::int64_t>(centre - support + 0.5), 0);
@@ -41,58 +40,56 @@ Weights weights(std::int64_t length, std::int64_t target, std::int64_t first, st
       row.push_back(distance < 1.0 ? 1.0 - distance : 0.0);
       sum += row.back();
     }
-    found.spans.push_back({start, end - start, found.values.size()});
+    found->spans.push_back({start, end - start, found->values.size()});
     for (const double weight : row) {
-      found.values.push_back(static_cast<std::int32_t>(0.5 + (sum != 0.0 ? weight / sum : weight) * (1 << kBits)));
+      found->values.push_back(static_cast<std::int32_t>(0.5 + (sum != 0.0 ? weight / sum : weight) * (1 << kBits)));
     }
   }
-  return found;
 }
 
 std::uint8_t rounded(std::int32_t sum) { return static_cast<std::uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
 
-// Rows `top` to `top + rows` of the picture brought to `target` rows: uint8 [rows, width, 3].
-std::vector<std::uint8_t> vertical(const View& picture, std::int64_t target, std::int64_t top, std::int64_t rows) {
-  const std::size_t row_bytes = static_cast<std::size_t>(picture.width) * 3;
-  std::vector<std::uint8_t> found(static_cast<std::size_t>(rows) * row_bytes);
-  const auto source = [&](std::int64_t row) { return picture.pixels + row * picture.stride; };
-  if (target == picture.height) {
-    for (std::int64_t row = 0; row < rows; ++row) {
-      std::memcpy(found.data() + static_cast<std::size_t>(row) * row_bytes, source(top + row), row_bytes);
-    }
-    return found;
-  }
-  const Weights filter = weights(picture.height, target, top, rows);
-  std::vector<std::int32_t> sums(row_bytes);
-  std::uint8_t* out = found.data();
-  for (const Weights::Span& span : filter.spans) {
-    std::fill(sums.begin(), sums.end(), 1 << (kBits - 1));
-    for (std::int64_t i = 0; i < span.length; ++i) {
-      const std::int32_t weight = filter.values[span.offset + static_cast<std::size_t>(i)];
-      const std::uint8_t* in = source(span.start + i);
-      for (std::size_t x = 0; x < row_bytes; ++x) sums[x] += weight * in[x];
-    }
-    for (std::size_t x = 0; x < row_bytes; ++x) out[x] = rounded(sums[x]);
-    out += row_bytes;
-  }
-  return found;
+// sums[x] += weight * in[x].  Integers only, so that every processor's version gives the same.
+SAMDEPLOY_WIDE void add_row(const std::uint8_t* in, std::int32_t weight, std::size_t count, std::int32_t* sums) {
+  for (std::size_t x = 0; x < count; ++x) sums[x] += weight * in[x];
 }
 
-// Columns `left` to `left + columns` of rows brought to `target` columns.
-void horizontal(const std::uint8_t* in, std::int64_t rows, std::int64_t width, std::int64_t target, std::int64_t left,
-                std::int64_t columns, std::uint8_t* out) {
-  if (target == width) {
-    for (std::int64_t row = 0; row < rows; ++row) {
-      std::memcpy(out + row * columns * 3, in + (row * width + left) * 3, static_cast<std::size_t>(columns) * 3);
-    }
+SAMDEPLOY_WIDE void round_row(const std::int32_t* sums, std::size_t count, std::uint8_t* out) {
+  for (std::size_t x = 0; x < count; ++x) out[x] = rounded(sums[x]);
+}
+
+// Columns `left` to `left + columns` of a picture whose rows were brought to those of `filter`; of rows `top` to
+// `top + rows` where there is nothing to be resized: uint8 [rows, columns, 3] in `space.between`.
+void vertical(const View& picture, const Weights* filter, std::int64_t top, std::int64_t rows, std::int64_t left,
+              std::int64_t columns, Workspace& space) {
+  const std::size_t row_bytes = static_cast<std::size_t>(columns) * 3;
+  space.between.resize(static_cast<std::size_t>(rows) * row_bytes);
+  std::uint8_t* out = space.between.data();
+  const auto source = [&](std::int64_t row) { return picture.pixels + row * picture.stride + left * 3; };
+  if (filter == nullptr) {
+    for (std::int64_t row = 0; row < rows; ++row, out += row_bytes) std::memcpy(out, source(top + row), row_bytes);
     return;
   }
-  const Weights filter = weights(width, target, left, columns);
+  space.sums.resize(row_bytes);
+  for (const Weights::Span& span : filter->spans) {
+    std::fill(space.sums.begin(), space.sums.end(), 1 << (kBits - 1));
+    for (std::int64_t i = 0; i < span.length; ++i) {
+      add_row(source(span.start + i), filter->values[span.offset + static_cast<std::size_t>(i)], row_bytes,
+              space.sums.data());
+    }
+    round_row(space.sums.data(), row_bytes, out);
+    out += row_bytes;
+  }
+}
+
+// The columns of `filter` of rows whose first column is the picture's column `left`.
+void horizontal(const std::uint8_t* in, std::int64_t rows, std::int64_t columns, const Weights& filter,
+                std::int64_t left, std::uint8_t* out) {
   for (std::int64_t row = 0; row < rows; ++row) {
-    const std::uint8_t* line = in + row * width * 3;
+    const std::uint8_t* line = in + row * columns * 3;
     for (const Weights::Span& span : filter.spans) {
       const std::int32_t* weight = filter.values.data() + span.offset;
-      const std::uint8_t* pixel = line + span.start * 3;
+      const std::uint8_t* pixel = line + (span.start - left) * 3;
       std::int32_t red = 1 << (kBits - 1), green = red, blue = red;
       for (std::int64_t i = 0; i < span.length; ++i, pixel += 3) {
         red += weight[i] * pixel[0];
@@ -108,7 +105,7 @@ void horizontal(const std::uint8_t* in, std::int64_t rows, std::int64_t width, s
 
 }  // namespace
 
-void resize(const View& picture, const Preprocessing& preprocessing, std::uint8_t* target) {
+void resize(const View& picture, const Preprocessing& preprocessing, std::uint8_t* target, Workspace& space) {
   std::int64_t height = preprocessing.height, width = preprocessing.width;
   if (preprocessing.resize_short != 0) {
     const std::int64_t side = preprocessing.resize_short;
@@ -123,9 +120,21 @@ void resize(const View& picture, const Preprocessing& preprocessing, std::uint8_
                     std::to_string(height) + "; cut the picture first");
   }
   // Only what the crop keeps is computed; margins are rounded down, as in Python.
-  const std::int64_t top = (height - preprocessing.height) / 2, left = (width - preprocessing.width) / 2;
-  const std::vector<std::uint8_t> between = vertical(picture, height, top, preprocessing.height);
-  horizontal(between.data(), preprocessing.height, picture.width, width, left, preprocessing.width, target);
+  const std::int64_t top = (height - preprocessing.height) / 2, rows = preprocessing.height;
+  const std::int64_t left = (width - preprocessing.width) / 2, columns = preprocessing.width;
+  const bool changes_rows = height != picture.height;
+  if (changes_rows) make_weights(picture.height, height, top, rows, space, &space.vertical);
+  const Weights* filter = changes_rows ? &space.vertical : nullptr;
+  if (width == picture.width) {
+    vertical(picture, filter, top, rows, left, columns, space);
+    std::memcpy(target, space.between.data(), space.between.size());
+    return;
+  }
+  make_weights(picture.width, width, left, columns, space, &space.horizontal);
+  const Weights::Span &first = space.horizontal.spans.front(), &last = space.horizontal.spans.back();
+  const std::int64_t width_used = last.start + last.length - first.start;  // both ends grow from span to span
+  vertical(picture, filter, top, rows, first.start, width_used, space);
+  horizontal(space.between.data(), rows, width_used, space.horizontal, first.start, target);
 }
 
 }  // namespace samdeploy::core

@@ -4,17 +4,10 @@
 #include <cmath>
 #include <cstdio>
 
-#include "error.hpp"
+#include "backend.hpp"
 
 namespace samdeploy::core {
 namespace {
-
-struct Backend {
-  const char* name;
-  std::unique_ptr<Session> (*open)(const Bytes&, const Manifest&, const Options&);
-};
-
-constexpr Backend kBackends[] = {{"openvino", open_openvino}};
 
 // Largest allowed difference from the golden logits, as a share of their range; see samdeploy/backends/session.py.
 struct Tolerance {
@@ -39,23 +32,17 @@ std::string short_number(double value) {
 }  // namespace
 
 std::unique_ptr<Session> open_session(const Bundle& bundle, const Options& options) {
-  const auto* backend = std::find_if(std::begin(kBackends), std::end(kBackends),
-                                     [&](const Backend& each) { return options.backend == each.name; });
-  if (backend == std::end(kBackends)) {
-    throw Error(SAMDEPLOY_ARGUMENT, "unknown backend '" + options.backend.substr(0, 60) + "'. Valid: openvino");
-  }
   tolerance(options.precision);
-  // INT8 has a graph of its own; the other precisions are applied to the FP32 graph.
-  const std::string wanted = options.precision == "int8" ? "int8" : "fp32";
-  const BundleFile* file = bundle.find("graph", options.backend, wanted);
-  if (!file) {
-    throw Error(SAMDEPLOY_UNAVAILABLE, "bundle " + bundle.path() + ": holds no graph in " + wanted + " that " +
-                                           options.backend + " can run; make one: samdeploy export --precision " +
-                                           options.precision);
+  const Backend& backend = load_backend(options.backend);
+  const BundleFile* file = nullptr;
+  try {
+    file = backend.choose(bundle.manifest(), options);
+  } catch (const Error& error) {
+    throw Error(error.status(), "bundle " + bundle.path() + ": " + error.what());
   }
   const Golden golden = bundle.golden();
-  const Bytes graph = bundle.read(*file);
-  std::unique_ptr<Session> session = backend->open(graph, bundle.manifest(), options);
+  const Bytes content = bundle.read(*file);
+  std::unique_ptr<Session> session = backend.open(content, *file, bundle.manifest(), options);
   check_golden(*session, golden, bundle.manifest().classes.size(), options);
   return session;
 }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bundle.hpp"
+#include "error.hpp"
 
 namespace samdeploy::core {
 
@@ -17,12 +18,18 @@ struct Options {
 };
 
 // One engine.  A backend's author writes `run`, which many threads may call at once.
-class Session {
+class __attribute__((visibility("default"))) Session {
  public:
   virtual ~Session() = default;
   // uint8 [count, H, W, 3], RGB -> float32 [count, K], both owned by the caller.
   // Throws UNAVAILABLE: the runtime failed.
   virtual void run(const std::uint8_t* batch, std::size_t count, float* logits) = 0;
+  // The same between addresses of CUDA device 0, batch, count, logits and
+  // the stream (a cudaStream_t) on which the work is queued without waiting.
+  // Throws UNAVAILABLE: the runtime has no device, or failed.
+  virtual void run_device(const void*, std::size_t, void*, void*) {
+    throw Error(SAMDEPLOY_UNAVAILABLE, "this backend takes pictures in host memory only; use backend tensorrt");
+  }
 };
 
 // Opens the bundle's engine and makes it prove itself on the golden pictures, which are verified before a runtime
@@ -32,8 +39,5 @@ std::unique_ptr<Session> open_session(const Bundle& bundle, const Options& optio
 
 // Throws WRONG_ANSWERS unless the golden pictures give the trained network's logits within the precision's tolerance.
 void check_golden(Session& session, const Golden& golden, std::size_t classes, const Options& options);
-
-// The backends, one file each.  `graph`: the verified ONNX file.
-std::unique_ptr<Session> open_openvino(const Bytes& graph, const Manifest& manifest, const Options& options);
 
 }  // namespace samdeploy::core

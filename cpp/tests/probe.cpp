@@ -1,5 +1,4 @@
 // What the tests in Python cannot reach by themselves; each command is described in tests/cpp/conftest.py.
-#include <dlfcn.h>
 
 #include <atomic>
 #include <cmath>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "error.hpp"
+#include "opening.hpp"
 #include "picture.hpp"
 #include "samdeploy.h"
 
@@ -30,6 +30,10 @@ std::vector<std::uint8_t> read_file(const std::string& path) {
 
 void write_int(std::ostream& out, std::int32_t value) { out.write(reinterpret_cast<const char*>(&value), 4); }
 
+void write_bytes(std::ostream& out, const std::uint8_t* bytes, std::size_t count) {
+  out.write(reinterpret_cast<const char*>(bytes), static_cast<std::streamsize>(count));
+}
+
 void write_text(std::ostream& out, const std::string& text) {
   write_int(out, static_cast<std::int32_t>(text.size()));
   out.write(text.data(), static_cast<std::streamsize>(text.size()));
@@ -40,19 +44,20 @@ void write_text(std::ostream& out, const std::string& text) {
 int pictures(const std::string& out_path, std::uint64_t most_pixels) {
   std::ofstream out(out_path, std::ios::binary);
   core::Preprocessing size;
+  core::Workspace space;  // one for all: what a picture leaves behind must not be seen in the next one
   std::string path;
   while (std::cin >> size.height >> size.width >> size.resize_short && std::getline(std::cin >> std::ws, path)) {
     try {
       const std::vector<std::uint8_t> encoded = read_file(path);
-      const core::Picture picture = core::decode(encoded.data(), encoded.size(), most_pixels);
+      const core::Picture& picture = core::decode(encoded.data(), encoded.size(), most_pixels, space);
       std::vector<std::uint8_t> resized(static_cast<std::size_t>(size.height * size.width * 3));
-      core::resize({picture.pixels.data(), picture.height, picture.width, picture.width * 3}, size, resized.data());
+      core::resize({picture.pixels.data(), picture.height, picture.width, picture.width * 3}, size, resized.data(),
+                   space);
       write_int(out, SAMDEPLOY_OK);
       write_int(out, static_cast<std::int32_t>(picture.height));
       write_int(out, static_cast<std::int32_t>(picture.width));
-      for (const std::vector<std::uint8_t>* each : {&picture.pixels, &std::as_const(resized)}) {
-        out.write(reinterpret_cast<const char*>(each->data()), static_cast<std::streamsize>(each->size()));
-      }
+      write_bytes(out, picture.pixels.data(), picture.pixels.size());
+      write_bytes(out, resized.data(), resized.size());
     } catch (const core::Error& error) {
       write_int(out, error.status());
       write_text(out, error.what());
@@ -66,23 +71,6 @@ bool runtime_was_used() {
   std::ifstream maps("/proc/self/maps");
   const std::string all{std::istreambuf_iterator<char>(maps), {}};
   return all.find("openvino_intel_cpu_plugin") != std::string::npos || all.find("openvino_onnx") != std::string::npos;
-}
-
-samdeploy_options options(const char* precision, int threads, int requests) {
-  samdeploy_options made = SAMDEPLOY_OPTIONS_INIT;
-  made.precision = precision;
-  made.threads = threads;
-  made.requests = requests;
-  return made;
-}
-
-samdeploy_classifier* open_or_exit(const char* bundle, const samdeploy_options& made) {
-  samdeploy_classifier* classifier = nullptr;
-  if (samdeploy_open(bundle, &made, &classifier) != SAMDEPLOY_OK) {
-    std::fprintf(stderr, "%s\n", samdeploy_last_error());
-    std::exit(1);
-  }
-  return classifier;
 }
 
 // BUNDLE PRECISION: prints status, whether a runtime was used, and the text.
@@ -166,11 +154,12 @@ int prepare(char** argument) {
   const std::size_t size = std::size_t{about.height} * about.width * 3;
   std::vector<std::uint8_t> pixels(3 * size);
   const std::vector<std::uint8_t> encoded = read_file(argument[1]);
-  const core::Picture picture = core::decode(encoded.data(), encoded.size(), core::kMostPixels);
+  core::Workspace space;
+  const core::Picture& picture = core::decode(encoded.data(), encoded.size(), core::kMostPixels, space);
   const std::size_t row = static_cast<std::size_t>(picture.width) * 3, stride = row + 13;
   std::vector<std::uint8_t> apart(static_cast<std::size_t>(picture.height) * stride - 13, 77);
   for (std::size_t y = 0; y < static_cast<std::size_t>(picture.height); ++y) {
-    std::memcpy(&apart[y * stride], &picture.pixels[y * row], row);
+    std::memcpy(&apart[y * stride], picture.pixels.data() + y * row, row);
   }
   const auto height = static_cast<std::uint32_t>(picture.height), width = static_cast<std::uint32_t>(picture.width);
   const bool failed =

@@ -7,8 +7,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
+from samdeploy.backends.read_ahead import reading_ahead
 from samdeploy.backends.session import DEVICES, Backend, CheckedSession, Session, check_golden
 from samdeploy.errors import BackendUnavailable, InputError, unknown
 from samdeploy.spec import PRECISIONS
@@ -67,15 +70,19 @@ def open_session(
         raise InputError(unknown("device", device, DEVICES))
     if precision is not None and precision not in PRECISIONS:
         raise InputError(unknown("precision", precision, PRECISIONS))
-    module = load_module(backend)
-    if device not in ("auto", *module.RUNS_ON):
-        raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
+    # First of all: no runtime is loaded for a bundle that cannot be tested.
+    golden = bundle.golden() if check else None
     precision = precision or DEFAULT_PRECISION[backend]
-    check_precision(backend, precision)
-    session = CheckedSession(module.load(bundle, device, precision), bundle.spec)
-    if check:
+    is_first = BACKENDS[backend] not in sys.modules and backend in ("onnxruntime", "openvino")
+    with reading_ahead(bundle, backend, precision) if is_first else nullcontext(bundle) as opened:
+        module = load_module(backend)
+        if device not in ("auto", *module.RUNS_ON):
+            raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
+        check_precision(backend, precision)
+        session = CheckedSession(module.load(opened, device, precision), bundle.spec)
+    if golden is not None:
         try:
-            check_golden(session, *bundle.golden())
+            check_golden(session, *golden)
         except BaseException:
             session.close()
             raise

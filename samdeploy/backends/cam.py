@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from samdeploy.backends import BACKENDS, load_module
+from samdeploy.backends.lifetime import Lifetime
 from samdeploy.backends.session import DEVICES, GOLDEN_TOLERANCE, Float32Array, UInt8Array, check_golden
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
 from samdeploy.spec import PRECISIONS, ModelSpec
@@ -118,30 +119,28 @@ class CheckedCamSession:
         self.backend = session.backend
         self.device = session.device
         self.precision = session.precision
-        self._session: CamSession | None = session
+        self._session = session
         self._shape = tuple(spec.input.shape[1:])
+        self._lifetime = Lifetime(f"this {session.backend} session", "open_cam_session()", session.close)
 
     def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Logits float32 [N, K] and maps float32 [N, K, h, w], owned by the caller, of uint8 [N, H, W, 3], RGB.
 
         Raises:
-            InputError: wrong dtype, rank, shape or an empty batch; or the session is closed.
+            InputError: wrong dtype, rank, shape or an empty batch; the session is closed, or was opened before a fork.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
-        if self._session is None:
-            raise InputError(f"this {self.backend} session is closed; open another with open_cam_session()")
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self._shape or len(batch) < 1:
             raise InputError(
                 f"batch: {batch.dtype} {list(batch.shape)} found, uint8 [N, {', '.join(map(str, self._shape))}] with "
                 "N >= 1 is expected"
             )
-        return self._session.run(np.ascontiguousarray(batch))
+        with self._lifetime:
+            return self._session.run(np.ascontiguousarray(batch))
 
     def close(self) -> None:
-        """Release the memory; calling it again does nothing."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        """Release the memory, once the calls under way have ended; calling it again does nothing."""
+        self._lifetime.close()
 
     def __enter__(self) -> CheckedCamSession:
         return self

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.backends.lifetime import Lifetime
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 from samdeploy.spec import ModelSpec, TensorSpec
 
@@ -84,31 +85,45 @@ class Backend(Protocol):
 
 
 class CheckedSession:
-    """A `Session` whose input is checked before the runtime sees it.  Also a context manager that closes."""
+    """A `Session` whose input is checked before the runtime sees it.  Also a context manager that closes.
+
+    Threads may share it, and one of them may close it: calls that are under way end as ever, later ones are refused.
+    A process that inherits it by a fork may not use it.
+    """
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
         self.backend = session.backend
         self.device = session.device
         self.precision = session.precision
-        self._session: Session | None = session
+        self._session = session
         self._shape = tuple(spec.input.shape[1:])
+        self._lifetime = Lifetime(f"this {session.backend} session", "open_session()", session.close)
 
     def run(self, batch: UInt8Array) -> Float32Array:
         """Logits float32 [N, K], owned by the caller, of a batch uint8 [N, H, W, 3], RGB, N >= 1.
 
         Raises:
-            InputError: wrong kind, dtype, rank, shape or an empty batch; or the session is closed.
+            InputError: wrong kind, dtype, rank, shape or an empty batch; the session is closed, or was opened in the
+                process that this one was forked from.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
-        if self._session is None:
-            raise InputError(f"this {self.backend} session is closed; open another with open_session()")
         height, width, channels = self._shape
         expected = f"a numpy array uint8 [N, {height}, {width}, {channels}] with N >= 1 is expected"
         if not isinstance(batch, np.ndarray):
             raise InputError(f"batch: {type(batch).__name__} found, {expected}")
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self._shape or len(batch) < 1:
             raise InputError(f"batch: {batch.dtype} {list(batch.shape)} found, {expected}")
-        return self._session.run(np.ascontiguousarray(batch))
+        with self._lifetime:
+            return self._session.run(np.ascontiguousarray(batch))
+
+    def check_usable(self) -> None:
+        """Raise what `run` would raise before it looks at a batch.
+
+        Raises:
+            InputError: the session is closed, or was opened in the process that this one was forked from.
+        """
+        with self._lifetime:
+            pass
 
     def run_async(self, images: object, logits: object, stream: object = None) -> None:
         """Queue a batch that is on the GPU already: see `DeviceSession.run_async`.
@@ -117,15 +132,14 @@ class CheckedSession:
             InputError: the arrays or the stream are wrong; the session is closed, or runs in host memory.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
-        if self._session is None:
-            raise InputError(f"this {self.backend} session is closed; open another with open_session()")
-        run_async = getattr(self._session, "run_async", None)
-        if run_async is None:
-            raise InputError(
-                f"this {self.backend} session runs on {self.device} and takes host arrays: use run(); run_async() is "
-                "for tensorrt, and onnxruntime with device 'cuda'"
-            )
-        run_async(images, logits, stream)
+        with self._lifetime:
+            run_async = getattr(self._session, "run_async", None)
+            if run_async is None:
+                raise InputError(
+                    f"this {self.backend} session runs on {self.device} and takes host arrays: use run(); run_async() "
+                    "is for tensorrt, and onnxruntime with device 'cuda'"
+                )
+            run_async(images, logits, stream)
 
     @property
     def has_device_clock(self) -> bool:
@@ -138,9 +152,10 @@ class CheckedSession:
         Raises:
             InputError: the session runs in host memory or is closed, or the batch is outside its profile.
         """
-        if self._session is None or not hasattr(self._session, "device_ms"):
-            raise InputError(f"device_ms: this {self.backend} session takes host arrays only, or is closed")
-        return float(self._session.device_ms(batch))
+        if not hasattr(self._session, "device_ms"):
+            raise InputError(f"device_ms: this {self.backend} session takes host arrays only")
+        with self._lifetime:
+            return float(self._session.device_ms(batch))
 
     @property
     def cuda_graph(self) -> bool:
@@ -149,15 +164,14 @@ class CheckedSession:
 
     @cuda_graph.setter
     def cuda_graph(self, wanted: bool) -> None:
-        if self._session is None or not hasattr(self._session, "cuda_graph"):
-            raise InputError(f"cuda_graph: this {self.backend} session has none, or is closed")
-        self._session.cuda_graph = wanted
+        if not hasattr(self._session, "cuda_graph"):
+            raise InputError(f"cuda_graph: this {self.backend} session has none")
+        with self._lifetime:
+            self._session.cuda_graph = wanted
 
     def close(self) -> None:
-        """Release the engine's memory; calling it again does nothing."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        """Release the engine's memory, once the calls under way have ended; calling it again does nothing."""
+        self._lifetime.close()
 
     def __enter__(self) -> CheckedSession:
         return self

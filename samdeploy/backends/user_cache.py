@@ -14,15 +14,11 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from samdeploy.files import write_atomic
+from samdeploy.files import cache_folder, write_atomic
+
+__all__ = ["cache_folder", "cache_path", "read_cache", "write_cache"]
 
 _MAGIC = b"samdeploy-cache-1\n"
-
-
-def cache_folder() -> Path:
-    """$SAMDEPLOY_CACHE, else ~/.cache/samdeploy."""
-    chosen = os.environ.get("SAMDEPLOY_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "samdeploy"
 
 
 def cache_path(kind: str, key: Mapping[str, str]) -> Path:

@@ -27,6 +27,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with a stopped run, the newest if none is named.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Go on though recipe or pictures changed.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared pictures for the next run.")] = True,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Train a network: writes a run directory with the best weights.
@@ -40,6 +41,8 @@ def train(
         overrides.append(f"data.root={data}")
     if download:
         overrides.append("data.download=true")
+    if not cache:
+        overrides.append("data.cache=false")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         print(_run(recipe, overrides, resume=resume, force=force, runs=runs))
         return

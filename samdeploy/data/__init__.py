@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples
 from samdeploy.data.images import fingerprint, load_images
+from samdeploy.data.protocol import HONEST, PROTOCOLS, apply_protocol
 from samdeploy.errors import DatasetError, InputError, unknown
 
 __all__ = [
@@ -65,7 +66,7 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
         "aircraft": DatasetEntry(
             "samdeploy.data.aircraft:open_aircraft",
             "FGVC-Aircraft: 10,000 photographs, 100 variants, 70 families or 30 manufacturers",
-            {"level": ("variant", "family", "manufacturer"), "merge_val": (False, True)},
+            {"level": ("variant", "family", "manufacturer"), "merge_val": (False, True), "banner": ("cut", "keep")},
         ),
         "folder": DatasetEntry("samdeploy.data.folder:open_folder", "your own pictures, one folder per class"),
     }
@@ -89,7 +90,8 @@ def open_dataset(
     Args:
         name: a key of `DATASETS`.
         root: the folder that holds the set's own folder (see each file); for "folder", the pictures' folder.
-        options: of this set, see `DatasetEntry.options`; what is left out takes its default.
+        options: of this set, see `DatasetEntry.options`; what is left out takes its default.  Every set has "protocol",
+            one of `samdeploy.data.protocol.PROTOCOLS`.
         val_fraction: of the training pictures, in (0, 1); for a set without an official val split.
         seed: of that split, 0 or more.
         download: fetch what is missing into `root`, where the set can be had by itself.
@@ -106,7 +108,11 @@ def open_dataset(
     if not 0 <= seed < 2**32:
         raise InputError(f"seed {seed} found, 0 to {2**32 - 1} expected")
     entry = DATASETS[name]
-    complete = _complete_options(name, entry, options)
+    protocol = options.get("protocol", HONEST)
+    if protocol not in PROTOCOLS:
+        raise InputError(unknown(f"option protocol of data set {name!r}", str(protocol), PROTOCOLS))
+    own = {option: value for option, value in options.items() if option != "protocol"}
+    complete = _complete_options(name, entry, own)
     module, function = entry.opener.split(":")
     try:
         opener = getattr(importlib.import_module(module), function)
@@ -117,15 +123,16 @@ def open_dataset(
     dataset: Dataset = opener(
         Path(root).expanduser(), options=complete, val_fraction=val_fraction, seed=seed, download=download
     )
-    return dataset
+    return apply_protocol(dataset, str(protocol))
 
 
 def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
     wrong = [option for option in options if option not in entry.options]
     if wrong:
         if not entry.options:
-            raise InputError(f"data set {name!r} has no options; found: {', '.join(wrong)}. Remove them")
-        raise InputError("; ".join(unknown(f"option of data set {name!r}", option, entry.options) for option in wrong))
+            raise InputError(f"data set {name!r} has no option but protocol; found: {', '.join(wrong)}. Remove them")
+        valid_names = (*entry.options, "protocol")
+        raise InputError("; ".join(unknown(f"option of data set {name!r}", option, valid_names) for option in wrong))
     for option, value in options.items():
         valid = entry.options[option]
         # By type too: 1 == True, but a recipe that says 1 for a switch has something else in mind.

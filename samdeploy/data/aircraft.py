@@ -1,7 +1,8 @@
 """FGVC-Aircraft 2013b: 10,000 photographs of aircraft (S. Maji et al., arXiv:1306.5151).
 
 The photographs may be used for non-commercial research only.  The authors ask that the banner with the
-photographer's name, the lowest 20 rows, is cut off; it is, before anything else sees the picture.
+photographer's name, the lowest 20 rows, is cut off; it is, before anything else sees the picture, unless the published
+protocol is repeated, which left it in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from torchvision.datasets import FGVCAircraft
 
-from samdeploy.data.dataset import Dataset, OptionValue, Samples
+from samdeploy.data.dataset import Dataset, OptionValue, Samples, UInt64Array, file_stamps
 from samdeploy.data.download import downloading, fetch_folder
 from samdeploy.data.split import hold_out
 from samdeploy.errors import DatasetError, ImageError
@@ -37,13 +38,14 @@ def open_aircraft(
         level: "variant" (100 classes), "family" (70) or "manufacturer" (30).
         merge_val: False takes the official splits: 3,334 train, 3,333 val, and `val_fraction` is not used.  True
             joins the two (6,667) and holds out `val_fraction` of them as val.  Test is the official 3,333 in both.
+        banner: "cut" takes the lowest 20 rows off, "keep" leaves them.
 
     Raises:
         DatasetError: files are missing, malformed or contradict one another, or the download failed.
     """
     if root.name == FOLDER:  # the data set's own folder was given instead of the one that holds it
         root = root.parent
-    level, merge_val = str(options["level"]), bool(options["merge_val"])
+    level, merge_val, banner = str(options["level"]), bool(options["merge_val"]), options["banner"] == "keep"
     cure = f"Get {_URL} (2.75 GB, md5 {_MD5}) and unpack it: `tar -xzf {FOLDER}.tar.gz -C {root}`"
     if download and not (root / FOLDER).is_dir():
         with downloading("aircraft", cure):
@@ -53,7 +55,7 @@ def open_aircraft(
     official = {part: _official(root, level, part) for part in parts}
     classes = tuple(official["test"].classes)
     _check_disjoint({part: source._image_files for part, source in official.items()})
-    samples = {part: _samples(source) for part, source in official.items()}
+    samples = {part: _samples(source, banner) for part, source in official.items()}
     if merge_val:
         train, val = hold_out(samples["trainval"], val_fraction, seed, classes=classes, part="val", dataset="aircraft")
     else:
@@ -97,15 +99,27 @@ def _check_disjoint(files: Mapping[str, list[str]]) -> None:
                 )
 
 
-def _samples(official: Any) -> Samples:
+def _samples(official: Any, banner: bool) -> Samples:
     paths = tuple(official._image_files)
-    return Samples(labels=np.asarray(official._labels, dtype=np.int64), names=paths, load=partial(_load, paths))
+    return Samples(
+        labels=np.asarray(official._labels, dtype=np.int64),
+        names=paths,
+        load=partial(_load, paths, banner),
+        stamps=partial(_stamps, paths, banner),
+    )
 
 
-def _load(paths: tuple[str, ...], index: int) -> UInt8Array:
+def _load(paths: tuple[str, ...], banner: bool, index: int) -> UInt8Array:
     image = decode(Path(paths[index]))
+    if banner:
+        return image
     if image.shape[0] <= BANNER_ROWS:
         raise ImageError(
             f"{paths[index]}: {image.shape[0]} rows found, more than the {BANNER_ROWS} of the banner expected"
         )
     return np.ascontiguousarray(image[:-BANNER_ROWS])
+
+
+def _stamps(paths: tuple[str, ...], banner: bool) -> UInt64Array:
+    stamps = file_stamps(paths)
+    return ~stamps if banner else stamps  # other pixels of the same files

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,7 @@ from samdeploy.errors import InputError, unknown
 from samdeploy.preprocess import UInt8Array
 
 Int64Array = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
 OptionValue = str | int | float | bool
 
 SPLITS = ("train", "val", "test")
@@ -27,11 +31,14 @@ class Samples:
         names: N texts, what to call each picture in a message: its path, or its place in a file.
         load: index -> uint8 [h, w, 3] RGB at the original size, owned by the caller.  Safe to call from many
             threads, and picklable.  Raises `ImageError` where the picture is missing or damaged.
+        stamps: () -> uint64 [N, 2], for each picture a value that changes when what it is read from does; None where
+            reading is so cheap that prepared pictures are not worth keeping (see `samdeploy.data.cache`).
     """
 
     labels: Int64Array
     names: Sequence[str]
     load: Callable[[int], UInt8Array]
+    stamps: Callable[[], UInt64Array] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,6 +49,19 @@ class Samples:
             labels=self.labels[indices],
             names=tuple(self.names[index] for index in indices),
             load=partial(_load_taken, self.load, indices),
+            stamps=None if self.stamps is None else partial(_stamps_taken, self.stamps, indices),
+        )
+
+    def __add__(self, other: Samples) -> Samples:
+        """These samples, and the others after them."""
+        stamps = None
+        if self.stamps is not None and other.stamps is not None:
+            stamps = partial(_stamps_joined, self.stamps, other.stamps)
+        return Samples(
+            labels=np.concatenate([self.labels, other.labels]),
+            names=(*self.names, *other.names),
+            load=partial(_load_joined, self.load, len(self), other.load),
+            stamps=stamps,
         )
 
 
@@ -56,6 +76,7 @@ class Dataset:
         val: what the epoch and the settings are chosen on.
         test: touched once, at the end.
         notes: what the user should hear about the files that were found, for example how many were ignored.
+        protocol: what the splits are used for, see `samdeploy.data.protocol`; only "honest" keeps them disjoint.
     """
 
     name: str
@@ -64,6 +85,7 @@ class Dataset:
     val: Samples
     test: Samples
     notes: tuple[str, ...] = ()
+    protocol: str = "honest"
 
     def split(self, name: str) -> Samples:
         """The samples of "train", "val" or "test".
@@ -76,16 +98,35 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
 
-def array_samples(images: UInt8Array, labels: Int64Array, source: str) -> Samples:
+def array_samples(images: UInt8Array, labels: Int64Array, source: str, *, is_cheap: bool = False) -> Samples:
     """Samples over pictures that are in memory already.
 
     Args:
         images: uint8 [N, h, w] grey or [N, h, w, 3] RGB; kept, not copied.
         labels: int64 [N].
         source: names the pictures: "source[17]".
+        is_cheap: there are so few that prepared ones are not worth keeping.
     """
     names = tuple(f"{source}[{index}]" for index in range(len(images)))
-    return Samples(labels=labels, names=names, load=partial(_load_row, images))
+    stamps = None if is_cheap else partial(_array_stamps, images)
+    return Samples(labels=labels, names=names, load=partial(_load_row, images), stamps=stamps)
+
+
+def file_stamps(paths: Sequence[str]) -> UInt64Array:
+    """uint64 [N, 2]: of each file's length, time of change and time of the last change of status, in nanoseconds.
+
+    The last cannot be set by hand: it shows a file that was rewritten and given its old time again.  Zero for a file
+    that is not there.
+    """
+    stamps = np.zeros((len(paths), 2), np.uint64)
+    for row, path in zip(stamps, paths, strict=True):
+        try:
+            status = Path(path).stat()
+        except OSError:
+            continue
+        times = struct.pack("<QQQ", status.st_size, status.st_mtime_ns % 2**64, status.st_ctime_ns % 2**64)
+        row[:] = np.frombuffer(hashlib.sha256(times).digest()[:16], "<u8")
+    return stamps
 
 
 def _load_row(images: UInt8Array, index: int) -> UInt8Array:
@@ -97,3 +138,26 @@ def _load_row(images: UInt8Array, index: int) -> UInt8Array:
 
 def _load_taken(load: Callable[[int], UInt8Array], indices: Int64Array, index: int) -> UInt8Array:
     return load(int(indices[index]))
+
+
+def _array_stamps(images: UInt8Array) -> UInt64Array:
+    """All pictures of an array change together: one digest, beside each one's number."""
+    digest = hashlib.sha256(np.ascontiguousarray(images).data).digest()
+    stamps = np.empty((len(images), 2), np.uint64)
+    stamps[:, 0] = np.frombuffer(digest[:8], "<u8")
+    stamps[:, 1] = np.arange(len(images))
+    return stamps
+
+
+def _stamps_taken(stamps: Callable[[], UInt64Array], indices: Int64Array) -> UInt64Array:
+    return stamps()[indices]
+
+
+def _stamps_joined(one: Callable[[], UInt64Array], other: Callable[[], UInt64Array]) -> UInt64Array:
+    return np.concatenate([one(), other()])
+
+
+def _load_joined(
+    load: Callable[[int], UInt8Array], count: int, other: Callable[[int], UInt8Array], index: int
+) -> UInt8Array:
+    return load(index) if index < count else other(index - count)

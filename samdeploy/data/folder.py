@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples
+from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples, file_stamps
 from samdeploy.data.scan import Scan, scan_classes
 from samdeploy.data.split import TEST_FRACTION, TEST_SEED, hold_out
 from samdeploy.errors import DatasetError
@@ -106,7 +106,9 @@ def _samples(scan: Scan, classes: tuple[str, ...]) -> Samples:
         )
     paths = tuple(str(path) for files in scan.files for path in files)
     labels = np.repeat([classes.index(name) for name in scan.classes], [len(files) for files in scan.files])
-    return Samples(labels=labels.astype(np.int64), names=paths, load=partial(_load, paths))
+    return Samples(
+        labels=labels.astype(np.int64), names=paths, load=partial(_load, paths), stamps=partial(file_stamps, paths)
+    )
 
 
 def _check_disjoint(samples: Mapping[str, Samples]) -> None:

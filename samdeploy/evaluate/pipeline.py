@@ -17,9 +17,9 @@ from samdeploy.backends import BACKENDS, DEFAULT_PRECISION, Session, open_sessio
 from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
 from samdeploy.backends.session import DEVICES, check_golden
 from samdeploy.bundle import Bundle, Float32Array, UInt8Array
+from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Int64Array
 from samdeploy.data.images import Fingerprint
-from samdeploy.data.stream import stream_images
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
 from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
 from samdeploy.evaluate.cam import compare_cams
@@ -157,7 +157,7 @@ def _reference(
 ) -> tuple[Float32Array, str]:
     """The trained network's logits float32 [N, K], and the fingerprint of the pictures, which are then in the file."""
     digest = Fingerprint(pictures.shape)
-    blocks = stream_images(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
+    blocks = stream_prepared(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
     with open_session(bundle, "pytorch", device=options.device) as session, closing(blocks):
         try:
             logits = reference_pass(session, blocks, pictures, digest, len(bundle.spec.classes))

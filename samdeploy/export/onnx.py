@@ -130,11 +130,12 @@ def _block(writer: _Writer, name: str, block: FoldedBlock, x: str) -> str:
     for index, conv in enumerate(inner, start=1):
         hidden = writer.conv(f"{name}.conv{index}", conv, hidden, relu=True)
     y = writer.conv(f"{name}.conv{len(inner) + 1}", last, hidden)
-    mean = writer.node("GlobalAveragePool", f"{name}.mean", [y if block.gate_reads_output else hidden])
-    gate = writer.conv(f"{name}.gate", block.gate, mean)
-    gated = writer.node("Mul", f"{name}.gated", [y, gate])
+    if block.gate is not None:
+        mean = writer.node("GlobalAveragePool", f"{name}.mean", [y if block.gate_reads_output else hidden])
+        gate = writer.conv(f"{name}.gate", block.gate, mean)
+        y = writer.node("Mul", f"{name}.gated", [y, gate])
     skip = x if block.downsample is None else writer.conv(f"{name}.downsample", block.downsample, x)
-    total = writer.node("Add", f"{name}.sum", [gated, skip])
+    total = writer.node("Add", f"{name}.sum", [y, skip])
     return writer.node("Relu", f"{name}.relu", [total])
 
 

@@ -18,6 +18,7 @@ from samdeploy.data.dataset import Dataset, Int64Array, Samples
 from samdeploy.data.images import load_images
 from samdeploy.data.leaks import is_among
 from samdeploy.data.picture_hashes import UInt64Array, digests_of, read_hashes
+from samdeploy.data.protocol import HONEST
 from samdeploy.errors import ExportError
 from samdeploy.run import HASHES_FILE, RunRecord
 
@@ -54,7 +55,9 @@ def export_pictures(run_dir: Path, record: RunRecord, data_root: Path | None) ->
     """
     dataset = _dataset(record, data_root)
     test = _test_digests(run_dir, record, dataset)
-    golden, _ = _load(_spread(dataset.val, GOLDEN_IMAGES), record, test, "golden images")
+    # A published protocol that is repeated keeps no val: its figure is not one of new pictures, and says so.
+    source = dataset.val if dataset.protocol == HONEST else dataset.train
+    golden, _ = _load(_spread(source, GOLDEN_IMAGES), record, test, "golden images")
     calibration, _ = _load(_spread(dataset.train, CALIBRATION_IMAGES), record, test, "calibration images")
     return ExportPictures(golden, calibration)
 
@@ -73,7 +76,9 @@ def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
 
 
 def _test_digests(run_dir: Path, record: RunRecord, dataset: Dataset) -> UInt64Array:
-    """uint64 [N, 2], what the test pictures are known by."""
+    """uint64 [N, 2], what the test pictures are known by; none where the protocol tests on training pictures."""
+    if dataset.protocol == "tested-on-train":
+        return np.empty((0, 2), np.uint64)
     path = run_dir / HASHES_FILE
     if path.is_file():
         hashes = read_hashes(path)

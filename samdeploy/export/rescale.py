@@ -47,7 +47,7 @@ class BlockScale:
     Attributes:
         stream_in, stream_out: the sum before the block and after it.
         hidden: after each convolution but the last.
-        output: after the last convolution; the gate's k is `stream_out - output`.
+        output: after the last convolution; the gate's k is `stream_out - output`, and without a gate they are equal.
     """
 
     stream_in: int
@@ -99,7 +99,7 @@ def choose_scales(net: FoldedResNet, ranges: Iterable[TensorRange]) -> Scales:
         name: BlockScale(
             stream_in=k[problem.stream_in[name]],
             hidden=tuple(k[f"{name}.conv{i}"] for i in range(1, len(block.convs))),
-            output=k[f"{name}.conv{len(block.convs)}"],
+            output=k[problem.output[name]],
             stream_out=k[problem.stream_out[name]],
         )
         for name, block in net.blocks()
@@ -118,7 +118,8 @@ def rescale(net: FoldedResNet, scales: Scales) -> FoldedResNet:
         stored = (scale.stream_in, *scale.hidden, scale.output)
         for conv, k_in, k_out in zip(block.convs, stored, stored[1:], strict=False):
             _scale(conv, k_in, k_out)
-        _scale(block.gate, scale.output if block.gate_reads_output else scale.hidden[-1], scale.gate)
+        if block.gate is not None:
+            _scale(block.gate, scale.output if block.gate_reads_output else scale.hidden[-1], scale.gate)
         if block.downsample is not None:
             _scale(block.downsample, scale.stream_in, scale.stream_out)
         stream = scale.stream_out
@@ -142,6 +143,7 @@ class _Problem:
     Attributes:
         lowest: by name; negative where the tensor may be stored larger than it is.
         stream_in, stream_out: by block, the name of the sum before it and after it.
+        output: by block, the name of its last convolution, or of the sum where no gate stands between them.
     """
 
     def __init__(self, net: FoldedResNet, largest: Mapping[str, float]) -> None:
@@ -149,6 +151,7 @@ class _Problem:
         self.lowest = {"stem": self._need("stem", "stem.relu")}
         self.stream_in: dict[str, str] = {}
         self.stream_out: dict[str, str] = {}
+        self.output: dict[str, str] = {}
         self._errors: dict[tuple[int, int], float] = {}  # by index of the weights and power of two
         self._gates: dict[str, tuple[str, int]] = {}  # output -> its sum, lowest k of its gate
         # (weights, function that gives the power of two they take)
@@ -181,19 +184,27 @@ class _Problem:
         before = stream
         for index, conv in enumerate(block.convs, start=1):
             tensor = f"{name}.conv{index}"
-            self.lowest[tensor] = self._need(tensor, f"{tensor}.relu")
+            need = self._need(tensor, f"{tensor}.relu")
+            if block.gate is None and index == len(block.convs):  # added to the skip as it is
+                tensor = out
+                need = max(need, self._need(f"{name}.sum", f"{name}.downsample"))
+            self.lowest[tensor] = max(self.lowest.get(tensor, need), need)
             self._weights.append((_weight(conv), _shift(before, tensor)))
             hidden, before = before, tensor
-        mean = before if block.gate_reads_output else hidden
-        gate = self._need(f"{name}.gate")
-        output = before
-        self._gates[output] = (out, gate)
-        self._weights.append((block.gate.weight, lambda k: k[mean] - (k[out] - k[output])))
+        self.output[name] = before
+        if block.gate is not None:
+            self._add_gate(name, block, out, before, before if block.gate_reads_output else hidden)
         if block.downsample is not None:
-            self._weights.append((block.downsample.weight, _shift(stream, out)))
+            self._weights.append((_weight(block.downsample), _shift(stream, out)))
+        return out
+
+    def _add_gate(self, name: str, block: FoldedBlock, out: str, output: str, mean: str) -> None:
+        """`out`: the sum; `output`: what the gate multiplies; `mean`: what it reads the mean of."""
+        gate = self._need(f"{name}.gate")
+        self._gates[output] = (out, gate)
+        self._weights.append((_weight(block.gate), lambda k: k[mean] - (k[out] - k[output])))
         room = max(self._need(f"{name}.gated", f"{name}.sum", f"{name}.downsample"), max(0, self.lowest[output]) + gate)
         self.lowest[out] = max(self.lowest.get(out, room), room)
-        return out
 
     def _need(self, *names: str) -> int:
         """The k that brings the largest of these tensors to `TARGET`; negative where it is below."""
@@ -213,7 +224,7 @@ def _shift(k_in: str | None, k_out: str | None) -> Callable[[Mapping[str, int]],
     return lambda k: (k[k_in] if k_in else 0) - (k[k_out] if k_out else 0)
 
 
-def _weight(conv: nn.Module) -> torch.Tensor:
+def _weight(conv: nn.Module | None) -> torch.Tensor:
     assert isinstance(conv, nn.Conv2d)
     return conv.weight
 

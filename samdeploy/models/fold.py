@@ -29,14 +29,14 @@ class FoldedBlock(nn.Module):
 
     Attributes:
         convs: two (basic) or three (bottleneck) convolutions with bias; all but the last end in ReLU.
-        gate: 1x1 convolution with bias on a [N, C', 1, 1] mean, giving the channel weights.
+        gate: 1x1 convolution with bias on a [N, C', 1, 1] mean, giving the channel weights; None without attention.
         gate_reads_output: True where the mean is taken of the last convolution's output (basic block), False
             where it is taken of its input (bottleneck).
         downsample: 1x1 convolution with bias on the skip, or None.
     """
 
     def __init__(
-        self, convs: list[nn.Conv2d], gate: nn.Conv2d, downsample: nn.Conv2d | None, *, gate_reads_output: bool
+        self, convs: list[nn.Conv2d], gate: nn.Conv2d | None, downsample: nn.Conv2d | None, *, gate_reads_output: bool
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(convs)
@@ -51,9 +51,10 @@ class FoldedBlock(nn.Module):
         for conv in inner:
             hidden = torch.relu(conv(hidden))
         y = last(hidden)
-        weight = self.gate((y if self.gate_reads_output else hidden).mean(dim=(2, 3), keepdim=True))
+        if self.gate is not None:
+            y = y * self.gate((y if self.gate_reads_output else hidden).mean(dim=(2, 3), keepdim=True))
         skip = x if self.downsample is None else self.downsample(x)
-        return torch.relu(y * weight + skip)
+        return torch.relu(y + skip)
 
 
 class FoldedResNet(nn.Module):
@@ -109,7 +110,9 @@ def _fold_block(block: nn.Module) -> FoldedBlock:
     )
 
 
-def _fold_gate(block: BasicBlock | Bottleneck) -> nn.Conv2d:
+def _fold_gate(block: BasicBlock | Bottleneck) -> nn.Conv2d | None:
+    if block.sl.gate == "none":
+        return None
     weight = block.sl.fc.weight.double()
     bias = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
     if isinstance(block, Bottleneck):

@@ -46,11 +46,12 @@ def _block(block: FoldedBlock, x: torch.Tensor) -> Named:
         found[f"conv{index}"] = conv(hidden)
         found[f"conv{index}.relu"] = hidden = torch.relu(found[f"conv{index}"])
     y = found[f"conv{len(inner) + 1}"] = last(hidden)
-    found["mean"] = (y if block.gate_reads_output else hidden).mean(dim=(2, 3), keepdim=True)
-    found["gate"] = block.gate(found["mean"])
-    found["gated"] = y * found["gate"]
+    if block.gate is not None:
+        found["mean"] = (y if block.gate_reads_output else hidden).mean(dim=(2, 3), keepdim=True)
+        found["gate"] = block.gate(found["mean"])
+        found["gated"] = y * found["gate"]
     if block.downsample is not None:
         found["downsample"] = block.downsample(x)
-    found["sum"] = found["gated"] + found.get("downsample", x)
+    found["sum"] = found.get("gated", y) + found.get("downsample", x)
     found["relu"] = torch.relu(found["sum"])
     return found

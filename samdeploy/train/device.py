@@ -7,17 +7,24 @@ import platform
 import torch
 
 from samdeploy.errors import BackendUnavailable, RecipeError
+from samdeploy.train.distributed import Ranks
 
 # What the forward and backward passes compute in; None is float32 throughout.
 Autocast = torch.dtype | None
 
 
-def training_device(asked: str) -> torch.device:
-    """The device of "auto", "cpu", "cuda" or "cuda:N".
+def training_device(asked: str, ranks: Ranks | None = None) -> torch.device:
+    """The device of "auto", "cpu", "cuda" or "cuda:N"; of several processes on a machine, each gets a GPU of its own.
 
     Raises:
         BackendUnavailable: a GPU was asked for and there is none, or none of that number.
+        RecipeError: one GPU was named for several processes.
     """
+    if ranks is not None and ranks.world > 1:
+        if ":" in asked:
+            raise RecipeError(f"training.device: {asked!r} found, but {ranks.world} processes train; expected 'cuda'")
+        if asked != "cpu" and torch.cuda.is_available():
+            asked = f"cuda:{ranks.local_rank}"
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -34,7 +41,7 @@ def autocast_dtype(precision: str, device: torch.device) -> Autocast:
     """The type that "auto", "fp32", "bf16" or "fp16" computes in on `device`.
 
     "auto" prefers bf16 to fp16 on a GPU: attention without squashing makes activations large, and fp16 ends at
-    65,504.
+    65,504.  On the CPU "auto" is float32 here; see `samdeploy.train.precision_probe` for CPUs that multiply bf16.
 
     Raises:
         RecipeError: fp16 on the CPU, where it is slower than fp32 and gains nothing.
@@ -46,6 +53,12 @@ def autocast_dtype(precision: str, device: torch.device) -> Autocast:
     if precision == "fp16" and device.type == "cpu":
         raise RecipeError("training.precision: 'fp16' found, but the device is the CPU; use fp32 or bf16 there")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16; without them PyTorch emulates it, slowly."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def precision_name(autocast: Autocast) -> str:

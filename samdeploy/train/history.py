@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from samdeploy.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +47,20 @@ def append_history(path: Path, row: EpochRow) -> None:
         writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(COLUMNS)
-        writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in dataclasses.astuple(row))
+        writer.writerow(_cells(row))
+
+
+def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
+    """The whole CSV file anew, atomically; without rows there is none."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_cells(row) for row in rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def _cells(row: EpochRow) -> Iterator[str | int]:
+    return (f"{value:.6g}" if isinstance(value, float) else value for value in dataclasses.astuple(row))

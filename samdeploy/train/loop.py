@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-import math
-import platform
+import dataclasses
+import signal
 import sys
-import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-import samdeploy
 from samdeploy.data.picture_hashes import write_hashes
+from samdeploy.data.protocol import HONEST
 from samdeploy.errors import TrainingError
-from samdeploy.files import json_bytes, write_atomic
-from samdeploy.models import SamResNet, build_model, load_imagenet, load_weights
+from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
-from samdeploy.run import HASHES_FILE, LEAKS_FILE, WEIGHTS_FILE, RunRecord
-from samdeploy.train.device import Autocast, autocast_dtype, device_name, precision_name, training_device
-from samdeploy.train.epoch import diverged, train_epoch
-from samdeploy.train.history import EpochRow
-from samdeploy.train.measure import Measured, measure
+from samdeploy.run import HASHES_FILE, LEAKS_FILE, RunRecord
+from samdeploy.train.augment import make_augmentation
+from samdeploy.train.compile_choice import CompileChoice
+from samdeploy.train.device import (
+    Autocast,
+    autocast_dtype,
+    multiplies_bf16,
+    training_device,
+)
+from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, is_lost_connection, joined
+from samdeploy.train.epoch import Stopped, Surroundings
+from samdeploy.train.fit import Splits, fit, measure_test
+from samdeploy.train.measure import Measured
+from samdeploy.train.memory import fitting_batch, is_out_of_memory, out_of_memory_text
 from samdeploy.train.pictures import Pictures
+from samdeploy.train.precision_probe import faster_precision
 from samdeploy.train.prepare import PreparedData, prepare_data
+from samdeploy.train.provenance import announce, new_record, resumed_provenance
 from samdeploy.train.recipe import Recipe
+from samdeploy.train.resume import Resumed, check_data, open_resumed
 from samdeploy.train.run_folder import RunFolder
+from samdeploy.train.saver import CheckpointError, Saver, check_room
+from samdeploy.train.state import TrainState
 from samdeploy.train.step import Stepper
+from samdeploy.train.stop import Stop
+from samdeploy.train.tensorboard import require_tensorboard
 
 
 def train(recipe: Recipe, *, runs_root: Path) -> Path:
     """Train as the recipe says.
 
     The validation split chooses the epoch; the test split is measured once, at the end, with the weights of
-    the best epoch.  On the CPU the same recipe on the same machine gives the same bytes of weights.
+    the best epoch.  On the CPU the same recipe on the same machine gives the same bytes of weights, also where
+    the training was stopped and resumed in between.
 
     Args:
         recipe: from `load_recipe`.
         runs_root: gets a new directory `<recipe>-<YYYYmmdd-HHMMSS>`; nothing is written before all data are
-            loaded and found sound, and the directory goes again where not one epoch was finished.
+            loaded and found sound, and the directory goes again where there is nothing to go on from.
 
     Returns:
         The run directory; see `samdeploy.run` for its files.
@@ -46,151 +61,264 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
     Raises:
         BackendUnavailable: the device is not here.
         DatasetError: the data are missing or damaged.
+        RecipeError: the recipe does not suit device, data or number of processes.
         WeightsError: the ImageNet weights cannot be had.
-        TrainingError: the loss is not finite, or the GPU's memory is too small.
-        KeyboardInterrupt: passed on, after run.json has been brought up to date.
+        TrainingError: the loss is not finite, the memory is too small, or the disk is full.
+        KeyboardInterrupt: Ctrl-C; the training was saved.
+        SystemExit: SIGTERM, code 143; the training was saved.
     """
-    device = training_device(recipe.training.device)
-    autocast = autocast_dtype(recipe.training.precision, device)
-    data = prepare_data(recipe)
+    with joined() as ranks:
+        return _train(recipe, runs_root, None, ranks)
+
+
+def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> Path:
+    """Go on with an unfinished run, at the very step where its newest checkpoint was written.
+
+    Args:
+        run: its folder.
+        overrides: as for `load_recipe`.
+        force: allow a changed recipe, or changed pictures.
+
+    Returns:
+        `run`.
+
+    Raises:
+        InputError: another process is training it.
+        SamdeployError: as `open_resumed`, `check_data` and `train`.
+    """
+    with joined() as ranks:
+        resumed = ranks.first(lambda: open_resumed(run, overrides, force=force))
+        return _train(resumed.recipe, run.parent, resumed, ranks)
+
+
+def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks) -> Path:
+    device, autocast, data = ranks.all(lambda: _prepare(recipe, ranks))
     # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.backends.cudnn.flags(enabled=True, benchmark=True),  # enabled is False where it is not given
     ):
         torch.manual_seed(recipe.training.seed)
-        model = _model(recipe, len(data.classes))
-        run = RunFolder(runs_root, recipe, _record(recipe, data, device, autocast))
-        _announce(run, data)
-        try:
-            write_atomic(run.path / LEAKS_FILE, json_bytes(data.leaks.to_json()))
-            write_hashes(run.path / HASHES_FILE, data.hashes)
-            model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            _fit(recipe, data, model, run, device, autocast)
-            test = _test(recipe, data, model, run, device)
-            run.complete(test)
-        except TrainingError as error:
-            raise TrainingError(f"{error}. {run.stop('diverged')}") from None
-        except torch.OutOfMemoryError as error:
-            half = max(2, recipe.training.batch_size // 2)
-            raise TrainingError(
-                f"the GPU's memory is too small for batches of {recipe.training.batch_size} ({_first_line(error)}); "
-                f"take smaller ones: --set training.batch_size={half}. {run.stop('interrupted')}"
-            ) from None
-        except BaseException:
-            print(run.stop("interrupted"), file=sys.stderr)
-            raise
+        # Ranks other than 0, and trainings that go on, get their weights elsewhere.
+        imagenet = ranks.main and resumed is None
+        model = ranks.all(lambda: _model(recipe, len(data.classes), imagenet=imagenet))
+        autocast = ranks.first(lambda: _settled(autocast, recipe, data, model, device, resumed))
+        record = new_record(recipe, data, device, autocast, ranks)
+        run = _open_run(recipe, runs_root, resumed, record, ranks)
+        announce(run, data, ranks)
+        test = _train_in(run, recipe, data, model, resumed, device, autocast, ranks)
+    honest = data.protocol == HONEST
     print(
         f"test top-1 {test.top1:.2f} % ({test.correct} of {test.images} images), weights of epoch "
-        f"{run.record.best_epoch} (val top-1 {run.record.best_val_top1:.2f} %): {run.path}",
+        f"{run.record.best_epoch} (val top-1 {run.record.best_val_top1:.2f} %): {run.path}"
+        f"{'' if honest else f'; this is {data.test_measures}; {_last_batch(test)}'}",
         file=sys.stderr,
     )
     return run.path
 
 
-def _fit(
-    recipe: Recipe, data: PreparedData, model: SamResNet, run: RunFolder, device: torch.device, autocast: Autocast
-) -> None:
-    """All epochs, or fewer where the validation stops getting better."""
+def _last_batch(test: Measured) -> str:
+    """What the original work's script would have reported."""
+    share = 100 * test.last_correct / test.last_images
+    return (
+        f"of the last batch alone, as the published script reported it: {share:.2f} % "
+        f"({test.last_correct} of {test.last_images} images)"
+    )
+
+
+def _train_in(
+    run: RunFolder,
+    recipe: Recipe,
+    data: PreparedData,
+    model: SamResNet,
+    resumed: Resumed | None,
+    device: torch.device,
+    autocast: Autocast,
+    ranks: Ranks,
+) -> Measured:
+    """Train into `run`; whatever happens, the run says so, and how to go on."""
     training = recipe.training
+    saver = Saver(run, training.checkpoint_minutes, writes=ranks.main)
+    saver.written = resumed is not None
+    go_on = f"go on with: samdeploy train --resume {run.path}"
+
+    def end(status: str) -> str:
+        if status == "diverged":
+            slower = f"--set training.learning_rate={training.learning_rate / 10:g} --force"
+            again = f"go on from its last checkpoint with: samdeploy train --resume {run.path} {slower}"
+            return run.stop("diverged", again if saver.written else "")
+        return run.stop("interrupted", go_on if saver.written else "")
+
+    state = None
+    memory = ""
+    try:
+        if resumed is None:
+            run.write(LEAKS_FILE, data.leaks.to_json())
+            if ranks.main:
+                write_hashes(run.path / HASHES_FILE, data.hashes)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        state, splits = _state(recipe, data, model, device, autocast, ranks)
+        if resumed is not None:
+            state.restore(resumed.checkpoint, f"checkpoint of {run.path}")
+            run.restore(resumed.checkpoint.facts, state.rows, state.gate_rows)
+        if ranks.main:
+            check_room(run.path, state)
+        with Stop(_emergency(state, saver, end)) as stop:
+            try:
+                steps = training.epochs * -(-len(splits.train) // training.batch_size)
+                choice = CompileChoice(training.compile, device, ranks, steps)
+                choice.begin(state)
+                around = Surroundings(recipe, ranks, stop, saver, choice)
+                fit(state, run, splits, around)
+                test = measure_test(run, model, splits, around)
+            except Stopped as stopped:
+                print(_save_and_end(stopped.number, state, saver, end), file=sys.stderr)
+                raise _leave(stopped.number) from None
+        if data.protocol != HONEST:
+            figures = {**run.record.provenance, "last_batch_top1": _last_batch(test)}
+            run.record = dataclasses.replace(run.record, provenance=figures)
+        run.complete(test)
+        return test
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {end('interrupted')}") from None
+    except OSError as error:
+        unwritten = f"{error.filename or run.path}: could not be written ({error.strerror or error})"
+        raise CheckpointError(
+            f"{unwritten}; the checkpoints before are untouched. Make room. {end('interrupted')}"
+        ) from None
+    except TrainingError as error:
+        raise TrainingError(f"{error}. {end('diverged')}") from None
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            memory = _first_line(error)
+        elif ranks.world > 1 and is_lost_connection(error):
+            if not ranks.main:
+                raise SystemExit(1) from None
+            if state is not None:
+                saver.write(state)
+            lost = f"another process of this training failed or was stopped ({_first_line(error)})"
+            raise TrainingError(f"{lost}. {end('interrupted')}") from None
+        else:
+            print(end("interrupted"), file=sys.stderr)
+            raise
+    except (KeyboardInterrupt, SystemExit):
+        if not saver.ended:
+            print(end("interrupted"), file=sys.stderr)
+        raise
+    except BaseException:
+        print(end("interrupted"), file=sys.stderr)
+        raise
+    # Outside of the handler: the error's traceback held on to the tensors that filled the memory.
+    raise TrainingError(f"{_memory_text(memory, state, training.batch_size, device, ranks)}. {end('interrupted')}")
+
+
+def _save_and_end(number: int, state: TrainState, saver: Saver, end: Callable[[str], str]) -> str:
+    """Save, and the last words."""
+    trained = state.epoch > 1 or state.step > 0
+    problem = ""
+    if trained:
+        try:
+            saver.write(state)
+        except CheckpointError as error:
+            problem = f" {error}."
+    saver.ended = True
+    name = signal.Signals(number).name
+    where = f"epoch {state.epoch}, step {state.step}" if trained else "the start"
+    return f"stopped by {name} at {where}.{problem} {end('interrupted')}"
+
+
+def _emergency(state: TrainState, saver: Saver, end: Callable[[str], str]) -> Callable[[int], str]:
+    return lambda number: _save_and_end(number, state, saver, end)
+
+
+def _leave(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _memory_text(reason: str, state: TrainState | None, batch_size: int, device: torch.device, ranks: Ranks) -> str:
+    where = "the GPU's memory" if device.type == "cuda" else "the memory"
+    if state is None or not state.batches or ranks.world > 1:  # ranks cannot try without one another
+        return f"{where} is too small ({reason}); take smaller batches: --set training.batch_size={batch_size // 2}"
+    accumulate = state.accumulate
+    return out_of_memory_text(batch_size, accumulate, fitting_batch(state, batch_size), where, reason)
+
+
+def _prepare(recipe: Recipe, ranks: Ranks) -> tuple[torch.device, Autocast, PreparedData]:
+    """Everything that may be refused before anything is written."""
+    training = recipe.training
+    device = training_device(training.device, ranks)
+    autocast = autocast_dtype(training.precision, device)
+    check_sync_batch_norm(training.sync_batch_norm, device)
+    if training.tensorboard:
+        require_tensorboard()
+    data = prepare_data(recipe)
+    check_shares(training.batch_size, len(data.training[1]), ranks.world, training.accumulate)
+    return device, autocast, data
+
+
+def _settled(
+    autocast: Autocast,
+    recipe: Recipe,
+    data: PreparedData,
+    model: SamResNet,
+    device: torch.device,
+    resumed: Resumed | None,
+) -> Autocast:
+    """The precision of "auto" on a CPU that has two; a training that goes on keeps its own."""
+    if recipe.training.precision != "auto" or device.type != "cpu" or not multiplies_bf16():
+        return autocast
+    if resumed is not None:
+        return torch.bfloat16 if resumed.checkpoint.facts["provenance"]["precision"] == "bf16" else None
+    images, _ = data.training
+    return faster_precision(model, images.shape[1], images.shape[2], len(images) * recipe.training.epochs)
+
+
+def _state(
+    recipe: Recipe,
+    data: PreparedData,
+    model: SamResNet,
+    device: torch.device,
+    autocast: Autocast,
+    ranks: Ranks,
+) -> tuple[TrainState, Splits]:
     normalize = Normalize(recipe.image.preprocessing()).to(device)
-    stepper = Stepper(model, normalize, training, device, autocast)
-    pictures, val_pictures = Pictures(*data.splits["train"], device), Pictures(*data.splits["val"], device)
-    # A generator of its own: the order of the images depends on the seed alone, not on the architecture's draws.
-    shuffle = torch.Generator().manual_seed(training.seed)
-    start = time.perf_counter()
-    for epoch in range(1, training.epochs + 1):
-        epoch_start = time.perf_counter()
-        model.train()
-        figures = train_epoch(stepper, pictures, recipe, epoch, torch.randperm(len(pictures), generator=shuffle))
-        val = measure(model, normalize, val_pictures, training.batch_size, "val")
-        if not math.isfinite(val.loss):
-            raise diverged(f"the validation loss is {val.loss} after epoch {epoch}", recipe)
-        row = EpochRow(
-            epoch=epoch,
-            learning_rate=figures.rate,
-            train_loss=figures.loss,
-            train_top1=figures.top1,
-            val_loss=val.loss,
-            val_top1=val.top1,
-            images_per_s=figures.images_per_s,
-            seconds=time.perf_counter() - epoch_start,
-        )
-        best = run.epoch(row, model)
-        left = (time.perf_counter() - start) / epoch * (training.epochs - epoch)
-        print(_summary(row, training.epochs, best, left), file=sys.stderr)
-        if training.patience and epoch - run.record.best_epoch >= training.patience:
-            print(f"stopped: no better validation in {training.patience} epochs", file=sys.stderr)
-            return
+    splits = Splits(
+        Pictures(*data.training, device),
+        Pictures(*data.splits["val"], device),
+        Pictures(*data.splits["test"], device),
+        normalize,
+    )
+    augment = make_augmentation(recipe, len(data.classes), device)
+    stepper = Stepper(model, splits.train, augment, recipe.training, device, autocast, ranks)
+    return TrainState(model, stepper, splits.train, recipe.training), splits
 
 
-def _test(recipe: Recipe, data: PreparedData, model: SamResNet, run: RunFolder, device: torch.device) -> Measured:
-    """The one look at the test pictures, with the best weights as they are on disk."""
-    load_weights(model, run.path / WEIGHTS_FILE)
-    normalize = Normalize(recipe.image.preprocessing()).to(device)
-    return measure(model, normalize, Pictures(*data.splits["test"], device), recipe.training.batch_size, "test")
-
-
-def _model(recipe: Recipe, num_classes: int) -> SamResNet:
+def _model(recipe: Recipe, num_classes: int, *, imagenet: bool) -> SamResNet:
     model = build_model(recipe.model.arch, num_classes, recipe.model.gate)
     pretrained = recipe.model.pretrained
-    if pretrained:
+    if pretrained and imagenet:
         path = Path(pretrained).expanduser() if isinstance(pretrained, str) else None
         load_imagenet(model, recipe.model.arch, path)
     return model
 
 
-def _record(recipe: Recipe, data: PreparedData, device: torch.device, autocast: Autocast) -> RunRecord:
-    return RunRecord(
-        arch=recipe.model.arch,
-        gate=recipe.model.gate,
-        classes=data.classes,
-        preprocessing=recipe.image.preprocessing(),
-        dataset=recipe.data.name,
-        data_options=recipe.data.options,
-        data_root=str(Path(recipe.data.root).expanduser().absolute()),
-        val_fraction=recipe.data.val_fraction,
-        split_seed=recipe.data.split_seed,
-        counts=data.counts(),
-        fingerprints=data.fingerprints,
-        status="training",
-        best_epoch=0,
-        best_val_top1=0.0,
-        best_val_loss=0.0,
-        test_top1=None,
-        test_correct=None,
-        test_images=None,
-        provenance={
-            "recipe": recipe.name,
-            "seed": str(recipe.training.seed),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": device_name(device),
-            "precision": precision_name(autocast),
-            "samdeploy": samdeploy.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    )
+def _open_run(recipe: Recipe, runs_root: Path, resumed: Resumed | None, record: RunRecord, ranks: Ranks) -> RunFolder:
+    """The run's folder, new or known; made by rank 0 alone."""
+    opened: list[RunFolder] = []
+    if resumed is not None:
+        record = dataclasses.replace(record, provenance=resumed_provenance(resumed, record))
 
+    def make() -> Path:
+        if resumed is None:
+            opened.append(RunFolder.create(runs_root, recipe, record))
+        else:
+            check_data(resumed, record)
+            opened.append(RunFolder(resumed.path, recipe, record))
+            opened[0].lock()
+        return opened[0].path
 
-def _announce(run: RunFolder, data: PreparedData) -> None:
-    counts = ", ".join(f"{count:,} {name}" for name, count in data.counts().items())
-    provenance = run.record.provenance
-    print(
-        f"training {run.record.arch} (gate {run.record.gate}) on {run.record.dataset}: {len(data.classes)} classes, "
-        f"{counts} images; {provenance['device']}, {provenance['precision']}; into {run.path}",
-        file=sys.stderr,
-    )
-
-
-def _summary(row: EpochRow, epochs: int, best: bool, seconds_left: float) -> str:
-    minutes, seconds = divmod(round(seconds_left), 60)
-    left = f", at most {minutes}:{seconds:02d} left" if row.epoch < epochs else ""
-    return (
-        f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  loss {row.train_loss:.4f}  top-1 {row.train_top1:.2f} %  "
-        f"val loss {row.val_loss:.4f}  val top-1 {row.val_top1:.2f} %  {row.images_per_s:,.0f} images/s  "
-        f"{row.seconds:.1f} s{left}{'  best' if best else ''}"
-    )
+    path = ranks.first(make)
+    return opened[0] if opened else RunFolder(path, recipe, record, writes=False)
 
 
 def _first_line(error: BaseException) -> str:

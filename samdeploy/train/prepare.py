@@ -6,12 +6,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from samdeploy.data import SPLITS, fingerprint, load_images, open_dataset
-from samdeploy.data.dataset import Int64Array
+import numpy as np
+
+from samdeploy.data import SPLITS, open_dataset
+from samdeploy.data.cache import PreparedSplit, prepare_split
+from samdeploy.data.dataset import Dataset, Int64Array
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
-from samdeploy.data.picture_hashes import PictureHashes, hash_pictures
+from samdeploy.data.picture_hashes import PictureHashes
+from samdeploy.data.protocol import PROTOCOLS
+from samdeploy.errors import DatasetError
 from samdeploy.preprocess import UInt8Array
+from samdeploy.spec import Preprocessing
 from samdeploy.train.recipe import Recipe
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +29,25 @@ class PreparedData:
     Attributes:
         classes: names; the index is the label.
         splits: per split, images uint8 [N, H, W, 3] RGB and labels int64 [N].
+        training: what the weights are fitted to: the train split, larger where the recipe wants that for its crops.
         fingerprints: SHA-256 per split.
         hashes: of every picture, per split.
         leaks: pictures that stand in two splits.
+        protocol: what the splits are used for, see `samdeploy.data.protocol`.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, tuple[UInt8Array, Int64Array]]
+    training: tuple[UInt8Array, Int64Array]
     fingerprints: dict[str, str]
     hashes: dict[str, PictureHashes]
     leaks: LeakReport
+    protocol: str
+
+    @property
+    def test_measures(self) -> str:
+        """What the final figure is, in words."""
+        return PROTOCOLS[self.protocol]
 
     def counts(self) -> dict[str, int]:
         """Pictures per split."""
@@ -47,8 +64,37 @@ def prepare_data(recipe: Recipe) -> PreparedData:
         DatasetError: missing, damaged, fewer than two classes, an empty split (see `samdeploy.data`), or splits that
             share too many pictures (see `samdeploy.data.leaks`).
     """
+    dataset = open_recipe_data(recipe)
+    check_counts(dataset)
+    for note in dataset.notes:
+        print(note, file=sys.stderr)
+    splits = prepare_splits(dataset, recipe)
+    hashes = {name: split.hashes for name, split in splits.items()}
+    leaks = find_leaks(hashes)
+    if recipe.data.leaks == "refuse":
+        refuse_leaks(leaks, recipe.data.name)
+    for line in leaks.lines():
+        print(line, file=sys.stderr)
+    train = prepare_larger(dataset, recipe, splits["train"])
+    return PreparedData(
+        classes=dataset.classes,
+        splits={name: (split.images, split.labels) for name, split in splits.items()},
+        training=(train.images, train.labels),
+        fingerprints={name: split.fingerprint for name, split in splits.items()},
+        hashes=hashes,
+        leaks=leaks,
+        protocol=dataset.protocol,
+    )
+
+
+def open_recipe_data(recipe: Recipe) -> Dataset:
+    """The recipe's data set; no picture in a file of its own is read yet.
+
+    Raises:
+        DatasetError: missing or damaged (see `samdeploy.data`).
+    """
     data = recipe.data
-    dataset = open_dataset(
+    return open_dataset(
         data.name,
         Path(data.root).expanduser(),
         options=data.options,
@@ -56,15 +102,68 @@ def prepare_data(recipe: Recipe) -> PreparedData:
         seed=data.split_seed,
         download=data.download,
     )
-    for note in dataset.notes:
-        print(note, file=sys.stderr)
-    preprocessing = recipe.image.preprocessing()
-    splits = {name: load_images(dataset.split(name), preprocessing, description=name) for name in SPLITS}
-    fingerprints = {name: fingerprint(*split) for name, split in splits.items()}
-    hashes = {name: hash_pictures([images], dataset.split(name).names) for name, (images, _) in splits.items()}
-    leaks = find_leaks(hashes)
-    if data.leaks == "refuse":
-        refuse_leaks(leaks, data.name)
-    for line in leaks.lines():
-        print(line, file=sys.stderr)
-    return PreparedData(dataset.classes, splits, fingerprints, hashes, leaks)
+
+
+def class_counts(dataset: Dataset) -> dict[str, Int64Array]:
+    """Per split, pictures of each class, int64 [K]."""
+    return {name: np.bincount(dataset.split(name).labels, minlength=len(dataset.classes)) for name in SPLITS}
+
+
+def check_counts(dataset: Dataset) -> None:
+    """Refuse a split without a picture, and a class that nothing can be learned of.
+
+    Raises:
+        DatasetError: it is one of these.
+    """
+    counts = class_counts(dataset)
+    for name, of_classes in counts.items():
+        if not of_classes.sum():
+            raise DatasetError(f"data set {dataset.name!r}: 0 pictures found in the {name} split; at least 1 expected")
+    empty = [dataset.classes[label] for label in np.flatnonzero(counts["train"] == 0)]
+    if empty:
+        more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
+        raise DatasetError(
+            f"data set {dataset.name!r}: 0 training pictures found for {len(empty)} of {len(dataset.classes)} classes: "
+            f"{', '.join(map(repr, empty[:_SHOWN]))}{more}; at least 1 expected for each. Add pictures, or remove the "
+            "class"
+        )
+
+
+def prepare_splits(dataset: Dataset, recipe: Recipe) -> dict[str, PreparedSplit]:
+    """Every split at the network's size; splits that are one and the same are prepared once.
+
+    Raises:
+        DatasetError: pictures are missing or damaged.
+    """
+    splits: dict[str, PreparedSplit] = {}
+    for name in SPLITS:
+        samples = dataset.split(name)
+        same = next((other for other in splits if dataset.split(other) is samples), None)
+        splits[name] = (
+            prepare_split(samples, recipe.image.preprocessing(), description=name, cache=recipe.data.cache)
+            if same is None
+            else splits[same]
+        )
+    return splits
+
+
+def prepare_larger(dataset: Dataset, recipe: Recipe, train: PreparedSplit) -> PreparedSplit:
+    """What the weights are fitted to: `train`, or the same pictures larger, where the recipe's crops want that."""
+    if recipe.augment.oversize == 1:
+        return train
+    return prepare_split(
+        dataset.train, training_preprocessing(recipe), description="larger train", cache=recipe.data.cache
+    )
+
+
+def training_preprocessing(recipe: Recipe) -> Preprocessing:
+    """As the image section has it, `augment.oversize` times as large in each direction."""
+    image, factor = recipe.image, recipe.augment.oversize
+    return Preprocessing(
+        round(image.height * factor),
+        round(image.width * factor),
+        image.fit,
+        round(image.resize_short * factor) or None,
+        image.mean,
+        image.std,
+    )

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from samdeploy.data import DATASETS
 from samdeploy.errors import BundleError, RecipeError, unknown
-from samdeploy.train.recipe import ImageSection, Recipe, TrainingSection
+from samdeploy.train.recipe import AugmentSection, ImageSection, Recipe, TrainingSection
 
 _HINTS = typing.get_type_hints(Recipe)
 SECTIONS: dict[str, Any] = {name: hint for name, hint in _HINTS.items() if dataclasses.is_dataclass(hint)}
@@ -178,6 +178,11 @@ def _contradictions(section: Any) -> Iterable[str]:
             section.preprocessing()
         except BundleError as error:
             yield str(error).replace("preprocessing:", "image:", 1)
+    if isinstance(section, AugmentSection):
+        if section.crop_padding and section.crop_scale < 1:
+            yield "augment: crop_padding and crop_scale found, one of the two ways to crop expected"
+        if section.oversize > 1 and section.crop_scale == 1:
+            yield f"augment.oversize: {section.oversize:g} found, 1 expected where crop_scale = 1 cuts nothing off"
     if isinstance(section, TrainingSection) and section.warmup_epochs > section.epochs:
         yield f"training.warmup_epochs: {section.warmup_epochs} found, at most epochs = {section.epochs} expected"
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
+import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from samdeploy.errors import InputError
-from samdeploy.files import write_atomic
+from samdeploy.files import json_bytes, write_atomic
 from samdeploy.models import save_weights
 from samdeploy.run import HISTORY_FILE, RECIPE_FILE, WEIGHTS_FILE, RunRecord, write_run
-from samdeploy.train.history import EpochRow, append_history
+from samdeploy.train.activations import GATES_FILE, GateRow, write_gates
+from samdeploy.train.checkpoint import FOLDER, clear_temporary
+from samdeploy.train.history import EpochRow, append_history, write_history
 from samdeploy.train.measure import Measured
-from samdeploy.train.recipe import Recipe, dump_recipe
+from samdeploy.train.recipe import Recipe, dump_recipe, recipe_table
+
+LOCK_FILE = "lock"
 
 
 class RunFolder:
@@ -27,57 +35,202 @@ class RunFolder:
         record: what run.json says, or will say.
     """
 
-    def __init__(self, runs_root: Path, recipe: Recipe, record: RunRecord) -> None:
-        """Make the directory and put the resolved recipe into it.
+    def __init__(self, path: Path, recipe: Recipe, record: RunRecord, *, writes: bool = True) -> None:
+        """
+        Args:
+            path: exists.
+            writes: false on ranks other than 0: then nothing here touches the disk.
+        """
+        self.path, self.record = path, record
+        self._recipe, self._writes = recipe, writes
+        self._lock = -1
+
+    @classmethod
+    def create(cls, runs_root: Path, recipe: Recipe, record: RunRecord) -> RunFolder:
+        """Make a new directory, put the resolved recipe into it, and lock it.
 
         Raises:
             InputError: the directory cannot be made.
         """
-        self.record = record
         try:
-            self.path = _new_folder(runs_root, f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+            path = _new_folder(runs_root, f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         except OSError as error:
             raise InputError(f"runs folder {runs_root}: cannot be written to ({error.strerror})") from None
-        write_atomic(self.path / RECIPE_FILE, dump_recipe(recipe).encode())
+        run = cls(path, recipe, record)
+        run.lock()
+        write_atomic(run.path / RECIPE_FILE, dump_recipe(recipe).encode())
+        return run
 
-    def epoch(self, row: EpochRow, model: nn.Module) -> bool:
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / FOLDER
+
+    def lock(self) -> None:
+        """Keep others from training into this folder while this process lives.
+
+        Raises:
+            InputError: another process does.
+        """
+        self.checkpoints.mkdir(exist_ok=True)
+        self._lock = os.open(self.checkpoints / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise InputError(
+                f"run {self.path}: another process is training it; wait for its end or stop it first"
+            ) from None
+        except OSError:  # a network file system without locks
+            pass
+
+    def unlock(self) -> None:
+        """Let others train into this folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says about the run: recipe, data, and the best epoch so far."""
+        record = self.record
+        return {
+            "recipe": recipe_table(self._recipe),
+            "classes": list(record.classes),
+            "fingerprints": dict(record.fingerprints),
+            "best": [record.best_epoch, record.best_val_top1, record.best_val_loss],
+            "provenance": dict(record.provenance),
+        }
+
+    def restore(self, facts: Mapping[str, Any], rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
+        """Bring all files to where a checkpoint was; what was written after it comes again.
+
+        Raises:
+            InputError: the best weights that it names are gone.
+        """
+        epoch, top1, loss = facts["best"]
+        self.record = dataclasses.replace(self.record, best_epoch=epoch, best_val_top1=top1, best_val_loss=loss)
+        if not self._writes:
+            return
+        clear_temporary(self.path)
+        clear_temporary(self.checkpoints)
+        write_atomic(self.path / RECIPE_FILE, dump_recipe(self._recipe).encode())
+        if epoch:
+            self._publish(epoch)
+            write_run(self.path, self.record)
+        write_history(self.path / HISTORY_FILE, rows)
+        write_gates(self.path / GATES_FILE, gate_rows)
+
+    def epoch(self, row: EpochRow, model: nn.Module, gate_rows: Sequence[GateRow] = ()) -> bool:
         """Record a finished epoch; says whether it is the best so far, whose weights are then on disk.
 
         Best is the higher validation top-1, and at equal top-1 the lower validation loss.
+
+        Args:
+            gate_rows: of all epochs.
         """
         record = self.record
         before = (record.best_val_top1, -record.best_val_loss)
         best = record.best_epoch == 0 or (row.val_top1, -row.val_loss) > before
         if best:
-            save_weights(model, self.path / WEIGHTS_FILE)
             self.record = dataclasses.replace(
                 record, best_epoch=row.epoch, best_val_top1=row.val_top1, best_val_loss=row.val_loss
             )
-        append_history(self.path / HISTORY_FILE, row)
-        write_run(self.path, self.record)
+        if self._writes:
+            if best:
+                save_weights(model, self._best_file(row.epoch))
+                self._publish(row.epoch)
+            append_history(self.path / HISTORY_FILE, row)
+            if gate_rows:
+                write_gates(self.path / GATES_FILE, gate_rows)
+            write_run(self.path, self.record)
         return best
 
+    def forget_best(self, keep: set[int]) -> None:
+        """Remove the best weights of all epochs but those, which checkpoints name."""
+        kept = {self._best_file(epoch) for epoch in keep}
+        for path in self.checkpoints.glob("best-*.safetensors"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
     def complete(self, test: Measured) -> None:
-        """Record the one test measurement; the run is complete."""
+        """Record the one test measurement; the run is complete, and its checkpoints go."""
         self.record = dataclasses.replace(
             self.record, status="complete", test_top1=test.top1, test_correct=test.correct, test_images=test.images
         )
-        write_run(self.path, self.record)
+        if self._writes:
+            write_run(self.path, self.record)
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.unlock()
 
-    def stop(self, status: Literal["interrupted", "diverged"]) -> str:
+    def stop(self, status: Literal["interrupted", "diverged"], go_on: str = "") -> str:
         """End a run that is not complete; says what is left of it.
 
-        Without a finished epoch there is nothing to keep, and the directory is removed.
+        Without a finished epoch or a checkpoint there is nothing to keep, and the directory is removed.
+
+        Args:
+            go_on: how to go on from its checkpoint; "" where there is none.
         """
-        if self.record.best_epoch == 0:
+        if not self._writes:
+            return ""
+        self.unlock()
+        if self.record.best_epoch == 0 and not go_on:
             shutil.rmtree(self.path)
             return f"No epoch had finished, so {self.path} was removed"
+        if self.record.best_epoch == 0:
+            return f"No epoch had finished; {go_on}"
         self.record = dataclasses.replace(self.record, status=status)
-        write_run(self.path, self.record)
-        return (
+        with contextlib.suppress(OSError):  # on a full disk the older run.json stays, and the checkpoint counts
+            write_run(self.path, self.record)
+        kept = (
             f"The best weights (epoch {self.record.best_epoch}, val top-1 {self.record.best_val_top1:.2f} %) "
             f"are kept in {self.path}"
         )
+        return f"{kept}; {go_on}" if go_on else kept
+
+    def write(self, name: str, value: object) -> None:
+        """A JSON file of the run."""
+        if self._writes:
+            write_atomic(self.path / name, json_bytes(value))
+
+    def _best_file(self, epoch: int) -> Path:
+        return self.checkpoints / f"best-{epoch}.safetensors"
+
+    def _publish(self, epoch: int) -> None:
+        """Let weights.safetensors be those of `epoch`.
+
+        Raises:
+            InputError: their file is gone.
+        """
+        source, target = self._best_file(epoch), self.path / WEIGHTS_FILE
+        temporary = target.with_name(f".{WEIGHTS_FILE}.link")
+        temporary.unlink(missing_ok=True)
+        if not source.is_file():
+            raise InputError(
+                f"run {self.path}: {source.name} is gone, the best weights that its checkpoint names; put it back "
+                "into the folder of checkpoints, or train anew"
+            )
+        try:
+            os.link(source, temporary)  # not a second copy: the file is only ever replaced, never written into
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process trains into the run at `path`."""
+    try:
+        handle = os.open(path / FOLDER / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def _new_folder(runs_root: Path, name: str) -> Path:

@@ -424,6 +424,11 @@ def start(environment: dict[str, str]) -> Iterator[Callable[..., Started]]:
         one.process.wait()
 
 
+# A shell shows 130 for both.  Python ends itself with the signal where Ctrl-C met a text that was being executed, as
+# when dataclasses are made during an import, whatever the program does with the exception afterwards (pythonrun.c).
+INTERRUPTED = (130, -signal.SIGINT)
+
+
 def has_reader(pipe: Path) -> bool:
     """Whether some process waits in open() to read from this pipe, or has read access to it."""
     try:
@@ -438,10 +443,10 @@ def test_ctrl_c_in_training_keeps_the_best_weights(
 ) -> None:
     started = start("train", *TINY, "--set", "training.epochs=1000", cwd=tmp_path)
     started.wait_until(lambda: "epoch    1/1000" in started.errors.read_text())
-    assert started.interrupt() == 130
+    assert started.interrupt() in INTERRUPTED
     errors = started.errors.read_text()
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "samdeploy: interrupted"
+    assert "stopped by SIGINT at epoch " in errors
     (run,) = (tmp_path / "runs").iterdir()
     record = open_run(run)
     assert record.status == "interrupted"
@@ -461,7 +466,7 @@ def test_ctrl_c_in_export(tmp_path: Path, start: Callable[..., Started]) -> None
     os.mkfifo(run / RUN_FILE)  # reading it takes for ever
     started = start("export", run, cwd=tmp_path)
     started.wait_until(lambda: has_reader(run / RUN_FILE))
-    assert started.interrupt() == 130
+    assert started.interrupt() in INTERRUPTED
     assert started.errors.read_text() == "samdeploy: interrupted\n"
     assert [path.name for path in run.iterdir()] == [RUN_FILE]
 
@@ -471,7 +476,7 @@ def test_ctrl_c_in_predict(finished: Path, tmp_path: Path, start: Callable[..., 
     bundle = finished / "runs/digits/bundle"
     started = start("predict", bundle, tmp_path / "slow.png", cwd=tmp_path)
     started.wait_until(lambda: has_reader(tmp_path / "slow.png"))
-    assert started.interrupt() == 130
+    assert started.interrupt() in INTERRUPTED
     errors = started.errors.read_text()
     assert errors.splitlines()[-1] == "samdeploy: interrupted"
     assert "Traceback" not in errors
@@ -483,7 +488,7 @@ def test_ctrl_c_in_eval(copy_of_bundle: Path, tmp_path: Path, start: Callable[..
     arguments = ("eval", copy_of_bundle, "--backend", "onnxruntime")
     started = start(*arguments, cwd=tmp_path, options=["-X", "importtime"])
     started.wait_until(lambda: "| onnxruntime\n" in started.errors.read_text())
-    assert started.interrupt() == 130
+    assert started.interrupt() in INTERRUPTED
     errors = started.errors.read_text()
     assert errors.splitlines()[-1] == "samdeploy: interrupted"
     assert "Traceback" not in errors

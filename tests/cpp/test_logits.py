@@ -65,19 +65,23 @@ def test_wrong_arguments_are_refused_with_a_sentence(probe: Probe, digits_bundle
         "1 options: a field is set that this library is too old for; install a newer one",
         "1 options: threads must be from 0 to 4096",
         "1 unknown precision 'fp12'. Valid: fp32, fp16, bf16, int8",
-        "1 unknown backend 'abacus'. Valid: openvino",
+        "1 unknown backend 'abacus'. Valid: openvino, onnxruntime, tensorrt",
         "0 0",  # a struct from before `threads`, and one that is longer but says nothing new
         "1",
     ]
 
 
-@pytest.mark.skipif(SANITIZE, reason="AddressSanitizer replaces malloc, and so does this test")
-def test_a_run_asks_for_no_memory_but_openvino_s_own(built: Build, digits_bundle: Bundle) -> None:
+@pytest.mark.skipif(bool(SANITIZE), reason="sanitizers replace malloc, and so does this test")
+def test_jpeg_to_class_asks_for_no_memory_but_libjpeg_s_and_openvino_s_own(
+    built: Build, digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(corpus.jpeg(Image.fromarray(corpus.picture(75, 101))))
     graph = digits_bundle.root / "model.fp32.onnx"
-    lines = call(built.folder / "samdeploy-allocations", digits_bundle.root, graph).splitlines()
+    lines = call(built.folder / "samdeploy-allocations", digits_bundle.root, graph, tmp_path / "a.jpg").splitlines()
     fewest = {name: int(count) for name, count, _ in (line.split() for line in lines)}
     assert fewest["three"] == 3
-    assert fewest["rank"] == 0
+    assert fewest["rank"] == fewest["prepare_rgb"] == 0
+    assert fewest["prepare_memory"] == fewest["prepare_file"] == fewest["libjpeg"] > 0
     assert fewest["samdeploy"] == fewest["openvino"] > 0
 
 

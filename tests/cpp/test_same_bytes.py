@@ -156,6 +156,19 @@ def test_bombs_are_refused_by_both(probe: Probe, tmp_path: Path) -> None:
     assert "60000x1 pixels (width x height) are too long and thin to be brought to 3000x3000" in str(answers[3][1])
 
 
+@pytest.mark.parametrize("kind", [b"eXIf", b"tEXt", b"IDAT", b"PLTE"])
+def test_what_a_chunk_promises_is_not_reserved(kind: bytes, probe: Probe, tmp_path: Path) -> None:
+    """A file of some hundred bytes whose chunk claims 2 GiB; libpng alone would ask for them (found by fuzzing)."""
+    whole = corpus.png(20, 11, 8, 2)
+    at = whole.index(b"IDAT") - 4
+    encoded = whole[:at] + struct.pack(">I", 2**31 - 100) + kind + whole[at + 8 :]
+    with pytest.raises(ImageError):
+        decode(encoded)
+    [(status, text)] = ask(probe, tmp_path, [(encoded, TARGETS[0])])
+    assert status == IMAGE
+    assert "the file ends before the picture" in str(text)
+
+
 def test_the_pixel_limit_can_be_set(probe: Probe, tmp_path: Path) -> None:
     jobs = [(corpus.png(10, 10, 8, 0), TARGETS[0]), (corpus.png(10, 11, 8, 0), TARGETS[0])]
     first, second = ask(probe, tmp_path, jobs, most=100)

@@ -130,3 +130,23 @@ def test_missing_and_small_pictures_are_reported_together(aircraft_root: Path) -
         "20 rows found, more than the 20 of the banner expected. Replace these files, or remove them from the data "
         "set, and start again"
     )
+
+
+def test_the_published_protocol_tests_on_its_training_pictures_and_keeps_the_banner(aircraft_root: Path) -> None:
+    options = {"protocol": "tested-on-train", "merge_val": True, "banner": "keep"}
+    dataset = open_dataset("aircraft", aircraft_root, options=options, val_fraction=0.25)
+    assert len(dataset.train) == 28  # four of train and three of val, of four variants
+    assert dataset.test is dataset.val is dataset.train
+    official = open_dataset("aircraft", aircraft_root).test
+    assert not set(official.names) & set(dataset.test.names)
+    image = dataset.train.load(0)
+    assert image.shape == (60, 50, 3)
+    assert np.abs(image[50].astype(int) - (255, 0, 255)).max() < 20
+    assert "the figure called test is the accuracy on training images" in dataset.notes[-1]
+
+
+def test_pictures_with_the_banner_are_others_to_the_cache(aircraft_root: Path) -> None:
+    cut, kept = (open_dataset("aircraft", aircraft_root, options={"banner": name}).test for name in ("cut", "keep"))
+    assert cut.stamps is not None and kept.stamps is not None
+    assert np.array_equal(cut.stamps(), cut.stamps())
+    assert (cut.stamps() != kept.stamps()).all()

@@ -37,15 +37,17 @@ def test_unknown_options_are_named_all_at_once() -> None:
     with pytest.raises(InputError) as error:
         open_dataset("aircraft", Path("data"), options={"levle": "family", "merge": True})
     assert str(error.value) == (
-        "unknown option of data set 'aircraft' 'levle'; did you mean 'level'? Valid: level, merge_val; "
-        "unknown option of data set 'aircraft' 'merge'; did you mean 'merge_val'? Valid: level, merge_val"
+        "unknown option of data set 'aircraft' 'levle'; did you mean 'level'? Valid: level, merge_val, "
+        "banner, protocol; "
+        "unknown option of data set 'aircraft' 'merge'; did you mean 'merge_val'? Valid: level, merge_val, "
+        "banner, protocol"
     )
 
 
 def test_option_of_a_set_that_has_none() -> None:
     with pytest.raises(InputError) as error:
         open_dataset("digits", Path("data"), options={"level": "family"})
-    assert str(error.value) == "data set 'digits' has no options; found: level. Remove them"
+    assert str(error.value) == "data set 'digits' has no option but protocol; found: level. Remove them"
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,18 @@ def test_a_run_without_hashes_reads_the_test_pictures(digits_run: Path, tmp_path
     known = {image.tobytes() for image in test}
     assert 0 < len(pictures.calibration) < CALIBRATION_IMAGES
     assert not [image for image in (*pictures.golden, *pictures.calibration) if image.tobytes() in known]
+
+
+@pytest.mark.parametrize("protocol", ["chosen-on-test", "tested-on-train"])
+def test_a_published_protocol_exports_with_training_pictures(protocol: str, digits_run: Path, tmp_path: Path) -> None:
+    """It keeps no val: golden pictures come of train, and only where test is train are they test pictures too."""
+    record = dataclasses.replace(open_run(digits_run), data_options={"protocol": protocol})
+    dataset = open_dataset("digits", options=record.data_options)
+    images = {
+        name: load_images(dataset.split(name), record.preprocessing, description=name)[0] for name in ("train", "test")
+    }
+    pictures = export_pictures(tmp_path, record, None)  # without hashes: the test pictures are read
+    assert (len(pictures.golden), len(pictures.calibration)) == (GOLDEN_IMAGES, CALIBRATION_IMAGES)
+    found = digests_of(np.concatenate([pictures.golden, pictures.calibration]))
+    assert is_among(found, digests_of(images["train"])).all()
+    assert is_among(found, digests_of(images["test"])).any() == (protocol == "tested-on-train")

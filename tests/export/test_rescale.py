@@ -17,7 +17,7 @@ from samdeploy.models import Exported, build_model, fold, load_weights
 from samdeploy.run import WEIGHTS_FILE, open_run
 from samdeploy.spec import model_spec
 
-GATES = ("original", "identity")
+GATES = ("original", "identity", "none")
 
 
 def inflate(net, gate):
@@ -38,7 +38,8 @@ def inflate(net, gate):
             last = block.bn3 if hasattr(block, "bn3") else block.bn2
             last.weight *= 2.0**15
             last.bias *= 2.0**15
-            block.sl.fc.weight /= 2.0**15
+            if gate != "none":
+                block.sl.fc.weight /= 2.0**15
         net.layer4[0].downsample[1].weight *= 2.0**15
         net.layer4[0].downsample[1].bias *= 2.0**15
         for block in net.layer4[1:]:

@@ -43,7 +43,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("gate", ["original", "identity"])
+@pytest.mark.parametrize("gate", ["original", "identity", "none"])
 @pytest.mark.parametrize("arch", ["sam-resnet18", "sam-resnet50"])
 @torch.inference_mode()
 def test_folded_equals_unfolded(arch: str, gate: str) -> None:

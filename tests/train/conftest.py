@@ -28,6 +28,7 @@ epochs = 2
 batch_size = 7
 learning_rate = 1e-3
 device = "cpu"
+precision = "fp32"
 """
 
 

@@ -47,7 +47,7 @@ def row(epoch: int, val_top1: float, val_loss: float) -> EpochRow:
 
 
 def test_best_is_higher_top1_then_lower_loss(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
-    run = RunFolder(tmp_path / "runs", recipe(), RECORD)
+    run = RunFolder.create(tmp_path / "runs", recipe(), RECORD)
     model = nn.Linear(1, 1, bias=False)
     figures = [(0.0, 9.0, True), (50.0, 2.0, True), (50.0, 2.0, False), (40.0, 0.1, False), (50.0, 1.9, True)]
     for epoch, (top1, loss, best) in enumerate(figures, start=1):
@@ -64,11 +64,11 @@ def test_two_runs_in_one_second_get_two_folders(
     tmp_path: Path, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_folder.time, "strftime", lambda _: "20260102-030405")
-    names = [RunFolder(tmp_path / "runs", recipe(), RECORD).path.name for _ in range(3)]
+    names = [RunFolder.create(tmp_path / "runs", recipe(), RECORD).path.name for _ in range(3)]
     assert names == ["tiny-20260102-030405", "tiny-20260102-030405-2", "tiny-20260102-030405-3"]
 
 
 def test_a_runs_folder_that_is_a_file(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(InputError, match=r"runs: cannot be written to \(File exists\)"):
-        RunFolder(tmp_path / "runs", recipe(), RECORD)
+        RunFolder.create(tmp_path / "runs", recipe(), RECORD)

@@ -1,0 +1,53 @@
+"""What is measured: a bundle with random weights, and JPEG files; neither speed nor memory depends on the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = 100
+
+
+def make_bundle(root: Path, arch: str, px: int) -> Path:
+    """A bundle with the FP32 graph of `arch` at px x px pixels, and eight golden pictures."""
+    import torch
+
+    from samdeploy.export.onnx import graph_from_model, serialize
+    from samdeploy.export.pack import BundleWriter
+    from samdeploy.manifest import DataRecord
+    from samdeploy.models import Exported, build_model, fold
+    from samdeploy.spec import Preprocessing, model_spec
+
+    torch.manual_seed(0)
+    spec = model_spec(arch, "identity", tuple(f"class {i}" for i in range(CLASSES)), Preprocessing(px, px))
+    model = build_model(arch, CLASSES, spec.gate)
+    images = np.random.default_rng(0).integers(0, 256, (16, px, px, 3), dtype=np.uint8)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of the one batch below
+    with torch.no_grad():
+        Exported(model.train(), spec)(torch.from_numpy(images))
+        logits = Exported(model.eval(), spec)(torch.from_numpy(images[:8])).numpy()
+    root.mkdir(parents=True)
+    writer = BundleWriter(root, spec, DataRecord("random", {}, 0.1, 0, {}, {}), {"made_by": "benchmarks/embedding"})
+    writer.add_array("golden_images", "golden/images.npy", images[:8])
+    writer.add_array("golden_logits", "golden/logits.npy", logits)
+    writer.add("graph", "model.fp32.onnx", serialize(graph_from_model(fold(model), spec, "fp32")), precision="fp32")
+    writer.write_manifest()
+    return root
+
+
+def make_pictures(folder: Path, count: int, width: int, height: int) -> list[Path]:
+    """JPEG files of quality 90, 4:2:0: smooth shapes under fine grain, which compress about as photographs do."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(1)
+    paths = []
+    for number in range(count):
+        shapes = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        picture = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+        grain = generator.normal(0, 6, (height, width, 1)).astype(np.float32)
+        paths.append(folder / f"{number:04d}.jpg")
+        Image.fromarray(np.clip(picture + grain, 0, 255).astype(np.uint8)).save(paths[-1], quality=90)
+    return paths

@@ -1,0 +1,42 @@
+"""A bundle as an HTTP service: python service.py BUNDLE [PORT]; curl --data-binary @photo.jpg 127.0.0.1:8000"""
+
+import json
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from samdeploy import Classifier, ImageError
+
+LARGEST = 32 << 20  # bytes of an encoded picture
+
+
+class Service(BaseHTTPRequestHandler):
+    timeout = 30  # seconds that a client may be silent
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > LARGEST:
+            return self.answer(413, {"error": f"Content-Length {length!r} found, at most {LARGEST} bytes expected"})
+        try:
+            found = classifier.predict(self.rfile.read(int(length)))  # one classifier serves all threads
+        except ImageError as error:
+            return self.answer(400, {"error": str(error)})
+        return self.answer(200, {"label": found.label, "probability": found.probability, "top": found.top})
+
+    def answer(self, status: int, content: dict[str, object]) -> None:
+        body = json.dumps(content, ensure_ascii=False).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer.request_queue_size = 128  # clients that connect at the same moment
+    address = ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000)
+    with Classifier.open(sys.argv[1]) as classifier, ThreadingHTTPServer(address, Service) as server:
+        print(f"http://127.0.0.1:{server.server_port}", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("stopped")

@@ -1,0 +1,40 @@
+"""`samdeploy data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import DataRoot, command
+
+
+@command
+def data(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a .toml file.")] = "digits",
+    root: DataRoot = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; repeatable.")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared pictures for the next run.")] = True,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="The contact sheet's place; <recipe>-samples.png if left out.")
+    ] = None,
+) -> None:
+    """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""
+    from samdeploy.train.recipe import load_recipe
+
+    overrides = list(settings or [])
+    if root is not None:
+        overrides.append(f"data.root={root}")
+    if download:
+        overrides.append("data.download=true")
+    if not cache:
+        overrides.append("data.cache=false")
+    loaded = load_recipe(recipe, overrides)
+
+    from samdeploy.train.look import look
+
+    look(loaded, sheet or Path(f"{loaded.name}-samples.png"))

@@ -1,0 +1,39 @@
+"""`samdeploy reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import DataRoot, command
+
+
+@command
+def reproduce(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a .toml file.")] = "digits",
+    count: Annotated[int, typer.Option("--runs", help="Trainings, each with a seed of its own.", min=1)] = 10,
+    data: DataRoot = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; repeatable.")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="DIR", help="Their folder; runs/reproduce-<recipe> if left out."),
+    ] = None,
+) -> None:
+    """Train many times, and give mean, spread and the published figure; started again, it goes on."""
+    from samdeploy.train.recipe import load_recipe
+
+    overrides = list(settings or [])
+    if data is not None:
+        overrides.append(f"data.root={data}")
+    loaded = load_recipe(recipe, overrides)
+
+    from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE
+    from samdeploy.train.reproduce import reproduce as repeat
+
+    folder = into or Path("runs") / f"reproduce-{loaded.name}"
+    repeat(loaded, count=count, folder=folder)
+    print(f"{folder / JSON_FILE}, {folder / PICTURE_FILE}")

@@ -1,0 +1,61 @@
+"""Which layer was the first to give something infinite: the bad batch is run again with a look at every layer.
+
+The stepper keeps a bad step away from the weights, so they are still those that it met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from samdeploy.models.attention import StreamlinedAttention
+from samdeploy.train.state import TrainState
+
+
+class _FirstBad:
+    def __init__(self) -> None:
+        self.found = ""
+
+    def hook(self, name: str, module: nn.Module) -> RemovableHandle:
+        def look(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if self.found or bool(torch.isfinite(output).all()):
+                return
+            largest = float(inputs[0].detach().abs().max())
+            weights = [float(weight.detach().abs().max()) for weight in module.parameters()]
+            made = f", its weights up to {max(weights):.3g}" if weights else ""
+            self.found = f"'{name}' ({type(module).__name__}, its input up to {largest:.3g}{made})"
+
+        return module.register_forward_hook(look)
+
+
+def first_bad_layer(state: TrainState, step: int) -> str:
+    """Run the batch of `step` again; ", first in layer ..." for an error's text.
+
+    Weights are left alone; gradients and batch norm's running means are not, since training ends here.
+    """
+    model = state.model
+    model.train()
+    first = _FirstBad()
+    # The smallest parts that do something, and the attention, which multiplies.
+    handles = [
+        first.hook(name, module)
+        for name, module in model.named_modules()
+        if not list(module.children()) or isinstance(module, StreamlinedAttention)
+    ]
+    state.stepper.compile(False)  # hooks are for the network as it is written
+    try:
+        with contextlib.suppress(RuntimeError):  # out of memory: then there is no name
+            state.stepper.passes(state.batches[step], state.epoch, step)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if first.found:
+        return f", first in the output of {first.found}"
+    # Backward goes through the layers from the last to the first.
+    for name, weight in reversed(list(model.named_parameters())):
+        if weight.grad is not None and not bool(torch.isfinite(weight.grad).all()):
+            return f", first in the gradient of '{name}'"
+    return ", and not again when the step was repeated"

@@ -1,0 +1,193 @@
+"""`samdeploy data RECIPE`: what a training would be given, before it is given."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from samdeploy.data.cache import PreparedSplit
+from samdeploy.data.dataset import SPLITS, Dataset, Int64Array
+from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
+from samdeploy.data.stream import stream_images
+from samdeploy.errors import InputError
+from samdeploy.files import write_atomic
+from samdeploy.train.augment import Augmentation, make_augmentation
+from samdeploy.train.pictures import Pictures
+from samdeploy.train.prepare import (
+    check_counts,
+    class_counts,
+    open_recipe_data,
+    prepare_larger,
+    prepare_splits,
+)
+from samdeploy.train.recipe import Recipe
+from samdeploy.train.sheet import ROWS, contact_sheet
+
+# Seconds that each speed is measured for, at least one batch.
+_SECONDS = 2.0
+# Classes in the table; the rest is summed up.
+_CLASSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingSpeed:
+    """Images per second on this machine, without the network.
+
+    Attributes:
+        decoded: decoding and resizing them, as before the first epoch; in threads.
+        batches: batches of prepared pictures, as in every epoch.
+        augmented: batches as the network is given them: augmented, normalised, mixed.
+    """
+
+    decoded: float
+    batches: float
+    augmented: float
+
+
+def look(recipe: Recipe, sheet: Path) -> None:
+    """Print class counts, the leak guard's verdict and loading speeds; write a contact sheet of training pictures.
+
+    Raises:
+        DatasetError: a training would refuse these data; everything is printed before.
+        InputError: the sheet cannot be written.
+    """
+    dataset = open_recipe_data(recipe)
+    for note in dataset.notes:
+        print(note, file=sys.stderr)
+    print(counts_table(dataset))
+    check_counts(dataset)
+    splits = prepare_splits(dataset, recipe)
+    leaks = find_leaks({name: split.hashes for name, split in splits.items()})
+    print()
+    print(leaks_text(leaks))
+    training = prepare_larger(dataset, recipe, splits["train"])
+    device = torch.device("cpu")
+    augmentation = make_augmentation(recipe, len(dataset.classes), device)
+    _write_sheet(sheet, dataset, recipe, training, splits["train"], augmentation)
+    print()
+    print(speed_text(measure_loading(dataset, recipe, training, augmentation), splits))
+    print()
+    print(f"training pictures as prepared (first column) and as the network is given them: {sheet}")
+    if recipe.data.leaks == "refuse":
+        refuse_leaks(leaks, recipe.data.name)
+
+
+def counts_table(dataset: Dataset) -> str:
+    """Pictures per class and split."""
+    counts = class_counts(dataset)
+    shown = len(dataset.classes) if len(dataset.classes) <= _CLASSES else _CLASSES - 1
+    names = [_cut(name) for name in dataset.classes[:shown]]
+    rows = [(name, [int(counts[split][label]) for split in SPLITS]) for label, name in enumerate(names)]
+    if shown < len(dataset.classes):
+        rest = len(dataset.classes) - shown
+        rows.append((f"... {rest} more classes", [int(counts[split][shown:].sum()) for split in SPLITS]))
+    rows.append((f"all {len(dataset.classes)} classes", [int(counts[split].sum()) for split in SPLITS]))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'class':<{width}} " + " ".join(f"{split:>8}" for split in SPLITS)]
+    lines.append("-" * len(lines[0]))
+    lines += [f"{name:<{width}} " + " ".join(f"{count:8,}" for count in found) for name, found in rows]
+    smallest, largest = int(counts["train"].min()), int(counts["train"].max())
+    lines.append(f"smallest and largest class of train: {smallest:,} and {largest:,} pictures")
+    for split in SPLITS:
+        empty = [_cut(dataset.classes[label]) for label in np.flatnonzero(counts[split] == 0)]
+        if empty:
+            more = ", ..." if len(empty) > 5 else ""
+            plural = "es" if len(empty) > 1 else ""
+            lines.append(f"NO PICTURE in {split} of {len(empty)} class{plural}: {', '.join(empty[:5])}{more}")
+    return "\n".join(lines)
+
+
+def leaks_text(leaks: LeakReport) -> str:
+    """The leak guard's verdict."""
+    lines = leaks.lines()
+    if not lines:
+        return "leak guard: no picture stands in two splits"
+    return "\n".join(f"leak guard: {line}" for line in lines)
+
+
+def speed_text(speed: LoadingSpeed, splits: dict[str, PreparedSplit]) -> str:
+    """What was measured, and where the pictures came from."""
+    source = "mapped from the cache" if splits["train"].is_cached else "held in memory"
+    return (
+        f"loading, images per second on this machine without the network: {speed.decoded:,.0f} decoded and resized; "
+        f"{speed.batches:,.0f} as batches, {source} ({speed.batches / speed.decoded:,.0f} times as fast); "
+        f"{speed.augmented:,.0f} augmented and normalised on the CPU"
+    )
+
+
+def measure_loading(
+    dataset: Dataset, recipe: Recipe, training: PreparedSplit, augmentation: Augmentation
+) -> LoadingSpeed:
+    """Each way for about two seconds."""
+    samples = dataset.train
+    spread = np.linspace(0, len(samples) - 1, min(256, len(samples))).round().astype(np.int64)
+    some = samples.take(spread)
+    decoded, start = 0, time.perf_counter()
+    while decoded == 0 or time.perf_counter() - start < _SECONDS:
+        preprocessing = recipe.image.preprocessing()
+        decoded += sum(map(len, stream_images(some, preprocessing, description="decoding")))
+    decoding = decoded / (time.perf_counter() - start)
+    pictures = Pictures(training.images, training.labels, torch.device("cpu"))
+    return LoadingSpeed(
+        decoding,
+        _batch_speed(pictures, recipe.training.batch_size, None),
+        _batch_speed(pictures, recipe.training.batch_size, augmentation),
+    )
+
+
+def _batch_speed(pictures: Pictures, batch_size: int, augmentation: Augmentation | None) -> float:
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(pictures), generator=generator)
+    done, start = 0, time.perf_counter()
+    while True:
+        for rows in pictures.batches(batch_size, order):
+            images, labels = pictures.take(rows)
+            if augmentation is not None:
+                augmentation(images, labels, generator)
+            done += len(rows)
+            if time.perf_counter() - start > _SECONDS:
+                return done / (time.perf_counter() - start)
+
+
+def _write_sheet(
+    path: Path,
+    dataset: Dataset,
+    recipe: Recipe,
+    training: PreparedSplit,
+    prepared: PreparedSplit,
+    augmentation: Augmentation,
+) -> None:
+    chosen = spread_over_classes(dataset.train.labels, ROWS)
+    names = [_cut(dataset.classes[label]) for label in dataset.train.labels[chosen]]
+    images = torch.from_numpy(np.array(training.images[chosen]))
+    labels = torch.from_numpy(training.labels[chosen])
+    generator = torch.Generator().manual_seed(recipe.training.seed)
+    png = contact_sheet(
+        names,
+        np.array(prepared.images[chosen]),
+        lambda: augmentation(images, labels, generator)[0],
+        recipe.image.preprocessing(),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, png)
+    except OSError as error:
+        raise InputError(f"--sheet {path}: cannot be written to ({error.strerror})") from None
+
+
+def spread_over_classes(labels: Int64Array, count: int) -> Int64Array:
+    """Indices of at most `count` pictures, the first of each class in turn, then the second."""
+    turns = np.empty(len(labels), np.int64)  # how many of its class stand before each picture
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        turns[places] = np.arange(len(places))
+    return np.lexsort((labels, turns))[:count]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 30 else f"{name[:29]}…"

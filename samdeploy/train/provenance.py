@@ -1,0 +1,78 @@
+"""What is known about a run from its start on: its record, when it was gone on with, and its first line."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import samdeploy
+from samdeploy.run import RunRecord
+from samdeploy.train.device import Autocast, device_name, precision_name
+from samdeploy.train.distributed import Ranks
+from samdeploy.train.prepare import PreparedData
+from samdeploy.train.recipe import Recipe
+from samdeploy.train.resume import Resumed
+from samdeploy.train.run_folder import RunFolder
+
+
+def resumed_provenance(resumed: Resumed, record: RunRecord) -> dict[str, str]:
+    """When the run began, and where it was gone on with."""
+    facts = resumed.checkpoint.facts
+    before = facts["provenance"]
+    where = f"epoch {facts['epoch']} step {facts['step']} on {datetime.now(UTC).isoformat(timespec='seconds')}"
+    times = "; ".join(filter(None, (before.get("resumed"), where)))
+    return {**record.provenance, "started": before.get("started", ""), "resumed": times}
+
+
+def new_record(recipe: Recipe, data: PreparedData, device: torch.device, autocast: Autocast, ranks: Ranks) -> RunRecord:
+    """What run.json will say, before anything is trained."""
+    return RunRecord(
+        arch=recipe.model.arch,
+        gate=recipe.model.gate,
+        classes=data.classes,
+        preprocessing=recipe.image.preprocessing(),
+        dataset=recipe.data.name,
+        data_options=recipe.data.options,
+        data_root=str(Path(recipe.data.root).expanduser().absolute()),
+        val_fraction=recipe.data.val_fraction,
+        split_seed=recipe.data.split_seed,
+        counts=data.counts(),
+        fingerprints=data.fingerprints,
+        status="training",
+        best_epoch=0,
+        best_val_top1=0.0,
+        best_val_loss=0.0,
+        test_top1=None,
+        test_correct=None,
+        test_images=None,
+        provenance={
+            "recipe": recipe.name,
+            "seed": str(recipe.training.seed),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": device_name(device),
+            "processes": str(ranks.world),
+            "precision": precision_name(autocast),
+            "test_measures": data.test_measures,
+            "samdeploy": samdeploy.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def announce(run: RunFolder, data: PreparedData, ranks: Ranks) -> None:
+    """The first line of a training, on standard error."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in data.counts().items())
+    provenance = run.record.provenance
+    several = f" in {ranks.world} processes" if ranks.world > 1 else ""
+    resumed = provenance.get("resumed", "").rpartition("; ")[2].partition(" on ")[0]
+    print(
+        f"training {run.record.arch} (gate {run.record.gate}) on {run.record.dataset}: {len(data.classes)} classes, "
+        f"{counts} images; {provenance['device']}{several}, {provenance['precision']}; into {run.path}"
+        f"{f', going on at {resumed}' if resumed else ''}",
+        file=sys.stderr,
+    )

@@ -1,0 +1,152 @@
+"""`samdeploy reproduce RECIPE --runs 10`: the same training with ten seeds, as the original work did it.
+
+::
+
+    runs/reproduce-<recipe>/
+        recipe.toml           the recipe of all runs, but for the seed
+        seed-0/<run>/         a run directory for each seed
+        reproduce.json        what `Reproduction` holds
+        reproduce.png         the same as a picture
+
+Started again, it skips the runs that are complete and goes on with the one that is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from samdeploy.data.protocol import PROTOCOLS
+from samdeploy.errors import BundleError, InputError, RecipeError, TrainingError
+from samdeploy.files import write_atomic
+from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
+from samdeploy.train.loop import resume, train
+from samdeploy.train.recipe import Recipe, dump_recipe, load_recipe
+from samdeploy.train.reproduction import (
+    FinishedRun,
+    Published,
+    Reproduction,
+    reproduction_png,
+    reproduction_table,
+    write_reproduction,
+)
+from samdeploy.train.resume import changed_keys, unfinished_runs
+
+JSON_FILE, PICTURE_FILE = "reproduce.json", "reproduce.png"
+
+# What the original work claims for SAM-ResNet-50, by data set; and what its figures are, in words.
+PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {
+        "cifar10": Published(89.45, PROTOCOLS["chosen-on-test"]),
+        "cifar100": Published(70.19, PROTOCOLS["chosen-on-test"]),
+        "aircraft": Published(97.27, f"{PROTOCOLS['tested-on-train']}; the same text also says 99.7"),
+    }
+)
+# Keys that may differ between one start and the next: they change nothing that is learned.
+DIVERGED = "training diverged"  # how the loop's error begins
+_FREE = ("training.seed", "description", "data.root", "data.download", "data.cache", "training.checkpoint_minutes",
+         "training.tensorboard")  # fmt: skip
+
+
+def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
+    """Train with `count` seeds, from the recipe's own on, and write table, JSON and picture after each run.
+
+    Raises:
+        RecipeError: `folder` holds runs of another recipe.
+        InputError: `count` is below 1, or `folder` cannot be written to.
+        TrainingError, DatasetError, ...: as `samdeploy.train.loop.train`; a run that diverges is counted, and the
+            others go on.
+    """
+    if count < 1:
+        raise InputError(f"--runs {count} found, at least 1 expected")
+    _claim(folder, recipe)
+    first = recipe.training.seed
+    found = Reproduction(recipe.name, "", (), PUBLISHED.get(recipe.data.name))
+    for number in range(count):
+        seed = first + number
+        print(f"run {number + 1} of {count}, seed {seed}", file=sys.stderr)
+        one = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=seed))
+        run = _one_run(one, folder / f"seed-{seed}")
+        found = _with_run(found, seed, run)
+        write_reproduction(folder / JSON_FILE, found)
+        try:
+            write_atomic(folder / PICTURE_FILE, reproduction_png(found))
+        except ImportError as error:
+            print(f"no picture ({error.name} is missing: pip install 'samdeploy[plots]')", file=sys.stderr)
+    print(reproduction_table(found))
+    return found
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Make the folder for this recipe, or find out that it is."""
+    path = folder / RECIPE_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            changes = {key: text for key, text in changed_keys(load_recipe(path), recipe).items() if key not in _FREE}
+            if changes:
+                raise RecipeError(
+                    f"{folder} holds runs of another recipe: {'; '.join(changes.values())}; take back the change, or "
+                    "name another folder: --into DIR"
+                )
+        else:
+            write_atomic(path, dump_recipe(recipe).encode())
+    except OSError as error:
+        raise InputError(f"--into {folder}: cannot be written to ({error.strerror})") from None
+
+
+def _one_run(recipe: Recipe, folder: Path) -> Path | None:
+    """The run of one seed, finished now or earlier; None where it diverged and left nothing."""
+    for path in sorted(folder.glob(f"*/{RUN_FILE}")):
+        try:
+            status = open_run(path.parent).status
+        except BundleError:
+            continue  # damaged; a new one is trained beside it
+        if status in ("complete", "diverged"):
+            print(f"seed {recipe.training.seed}: {status} already, in {path.parent}", file=sys.stderr)
+            return path.parent
+    unfinished = unfinished_runs(folder)
+    try:
+        return resume(unfinished[0]) if unfinished else train(recipe, runs_root=folder)
+    except TrainingError as error:
+        if not str(error).startswith(DIVERGED):
+            raise  # the disk is full, or the memory too small: the others would fail alike
+        diverged = [path.parent for path in folder.glob(f"*/{RUN_FILE}") if open_run(path.parent).status == "diverged"]
+        print(f"seed {recipe.training.seed}: {error}", file=sys.stderr)
+        return diverged[0] if diverged else None  # None: it did not finish an epoch, and nothing is left of it
+
+
+def _with_run(found: Reproduction, seed: int, path: Path | None) -> Reproduction:
+    if path is None:
+        return dataclasses.replace(found, runs=(*found.runs, FinishedRun(seed, None, None, None, None, 0.0, 0, None)))
+    record = open_run(path)
+    if found.fingerprint and found.fingerprint != record.fingerprints["test"]:
+        raise InputError(
+            f"{path}: its test pictures are not those of the other runs; restore the data set, or name another folder: "
+            "--into DIR"
+        )
+    run = FinishedRun(
+        seed=seed,
+        path=str(path),
+        test_top1=record.test_top1,
+        test_correct=record.test_correct,
+        test_images=record.test_images,
+        val_top1=record.best_val_top1,
+        best_epoch=record.best_epoch,
+        last_batch=record.provenance.get("last_batch_top1"),
+    )
+    return dataclasses.replace(
+        found,
+        runs=(*found.runs, run),
+        fingerprint=record.fingerprints["test"],
+        measures=record.provenance.get("test_measures", ""),
+        machine=_machine(record),
+    )
+
+
+def _machine(record: RunRecord) -> str:
+    names = ("device", "precision", "samdeploy", "torch", "python")
+    return ", ".join(f"{name} {record.provenance[name]}" for name in names if name in record.provenance)

@@ -1,0 +1,154 @@
+"""Which run to go on with, and whether it may go on as it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samdeploy.errors import BundleError, DatasetError, InputError, RecipeError, WeightsError
+from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
+from samdeploy.train.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
+from samdeploy.train.recipe import Recipe, load_recipe, recipe_table
+from samdeploy.train.recipe_checks import recipe_from_table
+from samdeploy.train.run_folder import is_locked
+
+# Keys that change neither the network nor what it learns.
+_FREE = {
+    "description", "data.root", "data.download", "data.cache", "training.checkpoint_minutes", "training.tensorboard"
+}  # fmt: skip
+# Keys that make it another network, into which the weights do not fit.
+_NETWORK = {"model.arch", "model.gate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run that may go on.
+
+    Attributes:
+        path: its folder.
+        recipe: as it stands now.
+        checkpoint: where it goes on.
+        force: changed keys and data were allowed.
+    """
+
+    path: Path
+    recipe: Recipe
+    checkpoint: Checkpoint
+    force: bool
+
+
+def unfinished_runs(runs_root: Path) -> list[Path]:
+    """Runs below `runs_root` with a checkpoint that no process is training and that did not diverge, newest first."""
+    found = []
+    for path in runs_root.glob("*"):
+        times = [(path / FOLDER / name).stat().st_mtime_ns for name in NEWEST_FIRST if (path / FOLDER / name).is_file()]
+        if times and not is_locked(path) and _status(path) in ("training", "interrupted"):
+            found.append((max(times), path.name, path))
+    return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def find_run(name: str | None, runs_root: Path) -> Path:
+    """The run that a user named, by path or by its name below `runs_root`; the newest unfinished one for None.
+
+    Raises:
+        InputError: there is none, or it is complete.
+    """
+    if name is None:
+        runs = unfinished_runs(runs_root)
+        if not runs:
+            raise InputError(
+                f"no unfinished run with a checkpoint below {runs_root}/; train one first: samdeploy train"
+            )
+        print(f"taking the newest unfinished run: {runs[0]}", file=sys.stderr)
+        return runs[0]
+    path = next((path for path in (Path(name).expanduser(), runs_root / name) if path.is_dir()), None)
+    if path is None:
+        names = ", ".join(str(run) for run in unfinished_runs(runs_root)[:5]) or "none"
+        raise InputError(f"run {name}: no such folder; unfinished runs below {runs_root}/: {names}")
+    if _status(path) == "complete":
+        raise InputError(f"run {path}: is complete, nothing is left to train; train anew: samdeploy train")
+    return path
+
+
+def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resumed:
+    """Read a run's recipe and its newest whole checkpoint, and compare the two.
+
+    Args:
+        overrides: as for `load_recipe`, on top of the run's own recipe.
+        force: allow changed keys.
+
+    Raises:
+        RecipeError: keys changed; lists them.
+        WeightsError: no whole checkpoint, or one of another network.
+        InputError: the run has no recipe.
+    """
+    checkpoint = read_checkpoint(path / FOLDER, lambda text: print(text, file=sys.stderr))
+    recipe = load_recipe(path / RECIPE_FILE, overrides)
+    before = recipe_from_table(checkpoint.facts["recipe"], f"checkpoint {path / FOLDER}")
+    changes = changed_keys(before, recipe)
+    other = [change for key, change in changes.items() if key in _NETWORK]
+    if other:
+        raise WeightsError(
+            f"run {path}: its checkpoint is of another network ({'; '.join(other)}), whose weights do not fit; take "
+            "back the change, or train anew: samdeploy train"
+        )
+    serious = [change for key, change in changes.items() if key not in _FREE]
+    if serious and not force:
+        raise RecipeError(
+            f"run {path}: the recipe is not the one that the checkpoint was trained with: {'; '.join(serious)}; take "
+            "back the change, or go on with it: --force"
+        )
+    if serious:
+        print(f"going on with a changed recipe: {'; '.join(serious)}", file=sys.stderr)
+    return Resumed(path, recipe, checkpoint, force)
+
+
+def changed_keys(before: Recipe, now: Recipe) -> dict[str, str]:
+    """By dotted key, "training.epochs 12 -> 20" for every value that differs."""
+    old, new = _flat(recipe_table(before)), _flat(recipe_table(now))
+    keys = dict.fromkeys((*old, *new))
+    return {key: f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)}
+
+
+def check_data(resumed: Resumed, record: RunRecord) -> None:
+    """Compare the pictures of today with those that the checkpoint was trained on.
+
+    Raises:
+        WeightsError: other classes, so that the head does not fit.
+        DatasetError: other pictures or labels; with force that is said and allowed.
+    """
+    facts = resumed.checkpoint.facts
+    if tuple(facts["classes"]) != record.classes:
+        raise WeightsError(
+            f"run {resumed.path}: its checkpoint knows {len(facts['classes'])} classes, the data set has "
+            f"{len(record.classes)} or others; restore the data set, or train anew: samdeploy train"
+        )
+    other = [split for split, found in record.fingerprints.items() if facts["fingerprints"].get(split) != found]
+    if not other:
+        return
+    text = f"run {resumed.path}: the data set changed since the checkpoint was written ({', '.join(other)} differ)"
+    if not resumed.force:
+        raise DatasetError(f"{text}; restore the pictures, or go on with the new ones: --force")
+    print(f"{text}; going on with the new pictures", file=sys.stderr)
+
+
+def _status(path: Path) -> str:
+    if not (path / RUN_FILE).is_file():
+        return "training"
+    try:
+        return open_run(path).status
+    except BundleError:
+        return "damaged"
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat

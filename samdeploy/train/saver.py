@@ -1,0 +1,90 @@
+"""When a checkpoint is written, and what becomes of it when the disk is full."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from pathlib import Path
+
+from samdeploy.errors import TrainingError
+from samdeploy.train.checkpoint import write_checkpoint
+from samdeploy.train.run_folder import RunFolder
+from samdeploy.train.state import TrainState
+
+# An epoch's checkpoint is left out where writing the last one took more than this share of the time since: epochs of
+# a second must not spend it on the disk.
+MAX_SHARE = 0.05
+# Files that exist at once: the last, the one before, and the one that is being written.
+COPIES = 3
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be written."""
+
+
+class Saver:
+    """Writes checkpoints of one run; on ranks other than 0 it writes nothing.
+
+    Attributes:
+        written: there is a checkpoint to go on from.
+        ended: the last one is written, and the run has been told so.
+    """
+
+    def __init__(self, run: RunFolder, minutes: float, *, writes: bool) -> None:
+        """
+        Args:
+            minutes: the longest time between two checkpoints.
+            writes: whether this rank is the one that writes.
+        """
+        self._run, self._minutes, self._writes = run, minutes, writes
+        self._last = time.monotonic()
+        self._cost = 0.0
+        self._best: deque[int] = deque(maxlen=2)  # the best epochs that the last two checkpoints name
+        self.written = self.ended = False
+
+    def due(self, *, epoch_end: bool) -> bool:
+        """Whether it is time: every `minutes`, and at each epoch's end where that costs little."""
+        since = time.monotonic() - self._last
+        return self._writes and (since >= 60 * self._minutes or (epoch_end and self._cost <= MAX_SHARE * since))
+
+    def write(self, state: TrainState) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: the disk is full, or the like; the checkpoints before are untouched.
+        """
+        if not self._writes or state.torn:
+            return
+        start = time.monotonic()
+        try:
+            write_checkpoint(self._run.checkpoints, state.checkpoint(self._run.facts()))
+        except OSError as error:
+            kept = "the last good checkpoint is untouched" if self.written else "no checkpoint could be written yet"
+            free = shutil.disk_usage(self._run.path).free
+            raise CheckpointError(
+                f"checkpoint {self._run.checkpoints}: could not be written ({error.strerror or error}; "
+                f"{free / 1e6:,.0f} MB are free there); {kept}. Make room"
+            ) from None
+        self.written = True
+        self._last = time.monotonic()
+        self._cost = self._last - start
+        self._best.append(self._run.record.best_epoch)
+        if len(self._best) == self._best.maxlen:
+            self._run.forget_best(keep={*self._best, self._run.record.best_epoch})
+
+
+def check_room(folder: Path, state: TrainState) -> None:
+    """Refuse to begin what the disk cannot hold: three checkpoints, and the best weights.
+
+    Raises:
+        TrainingError: names both figures.
+    """
+    weights = sum(value.nbytes for value in state.model.state_dict().values())
+    checkpoint = weights * (4 if state.mean else 3)  # the weights, Adam's two moments, the mean
+    needed, free = COPIES * checkpoint + 3 * weights, shutil.disk_usage(folder).free
+    if free < needed:
+        raise TrainingError(
+            f"{folder}: {free / 1e6:,.0f} MB are free, but weights and checkpoints of this network take up to "
+            f"{needed / 1e6:,.0f} MB; make room, or choose another folder with --runs"
+        )

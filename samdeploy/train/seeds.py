@@ -1,0 +1,56 @@
+"""Where chance comes from: every step has a seed of its own, so that going on needs no generator's state.
+
+Dropout and augmentation of a step depend on the run's seed, the epoch, the step, the piece and the rank, and on nothing
+that happened before.  A training that goes on from a checkpoint draws what the undisturbed one would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def step_seed(seed: int, epoch: int, step: int, piece: int = 0, rank: int = 0) -> int:
+    """A number of 63 bits; neighbouring steps get unrelated ones."""
+    digest = hashlib.blake2b(f"{seed} {epoch} {step} {piece} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class StepRandomness:
+    """The generators that one step draws from."""
+
+    def __init__(self, seed: int, rank: int, device: torch.device) -> None:
+        self._seed, self._rank = seed, rank
+        self.generator = torch.Generator(device)
+
+    def start(self, epoch: int, step: int, piece: int) -> torch.Generator:
+        """Seed torch's global generators (dropout) and the one that is returned (augmentation, on the device)."""
+        seed = step_seed(self._seed, epoch, step, piece, self._rank)
+        torch.manual_seed(seed)
+        self.generator.manual_seed(seed ^ 1)  # not the stream that dropout draws from
+        return self.generator
+
+
+class Shuffle:
+    """The order of the pictures, epoch after epoch: one generator, seeded once, apart from everything else.
+
+    The order depends on the seed alone, and not on architecture, ranks or device.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._before = self._generator.get_state()
+
+    def order(self, count: int) -> torch.Tensor:
+        """int64 [count], the permutation of the next epoch."""
+        self._before = self._generator.get_state()
+        return torch.randperm(count, generator=self._generator)
+
+    def state(self, *, before: bool) -> torch.Tensor:
+        """uint8 [n]: where the generator is, or where it was `before` it gave the current epoch's order."""
+        return self._before if before else self._generator.get_state()
+
+    def restore(self, state: torch.Tensor) -> None:
+        """Go on from a `state`."""
+        self._generator.set_state(state)

@@ -1,0 +1,69 @@
+"""A contact sheet of training pictures: as prepared, and as the network is given them, as one PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from samdeploy.preprocess import UInt8Array
+from samdeploy.spec import Preprocessing
+
+# Pictures, and times that each of them is augmented.
+ROWS, COLUMNS = 10, 8
+# Side of a picture on the sheet: small ones are enlarged so that their pixels can be seen, large ones made smaller.
+_SIDE = 96
+_GAP, _LABEL = 6, 14
+_PAPER, _INK = "white", "black"
+
+
+def contact_sheet(
+    names: Sequence[str],
+    prepared: UInt8Array,
+    augmented: Callable[[], torch.Tensor],
+    preprocessing: Preprocessing,
+) -> bytes:
+    """A row per picture: first as prepared, then `COLUMNS` times augmented.
+
+    Args:
+        names: N texts, the pictures' classes.
+        prepared: uint8 [N, H, W, 3].
+        augmented: gives all N pictures anew, float32 [N, 3, h, w], normalised, with every call.
+        preprocessing: whose normalisation is undone.
+    """
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    columns = [prepared]
+    for _ in range(COLUMNS):
+        pixels = (augmented() * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+        columns.append(pixels.permute(0, 2, 3, 1).numpy())
+    step_x, step_y = _SIDE + _GAP, _SIDE + _GAP + _LABEL
+    size = (len(columns) * step_x + 3 * _GAP, len(names) * step_y + _GAP + _LABEL)
+    sheet = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+    draw.text((_GAP, 2), "as prepared", _INK, font)
+    draw.text((step_x + 3 * _GAP, 2), "as the network is given it", _INK, font)
+    for row, name in enumerate(names):
+        y = _LABEL + _GAP + row * step_y
+        for column, pictures in enumerate(columns):
+            x = _GAP + column * step_x + (2 * _GAP if column else 0)  # a wider gap beside the first column
+            sheet.paste(_fitted(pictures[row]), (x, y))
+        draw.text((_GAP, y + _SIDE), name, _INK, font)
+    draw.line([(step_x + _GAP, _LABEL), (step_x + _GAP, size[1] - _GAP)], _INK)
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    return content.getvalue()
+
+
+def _fitted(pixels: UInt8Array) -> Image.Image:
+    """On a square of the sheet, in its own proportions."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    scale = _SIDE / max(picture.size)
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), method)
+    square = Image.new("RGB", (_SIDE, _SIDE), _PAPER)
+    square.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
+    return square

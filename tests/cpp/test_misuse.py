@@ -1,0 +1,101 @@
+"""What applications do wrong, and what machines lack: each is a status and a sentence, never a crash or a wait."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from samdeploy.bundle import Bundle
+from tests.cpp.build import SANITIZE, SANITIZER_SETTINGS, Build
+
+OK, ARGUMENT, UNAVAILABLE, IMAGE, IMAGE_TOO_LARGE, CLOSED, FORKED = "0", "1", "10", "11", "12", "15", "16"
+
+
+def run(program: Path, *arguments: str | Path | int) -> subprocess.CompletedProcess[str]:
+    command, environment = [str(program), *map(str, arguments)], {**os.environ, **SANITIZER_SETTINGS}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_handles_and_pointers_that_are_none(built: Build, digits_bundle: Bundle, digit_files: Sequence[Path]) -> None:
+    done = run(built.misuse, "misuse", digits_bundle.root, digit_files[0])
+    assert done.returncode == 0, done.stderr
+    null, closed, wild, arguments = (line.split() for line in done.stdout.splitlines())
+    # The second is samdeploy_class_name: 0, it gave NULL.
+    assert null == [ARGUMENT, "0"] + 6 * [ARGUMENT]
+    assert closed == wild == [CLOSED, "0"] + 6 * [CLOSED]
+    # The fourth: a picture of more pixels than the four that were allowed.
+    refused = [ARGUMENT, ARGUMENT, ARGUMENT, IMAGE_TOO_LARGE, IMAGE, ARGUMENT, ARGUMENT, UNAVAILABLE]
+    assert arguments == refused
+
+
+def test_a_classifier_is_closed_while_others_use_it(
+    built: Build, digits_bundle: Bundle, digit_files: Sequence[Path]
+) -> None:
+    assert run(built.misuse, "close-early", digits_bundle.root, digit_files[0], 4).stdout.split() == 4 * [CLOSED]
+
+
+def test_a_forked_process_is_told(built: Build, digits_bundle: Bundle) -> None:
+    """The child uses its parent's classifier, then opens one; its exit code is 0: it neither hung nor crashed."""
+    assert run(built.misuse, "fork", digits_bundle.root).stdout.split() == [FORKED, FORKED, "0"]
+    assert run(built.misuse, "fork-first", digits_bundle.root).stdout.split() == ["0"]
+
+
+@pytest.mark.skipif(bool(SANITIZE), reason="AddressSanitizer's own library would have to be copied, too")
+def test_a_runtime_that_is_missing(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+    """The library, and OpenVINO's part of it, on a machine without OpenVINO; and without that part."""
+    program = tmp_path / "samdeploy-probe"
+    shutil.copy(built.probe, program)
+    status, used, text = run(program, "open", digits_bundle.root, "fp32").stdout.splitlines()
+    assert (status, used) == (UNAVAILABLE, "0")
+    assert text.startswith(f"this library was built without OpenVINO (there is no {tmp_path}/libsamdeploy-openvino.so)")
+    part = tmp_path / "libsamdeploy-openvino.so"
+    content = (built.folder / part.name).read_bytes()
+    assert content.count(b"libopenvino.so") >= 1
+    part.write_bytes(content.replace(b"libopenvino.so", b"libabsentvn.so"))
+    status, used, text = run(program, "open", digits_bundle.root, "fp32").stdout.splitlines()
+    assert (status, used) == (UNAVAILABLE, "0")
+    assert text.startswith("OpenVINO cannot be loaded: libabsentvn.so")
+    assert "LD_LIBRARY_PATH" in text
+
+
+@pytest.mark.skipif(bool(SANITIZE), reason="AddressSanitizer's own library would have to be copied, too")
+def test_a_part_of_another_build_is_refused(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+    program, part = tmp_path / "samdeploy-probe", tmp_path / "libsamdeploy-openvino.so"
+    shutil.copy(built.probe, program)
+    source = tmp_path / "old.cpp"
+    source.write_text(
+        'extern "C" const void* samdeploy_backend() { static const char* old[] = {"0.0.9"}; return old; }'
+    )
+    subprocess.run(["c++", "-shared", "-fPIC", str(source), "-o", str(part)], check=True)
+    status, _, text = run(program, "open", digits_bundle.root, "fp32").stdout.splitlines()
+    assert status == UNAVAILABLE
+    assert "belongs to samdeploy 0.0.9" in text
+
+
+def test_two_processes_open_one_bundle_that_cannot_be_written(built: Build, copy_of_bundle: Path) -> None:
+    for path in (*copy_of_bundle.rglob("*"), copy_of_bundle):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    command = [str(built.probe), "open", str(copy_of_bundle), "fp32"]
+    environment = {**os.environ, **SANITIZER_SETTINGS}
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=120)[0].split()[0] for process in both] == [OK, OK]
+    before = sorted(str(path) for path in copy_of_bundle.rglob("*"))
+    for path in (copy_of_bundle, *copy_of_bundle.rglob("*")):
+        path.chmod(0o755)
+    assert sorted(str(path) for path in copy_of_bundle.rglob("*")) == before
+
+
+def test_a_really_read_only_disk(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+    """A read-only mount in a namespace of its own, which not every machine allows."""
+    mount = f"mount --bind '{digits_bundle.root}' '{tmp_path}' && mount -o remount,ro,bind '{tmp_path}'"
+    proof = f"! touch '{tmp_path}/x' 2>/dev/null || exit 78"
+    script = f"{mount} || exit 77; {proof}; exec '{built.probe}' open '{tmp_path}' fp32"
+    done = run(Path("/usr/bin/unshare"), "--mount", "sh", "-c", script) if shutil.which("unshare") else None
+    if done is None or done.returncode in (1, 77):
+        pytest.skip("this machine mounts nothing for tests")
+    assert done.stdout.split()[:1] == [OK], done.stderr

@@ -1,0 +1,105 @@
+"""examples/service.py, started as a user starts it and asked by many clients at once, over loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from samdeploy import Classifier
+from samdeploy.bundle import Bundle
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "service.py"
+CLIENTS = 24
+
+
+@pytest.fixture(scope="module")
+def port(digits_bundle: Bundle, environment: dict[str, str]) -> Iterator[int]:
+    pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
+    service = subprocess.Popen(
+        [sys.executable, SCRIPT, digits_bundle.root, "0"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert service.stdout is not None
+        line = service.stdout.readline()
+        assert line.startswith("http://127.0.0.1:"), service.communicate(timeout=10)
+        yield int(line.rpartition(":")[2])
+        service.send_signal(signal.SIGINT)
+        out, _ = service.communicate(timeout=30)
+        assert (out, service.returncode) == ("stopped\n", 0)
+    finally:
+        service.kill()
+
+
+def post(port: int, body: bytes) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", "/", body)
+        answer = connection.getresponse()
+        assert answer.getheader("Content-Type") == "application/json"
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def test_it_answers_as_the_classifier(port: int, digits_bundle: Bundle, digit_files: Sequence[Path]) -> None:
+    with Classifier.open(digits_bundle.root) as classifier:
+        for digit, path in enumerate(digit_files):
+            status, found = post(port, path.read_bytes())
+            expected = classifier.predict(path)
+            assert status == 200
+            assert found["label"] == expected.label == str(digit)
+            assert found["probability"] == expected.probability
+            assert found["top"] == [list(pair) for pair in expected.top]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "image: the file is empty; expected a picture"),
+        (b"GET OUT", "image: not a picture, or of a kind that Pillow cannot read"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "image: not a picture, or of a kind that Pillow cannot read"),
+    ],
+)
+def test_what_is_no_picture_is_400(port: int, body: bytes, text: str) -> None:
+    assert post(port, body) == (400, {"error": text})
+
+
+def test_a_truncated_picture_is_400(port: int, digit_files: Sequence[Path]) -> None:
+    status, found = post(port, digit_files[0].read_bytes()[:-30])
+    assert status == 400
+    assert str(found["error"]).startswith("image: damaged or truncated")
+
+
+@pytest.mark.parametrize("length", [str(1 << 40), "-1", "many"])
+def test_a_length_that_cannot_be_is_413(port: int, length: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(f"POST / HTTP/1.0\r\nContent-Length: {length}\r\n\r\n".encode())
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.0 413 ")
+    assert f"Content-Length '{length}' found, at most 33554432 bytes expected".encode() in answer
+
+
+def test_many_clients_at_once_good_and_bad(port: int, digit_files: Sequence[Path]) -> None:
+    pictures = [path.read_bytes() for path in digit_files]
+
+    def client(number: int) -> list[tuple[int, object]]:
+        found = []
+        for place in range(10):
+            digit = (number + place) % 6
+            status, answer = post(port, pictures[digit] if digit < 5 else b"broken")
+            found.append((digit, answer["label"] if status == 200 else status))
+        return found
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for found in pool.map(client, range(CLIENTS)):
+            assert [answer for _, answer in found] == [str(digit) if digit < 5 else 400 for digit, _ in found]

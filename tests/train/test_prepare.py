@@ -1,0 +1,127 @@
+"""What a training is given: prepared once, refused where nothing can be learned, and used as the protocol says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy.data import Dataset, open_dataset
+from samdeploy.data.dataset import array_samples
+from samdeploy.errors import DatasetError, InputError
+from samdeploy.train.prepare import check_counts, prepare_data
+from samdeploy.train.recipe import Recipe
+
+MakeRecipe = Callable[..., Recipe]
+REPORT = "data.leaks=report"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
+
+
+def test_an_honest_recipe_keeps_its_splits_apart(recipe: MakeRecipe) -> None:
+    data = prepare_data(recipe())
+    assert data.counts() == {"train": 22, "val": 8, "test": 10}
+    assert data.protocol == "honest"
+    assert data.test_measures == "accuracy on test images, looked at once"
+    assert data.training[0] is data.splits["train"][0]
+
+
+def test_the_second_run_reads_the_cache_and_sees_the_same(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare_data(recipe())
+    monkeypatch.setattr("samdeploy.data.cache.stream_images", None)  # nothing may be decoded as a whole
+    second = prepare_data(recipe())
+    assert second.fingerprints == first.fingerprints
+    assert second.leaks == first.leaks
+    assert all(np.array_equal(second.splits[name][0], first.splits[name][0]) for name in first.splits)
+
+
+def test_no_cache(recipe: MakeRecipe, tmp_path: Path) -> None:
+    prepare_data(recipe("data.cache=false"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_larger_training_pictures(recipe: MakeRecipe) -> None:
+    data = prepare_data(recipe("augment.crop_scale=0.5", "augment.oversize=1.5"))
+    assert data.training[0].shape == (22, 48, 48, 3)
+    assert data.splits["train"][0].shape == (22, 32, 32, 3)
+    assert data.fingerprints == prepare_data(recipe()).fingerprints
+
+
+def test_chosen_on_test(recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    data = prepare_data(recipe("data.options.protocol=chosen-on-test", REPORT))
+    assert data.counts() == {"train": 30, "val": 10, "test": 10}  # val is trained on, as nothing is kept aside
+    assert data.splits["val"][0] is data.splits["test"][0]
+    assert data.fingerprints["test"] == prepare_data(recipe()).fingerprints["test"]
+    assert "accuracy on test images that also stopped the training" in data.test_measures
+    said = capsys.readouterr().err
+    assert "protocol 'chosen-on-test': the figure called test is the accuracy on test images that also stopped" in said
+    assert "10 of 10 test images (100.00 %) are also in val, pixel by pixel" in said
+
+
+def test_tested_on_train(recipe: MakeRecipe) -> None:
+    data = prepare_data(recipe("data.options.protocol=tested-on-train", REPORT))
+    assert data.counts() == {"train": 30, "val": 30, "test": 30}
+    assert data.test_measures == "accuracy on training images: it says nothing about new pictures"
+    assert len(set(data.fingerprints.values())) == 1
+
+
+def test_a_published_protocol_is_refused_as_long_as_leaks_are(recipe: MakeRecipe) -> None:
+    with pytest.raises(DatasetError, match=r"pixel by pixel.*--set data\.leaks=report"):
+        prepare_data(recipe("data.options.protocol=tested-on-train"))
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(InputError) as caught:
+        open_dataset("digits", options={"protocol": "tested-on-trian"})
+    assert str(caught.value) == (
+        "unknown option protocol of data set 'digits' 'tested-on-trian'; did you mean 'tested-on-train'? "
+        "Valid: honest, chosen-on-test, tested-on-train"
+    )
+
+
+def test_the_joined_pictures_are_those_of_train_then_those_of_val() -> None:
+    honest, published = open_dataset("digits"), open_dataset("digits", options={"protocol": "chosen-on-test"})
+    assert len(published.train) == len(honest.train) + len(honest.val)
+    assert list(published.train.names) == [*honest.train.names, *honest.val.names]
+    last = len(published.train) - 1
+    assert np.array_equal(published.train.load(last), honest.val.load(len(honest.val) - 1))
+    assert published.train.labels[last] == honest.val.labels[-1]
+
+
+def samples(*labels: int) -> object:
+    return array_samples(np.zeros((len(labels), 4, 4), np.uint8), np.array(labels, np.int64), "x")
+
+
+def test_a_class_without_a_training_picture_is_refused() -> None:
+    dataset = Dataset("mine", ("cat", "dog", "owl"), samples(0, 0), samples(1), samples(2))  # type: ignore[arg-type]
+    with pytest.raises(DatasetError) as caught:
+        check_counts(dataset)
+    assert str(caught.value) == (
+        "data set 'mine': 0 training pictures found for 2 of 3 classes: 'dog', 'owl'; at least 1 expected for each. "
+        "Add pictures, or remove the class"
+    )
+
+
+def test_an_empty_split_is_refused() -> None:
+    dataset = Dataset("mine", ("cat", "dog"), samples(0, 1), samples(0), samples())  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match="data set 'mine': 0 pictures found in the test split; at least 1 expected"):
+        check_counts(dataset)
+
+
+def test_a_data_set_that_changed_under_the_cache(
+    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "mine"
+    shutil.copytree(pictures, root)
+    before = prepare_data(recipe(f"data.root={root}"))
+    shutil.copy(root / "test/dark/0.png", root / "test/dark/1.png")
+    after = prepare_data(recipe(f"data.root={root}"))
+    assert "test: 1 of 10 pictures changed since they were cached; they are prepared again" in capsys.readouterr().err
+    assert before.fingerprints["train"] == after.fingerprints["train"]
+    assert before.fingerprints["test"] != after.fingerprints["test"]

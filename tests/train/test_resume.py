@@ -1,0 +1,318 @@
+"""Trainings that are stopped and gone on with: really killed, really out of disk, and equal to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from samdeploy.errors import DatasetError, InputError, RecipeError, SamdeployError, TrainingError, WeightsError
+from samdeploy.run import open_run
+from samdeploy.train import epoch as epoch_file
+from samdeploy.train import loop, saver
+from samdeploy.train.checkpoint import read_checkpoint
+from samdeploy.train.recipe import Recipe, dump_recipe
+from samdeploy.train.resume import find_run, unfinished_runs
+from samdeploy.train.run_folder import RunFolder
+from samdeploy.train.state import TrainState
+
+MakeRecipe = Callable[..., Recipe]
+
+# Everything that has a state of its own: mean, pieces, augmentation with chance, warm-up and cosine, weight decay.
+EVERYTHING = (
+    "epochs=3",
+    "ema_decay=0.9",
+    "accumulate=2",
+    "augment.flip=true",
+    "augment.crop_padding=2",
+    "schedule=cosine",
+    "warmup_epochs=1",
+    "weight_decay=0.1",
+    "clip_norm=1",
+    "patience=0",
+)
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    """history.csv without the columns that no two runs share."""
+    with (run / "history.csv").open(newline="") as file:
+        rows = [dict(row) for row in csv.DictReader(file)]
+    return [{key: value for key, value in row.items() if key not in ("images_per_s", "seconds")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def everything(recipe: MakeRecipe) -> Recipe:
+    return recipe(*EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(everything: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return loop.train(everything, runs_root=tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def stopped_once(everything: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after step 2 of 3 of its second epoch.  Copy it before going on with it."""
+    root = tmp_path_factory.mktemp("stopped")
+    with stopping(2, 2), pytest.raises(SystemExit):
+        loop.train(everything, runs_root=root)
+    return next(root.iterdir())
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped_once, tmp_path / "runs" / stopped_once.name))
+
+
+class stopping:  # noqa: N801, used as a word
+    """A real SIGTERM to this very process after a step; `torch.compile` and the like see nothing of it."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        self._at, self._patch = (epoch, step), pytest.MonkeyPatch()
+
+    def __enter__(self) -> None:
+        advance = TrainState.advance
+
+        def advance_and_signal(state: TrainState, loss: torch.Tensor, hits: torch.Tensor) -> None:
+            advance(state, loss, hits)
+            if (state.epoch, state.step) == self._at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        self._patch.setattr(TrainState, "advance", advance_and_signal)
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 3)])
+def test_going_on_gives_the_same_bytes(
+    everything: Recipe, undisturbed: Path, tmp_path: Path, epoch: int, step: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stopping(epoch, step), pytest.raises(SystemExit) as caught:
+        loop.train(everything, runs_root=tmp_path)
+    assert caught.value.code == 143
+    run = next(tmp_path.iterdir())
+    said = capsys.readouterr().err
+    assert f"stopped by SIGTERM at epoch {epoch}, step {step}. " in said
+    assert f"go on with: samdeploy train --resume {run}" in said
+    assert unfinished_runs(tmp_path) == [run]
+    facts = read_checkpoint(run / "checkpoints", print).facts
+    assert (facts["epoch"], facts["step"], len(facts["rows"])) == (epoch, step, epoch - 1)
+    assert loop.resume(run) == run
+    assert (run / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+    assert history(run) == history(undisturbed)
+    assert (run / "gates.csv").read_bytes() == (undisturbed / "gates.csv").read_bytes()
+    record = open_run(run)
+    assert record.status == "complete"
+    assert record.provenance["resumed"].startswith(f"epoch {epoch} step {step} on 2")
+    assert not (run / "checkpoints").exists()
+    assert unfinished_runs(tmp_path) == []
+
+
+def test_the_state_at_the_end_is_the_same_too(
+    everything: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # weights.safetensors is of the best epoch; here all tensors of the last moment are compared: moments, mean, ...
+    ends = []
+    monkeypatch.setattr(saver.Saver, "due", lambda self, epoch_end: epoch_end)
+    monkeypatch.setattr(
+        RunFolder, "complete", lambda run, test: ends.append(read_checkpoint(run.checkpoints, print).tensors)
+    )
+    loop.train(everything, runs_root=tmp_path / "calm")
+    with stopping(2, 1), pytest.raises(SystemExit):
+        loop.train(everything, runs_root=tmp_path / "stopped")
+    loop.resume(next((tmp_path / "stopped").iterdir()))
+    calm, resumed = ends
+    assert calm.keys() == resumed.keys()
+    assert len([key for key in calm if key.startswith("optimizer.")]) == 3 * 70  # weights of SAM-ResNet-18
+    for key, value in calm.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_real_process(
+    everything: Recipe, recipe: MakeRecipe, tmp_path: Path, pictures: Path, undisturbed: Path, number: signal.Signals
+) -> None:
+    file = tmp_path / "it.toml"
+    file.write_text(dump_recipe(recipe(*EVERYTHING, "checkpoint_minutes=1e-3")))
+    command = [sys.executable, "-m", "samdeploy", "train"]
+    with subprocess.Popen([*command, str(file)], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "\nepoch 1/3" not in said:
+            line = process.stderr.readline()
+            assert line, f"training ended by itself: {said}"
+            said += line
+        process.send_signal(number)
+        start = time.monotonic()
+        said += process.stderr.read()
+        code = process.wait(timeout=30)
+        assert time.monotonic() - start < 10
+    run = next((tmp_path / "runs").iterdir())
+    if number == signal.SIGKILL:
+        assert code == -9
+    else:
+        assert code == 128 + number
+        assert f"stopped by {number.name} at epoch " in said
+        assert "Traceback" not in said
+        assert open_run(run).status == "interrupted"
+    done = subprocess.run(
+        [*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"taking the newest unfinished run: {run.relative_to(tmp_path)}" in done.stderr
+    assert done.stdout == f"{run.relative_to(tmp_path)}\n"
+    assert (run / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+
+
+# --- what is refused
+
+
+def test_a_changed_recipe_names_its_keys_and_force_goes_on(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ("learning_rate=1e-4", "augment.flip=false", "checkpoint_minutes=5")
+    with pytest.raises(RecipeError) as caught:
+        loop.resume(stopped, overrides=changes)
+    assert str(caught.value) == (
+        f"run {stopped}: the recipe is not the one that the checkpoint was trained with: augment.flip True -> False; "
+        "training.learning_rate 0.001 -> 0.0001; take back the change, or go on with it: --force"
+    )
+    loop.resume(stopped, overrides=changes, force=True)
+    assert "going on with a changed recipe: augment.flip True -> False; " in capsys.readouterr().err
+    assert "learning_rate = 0.0001" in (stopped / "recipe.toml").read_text()
+    assert open_run(stopped).status == "complete"
+
+
+def test_another_batch_size_begins_its_epoch_anew(stopped: Path) -> None:
+    loop.resume(stopped, overrides=["batch_size=11"], force=True)
+    assert [row["epoch"] for row in history(stopped)] == ["1", "2", "3"]
+
+
+def test_another_network_cannot_be_forced(stopped: Path) -> None:
+    with pytest.raises(WeightsError, match=r"of another network .model.arch 'sam-resnet18' -> 'sam-resnet34'"):
+        loop.resume(stopped, overrides=["model.arch=sam-resnet34"], force=True)
+
+
+def test_other_pictures(stopped: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(copy / "train" / "dark" / "0.png")
+    with pytest.raises(DatasetError, match=r"changed since the checkpoint was written \(train differ\); .*: --force"):
+        loop.resume(stopped, overrides=[f"data.root={copy}"])
+    loop.resume(stopped, overrides=[f"data.root={copy}"], force=True)
+    assert "(train differ); going on with the new pictures" in capsys.readouterr().err
+
+
+def test_pictures_elsewhere_are_the_same_pictures(stopped: Path, pictures: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    loop.resume(stopped, overrides=[f"data.root={copy}"])
+    assert open_run(stopped).data_root == str(copy)
+
+
+def test_other_classes_cannot_be_forced(stopped: Path, pictures: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    for split in ("train", "val", "test"):
+        (copy / split / "dark").rename(copy / split / "sombre")
+    with pytest.raises(WeightsError, match="its checkpoint knows 2 classes, the data set has 2 or others"):
+        loop.resume(stopped, overrides=[f"data.root={copy}"], force=True)
+
+
+def test_a_damaged_checkpoint(stopped: Path, capsys: pytest.CaptureFixture[str], undisturbed: Path) -> None:
+    last = stopped / "checkpoints" / "last.safetensors"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    assert loop.resume(stopped) == stopped  # from the end of epoch 1
+    said = capsys.readouterr().err
+    assert "last.safetensors: damaged, its content is not what was written; going on from previous.safetensors" in said
+    assert "going on at epoch 2 step 0" in said
+    assert (stopped / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+
+
+def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = stopped.parent
+    assert find_run(None, root) == find_run(stopped.name, root) == find_run(str(stopped), root) == stopped
+    assert f"taking the newest unfinished run: {stopped}" in capsys.readouterr().err
+    with pytest.raises(InputError, match=f"run nowhere: no such folder; unfinished runs below .*: {stopped}"):
+        find_run("nowhere", root)
+    with pytest.raises(InputError, match="no unfinished run with a checkpoint below"):
+        find_run(None, undisturbed.parent)
+    with pytest.raises(InputError, match="is complete, nothing is left to train"):
+        find_run(str(undisturbed), root)
+
+
+def test_two_processes_cannot_train_one_run(stopped: Path) -> None:
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); input()"
+    )
+    held = [sys.executable, "-c", code, str(stopped / "checkpoints" / "lock")]
+    with subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process is training it; wait for its end or stop it first"):
+            loop.resume(stopped)
+        assert unfinished_runs(stopped.parent) == []
+        other.communicate("\n")
+
+
+# --- the disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1,000 MB of its own; about 790 MB are needed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1000m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    small_disk: Path, everything: Recipe, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saver.Saver, "due", lambda self, epoch_end: epoch_end)
+    learning_rate = epoch_file.learning_rate
+
+    def fill(training: object, step: int, steps: int) -> float:
+        # The first of the second epoch: the checkpoint of the first lies there.
+        if step == steps and not (small_disk / "other").exists():
+            free = shutil.disk_usage(small_disk).free
+            (small_disk / "other").write_bytes(bytes(free - 20_000_000))
+        return learning_rate(training, step, steps)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(epoch_file, "learning_rate", fill)
+    with pytest.raises(TrainingError) as caught:
+        loop.train(everything, runs_root=small_disk / "runs")
+    run = next((small_disk / "runs").iterdir())
+    message = str(caught.value)
+    assert f"{run}" in message
+    assert "No space left on device" in message
+    assert f"go on with: samdeploy train --resume {run}" in message
+    assert read_checkpoint(run / "checkpoints", print).facts["epoch"] == 2
+    (small_disk / "other").unlink()
+    monkeypatch.setattr(epoch_file, "learning_rate", learning_rate)
+    loop.resume(run)
+    assert (run / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+
+
+def test_too_little_room_is_said_before_training(tmp_path: Path, recipe: MakeRecipe) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saver.shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(
+            SamdeployError, match="100 MB are free, but weights and checkpoints of this network take up to"
+        ):
+            loop.train(recipe(), runs_root=tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
