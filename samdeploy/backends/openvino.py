@@ -6,8 +6,11 @@ network computes in.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +34,8 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 # Element types of a convolution that computes in a precision.
 _COMPUTES_IN = {"fp32": ("f32",), "bf16": ("bf16",), "fp16": ("f16",), "int8": ("u8", "i8")}
 _RUNTIME_INFO = ("layerType", "runtimePrecision", "originalLayersNames")
+# Nobody can change a file with these, not even its owner.
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _TYPES = {"u8": "uint8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
@@ -79,7 +84,8 @@ def _compile(graph: bytes, precision: str) -> tuple[Any, dict[str, int]]:
     }
     core = ov.Core()
     try:
-        model = core.read_model(graph)
+        with _sealed_file(graph) as path:
+            model = core.read_model(path)
         work = _multiply_adds(model, quantised=precision == "int8")
         compiled = core.compile_model(model, "CPU", config)
     except RuntimeError as error:
@@ -96,6 +102,21 @@ def _compile(graph: bytes, precision: str) -> tuple[Any, dict[str, int]]:
             f"use precision {usable}"
         )
     return compiled, work
+
+
+@contextmanager
+def _sealed_file(content: bytes) -> Iterator[str]:
+    """A path to these very bytes, in memory and sealed against change.
+
+    From bytes OpenVINO reads a graph of 48 MB in 0.07 to 0.17 s, from a file in 0.06 s, 0.02 s for this copy included.
+    """
+    handle = os.memfd_create("graph", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) :]
+        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SEALS)
+        yield f"/proc/self/fd/{handle}"
 
 
 class OpenvinoSession:
