@@ -69,7 +69,8 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypat
     fsync, replace = os.fsync, Path.replace
 
     def seen_fsync(handle: int) -> None:
-        steps.append(("fsync", os.fstat(handle).st_size))
+        status = os.fstat(handle)
+        steps.append(("fsync of the folder", 0) if stat.S_ISDIR(status.st_mode) else ("fsync", status.st_size))
         fsync(handle)
 
     def seen_replace(self: Path, target: Path) -> Path:
@@ -79,7 +80,7 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "fsync", seen_fsync)
     monkeypatch.setattr(Path, "replace", seen_replace)
     write_atomic(path, b"12345")
-    assert steps == [("fsync", 5), ("replace", 5)]
+    assert steps == [("fsync", 5), ("replace", 5), ("fsync of the folder", 0)]
 
 
 def test_a_folder_in_the_way_is_not_replaced(tmp_path: Path) -> None:

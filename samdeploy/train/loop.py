@@ -47,8 +47,8 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
     """Train as the recipe says.
 
     The validation split chooses the epoch; the test split is measured once, at the end, with the weights of
-    the best epoch.  On the CPU the same recipe on the same machine gives the same bytes of weights, also where
-    the training was stopped and resumed in between.
+    the best epoch.  On the CPU the same recipe in the same precision (which "auto" chooses by measuring) gives the
+    same bytes of weights on the same machine, also where the training was stopped and resumed in between.
 
     Args:
         recipe: from `load_recipe`.

@@ -144,7 +144,7 @@ def test_a_real_process(
     everything: Recipe, recipe: MakeRecipe, tmp_path: Path, pictures: Path, undisturbed: Path, number: signal.Signals
 ) -> None:
     file = tmp_path / "it.toml"
-    file.write_text(dump_recipe(recipe(*EVERYTHING, "checkpoint_minutes=1e-3")))
+    file.write_text(dump_recipe(recipe(*EVERYTHING, "checkpoint_minutes=1e-2")))
     command = [sys.executable, "-m", "samdeploy", "train"]
     with subprocess.Popen([*command, str(file)], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
