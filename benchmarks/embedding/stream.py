@@ -1,6 +1,6 @@
 """`Classifier.stream` against C++ on the same machine, bundle, pictures and batch: pictures per second, and memory.
 
-    cmake -S benchmarks/embedding -B build/embedding -DPython3_EXECUTABLE=.venv/bin/python
+    cmake -S benchmarks/embedding -B build/embedding -DPython3_EXECUTABLE=$PWD/.venv/bin/python
     cmake --build build/embedding
     .venv/bin/python benchmarks/embedding/stream.py [--out FILE.json] [--rounds 7] [--seconds 4] [--batch 8]
 
