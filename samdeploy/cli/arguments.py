@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from samdeploy.errors import InputError, unknown
@@ -51,6 +51,18 @@ def sizes_from(text: str | None) -> tuple[int, ...] | None:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise InputError(f"--batch: {text!r} found, numbers expected, such as 1,8,64") from None
+
+
+def recipe_overrides(settings: Sequence[str] | None, root: Path | None, *, download: bool, cache: bool) -> list[str]:
+    """--set, --data, --download and --no-cache as what `load_recipe` takes."""
+    overrides = list(settings or [])
+    if root is not None:
+        overrides.append(f"data.root={root}")
+    if download:
+        overrides.append("data.download=true")
+    if not cache:
+        overrides.append("data.cache=false")
+    return overrides
 
 
 def check_writable(option: str, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, command
+from samdeploy.cli.arguments import recipe_overrides
 
 
 @command
@@ -26,14 +27,7 @@ def data(
     """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""
     from samdeploy.train.recipe import load_recipe
 
-    overrides = list(settings or [])
-    if root is not None:
-        overrides.append(f"data.root={root}")
-    if download:
-        overrides.append("data.download=true")
-    if not cache:
-        overrides.append("data.cache=false")
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, recipe_overrides(settings, root, download=download, cache=cache))
 
     from samdeploy.train.look import look
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
+from samdeploy.cli.arguments import recipe_overrides
 from samdeploy.errors import InputError
 
 
@@ -36,13 +37,7 @@ def train(
     """
     if force and not resume:
         raise InputError("--force: only with --resume; a new training has nothing to disagree with")
-    overrides = list(settings or [])
-    if data is not None:
-        overrides.append(f"data.root={data}")
-    if download:
-        overrides.append("data.download=true")
-    if not cache:
-        overrides.append("data.cache=false")
+    overrides = recipe_overrides(settings, data, download=download, cache=cache)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         print(_run(recipe, overrides, resume=resume, force=force, runs=runs))
         return
