@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 
@@ -33,6 +34,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no process of a parallel run is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or fills the user's cache; programs that tests start inherit this."""
@@ -40,7 +46,29 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Path]], Path]:
+    """`once(name, make)`: what `make(folder)` gives; of several parallel test processes the first to ask makes it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each process has a folder of its own in this one
+
+    def made(name: str, make: Callable[[Path], Path]) -> Path:
+        folder = root / f"once-{name}"
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            found = lock.read()
+            if not found:
+                found = str(make(folder))
+                lock.write(found)
+        return Path(found)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def digits_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
     """The directory of a complete run: SAM-ResNet-18 with more than 90 % on the test digits.  Do not write into it.
 
     Half of the training pictures and two epochs are enough for that, in a few seconds of two cores.
@@ -50,15 +78,15 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     settings = ("training.epochs=2", "training.batch_size=32", "training.device=cpu", "training.precision=fp32")
     settings += ("data.val_fraction=0.5",)
-    return train(load_recipe("digits", list(settings)), runs_root=tmp_path_factory.mktemp("digits") / "runs")
+    return once("digits", lambda folder: train(load_recipe("digits", list(settings)), runs_root=folder / "runs"))
 
 
 @pytest.fixture(scope="session")
-def digits_bundle(digits_run: Path) -> Bundle:
+def digits_bundle(digits_run: Path, once: Callable[[str, Callable[[Path], Path]], Path]) -> Bundle:
     """The bundle of `digits_run` with every engine that can be built here.  Do not write into it."""
     from samdeploy.export import ExportOptions, export_run
 
-    return open_bundle(export_run(digits_run, ExportOptions()).bundle)
+    return open_bundle(once("bundle", lambda _: export_run(digits_run, ExportOptions()).bundle))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.manifest import MANIFEST
 from samdeploy.run import HISTORY_FILE, RUN_FILE, WEIGHTS_FILE, open_run
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Inside = Callable[..., tuple[int, str, str]]
 without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")

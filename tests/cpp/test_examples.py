@@ -23,6 +23,8 @@ from tests.conftest import Command
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZE, SANITIZER_SETTINGS, SOURCE, Build, call
 
+pytestmark = pytest.mark.slow
+
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **SANITIZER_SETTINGS}

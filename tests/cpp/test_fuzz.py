@@ -11,6 +11,8 @@ import pytest
 from tests.cpp import seeds
 from tests.cpp.build import SANITIZER_SETTINGS, Build, build, missing
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(os.environ.get("SAMDEPLOY_FUZZ_SECONDS", "2"))
 
 

@@ -14,6 +14,8 @@ from samdeploy.bundle import Bundle
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZER_SETTINGS, Build, build, missing
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

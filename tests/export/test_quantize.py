@@ -29,6 +29,8 @@ from samdeploy.models import Exported, FoldedResNet, build_model, fold, load_wei
 from samdeploy.run import WEIGHTS_FILE, open_run
 from samdeploy.spec import ModelSpec, model_spec
 
+pytestmark = pytest.mark.slow
+
 
 class Case(NamedTuple):
     """A classifier of digits, and pictures."""

@@ -19,6 +19,8 @@ from samdeploy.train.distributed import Ranks
 from samdeploy.train.recipe import Recipe, dump_recipe
 from samdeploy.train.state import join_small_end
 
+pytestmark = pytest.mark.slow
+
 MakeRecipe = Callable[..., Recipe]
 
 

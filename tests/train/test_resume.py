@@ -26,6 +26,8 @@ from samdeploy.train.resume import find_run, unfinished_runs
 from samdeploy.train.run_folder import RunFolder
 from samdeploy.train.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 MakeRecipe = Callable[..., Recipe]
 
 # Everything that has a state of its own: mean, pieces, augmentation with chance, warm-up and cosine, weight decay.
