@@ -60,7 +60,7 @@ def notes(comparison: Comparison) -> Iterator[tuple[str, str]]:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """As documented in DESIGN.md."""
+    """As documented in docs/files.md."""
     rows = [
         {
             "engine": row.name,

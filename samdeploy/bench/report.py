@@ -1,4 +1,4 @@
-"""What was measured, as JSON.  DESIGN.md documents it.  Times are milliseconds; what was not measured is null."""
+"""What was measured, as JSON.  docs/files.md documents it.  Times are milliseconds; what was not measured is null."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EngineBench:
     gpu_note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The engine as documented in DESIGN.md."""
+        """The engine as documented in docs/files.md."""
         return {
             "backend": self.backend,
             "precision": self.precision,
@@ -98,7 +98,7 @@ class BenchReport:
         return not died and (bool(ran) or any(row.ran for row in rows))
 
     def to_json(self) -> dict[str, Any]:
-        """The whole report as documented in DESIGN.md."""
+        """The whole report as documented in docs/files.md."""
         return {
             "bundle": self.bundle,
             "date": self.date,

@@ -55,7 +55,7 @@ class SharedPicture:
     is_same_file: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As in leaks.json; see DESIGN.md."""
+        """As in leaks.json; see docs/files.md."""
         return {
             "name": self.name,
             "other": self.other,
@@ -94,7 +94,7 @@ class Overlap:
         return 100 * self.exact / max(1, self.images)
 
     def to_json(self) -> dict[str, Any]:
-        """As in leaks.json; see DESIGN.md."""
+        """As in leaks.json; see docs/files.md."""
         return {
             "split": self.split,
             "other": self.other,
@@ -127,7 +127,7 @@ class LeakReport:
     overlaps: tuple[Overlap, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As in leaks.json; see DESIGN.md."""
+        """As in leaks.json; see docs/files.md."""
         return {"near_bits": NEAR_BITS, "overlaps": [overlap.to_json() for overlap in self.overlaps]}
 
     def lines(self) -> tuple[str, ...]:

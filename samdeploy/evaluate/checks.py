@@ -87,7 +87,7 @@ class Consistency:
         return f"consistent: {len(self.checks)} checks, batch sizes 1-{self.max_batch}, within {worst:.1e} of the range"
 
     def to_json(self) -> dict[str, Any]:
-        """As documented in DESIGN.md; JSON has no infinity, so a missing answer's difference is null."""
+        """As documented in docs/files.md; JSON has no infinity, so a missing answer's difference is null."""
         rows = [dataclasses.asdict(check) for check in self.checks]
         return {
             "passed": self.passed,

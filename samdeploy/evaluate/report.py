@@ -1,6 +1,6 @@
 """The result of an evaluation, as JSON.
 
-DESIGN.md documents the JSON.  Percentages are 0 to 100, times milliseconds, and what was not measured is null.
+docs/files.md documents the JSON.  Percentages are 0 to 100, times milliseconds, and what was not measured is null.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Result:
         return f"{self.backend} {self.precision}"
 
     def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The row as documented in DESIGN.md; `class_names`: index -> name."""
+        """The row as documented in docs/files.md; `class_names`: index -> name."""
         return {
             "backend": self.backend,
             "precision": self.precision,
@@ -146,7 +146,7 @@ class Report:
         return self.verdict == "holds"
 
     def to_json(self) -> dict[str, Any]:
-        """The whole report as documented in DESIGN.md."""
+        """The whole report as documented in docs/files.md."""
         return {
             "passed": self.passed,
             "verdict": self.verdict,

@@ -69,7 +69,7 @@ class Why:
         return self.rows[max(0, middle - _AROUND) : middle + _AROUND + 1]
 
     def to_json(self) -> dict[str, Any]:
-        """As in eval.json; see DESIGN.md."""
+        """As in eval.json; see docs/files.md."""
         return {
             "first": self.name,
             "cause": self.cause,

@@ -44,7 +44,7 @@ class TensorRow:
         return math.log2(FP16_MAX / self.max_abs) if self.max_abs > 0 else None
 
     def to_json(self) -> dict[str, Any]:
-        """As in eval.json; see DESIGN.md."""
+        """As in eval.json; see docs/files.md."""
         return {
             "name": self.name,
             "error": self.error if math.isfinite(self.error) else None,

@@ -45,7 +45,7 @@ class Headroom:
     fp16_share: float
 
     def to_json(self) -> dict[str, Any]:
-        """As in headroom.json; see DESIGN.md."""
+        """As in headroom.json; see docs/files.md."""
         return {
             "images": self.images,
             "fp16_share_of_multiply_adds": self.fp16_share,

@@ -63,7 +63,7 @@ class QuantizedGraph:
     int8_share_of_multiply_adds: float
 
     def to_json(self) -> dict[str, Any]:
-        """As in quantization.json; see DESIGN.md."""
+        """As in quantization.json; see docs/files.md."""
         return {
             "form": self.form,
             "val_images": self.val_images,

@@ -1,0 +1,81 @@
+"""README.md and docs/ say what there is: links lead to files, commands take the options shown, fields are listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from samdeploy.bench.cold_start import ColdStart
+from samdeploy.bench.nvml import GpuState
+from samdeploy.bench.report import BenchReport, EngineBench
+from samdeploy.bench.throughput import BatchPoint, ThreadPoint
+from samdeploy.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "DESIGN.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link.split("#")[0]).exists()]
+    assert not missing
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """(page, words after `samdeploy`) of every command in a block of shell lines or between backticks."""
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines += re.findall(r"`(samdeploy [^`]+)`", text)
+        for line in lines:
+            words = shlex.split(line, comments=True)
+            if "samdeploy" in words:
+                yield name(page), words[words.index("samdeploy") + 1 :]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(list(command_lines())) > 25
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), list(command_lines()), ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+def test_commands_take_what_is_shown(page: str, words: list[str]) -> None:
+    group = typer.main.get_command(app)
+    command = group
+    if not words[0].startswith("-"):
+        assert words[0] in group.commands, page
+        command = group.commands[words[0]]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    shown = {word.split("=")[0] for word in words if word.startswith("--")}
+    assert shown <= known | {"--help"}, f"{page}: {' '.join(words)}"
+
+
+def test_every_field_of_a_bench_file_is_listed() -> None:
+    text = (ROOT / "docs" / "files.md").read_text()
+    empty = BenchReport("", "", "", {}, None, 1, "", engines=(EngineBench("", "", "", True, ""),))
+    keys = set(empty.to_json()) | set(empty.to_json()["engines"][0])
+    for record in (BatchPoint, ThreadPoint, ColdStart, GpuState):
+        keys |= {field.name for field in dataclasses.fields(record)}
+    assert not [key for key in keys if not re.search(rf"`[^`]*\b{key}\b[^`]*`", text)]
+
+
+def test_every_field_of_eval_json_is_listed() -> None:
+    text = (ROOT / "docs" / "files.md").read_text()
+    schema = json.loads((ROOT / "samdeploy" / "report" / "eval.schema.json").read_text())
+    keys = set(schema["properties"])
+    keys |= set(schema["$defs"]["result"]["properties"])
+    assert not [key for key in keys if not re.search(rf"`[^`]*\b{key}\b[^`]*`", text)]
