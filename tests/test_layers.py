@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "evaluate": _APPLICATION | {"progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "report": _APPLICATION | {"progress", "data", "evaluate", "explain"},
+    "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
     "cli": _APPLICATION
     | {
         "progress",
@@ -65,6 +66,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "evaluate",
         "bench",
         "report",
+        "doctor",
     },
 }
 

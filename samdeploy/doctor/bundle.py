@@ -1,0 +1,96 @@
+"""A bundle: every file hashed, every engine opened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from samdeploy.backends import open_session
+from samdeploy.bench.engines import ALL, Engine, select_engines
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.doctor.findings import BundleState, EngineState
+from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
+from samdeploy.evaluate.eval_file import EVAL_FILE
+from samdeploy.files import read_json
+from samdeploy.manifest import MANIFEST
+from samdeploy.progress import progress_bar
+
+# Written beside the manifest by eval and bench, and listed nowhere.
+_KNOWN = (MANIFEST, EVAL_FILE, "bench.json", "bench-against.json")
+
+
+def examine_bundle(path: Path) -> BundleState:
+    """Look at everything in a bundle; whatever is wrong is in the answer, nothing is raised."""
+    try:
+        bundle = open_bundle(path)
+    except BundleError as error:
+        return BundleState(str(path), "", 0, 0, (), (), (), "", (str(error),))
+    with progress_bar("examining the bundle", len(bundle.files) + 1) as advance:
+        damaged = []
+        for file in bundle.files:
+            try:
+                bundle.read(file)
+            except (BundleError, OSError) as error:
+                damaged.append(str(error))
+            advance(1, file.path)
+        problems = list(damaged)
+        engines: tuple[EngineState, ...] = ()
+        if not damaged:
+            tried = [_opened(bundle, engine) for engine in select_engines(bundle, ALL, None)]
+            engines = tuple(state for state, _ in tried)
+            problems += [f"{state.backend} {state.precision}: {state.reason}" for state, wrong in tried if wrong]
+            if not any(state.reason == "" for state in engines):
+                problems.append(f"bundle {path}: none of its engines runs on this machine")
+    pixels, classes = bundle.spec.preprocessing, len(bundle.spec.classes)
+    evaluation = _evaluation(bundle)
+    if evaluation.startswith("not passed"):
+        problems.append(f"bundle {path}: its evaluation did not pass; samdeploy eval {path} --why")
+    return BundleState(
+        path=str(path),
+        summary=f"{bundle.spec.arch} (gate {bundle.spec.gate}), {classes} classes, {pixels.height}x{pixels.width} px",
+        files=len(bundle.files),
+        size=sum(file.bytes for file in bundle.files),
+        damaged=tuple(damaged),
+        strangers=tuple(_strangers(bundle)),
+        engines=engines,
+        evaluation=evaluation,
+        problems=tuple(problems),
+    )
+
+
+def _opened(bundle: Bundle, engine: Engine) -> tuple[EngineState, bool]:
+    """The state of one engine, and whether it is a problem: not being able to run here is none."""
+    start = time.perf_counter()
+    try:
+        with open_session(bundle, engine.backend, precision=engine.precision) as session:
+            seconds = time.perf_counter() - start
+            return EngineState(engine.backend, engine.precision, session.device, "", seconds), False
+    except BackendUnavailable as error:
+        return EngineState(engine.backend, engine.precision, "", str(error), None), False
+    except SamdeployError as error:
+        return EngineState(engine.backend, engine.precision, "", str(error), None), True
+
+
+def _strangers(bundle: Bundle) -> Iterator[str]:
+    named = {file.path for file in bundle.files}
+    for found in sorted(bundle.root.rglob("*")):
+        name = found.relative_to(bundle.root).as_posix()
+        if not found.is_dir() and name not in named and name not in _KNOWN:
+            yield name
+
+
+def _evaluation(bundle: Bundle) -> str:
+    """The verdict of eval.json, if it is about this very manifest."""
+    import hashlib
+
+    try:
+        found = read_json(bundle.root / EVAL_FILE, "evaluation")
+        digest = hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest()
+        rows = [f"{row['backend']} {row['precision']}" for row in found["results"] if row["ran"]]
+        words = f"{found['n_images']:,} test pictures: {', '.join(rows) or 'no engine ran'}"
+        verdict = {"holds": "passed", "fails": "not passed", "cannot tell": "cannot tell"}[found["verdict"]]
+        is_same = found["manifest_sha256"] == digest
+    except (BundleError, OSError, KeyError, TypeError, ValueError):
+        return ""
+    return f"{verdict} on {words}" if is_same else f"of an earlier export ({verdict} on {words})"

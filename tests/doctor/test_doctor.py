@@ -1,0 +1,120 @@
+"""`samdeploy doctor`: what it finds in real bundles, whole and damaged, and in this installation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import samdeploy.doctor.machine
+from samdeploy.bundle import Bundle
+from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine, table
+from samdeploy.doctor.findings import Machine
+from tests.conftest import Command
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return examine_machine()
+
+
+def states(found: Diagnosis) -> dict[str, str]:
+    assert found.bundle is not None
+    return {f"{one.backend} {one.precision}": one.reason for one in found.bundle.engines}
+
+
+def test_runtimes_are_really_imported(machine: Machine) -> None:
+    found = {one.name: one for one in machine.runtimes}
+    assert list(found) == ["pytorch", "onnxruntime", "openvino", "tensorrt"]
+    assert found["onnxruntime"].packages.keys() & {"onnxruntime", "onnxruntime-gpu"}
+    assert not found["onnxruntime"].reason
+    assert not found["pytorch"].is_broken
+    assert machine.cores >= 1
+    assert bool(machine.gpu) != bool(machine.no_gpu)
+
+
+def test_a_good_bundle(machine: Machine, digits_bundle: Bundle) -> None:
+    found = Diagnosis(machine, examine_bundle(digits_bundle.root))
+    assert found.bundle is not None
+    assert found.bundle.problems == ()
+    assert states(found)["onnxruntime fp32"] == ""
+    assert found.bundle.files == len(digits_bundle.files)
+    assert "10 classes" in found.bundle.summary
+    text = table(found)
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"{found.bundle.files} of {found.bundle.files} are as the manifest states" in text
+
+
+def test_a_changed_file_is_named_and_no_engine_is_opened(machine: Machine, copy_of_bundle: Path) -> None:
+    graph = copy_of_bundle / "model.fp32.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    (copy_of_bundle / "golden" / "images.npy").write_bytes(b"")
+    found = examine_bundle(copy_of_bundle)
+    assert all(any(name in text for text in found.damaged) for name in ("model.fp32.onnx", "golden/images.npy"))
+    assert (len(found.damaged), found.problems, found.engines) == (2, found.damaged, ())
+    assert "2 problems:" in table(Diagnosis(machine, found))
+
+
+def test_an_engine_that_answers_wrongly(
+    copy_of_bundle: Path, seal: Callable[[Path], Bundle], cam_bundle: Bundle
+) -> None:
+    """Hashes fit, the graph is another network's: what nothing but the golden pictures can find."""
+    shutil.copy(cam_bundle.root / "model.fp32.onnx", copy_of_bundle / "model.fp32.onnx")
+    seal(copy_of_bundle)
+    found = examine_bundle(copy_of_bundle)
+    assert found.damaged == ()
+    assert any(text.startswith("onnxruntime fp32: ") for text in found.problems)
+
+
+def test_other_files_and_an_earlier_evaluation(copy_of_bundle: Path) -> None:
+    (copy_of_bundle / "notes.txt").write_text("mine")
+    row = {"backend": "onnxruntime", "precision": "fp32", "ran": True}
+    report = {"verdict": "holds", "n_images": 1234, "results": [row], "manifest_sha256": "0" * 64}
+    (copy_of_bundle / "eval.json").write_text(json.dumps(report))
+    found = examine_bundle(copy_of_bundle)
+    assert found.strangers == ("notes.txt",)
+    assert found.evaluation == "of an earlier export (passed on 1,234 test pictures: onnxruntime fp32)"
+    assert found.problems == ()
+    (copy_of_bundle / "eval.json").write_text("[1]")
+    assert examine_bundle(copy_of_bundle).evaluation == ""
+
+
+def test_no_bundle_there(tmp_path: Path) -> None:
+    assert "no such folder" in examine_bundle(tmp_path / "none").problems[0]
+
+
+def test_what_is_wrong_with_an_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = samdeploy.doctor.machine._version
+    known = {"onnxruntime-gpu": "1.31.1", "onnxruntime": "1.31.1", "openvino": "2024.1.0", "matplotlib": None}
+    monkeypatch.setattr(
+        samdeploy.doctor.machine, "_version", lambda name: known.get(name) if name in known else real(name)
+    )
+    monkeypatch.setenv("SAMDEPLOY_CACHE", "/dev/null/cache")
+    found = examine_machine()
+    problems = "\n".join(found.problems)
+    assert "each overwrites the other's files" in problems
+    assert "openvino>=2025.0 (2024.1.0 is installed)" in problems
+    assert "/dev/null is not writable" in problems
+    plots = next(extra for extra in found.extras if extra.name == "plots")
+    assert plots.missing == ("matplotlib>=3.8",)
+    assert "plots" not in problems  # nobody asked for it
+
+
+def test_from_the_command_line(command: Command, digits_bundle: Bundle, copy_of_bundle: Path, tmp_path: Path) -> None:
+    done = command("doctor", "--json", digits_bundle.root, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["problems"] == []
+    assert found["bundle"]["path"] == str(digits_bundle.root)
+    (copy_of_bundle / "manifest.json").write_text("{")
+    done = command("doctor", copy_of_bundle, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 problem:" in done.stdout
+    done = command("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "bundle" not in done.stderr
