@@ -16,9 +16,13 @@ def export(
     run: Annotated[Path | None, typer.Argument(help="A run directory; the newest if left out.")] = None,
     engine: Annotated[str, typer.Option(help="trt, trt-rtx, onnxruntime, openvino or all.")] = "all",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one.")] = None,
-    batch: Annotated[str, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of a TensorRT engine.")] = "1,8,64",
+    batch: Annotated[
+        str | None, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of a TensorRT engine; 1,8,64 if left out.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="GPU generations for TensorRT-RTX: SM86, or SM86+SM89.")] = None,
-    optimization_level: Annotated[int, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines.")] = 3,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines; 3 if left out.")
+    ] = None,
     workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of validation top-1 that int8 may cost.", min=0)] = 0.5,
     headroom_plot: Annotated[
@@ -31,12 +35,17 @@ def export(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
+    from samdeploy.errors import InputError
     from samdeploy.run import latest_run
     from samdeploy.spec import ENGINES, PRECISIONS
 
     # Before PyTorch is loaded, and whether or not there is a run.
     check_name("engine", engine, ENGINES)
     check_name("precision", precision, PRECISIONS)
+    own = {"--batch": batch, "--target": target, "--optimization-level": optimization_level, "--workspace": workspace}
+    for option, value in own.items():
+        if value is not None and engine in ("onnxruntime", "openvino"):
+            raise InputError(f"{option}: is for TensorRT engines, and --engine {engine} builds none; leave it out")
     if headroom_plot is not None:
         check_writable("--headroom-plot", headroom_plot)
     run_dir = run if run is not None else taken("run", latest_run(runs))
@@ -47,9 +56,9 @@ def export(
     options = ExportOptions(
         engine=engine,
         precision=precision,
-        batch=batch_sizes(batch),
+        batch=batch_sizes(batch or "1,8,64"),
         target=target,
-        optimization_level=optimization_level,
+        optimization_level=3 if optimization_level is None else optimization_level,
         workspace=workspace,
         max_drop=max_drop,
         data_root=data,
