@@ -11,7 +11,8 @@ from samdeploy.bundle import latest_bundle
 from samdeploy.classifier import Classifier, Prediction
 from samdeploy.errors import ImageError, InputError
 from samdeploy.manifest import MANIFEST
-from samdeploy.preprocess import IMAGE_SUFFIXES, image_files
+from samdeploy.named import Unread, no_pictures
+from samdeploy.preprocess import image_files
 from samdeploy.run import RUN_FILE
 
 # Pictures per call of the engine.
@@ -35,46 +36,44 @@ def predict_paths(
         as_json: one object per line with `image` and either `label`, `probability`, `top` or `error`.
 
     Raises:
-        InputError: no picture was named, or a folder holds none.
+        InputError: no picture was named.
+        ImageError: not one could be read.
         BundleError, BackendUnavailable: the bundle cannot be opened.
     """
     # A run is opened as a bundle too: the error says where its bundle lies.
     is_bundle = any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
     bundle = paths[0] if is_bundle else latest_bundle(runs_root)
-    images = _expand(paths[1:] if is_bundle else paths)
-    broken = 0
+    images, empty = _expand(paths[1:] if is_bundle else paths)
+    unread = Unread()
     with Classifier.open(bundle, backend, device=device, precision=precision) as classifier:
         session = classifier.session
         print(f"{bundle}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
         answers = classifier.stream(images, batch=GROUP, top=top, on_error="yield")
-        for path, answer in zip(images, answers, strict=True):
+        for path, found in zip(images, answers, strict=True):
+            answer = empty.get(path, found)
             if isinstance(answer, ImageError):
-                broken += 1
-                print(f"samdeploy: {answer}", file=sys.stderr)
+                unread.add(answer)
             if as_json:
                 print(json.dumps(_to_json(path, answer), ensure_ascii=False))
             elif isinstance(answer, Prediction):
                 print(_line(path, answer))
-    if broken:
-        print(f"samdeploy: {broken} of {len(images)} pictures could not be read", file=sys.stderr)
-    return not broken
+    return unread.none_of(len(images))
 
 
-def _expand(paths: Sequence[Path]) -> list[Path]:
+def _expand(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, ImageError]]:
+    """The pictures, and of folders without any, which stand among them, what to say."""
     if not paths:
         raise InputError("no picture named; expected: samdeploy predict [BUNDLE] IMAGE...")
     images: list[Path] = []
+    empty: dict[Path, ImageError] = {}
     for path in paths:
-        if path.is_dir():
-            found = image_files(path)
-            if not found:
-                raise InputError(
-                    f"{path}: no pictures in this folder; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
-                )
-            images += found
-        else:
-            images.append(path)
-    return images
+        found = image_files(path) if path.is_dir() else [path]
+        if not found:
+            empty[path] = no_pictures(path)
+        images += found or [path]
+    if len(empty) == len(images):  # known before an engine is opened
+        raise ImageError("; ".join(map(str, empty.values())))
+    return images, empty
 
 
 def _line(path: Path, prediction: Prediction) -> str:

@@ -4,7 +4,7 @@ Decode, then resize, both in exact integers.  The resize is Pillow's antialiased
 whose support grows with the scale, 22-bit fixed-point weights, one rounding to uint8 after each pass), with
 the order of the passes fixed: **vertical first, then horizontal**.  Pillow itself changed its order in
 version 13, so each axis is resized in a call of its own; that gives the same bytes with every Pillow release
-and can be repeated in C++ (see tests/test_preprocess.py for a numpy twin).
+and can be repeated in C++ (see tests/preprocess/test_resize.py for a numpy twin).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from samdeploy.errors import ImageError
-from samdeploy.spec import Preprocessing
+from samdeploy.spec import MAX_PIXELS, Preprocessing
 
 UInt8Array = NDArray[np.uint8]
 Source = str | Path | bytes | Image.Image | UInt8Array
@@ -41,11 +41,6 @@ _UPRIGHT = {
 # A picture of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the two passes of the resize it would
 # fill gigabytes.  No photograph comes near this many pixels there (it is half a GiB).
 _MAX_PIXELS_BETWEEN_PASSES = 1 << 27
-
-# Most pixels of a picture that are decoded, unless a caller says otherwise.  What Pillow's own limit, a variable of the
-# whole process, comes to; ours is an argument, and Pillow's has no say beside it, but in TIFF and WebP, whose plugins
-# ask for it again.
-MAX_PIXELS = 178_956_970
 
 # Stored like this, a transparent colour is lost: Pillow compares its full value with the pixels' 8-bit ones.
 _TRANSPARENT_COLOUR_LOST = ("L;2", "L;4", "I;16B", "RGB;16B")
@@ -117,8 +112,17 @@ def prepare(source: Source, preprocessing: Preprocessing, *, max_pixels: int = M
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The picture files below `folder` (by `IMAGE_SUFFIXES`), sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """The picture files below `folder` (by `IMAGE_SUFFIXES`), sorted by path; hidden ones are passed over.
+
+    A link that leads nowhere is among them: whoever reads it says so, and no picture is missed in silence.
+    """
+    return sorted(path for path in folder.rglob("*") if _is_image_file(path, folder))
+
+
+def _is_image_file(path: Path, folder: Path) -> bool:
+    if path.suffix.lower() not in IMAGE_SUFFIXES or any(part[0] == "." for part in path.relative_to(folder).parts):
+        return False
+    return path.is_file() or not path.exists()
 
 
 def _decoded(

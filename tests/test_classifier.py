@@ -19,7 +19,7 @@ from samdeploy import Classifier, Prediction
 from samdeploy.backends import availability
 from samdeploy.bundle import Bundle
 from samdeploy.errors import ImageError, InputError, SamdeployError
-from samdeploy.preprocess import MAX_PIXELS
+from samdeploy.spec import MAX_PIXELS
 
 BACKENDS = ("onnxruntime", "openvino", "pytorch")
 # Another batch size sums in another order.

@@ -17,6 +17,8 @@ from samdeploy.preprocess import image_files, prepare
 
 # Enough that no cache holds them all at common sizes, and few enough for a bundle of 512 px pictures (50 MB).
 COUNT = 64
+# Of those that cannot be read; the rest is counted.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,20 @@ def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
     if not files:
         raise InputError(f"--images: {folder} holds no pictures; name a folder that does")
     chosen = [files[index] for index in _some(len(files))]
+    prepared, broken = [], []
+    for path in chosen:
+        try:
+            prepared.append(prepare(path, bundle.spec.preprocessing))
+        except ImageError as error:
+            broken.append(str(error))
+    if broken:
+        more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        raise ImageError(
+            f"--images: {len(broken)} of {len(chosen)} pictures cannot be read: {'; '.join(broken[:_SHOWN])}{more}. "
+            f"Take them out of {folder}: what is measured must be readable"
+        )
     encoded = tuple(path.read_bytes() for path in chosen)
-    try:
-        prepared = np.stack([prepare(path, bundle.spec.preprocessing) for path in chosen])
-    except ImageError as error:
-        raise ImageError(f"--images: {error}; take it out of {folder}: what is measured must be readable") from None
-    return Pictures(encoded, prepared, f"{len(chosen)} pictures of {folder}")
+    return Pictures(encoded, np.stack(prepared), f"{len(chosen)} pictures of {folder}")
 
 
 def _from_test_split(bundle: Bundle, data_root: Path | None) -> Pictures:

@@ -1,7 +1,7 @@
 """The application that commands are registered with, what becomes of their errors, and the entry point.
 
-Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, a picture was broken),
-2 the input is wrong, 130 interrupted.
+Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, some pictures were broken),
+2 the input is wrong (or not one of the pictures could be read), 130 interrupted.
 """
 
 from __future__ import annotations

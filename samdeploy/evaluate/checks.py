@@ -84,7 +84,8 @@ class Consistency:
         if self.unfinished:
             return "not all tried: " + "; ".join(f"{check.name}: {check.detail}" for check in self.unfinished)
         worst = max(check.worst for check in self.checks)
-        return f"consistent: {len(self.checks)} checks, batch sizes 1-{self.max_batch}, within {worst:.1e} of the range"
+        within = f"within {worst:.1e} of the range" if worst else "equal answers"
+        return f"consistent: {len(self.checks)} checks, batch sizes 1-{self.max_batch}, {within}"
 
     def to_json(self) -> dict[str, Any]:
         """As documented in docs/files.md; JSON has no infinity, so a missing answer's difference is null."""

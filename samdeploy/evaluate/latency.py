@@ -27,13 +27,16 @@ WARM_UP_LIMIT_S = 3.0
 # Of the interval in which the median lies.
 CONFIDENCE = 0.95
 
-# Where a run is too noisy for a verdict.  With other programs on 0.6 to 1.6 of two cores, an engine's median was 2 to
-# 10 times that of a quiet machine, its p90 1.15 to 2.2 times p50, and it moved by up to 57 % within one run; but runs
-# that were steadily slow looked sound.  What showed all of them is the time that the threads waited for a core: 68 to
-# 149 % of the run.  A median that moves by a tenth within one run cannot be known to a tenth.
+# Where a run is too noisy for a verdict.  Beside programs that want one whole core of two, or both, an engine's median
+# was 1.4 to 3.5 times that of a quiet machine, and spread and drift let half of the runs pass: they were steadily slow.
+# What showed all of them is the time that the threads waited for a core (benchmarks/evaluate/waiting.py, 12 runs of
+# each kind).  Alone it is 1 to 16 % of the run; beside a fifth of a core 13 to 41 %, with a median of 0.95 times that
+# of a quiet machine; beside half a core 26 to 52 % and 1.08 times; beside a whole one 61 to 98 % and 1.65 times.  A
+# quarter lies above every run alone and below every run beside half a core; what it lets pass, spread and drift judge.
+# A median that moves by a tenth within one run cannot be known to a tenth.
 MAX_SPREAD = 1.5
 MAX_DRIFT_PERCENT = 10.0
-MAX_WAITED_PERCENT = 10.0
+MAX_WAITED_PERCENT = 25.0
 
 # Distinct inputs of a batch size that are made before the clock starts.
 _MOST_BATCHES = 32

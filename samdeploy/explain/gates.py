@@ -20,6 +20,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import BundleError, ImageError
 from samdeploy.explain.sources import ExplainOptions, find_sources, prepare_only
 from samdeploy.files import json_bytes, write_atomic
+from samdeploy.named import Unread
 from samdeploy.progress import progress_bar
 
 GATES_FILE, GATES_PLOT = "gates.json", "gates.png"
@@ -121,21 +122,20 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
         Whether all pictures could be read.
 
     Raises:
-        InputError, BundleError, BackendUnavailable: as `explain_paths`.
+        InputError, ImageError, BundleError, BackendUnavailable: as `explain_paths`.
     """
     from samdeploy.explain.gates_plot import plot_gates
 
     bundle, sources = find_sources(paths, options)
     graph = bundle.read(pick_file(bundle, "graph", "onnxruntime", "fp32"))
     print(f"{bundle.root}: onnxruntime, fp32, cpu", file=sys.stderr)
-    images, broken = [], 0
+    images, unread = [], Unread()
     with progress_bar("gates", 2 * len(sources)) as advance:
         for source in sources:
             try:
                 images.append(prepare_only(source, bundle.spec.preprocessing))
             except ImageError as error:
-                broken += 1
-                print(f"samdeploy: {error}", file=sys.stderr)
+                unread.add(error)
             advance(1, "")
         gates = measure_gates(graph, np.stack(images), advance) if images else ()
     if gates:
@@ -147,9 +147,7 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
         print(gates_table(gates, bundle.spec.gate))
         pictures = f"{len(images)} picture{'s' if len(images) > 1 else ''}"
         print(f"gates of {pictures}: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")
-    if broken:
-        print(f"samdeploy: {broken} of {len(sources)} pictures could not be read", file=sys.stderr)
-    return not broken
+    return unread.none_of(len(sources))
 
 
 def gates_table(gates: Sequence[ModuleGates], kind: str) -> str:

@@ -21,6 +21,7 @@ from samdeploy.explain.region import place_map
 from samdeploy.explain.sheet import TILES, Tile, draw_sheet, tile
 from samdeploy.explain.sources import ExplainOptions, Picture, Source, find_sources, read_picture
 from samdeploy.files import write_atomic
+from samdeploy.named import Unread
 from samdeploy.progress import progress_bar
 
 SHEET_FILE = "contact-sheet.png"
@@ -40,14 +41,14 @@ def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
         Whether all pictures could be read.
 
     Raises:
-        InputError: a folder without pictures, or an unusable `out`.
+        InputError: an unusable `out`.
+        ImageError: not one picture could be read.
         BundleError, BackendUnavailable: the bundle's maps cannot be had.
     """
     bundle, sources = find_sources(paths, options)
     with _open_maps(bundle, options) as session:
         print(f"{bundle.root}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
-        writer = _Writer(bundle, options, session.backend)
-        broken = 0
+        writer, unread = _Writer(bundle, options, session.backend), Unread()
         with progress_bar("explaining", len(sources)) as advance:
             for start in range(0, len(sources), _GROUP):
                 group = sources[start : start + _GROUP]
@@ -59,16 +60,13 @@ def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
                 rest = iter(answers)
                 for source, picture in zip(group, pictures, strict=True):
                     if isinstance(picture, ImageError):
-                        broken += 1
-                        print(f"samdeploy: {picture}", file=sys.stderr)
+                        unread.add(picture)
                     else:
                         print(writer.add(source, picture, *next(rest)))
-                advance(len(group), f"{broken} broken" if broken else "")
+                advance(len(group), f"{unread.count} broken" if unread.count else "")
     for line in writer.close():
         print(line)
-    if broken:
-        print(f"samdeploy: {broken} of {len(sources)} pictures could not be read", file=sys.stderr)
-    return not broken
+    return unread.none_of(len(sources))
 
 
 def _open_maps(bundle: Bundle, options: ExplainOptions) -> CheckedCamSession:

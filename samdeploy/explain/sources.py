@@ -13,7 +13,8 @@ from samdeploy.bundle import Bundle, latest_bundle, open_bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
 from samdeploy.manifest import MANIFEST
-from samdeploy.preprocess import IMAGE_SUFFIXES, UInt8Array, decode, image_files, prepare, resize
+from samdeploy.named import no_pictures
+from samdeploy.preprocess import UInt8Array, decode, image_files, prepare, resize
 from samdeploy.run import RUN_FILE
 from samdeploy.spec import Preprocessing
 
@@ -50,12 +51,14 @@ class Source:
         name: its path below the folder that was named, or its own name; file names are made from it.
         path: of the file; None for a golden picture.
         prepared: uint8 [H, W, 3] for a golden picture, which exists in the network's size alone.
+        problem: why there is nothing to read.
     """
 
     title: str
     name: str
     path: Path | None = None
     prepared: UInt8Array | None = None
+    problem: ImageError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle
     Where `options.out` lies below a folder of pictures, what is in it is left out: maps of an earlier call.
 
     Raises:
-        InputError: a folder holds no pictures, there is no bundle, or `out` is no folder.
+        InputError: there is no bundle, or `out` is no folder.
+        ImageError: folders were named, and none of them holds a picture.
         BundleError: the bundle is damaged.
     """
     if options.out.exists() and not options.out.is_dir():
@@ -89,6 +93,9 @@ def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle
     bundle = open_bundle(paths[0] if is_bundle else latest_bundle(options.runs_root))
     named = paths[1:] if is_bundle else paths
     sources = [source for path in named for source in _expand(path, options.out)]
+    problems = [str(source.problem) for source in sources if source.problem is not None]
+    if problems and len(problems) == len(sources):  # known before an engine is opened
+        raise ImageError("; ".join(problems))
     return bundle, sources or [
         Source(f"golden picture {index}", f"golden-{index}", prepared=image)
         for index, image in enumerate(bundle.golden()[0])
@@ -103,8 +110,7 @@ def read_picture(source: Source, preprocessing: Preprocessing) -> Picture:
     """
     if source.prepared is not None:
         return Picture(source.prepared, _for_the_eye(source.prepared), Region())
-    assert source.path is not None
-    image = decode(source.path)
+    image = decode(_path(source))
     try:
         prepared = resize(image, preprocessing)
     except ImageError as error:
@@ -119,10 +125,14 @@ def prepare_only(source: Source, preprocessing: Preprocessing) -> UInt8Array:
     Raises:
         ImageError: as `read_picture` does.
     """
-    if source.prepared is not None:
-        return source.prepared
+    return source.prepared if source.prepared is not None else prepare(_path(source), preprocessing)
+
+
+def _path(source: Source) -> Path:
+    if source.problem is not None:
+        raise source.problem
     assert source.path is not None
-    return prepare(source.path, preprocessing)
+    return source.path
 
 
 def _expand(path: Path, out: Path) -> Iterator[Source]:
@@ -134,7 +144,7 @@ def _expand(path: Path, out: Path) -> Iterator[Source]:
     is_below = path.resolve() in out.resolve().parents
     found = [file for file in image_files(path) if not (is_below and out.resolve() in file.resolve().parents)]
     if not found:
-        raise InputError(f"{path}: no pictures in this folder; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        yield Source(str(path), path.name, path, problem=no_pictures(path))
     for file in found:
         yield Source(str(file), file.relative_to(path).as_posix(), file)
 

@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from samdeploy.backends import cuda, cuda_objects, open_session
 from samdeploy.backends import onnxruntime as backend
-from samdeploy.backends import open_session
 from samdeploy.backends.cuda import cuda_devices
 from samdeploy.backends.onnxruntime_proof import check_profile
 from samdeploy.bundle import Bundle
@@ -40,8 +40,8 @@ def test_a_silent_fall_back_to_the_cpu_is_noticed(digits_bundle: Bundle, monkeyp
     # As on a machine whose driver is fine and whose CUDA libraries are not: the provider is asked for and dropped.
     monkeypatch.setattr(backend, "_no_cuda", lambda: None)
     closed: list[bool] = []
-    monkeypatch.setattr(backend.cuda, "device_zero", contextlib.nullcontext)
-    monkeypatch.setattr(backend, "Stream", lambda: SimpleNamespace(handle=1, close=lambda: closed.append(True)))
+    monkeypatch.setattr(cuda, "device_zero", contextlib.nullcontext)
+    monkeypatch.setattr(cuda_objects, "Stream", lambda: SimpleNamespace(handle=1, close=lambda: closed.append(True)))
     with pytest.raises(BackendUnavailable, match="could not start its CUDA provider and fell back to the CPU"):
         open_session(digits_bundle, "onnxruntime", device="cuda")
     with open_session(digits_bundle, "onnxruntime", device="auto") as session:
@@ -55,7 +55,7 @@ def test_a_silent_fall_back_to_the_cpu_is_noticed(digits_bundle: Bundle, monkeyp
 def test_a_driver_that_is_too_old_for_cuda_python_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cuda.bindings.runtime")
     monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(backend.cuda, "cuda_devices", lambda: (1, None))
+    monkeypatch.setattr(cuda, "cuda_devices", lambda: (1, None))
     assert str(backend._no_cuda()).startswith("cudaGetDevice failed: cudaError")
 
 

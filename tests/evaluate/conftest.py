@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from samdeploy.bundle import Bundle
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison, PerPicture
 from samdeploy.evaluate.checks import Check, Consistency
 from samdeploy.evaluate.consistency import check_consistency
@@ -97,6 +98,20 @@ def report(result: Callable[..., Result], not_run: Result) -> Callable[..., Repo
         test_fingerprint="b" * 64,
     )
     return lambda **changes: replace(made, **changes)
+
+
+@pytest.fixture(scope="session")
+def images(digits_bundle: Bundle) -> np.ndarray:
+    """Four of the golden pictures, uint8 [4, H, W, 3]."""
+    return digits_bundle.golden()[0][:4]
+
+
+@pytest.fixture(scope="session")
+def reference(digits_bundle: Bundle, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every tensor of the folded network on `images`, by name."""
+    from samdeploy.backends.tensors import reference_tensors
+
+    return reference_tensors(digits_bundle, images)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib", reason="pip install 'samdeploy[plots]'")
 
 from samdeploy.backends.cam import open_cam_session
 from samdeploy.bundle import Bundle
-from samdeploy.errors import BackendUnavailable, InputError
+from samdeploy.errors import BackendUnavailable, ImageError, InputError
 from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
 from samdeploy.explain import sources as sources_file
 from samdeploy.explain.gates import ModuleGates, gates_table, measure_gates
@@ -213,7 +213,7 @@ def test_unusable_places(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"--out: .* is a file; name a folder"):
         explain_paths([cam_bundle.root, pictures], options(tmp_path, out=pictures / "wide.png"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no pictures in this folder"):
+    with pytest.raises(ImageError, match="no pictures in this folder"):
         explain_paths([cam_bundle.root, tmp_path / "empty"], options(tmp_path))
     with pytest.raises(InputError, match="no bundle below"):
         explain_paths([pictures], options(tmp_path))
@@ -221,8 +221,10 @@ def test_unusable_places(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> 
 
 def test_only_broken_pictures(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
     """No picture could be drawn: not even the folder is made."""
-    assert not explain_paths([cam_bundle.root, pictures / "text.jpg", tmp_path / "none.png"], options(tmp_path))
-    assert not explain_gates([cam_bundle.root, pictures / "text.jpg"], options(tmp_path))
+    with pytest.raises(ImageError, match=r"^2 of 2 pictures could not be read$"):
+        explain_paths([cam_bundle.root, pictures / "text.jpg", tmp_path / "none.png"], options(tmp_path))
+    with pytest.raises(ImageError, match=r"^1 of 1 pictures could not be read$"):
+        explain_gates([cam_bundle.root, pictures / "text.jpg"], options(tmp_path))
     assert not (tmp_path / "out").exists()
 
 
@@ -307,7 +309,7 @@ def test_the_command(cam_bundle: Bundle, pictures: Path, tmp_path: Path, command
     assert (done.returncode, done.stderr) == (0, f"{cam_bundle.root}: onnxruntime, fp32, cpu\n")
     assert len(list((tmp_path / "explain").glob("tiny.*.png"))) == 1
     done = command("explain", cam_bundle.root, pictures / "text.jpg", "--gates", "--out", "g", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     done = command("explain", cam_bundle.root, "--backend", "tensorrt", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,14 +19,11 @@ import onnx.numpy_helper
 import pytest
 
 from samdeploy.backends.cuda import Device, cuda_devices
-from samdeploy.backends.user_cache import cache_path, write_cache
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
 from samdeploy.export import tensorrt as export_tensorrt
 from samdeploy.export.build_target import build_targets
 from samdeploy.export.onnx import graph_from_model, serialize
-from samdeploy.export.precision_proof import HeavyLayer, check_engine_precision
 from samdeploy.export.tensorrt import BuiltEngine, build_engine
-from samdeploy.export.timing_cache import TimingCache
 from samdeploy.models import fold
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
@@ -325,137 +320,3 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(resnet18) -> None:  # type: ig
     assert len(steps) < 20  # of about 150
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tensorrt-build")]
     assert _build(_graph()).plan  # the package can be used again
-
-
-def _conv(name: str, kind: str, **fields: Any) -> dict[str, Any]:
-    return {"Name": name, "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": kind}], **fields}
-
-
-LAYERS = [HeavyLayer("stem", "HALF", 60), HeavyLayer("layer1.0.conv1", "HALF", 37), HeavyLayer("head", "HALF", 3)]
-
-
-@pytest.mark.parametrize(
-    ("entries", "proven"),
-    [
-        # TensorRT 10: fused layers by name, formats as sentences
-        (
-            [
-                _conv("stem + stem.relu", "Channel major FP16 format where channel % 8 == 0"),
-                _conv("layer1.0.conv1", "Half"),
-            ],
-            True,
-        ),
-        # TensorRT 11: metadata, types under a key of their own
-        (
-            [
-                {
-                    "Name": "__myl_fused",
-                    "LayerType": "gemm",
-                    "Metadata": "[ONNX Layer: stem]\x1f[ONNX Layer: layer1.0.conv1]",
-                    "Inputs": [{"Format": "LINEAR", "Datatype": "Half"}],
-                }
-            ],
-            True,
-        ),
-        # dynamic shapes: the weights say it
-        (
-            [
-                _conv("stem", "N/A due to dynamic shapes", Weights={"Type": "Half", "Count": 9}),
-                _conv("layer1.0.conv1", "N/A due to dynamic shapes", Weights={"Type": "Half", "Count": 9}),
-            ],
-            True,
-        ),
-        # a small layer in FP32 is allowed
-        ([_conv("stem", "Half"), _conv("layer1.0.conv1", "Half"), _conv("head", "Float")], True),
-        ([_conv("stem", "N/A due to dynamic shapes"), _conv("layer1.0.conv1", "Half")], False),
-        ([_conv("another", "Half")], False),
-        ([_conv("stem.2", "Half"), _conv("layer1.0.conv10", "Half")], False),
-        (["stem", "layer1.0.conv1"], False),  # names only: not built with DETAILED verbosity
-        ([], False),
-    ],
-)  # fmt: skip
-def test_what_an_engine_proves(entries: list[Any], proven: bool) -> None:
-    assert check_engine_precision(json.dumps({"Layers": entries, "Bindings": []}), LAYERS, "fp16") is proven
-
-
-@pytest.mark.parametrize(
-    "kind", ["Float", "Row major linear FP32", "Thirty-two wide channel vectorized row major Int8 format"]
-)
-def test_an_engine_in_another_type_is_an_error(kind: str) -> None:
-    information = json.dumps({"Layers": [_conv("stem", "Half"), _conv("layer1.0.conv1", kind)]})
-    text = r"fp16 was asked for, but TensorRT built 1 of 3 layers in another type: layer1.0.conv1 \((FLOAT|INT8)\)"
-    with pytest.raises(ExportError, match=text):
-        check_engine_precision(information, LAYERS, "fp16")
-
-
-@pytest.mark.parametrize("information", ["", "no JSON", "[]", "{}", '{"Layers": 3}'])
-def test_an_inspector_that_says_nothing_proves_nothing(information: str) -> None:
-    assert check_engine_precision(information, LAYERS, "fp16") is False
-
-
-class Config:
-    """The timing-cache functions of TensorRT's builder config; a cache knows whether it was made for this GPU."""
-
-    def __init__(self, *, accepts: bool = True) -> None:
-        self.accepts = accepts
-        self.cache = b""
-
-    def create_timing_cache(self, content: bytes) -> bytes:
-        return content
-
-    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        if cache and not self.accepts:
-            return False
-        self.cache = cache
-        return True
-
-    def get_timing_cache(self) -> Any:
-        return SimpleNamespace(serialize=lambda: self.cache + b"+1")
-
-
-def _proper(version: str = "11.4.0.106") -> Any:
-    return SimpleNamespace(__name__="tensorrt", __version__=version)
-
-
-@pytest.fixture
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_timings_are_kept_for_the_next_build(cache_home: Path) -> None:
-    for expected in (b"", b"+1", b"+1+1"):
-        cache, config = TimingCache(_proper(), A4000), Config()
-        cache.load_into(config)
-        assert config.cache == expected
-        cache.keep(config)
-        assert cache.note == ""
-    for other in (TimingCache(_proper("11.5.0"), A4000), TimingCache(_proper(), H100)):
-        config = Config()
-        other.load_into(config)
-        assert config.cache == b""
-
-
-def test_timings_that_tensorrt_refuses_are_replaced(cache_home: Path) -> None:
-    first = TimingCache(_proper(), A4000)
-    config = Config()
-    first.load_into(config)
-    first.keep(config)
-    second, refusing = TimingCache(_proper(), A4000), Config(accepts=False)
-    second.load_into(refusing)
-    assert (refusing.cache, second.note) == (b"", "timing cache ignored: TensorRT refuses it")
-
-
-def test_rtx_has_no_timings_to_keep(cache_home: Path) -> None:
-    cache = TimingCache(trt, A4000)
-    cache.load_into(None)
-    cache.keep(None)
-    assert not cache_home.exists()
-
-
-def test_the_note_of_a_cache_that_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "file" / "cache"))
-    assert "timing cache not kept: " in write_cache("timing", {"gpu": "x"}, b"data")
-    assert cache_path("timing", {}).parent == tmp_path / "file" / "cache"

@@ -1,15 +1,19 @@
-"""A data set so small that a real training takes about a second: dark against bright pictures, in a folder."""
+"""A data set so small that a real training takes about a second, and real processes that train it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from samdeploy.models import resnet
 from samdeploy.train.recipe import Recipe, load_recipe
+from tests.train.started import SMALL, SMALL_DEPTHS, Started
 
 # Per class.  With batches of 7: train ends in a batch of one, test in a partial one.
 COUNTS = {"train": 11, "val": 4, "test": 5}
@@ -57,3 +61,38 @@ def recipe(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
         return load_recipe(path, [f"data.root={pictures}", *overrides])
 
     return make
+
+
+@pytest.fixture(scope="module")
+def small_network() -> Iterator[None]:
+    """SAM-ResNet-18 has four blocks while the tests of a file run, also in processes that `start` starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(resnet.ARCHITECTURES, "sam-resnet18", (resnet.BasicBlock, SMALL_DEPTHS))
+        patch.setenv(SMALL, "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def start(environment: dict[str, str]) -> Iterator[Callable[..., Started]]:
+    """`start(*arguments, cwd=folder, **variables)`: `samdeploy` in a real process, with these environment variables.
+
+    Each is forked off one server that has imported everything and computed nothing: importing takes seconds, and with
+    four processes most of a test's time.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["samdeploy.cli", "samdeploy.train.loop", "samdeploy.train.curves"])
+    begun: list[Started] = []
+
+    def make(*arguments: str | Path, cwd: Path, **variables: str) -> Started:
+        begun.append(
+            Started(
+                context, tuple(map(str, arguments)), cwd, {**environment, SMALL: os.environ.get(SMALL, ""), **variables}
+            )
+        )
+        return begun[-1]
+
+    yield make
+    for one in begun:
+        if one.process.is_alive():
+            one.process.kill()
+        one.process.join()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from samdeploy.errors import BackendUnavailable
 from samdeploy.train import curves
-from samdeploy.train.curves import CURVES_FILE, draw_curves, read_columns, read_stages
+from samdeploy.train.curves import CURVES_FILE, LiveCurves, draw_curves, read_columns, read_stages
 from samdeploy.train.tensorboard import EVENTS_FILE, require_tensorboard, write_events
 
 HISTORY = "epoch,learning_rate,train_loss,train_top1,val_loss,val_top1,images_per_s,seconds\n"
@@ -99,6 +99,25 @@ def test_nothing_that_goes_wrong_ends_a_training_and_it_is_said_once(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert ("pip install 'samdeploy[plots]'" if harm == "matplotlib" else "the training goes on") in said
+
+
+def test_short_epochs_spend_little_on_pictures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, drawn = 0.0, []
+    monkeypatch.setattr(curves.time, "monotonic", lambda: now)
+
+    def draw(_: Path) -> None:
+        nonlocal now
+        now += 2
+        drawn.append(now)
+
+    monkeypatch.setattr(curves, "draw_curves", draw)
+    live = LiveCurves(run, tensorboard=False)
+    for epoch in range(1, 101):
+        now += 1
+        live.after_epoch(last=epoch == 100)
+    assert drawn[0] <= 15  # an impatient user has something to look at
+    assert len(drawn) <= 1 + 100 * 0.05 / 2 + 1  # of 2 seconds each, in 100 seconds; and the last
+    assert drawn[-1] == now
 
 
 def test_columns_and_stages(run: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +16,15 @@ import torch
 
 from samdeploy.run import open_run
 from samdeploy.train.distributed import Ranks
+from samdeploy.train.loop import train
 from samdeploy.train.recipe import Recipe, dump_recipe
 from samdeploy.train.state import join_small_end
+from tests.train.started import SMALL, Started
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 
 MakeRecipe = Callable[..., Recipe]
+Start = Callable[..., Started]
 
 
 def torchrun(processes: int, *arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
@@ -34,6 +37,15 @@ def torchrun(processes: int, *arguments: str | Path, cwd: Path) -> subprocess.Po
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def together(start: Start, processes: int, *arguments: str | Path, cwd: Path, **variables: str) -> list[Started]:
+    """The ranks of one training, with the variables that torchrun gives them, but without its start of seconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {**variables, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [start(*arguments, cwd=cwd, RANK=str(rank), LOCAL_RANK=str(rank), **group) for rank in range(processes)]
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -55,20 +67,17 @@ def test_a_small_end_joins_the_batch_before() -> None:
     assert torch.cat(join_small_end(batches, 4)).tolist() == list(range(10))
 
 
-def test_two_processes_learn_what_one_learns(recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(recipe: MakeRecipe, tmp_path: Path, start: Start) -> None:
     # Batch norm sees half of each batch in each process, so the figures are near but not equal; counts are exact.
+    wanted = recipe("epochs=3", "learning_rate=1e-4", "batch_size=11", "patience=0")
     file = tmp_path / "it.toml"
-    file.write_text(dump_recipe(recipe("epochs=3", "learning_rate=1e-4", "batch_size=11", "patience=0")))
-    with torchrun(2, file, "--runs", "two", cwd=tmp_path) as two:
-        out, said = two.communicate(timeout=300)
-    assert two.returncode == 0, said
-    one = subprocess.run(
-        [sys.executable, "-m", "samdeploy", "train", str(file), "--runs", "one"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
-    run_two, run_one = tmp_path / out.strip(), tmp_path / one.stdout.strip()
-    assert run_two.parent.name == "two"  # one line: only rank 0 printed
-    assert said.count("\nepoch 1/3") == 1
+    file.write_text(dump_recipe(wanted))
+    first, second = together(start, 2, "train", file, "--runs", "two", cwd=tmp_path)
+    assert (first.wait(), second.wait()) == (0, 0), first.said
+    run_two, run_one = tmp_path / first.out.strip(), train(wanted, runs_root=tmp_path / "one")
+    assert run_two.parent.name == "two"
+    assert (second.out, second.said) == ("", "")  # only rank 0 prints
+    assert first.said.count("\nepoch 1/3") == 1
     record = open_run(run_two)
     assert record.provenance["processes"] == "2"
     assert record.test_images == 10
@@ -78,7 +87,7 @@ def test_two_processes_learn_what_one_learns(recipe: MakeRecipe, tmp_path: Path)
         assert found["train_loss"] == pytest.approx(expected["train_loss"], abs=0.3)
 
 
-def test_stopped_in_four_processes_and_gone_on_with_in_two(recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_stopped_in_four_processes_and_gone_on_with_in_two(recipe: MakeRecipe, tmp_path: Path, start: Start) -> None:
     file = tmp_path / "it.toml"
     file.write_text(dump_recipe(recipe("epochs=200", "batch_size=22", "patience=0")))
     with torchrun(4, file, cwd=tmp_path) as process:
@@ -95,21 +104,19 @@ def test_stopped_in_four_processes_and_gone_on_with_in_two(recipe: MakeRecipe, t
     assert f"go on with: samdeploy train --resume {run.relative_to(tmp_path)}" in said
     assert open_run(run).status == "interrupted"
     done = len(rows(run))
-    with torchrun(2, "--resume", "--set", f"epochs={done + 1}", "--force", cwd=tmp_path) as process:
-        out, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert out.strip() == str(run.relative_to(tmp_path))
+    again = ("train", "--resume", "--set", f"epochs={done + 1}", "--force")
+    first, second = together(start, 2, *again, cwd=tmp_path, **{SMALL: ""})  # torchrun's processes had the whole one
+    assert (first.wait(), second.wait()) == (0, 0), first.said
+    assert first.out.strip() == str(run.relative_to(tmp_path))
     assert [row["epoch"] for row in rows(run)] == list(range(1, done + 2))
     assert open_run(run).status == "complete"
 
 
-def test_an_error_is_said_once_and_ends_all(recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_an_error_is_said_once_and_ends_all(recipe: MakeRecipe, tmp_path: Path, start: Start) -> None:
     file = tmp_path / "it.toml"
     file.write_text(dump_recipe(recipe("batch_size=3")))
-    start = time.monotonic()
-    with torchrun(2, file, cwd=tmp_path) as process:
-        _, said = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert time.monotonic() - start < 100
-    assert said.count("training.batch_size: 3 found, at least 4 expected: 2 process(es)") == 1
+    first, second = together(start, 2, "train", file, cwd=tmp_path)
+    assert (first.wait(), second.wait()) == (2, 2)
+    assert first.said.count("training.batch_size: 3 found, at least 4 expected: 2 process(es)") == 1
+    assert second.said == ""
     assert not (tmp_path / "runs").exists()

@@ -34,11 +34,12 @@ def test_all_of_it(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFix
     assert lines[:5] == ["class train val test", lines[1], "bright 11 4 5", "dark 11 4 5", "all 2 classes 22 8 10"]
     assert "smallest and largest class of train: 11 and 11 pictures" in said
     assert "leak guard: no picture stands in two splits" in said
-    assert "mapped from the cache (" in said
+    assert "as batches, mapped from the cache " in said
+    assert max(map(len, said.splitlines()[:-1])) <= 80  # the last line ends with a path
     sheet = Image.open(tmp_path / "new" / "sheet.png")
     assert sheet.width > COLUMNS * 96
     pixels = np.asarray(sheet)
-    first = pixels[20 : 20 + 96, 6 : 6 + 96]  # the first picture as prepared: 32x32, each pixel three times
+    first = pixels[23 : 23 + 96, 6 : 6 + 96]  # the first picture as prepared: 32x32, each pixel three times
     assert (first[::3, ::3] == first[1::3, 1::3]).all()
     assert len(np.unique(first)) > 10
 

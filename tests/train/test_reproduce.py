@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +17,9 @@ from samdeploy.run import open_run
 from samdeploy.train.recipe import Recipe, dump_recipe
 from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE, PUBLISHED, reproduce
 from samdeploy.train.reproduction import FinishedRun, Published, Reproduction, reproduction_png, reproduction_table
+from tests.train.started import Started
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -61,20 +60,14 @@ def test_two_seeds_then_a_third(recipe: MakeRecipe, tmp_path: Path, capsys: pyte
     )
 
 
-def test_a_killed_run_is_gone_on_with(recipe: MakeRecipe, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_killed_run_is_gone_on_with(recipe: MakeRecipe, tmp_path: Path, start: Callable[..., Started]) -> None:
     tiny, folder = recipe("epochs=4"), tmp_path / "one"
     path = tmp_path / "tiny.toml"
     path.write_text(dump_recipe(tiny))
-    line = [sys.executable, "-m", "samdeploy", "reproduce", str(path), "--runs", "1", "--into", str(folder)]
-    process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 120
-        while not list(folder.glob("seed-0/*/checkpoints/last.safetensors")):
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.02)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    process = start("reproduce", path, "--runs", "1", "--into", folder, cwd=tmp_path)
+    process.wait_until(lambda: list(folder.glob("seed-0/*/checkpoints/last.safetensors")))
+    process.send(signal.SIGKILL)
+    assert process.wait() == -9
     found = reproduce(tiny, count=1, folder=folder)
     assert len(found.figures()) == 1
     (run,) = folder.glob("seed-0/*")

@@ -1,0 +1,167 @@
+"""Everything that can be wrong with a manifest that someone else has written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samdeploy.bundle import open_bundle
+from samdeploy.manifest import MANIFEST, ROLES
+from tests.bundle.written import edit, refusal
+
+
+def test_newer_version_says_what_to_do(root: Path) -> None:
+    edit(root, lambda values: values.update(version=2, surprise=True))
+    assert refusal(root) == (
+        "format version 2 found, this samdeploy reads up to 1; update it: pip install -U samdeploy"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"format": "samdeploy-run"}, "format 'samdeploy-run' found, 'samdeploy-bundle' expected"),
+        ({"format": None}, "format None found, 'samdeploy-bundle' expected"),
+        ({"format": ["x" * 10_000]}, "format ['xxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxx'] found, "),
+        ({"version": 1.0}, "version 1.0 found, an integer of at least 1 expected"),
+        ({"version": -1}, "version -1 found, an integer of at least 1 expected"),
+        ({"version": False}, "version False found, an integer of at least 1 expected"),
+    ],
+)
+def test_wrong_format_or_version(root: Path, change: dict[str, Any], text: str) -> None:
+    edit(root, lambda values: values.update(change))
+    assert refusal(root).startswith(text)
+
+
+def test_everything_wrong_is_told_at_once_with_the_nearest_spelling(root: Path) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["provenence"] = values.pop("provenance")
+        values["model"]["arch"] = 18
+        del values["preprocessing"]["fit"]
+        values["preprocessing"]["heigth"] = values["preprocessing"].pop("height")
+        values["files"][0]["bytes"] = "11"
+        values["files"][1]["role"] = "grahp"
+        values["files"][2] = "engines/a.plan"
+        values["data"]["counts"]["test"] = 1.5
+        values["input"] = None
+
+    edit(root, change)
+    assert refusal(root) == "; ".join(
+        [
+            "'input' must be an object, null found",
+            "files[2] must be an object, text 'engines/a.plan' found",
+            "'provenance' is missing",
+            "unknown key 'provenence'; did you mean 'provenance'? Valid: "
+            "format, version, model, input, output, preprocessing, files, data, provenance",
+            "model: 'arch' must be text, integer 18 found",
+            "preprocessing: 'height' is missing",
+            "preprocessing: 'fit' is missing",
+            "preprocessing: unknown key 'heigth'; did you mean 'height' or 'width'? Valid: "
+            "height, width, fit, resize_short, resize, mean, std",
+            "files[0]: 'bytes' must be an integer, text '11' found",
+            f"files[1]: role 'grahp' found, one of {', '.join(ROLES)} expected",
+            "data: 'counts' must map names to integers, number 1.5 found at 'test'",
+        ]
+    )
+
+
+def test_a_flood_of_problems_is_cut(root: Path) -> None:
+    edit(root, lambda values: values.update({f"key {i} {'x' * 1_000}": i for i in range(500)}))
+    text = refusal(root)
+    assert text.endswith("; and 480 more")
+    assert len(text) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (("model", "classes"), [], "model: no classes found, at least one expected"),
+        (("model", "classes"), ["a", 1], "model: 'classes' must be a list of texts"),
+        (("model", "classes"), ["a"], "output {'dtype': 'float32', 'name': 'logits', 'shape': ['N', 2]} found, the "),
+        (("input", "shape"), ["N", 5, 4, 3], "input {'dtype': 'uint8', 'name': 'image', 'shape': ['N', 5, 4, 3]} "),
+        (("input", "shape"), ["N", 4, 5, True], "input: shape ['N', 4, 5, True] found, numbers and names expected"),
+        (("input", "dtype"), "float32", "input {'dtype': 'float32', "),
+        (("output", "name"), "probabilities", "output {'dtype': 'float32', 'name': 'probabilities', "),
+        (("preprocessing", "resize"), "nearest", "preprocessing: resize 'nearest' found, this version knows only '"),
+        (
+            ("preprocessing", "fit"),
+            "stretch",
+            "preprocessing: fit 'stretch' found, one of squeeze, center_crop expected",
+        ),
+        (("preprocessing", "height"), 0, "preprocessing: size 0x5 found, both sides must be at least 1"),
+        (("preprocessing", "width"), 65537, "preprocessing: a side of 65537 pixels found, at most 65536 expected"),
+        (("model", "classes"), ["a", "b\0c"], "model: a class's name holds U+0000, which C cannot show"),
+        (("preprocessing", "height"), True, "preprocessing: 'height' must be an integer, boolean True found"),
+        (("preprocessing", "resize_short"), 9, "preprocessing: resize_short belongs to fit 'center_crop'"),
+        (("preprocessing", "std"), [1, 0, 1], "preprocessing: std (1.0, 0.0, 1.0) found, every value must be above 0"),
+        (("preprocessing", "std"), [1, 1], "preprocessing: 'std' must be a list of 3 numbers, [1, 1] found"),
+        (("preprocessing", "mean"), "0.5", "preprocessing: 'mean' must be a list, text '0.5' found"),
+        (
+            ("preprocessing", "mean"),
+            [0, "1", 2],
+            "preprocessing: 'mean' must be a list of 3 numbers, [0, '1', 2] found",
+        ),
+        (("files", 0, "sha256"), "AB" * 32, "files[0]: sha256 '"),
+        (("files", 0, "sha256"), "ab" * 31, "files[0]: sha256 '"),
+        (("files", 1, "precision"), "fp8", "files[1]: precision 'fp8' found, one of fp32, fp16, bf16, int8 expected"),
+        (("files", 2, "built_for"), {"a": 1}, "files[2]: 'built_for' must map names to texts, integer 1 found at 'a'"),
+        (("files", 2, "backend"), 3, "files[2]: 'backend' must be text, integer 3 found"),
+        (("files",), {}, "'files' must be a list, object {} found"),
+        (("data", "options"), {"a": None}, "data: 'options' must map names to texts, numbers and booleans, null "),
+        (("data", "val_fraction"), "0.1", "data: 'val_fraction' must be a number, text '0.1' found"),
+        (("data", "fingerprints"), {"test": 1}, "data: 'fingerprints' must map names to texts, integer 1 found at 'te"),
+        (("provenance",), [], "'provenance' must be an object, list [] found"),
+    ],
+)
+def test_one_wrong_value(root: Path, path: tuple[str | int, ...], value: Any, text: str) -> None:
+    def change(values: Any) -> None:
+        for key in path[:-1]:
+            values = values[key]
+        values[path[-1]] = value
+
+    edit(root, change)
+    assert refusal(root).startswith(text)
+
+
+def test_a_list_nested_as_deep_as_json_goes_is_refused(root: Path) -> None:
+    deep = "[" * 900 + "]" * 900
+    text = (root / MANIFEST).read_text().replace('"height": 4', f'"height": {deep}')
+    (root / MANIFEST).write_text(text)
+    message = refusal(root)
+    assert message.startswith(("preprocessing: 'height' must be an integer, list [[[[[[", "/"))
+    assert len(message) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b'{"format": "samdeploy-bundle", "format": "x"}', "is not valid JSON (key 'format' stands twice)"),
+        (b'{"version": NaN}', "is not valid JSON (NaN is no JSON)"),
+        (b'{"version": 1' + b"0" * 5_000 + b"}", "does not fit 64 bits)"),
+        (b'{"version": 1e400}', "is not valid JSON (number 1e400 is too large)"),
+        (b"\xff\xfe{\0}\0", "is not valid JSON ('utf-8' codec can't decode byte 0xff"),
+        (b"{" * 100_000, "is not valid JSON ("),
+        (b'{"a":' * 100_000, "is not valid JSON ("),
+        (b"[]", "holds a list, an object was expected"),
+        (b"", "is not valid JSON ("),
+    ],
+)
+def test_a_manifest_that_is_no_manifest(root: Path, content: bytes, text: str) -> None:
+    (root / MANIFEST).write_bytes(content)
+    assert text in refusal(root)
+
+
+def test_a_manifest_of_many_megabytes_is_not_read(root: Path) -> None:
+    content = (root / MANIFEST).read_bytes()
+    limit = 16 << 20
+    (root / MANIFEST).write_bytes(content + b" " * (limit - len(content)))
+    open_bundle(root)
+    (root / MANIFEST).write_bytes(content + b" " * (limit + 1 - len(content)))
+    assert "has 16777217 bytes, at most 16777216 are read; this is no file of samdeploy" in refusal(root)
+
+
+def test_the_same_path_twice(root: Path) -> None:
+    edit(root, lambda values: values["files"].append({**values["files"][0], "role": "engine"}))
+    assert refusal(root) == "'files' names 'weights.safetensors' twice"

@@ -1,0 +1,127 @@
+"""A sound bundle gives back what was written; a folder that is none is refused before a runtime is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy.bundle import Bundle, latest_bundle, open_bundle
+from samdeploy.errors import BundleError, InputError
+from samdeploy.manifest import MANIFEST, Manifest, manifest_bytes, manifest_from_json
+from samdeploy.spec import Preprocessing, model_spec
+from tests.bundle.written import CONTENTS, DATA, FILES, IMAGES, LOGITS, PROVENANCE, SPEC, edit, to_symlink, write_bundle
+
+
+def test_a_sound_bundle_gives_back_what_was_written(root: Path) -> None:
+    bundle = open_bundle(root)
+    assert bundle == Bundle(root, SPEC, FILES, DATA, PROVENANCE)
+    assert {file.path: bundle.read(file) for file in bundle.files} == CONTENTS
+    bundle.verify()
+    images, logits = bundle.golden()
+    assert np.array_equal(images, IMAGES) and np.array_equal(logits, LOGITS)
+    assert (images.dtype, logits.dtype) == (np.uint8, np.float32)
+    assert open_bundle(str(root)) == bundle
+
+
+def test_manifest_round_trip() -> None:
+    crop = Preprocessing(4, 5, "center_crop", 6, mean=(0.1, 0.2, 1 / 3), std=(0.4, 0.5, 0.6))
+    for preprocessing in (Preprocessing(4, 5), crop):
+        manifest = Manifest(model_spec("sam-resnet50", "original", ("a",), preprocessing), FILES, DATA, PROVENANCE)
+        assert manifest_from_json(json.loads(manifest_bytes(manifest)), "manifest.json") == manifest
+
+
+def test_the_bundle_may_be_reached_through_a_link_and_lie_beside_other_files(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    (root / "eval.json").write_text("{}")
+    (root / "NOTES.md").symlink_to("/dev/null")  # not in the manifest: never opened
+    open_bundle(tmp_path / "link").verify()
+
+
+def test_select_puts_files_for_the_backend_first(root: Path) -> None:
+    shared = dataclasses.replace(FILES[1], path="graphs/shared.onnx")
+    own = dataclasses.replace(FILES[1], path="graphs/openvino.onnx", backend="openvino")
+    half = dataclasses.replace(FILES[1], path="graphs/half.onnx", precision="fp16")
+    bundle = dataclasses.replace(open_bundle(root), files=(shared, half, own))
+    assert bundle.select("graph", backend="openvino", precision="fp32") == (own, shared)
+    assert bundle.select("graph", backend="onnxruntime") == (shared, half)
+    assert bundle.find("graph", precision="fp16") == half
+    assert bundle.find("engine") is None
+
+
+def test_a_folder_that_is_no_bundle(root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    root.rename(run / "bundle")
+    for path, text in (
+        (tmp_path / "nowhere", "no such folder; make one: samdeploy export"),
+        (run / "bundle" / MANIFEST, "is a file; name the bundle's folder"),
+        (run, f"is a run; its bundle is {run / 'bundle'}"),
+        (tmp_path, "'manifest.json' is missing; the folder is incomplete, export it again"),
+    ):
+        with pytest.raises(BundleError) as caught:
+            open_bundle(path)
+        assert str(caught.value) == f"bundle {path}: {text}"
+
+
+def test_latest_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        latest_bundle(tmp_path)
+    assert str(caught.value) == f"no bundle below {tmp_path}/; make one first: samdeploy export"
+    for name, time in (("c", 1_000), ("a", 3_000), ("b", 2_000), ("d", 3_000)):
+        bundle = write_bundle(tmp_path / name / "bundle")
+        os.utime(bundle / MANIFEST, (time, time))
+    (tmp_path / "e" / "bundle").mkdir(parents=True)  # without a manifest: not finished
+    assert latest_bundle(tmp_path) == tmp_path / "d" / "bundle"  # of two of the same moment the last name
+
+
+RUNTIMES = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "onnx")
+CHILD = f"""
+import os, sys
+opened = []
+sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event == "open" else None)
+from samdeploy.bundle import open_bundle
+from samdeploy.errors import BundleError
+for root in sys.argv[1:]:
+    opened.clear()
+    try:
+        bundle = open_bundle(root)
+        bundle.verify()
+        bundle.golden()
+        print("accepted")
+    except BundleError:
+        loaded = [name for name in {RUNTIMES!r} if name in sys.modules]
+        print("refused", *loaded, *(os.path.relpath(path, root) for path in opened if path.startswith(root)))
+"""
+
+
+def test_before_a_refusal_no_runtime_is_loaded_and_nothing_outside_is_opened(tmp_path: Path) -> None:
+    def bundle(name: str) -> Path:
+        return write_bundle(tmp_path / name)
+
+    sound, escape, link, changed, newer = (bundle(name) for name in ("sound", "escape", "link", "changed", "newer"))
+    edit(escape, lambda values: values["files"][0].update(path="../sound/weights.safetensors"))
+    to_symlink(link / "weights.safetensors")
+    (changed / "weights.safetensors").write_bytes(b"THE weights")
+    edit(newer, lambda values: values.update(version=2))
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, (sound, escape, link, changed, newer))],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "accepted",
+        "refused manifest.json",
+        "refused manifest.json",
+        "refused manifest.json weights.safetensors",
+        "refused manifest.json",
+    ]

@@ -1,0 +1,153 @@
+"""What is typed or found wrong: one line, an exit code, no traceback, and files as before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from samdeploy.manifest import MANIFEST
+from samdeploy.run import RUN_FILE
+from tests.cli.typed import Inside, assert_one_line
+from tests.conftest import Command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ("train digit", 2, "unknown recipe 'digit'; did you mean 'digits'"),
+        ("train no/such.toml", 2, "recipe file no/such.toml: no such file; built-in recipes: aircraft"),
+        ("train --set training.epoch=3", 2, "recipe digits: unknown key in [training] 'epoch'; did you mean 'epochs'"),
+        ("train --set training.epochs=many", 2, "recipe digits: "),
+        ("train --set data.name=cifar", 2, "recipe digits: unknown data.name 'cifar'; did you mean 'cifar10'"),
+        ("train --set model.arch=sam-resnet5", 2, "recipe digits: unknown model.arch 'sam-resnet5'; did you mean"),
+        ("train --set model.gate=tanh", 2, "recipe digits: unknown model.gate 'tanh'"),
+        ("train --set training.precision=fp64", 2, "recipe digits: training.precision: 'fp64' found, one of"),
+        ("train --set training.device=gpu", 2, "recipe digits: "),
+        ("train folder --data nowhere", 2, "folder: nothing found at nowhere"),
+        ("train --runs missing/runs --set training.precision=fp32", 2, None),
+        ("export no-run", 2, "run: no-run/run.json is missing"),
+        ("export --runs empty", 2, "no run with weights below empty/; train one first: samdeploy train"),
+        ("export --engine tensor", 2, "unknown engine 'tensor'"),
+        ("export --precision fp61", 2, "unknown precision 'fp61'; did you mean 'fp16'"),
+        ("export --batch 1,8", 2, "--batch: '1,8' found, three numbers expected, such as 1,8,64"),
+        ("export --batch 1,8,x", 2, "--batch: '1,8,x' found"),
+        ("eval no-bundle", 2, "bundle no-bundle: no such folder; make one: samdeploy export"),
+        ("eval --runs empty", 2, "no bundle below empty/; make one first: samdeploy export"),
+        ("eval --backend onnx", 2, "unknown backend 'onnx'; did you mean 'onnxruntime'"),
+        ("eval --precision half", 2, "unknown precision 'half'"),
+        ("eval --device gpu", 2, "unknown device 'gpu'"),
+        ("eval --margin 0", 2, "margin 0 found, percentage points above 0 and below 100 expected"),
+        ("eval --margin nan", 2, "margin nan found, percentage points"),
+        ("eval --confidence 95", 2, "confidence 95 found, a share from 0.5 and below 1 expected (for 95 %: 0.95)"),
+        ("eval --json no/such/folder/x.json", 2, "--json: the folder no/such/folder does not exist; make it first"),
+        ("eval --json empty", 2, "--json: empty is a folder; name a file"),
+        ("eval --json a.x --junit a.x", 2, "--json and --junit: both name a.x; name two files"),
+        ("eval --data empty", 2, "--data empty: the bundle's data set 'digits' is part of a package"),
+        ("export --headroom-plot no/a.png", 2, "--headroom-plot: the folder no does not exist; make it first"),
+        ("export --batch 8,1,64", 2, "batch: 8,1,64 found, 1 <= smallest <= usual <= largest expected"),
+        ("export --engine onnxruntime --precision bf16", 2, "backend 'onnxruntime' runs fp32, fp16, int8; precision"),
+        ("predict --runs empty x.png", 2, "no bundle below empty/"),
+        ("predict --backend onnx x.png", 2, "unknown backend 'onnx'"),
+        ("predict --precision half x.png", 2, "unknown precision 'half'"),
+        ("predict --precision int8 --device cuda x.png", 1, "no runtime can open this bundle here."),
+        ("predict --backend openvino --device cuda x.png", 2, "backend 'openvino' runs on cpu; device 'cuda' found"),
+        ("predict runs/digits/bundle", 2, "no picture named; expected: samdeploy predict [BUNDLE] IMAGE..."),
+        ("predict empty", 2, "empty: no pictures in this folder"),
+        ("explain empty", 2, "empty: no pictures in this folder"),
+        ("bench --images empty", 2, "--images: empty holds no pictures; name a folder that does"),
+    ],
+)
+def test_mistakes_are_one_line(finished: Path, inside: Inside, arguments: str, code: int, text: str | None) -> None:
+    (finished / "empty").mkdir(exist_ok=True)
+    if text is None:
+        (finished / "missing").write_text("a file where a folder is needed")
+        text = "runs folder missing/runs: cannot be written to"
+    before = sorted(path.name for path in (finished / "runs").iterdir())
+    found, output, errors = inside(*arguments.split(), cwd=finished)
+    assert found == code
+    assert_one_line(errors, text)
+    assert output == ""
+    assert sorted(path.name for path in (finished / "runs").iterdir()) == before
+
+
+def test_no_traceback_in_a_process_either(tmp_path: Path, command: Command) -> None:
+    done = command("train", "digit", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert_one_line(done.stderr, "unknown recipe 'digit'; did you mean 'digits'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_several_lines_becomes_one(finished: Path, inside: Inside) -> None:
+    code, _, errors = inside("eval", "no\nsuch  bundle", cwd=finished)
+    assert code == 2
+    assert_one_line(errors, "bundle no such bundle: no such folder; make one: samdeploy export")
+
+
+def test_a_recipe_that_is_no_toml(finished: Path, inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[training\nepochs = 1\n")
+    code, _, errors = inside("train", tmp_path / "bad.toml", cwd=finished)
+    assert code == 2
+    assert_one_line(errors, f"recipe {tmp_path / 'bad.toml'}: ")
+
+
+def set_version(path: Path, version: int) -> None:
+    values = json.loads(path.read_text())
+    values["version"] = version
+    path.write_text(json.dumps(values))
+
+
+def test_a_run_of_a_newer_samdeploy(tmp_path: Path, digits_run: Path, inside: Inside) -> None:
+    shutil.copy(digits_run / RUN_FILE, tmp_path / RUN_FILE)
+    set_version(tmp_path / RUN_FILE, 2)
+    code, _, errors = inside("export", tmp_path, cwd=tmp_path)
+    assert code == 2
+    assert_one_line(
+        errors, f"{tmp_path / RUN_FILE}: format version 2 found, this samdeploy reads up to 1; update it: pip"
+    )
+
+
+@pytest.mark.parametrize("name", ["eval", "predict"])
+def test_a_bundle_of_a_newer_samdeploy(copy_of_bundle: Path, inside: Inside, name: str) -> None:
+    set_version(copy_of_bundle / MANIFEST, 2)
+    code, _, errors = inside(name, copy_of_bundle, *(["x.png"] if name == "predict" else []), cwd=copy_of_bundle)
+    assert code == 2
+    assert_one_line(
+        errors, f"{copy_of_bundle / MANIFEST}: format version 2 found, this samdeploy reads up to 1; update"
+    )
+
+
+@pytest.mark.parametrize("name", ["eval", "predict"])
+def test_a_bundle_that_was_changed(
+    copy_of_bundle: Path, inside: Inside, digit_files: Sequence[Path], name: str
+) -> None:
+    path = copy_of_bundle / "model.fp32.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    arguments = [digit_files[0], "--backend", "onnxruntime"] if name == "predict" else []
+    code, output, errors = inside(name, copy_of_bundle, *arguments, cwd=copy_of_bundle)
+    assert (code, output) == (2, "")
+    assert_one_line(errors, f"bundle {copy_of_bundle}: 'model.fp32.onnx' has SHA-256 ")
+
+
+def test_a_missing_package_is_named_with_its_cure(
+    finished: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name == "samdeploy.train" or name.startswith("samdeploy.train.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)  # Python's own way to say "not installed"
+    code, _, errors = inside("train", cwd=finished)
+    assert code == 1
+    assert_one_line(errors, "the package 'torch' is not installed; pip install 'samdeploy[train]'")
+
+
+def test_help_is_quick_and_complete(tmp_path: Path, command: Command) -> None:
+    done = command("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in ("train", "export", "eval", "predict"):
+        assert f"\n  {name} " in done.stdout

@@ -1,0 +1,57 @@
+"""`samdeploy predict`: answers, as lines and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cli.typed import Inside
+
+
+def test_predict_goes_on_after_a_broken_picture(finished: Path, mixed: Path, inside: Inside) -> None:
+    code, output, errors = inside("predict", mixed, mixed / "missing.png", "--top", "1", cwd=finished)
+    assert code == 1
+    answers = [line.split(": ") for line in output.splitlines()]
+    assert [path for path, _ in answers] == [str(mixed / "a-good.png"), str(mixed / "sub" / "d-good.png")]
+    assert [answer.split()[0] for _, answer in answers] == ["0", "2"]  # the digits that they are
+    lines = errors.splitlines()
+    assert lines[1].startswith(f"samdeploy: {mixed / 'b-cut.png'}: damaged or truncated")
+    assert lines[2].startswith(f"samdeploy: {mixed / 'c-text.png'}: not a picture")
+    assert lines[3] == f"samdeploy: {mixed / 'missing.png'}: no such file"
+    assert lines[4] == "samdeploy: 3 of 5 pictures could not be read"
+    assert len(lines) == 5
+
+
+def test_predict_as_json(finished: Path, mixed: Path, inside: Inside) -> None:
+    code, output, _ = inside("predict", "runs/digits/bundle", mixed, "--json", "--top", "3", cwd=finished)
+    assert code == 1
+    first, cut, text, last = map(json.loads, output.splitlines())
+    assert first["image"] == str(mixed / "a-good.png")
+    assert (first["label"], first["index"], len(first["top"])) == ("0", 0, 3)
+    assert first["top"][0] == {"label": "0", "probability": first["probability"]}
+    assert 0.5 < first["probability"] <= 1
+    assert list(cut) == list(text) == ["image", "error"]
+    assert "damaged or truncated" in cut["error"]
+    assert last["label"] == "2"
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "onnxruntime", "openvino"])
+def test_predict_with_each_backend(finished: Path, digit_files: Sequence[Path], inside: Inside, backend: str) -> None:
+    code, output, errors = inside(
+        "predict", "runs/digits/bundle", *digit_files, "--backend", backend, "--device", "cpu", "--top", "1",
+        cwd=finished,
+    )  # fmt: skip
+    assert code == 0
+    assert errors == f"runs/digits/bundle: {backend}, fp32, cpu\n"
+    named = [line.split(": ")[1].split()[0] for line in output.splitlines()]
+    assert named == [path.name[0] for path in digit_files]
+
+
+def test_a_picture_called_like_a_file_that_is_no_bundle_is_a_picture(
+    finished: Path, digit_files: Sequence[Path], inside: Inside
+) -> None:
+    code, output, _ = inside("predict", digit_files[3], digit_files[4], "--top", "1", cwd=finished)
+    assert (code, len(output.splitlines())) == (0, 2)

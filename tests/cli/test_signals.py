@@ -1,0 +1,142 @@
+"""Ctrl-C and SIGTERM end every command in good order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from samdeploy.bundle import open_bundle
+from samdeploy.run import HISTORY_FILE, RUN_FILE, WEIGHTS_FILE, open_run
+from tests.cli.typed import TINY, Inside
+
+pytestmark = pytest.mark.slow
+
+
+class Started:
+    """A samdeploy that runs beside the test."""
+
+    def __init__(
+        self, arguments: Sequence[str | Path], cwd: Path, environment: dict[str, str], options: Sequence[str]
+    ) -> None:
+        self.errors = cwd / "stderr.txt"
+        line = [sys.executable, *options, "-m", "samdeploy.cli", *map(str, arguments)]
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(line, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        end = time.monotonic() + 300
+        while not happened():
+            assert self.process.poll() is None, self.errors.read_text()
+            assert time.monotonic() < end, self.errors.read_text()
+            time.sleep(0.05)
+
+    def interrupt(self, how: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout=120)
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Callable[..., Started]]:
+    started: list[Started] = []
+
+    def begin(*arguments: str | Path, cwd: Path, options: Sequence[str] = ()) -> Started:
+        started.append(Started(arguments, cwd, environment, options))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+# A shell shows 130 for both.  Python ends itself with the signal where Ctrl-C met a text that was being executed, as
+# when dataclasses are made during an import, whatever the program does with the exception afterwards (pythonrun.c).
+INTERRUPTED = (130, -signal.SIGINT)
+
+
+def has_reader(pipe: Path) -> bool:
+    """Whether some process waits in open() to read from this pipe, or has read access to it."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def test_ctrl_c_in_training_keeps_the_best_weights(
+    tmp_path: Path, start: Callable[..., Started], inside: Inside
+) -> None:
+    started = start("train", *TINY, "--set", "training.epochs=1000", cwd=tmp_path)
+    started.wait_until(lambda: "epoch    1/1000" in started.errors.read_text())
+    assert started.interrupt() in INTERRUPTED
+    errors = started.errors.read_text()
+    assert "Traceback" not in errors
+    assert "stopped by SIGINT at epoch " in errors
+    (run,) = (tmp_path / "runs").iterdir()
+    record = open_run(run)
+    assert record.status == "interrupted"
+    assert record.best_epoch >= 1
+    assert record.test_top1 is None
+    assert f"The best weights (epoch {record.best_epoch}, " in errors
+    assert (run / WEIGHTS_FILE).is_file() and (run / HISTORY_FILE).is_file()
+    # What was kept can be exported.
+    code, output, _ = inside("export", "--engine", "onnxruntime", cwd=tmp_path)
+    assert code == 0
+    assert open_bundle(output.splitlines()[-1]).provenance["run_status"] == "interrupted"
+
+
+def test_ctrl_c_in_export(tmp_path: Path, start: Callable[..., Started]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    os.mkfifo(run / RUN_FILE)  # reading it takes for ever
+    started = start("export", run, cwd=tmp_path)
+    started.wait_until(lambda: has_reader(run / RUN_FILE))
+    assert started.interrupt() in INTERRUPTED
+    assert started.errors.read_text() == "samdeploy: interrupted\n"
+    assert [path.name for path in run.iterdir()] == [RUN_FILE]
+
+
+def test_ctrl_c_in_predict(finished: Path, tmp_path: Path, start: Callable[..., Started]) -> None:
+    os.mkfifo(tmp_path / "slow.png")
+    bundle = finished / "runs/digits/bundle"
+    started = start("predict", bundle, tmp_path / "slow.png", cwd=tmp_path)
+    started.wait_until(lambda: has_reader(tmp_path / "slow.png"))
+    assert started.interrupt() in INTERRUPTED
+    errors = started.errors.read_text()
+    assert errors.splitlines()[-1] == "samdeploy: interrupted"
+    assert "Traceback" not in errors
+
+
+def test_ctrl_c_in_eval(copy_of_bundle: Path, tmp_path: Path, start: Callable[..., Started]) -> None:
+    # Python says on standard error what it has imported.  The runtime comes once PyTorch's answers are there, and what
+    # follows, a whole test set and hundreds of timed runs, takes longer than a signal.
+    arguments = ("eval", copy_of_bundle, "--backend", "onnxruntime")
+    started = start(*arguments, cwd=tmp_path, options=["-X", "importtime"])
+    started.wait_until(lambda: "| onnxruntime\n" in started.errors.read_text())
+    assert started.interrupt() in INTERRUPTED
+    errors = started.errors.read_text()
+    assert errors.splitlines()[-1] == "samdeploy: interrupted"
+    assert "Traceback" not in errors
+    assert not (copy_of_bundle / "eval.json").exists()
+
+
+def test_a_batch_system_that_ends_training_keeps_the_best_weights(
+    tmp_path: Path, start: Callable[..., Started]
+) -> None:
+    started = start("train", *TINY, "--set", "training.epochs=1000", cwd=tmp_path)
+    started.wait_until(lambda: "epoch    1/1000" in started.errors.read_text())
+    assert started.interrupt(signal.SIGTERM) == 143
+    assert "Traceback" not in started.errors.read_text()
+    (run,) = (tmp_path / "runs").iterdir()
+    record = open_run(run)
+    assert record.status == "interrupted"
+    assert record.best_epoch >= 1
+    assert (run / WEIGHTS_FILE).is_file()
+    assert not [path for path in run.iterdir() if path.name.startswith(".")], "a temporary file was left"

@@ -1,0 +1,166 @@
+"""What is no usable picture is refused with its name and the reason, before memory is taken for it."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samdeploy.errors import ImageError
+from samdeploy.preprocess import decode, prepare
+from samdeploy.spec import Preprocessing
+from tests.preprocess.pictures import encoded, noise, png
+
+SOUND_JPEG = encoded(Image.fromarray(noise(64, 64)), "JPEG")
+SOUND_PNG = encoded(Image.fromarray(noise(64, 64)), "PNG")
+
+REFUSED = {
+    "text.jpg": (b"This is no picture.", "not a picture, or of a kind that Pillow cannot read"),
+    "empty.png": (b"", "the file is empty; expected a picture"),
+    "half.jpg": (SOUND_JPEG[: len(SOUND_JPEG) // 2], "damaged or truncated (image file is truncated"),
+    "half.png": (SOUND_PNG[: len(SOUND_PNG) // 2], "damaged or truncated ("),
+    "changed.png": (SOUND_PNG[:60] + b"!" + SOUND_PNG[61:], "damaged or truncated ("),
+    "floats.tif": (encoded(Image.new("F", (2, 2)), "TIFF"), "holds floating-point numbers; expected 8 or 16 bits"),
+    "integers.tif": (encoded(Image.new("I", (2, 2)), "TIFF"), "holds 32-bit integers; expected 8 or 16 bits"),
+    "floats.pfm": (b"Pf 1 1 -1.0\n" + struct.pack("<f", 0.5), "holds floating-point numbers"),
+    "bomb.png": (
+        png(60_000, 60_000, 8, 2, []),
+        "too many pixels, scale it down first (60000x60000 are 3,600,000,000, ",
+    ),
+    "drawing.eps": (
+        encoded(Image.new("RGB", (2, 2)), "EPS"),
+        "is EPS, a program that draws; expected pixels, convert it first",
+    ),
+    # The sound pixels of a DDS with an unknown format raise NotImplementedError in Pillow.
+    "odd.dds": (b"DDS " + struct.pack("<31I", 124, 0x1007, 1, 1, *[0] * 14, 32, *[0] * 12), "damaged or truncated ("),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_the_name_and_the_reason(name: str, tmp_path: Path) -> None:
+    data, text = REFUSED[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    for source, shown in ((path, str(path)), (data, "image")):
+        with pytest.raises(ImageError) as caught:
+            decode(source)
+        assert str(caught.value).startswith(f"{shown}: {text}")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
+def test_the_limit_on_pixels_is_an_argument(kind: str, tmp_path: Path) -> None:
+    picture = Image.fromarray(noise(20, 30))
+    path = tmp_path / f"picture.{kind.lower()}"
+    picture.save(path, kind)
+    expected = decode(path)
+    text = "too many pixels, scale it down first (30x20 are 600, at most 599 are decoded; max_pixels sets the limit)"
+    for source, shown in ((path, str(path)), (path.read_bytes(), "image"), (picture, "image")):
+        decode(source, max_pixels=600)
+        with pytest.raises(ImageError) as caught:
+            decode(source, max_pixels=599)
+        assert str(caught.value) == f"{shown}: {text}"
+        with pytest.raises(ImageError, match="at most 599"):
+            prepare(source, Preprocessing(4, 4), max_pixels=599)
+    assert expected.shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("limit", [299, 300, 599, None])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "PPM"])
+@pytest.mark.filterwarnings("error")
+def test_pillows_own_limit_has_no_say(
+    kind: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It warns above its variable and refuses above twice of it, for the whole process; here warnings are errors."""
+    path = tmp_path / f"picture.{kind.lower()}"
+    Image.fromarray(noise(20, 30)).save(path, kind)
+    expected = decode(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    for source in (path, str(path), path.read_bytes()):
+        np.testing.assert_array_equal(decode(source), expected)
+        with pytest.raises(ImageError, match="too many pixels"):
+            decode(source, max_pixels=599)
+    assert limit == Image.MAX_IMAGE_PIXELS
+    if limit is not None:
+        path.write_bytes(path.read_bytes()[:-120])
+        with pytest.raises(ImageError, match="damaged or truncated"):
+            decode(path)
+
+
+def test_eps_never_starts_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    data = encoded(Image.new("RGB", (2, 2)), "EPS")
+    for source in (data, Image.open(io.BytesIO(data))):
+        with pytest.raises(ImageError, match="is EPS"):
+            decode(source)
+
+
+def test_missing_folder_and_unreadable(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    for path, text in (
+        (tmp_path / "missing.png", "no such file"),
+        (tmp_path, "is a folder, a picture was expected"),
+        (loop, "cannot be read (Too many levels of symbolic links)"),
+        (tmp_path / ("x" * 300), "cannot be read (File name too long)"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            decode(path)
+        assert str(caught.value) == f"{path}: {text}"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    path.write_bytes(SOUND_PNG)
+    path.chmod(0)
+    with pytest.raises(ImageError, match=r"may not be read \(permission denied\)"):
+        decode(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damaged_bytes_raise_nothing_but_our_own_error() -> None:
+    """Pillow reports damage through OSError, SyntaxError, struct.error and more; 1,000 damaged files, 5 formats."""
+    generator = np.random.default_rng(5)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "text"
+    picture = Image.fromarray(noise(11, 13))
+    sound = [encoded(picture, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP")]
+    sound += [encoded(picture, kind) for kind in ("GIF", "TIFF")]
+    refused = 0
+    for round_number in range(1000):
+        data = bytearray(sound[round_number % len(sound)])
+        reach = min(len(data), 200)
+        for position in generator.integers(0, reach, 3):
+            data[position] = generator.choice([0, 1, 255])
+        try:
+            decode(bytes(data))
+        except ImageError:
+            refused += 1
+    assert 100 < refused < 1000  # else the damage was none, or too much to reach the decoders
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError("x"), SyntaxError("x"), ValueError("x"), EOFError("x"), IndexError("x"), KeyError("x")),
+        *(TypeError("x"), NotImplementedError("x"), ZeroDivisionError("x"), OverflowError("x"), struct.error("x")),
+    ],
+    ids=repr,
+)
+def test_every_way_in_which_a_decoder_reports_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    picture = Image.new("RGB", (2, 2))
+    monkeypatch.setattr(picture, "load", fail)
+    with pytest.raises(ImageError) as caught:
+        decode(picture)
+    assert str(caught.value) == f"image: damaged or truncated ({error}); expected a complete picture"
