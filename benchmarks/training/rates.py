@@ -1,17 +1,20 @@
-"""Training images per second, loader and step together: ours, the published script's way, and a loop of timm's parts.
+"""Training images per second, loader and step together: ours, the published script's way, and loops of timm's parts.
 
     .venv/bin/python benchmarks/training/rates.py [--pictures 512] [--rounds 5] [--size 64] [--batch 128]
-        [--only ours plain timm] [--out FILE.json]
+        [--precision auto] [--only ours plain-resnet published timm timm-ese] [--out FILE.json]
 
 The pictures are photographs of 128x96 as JPEG files, in ten classes.  In every round each loop trains one epoch of
 them; the order changes from round to round.  What counts is the ratio within a round, after one epoch that does not.
 
 - ours: SAM-ResNet-50 through the product's own parts: pictures prepared once (how long that takes is stated beside),
-  channels-last, the precision that the product's own probe finds faster here and now, fused Adam.
-- plain: SAM-ResNet-50 as the published protocol has it: Pillow decodes and resizes in the loop, float32, default
+  channels-last, fused Adam, and the precision asked for: "auto" is what the product's own probe finds here and now.
+- plain-resnet: the same parts with timm's own ResNet-50 in them: no attention, one linear layer as its head.  It does
+  the same arithmetic as the loop "timm".
+- published: SAM-ResNet-50 as the published protocol has it: Pillow decodes and resizes in the loop, float32, default
   layout, Adam.  Two worker processes load, as many as there are cores here; --workers 0 for none.
-- timm: timm's ResNet-50 (which has no attention and a smaller head: 23.5 against 44 million parameters), its loader
-  without augmentation, its Adam, and AMP in bf16 with channels-last where the probe found bf16 faster.
+- timm: timm's ResNet-50, its loader without augmentation, its Adam, and AMP with channels-last in our precision.
+- timm-ese: the same with timm's attention of our weight, "ese": a C x C matrix upon the channel means of every block,
+  as ours, with a hard sigmoid behind it.
 """
 
 from __future__ import annotations
@@ -23,13 +26,16 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from photographs import CLASSES, write_photographs
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -41,15 +47,24 @@ from samdeploy.evaluate.machine import machine, versions
 from samdeploy.models import build_model
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD
 from samdeploy.train.augment import make_augmentation
-from samdeploy.train.device import multiplies_bf16
+from samdeploy.train.device import Autocast, multiplies_bf16
 from samdeploy.train.pictures import Pictures
-from samdeploy.train.precision_probe import faster_precision
+from samdeploy.train.precision_probe import probe
 from samdeploy.train.recipe import load_recipe
 from samdeploy.train.step import Stepper
 
 RATE = 1e-4  # published
-LOOPS = ("ours", "plain", "timm")
-Epoch = Callable[[], int]
+LOOPS = ("ours", "plain-resnet", "published", "timm", "timm-ese")
+# What is divided by what: like with like first, then the published loop, then the lighter network.
+PAIRS = (("plain-resnet", "timm"), ("ours", "timm-ese"), ("ours", "published"), ("ours", "timm"))
+CPU = torch.device("cpu")
+
+
+class Timed(NamedTuple):
+    """A loop that is ready: `epoch()` trains one epoch and gives the pictures it saw."""
+
+    epoch: Callable[[], int]
+    parameters: int
 
 
 def main() -> None:
@@ -59,128 +74,140 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--only", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--out", type=Path)
-    parser.set_defaults(autocast=None)
     options = parser.parse_args()
-    if "timm" in options.only and importlib.util.find_spec("timm") is None:
-        print("timm: left out, it is not installed: pip install timm")
-        options.only.remove("timm")
+    if importlib.util.find_spec("timm") is None:
+        print("timm and what is measured with it: left out, it is not installed: pip install timm")
+        options.only = [name for name in options.only if name in ("ours", "published")]
+    options.autocast = chosen_precision(options)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SAMDEPLOY_CACHE"] = str(Path(folder) / "cache")
         root = Path(folder) / "photographs"
         write_photographs(root, {"train": options.pictures, "val": 20, "test": 20}, 128, 96)
+        loops, preparing = {}, {}
+        for name in options.only:
+            start = time.perf_counter()
+            loops[name] = make(name, root, options)
+            preparing[name] = time.perf_counter() - start
+        for loop in loops.values():  # the first epoch builds kernels and starts workers
+            loop.epoch()
+        rounds = [one_round(loops, number) for number in range(options.rounds)]
+    report(rounds, loops, options, preparing)
+
+
+def one_round(loops: dict[str, Timed], number: int) -> dict[str, float]:
+    """Images per second of one epoch of each loop, begun with another loop in every round."""
+    names = list(loops)
+    first = number % len(names)
+    row = {}
+    for name in names[first:] + names[:first]:
         start = time.perf_counter()
-        makers = {"ours": ours, "plain": plain, "timm": timm_loop}
-        epochs = {"ours": ours(root, options)} if "ours" in options.only else {}
-        preparing = time.perf_counter() - start
-        epochs |= {name: makers[name](root, options) for name in options.only if name != "ours"}
-        for epoch in epochs.values():  # the first epoch builds kernels and starts workers
-            epoch()
-        rounds = []
-        for number in range(options.rounds):
-            names = list(epochs)
-            names = names[number % len(names) :] + names[: number % len(names)]
-            row = {}
-            for name in names:
-                start = time.perf_counter()
-                row[name] = epochs[name]() / (time.perf_counter() - start)
-            rounds.append(row)
-            print("  ".join(f"{name} {row[name]:.1f}" for name in epochs), "images/s", flush=True)
-    report(rounds, options, preparing)
+        row[name] = loops[name].epoch() / (time.perf_counter() - start)
+    print("  ".join(f"{name} {row[name]:.1f}" for name in names), "images/s", flush=True)
+    return row
 
 
-def report(rounds: list[dict[str, float]], options: argparse.Namespace, preparing: float) -> None:
+def chosen_precision(options: argparse.Namespace) -> Autocast:
+    """Of all loops but the published one."""
+    if options.precision != "auto":
+        return torch.bfloat16 if options.precision == "bf16" else None
+    if not multiplies_bf16():
+        return None
+    return probe(build_model("sam-resnet50", CLASSES, "original"), options.size, options.size).autocast
+
+
+def report(
+    rounds: list[dict[str, float]], loops: dict[str, Timed], options: argparse.Namespace, preparing: dict[str, float]
+) -> None:
     """Medians and ratios, and all of it as JSON."""
     found = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions() | ({"timm": version("timm")} if "timm" in "".join(loops) else {}),
         "pictures": options.pictures,
         "size": options.size,
         "batch": options.batch,
         "precision": "fp32" if options.autocast is None else "bf16",
         "preparing_s": preparing,
+        "parameters": {name: loop.parameters for name, loop in loops.items()},
         "rounds": rounds,
         "ratios": {},
     }
-    for name in rounds[0]:
+    for name, loop in loops.items():
         values = [row[name] for row in rounds]
-        print(f"{name:6} {statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})")
-        if name != "ours" and "ours" in rounds[0]:
-            ratios = [row["ours"] / row[name] for row in rounds]
-            found["ratios"][name] = [min(ratios), statistics.median(ratios), max(ratios)]
+        print(
+            f"{name:12} {statistics.median(values):7.1f} images/s ({min(values):.1f} to {max(values):.1f}), "
+            f"{loop.parameters / 1e6:.1f} M parameters, ready after {preparing[name]:.1f} s"
+        )
+    for one, other in PAIRS:
+        if one in loops and other in loops:
+            ratios = [row[one] / row[other] for row in rounds]
+            found["ratios"][f"{one} / {other}"] = [min(ratios), statistics.median(ratios), max(ratios)]
             print(
-                f"ours / {name}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
+                f"{one} / {other}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
                 f"n = {len(rounds)} rounds"
             )
-    print(f"precision of ours and timm: {found['precision']}")
-    print(f"ours prepared its {options.pictures} pictures and its network once, in {preparing:.1f} s")
+    print(f"precision of all but published: {found['precision']}")
     if options.out:
         options.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def ours(root: Path, options: argparse.Namespace) -> Epoch:
+def make(name: str, root: Path, options: argparse.Namespace) -> Timed:
+    """The loop of that name."""
+    torch.manual_seed(0)
+    if name == "ours":
+        return product(build_model("sam-resnet50", CLASSES, "original"), root, options)
+    if name == "published":
+        return published(root, options)
+    import timm
+
+    blocks = {"attn_layer": "ese"} if name == "timm-ese" else {}
+    network = timm.create_model("resnet50", num_classes=CLASSES, block_args=blocks)
+    return product(network, root, options) if name == "plain-resnet" else timm_loop(network, root, options)
+
+
+def product(model: nn.Module, root: Path, options: argparse.Namespace) -> Timed:
     """The product's own loader, augmentation (none but normalisation) and step."""
     recipe = load_recipe(
         "folder", [f"image.height={options.size}", f"image.width={options.size}", "schedule=constant", "clip_norm=0"]
     )
     split = prepare_split(open_dataset("folder", root).train, recipe.image.preprocessing(), description="train")
-    torch.manual_seed(0)
-    device = torch.device("cpu")
-    model = build_model("sam-resnet50", CLASSES, "original").to(memory_format=torch.channels_last).train()
-    pictures = Pictures(split.images, split.labels, device)
-    augmentation = make_augmentation(recipe, CLASSES, device)
-    options.autocast = faster_precision(model, options.size, options.size, 1_000_000) if multiplies_bf16() else None
-    stepper = Stepper(model, pictures, augmentation, recipe.training, device, options.autocast)
+    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    pictures = Pictures(split.images, split.labels, CPU)
+    augmentation = make_augmentation(recipe, CLASSES, CPU)
+    stepper = Stepper(model, pictures, augmentation, recipe.training, CPU, options.autocast)
     number = 0
 
     def epoch() -> int:
         nonlocal number
         number += 1
-        done = 0
         for step, rows in enumerate(pictures.batches(options.batch, torch.randperm(len(pictures)))):
             with stepper.kept_buffers():
                 loss, _ = stepper.passes(rows, number, step)
                 stepper.update(loss, RATE, step)
             loss.item()
-            done += len(rows)
-        return done
+        return len(pictures)
 
-    return epoch
+    return Timed(epoch, parameters(model))
 
 
-def plain(root: Path, options: argparse.Namespace) -> Epoch:
+def published(root: Path, options: argparse.Namespace) -> Timed:
     """As the published protocol describes it, without thought of speed."""
-    torch.manual_seed(0)
     transform = Compose([Resize((options.size, options.size)), ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
     loader = DataLoader(
         ImageFolder(str(root / "train"), transform), options.batch, shuffle=True, num_workers=options.workers
     )
     model = build_model("sam-resnet50", CLASSES, "original").train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-
-    def epoch() -> int:
-        done = 0
-        for images, labels in loader:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            loss.item()
-            done += len(labels)
-        return done
-
-    return epoch
+    return usual_loop(model, loader, torch.optim.Adam(model.parameters(), lr=RATE), None)
 
 
-def timm_loop(root: Path, options: argparse.Namespace) -> Epoch:
+def timm_loop(model: nn.Module, root: Path, options: argparse.Namespace) -> Timed:
     """timm's model, data set, loader and optimiser, put together as its documentation does."""
-    import timm
     from timm.data import create_dataset, create_loader
     from timm.optim import create_optimizer_v2
 
-    torch.manual_seed(0)
     loader = create_loader(
         create_dataset("", root=str(root), split="train"),
         input_size=(3, options.size, options.size),
@@ -191,17 +218,22 @@ def timm_loop(root: Path, options: argparse.Namespace) -> Epoch:
         num_workers=options.workers,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        device=torch.device("cpu"),
+        device=CPU,
     )
-    bf16 = options.autocast is not None
-    layout = torch.channels_last if bf16 else torch.contiguous_format
-    model = timm.create_model("resnet50", num_classes=CLASSES).to(memory_format=layout).train()
+    if options.autocast is not None:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(model, opt="adam", lr=RATE)
+    return usual_loop(model.train(), loader, optimizer, options.autocast)
+
+
+def usual_loop(model: nn.Module, loader: Iterable[Any], optimizer: torch.optim.Optimizer, autocast: Autocast) -> Timed:
+    """The few lines that everybody writes; channels-last with autocast."""
+    layout = torch.contiguous_format if autocast is None else torch.channels_last
 
     def epoch() -> int:
         done = 0
         for images, labels in loader:
-            with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            with nullcontext() if autocast is None else torch.autocast("cpu", autocast):
                 loss = F.cross_entropy(model(images.contiguous(memory_format=layout)), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -210,7 +242,12 @@ def timm_loop(root: Path, options: argparse.Namespace) -> Epoch:
             done += len(labels)
         return done
 
-    return epoch
+    return Timed(epoch, parameters(model))
+
+
+def parameters(model: nn.Module) -> int:
+    """How many weights learn."""
+    return sum(weight.numel() for weight in model.parameters())
 
 
 if __name__ == "__main__":

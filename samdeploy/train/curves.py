@@ -1,4 +1,4 @@
-"""`curves.png` beside the history: what the training did so far, drawn anew after every epoch.
+"""`curves.png` beside the history: what the training did so far, drawn anew after epochs, and at the end.
 
 A picture is no reason to lose a training: whatever goes wrong here is said once, and the training goes on.
 """
@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,22 +29,43 @@ _TIGHT_BITS = 3.0
 _TRAIN, _VAL, _OTHER = "#0072B2", "#D55E00", "#009E73"
 _STAGES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 
+# Epochs of a second must not spend it on pictures of themselves.
+_MAX_SHARE = 0.05
+_FIRST_COST = 0.5  # seconds; what drawing takes, as long as it was not measured
+
 _said: set[str] = set()
 
 Row = dict[str, float]
 
 
-def show_progress(run: Path, *, tensorboard: bool) -> None:
-    """After an epoch: the curves, and TensorBoard's event file where the recipe wants one; never raises."""
-    draw_curves(run)
-    if tensorboard:
+class LiveCurves:
+    """The curves of one training, and TensorBoard's event file where the recipe wants one."""
+
+    def __init__(self, run: Path, *, tensorboard: bool) -> None:
+        self._run, self._tensorboard = run, tensorboard
+        self._last, self._cost = time.monotonic(), _FIRST_COST
+
+    def after_epoch(self, *, last: bool) -> None:
+        """Draw, after the last epoch always, before it where that took less than 5 % of the time; never raises."""
+        start = time.monotonic()
+        if not last and self._cost > _MAX_SHARE * (start - self._last):
+            return
+        draw_curves(self._run)
+        if self._tensorboard:
+            self._write_events()
+        self._last = time.monotonic()
+        self._cost = self._last - start
+
+    def _write_events(self) -> None:
         from samdeploy.train.tensorboard import write_events
 
         try:
-            write_events(run)
+            write_events(self._run)
         except Exception as error:
             kind = type(error).__name__
-            _say(f"events {kind}", f"{run}: no event file could be written ({kind}: {error}); the training goes on")
+            _say(
+                f"events {kind}", f"{self._run}: no event file could be written ({kind}: {error}); the training goes on"
+            )
 
 
 def draw_curves(run: Path) -> None:

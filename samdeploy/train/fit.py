@@ -12,7 +12,7 @@ from torch import nn
 from samdeploy.models import SamResNet, build_model, load_weights
 from samdeploy.run import WEIGHTS_FILE
 from samdeploy.train.activations import headroom_warning, measure_activations
-from samdeploy.train.curves import show_progress
+from samdeploy.train.curves import LiveCurves
 from samdeploy.train.epoch import Stopped, Surroundings, diverged, train_epoch
 from samdeploy.train.history import EpochRow
 from samdeploy.train.measure import Measured, measure
@@ -45,6 +45,7 @@ def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings)
     """
     training, ranks = around.recipe.training, around.ranks
     start, first = time.perf_counter(), state.epoch
+    curves = LiveCurves(run.path, tensorboard=training.tensorboard)
     warned = bool(state.gate_rows) and headroom_warning(state.gate_rows) is not None
     while not is_over(state, training, run.record.best_epoch):
         if not state.batches:
@@ -80,7 +81,7 @@ def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings)
             warned = True
             print(warning, file=sys.stderr)
         if ranks.main:
-            show_progress(run.path, tensorboard=training.tensorboard)
+            curves.after_epoch(last=is_over(state, training, run.record.best_epoch))
         if around.saver.due(epoch_end=True):
             around.saver.write(state)
         _check_stop(around)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,17 +108,20 @@ def leaks_text(leaks: LeakReport) -> str:
     lines = leaks.lines()
     if not lines:
         return "leak guard: no picture stands in two splits"
-    return "\n".join(f"leak guard: {line}" for line in lines)
+    fill = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False).fill
+    return "\n".join(fill(f"leak guard: {line}") for line in lines)
 
 
 def speed_text(speed: LoadingSpeed, splits: dict[str, PreparedSplit]) -> str:
     """What was measured, and where the pictures came from."""
     source = "mapped from the cache" if splits["train"].is_cached else "held in memory"
-    return (
-        f"loading, images per second on this machine without the network: {speed.decoded:,.0f} decoded and resized; "
-        f"{speed.batches:,.0f} as batches, {source} ({speed.batches / speed.decoded:,.0f} times as fast); "
-        f"{speed.augmented:,.0f} augmented and normalised on the CPU"
-    )
+    rows = [
+        ("decoded and resized", f"{speed.decoded:12,.0f}"),
+        (f"as batches, {source}", f"{speed.batches:12,.0f}, {speed.batches / speed.decoded:,.0f} times as fast"),
+        ("augmented and normalised on the CPU", f"{speed.augmented:12,.0f}"),
+    ]
+    lines = [f"  {what:<36}{found}" for what, found in rows]
+    return "\n".join(["loading, images per second on this machine without the network:", *lines])
 
 
 def measure_loading(
@@ -172,6 +176,7 @@ def _write_sheet(
         np.array(prepared.images[chosen]),
         lambda: augmentation(images, labels, generator)[0],
         recipe.image.preprocessing(),
+        is_random=augmentation.is_random,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

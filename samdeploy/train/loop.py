@@ -18,19 +18,14 @@ from samdeploy.models.graph import Normalize
 from samdeploy.run import HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.compile_choice import CompileChoice
-from samdeploy.train.device import (
-    Autocast,
-    autocast_dtype,
-    multiplies_bf16,
-    training_device,
-)
+from samdeploy.train.device import Autocast, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, is_lost_connection, joined
 from samdeploy.train.epoch import Stopped, Surroundings
 from samdeploy.train.fit import Splits, fit, measure_test
 from samdeploy.train.measure import Measured
 from samdeploy.train.memory import fitting_batch, is_out_of_memory, out_of_memory_text
 from samdeploy.train.pictures import Pictures
-from samdeploy.train.precision_probe import faster_precision
+from samdeploy.train.precision_probe import settle_precision
 from samdeploy.train.prepare import PreparedData, prepare_data
 from samdeploy.train.provenance import announce, new_record, resumed_provenance
 from samdeploy.train.recipe import Recipe
@@ -92,7 +87,7 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
 
 
 def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks) -> Path:
-    device, autocast, data = ranks.all(lambda: _prepare(recipe, ranks))
+    device, data = ranks.all(lambda: _prepare(recipe, ranks))
     # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
@@ -102,8 +97,10 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         # Ranks other than 0, and trainings that go on, get their weights elsewhere.
         imagenet = ranks.main and resumed is None
         model = ranks.all(lambda: _model(recipe, len(data.classes), imagenet=imagenet))
-        autocast = ranks.first(lambda: _settled(autocast, recipe, data, model, device, resumed))
-        record = new_record(recipe, data, device, autocast, ranks)
+        kept = None if resumed is None else resumed.checkpoint.facts["provenance"]["precision"]
+        count, height, width = data.training[0].shape[:3]
+        autocast, why = ranks.first(lambda: settle_precision(recipe, model, device, height, width, count, kept))
+        record = new_record(recipe, data, device, autocast, why, ranks)
         run = _open_run(recipe, runs_root, resumed, record, ranks)
         announce(run, data, ranks)
         test = _train_in(run, recipe, data, model, resumed, device, autocast, ranks)
@@ -243,34 +240,17 @@ def _memory_text(reason: str, state: TrainState | None, batch_size: int, device:
     return out_of_memory_text(batch_size, accumulate, fitting_batch(state, batch_size), where, reason)
 
 
-def _prepare(recipe: Recipe, ranks: Ranks) -> tuple[torch.device, Autocast, PreparedData]:
+def _prepare(recipe: Recipe, ranks: Ranks) -> tuple[torch.device, PreparedData]:
     """Everything that may be refused before anything is written."""
     training = recipe.training
     device = training_device(training.device, ranks)
-    autocast = autocast_dtype(training.precision, device)
+    autocast_dtype(training.precision, device)  # refuses what the device does not have
     check_sync_batch_norm(training.sync_batch_norm, device)
     if training.tensorboard:
         require_tensorboard()
     data = prepare_data(recipe)
     check_shares(training.batch_size, len(data.training[1]), ranks.world, training.accumulate)
-    return device, autocast, data
-
-
-def _settled(
-    autocast: Autocast,
-    recipe: Recipe,
-    data: PreparedData,
-    model: SamResNet,
-    device: torch.device,
-    resumed: Resumed | None,
-) -> Autocast:
-    """The precision of "auto" on a CPU that has two; a training that goes on keeps its own."""
-    if recipe.training.precision != "auto" or device.type != "cpu" or not multiplies_bf16():
-        return autocast
-    if resumed is not None:
-        return torch.bfloat16 if resumed.checkpoint.facts["provenance"]["precision"] == "bf16" else None
-    images, _ = data.training
-    return faster_precision(model, images.shape[1], images.shape[2], len(images) * recipe.training.epochs)
+    return device, data
 
 
 def _state(

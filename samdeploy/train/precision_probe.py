@@ -1,34 +1,93 @@
 """float32 or bf16 on a CPU that multiplies bf16: measured before training, because it depends on more than the CPU.
 
-One thread of an AVX512-BF16 CPU trains SAM-ResNet-50 at 64 pixels 1.8 times as fast in bf16.  Two threads beside other
-programs trained it half as fast: oneDNN's bf16 kernels wait for one another in a loop, and where a thread has lost its
-core the others burn theirs.  So it is tried on the network that is to be trained, on the machine as it is now.
+Alone on two AVX512-BF16 cores, SAM-ResNet-50 at 64 pixels trains 1.5 to 1.8 times as fast in bf16.  Beside other
+programs it trained at a fourth of the speed of float32: the threads of oneDNN's bf16 convolutions wait for one another
+in a loop, and where one has lost its core the others burn theirs.  So it is tried on the network that is to be trained,
+on the machine as it is now.
+
+The price is that a clock has a say in what a recipe gives.  So the choice is made once per training, said, written into
+run.json, and kept: when the training goes on, by all its processes, and by all seeds of `samdeploy reproduce`.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 import time
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
+from samdeploy.errors import RecipeError
 from samdeploy.models import SamResNet
-from samdeploy.train.device import Autocast
+from samdeploy.train.device import Autocast, autocast_dtype, multiplies_bf16, precision_name
+from samdeploy.train.recipe import Recipe
 
 PICTURES = 16  # in one try
 TRIES = 3
 MIN_GAIN = 1.1  # below that, float32 is the safer choice
 SHARE = 30  # a training that takes less than so many times the probe is not worth it
+WORTH = SHARE * 2 * (TRIES + 1) * PICTURES  # pictures over all epochs
 
 
-def faster_precision(model: SamResNet, height: int, width: int, total_pictures: int) -> Autocast:
-    """bf16 where it is clearly faster here and now, else None for float32.
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was found.
+
+    Attributes:
+        autocast: bf16 where it is clearly faster here and now, else None for float32.
+        gain: how many times as fast as float32 bf16 was.
+    """
+
+    autocast: Autocast
+    gain: float
+
+
+def settle_precision(
+    recipe: Recipe, model: SamResNet, device: torch.device, height: int, width: int, pictures: int, kept: str | None
+) -> tuple[Autocast, str]:
+    """The precision of a training, and why it is that one.
 
     Args:
         model: on the CPU; left as it is.
-        height, width: of the pictures to train on.
-        total_pictures: over all epochs.
+        height, width: of the training pictures.
+        pictures: in one epoch.
+        kept: what "auto" chose when this training began, where it goes on.
+
+    Raises:
+        RecipeError: the device does not have the precision asked for.
+    """
+    asked = recipe.training.precision
+    if asked != "auto":
+        return autocast_dtype(asked, device), "asked for"
+    if kept is not None:
+        try:
+            return autocast_dtype(kept, device), "kept from the start of the training"
+        except RecipeError:  # begun in fp16 on a GPU, gone on with on a CPU
+            print(f"precision: {kept} until here, which this device does not train in; going on with auto's choice",
+                  file=sys.stderr)  # fmt: skip
+    if device.type != "cpu" or not multiplies_bf16():
+        return autocast_dtype("auto", device), "the device's best"
+    if pictures * recipe.training.epochs < WORTH:
+        return None, "too short a training to measure what is faster"
+    found = probe(model, height, width)
+    name = precision_name(found.autocast)
+    why = f"measured: bf16 {found.gain:.2f} times as fast as fp32"
+    print(
+        f"precision: {name} ({why} here and now; the next training may find otherwise: --set training.precision={name} "
+        "fixes it)",
+        file=sys.stderr,
+    )
+    return found.autocast, why
+
+
+def probe(model: SamResNet, height: int, width: int) -> Probe:
+    """Train a few batches of a copy in both precisions, in turns.
+
+    Args:
+        model: on the CPU; left as it is.
+        height, width: of the pictures.
     """
     trial = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
     images = torch.zeros(PICTURES, 3, height, width).contiguous(memory_format=torch.channels_last)
@@ -42,11 +101,8 @@ def faster_precision(model: SamResNet, height: int, width: int, total_pictures: 
         F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         return time.perf_counter() - start
 
-    seconds(None)  # the first pass also loads kernels
-    plain = seconds(None)
-    if plain * total_pictures / PICTURES < SHARE * 2 * (TRIES + 1) * plain:
-        return None
-    seconds(torch.bfloat16)
+    for dtype in (None, torch.bfloat16):  # the first passes also load kernels
+        seconds(dtype)
     pairs = [(seconds(None), seconds(torch.bfloat16)) for _ in range(TRIES)]
     gain = sorted(fp32 / bf16 for fp32, bf16 in pairs)[TRIES // 2]
-    return torch.bfloat16 if gain >= MIN_GAIN else None
+    return Probe(torch.bfloat16 if gain >= MIN_GAIN else None, gain)

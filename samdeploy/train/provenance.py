@@ -25,11 +25,20 @@ def resumed_provenance(resumed: Resumed, record: RunRecord) -> dict[str, str]:
     before = facts["provenance"]
     where = f"epoch {facts['epoch']} step {facts['step']} on {datetime.now(UTC).isoformat(timespec='seconds')}"
     times = "; ".join(filter(None, (before.get("resumed"), where)))
-    return {**record.provenance, "started": before.get("started", ""), "resumed": times}
+    kept = {"started": before.get("started", ""), "resumed": times}
+    if before.get("precision") == record.provenance["precision"] and "precision_choice" in before:
+        kept["precision_choice"] = before["precision_choice"]
+    return {**record.provenance, **kept}
 
 
-def new_record(recipe: Recipe, data: PreparedData, device: torch.device, autocast: Autocast, ranks: Ranks) -> RunRecord:
-    """What run.json will say, before anything is trained."""
+def new_record(
+    recipe: Recipe, data: PreparedData, device: torch.device, autocast: Autocast, why: str, ranks: Ranks
+) -> RunRecord:
+    """What run.json will say, before anything is trained.
+
+    Args:
+        why: this precision, as `samdeploy.train.precision_probe` gave it.
+    """
     return RunRecord(
         arch=recipe.model.arch,
         gate=recipe.model.gate,
@@ -56,6 +65,7 @@ def new_record(recipe: Recipe, data: PreparedData, device: torch.device, autocas
             "device": device_name(device),
             "processes": str(ranks.world),
             "precision": precision_name(autocast),
+            "precision_choice": why,
             "test_measures": data.test_measures,
             "samdeploy": samdeploy.__version__,
             "torch": torch.__version__,

@@ -13,6 +13,8 @@ from samdeploy.errors import InputError, RecipeError, unknown
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocessing
 from samdeploy.train.toml_text import Scalar, toml_text
 
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 T = TypeVar("T")
@@ -154,7 +156,7 @@ class TrainingSection:
     weight_decay: float = _bounded(0.0, at_least=0)
     label_smoothing: float = _bounded(0.0, at_least=0, below=1)
     patience: int = _bounded(12, at_least=0)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     device: str = "auto"
     seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
     clip_norm: float = _bounded(0.0, at_least=0)

@@ -24,7 +24,7 @@ from samdeploy.errors import BundleError, InputError, RecipeError, TrainingError
 from samdeploy.files import write_atomic
 from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
 from samdeploy.train.loop import resume, train
-from samdeploy.train.recipe import Recipe, dump_recipe, load_recipe
+from samdeploy.train.recipe import Precision, Recipe, dump_recipe, load_recipe
 from samdeploy.train.reproduction import (
     FinishedRun,
     Published,
@@ -68,7 +68,8 @@ def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
     for number in range(count):
         seed = first + number
         print(f"run {number + 1} of {count}, seed {seed}", file=sys.stderr)
-        one = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=seed))
+        training = dataclasses.replace(recipe.training, seed=seed, precision=_precision(recipe, found))
+        one = dataclasses.replace(recipe, training=training)
         run = _one_run(one, folder / f"seed-{seed}")
         found = _with_run(found, seed, run)
         write_reproduction(folder / JSON_FILE, found)
@@ -78,6 +79,15 @@ def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
             print(f"no picture ({error.name} is missing: pip install 'samdeploy[plots]')", file=sys.stderr)
     print(reproduction_table(found))
     return found
+
+
+def _precision(recipe: Recipe, found: Reproduction) -> Precision:
+    """The recipe's; what "auto" measured for the first run holds for all: a clock must not add to their spread."""
+    path = next((run.path for run in found.runs if run.path is not None), None)
+    first = open_run(Path(path)).provenance.get("precision") if path is not None else None
+    if recipe.training.precision != "auto" or first not in ("fp32", "bf16"):
+        return recipe.training.precision
+    return "bf16" if first == "bf16" else "fp32"
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:

@@ -163,7 +163,8 @@ def reproduction_png(found: Reproduction) -> bytes:
         axes.margins(y=0.15)
         axes.grid(alpha=0.25, lw=0.5)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        title = "\n".join(textwrap.wrap(f"{found.recipe}, {len(figures)} runs: {found.measures}", 95))
+        diverged = f", {len(found.runs) - len(figures)} diverged" if len(found.runs) > len(figures) else ""
+        title = "\n".join(textwrap.wrap(f"{found.recipe}, {len(figures)} runs{diverged}: {found.measures}", 95))
         axes.set_title(title, loc="left", fontsize=9)
         content = io.BytesIO()
         figure.savefig(content, format="png")

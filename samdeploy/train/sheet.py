@@ -16,7 +16,7 @@ from samdeploy.spec import Preprocessing
 ROWS, COLUMNS = 10, 8
 # Side of a picture on the sheet: small ones are enlarged so that their pixels can be seen, large ones made smaller.
 _SIDE = 96
-_GAP, _LABEL = 6, 14
+_GAP, _LABEL = 6, 17
 _PAPER, _INK = "white", "black"
 
 
@@ -25,6 +25,8 @@ def contact_sheet(
     prepared: UInt8Array,
     augmented: Callable[[], torch.Tensor],
     preprocessing: Preprocessing,
+    *,
+    is_random: bool,
 ) -> bytes:
     """A row per picture: first as prepared, then `COLUMNS` times augmented.
 
@@ -33,6 +35,7 @@ def contact_sheet(
         prepared: uint8 [N, H, W, 3].
         augmented: gives all N pictures anew, float32 [N, 3, h, w], normalised, with every call.
         preprocessing: whose normalisation is undone.
+        is_random: whether those calls differ.
     """
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     columns = [prepared]
@@ -43,9 +46,10 @@ def contact_sheet(
     size = (len(columns) * step_x + 3 * _GAP, len(names) * step_y + _GAP + _LABEL)
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(11)
+    font = ImageFont.load_default(13)  # smaller, and spaces between words vanish
     draw.text((_GAP, 2), "as prepared", _INK, font)
-    draw.text((step_x + 3 * _GAP, 2), "as the network is given it", _INK, font)
+    same = "" if is_random else ": the same every time, since the recipe augments nothing"
+    draw.text((step_x + 3 * _GAP, 2), f"as the network is given it{same}", _INK, font)
     for row, name in enumerate(names):
         y = _LABEL + _GAP + row * step_y
         for column, pictures in enumerate(columns):
