@@ -1,5 +1,5 @@
 // samdeploy-classify BUNDLE IMAGE...: the JSON lines of `samdeploy predict --json`, from C++.
-// Exit code: 0; 1 if a picture could not be read; 2 if the bundle could not be opened.
+// Exit code: 0; 1 if a picture could not be read; 2 if not one could, or the bundle could not be opened.
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -90,7 +90,9 @@ int main(int count, char** argument) {
       const std::vector<std::string> group(argument + start, argument + std::min(start + kGroup, count));
       broken += print_group(classifier, group);
     }
-    return broken == 0 ? 0 : 1;
+    if (broken == 0) return 0;
+    std::cerr << "samdeploy-classify: " << broken << " of " << count - 2 << " pictures could not be read\n";
+    return broken == count - 2 ? 2 : 1;
   } catch (const samdeploy::Error& error) {
     std::cerr << "samdeploy-classify: " << error.what() << "\n";
     return 2;

@@ -83,6 +83,7 @@ Arguments parse(int count, char** argument) {
 }
 
 std::vector<std::string> pictures(const std::string& folder) {
+  if (!std::filesystem::is_directory(folder)) throw std::invalid_argument(folder + ": no such folder");
   std::vector<std::string> found;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
     std::string ending = entry.path().extension().string();

@@ -14,8 +14,10 @@ class Service(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LARGEST:
-            return self.answer(413, {"error": f"Content-Length {length!r} found, at most {LARGEST} bytes expected"})
+        if not length.isdecimal():
+            return self.answer(411, {"error": "no Content-Length found; send the picture's bytes in one piece"})
+        if int(length) > LARGEST:
+            return self.answer(413, {"error": f"Content-Length {length} found, at most {LARGEST} bytes expected"})
         try:
             found = classifier.predict(self.rfile.read(int(length)))  # one classifier serves all threads
         except ImageError as error:
@@ -32,6 +34,8 @@ class Service(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3) or (len(sys.argv) == 3 and not sys.argv[2].isdecimal()):
+        sys.exit(__doc__)
     ThreadingHTTPServer.request_queue_size = 128  # clients that connect at the same moment
     address = ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000)
     with Classifier.open(sys.argv[1]) as classifier, ThreadingHTTPServer(address, Service) as server:

@@ -8,17 +8,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.backends import Session, open_session
-from samdeploy.backends.session import CheckedSession
+from samdeploy.backends.session import DEVICES, CheckedSession
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BackendUnavailable, ImageError, InputError, unknown
-from samdeploy.preprocess import MAX_PIXELS, Source, UInt8Array, prepare
-from samdeploy.stream import Stream
+from samdeploy.spec import MAX_PIXELS, PRECISIONS
+
+if TYPE_CHECKING:
+    from samdeploy.preprocess import Source, UInt8Array
 
 Float32Array = NDArray[np.float32]
 
@@ -101,14 +103,18 @@ class Classifier:
         """
         if max_pixels < 1:
             raise InputError(f"max_pixels: {max_pixels} found, at least 1 expected")
+        if device not in DEVICES:
+            raise InputError(unknown("device", device, DEVICES))
+        if precision is not None and precision not in PRECISIONS:
+            raise InputError(unknown("precision", precision, PRECISIONS))
         bundle = open_bundle(path)
         if backend != "auto":
-            session = open_session(bundle, backend, device=device, precision=precision)
+            session = open_session(bundle, backend, device=device, precision=precision, meanwhile=_import_decoders)
             return cls(bundle, session, max_pixels=max_pixels)
         reasons = []
         for name in _PREFERENCE:
             try:
-                session = open_session(bundle, name, device=device, precision=precision)
+                session = open_session(bundle, name, device=device, precision=precision, meanwhile=_import_decoders)
             except (BackendUnavailable, InputError) as error:
                 reasons.append(f"{name}: {error}")
             else:
@@ -188,6 +194,8 @@ class Classifier:
             InputError: an argument is wrong, or the classifier is closed.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
+        from samdeploy.stream import Stream  # late: its pools cost a start 10 ms
+
         _check_many("stream", sources)
         for name, value in (("batch", batch), ("top", top), ("threads", 1 if threads is None else threads)):
             if value < 1:
@@ -212,6 +220,8 @@ class Classifier:
         Raises:
             ImageError: the picture cannot be read.
         """
+        from samdeploy.preprocess import prepare  # late: see `_import_decoders`
+
         return prepare(source, self.bundle.spec.preprocessing, max_pixels=self.max_pixels)
 
     def predict_prepared(self, batch: UInt8Array, *, top: int = 5) -> list[Prediction]:
@@ -229,11 +239,23 @@ class Classifier:
         """Release the engine, once the predictions under way have ended; calling it again does nothing."""
         self.session.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Classifier holds a runtime and cannot be pickled; open the bundle in each process")
+
     def __enter__(self) -> Classifier:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _import_decoders() -> None:
+    """Load Pillow and its usual formats, which the first picture would wait for: 25 ms."""
+    import PIL.Image
+
+    import samdeploy.preprocess  # noqa: F401
+
+    PIL.Image.preinit()
 
 
 def softmax(logits: Float32Array) -> NDArray[np.float64]:

@@ -20,7 +20,6 @@ promise was not kept.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -72,15 +71,25 @@ class BackendUnavailable(SamdeployError):
     exit_code = 1
 
 
+# What people call things that have another name here.
+_ALSO_CALLED = {
+    "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "torch": "pytorch",
+    "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16",
+}  # fmt: skip
+
+
 def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     """One line for an unknown name: what was found, the nearest valid names, and all valid names.
 
     >>> unknown("backend", "onnx", ["onnxruntime", "openvino"])
     "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
     """
+    import difflib  # its module takes longer to load than all of this package's start, and is seldom needed
+
     names = list(valid)
+    meant = _ALSO_CALLED.get(found.lower(), found)
     # A name that was cut short is clear; difflib would offer others beside it.
-    near = [name for name in names if found and name.startswith(found)][:3]
+    near = [meant] if meant in names else [name for name in names if found and name.startswith(found)][:3]
     near = near or difflib.get_close_matches(found, names, n=3, cutoff=0.5)
     near = near or [name for name in names if name and found.startswith(name)][:3]
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."

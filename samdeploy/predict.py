@@ -36,12 +36,14 @@ def predict_paths(
         as_json: one object per line with `image` and either `label`, `probability`, `top` or `error`.
 
     Raises:
-        InputError: no picture was named.
+        InputError: no picture was named, or a first path that is nothing and was meant as the bundle.
         ImageError: not one could be read.
         BundleError, BackendUnavailable: the bundle cannot be opened.
     """
     # A run is opened as a bundle too: the error says where its bundle lies.
     is_bundle = any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
+    if len(paths) > 1 and not paths[0].exists() and not paths[0].suffix:
+        raise InputError(f"{paths[0]}: no such bundle, picture or folder")
     bundle = paths[0] if is_bundle else latest_bundle(runs_root)
     images, empty = _expand(paths[1:] if is_bundle else paths)
     unread = Unread()

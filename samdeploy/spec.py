@@ -22,6 +22,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Pixels of the input per cell of the last stage's features, in every network of the family: five halvings.
 FEATURE_STRIDE = 32
 
+# Most pixels of a picture that are decoded, unless a caller says otherwise.  What Pillow's own limit, a variable of the
+# whole process, comes to; ours is an argument, and Pillow's has no say beside it, but in TIFF and WebP, whose plugins
+# ask for it again.
+MAX_PIXELS = 178_956_970
+
 # Longest side of an input, in pixels, that docs/bundle.md allows.
 LONGEST_SIDE = 65536
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -265,7 +266,7 @@ def test_closing_while_others_predict(open_one: Callable[..., Classifier]) -> No
         classifier.close()
         for thread in threads:
             thread.join(30)
-        text = f"InputError: this {classifier.session.backend} session is closed; open another with open_session()"
+        text = f"InputError: this {classifier.session.backend} session is closed; open another with Classifier.open()"
         assert outcomes == [text] * THREADS
 
 
@@ -313,7 +314,7 @@ def test_a_fork_must_open_its_own(classifier: Classifier, expected: list[Predict
         f"this {classifier.session.backend} session was opened in process {os.getpid()} and is used in its fork {child}"
     )
     assert len(lines) == 3 and lines[2] == "closed"
-    assert all(line.startswith(text) and "call open_session() in each process" in line for line in lines[:2])
+    assert all(line.startswith(text) and "call Classifier.open() in each process" in line for line in lines[:2])
     same([classifier.predict(PICTURES[0])], expected[:1])  # what the child did is nothing to the parent
 
 
@@ -348,3 +349,22 @@ def test_the_limit_is_the_specifications(open_one: Callable[..., Classifier]) ->
 def test_no_limit_is_no_number(open_one: Callable[..., Classifier], limit: int) -> None:
     with pytest.raises(InputError, match=f"^max_pixels: {limit} found, at least 1 expected$"):
         open_one(max_pixels=limit)
+
+
+def test_a_classifier_is_not_pickled(digits_bundle: Bundle) -> None:
+    with (
+        Classifier.open(digits_bundle.root, "onnxruntime") as classifier,
+        pytest.raises(TypeError, match="open the bundle in each process"),
+    ):
+        pickle.dumps(classifier)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [({"device": "gpu"}, "did you mean 'cuda'"), ({"precision": "float16"}, "did you mean 'fp16'")],
+)
+def test_an_unknown_name_is_one_error_and_not_one_per_runtime(
+    digits_bundle: Bundle, wrong: dict[str, str], text: str
+) -> None:
+    with pytest.raises(InputError, match=text):
+        Classifier.open(digits_bundle.root, **wrong)  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ def test_exit_codes() -> None:
 @pytest.mark.parametrize(
     ("kind", "found", "valid", "text"),
     [
-        ("device", "gpu", ["auto", "cpu", "cuda"], "unknown device 'gpu'; did you mean 'cpu'? Valid: auto, cpu, cuda"),
+        ("device", "gpu", ["auto", "cpu", "cuda"], "unknown device 'gpu'; did you mean 'cuda'? Valid: auto, cpu, cuda"),
         ("backend", "trt", ["pytorch", "onnxruntime"], "unknown backend 'trt'. Valid: pytorch, onnxruntime"),
         # Too far for difflib, but the beginning of one.
         ("key", "a", ["architecture", "b"], "unknown key 'a'; did you mean 'architecture'? Valid: architecture, b"),

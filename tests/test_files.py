@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from samdeploy.errors import BundleError
-from samdeploy.files import contained_file, json_bytes, read_json, write_atomic
+from samdeploy.files import SealedFile, contained_file, json_bytes, read_json, write_atomic
 
 # --- write_atomic -----------------------------------------------------------------------------------------------------
 
@@ -265,3 +266,46 @@ def test_a_pipe_is_refused_without_waiting_for_a_writer(root: Path) -> None:
         check=True,
     )
     assert done.stdout == "bundle: 'pipe.bin' is not a plain file\n"
+
+
+# --- SealedFile -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"sealed", bytes(range(256)) * 40_000])
+def test_a_sealed_file_holds_what_was_there(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with SealedFile.copy_of(tmp_path / "file") as copy, SealedFile(content) as other:
+        (tmp_path / "file").write_bytes(b"changed")
+        for sealed in (copy, other):
+            assert sealed.bytes == len(content)
+            assert Path(sealed.path).read_bytes() == content
+            assert sealed.sha256() == hashlib.sha256(content).hexdigest()
+
+
+def test_nobody_can_change_a_sealed_file() -> None:
+    with SealedFile(b"sealed") as sealed:
+        with Path(sealed.path).open("r+b", buffering=0) as file:
+            for change in (lambda: file.write(b"x"), lambda: file.truncate(1), lambda: file.truncate(99)):
+                with pytest.raises(PermissionError):
+                    change()
+        assert Path(sealed.path).read_bytes() == b"sealed"
+
+
+def sealed_files() -> int:
+    """How many this process has open."""
+    return sum("sealed" in str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+
+
+def test_a_sealed_file_is_gone_when_it_is_closed(tmp_path: Path) -> None:
+    before = sealed_files()
+    sealed = SealedFile(b"sealed")
+    assert sealed_files() == before + 1
+    sealed.close()
+    sealed.close()
+    SealedFile(b"forgotten")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "missing", tmp_path / "link"):
+        with pytest.raises(OSError, match=r"No such file|symbolic links"):
+            SealedFile.copy_of(path)
+    assert sealed_files() == before

@@ -39,6 +39,46 @@ def make_bundle(root: Path, arch: str, px: int) -> Path:
     return root
 
 
+def make_tiny_bundle(root: Path, px: int = 32, classes: int = 10) -> Path:
+    """A bundle whose network is one convolution, a mean and a linear layer: for tools that slow a program down."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from samdeploy.export.pack import BundleWriter
+    from samdeploy.manifest import DataRecord
+    from samdeploy.spec import Preprocessing, model_spec
+
+    generator = np.random.default_rng(0)
+    weights = {"w": generator.normal(0, 0.1, (16, 3, 3, 3)), "m": generator.normal(0, 1, (16, classes))}
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "w"], ["conv"], strides=[2, 2]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("GlobalAveragePool", ["relu"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "m"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", px, px, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    images = generator.integers(0, 256, (4, px, px, 3), dtype=np.uint8)
+    logits = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
+    spec = model_spec("sam-resnet18", "none", tuple(map(str, range(classes))), Preprocessing(px, px))
+    root.mkdir(parents=True)
+    writer = BundleWriter(root, spec, DataRecord("random", {}, 0.1, 0, {}, {}), {"made_by": "benchmarks/embedding"})
+    writer.add_array("golden_images", "golden/images.npy", images)
+    writer.add_array("golden_logits", "golden/logits.npy", logits)
+    writer.add("graph", "model.fp32.onnx", model, precision="fp32")
+    writer.write_manifest()
+    return root
+
+
 def make_pictures(folder: Path, count: int, width: int, height: int) -> list[Path]:
     """JPEG files of quality 90, 4:2:0: smooth shapes under fine grain, which compress about as photographs do."""
     folder.mkdir(parents=True)

@@ -78,4 +78,18 @@ if(SAMDEPLOY_TENSORRT_INCLUDE AND SAMDEPLOY_TENSORRT_LIBRARY AND TARGET samdeplo
   target_include_directories(samdeploy_tensorrt SYSTEM PRIVATE ${SAMDEPLOY_TENSORRT_INCLUDE})
 endif()
 
-message(STATUS "samdeploy: runtimes ${SAMDEPLOY_BACKENDS}")
+if(SAMDEPLOY_BACKENDS)
+  list(JOIN SAMDEPLOY_BACKENDS ", " names)
+  message(STATUS "samdeploy: runtimes ${names}")
+else()
+  message(WARNING "samdeploy: no runtime found, so that no bundle can be opened. Python ${Python3_EXECUTABLE} has no "
+    "openvino: pip install openvino, or name another Python with -DPython3_EXECUTABLE=, or OpenVINO itself with "
+    "-DOpenVINO_DIR=")
+endif()
+if(NOT SAMDEPLOY_ONNXRUNTIME_INCLUDE)
+  message(STATUS "samdeploy: without ONNX Runtime: no onnxruntime_c_api.h (Debian 13: libonnxruntime-dev; or an unpacked "
+    "release: -DSAMDEPLOY_ONNXRUNTIME_INCLUDE=.../include)")
+endif()
+if(NOT TARGET samdeploy_tensorrt)
+  message(STATUS "samdeploy: without TensorRT: no NvInfer.h, libnvinfer or CUDA runtime")
+endif()

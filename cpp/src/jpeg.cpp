@@ -151,7 +151,7 @@ const Picture& decode_jpeg(const std::uint8_t* encoded, std::size_t size, std::u
   failure.text[0] = failure.text[JMSG_LENGTH_MAX - 1] = '\0';
   if (!read_jpeg(encoded, size, &work, &failure)) {
     if (work.refused) throw *work.refused;
-    throw Error(SAMDEPLOY_IMAGE, std::string("damaged or truncated JPEG (") + failure.text +
+    throw Error(SAMDEPLOY_IMAGE, std::string("damaged or truncated (JPEG: ") + failure.text +
                                      "); expected a complete picture");
   }
   return upright(space, orientation(work.exif, work.xmp));

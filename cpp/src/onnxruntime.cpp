@@ -14,6 +14,7 @@
 
 #include "backend.hpp"
 #include "pool.hpp"
+#include "sealed.hpp"
 
 namespace samdeploy::core {
 namespace {
@@ -94,7 +95,8 @@ Inference compile(const Bytes& graph, const Options& options, const char* profil
   if (options.threads > 0) check(api->SetIntraOpNumThreads(raw, options.threads), "refuses the number of threads");
   if (profile != nullptr) check(api->EnableProfiling(raw, profile), "cannot write its profile");
   OrtSession* made = nullptr;
-  check(api->CreateSessionFromArray(env, graph.data(), graph.size(), raw, &made), "cannot open the graph");
+  const SealedFile sealed(graph);
+  check(api->CreateSession(env, sealed.path().c_str(), raw, &made), "cannot open the graph");
   return Inference(made);
 }
 
@@ -256,8 +258,8 @@ void prove_int8(const Bytes& graph, const Manifest& manifest, const Options& opt
   std::remove(path.c_str());
   rmdir(folder.c_str());
   if (share < kMinInt8Share) {
-    unavailable("computes only " + std::to_string(share) + " % of the convolutions in int8, 50 % expected; export "
-                "again, or use another precision or backend");
+    unavailable("computes only " + std::to_string(static_cast<int>(share)) +
+                " % of the convolutions in int8, 50 % expected; export again, or use another precision or backend");
   }
 }
 

@@ -3,11 +3,13 @@
 // convolution of the compiled network computes in.
 #include <cstring>
 #include <map>
+#include <openvino/frontend/manager.hpp>
 #include <openvino/openvino.hpp>
 #include <sstream>
 
 #include "backend.hpp"
 #include "pool.hpp"
+#include "sealed.hpp"
 
 namespace samdeploy::core {
 namespace {
@@ -168,7 +170,10 @@ std::unique_ptr<Session> open(const Bytes& graph, const BundleFile&, const Manif
   ov::element::Type effective;
   try {
     ov::Core core;
-    const std::shared_ptr<ov::Model> model = core.read_model(std::string(graph.begin(), graph.end()), ov::Tensor());
+    const SealedFile sealed(graph);
+    // Not Core::read_model, which asks every format's reader about a path without ".onnx" at its end.
+    const ov::frontend::FrontEnd::Ptr reader = ov::frontend::FrontEndManager().load_by_framework("onnx");
+    const std::shared_ptr<ov::Model> model = reader->convert(reader->load(sealed.path()));
     work = multiply_adds(*model, options.precision == "int8");
     compiled = core.compile_model(model, "CPU", config);
     effective = compiled.get_property(ov::hint::inference_precision);

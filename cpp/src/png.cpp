@@ -170,7 +170,7 @@ bool plan(png_structp png, png_infop info, Work* work) {
     }
     if (work->transparency && !is_palette && !has_alpha &&
         work->transparency->size() < ((work->colour & PNG_COLOR_MASK_COLOR) != 0 ? 6u : 2u)) {
-      throw Error(SAMDEPLOY_IMAGE, "damaged or truncated PNG (short tRNS); expected a complete picture");
+      throw Error(SAMDEPLOY_IMAGE, "damaged or truncated (PNG: short tRNS); expected a complete picture");
     }
     work->space->picture.height = static_cast<std::int64_t>(height);
     work->space->picture.width = static_cast<std::int64_t>(width);
@@ -258,13 +258,14 @@ const Picture& decode_png(const std::uint8_t* encoded, std::size_t size, std::ui
   work.most_pixels = most_pixels;
   work.space = &space;
   if (!keeps_its_promises(encoded, size)) {
-    throw Error(SAMDEPLOY_IMAGE, "damaged or truncated PNG (the file ends before the picture); expected a complete one");
+    throw Error(SAMDEPLOY_IMAGE,
+                "damaged or truncated (PNG: the file ends before the picture); expected a complete picture");
   }
   Failure failure;
   std::memset(failure.text, 0, sizeof failure.text);
   if (!read_png(&work, &failure)) {
     if (work.refused) throw *work.refused;
-    throw Error(SAMDEPLOY_IMAGE, std::string("damaged or truncated PNG (") + failure.text +
+    throw Error(SAMDEPLOY_IMAGE, std::string("damaged or truncated (PNG: ") + failure.text +
                                      "); expected a complete picture");
   }
   return upright(space, orientation(work.exif, work.xmp));

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
@@ -49,6 +50,7 @@ def open_session(
     device: str = "auto",
     precision: str | None = None,
     check: bool = True,
+    meanwhile: Callable[[], object] | None = None,
 ) -> CheckedSession:
     """Open a bundle's engine and make it prove itself on the bundle's golden images.
 
@@ -58,6 +60,8 @@ def open_session(
         device: "cpu", "cuda", or "auto": cuda where this backend can really use it.
         precision: None means `DEFAULT_PRECISION`.
         check: False skips the golden images; only for tools that compare by themselves.
+        meanwhile: called once the runtime is imported, when the graph is still being read: imports that are needed
+            later cost nothing here.
 
     Raises:
         InputError: an unknown backend, device or precision, or one that this backend never has.
@@ -79,6 +83,8 @@ def open_session(
         if device not in ("auto", *module.RUNS_ON):
             raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
         check_precision(backend, precision)
+        if meanwhile is not None:
+            meanwhile()
         session = CheckedSession(module.load(opened, device, precision), bundle.spec)
     if golden is not None:
         try:

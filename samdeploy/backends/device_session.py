@@ -203,7 +203,7 @@ class DeviceSession:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InputError(f"this {self.backend} session is closed; open another with open_session()")
+            raise InputError(f"this {self.backend} session is closed; open another with Classifier.open()")
 
     def _pieces(self, count: int) -> list[tuple[int, int]]:
         most = self._engine.max_batch or count

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from samdeploy.backends import cuda
-from samdeploy.backends.cuda_objects import Stream
-from samdeploy.backends.device_session import DeviceSession
-from samdeploy.backends.onnxruntime_proof import prove
 from samdeploy.backends.session import Float32Array, UInt8Array, cam_file, check_tensors, pick_file
 from samdeploy.errors import BackendUnavailable
+from samdeploy.files import SealedFile
 from samdeploy.spec import ModelSpec, TensorSpec, cam_spec
 
 if TYPE_CHECKING:
+    from samdeploy.backends.cuda_objects import Stream
+    from samdeploy.backends.device_session import DeviceSession
     from samdeploy.bundle import Bundle
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -58,21 +57,17 @@ def load(
     no_cuda = _no_cuda()
     if device == "cuda" and no_cuda:
         raise BackendUnavailable(no_cuda)
-    graph = bundle.read(file)
+    with bundle.seal(file) as graph:
+        return _load(graph, bundle.spec, device, precision, no_cuda, cuda_graph)
+
+
+def _load(
+    graph: SealedFile, spec: ModelSpec, device: str, precision: str, no_cuda: str | None, cuda_graph: bool
+) -> OnnxruntimeSession | DeviceSession:
     if no_cuda is None and device != "cpu":
-        with cuda.device_zero():
-            stream = Stream()
-            try:
-                inference = _inference(graph, _CUDA, has_fp16=precision == "fp16", stream=stream)
-                # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
-                if inference.get_providers()[0] == _CUDA:
-                    _check_graph(inference, precision, bundle.spec)
-                    engine = _CudaEngine(inference, bundle.spec)
-                    return DeviceSession("onnxruntime", precision, bundle.spec, engine, stream, cuda_graph=cuda_graph)
-            except BaseException:
-                stream.close()
-                raise
-            stream.close()
+        session = _load_cuda(graph, spec, precision, cuda_graph)
+        if session is not None:
+            return session
         no_cuda = (
             f"ONNX Runtime {ort.__version__} could not start its CUDA provider and fell back to the CPU: the CUDA or "
             "cuDNN libraries are missing or of another version"
@@ -86,15 +81,40 @@ def load(
             f"not be those of FP16; use precision fp32, or a CUDA device ({no_cuda or 'device cpu was asked for'})"
         )
     if precision == "int8":
+        from samdeploy.backends.onnxruntime_proof import prove
+
         inference = prove(
             lambda prefix: _inference(graph, _CPU, has_fp16=False, profile=prefix),
-            bundle.spec.input.name,
-            tuple(int(length) for length in bundle.spec.input.shape[1:]),
+            spec.input.name,
+            tuple(int(length) for length in spec.input.shape[1:]),
             precision,
         )
     else:  # the CPU provider has no lesser arithmetic to fall to
         inference = _inference(graph, _CPU, has_fp16=False)
-    return OnnxruntimeSession(inference, "cpu", precision, bundle.spec)
+    return OnnxruntimeSession(inference, "cpu", precision, spec)
+
+
+def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str, cuda_graph: bool) -> DeviceSession | None:
+    """None where ONNX Runtime fell back to the CPU."""
+    # Late, as all of CUDA's part: it costs a start on the CPU 10 ms.
+    from samdeploy.backends import cuda
+    from samdeploy.backends.cuda_objects import Stream
+    from samdeploy.backends.device_session import DeviceSession
+
+    with cuda.device_zero():
+        stream = Stream()
+        try:
+            inference = _inference(graph, _CUDA, has_fp16=precision == "fp16", stream=stream)
+            # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
+            if inference.get_providers()[0] == _CUDA:
+                _check_graph(inference, precision, spec)
+                engine = _CudaEngine(inference, spec)
+                return DeviceSession("onnxruntime", precision, spec, engine, stream, cuda_graph=cuda_graph)
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
+    return None
 
 
 class OnnxruntimeSession:
@@ -130,7 +150,8 @@ def load_cam(bundle: Bundle, device: str, precision: str) -> OnnxruntimeCamSessi
     if device == "cuda" and no_cuda:
         raise BackendUnavailable(no_cuda)
     provider = _CPU if no_cuda or device == "cpu" else _CUDA
-    inference = _inference(bundle.read(cam_file(bundle, "onnxruntime")), provider, has_fp16=False)
+    with bundle.seal(cam_file(bundle, "onnxruntime")) as graph:
+        inference = _inference(graph, provider, has_fp16=False)
     # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
     found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
     if device == "cuda" and found == "cpu":
@@ -184,12 +205,14 @@ class _CudaEngine:
         try:
             self._inference.run_with_iobinding(binding, self._options)
         except Exception as error:  # its exception classes are private and share no other base
+            from samdeploy.backends.cuda import SMALLER_BATCH
+
             reason = " ".join(str(error).split())
             full = any(
                 word in reason for word in ("Failed to allocate", "out of memory", "OUT_OF_MEMORY", "ALLOC_FAIL")
             )
             raise BackendUnavailable(
-                f"ONNX Runtime failed on a batch of {batch}: {cuda.SMALLER_BATCH if full else _reason(error)}"
+                f"ONNX Runtime failed on a batch of {batch}: {SMALLER_BATCH if full else _reason(error)}"
             ) from error
 
     def can_be_captured(self, stream: Stream) -> bool:
@@ -222,7 +245,8 @@ def emulate(graph: bytes, batch: UInt8Array) -> Float32Array:
 
 def emulate_all(graph: bytes, batch: UInt8Array) -> list[Float32Array]:
     """Every output of a graph, in its order; see `emulate`."""
-    inference = _inference(graph, _CPU, has_fp16=True)
+    with SealedFile(graph) as sealed:
+        inference = _inference(sealed, _CPU, has_fp16=True)
     return _run_all(inference, inference.get_inputs()[0].name, batch)
 
 
@@ -241,7 +265,8 @@ def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) ->
     if device == "cuda" and (no_cuda or precision == "int8"):
         raise BackendUnavailable(no_cuda or "ONNX Runtime's CUDA provider has no INT8 convolutions; use device cpu")
     is_cuda = not no_cuda and device != "cpu" and precision != "int8"
-    inference = _inference(graph, _CUDA if is_cuda else _CPU, has_fp16=precision == "fp16")
+    with SealedFile(graph) as sealed:
+        inference = _inference(sealed, _CUDA if is_cuda else _CPU, has_fp16=precision == "fp16")
     found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
     if device == "cuda" and found == "cpu":
         raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
@@ -259,6 +284,8 @@ def _no_cuda() -> str | None:
             f"ONNX Runtime {ort.__version__} is installed without CUDA; pip uninstall onnxruntime, then "
             "pip install 'samdeploy[onnxruntime-gpu]' (the two packages overwrite each other)"
         )
+    from samdeploy.backends import cuda
+
     count, why = cuda.cuda_devices()
     if not count:
         return f"no CUDA device: {why}"
@@ -278,7 +305,7 @@ def _check_graph(inference: Any, precision: str, spec: ModelSpec, *more: TensorS
 
 
 def _inference(
-    graph: bytes, provider: str, *, has_fp16: bool, stream: Stream | None = None, profile: str | None = None
+    graph: SealedFile, provider: str, *, has_fp16: bool, stream: Stream | None = None, profile: str | None = None
 ) -> Any:
     options = ort.SessionOptions()
     if profile is not None:
@@ -299,12 +326,15 @@ def _inference(
     try:
         # 1.30 and 1.31 die of SIGSEGV in this optimizer on some FP16 graphs; it serves FP32 convolutions on CPUs.
         off = ["NchwcTransformer"] if has_fp16 else []
-        return ort.InferenceSession(graph, options, providers=providers, disabled_optimizers=off)
+        inference = ort.InferenceSession(graph.path, options, providers=providers, disabled_optimizers=off)
     except Exception as error:  # its exception classes are private and share no other base
         raise BackendUnavailable(
             f"ONNX Runtime {ort.__version__} cannot open the graph: {_reason(error)}; export again, "
             "or pip install --upgrade onnxruntime"
         ) from error
+    # Else it opens the path again, on the CPU and with a line of its own printed, where a run on CUDA fails.
+    inference.disable_fallback()
+    return inference
 
 
 def _run(inference: Any, name: str, batch: UInt8Array) -> Float32Array:

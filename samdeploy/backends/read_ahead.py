@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from samdeploy.bundle import Bundle
 
 if TYPE_CHECKING:
+    from samdeploy.files import SealedFile
     from samdeploy.manifest import BundleFile
 
 
@@ -36,26 +37,26 @@ def reading_ahead(bundle: Bundle, backend: str, precision: str) -> Generator[Bun
 
 
 class _Ahead(Bundle):
-    """A bundle with the content of one file, or why it cannot be read, at hand; it is given out once."""
+    """A bundle with one file sealed, or why it cannot be, at hand; it is given out once."""
 
     __slots__ = ("_found", "_reading")
 
-    _found: tuple[BundleFile, bytes | Exception] | None
+    _found: tuple[BundleFile, SealedFile | Exception] | None
     _reading: threading.Thread
 
     def start(self, file: BundleFile) -> None:
         try:
-            content: bytes | Exception = super().read(file)
+            content: SealedFile | Exception = super().seal(file)
         except Exception as error:  # raised where the file is asked for
             content = error
         object.__setattr__(self, "_found", (file, content))
 
-    def read(self, file: BundleFile) -> bytes:
+    def seal(self, file: BundleFile) -> SealedFile:
         self._reading.join()
         if self._found is None or self._found[0] is not file:
-            return super().read(file)
+            return super().seal(file)
         content = self._found[1]
-        object.__setattr__(self, "_found", None)  # it may have hundreds of megabytes
+        object.__setattr__(self, "_found", None)
         if isinstance(content, Exception):
             raise content
         return content

@@ -97,7 +97,7 @@ class CheckedSession:
         self.precision = session.precision
         self._session = session
         self._shape = tuple(spec.input.shape[1:])
-        self._lifetime = Lifetime(f"this {session.backend} session", "open_session()", session.close)
+        self._lifetime = Lifetime(f"this {session.backend} session", "Classifier.open()", session.close)
 
     def run(self, batch: UInt8Array) -> Float32Array:
         """Logits float32 [N, K], owned by the caller, of a batch uint8 [N, H, W, 3], RGB, N >= 1.

@@ -28,6 +28,13 @@ def check_name(kind: str, found: str | None, valid: Iterable[str]) -> None:
         raise InputError(unknown(kind, found, valid))
 
 
+def one_name(option: str, found: Sequence[str] | None, default: str) -> str:
+    """The one value of an option that the command line would silently take the last of."""
+    if found and len(found) > 1:
+        raise InputError(f"{option}: {', '.join(found)} found, one name or all expected; or run it once for each")
+    return found[0] if found else default
+
+
 def taken(what: str, path: Path) -> Path:
     """Say which newest `what` a command works on, and give it back."""
     print(f"taking the newest {what}: {path}", file=sys.stderr)

@@ -10,13 +10,16 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import check_writable, taken
+from samdeploy.cli.arguments import check_writable, one_name, taken
 
 
 @command
 def eval(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
-    backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
+    backends: Annotated[
+        list[str] | None,
+        typer.Option("--backend", help="pytorch, onnxruntime, openvino or tensorrt; all if left out."),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     margin: Annotated[float, typer.Option(help="Points of top-1 that an engine below FP32 may lose.")] = 0.5,
@@ -44,6 +47,7 @@ def eval(
     from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, write_eval
     from samdeploy.files import json_bytes, write_atomic
 
+    backend = one_name("--backend", backends, "all")
     options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why)
     for option, file in (("--json", json_file), ("--junit", junit_file)):
         if file is not None:  # known now, not after minutes of evaluation

@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import batch_sizes, check_name, check_writable, taken
+from samdeploy.cli.arguments import batch_sizes, check_name, check_writable, one_name, taken
 
 
 @command
 def export(
     run: Annotated[Path | None, typer.Argument(help="A run directory; the newest if left out.")] = None,
-    engine: Annotated[str, typer.Option(help="trt, trt-rtx, onnxruntime, openvino or all.")] = "all",
+    engines: Annotated[
+        list[str] | None, typer.Option("--engine", help="trt, trt-rtx, onnxruntime, openvino or all; all if left out.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one.")] = None,
     batch: Annotated[
         str | None, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of a TensorRT engine; 1,8,64 if left out.")
@@ -39,6 +41,7 @@ def export(
     from samdeploy.run import latest_run
     from samdeploy.spec import ENGINES, PRECISIONS
 
+    engine = one_name("--engine", engines, "all")
     # Before PyTorch is loaded, and whether or not there is a run.
     check_name("engine", engine, ENGINES)
     check_name("precision", precision, PRECISIONS)

@@ -13,7 +13,7 @@ _MIB = 2**20
 
 def table(diagnosis: Diagnosis) -> str:
     """Machine, runtimes and extras, the bundle, and the problems with their cures at the end."""
-    lines = _machine(diagnosis.machine)
+    lines = _machine(diagnosis.machine, with_extras=diagnosis.bundle is None)
     if diagnosis.bundle is not None:
         lines += ["", *_bundle(diagnosis.bundle)]
     lines.append("")
@@ -24,7 +24,7 @@ def table(diagnosis: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def _machine(found: Machine) -> list[str]:
+def _machine(found: Machine, *, with_extras: bool) -> list[str]:
     memory = "" if found.memory_gib is None else f", {found.memory_gib:.1f} GiB"
     few = f"; this process may use {found.cores}" if found.cores < (os.cpu_count() or 1) else ""
     lines = [
@@ -42,6 +42,8 @@ def _machine(found: Machine) -> list[str]:
         if runtime.reason and "tensorrt-rtx-cu13" in runtime.packages:
             words += "; builds engines for other machines"
         lines += _entry(runtime.name, words)
+    if not with_extras:
+        return lines
     if found.extras:
         lines += ["", f"{'extra':<17}here", "-" * _WIDTH]
     for extra in found.extras:

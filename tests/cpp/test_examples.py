@@ -171,7 +171,7 @@ def test_an_installed_library_is_found_and_used(
     if shutil.which("pkg-config"):
         environment = {**os.environ, "PKG_CONFIG_PATH": str(package.parent)}
         flags = subprocess.run(
-            ["pkg-config", "--cflags", "--libs", f"--define-variable=prefix={prefix}", "samdeploy"],
+            ["pkg-config", "--cflags", "--libs", "samdeploy"],
             env=environment, capture_output=True, text=True, check=True,
         ).stdout.split()  # fmt: skip
         library = package.parents[1]

@@ -1,0 +1,50 @@
+// A file in memory that nobody can change, not even its owner; it has a path while the object lives.
+//
+// Runtimes are given a graph's verified bytes like this, and not as bytes: what a graph without a path names as further
+// files of weights they read from the working directory, or from anywhere, and nobody has verified those.  Beside this
+// file there are none.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "error.hpp"
+#include "files.hpp"
+
+namespace samdeploy::core {
+
+class SealedFile {
+ public:
+  // Throws UNAVAILABLE: no memory, or a kernel without such files.
+  explicit SealedFile(const Bytes& content) : descriptor_(memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING)) {
+    if (descriptor_ < 0) fail();
+    for (std::size_t done = 0; done < content.size();) {
+      const ssize_t written = write(descriptor_, content.data() + done, content.size() - done);
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) fail();
+      done += static_cast<std::size_t>(written);
+    }
+    if (fcntl(descriptor_, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) fail();
+  }
+  ~SealedFile() { close(descriptor_); }
+  SealedFile(const SealedFile&) = delete;
+  SealedFile& operator=(const SealedFile&) = delete;
+
+  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+
+ private:
+  [[noreturn]] void fail() const {
+    const std::string reason = std::strerror(errno);
+    if (descriptor_ >= 0) close(descriptor_);
+    throw Error(SAMDEPLOY_UNAVAILABLE, "the graph cannot be held in memory (" + reason + "); free some of it");
+  }
+
+  int descriptor_;
+};
+
+}  // namespace samdeploy::core
