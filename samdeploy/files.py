@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -9,6 +10,7 @@ import mmap
 import os
 import stat
 import tempfile
+import time
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, NoReturn
@@ -43,6 +45,19 @@ def write_atomic(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def _seal(handle: int) -> None:
+    """Add `_SEALS`; the kernel refuses with EBUSY while it holds one of the pages for a moment itself."""
+    for tries_left in reversed(range(20)):
+        try:
+            fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SEALS)
+        except OSError as error:
+            if error.errno != errno.EBUSY or not tries_left:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
 class SealedFile:
     """A file in memory that nobody can change, not even its owner; it has a path until it is closed.
 
@@ -61,7 +76,7 @@ class SealedFile:
             while source is not None and os.sendfile(self._handle, source, None, _AT_ONCE):
                 pass
             self.bytes = os.fstat(self._handle).st_size
-            fcntl.fcntl(self._handle, fcntl.F_ADD_SEALS, _SEALS)
+            _seal(self._handle)
         except BaseException:
             self.close()
             raise

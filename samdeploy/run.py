@@ -92,6 +92,12 @@ def open_run(run_dir: Path) -> RunRecord:
         BundleError: missing, damaged, or written by a newer samdeploy.
     """
     path = run_dir / RUN_FILE
+    if not run_dir.is_dir():
+        raise BundleError(f"run {run_dir}: no such folder")
+    if not path.exists() and (run_dir / RECIPE_FILE).is_file():
+        raise BundleError(
+            f"run {run_dir}: no epoch of its training has ended; go on with: samdeploy train --resume {run_dir}"
+        )
     values = read_json(path, "run")
     check_format(values, FORMAT, VERSION, str(path))
     fields = Fields(values, str(path), BundleError)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from samdeploy.errors import BundleError
-from samdeploy.files import SealedFile, contained_file, json_bytes, read_json, write_atomic
+from samdeploy.files import SealedFile, _seal, contained_file, json_bytes, read_json, write_atomic
 
 # --- write_atomic -----------------------------------------------------------------------------------------------------
 
@@ -309,3 +311,15 @@ def test_a_sealed_file_is_gone_when_it_is_closed(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"No such file|symbolic links"):
             SealedFile.copy_of(path)
     assert sealed_files() == before
+
+
+def test_a_file_that_the_kernel_holds_for_a_moment_is_sealed_after_it() -> None:
+    """A page in use makes the kernel refuse (EBUSY); a writable mapping does so for as long as we like."""
+    handle = os.memfd_create("held", os.MFD_ALLOW_SEALING)
+    os.write(handle, b"content")
+    held = mmap.mmap(handle, 7)
+    threading.Timer(0.2, held.close).start()
+    _seal(handle)
+    with pytest.raises(PermissionError):
+        os.write(handle, b"more")
+    os.close(handle)

@@ -29,7 +29,12 @@ class SealedFile {
       if (written < 0) fail();
       done += static_cast<std::size_t>(written);
     }
-    if (fcntl(descriptor_, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) fail();
+    // The kernel refuses with EBUSY while it holds one of the pages for a moment itself.
+    int tries_left = 20;
+    while (fcntl(descriptor_, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
+      if (errno != EBUSY || --tries_left == 0) fail();
+      usleep(50'000);
+    }
   }
   ~SealedFile() { close(descriptor_); }
   SealedFile(const SealedFile&) = delete;

@@ -18,7 +18,7 @@ def eval(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
     backends: Annotated[
         list[str] | None,
-        typer.Option("--backend", help="pytorch, onnxruntime, openvino or tensorrt; all if left out."),
+        typer.Option("--backend", metavar="NAME", help="pytorch, onnxruntime, openvino or tensorrt; all if left out."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's own.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

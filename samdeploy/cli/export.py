@@ -15,7 +15,8 @@ from samdeploy.cli.arguments import batch_sizes, check_name, check_writable, one
 def export(
     run: Annotated[Path | None, typer.Argument(help="A run directory; the newest if left out.")] = None,
     engines: Annotated[
-        list[str] | None, typer.Option("--engine", help="trt, trt-rtx, onnxruntime, openvino or all; all if left out.")
+        list[str] | None,
+        typer.Option("--engine", metavar="NAME", help="trt, trt-rtx, onnxruntime or openvino; all if left out."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one.")] = None,
     batch: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
         check_precision(options.engine, options.precision)
     record = open_run(run_dir)
+    if record.status != "complete":
+        print(
+            f"run {run_dir}: its training is not complete ({record.status}); exporting the weights of epoch "
+            f"{record.best_epoch}",
+            file=sys.stderr,
+        )
     spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
     model = build_model(record.arch, len(record.classes), record.gate)
     load_weights(model, run_dir / WEIGHTS_FILE)

@@ -156,7 +156,8 @@ def _imagenet_file(arch: str) -> Path:
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise WeightsError(
                 f"ImageNet weights {name} could not be fetched ({error}); download {url} elsewhere and put it at "
-                f"{target}, or give its path: --set model.pretrained=PATH"
+                f"{target}, or give its path: --set model.pretrained=PATH, or start without: --set "
+                "model.pretrained=false"
             ) from None
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     if not digest.startswith(prefix):

@@ -22,6 +22,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it is a file, or cannot be made or written to.
     """
+    if folder.suffix in (".html", ".json", ".xml") or folder.name.startswith("--"):
+        raise InputError(f"--report: {folder} found, a folder expected; three files are written into it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:

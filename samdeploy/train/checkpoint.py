@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 
 from samdeploy.errors import WeightsError
 from samdeploy.files import sync_folder, write_atomic
+from samdeploy.run import RECIPE_FILE
 
 FOLDER = "checkpoints"
 NEXT, LAST, PREVIOUS = "next.safetensors", "last.safetensors", "previous.safetensors"
@@ -107,8 +108,14 @@ def read_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint:
             _forget_damaged(folder, name)
         return checkpoint
     if problems:
-        raise WeightsError(f"{'; '.join(problems)}; no whole checkpoint is left, so train anew: samdeploy train")
-    raise WeightsError(f"{folder}: holds no checkpoint; nothing can be resumed here, train anew: samdeploy train")
+        raise WeightsError(
+            f"{'; '.join(problems)}; no whole checkpoint is left, so train anew: samdeploy train "
+            f"{folder.parent / RECIPE_FILE}"
+        )
+    raise WeightsError(
+        f"{folder}: holds no checkpoint; nothing can be resumed here, train anew: samdeploy train "
+        f"{folder.parent / RECIPE_FILE}"
+    )
 
 
 def _forget_damaged(folder: Path, good: str) -> None:

@@ -70,7 +70,11 @@ def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
         print(f"run {number + 1} of {count}, seed {seed}", file=sys.stderr)
         training = dataclasses.replace(recipe.training, seed=seed, precision=_precision(recipe, found))
         one = dataclasses.replace(recipe, training=training)
-        run = _one_run(one, folder / f"seed-{seed}")
+        try:
+            run = _one_run(one, folder / f"seed-{seed}")
+        except (KeyboardInterrupt, SystemExit):
+            print("the runs so far are kept; the same samdeploy reproduce command goes on", file=sys.stderr)
+            raise
         found = _with_run(found, seed, run)
         write_reproduction(folder / JSON_FILE, found)
         try:

@@ -69,7 +69,10 @@ def find_run(name: str | None, runs_root: Path) -> Path:
         names = ", ".join(str(run) for run in unfinished_runs(runs_root)[:5]) or "none"
         raise InputError(f"run {name}: no such folder; unfinished runs below {runs_root}/: {names}")
     if _status(path) == "complete":
-        raise InputError(f"run {path}: is complete, nothing is left to train; train anew: samdeploy train")
+        raise InputError(
+            f"run {path}: is complete, and a complete run keeps no checkpoint to go on from; train anew: "
+            f"samdeploy train {path / RECIPE_FILE}"
+        )
     return path
 
 
@@ -93,7 +96,7 @@ def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resume
     if other:
         raise WeightsError(
             f"run {path}: its checkpoint is of another network ({'; '.join(other)}), whose weights do not fit; take "
-            "back the change, or train anew: samdeploy train"
+            f"back the change, or train anew: samdeploy train {path / RECIPE_FILE}"
         )
     serious = [change for key, change in changes.items() if key not in _FREE]
     if serious and not force:
@@ -124,7 +127,8 @@ def check_data(resumed: Resumed, record: RunRecord) -> None:
     if tuple(facts["classes"]) != record.classes:
         raise WeightsError(
             f"run {resumed.path}: its checkpoint knows {len(facts['classes'])} classes, the data set has "
-            f"{len(record.classes)} or others; restore the data set, or train anew: samdeploy train"
+            f"{len(record.classes)} or others; restore the data set, or train anew: samdeploy train "
+            f"{resumed.path / RECIPE_FILE}"
         )
     other = [split for split, found in record.fingerprints.items() if facts["fingerprints"].get(split) != found]
     if not other:

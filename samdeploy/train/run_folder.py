@@ -214,6 +214,7 @@ class RunFolder:
         except OSError:  # a file system without hard links
             shutil.copyfile(source, temporary)
         temporary.replace(target)
+        temporary.unlink(missing_ok=True)  # rename does nothing where both are links to one file already
 
 
 def is_locked(path: Path) -> bool:

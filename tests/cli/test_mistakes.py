@@ -30,7 +30,7 @@ from tests.conftest import Command
         ("train --set training.device=gpu", 2, "recipe digits: "),
         ("train folder --data nowhere", 2, "folder: nothing found at nowhere"),
         ("train --runs missing/runs --set training.precision=fp32", 2, None),
-        ("export no-run", 2, "run: no-run/run.json is missing"),
+        ("export no-run", 2, "run no-run: no such folder"),
         ("export --runs empty", 2, "no run with weights below empty/; train one first: samdeploy train"),
         ("export --engine tensor", 2, "unknown engine 'tensor'"),
         ("export --precision fp61", 2, "unknown precision 'fp61'; did you mean 'fp16'"),

@@ -44,7 +44,7 @@ def test_predict_with_each_backend(finished: Path, digit_files: Sequence[Path], 
         "predict", "runs/digits/bundle", *digit_files, "--backend", backend, "--device", "cpu", "--top", "1",
         cwd=finished,
     )  # fmt: skip
-    assert code == 0
+    assert code == 0, errors
     assert errors == f"runs/digits/bundle: {backend}, fp32, cpu\n"
     named = [line.split(": ")[1].split()[0] for line in output.splitlines()]
     assert named == [path.name[0] for path in digit_files]

@@ -239,7 +239,7 @@ def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pyt
         find_run("nowhere", root)
     with pytest.raises(InputError, match="no unfinished run with a checkpoint below"):
         find_run(None, undisturbed.parent)
-    with pytest.raises(InputError, match="is complete, nothing is left to train"):
+    with pytest.raises(InputError, match="is complete, and a complete run keeps no checkpoint"):
         find_run(str(undisturbed), root)
 
 

@@ -72,3 +72,10 @@ def test_a_runs_folder_that_is_a_file(tmp_path: Path, recipe: Callable[..., Reci
     (tmp_path / "runs").write_text("")
     with pytest.raises(InputError, match=r"runs: cannot be written to \(File exists\)"):
         RunFolder.create(tmp_path / "runs", recipe(), RECORD)
+
+
+def test_publishing_the_same_weights_again_leaves_no_second_name(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    run = RunFolder.create(tmp_path / "runs", recipe(), RECORD)
+    run.epoch(row(1, 50.0, 1.0), nn.Linear(1, 1))
+    run._publish(1)
+    assert [path.name for path in run.path.glob(".weights*")] == []
