@@ -60,7 +60,7 @@ def export(
     options = ExportOptions(
         engine=engine,
         precision=precision,
-        batch=batch_sizes(batch or "1,8,64"),
+        batch=batch_sizes("1,8,64" if batch is None else batch),
         target=target,
         optimization_level=3 if optimization_level is None else optimization_level,
         workspace=workspace,
