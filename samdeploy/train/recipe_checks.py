@@ -7,6 +7,7 @@ and collects all problems before it raises, so that a recipe is mended in one go
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import operator
 import re
@@ -31,6 +32,19 @@ _PATTERNS = {
     ),
     "data.root": (re.compile(r"[^\0]+"), "a folder"),
     "training.device": (re.compile(r"auto|cpu|cuda(:\d+)?"), "'auto', 'cpu', 'cuda' or 'cuda:N'"),
+}
+
+# What other tools call these keys.
+_SIZE = ("image.height", "image.width")
+_ELSEWHERE = {
+    **dict.fromkeys(("size", "imgsz", "img_size", "image_size", "input_size", "resolution", "px"), _SIZE),
+    **dict.fromkeys(("lr", "lr0", "base_lr"), ("training.learning_rate",)),
+    **dict.fromkeys(("bs", "batch", "batchsize"), ("training.batch_size",)),
+    **dict.fromkeys(("wd", "decay"), ("training.weight_decay",)),
+    **dict.fromkeys(("scheduler", "sched"), ("training.schedule",)),
+    **dict.fromkeys(("amp", "dtype", "half"), ("training.precision",)),
+    **dict.fromkeys(("smoothing",), ("training.label_smoothing",)),
+    **dict.fromkeys(("grad_accum", "accum", "accumulation_steps"), ("training.accumulate",)),
 }
 
 _LIMITS = {
@@ -188,10 +202,18 @@ def _contradictions(section: Any) -> Iterable[str]:
 
 
 def _unknown_key(key: str, section: str, valid: list[str]) -> str:
+    everywhere = {f"{home}.{name}": name for home, names in _keys().items() for name in names}
     homes = [name for name, keys in _keys().items() if key in keys and name != section]
     if homes:
         place = f"in [{section}]" if section else "outside all sections"
         return f"key {key!r} stands {place} but belongs in [{homes[0]}]"
+    found = f"key {section}.{key}" if section else f"key {key!r}"
+    if meant := _ELSEWHERE.get(key.lower()):
+        return f"unknown {found}; it is called {' and '.join(meant)} here"
+    if not difflib.get_close_matches(key, valid, cutoff=0.5):
+        near = difflib.get_close_matches(key, everywhere.values(), n=2, cutoff=0.7)
+        if paths := [path for path, name in everywhere.items() if name in near]:
+            return f"unknown {found}; did you mean {' or '.join(paths)}?"
     return unknown(f"key in [{section}]" if section else "key", key, valid)
 
 

@@ -13,6 +13,7 @@ import pytest
 from samdeploy.data import DATASETS
 from samdeploy.errors import InputError, RecipeError
 from samdeploy.spec import Preprocessing
+from samdeploy.train import recipe_checks
 from samdeploy.train.recipe import RECIPES, AugmentSection, dump_recipe, load_recipe, recipe_names, recipe_table
 
 MINIMAL = '[data]\nname = "digits"\n'
@@ -218,3 +219,27 @@ def test_recipes_cannot_be_changed() -> None:
 def test_listing_recipes_loads_no_torch() -> None:
     code = "import sys, samdeploy.train.recipe as r; r.recipe_names(); print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.epoch=3", "unknown key data.epoch; did you mean training.epochs?"),
+        ("model.lr=1", "unknown key model.lr; it is called training.learning_rate here"),
+        ("training.bs=1", "unknown key training.bs; it is called training.batch_size here"),
+        ("imgsz=64", "unknown key 'imgsz'; it is called image.height and image.width here"),
+        ("training.epoch=3", "unknown key in [training] 'epoch'; did you mean 'epochs'?"),
+        ("training.xyzzy=3", "unknown key in [training] 'xyzzy'. Valid: epochs, "),
+    ],
+)
+def test_an_unknown_key_is_looked_for_in_every_section(override: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("digits", [override])
+    assert said in str(caught.value)
+
+
+def test_other_tools_names_lead_to_keys_that_exist() -> None:
+    """A renamed key must not leave its old name in the advice."""
+    for path in {path for paths in recipe_checks._ELSEWHERE.values() for path in paths}:
+        section, _, key = path.partition(".")
+        assert key in {field.name for field in dataclasses.fields(recipe_checks.SECTIONS[section])}
