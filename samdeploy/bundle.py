@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from samdeploy.errors import BundleError, InputError
 from samdeploy.files import SealedFile, contained_file, read_json
 from samdeploy.manifest import MANIFEST, MOST_BYTES, BundleFile, DataRecord, manifest_from_json
-from samdeploy.run import BUNDLE_FOLDER
+from samdeploy.run import BUNDLE_FOLDER, RUN_FILE
 from samdeploy.spec import ModelSpec
 
 UInt8Array = NDArray[np.uint8]
@@ -164,11 +164,19 @@ def open_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"bundle {root}: no such folder; make one: samdeploy export")
     if not (root / MANIFEST).exists() and (root / BUNDLE_FOLDER / MANIFEST).exists():
         raise BundleError(f"bundle {root}: is a run; its bundle is {root / BUNDLE_FOLDER}")
+    if not (root / MANIFEST).exists() and (root / RUN_FILE).exists():
+        raise BundleError(f"bundle {root}: is a run that has no bundle yet; make it: samdeploy export {root}")
     manifest = contained_file(root, MANIFEST, f"bundle {root}")
     found = manifest_from_json(read_json(manifest, f"bundle {root}", max_bytes=MOST_BYTES), str(manifest))
     for file in found.files:
         contained_file(root, file.path, f"bundle {root}")
     return Bundle(root, found.spec, found.files, found.data, found.provenance)
+
+
+def bundle_of(path: Path) -> Path:
+    """The bundle that someone means who names `path`: the run's, where `path` is a run that has one; else `path`."""
+    bundle = path / BUNDLE_FOLDER
+    return bundle if not (path / MANIFEST).exists() and (bundle / MANIFEST).exists() else path
 
 
 def latest_bundle(runs_root: Path) -> Path:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from samdeploy.bundle import latest_bundle
+from samdeploy.bundle import bundle_of, latest_bundle
 from samdeploy.classifier import Classifier, Prediction
 from samdeploy.errors import ImageError, InputError
 from samdeploy.manifest import MANIFEST
@@ -40,11 +40,11 @@ def predict_paths(
         ImageError: not one could be read.
         BundleError, BackendUnavailable: the bundle cannot be opened.
     """
-    # A run is opened as a bundle too: the error says where its bundle lies.
+    # A run without a bundle is opened as one too: the error says what is missing.
     is_bundle = any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
     if len(paths) > 1 and not paths[0].exists() and not paths[0].suffix:
         raise InputError(f"{paths[0]}: no such bundle, picture or folder")
-    bundle = paths[0] if is_bundle else latest_bundle(runs_root)
+    bundle = bundle_of(paths[0]) if is_bundle else latest_bundle(runs_root)
     images, empty = _expand(paths[1:] if is_bundle else paths)
     unread = Unread()
     with Classifier.open(bundle, backend, device=device, precision=precision) as classifier:

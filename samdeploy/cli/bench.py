@@ -13,7 +13,7 @@ from samdeploy.cli.arguments import check_name, check_writable, sizes_from, take
 
 @command
 def bench(
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest if left out.")] = None,
     against: Annotated[bool, typer.Option("--against", help="Beside the alternatives, in turns.")] = False,
     alternatives: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="Which alternatives; all that can run here if left out.")
@@ -34,7 +34,7 @@ def bench(
     """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives."""
     from samdeploy.backends import BACKENDS
     from samdeploy.backends.session import DEVICES
-    from samdeploy.bundle import latest_bundle, open_bundle
+    from samdeploy.bundle import bundle_of, latest_bundle, open_bundle
     from samdeploy.errors import InputError
     from samdeploy.spec import PRECISIONS
 
@@ -46,7 +46,7 @@ def bench(
     if json_file is not None:  # known now, not after minutes of measuring
         check_writable("--json", json_file)
     sizes = sizes_from(batch)
-    opened = open_bundle(bundle if bundle is not None else taken("bundle", latest_bundle(runs)))
+    opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
 
     from samdeploy.bench.options import ALTERNATIVES, BenchOptions
     from samdeploy.bench.pipeline import bench_against, bench_bundle

@@ -13,12 +13,12 @@ from samdeploy.cli.arguments import taken
 
 @command
 def doctor(
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest, if there is one.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest, if any.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """What this machine can run, what is wrong with a bundle, and the cure."""
-    from samdeploy.bundle import latest_bundle
+    from samdeploy.bundle import bundle_of, latest_bundle
     from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine, table
     from samdeploy.errors import InputError
     from samdeploy.files import json_bytes
@@ -28,7 +28,7 @@ def doctor(
             bundle = taken("bundle", latest_bundle(runs))
         except InputError:  # none yet: the machine is of interest alone
             bundle = None
-    found = Diagnosis(examine_machine(), examine_bundle(bundle) if bundle is not None else None)
+    found = Diagnosis(examine_machine(), examine_bundle(bundle_of(bundle)) if bundle is not None else None)
     print(json_bytes(found.to_json()).decode().rstrip() if as_json else table(found))
     if found.problems:
         raise SystemExit(1)

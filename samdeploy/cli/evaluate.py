@@ -15,7 +15,7 @@ from samdeploy.cli.arguments import check_writable, one_name, taken
 
 @command
 def eval(
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the newest if left out.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest if left out.")] = None,
     backends: Annotated[
         list[str] | None,
         typer.Option("--backend", metavar="NAME", help="pytorch, onnxruntime, openvino or tensorrt; all if left out."),
@@ -42,7 +42,7 @@ def eval(
 
     FP32 must give the same answers.  Any other precision must be shown to lose less top-1 than the margin.
     """
-    from samdeploy.bundle import latest_bundle, open_bundle
+    from samdeploy.bundle import bundle_of, latest_bundle, open_bundle
     from samdeploy.errors import InputError
     from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, write_eval
     from samdeploy.files import json_bytes, write_atomic
@@ -54,7 +54,7 @@ def eval(
             check_writable(option, file)
     if json_file is not None and junit_file is not None and json_file.absolute() == junit_file.absolute():
         raise InputError(f"--json and --junit: both name {json_file}; name two files")
-    opened = open_bundle(bundle if bundle is not None else taken("bundle", latest_bundle(runs)))
+    opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
     if report_folder is not None:
         from samdeploy.report.write import make_folder, write_report  # Jinja may be missing: known now as well
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from samdeploy.bundle import Bundle, latest_bundle, open_bundle
+from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
 from samdeploy.manifest import MANIFEST
@@ -88,9 +88,9 @@ def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle
     """
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out: {options.out} is a file; name a folder for the pictures")
-    # A run is opened as a bundle too: the error says where its bundle lies.
+    # A run without a bundle is opened as one too: the error says what is missing.
     is_bundle = bool(paths) and any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
-    bundle = open_bundle(paths[0] if is_bundle else latest_bundle(options.runs_root))
+    bundle = open_bundle(bundle_of(paths[0]) if is_bundle else latest_bundle(options.runs_root))
     named = paths[1:] if is_bundle else paths
     sources = [source for path in named for source in _expand(path, options.out)]
     problems = [str(source.problem) for source in sources if source.problem is not None]

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samdeploy.bundle import Bundle, latest_bundle, open_bundle
+from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle
 from samdeploy.errors import BundleError, InputError
 from samdeploy.manifest import MANIFEST, Manifest, manifest_bytes, manifest_from_json
+from samdeploy.run import RUN_FILE
 from samdeploy.spec import Preprocessing, model_spec
 from tests.bundle.written import CONTENTS, DATA, FILES, IMAGES, LOGITS, PROVENANCE, SPEC, edit, to_symlink, write_bundle
 
@@ -59,7 +60,11 @@ def test_a_folder_that_is_no_bundle(root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     root.rename(run / "bundle")
+    young = tmp_path / "young"
+    young.mkdir()
+    (young / RUN_FILE).write_text("{}")
     for path, text in (
+        (young, f"is a run that has no bundle yet; make it: samdeploy export {young}"),
         (tmp_path / "nowhere", "no such folder; make one: samdeploy export"),
         (run / "bundle" / MANIFEST, "is a file; name the bundle's folder"),
         (run, f"is a run; its bundle is {run / 'bundle'}"),
@@ -68,6 +73,9 @@ def test_a_folder_that_is_no_bundle(root: Path, tmp_path: Path) -> None:
         with pytest.raises(BundleError) as caught:
             open_bundle(path)
         assert str(caught.value) == f"bundle {path}: {text}"
+    assert bundle_of(run) == run / "bundle"
+    assert bundle_of(run / "bundle") == run / "bundle"
+    assert bundle_of(young) == young
 
 
 def test_latest_bundle(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,3 +56,24 @@ def test_a_picture_called_like_a_file_that_is_no_bundle_is_a_picture(
 ) -> None:
     code, output, _ = inside("predict", digit_files[3], digit_files[4], "--top", "1", cwd=finished)
     assert (code, len(output.splitlines())) == (0, 2)
+
+
+def test_a_run_stands_for_its_bundle(finished: Path, digit_files: Sequence[Path], inside: Inside) -> None:
+    for arguments in (("predict", "runs/digits", digit_files[0]), ("explain", "runs/digits", digit_files[0])):
+        code, _, errors = inside(*arguments, cwd=finished)
+        assert code == 0, errors
+        assert errors.startswith("runs/digits/bundle: ")
+    code, output, _ = inside("doctor", "runs/digits", cwd=finished)
+    assert code == 0
+    assert "bundle           runs/digits/bundle\n" in output
+    code, _, errors = inside("bench", "runs/digits", "--backend", "onnxruntime", "--seconds", "0.05", cwd=finished)
+    assert code == 0, errors
+
+
+def test_a_run_without_a_bundle(finished: Path, digit_files: Sequence[Path], inside: Inside, tmp_path: Path) -> None:
+    shutil.copy(finished / "runs" / "digits" / "run.json", tmp_path)
+    for name in ("predict", "eval"):
+        pictures = digit_files[:1] if name == "predict" else ()
+        code, _, errors = inside(name, tmp_path, *pictures, cwd=finished)
+        assert code == 2
+        assert f"is a run that has no bundle yet; make it: samdeploy export {tmp_path}" in errors
