@@ -1,9 +1,11 @@
 #include "bundle.hpp"
 
 #include <openssl/evp.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "error.hpp"
 #include "json.hpp"
@@ -14,7 +16,22 @@ namespace {
 
 constexpr const char* kManifest = "manifest.json";
 
+// A run was named, whose bundle lies one folder deeper: say so, in the words of Python's open_bundle.
+void refuse_run(const std::string& path) {
+  const auto below = [&](const char* name) { return (std::filesystem::path(path) / name).string(); };
+  const auto missing = [&](const char* name) { return ::access(below(name).c_str(), F_OK) != 0; };
+  if (!missing(kManifest)) return;
+  if (!missing("bundle/manifest.json")) {
+    throw Error(SAMDEPLOY_NO_BUNDLE, "bundle " + path + ": is a run; its bundle is " + below("bundle"));
+  }
+  if (!missing("run.json")) {
+    throw Error(SAMDEPLOY_NO_BUNDLE,
+                "bundle " + path + ": is a run that has no bundle yet; make it: samdeploy export " + path);
+  }
+}
+
 Manifest read_manifest(const Folder& folder) {
+  refuse_run(folder.path());
   const Bytes content = folder.read(kManifest, -1, kMostJsonBytes);
   const std::string_view text(reinterpret_cast<const char*>(content.data()), content.size());
   return parse_manifest(text, "bundle " + folder.path() + ": " + kManifest);

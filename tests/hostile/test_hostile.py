@@ -344,3 +344,18 @@ def test_golden_answers_within_the_tolerance_are_taken(real: Path, reader: Reade
         seal(real)
         status, found = reader(real, runtime=True)
         assert (status in (0, None)) == taken, found
+
+
+def test_a_run_named_for_its_bundle(root: Path, reader: Reader) -> None:
+    """Not hostile, but what people do first: both languages say the same, and open no bundle that was not named."""
+    run = root.parent
+    status, found = reader(run)
+    assert (status, found) in [
+        (NO_BUNDLE, f"bundle {run}: is a run; its bundle is {root}"),
+        (BundleError, f"bundle {run}: is a run; its bundle is {root}"),
+    ]
+    (root / MANIFEST).unlink()
+    (run / "run.json").write_text("{}")
+    status, found = reader(run)
+    assert status in (NO_BUNDLE, BundleError)
+    assert found == f"bundle {run}: is a run that has no bundle yet; make it: samdeploy export {run}"
