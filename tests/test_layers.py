@@ -40,7 +40,7 @@ PLANTED = {
     ),
     "train does not know export": (
         "train/loop.py",
-        "async def f():\n    from samdeploy.export.pack import staged",
+        "async def f():\n    from samdeploy.export.stage import staged",
         ["train/loop.py:2: train may not import export"],
     ),
     "export does not know train": (

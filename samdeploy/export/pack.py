@@ -1,13 +1,10 @@
-"""Writing a bundle: everything into a folder beside it, then one swap, so that no one ever sees half a bundle."""
+"""Writing a bundle's files, each with its entry in the manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,22 +57,3 @@ class BundleWriter:
         """Write manifest.json; the last step."""
         manifest = Manifest(self._spec, tuple(self._files), self._data, self._provenance)
         write_atomic(self.root / MANIFEST, manifest_bytes(manifest))
-
-
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well, and vanishes otherwise."""
-    stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    old = stage.with_name(f"{stage.name}-old")
-    try:
-        yield stage
-        stage.chmod(0o755)  # mkdtemp's 0700 would lock out everyone the bundle is given to
-        if target.exists():
-            target.rename(old)
-        stage.rename(target)
-    finally:
-        # Interrupted between the two renames: what was there goes back to its place.
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(stage, ignore_errors=True)

@@ -19,9 +19,10 @@ from samdeploy.export.cam import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
 from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
-from samdeploy.export.pack import BundleWriter, staged
+from samdeploy.export.pack import BundleWriter
 from samdeploy.export.pictures import ExportPictures, export_pictures, validation_pictures
 from samdeploy.export.quantize import QuantizedGraph
+from samdeploy.export.stage import staged
 from samdeploy.manifest import DataRecord
 from samdeploy.models import Exported, build_model, fold, load_weights
 from samdeploy.run import BUNDLE_FOLDER, WEIGHTS_FILE, RunRecord, open_run

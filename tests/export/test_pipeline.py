@@ -19,7 +19,6 @@ from samdeploy.data import load_images, open_dataset
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.export import pipeline as pipeline_file
-from samdeploy.export.pack import staged
 from samdeploy.export.table import export_table
 from samdeploy.files import write_atomic
 from samdeploy.manifest import MANIFEST, BundleFile
@@ -228,28 +227,6 @@ def test_ctrl_c_in_the_middle(run: Path, had_a_bundle: bool, monkeypatch: pytest
         export_run(run, ExportOptions(engine="onnxruntime"))
     assert tree(run) == before
     assert sorted(path.name for path in run.iterdir()) == names
-
-
-@pytest.mark.parametrize("at", [1, 2])
-def test_ctrl_c_while_the_folders_are_swapped(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old folder moves away, then the new one into its place: whatever happens, one of them stands there."""
-    target = tmp_path / "bundle"
-    target.mkdir()
-    (target / "old").write_text("old")
-    renames, rename = 0, Path.rename
-
-    def interrupted(self: Path, other: Path) -> Path:
-        nonlocal renames
-        renames += 1
-        if renames == at:
-            raise KeyboardInterrupt
-        return rename(self, other)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), staged(target) as stage:
-        (stage / "new").write_text("new")
-    assert tree(tmp_path) == {"bundle/old": hashlib.sha256(b"old").hexdigest()}
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_unknown_names(tmp_path: Path) -> None:
