@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image
 
 from samdeploy.train import loop  # PyTorch; nothing is computed in this process, which must stay fit to be forked
+from samdeploy.train.checkpoints.resume import unfinished_runs
 from samdeploy.train.recipe import Recipe, load_recipe
-from samdeploy.train.resume import unfinished_runs
 
 RECIPE = """
 [data]

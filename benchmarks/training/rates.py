@@ -47,9 +47,9 @@ from samdeploy.evaluate.machine import machine, versions
 from samdeploy.models import build_model
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD
 from samdeploy.train.augment import make_augmentation
+from samdeploy.train.choices.precision_probe import probe
 from samdeploy.train.device import Autocast, multiplies_bf16
 from samdeploy.train.pictures import Pictures
-from samdeploy.train.precision_probe import probe
 from samdeploy.train.recipe import load_recipe
 from samdeploy.train.step import Stepper
 

@@ -53,9 +53,9 @@ def train(
 def _run(recipe: str | None, overrides: list[str], *, resume: bool, force: bool, runs: Path) -> Path:
     """The run directory.  What rank 0 finds wrong in its arguments, the other ranks need not repeat."""
     if resume:
+        from samdeploy.train.checkpoints.resume import find_run
         from samdeploy.train.distributed import joined
         from samdeploy.train.loop import resume as go_on
-        from samdeploy.train.resume import find_run
 
         with joined() as ranks:
             return go_on(ranks.first(lambda: find_run(recipe, runs)), overrides=overrides, force=force)

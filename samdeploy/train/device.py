@@ -41,7 +41,7 @@ def autocast_dtype(precision: str, device: torch.device) -> Autocast:
     """The type that "auto", "fp32", "bf16" or "fp16" computes in on `device`.
 
     "auto" prefers bf16 to fp16 on a GPU: attention without squashing makes activations large, and fp16 ends at
-    65,504.  On the CPU "auto" is float32 here; see `samdeploy.train.precision_probe` for CPUs that multiply bf16.
+    65,504.  On the CPU "auto" is float32 here; `samdeploy.train.choices.precision_probe` knows CPUs that multiply bf16.
 
     Raises:
         RecipeError: fp16 on the CPU, where it is slower than fp32 and gains nothing.

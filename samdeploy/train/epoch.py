@@ -13,14 +13,14 @@ import torch
 
 from samdeploy.errors import TrainingError
 from samdeploy.progress import progress_bar
-from samdeploy.train.compile_choice import CompileChoice
+from samdeploy.train.checkpoints.saver import Saver
+from samdeploy.train.checkpoints.state import TrainState
+from samdeploy.train.checkpoints.stop import Stop
+from samdeploy.train.choices.compile_choice import CompileChoice
 from samdeploy.train.distributed import Ranks
-from samdeploy.train.first_layer import first_bad_layer
 from samdeploy.train.recipe import Recipe
-from samdeploy.train.saver import Saver
 from samdeploy.train.schedule import learning_rate
-from samdeploy.train.state import TrainState
-from samdeploy.train.stop import Stop
+from samdeploy.train.watch.first_layer import first_bad_layer
 
 # Steps between two looks at the losses.  A look waits for the GPU and empties its queue; on the CPU it costs nothing.
 CHECK_EVERY = {"cuda": 50, "cpu": 1}

@@ -11,15 +11,15 @@ from torch import nn
 
 from samdeploy.models import SamResNet, build_model, load_weights
 from samdeploy.run import WEIGHTS_FILE
-from samdeploy.train.activations import headroom_warning, measure_activations
-from samdeploy.train.curves import LiveCurves
+from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.epoch import Stopped, Surroundings, diverged, train_epoch
-from samdeploy.train.history import EpochRow
 from samdeploy.train.measure import Measured, measure
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.recipe import TrainingSection
 from samdeploy.train.run_folder import RunFolder
-from samdeploy.train.state import TrainState
+from samdeploy.train.watch.activations import headroom_warning, measure_activations
+from samdeploy.train.watch.curves import LiveCurves
+from samdeploy.train.watch.history import EpochRow
 
 
 @dataclass(frozen=True, slots=True)

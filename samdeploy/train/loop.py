@@ -17,25 +17,25 @@ from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
 from samdeploy.run import HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
-from samdeploy.train.compile_choice import CompileChoice
+from samdeploy.train.checkpoints.resume import Resumed, check_data, open_resumed
+from samdeploy.train.checkpoints.saver import CheckpointError, Saver, check_room
+from samdeploy.train.checkpoints.state import TrainState
+from samdeploy.train.checkpoints.stop import Stop
+from samdeploy.train.choices.compile_choice import CompileChoice
+from samdeploy.train.choices.memory import fitting_batch, is_out_of_memory, out_of_memory_text
+from samdeploy.train.choices.precision_probe import settle_precision
 from samdeploy.train.device import Autocast, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, is_lost_connection, joined
 from samdeploy.train.epoch import Stopped, Surroundings
 from samdeploy.train.fit import Splits, fit, measure_test
 from samdeploy.train.measure import Measured
-from samdeploy.train.memory import fitting_batch, is_out_of_memory, out_of_memory_text
 from samdeploy.train.pictures import Pictures
-from samdeploy.train.precision_probe import settle_precision
 from samdeploy.train.prepare import PreparedData, prepare_data
 from samdeploy.train.provenance import announce, new_record, resumed_provenance
 from samdeploy.train.recipe import Recipe
-from samdeploy.train.resume import Resumed, check_data, open_resumed
 from samdeploy.train.run_folder import RunFolder
-from samdeploy.train.saver import CheckpointError, Saver, check_room
-from samdeploy.train.state import TrainState
 from samdeploy.train.step import Stepper
-from samdeploy.train.stop import Stop
-from samdeploy.train.tensorboard import require_tensorboard
+from samdeploy.train.watch.tensorboard import require_tensorboard
 
 
 def train(recipe: Recipe, *, runs_root: Path) -> Path:

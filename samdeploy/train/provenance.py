@@ -11,11 +11,11 @@ import torch
 
 import samdeploy
 from samdeploy.run import RunRecord
+from samdeploy.train.checkpoints.resume import Resumed
 from samdeploy.train.device import Autocast, device_name, precision_name
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.prepare import PreparedData
 from samdeploy.train.recipe import Recipe
-from samdeploy.train.resume import Resumed
 from samdeploy.train.run_folder import RunFolder
 
 
@@ -37,7 +37,7 @@ def new_record(
     """What run.json will say, before anything is trained.
 
     Args:
-        why: this precision, as `samdeploy.train.precision_probe` gave it.
+        why: this precision, as `samdeploy.train.choices.precision_probe` gave it.
     """
     return RunRecord(
         arch=recipe.model.arch,

@@ -23,6 +23,7 @@ from samdeploy.data.protocol import PROTOCOLS
 from samdeploy.errors import BundleError, InputError, RecipeError, TrainingError
 from samdeploy.files import write_atomic
 from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
+from samdeploy.train.checkpoints.resume import changed_keys, unfinished_runs
 from samdeploy.train.loop import resume, train
 from samdeploy.train.recipe import Precision, Recipe, dump_recipe, load_recipe
 from samdeploy.train.reproduction import (
@@ -33,7 +34,6 @@ from samdeploy.train.reproduction import (
     reproduction_table,
     write_reproduction,
 )
-from samdeploy.train.resume import changed_keys, unfinished_runs
 
 JSON_FILE, PICTURE_FILE = "reproduce.json", "reproduce.png"
 

@@ -18,11 +18,11 @@ from samdeploy.errors import InputError
 from samdeploy.files import json_bytes, write_atomic
 from samdeploy.models import save_weights
 from samdeploy.run import HISTORY_FILE, RECIPE_FILE, WEIGHTS_FILE, RunRecord, write_run
-from samdeploy.train.activations import GATES_FILE, GateRow, write_gates
-from samdeploy.train.checkpoint import FOLDER, clear_temporary
-from samdeploy.train.history import EpochRow, append_history, write_history
+from samdeploy.train.checkpoints.checkpoint import FOLDER, clear_temporary
 from samdeploy.train.measure import Measured
 from samdeploy.train.recipe import Recipe, dump_recipe, recipe_table
+from samdeploy.train.watch.activations import GATES_FILE, GateRow, write_gates
+from samdeploy.train.watch.history import EpochRow, append_history, write_history
 
 LOCK_FILE = "lock"
 

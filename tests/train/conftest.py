@@ -80,7 +80,7 @@ def start(environment: dict[str, str]) -> Iterator[Callable[..., Started]]:
     four processes most of a test's time.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["samdeploy.cli", "samdeploy.train.loop", "samdeploy.train.curves"])
+    context.set_forkserver_preload(["samdeploy.cli", "samdeploy.train.loop", "samdeploy.train.watch.curves"])
     begun: list[Started] = []
 
     def make(*arguments: str | Path, cwd: Path, **variables: str) -> Started:

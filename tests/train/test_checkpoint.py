@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from samdeploy.errors import WeightsError
-from samdeploy.train.checkpoint import Checkpoint, decode, encode, read_checkpoint, write_checkpoint
+from samdeploy.train.checkpoints.checkpoint import Checkpoint, decode, encode, read_checkpoint, write_checkpoint
 
 
 def made(step: int) -> Checkpoint:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from samdeploy.errors import BackendUnavailable
-from samdeploy.train import curves
-from samdeploy.train.curves import CURVES_FILE, LiveCurves, draw_curves, read_columns, read_stages
-from samdeploy.train.tensorboard import EVENTS_FILE, require_tensorboard, write_events
+from samdeploy.train.watch import curves
+from samdeploy.train.watch.curves import CURVES_FILE, LiveCurves, draw_curves, read_columns, read_stages
+from samdeploy.train.watch.tensorboard import EVENTS_FILE, require_tensorboard, write_events
 
 HISTORY = "epoch,learning_rate,train_loss,train_top1,val_loss,val_top1,images_per_s,seconds\n"
 GATES = "epoch,stage,gate_mean,gate_sd,gate_min,gate_max,largest,headroom_bits\n"

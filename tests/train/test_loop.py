@@ -22,8 +22,8 @@ from samdeploy.run import latest_run, open_run
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD
 from samdeploy.train import epoch as epoch_file
 from samdeploy.train import fit, loop
-from samdeploy.train.history import COLUMNS
 from samdeploy.train.recipe import Recipe, dump_recipe, load_recipe
+from samdeploy.train.watch.history import COLUMNS
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -10,12 +10,12 @@ import torch
 
 from samdeploy.models import build_model
 from samdeploy.run import open_run
-from samdeploy.train import precision_probe
+from samdeploy.train.checkpoints.state import TrainState
+from samdeploy.train.choices import precision_probe
+from samdeploy.train.choices.precision_probe import Probe, probe, settle_precision
 from samdeploy.train.loop import resume, train
-from samdeploy.train.precision_probe import Probe, probe, settle_precision
 from samdeploy.train.recipe import Recipe
 from samdeploy.train.reproduce import reproduce
-from samdeploy.train.state import TrainState
 
 pytestmark = pytest.mark.usefixtures("small_network")
 

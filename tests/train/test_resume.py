@@ -19,12 +19,13 @@ from PIL import Image
 from samdeploy.errors import DatasetError, InputError, RecipeError, SamdeployError, TrainingError, WeightsError
 from samdeploy.run import open_run
 from samdeploy.train import epoch as epoch_file
-from samdeploy.train import loop, saver
-from samdeploy.train.checkpoint import read_checkpoint
+from samdeploy.train import loop
+from samdeploy.train.checkpoints import saver
+from samdeploy.train.checkpoints.checkpoint import read_checkpoint
+from samdeploy.train.checkpoints.resume import find_run, unfinished_runs
+from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.recipe import Recipe, dump_recipe
-from samdeploy.train.resume import find_run, unfinished_runs
 from samdeploy.train.run_folder import RunFolder
-from samdeploy.train.state import TrainState
 from tests.train.started import Started
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]

@@ -15,9 +15,9 @@ from samdeploy.errors import InputError
 from samdeploy.run import RunRecord, open_run
 from samdeploy.spec import Preprocessing
 from samdeploy.train import run_folder
-from samdeploy.train.history import EpochRow
 from samdeploy.train.recipe import Recipe
 from samdeploy.train.run_folder import RunFolder
+from samdeploy.train.watch.history import EpochRow
 
 RECORD = RunRecord(
     arch="sam-resnet18",

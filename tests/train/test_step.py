@@ -10,12 +10,12 @@ from torch import nn
 from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
 from samdeploy.spec import Preprocessing
-from samdeploy.train.activations import GateRow, headroom_warning, measure_activations
 from samdeploy.train.ema import WeightMean
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.recipe import TrainingSection
 from samdeploy.train.seeds import Shuffle, step_seed
 from samdeploy.train.step import Stepper
+from samdeploy.train.watch.activations import GateRow, headroom_warning, measure_activations
 
 CPU = torch.device("cpu")
 NORMALIZE = Normalize(Preprocessing(8, 8))

@@ -10,7 +10,7 @@ from typing import Any
 
 from samdeploy.errors import BundleError, DatasetError, InputError, RecipeError, WeightsError
 from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
-from samdeploy.train.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
+from samdeploy.train.checkpoints.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
 from samdeploy.train.recipe import Recipe, load_recipe, recipe_table
 from samdeploy.train.recipe_checks import recipe_from_table
 from samdeploy.train.run_folder import is_locked

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from samdeploy.errors import BackendUnavailable
 from samdeploy.run import HISTORY_FILE
-from samdeploy.train.curves import Row, read_columns, read_stages
+from samdeploy.train.watch.curves import Row, read_columns, read_stages
 
 EVENTS_FILE = "events.out.tfevents.samdeploy"
 

@@ -11,15 +11,15 @@ import torch
 
 from samdeploy.models import SamResNet
 from samdeploy.models.weights import load_state
-from samdeploy.train.activations import GateRow
-from samdeploy.train.checkpoint import Checkpoint
+from samdeploy.train.checkpoints.checkpoint import Checkpoint
 from samdeploy.train.distributed import Ranks, smallest_batch
 from samdeploy.train.ema import WeightMean
-from samdeploy.train.history import EpochRow
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.recipe import TrainingSection
 from samdeploy.train.seeds import Shuffle
 from samdeploy.train.step import Stepper
+from samdeploy.train.watch.activations import GateRow
+from samdeploy.train.watch.history import EpochRow
 
 
 class TrainState:

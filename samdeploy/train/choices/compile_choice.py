@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import torch
 
+from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.distributed import Ranks
-from samdeploy.train.state import TrainState
 
 WARM_UP, TIMED = 10, 30  # steps
 # Seconds that compiling a ResNet takes, and how much longer the rest of a training must be to try it.

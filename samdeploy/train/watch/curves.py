@@ -57,7 +57,7 @@ class LiveCurves:
         self._cost = self._last - start
 
     def _write_events(self) -> None:
-        from samdeploy.train.tensorboard import write_events
+        from samdeploy.train.watch.tensorboard import write_events
 
         try:
             write_events(self._run)

@@ -6,7 +6,7 @@ import gc
 
 import torch
 
-from samdeploy.train.state import TrainState
+from samdeploy.train.checkpoints.state import TrainState
 
 
 def is_out_of_memory(error: BaseException) -> bool:

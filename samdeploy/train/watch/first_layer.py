@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from samdeploy.models.attention import StreamlinedAttention
-from samdeploy.train.state import TrainState
+from samdeploy.train.checkpoints.state import TrainState
 
 
 class _FirstBad:

@@ -1,0 +1,1 @@
+"""What a checkpoint holds, when it is written, and how a training goes on from it."""
