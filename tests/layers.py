@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     },
 }
 
-# A runtime -> the one file that may import it at module level, besides the parts below.
+# A runtime -> the file that may import it at module level (and its <name>_cuda.py), besides the parts below.
 RUNTIME_HOME = {
     "torch": "backends/pytorch.py",
     "torchvision": "backends/pytorch.py",
@@ -200,4 +200,6 @@ def _violations_in(path: Path, package: Path) -> Iterator[str]:
 
 def _at_home(file: str, home: str | None) -> bool:
     # The alternatives that bench compares with lie in files of the same names as the backends.
-    return home is not None and file in (home, home.replace("backends/", "bench/"))
+    if home is None:
+        return False
+    return file in (home, home.replace(".py", "_cuda.py"), home.replace("backends/", "bench/"))

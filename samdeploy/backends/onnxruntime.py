@@ -100,6 +100,7 @@ def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str, cuda_graph: b
     from samdeploy.backends import cuda
     from samdeploy.backends.cuda_objects import Stream
     from samdeploy.backends.device_session import DeviceSession
+    from samdeploy.backends.onnxruntime_cuda import CudaEngine
 
     with cuda.device_zero():
         stream = Stream()
@@ -108,7 +109,7 @@ def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str, cuda_graph: b
             # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
             if inference.get_providers()[0] == _CUDA:
                 _check_graph(inference, precision, spec)
-                engine = _CudaEngine(inference, spec)
+                engine = CudaEngine(inference, spec)
                 return DeviceSession("onnxruntime", precision, spec, engine, stream, cuda_graph=cuda_graph)
         except BaseException:
             stream.close()
@@ -179,46 +180,6 @@ class OnnxruntimeCamSession:
 
     def close(self) -> None:
         """Drop the graph."""
-        self._inference = None
-
-
-class _CudaEngine:
-    """One graph on the CUDA provider, working on addresses that it is given: a `DeviceEngine`."""
-
-    min_batch = 1
-    max_batch: int | None = None
-
-    def __init__(self, inference: Any, spec: ModelSpec) -> None:
-        """`inference` must have been made with the stream that `enqueue` is called with."""
-        self._inference: Any = inference
-        self._input, self._output = spec.input.name, spec.output.name
-        self._pixels = [int(length) for length in spec.input.shape[1:]]
-        self._classes = len(spec.classes)
-        self._options = ort.RunOptions()
-        # Else every run waits for the stream, which a capture forbids.
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-
-    def enqueue(self, images: int, logits: int, batch: int, stream: Stream) -> None:
-        binding = self._inference.io_binding()
-        binding.bind_input(self._input, "cuda", 0, np.uint8, [batch, *self._pixels], images)
-        binding.bind_output(self._output, "cuda", 0, np.float32, [batch, self._classes], logits)
-        try:
-            self._inference.run_with_iobinding(binding, self._options)
-        except Exception as error:  # its exception classes are private and share no other base
-            from samdeploy.backends.cuda import SMALLER_BATCH
-
-            reason = " ".join(str(error).split())
-            full = any(
-                word in reason for word in ("Failed to allocate", "out of memory", "OUT_OF_MEMORY", "ALLOC_FAIL")
-            )
-            raise BackendUnavailable(
-                f"ONNX Runtime failed on a batch of {batch}: {SMALLER_BATCH if full else _reason(error)}"
-            ) from error
-
-    def can_be_captured(self, stream: Stream) -> bool:
-        return True
-
-    def close(self) -> None:
         self._inference = None
 
 
@@ -329,7 +290,7 @@ def _inference(
         inference = ort.InferenceSession(graph.path, options, providers=providers, disabled_optimizers=off)
     except Exception as error:  # its exception classes are private and share no other base
         raise BackendUnavailable(
-            f"ONNX Runtime {ort.__version__} cannot open the graph: {_reason(error)}; export again, "
+            f"ONNX Runtime {ort.__version__} cannot open the graph: {reason(error)}; export again, "
             "or pip install --upgrade onnxruntime"
         ) from error
     # Else it opens the path again, on the CPU and with a line of its own printed, where a run on CUDA fails.
@@ -341,15 +302,16 @@ def _run(inference: Any, name: str, batch: UInt8Array) -> Float32Array:
     try:
         return np.asarray(inference.run(None, {name: batch})[0], np.float32)
     except Exception as error:  # as above
-        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {_reason(error)}") from error
+        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {reason(error)}") from error
 
 
 def _run_all(inference: Any, name: str, batch: UInt8Array) -> list[Float32Array]:
     try:
         return [np.asarray(output, np.float32) for output in inference.run(None, {name: batch})]
     except Exception as error:  # as above
-        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {_reason(error)}") from error
+        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The first line of what ONNX Runtime said."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

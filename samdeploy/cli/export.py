@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,16 +57,20 @@ def export(
     from samdeploy.export import ExportOptions, export_run
     from samdeploy.export.table import export_table, headroom_table, int8_lines
 
+    # What was left out has its default in one place.
+    given: dict[str, Any] = {
+        "batch": None if batch is None else batch_sizes(batch),
+        "optimization_level": optimization_level,
+        "workspace": workspace,
+    }
     options = ExportOptions(
         engine=engine,
         precision=precision,
-        batch=batch_sizes("1,8,64" if batch is None else batch),
         target=target,
-        optimization_level=3 if optimization_level is None else optimization_level,
-        workspace=workspace,
         max_drop=max_drop,
         data_root=data,
         cam=cam,
+        **{key: value for key, value in given.items() if value is not None},
     )
     result = export_run(run_dir, options)
     print(headroom_table(result.headroom))

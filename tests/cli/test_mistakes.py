@@ -160,3 +160,13 @@ def test_help_is_quick_and_complete(tmp_path: Path, command: Command) -> None:
     assert done.returncode == 0
     for name in ("train", "export", "eval", "predict"):
         assert f"\n  {name} " in done.stdout
+
+
+def test_the_defaults_that_help_names_are_those_of_the_library(tmp_path: Path, command: Command) -> None:
+    """--batch and --optimization-level default to None, so that engines without them can refuse them."""
+    from samdeploy.export import ExportOptions
+
+    said = " ".join(command("export", "--help", cwd=tmp_path).stdout.split())
+    assert f"; {','.join(map(str, ExportOptions().batch))} if left out" in said
+    assert f"; {ExportOptions().optimization_level} if left out" in said
+    assert f"[default: {ExportOptions().max_drop}; x>=0]" in said
