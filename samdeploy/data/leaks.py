@@ -193,8 +193,8 @@ def refuse_leaks(report: LeakReport, dataset: str) -> None:
     )
     raise DatasetError(
         f"data set {dataset!r}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on pictures that "
-        f"were trained on says nothing about new ones. For example: {examples}. Keep each picture in one split only, and "
-        "only once where val is cut off train; to train all the same: --set data.leaks=report"
+        f"were trained on says nothing about new ones. For example: {examples}. Keep each picture in one split only, "
+        "and only once where val is cut off train; to train all the same: --set data.leaks=report"
     )
 
 
