@@ -22,7 +22,7 @@ class Service(BaseHTTPRequestHandler):
             found = classifier.predict(self.rfile.read(int(length)))  # one classifier serves all threads
         except ImageError as error:
             return self.answer(400, {"error": str(error)})
-        return self.answer(200, {"label": found.label, "probability": found.probability, "top": found.top})
+        return self.answer(200, found.to_json())
 
     def answer(self, status: int, content: dict[str, object]) -> None:
         body = json.dumps(content, ensure_ascii=False).encode()

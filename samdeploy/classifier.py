@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,15 @@ class Prediction:
     probability: float
     top: tuple[tuple[str, float], ...]
     logits: Float32Array
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes: the object that ``samdeploy predict --json`` writes, but for its "image"."""
+        return {
+            "label": self.label,
+            "index": self.index,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": probability} for label, probability in self.top],
+        }
 
 
 class Classifier:

@@ -85,10 +85,4 @@ def _line(path: Path, prediction: Prediction) -> str:
 def _to_json(path: Path, answer: Prediction | ImageError) -> dict[str, object]:
     if isinstance(answer, ImageError):
         return {"image": str(path), "error": str(answer)}
-    return {
-        "image": str(path),
-        "label": answer.label,
-        "index": answer.index,
-        "probability": answer.probability,
-        "top": [{"label": label, "probability": probability} for label, probability in answer.top],
-    }
+    return {"image": str(path), **answer.to_json()}

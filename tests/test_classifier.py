@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import pickle
 import threading
@@ -86,6 +87,13 @@ def test_a_prediction_is_whole(classifier: Classifier) -> None:
     assert found.index == int(found.logits.argmax()) and found.label == classifier.classes[found.index]
     assert found.top[0] == (found.label, found.probability) and len(found.top) == 3
     assert [share for _, share in found.top] == sorted((share for _, share in found.top), reverse=True)
+    assert found.to_json() == {
+        "label": found.label,
+        "index": found.index,
+        "probability": found.probability,
+        "top": [{"label": label, "probability": share} for label, share in found.top],
+    }
+    assert json.loads(json.dumps(found.to_json())) == found.to_json()
     everything = classifier.predict(PICTURES[0], top=99)
     assert len(everything.top) == len(classifier.classes)
     assert sum(share for _, share in everything.top) == pytest.approx(1.0, abs=1e-12)
