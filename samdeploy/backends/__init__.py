@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     _openvino: Backend = openvino
     _tensorrt: Backend = tensorrt
 
-__all__ = ["BACKENDS", "DEFAULT_PRECISION", "Session", "availability", "check_precision", "open_session"]
+__all__ = [
+    "BACKENDS",
+    "DEFAULT_PRECISION",
+    "Session",
+    "availability",
+    "check_precision",
+    "open_session",
+    "precisions_held",
+]
 
 BACKENDS = {
     "pytorch": "samdeploy.backends.pytorch",
@@ -93,6 +101,20 @@ def open_session(
             session.close()
             raise
     return session
+
+
+def precisions_held(bundle: Bundle, backend: str) -> tuple[str, ...]:
+    """The precisions in which a bundle is meant to run on a backend: what `eval`, `bench` and `doctor` look at.
+
+    TensorRT has those of its engines; the others their default, and INT8 where there is a graph of it.
+    """
+    usual = DEFAULT_PRECISION[backend]
+    if backend == "tensorrt":
+        # Several targets may share a precision; one of them fits this machine, or none does.
+        found = dict.fromkeys(str(file.precision) for file in bundle.select("engine", backend=backend))
+        return tuple(found) or (usual,)
+    has_int8 = backend != "pytorch" and bundle.find("graph", backend=backend, precision="int8") is not None
+    return (usual, "int8") if has_int8 else (usual,)
 
 
 def check_precision(backend: str, precision: str) -> None:

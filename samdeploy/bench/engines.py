@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from samdeploy.backends import BACKENDS, DEFAULT_PRECISION
+from samdeploy.backends import BACKENDS, precisions_held
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError, unknown
 from samdeploy.spec import PRECISIONS
@@ -43,7 +43,7 @@ def select_engines(bundle: Bundle, backend: str, precision: str | None) -> tuple
 
     Args:
         backend: a key of `BACKENDS`, or "all".
-        precision: None: each backend's own, and INT8 where the bundle holds it.
+        precision: None: all that the bundle holds for a backend, see `precisions_held`.
 
     Raises:
         InputError: unknown names.
@@ -53,7 +53,11 @@ def select_engines(bundle: Bundle, backend: str, precision: str | None) -> tuple
     if precision is not None and precision not in PRECISIONS:
         raise InputError(unknown("precision", precision, PRECISIONS))
     names = _ENGINES if backend == ALL else (backend,)
-    return tuple(_engine(bundle, name, chosen) for name in names for chosen in _precisions(bundle, name, precision))
+    return tuple(
+        _engine(bundle, name, chosen)
+        for name in names
+        for chosen in ([precision] if precision is not None else precisions_held(bundle, name))
+    )
 
 
 def sweep_sizes(engine: Engine, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -81,18 +85,6 @@ def check_sizes(engines: tuple[Engine, ...], wanted: tuple[int, ...] | None, *, 
                 f"--batch: {size} found, but the profile of {first.name} takes {first.smallest} to {first.largest}; "
                 "choose sizes between, or export again with --batch MIN,OPT,MAX"
             )
-
-
-def _precisions(bundle: Bundle, backend: str, precision: str | None) -> tuple[str, ...]:
-    if precision is not None:
-        return (precision,)
-    usual = DEFAULT_PRECISION[backend]
-    if backend == "tensorrt":
-        # Several targets may share a precision; one of them fits this machine, or none does.
-        found = dict.fromkeys(str(file.precision) for file in bundle.select("engine", backend=backend))
-        return tuple(found) or (usual,)
-    has_int8 = backend != "pytorch" and bundle.find("graph", backend=backend, precision="int8") is not None
-    return (usual, "int8") if has_int8 else (usual,)
 
 
 def _engine(bundle: Bundle, backend: str, precision: str) -> Engine:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samdeploy.backends import BACKENDS, DEFAULT_PRECISION, Session, open_session
+from samdeploy.backends import BACKENDS, Session, open_session, precisions_held
 from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
 from samdeploy.backends.session import DEVICES, check_golden
 from samdeploy.bundle import Bundle, Float32Array, UInt8Array
@@ -52,7 +52,7 @@ class EvalOptions:
 
     Attributes:
         backend: a key of `BACKENDS`, or "all".
-        precision: None: what the bundle's TensorRT engines have, and each other backend's default.
+        precision: None: all that the bundle holds for a backend, see `precisions_held`.
         device: "cpu", "cuda" or "auto", for the engine and the reference alike.
         data_root: where the data set lies; None: where training found it.
         margin: points of top-1 that an engine below FP32 may lose, above 0 and below 100.
@@ -170,14 +170,8 @@ def _reference(
 
 def _engines(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
     for backend in _ENGINES if options.backend == ALL else (options.backend,):
-        if options.precision is not None:
-            yield backend, options.precision
-        elif backend == "tensorrt":
-            # Several targets may share a precision; one of them fits this machine, or none does.
-            found = {file.precision: None for file in bundle.select("engine", backend=backend)}
-            yield from ((backend, precision) for precision in found or [DEFAULT_PRECISION[backend]] if precision)
-        else:
-            yield backend, DEFAULT_PRECISION[backend]
+        wanted = (options.precision,) if options.precision is not None else precisions_held(bundle, backend)
+        yield from ((backend, precision) for precision in wanted)
 
 
 def _evaluate(case: _Case, backend: str, precision: str) -> Result:
@@ -194,6 +188,8 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
         if options.backend != ALL and isinstance(error, InputError):
             raise
         return row("", False, str(error), None, None, False)
+    except BundleError as error:  # all files are as the manifest says: the engine itself is not what it is called
+        return row("", True, str(error), None, None, False)
     with session:
         try:
             logits = engine_pass(session, case.pictures, len(case.bundle.spec.classes), f"{backend} {precision}")

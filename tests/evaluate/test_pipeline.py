@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,27 @@ def test_nothing_that_ran_is_not_passed(digits_bundle: Bundle, monkeypatch: pyte
     monkeypatch.setattr("samdeploy.evaluate.pipeline.open_session", refuse)
     report = evaluate_bundle(digits_bundle, EvalOptions())
     assert {row.ran for row in report.results} == {False}
+    assert not report.passed
+
+
+@without_gpu
+def test_int8_in_the_bundle_is_not_passed_over(copy_of_bundle: Path, seal: Seal) -> None:
+    """An INT8 graph that computes in FP32 would pass any comparison of answers; no option asks for it here."""
+    manifest = json.loads((copy_of_bundle / MANIFEST).read_text())
+    graph = next(file for file in manifest["files"] if file["role"] == "graph" and file["precision"] == "fp32")
+    manifest["files"].append({**graph, "path": "model.int8.onnx", "precision": "int8"})
+    shutil.copy(copy_of_bundle / graph["path"], copy_of_bundle / "model.int8.onnx")
+    (copy_of_bundle / MANIFEST).write_text(json.dumps(manifest))
+    report = evaluate_bundle(seal(copy_of_bundle), EvalOptions(device="cpu"))
+    rows = {(row.backend, row.precision): row for row in report.results}
+    assert {("onnxruntime", "int8"), ("openvino", "int8")} < set(rows)
+    # ONNX Runtime shows the types of its kernels alone, for which the CPU may be to blame; OpenVINO those of the graph.
+    assert not rows["onnxruntime", "int8"].passed
+    assert rows["onnxruntime", "int8"].reason.startswith("ONNX Runtime computes too few convolutions in int8: ")
+    graph = rows["openvino", "int8"]
+    assert (graph.ran, graph.passed, graph.comparison) == (True, False, None)
+    assert graph.reason == "the int8 graph holds no convolution in int8; make it again: samdeploy export"
+    assert rows["onnxruntime", "fp32"].passed and rows["openvino", "fp32"].passed
     assert not report.passed
 
 
