@@ -132,13 +132,14 @@ class RunFolder:
         before = (record.best_val_top1, -record.best_val_loss)
         best = record.best_epoch == 0 or (row.val_top1, -row.val_loss) > before
         if best:
+            if self._writes:
+                save_weights(model, self._best_file(row.epoch))
+                self._publish(row.epoch)
+            # Not before: on a full disk the best weights are still those of the epoch before.
             self.record = dataclasses.replace(
                 record, best_epoch=row.epoch, best_val_top1=row.val_top1, best_val_loss=row.val_loss
             )
         if self._writes:
-            if best:
-                save_weights(model, self._best_file(row.epoch))
-                self._publish(row.epoch)
             append_history(self.path / HISTORY_FILE, row)
             if gate_rows:
                 write_gates(self.path / GATES_FILE, gate_rows)

@@ -296,6 +296,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert "No space left on device" in message
     assert f"go on with: samdeploy train --resume {run}" in message
     assert read_checkpoint(run / "checkpoints", print).facts["epoch"] == 2
+    # What could not be written is not called the best.
+    best = open_run(run).best_epoch
+    assert f"The best weights (epoch {best}, " in message
+    assert (run / "checkpoints" / f"best-{best}.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
     (small_disk / "other").unlink()
     monkeypatch.setattr(epoch_file, "learning_rate", learning_rate)
     loop.resume(run)
