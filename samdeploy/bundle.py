@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from samdeploy.errors import BundleError, InputError
 from samdeploy.files import SealedFile, contained_file, read_json
 from samdeploy.manifest import MANIFEST, MOST_BYTES, BundleFile, DataRecord, manifest_from_json
-from samdeploy.run import BUNDLE_FOLDER, RUN_FILE
+from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE
 from samdeploy.spec import ModelSpec
 
 UInt8Array = NDArray[np.uint8]
@@ -177,6 +177,22 @@ def bundle_of(path: Path) -> Path:
     """The bundle that someone means who names `path`: the run's, where `path` is a run that has one; else `path`."""
     bundle = path / BUNDLE_FOLDER
     return bundle if not (path / MANIFEST).exists() and (bundle / MANIFEST).exists() else path
+
+
+def other_weights(bundle: Bundle) -> str:
+    """That the run around a bundle has been trained on since, with the cure; "" if not, or if there is no run."""
+    root = bundle.root if bundle.root.name not in ("", "..") else bundle.root.resolve()
+    run, file = root.parent, bundle.find("weights")
+    if file is None or root.name != BUNDLE_FOLDER or not (run / RUN_FILE).is_file():
+        return ""
+    try:
+        with (run / WEIGHTS_FILE).open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    except OSError:
+        return ""
+    if digest == file.sha256:
+        return ""
+    return f"the run {run} holds other weights than this bundle, which was exported before; samdeploy export {run}"
 
 
 def latest_bundle(runs_root: Path) -> Path:

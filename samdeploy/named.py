@@ -13,6 +13,21 @@ from samdeploy.errors import ImageError
 from samdeploy.preprocess import IMAGE_SUFFIXES
 
 
+def shown(text: object) -> str:
+    r"""`text` for a terminal and for tools that read lines: what is not printable in a file's name is escaped.
+
+    >>> shown("new\nline.jpg")
+    'new\\nline.jpg'
+    """
+
+    def escaped(character: str) -> str:
+        if "\udc80" <= character <= "\udcff":  # a byte of a name that is no UTF-8, as Python's surrogateescape has it
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+    return "".join(map(escaped, str(text)))
+
+
 class Unread:
     """Counts the pictures that could not be read, and says why as they come."""
 
@@ -22,7 +37,7 @@ class Unread:
     def add(self, error: ImageError) -> None:
         """One more, said in a line on standard error."""
         self.count += 1
-        print(f"samdeploy: {error}", file=sys.stderr)
+        print(f"samdeploy: {shown(error)}", file=sys.stderr)
 
     def none_of(self, total: int) -> bool:
         """Once all are through: whether every one of the `total` pictures was read; says how many were not.

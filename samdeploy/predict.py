@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from samdeploy.bundle import bundle_of, latest_bundle
 from samdeploy.classifier import Classifier, Prediction
 from samdeploy.errors import ImageError, InputError
 from samdeploy.manifest import MANIFEST
-from samdeploy.named import Unread, no_pictures
+from samdeploy.named import Unread, no_pictures, shown
 from samdeploy.preprocess import image_files
 from samdeploy.run import RUN_FILE
 
@@ -79,10 +80,12 @@ def _expand(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, ImageError]]:
 
 
 def _line(path: Path, prediction: Prediction) -> str:
-    return f"{path}: " + ", ".join(f"{label} {100 * probability:.2f} %" for label, probability in prediction.top)
+    return f"{shown(path)}: " + ", ".join(f"{label} {100 * probability:.2f} %" for label, probability in prediction.top)
 
 
 def _to_json(path: Path, answer: Prediction | ImageError) -> dict[str, object]:
+    # A name that is no UTF-8 would be no valid JSON.
+    name, error = (os.fsencode(str(text)).decode("utf-8", "replace") for text in (path, answer))
     if isinstance(answer, ImageError):
-        return {"image": str(path), "error": str(answer)}
-    return {"image": str(path), **answer.to_json()}
+        return {"image": name, "error": error}
+    return {"image": name, **answer.to_json()}

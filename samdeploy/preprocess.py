@@ -10,6 +10,7 @@ and can be repeated in C++ (see tests/preprocess/test_resize.py for a numpy twin
 from __future__ import annotations
 
 import io
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,10 @@ def _decoded(
 
 def _opened(source: str | Path | bytes, max_pixels: int) -> Image.Image:
     """The picture behind its header; nothing is decoded yet."""
+    if not isinstance(source, bytes):
+        mode = Path(source).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe that nobody fills would wait for ever
+            raise ImageError(f"{source}: is no plain file, a picture was expected")
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

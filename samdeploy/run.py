@@ -98,6 +98,8 @@ def open_run(run_dir: Path) -> RunRecord:
         raise BundleError(
             f"run {run_dir}: no epoch of its training has ended; go on with: samdeploy train --resume {run_dir}"
         )
+    if not path.exists() and (run_dir / "manifest.json").is_file():
+        raise BundleError(f"run {run_dir}: is a bundle; expected the run that it was exported from")
     values = read_json(path, "run")
     check_format(values, FORMAT, VERSION, str(path))
     fields = Fields(values, str(path), BundleError)

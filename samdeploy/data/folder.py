@@ -65,7 +65,9 @@ def open_folder(
 def _folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise DatasetError(f"folder: {found} found at {root}; a folder with one folder of pictures per class expected")
+        raise DatasetError(
+            f"folder: {found} found at {root}; a folder with one folder of pictures per class expected: --data DIR"
+        )
     folders = {part: root / part for part in SPLITS if (root / part).is_dir()}
     if not folders:
         return {"train": root}
@@ -99,10 +101,14 @@ def _samples(scan: Scan, classes: tuple[str, ...]) -> Samples:
     foreign = [name for name in scan.classes if name not in classes]
     if foreign:
         more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        gone = [name for name in classes if name not in scan.classes]
+        cure = "remove the folders"
+        if gone:
+            cure = f"missing there: {', '.join(gone[:5])}; rename the folders, or remove those that are no class"
         raise DatasetError(
             f"folder: {len(foreign)} of {len(scan.classes)} classes in {scan.folder} are not in the training set: "
             f"{', '.join(foreign[:5])}{more}. The training classes are {', '.join(classes[:10])}"
-            f"{', ...' if len(classes) > 10 else ''}; rename or remove the folders"
+            f"{', ...' if len(classes) > 10 else ''}; {cure}"
         )
     paths = tuple(str(path) for files in scan.files for path in files)
     labels = np.repeat([classes.index(name) for name in scan.classes], [len(files) for files in scan.files])

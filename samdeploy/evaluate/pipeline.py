@@ -16,7 +16,7 @@ import numpy as np
 from samdeploy.backends import BACKENDS, Session, open_session, precisions_held
 from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
 from samdeploy.backends.session import DEVICES, check_golden
-from samdeploy.bundle import Bundle, Float32Array, UInt8Array
+from samdeploy.bundle import Bundle, Float32Array, UInt8Array, other_weights
 from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Int64Array
 from samdeploy.data.images import Fingerprint
@@ -147,7 +147,7 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         class_names=bundle.spec.classes,
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
         test_fingerprint=fingerprint,
-        notes=(*test.notes, *(leaks.lines() if leaks else ())),
+        notes=(*filter(None, [other_weights(bundle)]), *test.notes, *(leaks.lines() if leaks else ())),
         leaks=leaks,
     )
 
@@ -170,8 +170,12 @@ def _reference(
 
 def _engines(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
     for backend in _ENGINES if options.backend == ALL else (options.backend,):
-        wanted = (options.precision,) if options.precision is not None else precisions_held(bundle, backend)
-        yield from ((backend, precision) for precision in wanted)
+        held = precisions_held(bundle, backend)
+        if options.precision is None:
+            yield from ((backend, precision) for precision in held)
+        # Of a plan that was never built there is nothing to say, unless it is asked for by name.
+        elif options.backend != ALL or backend != "tensorrt" or options.precision in held:
+            yield backend, options.precision
 
 
 def _evaluate(case: _Case, backend: str, precision: str) -> Result:

@@ -51,6 +51,8 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
             data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed
         )
     except DatasetError as error:
+        if "--data" in str(error):
+            raise
         raise DatasetError(f"{error}; if the files lie elsewhere, name their folder: --data DIR") from None
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))

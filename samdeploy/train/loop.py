@@ -15,7 +15,7 @@ from samdeploy.data.protocol import HONEST
 from samdeploy.errors import TrainingError
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
-from samdeploy.run import HASHES_FILE, LEAKS_FILE, RunRecord
+from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.checkpoints.resume import Resumed, check_data, open_resumed
 from samdeploy.train.checkpoints.saver import CheckpointError, Saver, check_room
@@ -111,6 +111,11 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         f"{'' if honest else f'; this is {data.test_measures}; {_last_batch(test)}'}",
         file=sys.stderr,
     )
+    if ranks.main and (run.path / BUNDLE_FOLDER).is_dir():
+        print(
+            f"{run.path / BUNDLE_FOLDER} is of earlier weights; make it again: samdeploy export {run.path}",
+            file=sys.stderr,
+        )
     return run.path
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from samdeploy.errors import InputError, RecipeError, unknown
+from samdeploy.run import RECIPE_FILE, RUN_FILE
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocessing
 from samdeploy.train.toml_text import Scalar, toml_text
 
@@ -230,6 +231,11 @@ def _recipe_path(name_or_path: str) -> Path:
         return RECIPES / f"{name_or_path}.toml"
     path = Path(name_or_path).expanduser()
     if path.suffix == ".toml" or len(path.parts) > 1:
+        if (path / RUN_FILE).is_file():
+            raise InputError(
+                f"recipe {path}: is a run; to go on with it: samdeploy train --resume {path}; its recipe again: "
+                f"samdeploy train {path / RECIPE_FILE}"
+            )
         if not path.is_file():
             raise InputError(f"recipe file {path}: no such file; built-in recipes: {', '.join(recipe_names())}")
         return path

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle
+from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle, other_weights
 from samdeploy.errors import BundleError, InputError
 from samdeploy.manifest import MANIFEST, Manifest, manifest_bytes, manifest_from_json
-from samdeploy.run import RUN_FILE
+from samdeploy.run import RUN_FILE, WEIGHTS_FILE, open_run
 from samdeploy.spec import Preprocessing, model_spec
 from tests.bundle.written import CONTENTS, DATA, FILES, IMAGES, LOGITS, PROVENANCE, SPEC, edit, to_symlink, write_bundle
 
@@ -133,3 +133,25 @@ def test_before_a_refusal_no_runtime_is_loaded_and_nothing_outside_is_opened(tmp
         "refused manifest.json weights.safetensors",
         "refused manifest.json",
     ]
+
+
+def test_a_run_that_was_trained_on_after_its_export(root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    root.rename(run / "bundle")
+    bundle = open_bundle(run / "bundle")
+    assert other_weights(bundle) == ""  # no run around it
+    (run / RUN_FILE).write_text("{}")
+    weights = bundle.find("weights")
+    assert weights is not None
+    (run / WEIGHTS_FILE).write_bytes(bundle.read(weights))
+    assert other_weights(bundle) == ""
+    (run / WEIGHTS_FILE).write_bytes(b"of a later epoch")
+    assert other_weights(bundle) == (
+        f"the run {run} holds other weights than this bundle, which was exported before; samdeploy export {run}"
+    )
+
+
+def test_a_bundle_named_for_its_run(root: Path) -> None:
+    with pytest.raises(BundleError, match="is a bundle; expected the run that it was exported from"):
+        open_run(root)

@@ -31,5 +31,6 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, inside: Inside) -> None:
     code, _, err = inside("data", "folder", "--data", "nowhere", cwd=tmp_path)
     assert code == 2
     assert err == (
-        "samdeploy: folder: nothing found at nowhere; a folder with one folder of pictures per class expected\n"
+        "samdeploy: folder: nothing found at nowhere; a folder with one folder of pictures per class expected: "
+        "--data DIR\n"
     )

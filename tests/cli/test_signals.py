@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,11 +104,15 @@ def test_ctrl_c_in_export(tmp_path: Path, start: Callable[..., Started]) -> None
     assert [path.name for path in run.iterdir()] == [RUN_FILE]
 
 
-def test_ctrl_c_in_predict(finished: Path, tmp_path: Path, start: Callable[..., Started]) -> None:
-    os.mkfifo(tmp_path / "slow.png")
-    bundle = finished / "runs/digits/bundle"
-    started = start("predict", bundle, tmp_path / "slow.png", cwd=tmp_path)
-    started.wait_until(lambda: has_reader(tmp_path / "slow.png"))
+def test_ctrl_c_in_predict(
+    finished: Path, digit_files: Sequence[Path], tmp_path: Path, start: Callable[..., Started]
+) -> None:
+    (tmp_path / "many").mkdir()
+    shutil.copy(digit_files[0], tmp_path / "digit.png")
+    for number in range(30_000):  # more than a few seconds' work
+        os.link(tmp_path / "digit.png", tmp_path / "many" / f"{number}.png")
+    started = start("predict", finished / "runs/digits/bundle", tmp_path / "many", cwd=tmp_path)
+    started.wait_until(lambda: ": onnxruntime, fp32, cpu\n" in started.errors.read_text())
     assert started.interrupt() in INTERRUPTED
     errors = started.errors.read_text()
     assert errors.splitlines()[-1] == "samdeploy: interrupted"

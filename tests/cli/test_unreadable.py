@@ -8,6 +8,7 @@ the reason, and the exit code is 1; it is 2 where not one could be read.  Where 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,3 +145,28 @@ def test_evaluation_needs_every_picture(pictures: Path, inside: Inside, copy_of_
     assert (code, output) == (2, "")
     assert_all_are_named(errors, pictures / "test" / "7")
     assert not (copy_of_bundle / "eval.json").exists()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(
+    finished: Path, digit_files: Sequence[Path], tmp_path: Path, inside: Inside
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    code, output, errors = inside("predict", "runs/digits/bundle", tmp_path / "pipe.jpg", digit_files[0], cwd=finished)
+    assert (code, len(output.splitlines())) == (1, 1)
+    assert f"samdeploy: {tmp_path / 'pipe.jpg'}: is no plain file, a picture was expected\n" in errors
+
+
+def test_names_that_are_not_printable_make_no_lines_of_their_own(
+    finished: Path, digit_files: Sequence[Path], tmp_path: Path, inside: Inside
+) -> None:
+    for name in (b"new\nline.png", b"\x1b[31mred.png", b"no-utf8-\xff.png"):
+        shutil.copy(digit_files[0], os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH118 - a name in bytes
+    (tmp_path / "cut\n.png").write_bytes(b"")
+    code, output, errors = inside("predict", "runs/digits/bundle", tmp_path, "--top", "1", cwd=finished)
+    assert code == 1
+    names = [line.removeprefix(f"{tmp_path}/").split(": ")[0] for line in output.splitlines()]
+    assert names == [r"\x1b[31mred.png", r"new\nline.png", r"no-utf8-\xff.png"]
+    assert f"samdeploy: {tmp_path}/cut\\n.png: the file is empty; expected a picture\n" in errors
+    _, output, _ = inside("predict", "runs/digits/bundle", tmp_path, "--json", cwd=finished)
+    found = [json.loads(line)["image"].removeprefix(f"{tmp_path}/") for line in output.splitlines()]
+    assert found == ["\x1b[31mred.png", "cut\n.png", "new\nline.png", "no-utf8-\ufffd.png"]

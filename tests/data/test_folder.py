@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,7 +171,8 @@ def test_test_folder_that_is_the_training_folder(tmp_path: Path, picture_tree: T
 
 def test_no_root(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == (
-        f"folder: nothing found at {tmp_path / 'none'}; a folder with one folder of pictures per class expected"
+        f"folder: nothing found at {tmp_path / 'none'}; a folder with one folder of pictures per class expected: "
+        "--data DIR"
     )
     (tmp_path / "file").write_text("")
     assert refusal(tmp_path / "file").startswith(f"folder: a file found at {tmp_path / 'file'}; ")
@@ -206,9 +208,14 @@ def test_empty_class_folders(tmp_path: Path, picture_tree: Tree) -> None:
 
 def test_class_that_is_not_in_train(tmp_path: Path, picture_tree: Tree) -> None:
     picture_tree(tmp_path, {**COMPLETE, "val/cow/1.png": 1})
+    said = (
+        f"folder: 1 of {{}} classes in {tmp_path / 'val'} are not in the training set: cow. "
+        "The training classes are cat, dog; "
+    )
+    assert refusal(tmp_path) == said.format(3) + "remove the folders"
+    shutil.rmtree(tmp_path / "val" / "cat")  # or was it called cow?
     assert refusal(tmp_path) == (
-        f"folder: 1 of 3 classes in {tmp_path / 'val'} are not in the training set: cow. "
-        "The training classes are cat, dog; rename or remove the folders"
+        said.format(2) + "missing there: cat; rename the folders, or remove those that are no class"
     )
 
 

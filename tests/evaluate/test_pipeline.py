@@ -21,6 +21,7 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 from samdeploy.evaluate import EvalOptions, Report, evaluate_bundle
+from samdeploy.evaluate.pipeline import _engines
 from samdeploy.manifest import MANIFEST
 
 pytestmark = pytest.mark.usefixtures("short_latency")
@@ -143,6 +144,21 @@ def test_int8_in_the_bundle_is_not_passed_over(copy_of_bundle: Path, seal: Seal)
     assert graph.reason == "the int8 graph holds no convolution in int8; make it again: samdeploy export"
     assert rows["onnxruntime", "fp32"].passed and rows["openvino", "fp32"].passed
     assert not report.passed
+
+
+def test_a_plan_that_was_never_built_is_spoken_of_only_by_name(digits_bundle: Bundle) -> None:
+    def asked(backend: str) -> list[tuple[str, str]]:
+        return list(_engines(digits_bundle, EvalOptions(backend=backend, precision="int8")))
+
+    assert asked("all") == [("onnxruntime", "int8"), ("openvino", "int8")]
+    assert asked("tensorrt") == [("tensorrt", "int8")]
+
+
+def test_a_bundle_of_earlier_weights_says_so(copy_of_bundle: Path, digits_run: Path) -> None:
+    shutil.copy(digits_run / "run.json", copy_of_bundle.parent)
+    (copy_of_bundle.parent / "weights.safetensors").write_bytes(b"of a later epoch")
+    report = evaluate_bundle(open_bundle(copy_of_bundle), EvalOptions(backend="onnxruntime", device="cpu"))
+    assert report.notes[0].startswith(f"the run {copy_of_bundle.parent} holds other weights than this bundle")
 
 
 def test_each_engine_that_was_named_must_run(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,3 +243,13 @@ def test_other_tools_names_lead_to_keys_that_exist() -> None:
     for path in {path for paths in recipe_checks._ELSEWHERE.values() for path in paths}:
         section, _, key = path.partition(".")
         assert key in {field.name for field in dataclasses.fields(recipe_checks.SECTIONS[section])}
+
+
+def test_a_run_named_for_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        load_recipe(tmp_path)
+    assert str(caught.value) == (
+        f"recipe {tmp_path}: is a run; to go on with it: samdeploy train --resume {tmp_path}; its recipe again: "
+        f"samdeploy train {tmp_path / 'recipe.toml'}"
+    )
