@@ -58,7 +58,7 @@ def first_bad_layer(state: TrainState, step: int) -> str:
     for name, weight in reversed(list(model.named_parameters())):
         if weight.grad is not None and not bool(torch.isfinite(weight.grad).all()):
             return f", first in the gradient of '{name}'"
-    # Seen once in bf16 on a busy CPU, at 1x1 positions; the same batch and weights gave finite gradients then.
+    # So it was with bf16 on a CPU at one position (UNSOUND_PX in precision_probe.py), before that was excluded.
     return (
         ", and not again when the step was repeated: not the network's fault but the arithmetic's or the machine's; "
         "train again, with --set training.precision=fp32 if it comes back"
