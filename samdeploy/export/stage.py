@@ -31,8 +31,9 @@ def staged(target: Path) -> Iterator[Path]:
     Raises:
         InputError: another process is at it.
     """
-    with _only_one(target):
-        for left in target.parent.glob(f".{target.name}-*"):
+    with _only_one(target) as alone:
+        # Without a lock they may be another process's, at work.
+        for left in target.parent.glob(f".{target.name}-*") if alone else ():
             _put_back(left, target)
         stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         try:
@@ -45,8 +46,8 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Two at once would each take over the engines that the other has not seen.  The kernel unlocks at any end."""
+def _only_one(target: Path) -> Iterator[bool]:
+    """Whether this is proven.  Two at once would each take over the engines that the other has not seen.  The kernel unlocks at any end."""
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -55,9 +56,10 @@ def _only_one(target: Path) -> Iterator[None]:
             raise InputError(
                 f"run {target.parent}: another export is writing its {target.name}; wait for its end, then repeat this"
             ) from None
-        except OSError:  # a file system without locks: as good as it gets
-            pass
-        yield
+        except OSError:  # a file system without locks
+            yield False
+        else:
+            yield True
     finally:
         os.close(folder)
 
