@@ -47,7 +47,10 @@ def staged(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _only_one(target: Path) -> Iterator[bool]:
-    """Whether this is proven.  Two at once would each take over the engines that the other has not seen.  The kernel unlocks at any end."""
+    """Whether this process is alone, as far as can be known; the kernel unlocks at any end.
+
+    Two at once would each take over the engines that the other has not seen.
+    """
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
