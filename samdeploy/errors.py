@@ -5,7 +5,8 @@
     SamdeployError                the root; catch this one to catch them all
      ├── InputError               an argument is wrong: unknown name, shape, dtype, path
      ├── ImageError               a picture is missing, damaged or of an unusable kind
-     ├── DatasetError             a data set is missing, empty or contradicts itself
+     ├── DatasetError             a data set is empty or contradicts itself
+     │    └── DatasetMissing      its files are not where they were looked for
      ├── RecipeError              a recipe has unknown keys or impossible values
      ├── TrainingError            training cannot go on (the loss is not finite)
      ├── WeightsError             a weight file does not fit the architecture
@@ -38,7 +39,11 @@ class ImageError(SamdeployError):
 
 
 class DatasetError(SamdeployError):
-    """A data set is missing, empty, or its parts contradict one another."""
+    """A data set is empty, or its parts contradict one another."""
+
+
+class DatasetMissing(DatasetError):
+    """A data set's files are not, or not all, in the folder that was named for them."""
 
 
 class RecipeError(SamdeployError):

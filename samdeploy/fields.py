@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from samdeploy.errors import SamdeployError, unknown
+from samdeploy.errors import BundleError, SamdeployError, unknown
 
 # A hostile file must not fill the screen with its values, nor nest deeper than repr can follow.
 _SHORT = reprlib.Repr()
@@ -145,6 +145,24 @@ class Fields:
             self.report(f"{key!r} must be {name}, {_found(value)} found")
             return default
         return value
+
+
+def check_format(values: Mapping[str, Any], name: str, version: int, where: str) -> None:
+    """Refuse a file of another kind or of a newer version, before any other field is looked at.
+
+    Raises:
+        BundleError: it is one of these.
+    """
+    found_name, found_version = values.get("format"), values.get("version")
+    if found_name != name:
+        raise BundleError(f"{where}: format {short(found_name)} found, {name!r} expected")
+    if not isinstance(found_version, int) or isinstance(found_version, bool) or found_version < 1:
+        raise BundleError(f"{where}: version {short(found_version)} found, an integer of at least 1 expected")
+    if found_version > version:
+        raise BundleError(
+            f"{where}: format version {found_version} found, this samdeploy reads up to {version}; "
+            "update it: pip install -U samdeploy"
+        )
 
 
 def short(value: object) -> str:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from samdeploy.errors import BundleError
-from samdeploy.fields import Fields, short
+from samdeploy.fields import Fields, check_format, short
 from samdeploy.files import json_bytes
-from samdeploy.run import check_format
 from samdeploy.spec import PRECISIONS, ModelSpec, TensorSpec, model_spec
 from samdeploy.spec_json import preprocessing_from_fields, preprocessing_to_json
 

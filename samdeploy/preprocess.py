@@ -232,7 +232,7 @@ def _to_rgb(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if pixels > max_pixels:
         raise ImageError(
             f"{name}: too many pixels, scale it down first ({picture.width}x{picture.height} are {pixels:,}, at most "
-            f"{max_pixels:,} are decoded; max_pixels sets the limit)"
+            f"{max_pixels:,} are decoded; Classifier.open(max_pixels=) sets it)"
         )
     if picture.format == "EPS":  # Pillow would run Ghostscript: a picture must not be a program
         raise ImageError(f"{name}: is EPS, a program that draws; expected pixels, convert it first")

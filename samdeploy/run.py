@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from samdeploy.errors import BundleError, InputError
-from samdeploy.fields import Fields, short
+from samdeploy.fields import Fields, check_format, short
 from samdeploy.files import json_bytes, read_json, write_atomic
+from samdeploy.manifest import MANIFEST
 from samdeploy.spec import Preprocessing
 from samdeploy.spec_json import preprocessing_from_fields, preprocessing_to_json
 
@@ -98,7 +99,7 @@ def open_run(run_dir: Path) -> RunRecord:
         raise BundleError(
             f"run {run_dir}: no epoch of its training has ended; go on with: samdeploy train --resume {run_dir}"
         )
-    if not path.exists() and (run_dir / "manifest.json").is_file():
+    if not path.exists() and (run_dir / MANIFEST).is_file():
         raise BundleError(f"run {run_dir}: is a bundle; expected the run that it was exported from")
     values = read_json(path, "run")
     check_format(values, FORMAT, VERSION, str(path))
@@ -139,24 +140,6 @@ def latest_run(runs_root: Path) -> Path:
     if not found:
         raise InputError(f"no run with weights below {runs_root}/; train one first: samdeploy train")
     return max(found, key=lambda path: ((path / RUN_FILE).stat().st_mtime_ns, path.name))
-
-
-def check_format(values: Mapping[str, Any], name: str, version: int, where: str) -> None:
-    """Refuse a file of another kind or of a newer version, before any other field is looked at.
-
-    Raises:
-        BundleError: it is one of these.
-    """
-    found_name, found_version = values.get("format"), values.get("version")
-    if found_name != name:
-        raise BundleError(f"{where}: format {short(found_name)} found, {name!r} expected")
-    if not isinstance(found_version, int) or isinstance(found_version, bool) or found_version < 1:
-        raise BundleError(f"{where}: version {short(found_version)} found, an integer of at least 1 expected")
-    if found_version > version:
-        raise BundleError(
-            f"{where}: format version {found_version} found, this samdeploy reads up to {version}; "
-            "update it: pip install -U samdeploy"
-        )
 
 
 def _to_json(record: RunRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import samdeploy
 PACKAGE = Path(samdeploy.__file__).parent
 
 # Plain data and its files: the standard library is all they need.
-_DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "run", "manifest"})
+_DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest", "run"})
 _APPLICATION = _DATA | {"bundle", "preprocess", "stream", "backends", "classifier"}
 
 # A part (a module or a package directly below samdeploy) -> the other parts it may import, anywhere in its files.
@@ -25,8 +25,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "fields": frozenset({"errors"}),
     "files": frozenset({"errors"}),
     "spec_json": frozenset({"errors", "spec", "fields"}),
-    "run": frozenset({"errors", "spec", "fields", "files", "spec_json"}),
-    "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json", "run"}),
+    "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json"}),
+    "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest"}),
     "progress": frozenset(),
     "bundle": _DATA,
     "preprocess": _DATA | {"bundle"},

@@ -1,7 +1,8 @@
 """The application that commands are registered with, what becomes of their errors, and the entry point.
 
 Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, some pictures were broken),
-2 the input is wrong (or not one of the pictures could be read), 130 interrupted.
+2 the input is wrong (or not one of the pictures could be read), 130, 141 and 143 ended by Ctrl-C, a closed pipe
+or SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typer
 
 import samdeploy
 from samdeploy.cli.arguments import missing_package
-from samdeploy.errors import SamdeployError
+from samdeploy.errors import DatasetMissing, SamdeployError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,17 +47,23 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
+            return result
         except SamdeployError as error:
-            print(f"samdeploy: {' '.join(str(error).split())}", file=sys.stderr)
+            text = " ".join(str(error).split())
+            if isinstance(error, DatasetMissing):  # every command that opens a data set has this option
+                text += "; if the files lie elsewhere, name their folder: --data DIR"
+            print(f"samdeploy: {text}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("samdeploy"):
                 raise  # a mistake of ours, not of the installation
             print(f"samdeploy: {missing_package(error, function.__name__)}", file=sys.stderr)
             raise SystemExit(1) from None
-        except BrokenPipeError:
-            raise  # `samdeploy predict ... | head`: typer ends the program quietly
+        except BrokenPipeError:  # `samdeploy predict ... | head`: ends quietly, with the code of other programs
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            raise SystemExit(128 + signal.SIGPIPE) from None
         except OSError as error:  # a full disk, a folder that may not be written to
             print(f"samdeploy: {_file_error(error)}", file=sys.stderr)
             raise SystemExit(2) from None

@@ -43,12 +43,14 @@ class DatasetEntry:
         description: one line for people.
         options: name -> values it may take; the first is the default.
         has_files: False where the pictures come with a package, so that no folder of data is ever read.
+        can_download: whether `open_dataset` can fetch the files.
     """
 
     opener: str
     description: str
     options: Mapping[str, tuple[OptionValue, ...]] = field(default_factory=dict)
     has_files: bool = True
+    can_download: bool = True
 
 
 DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
@@ -57,6 +59,7 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
             "samdeploy.data.digits:open_digits",
             "1,797 digits of 8x8, 10 classes, inside scikit-learn: no files needed",
             has_files=False,
+            can_download=False,
         ),
         "fashion-mnist": DatasetEntry(
             "samdeploy.data.fashion_mnist:open_fashion_mnist", "70,000 articles of clothing of 28x28, 10 classes"
@@ -68,7 +71,9 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
             "FGVC-Aircraft: 10,000 photographs, 100 variants, 70 families or 30 manufacturers",
             {"level": ("variant", "family", "manufacturer"), "merge_val": (False, True), "banner": ("cut", "keep")},
         ),
-        "folder": DatasetEntry("samdeploy.data.folder:open_folder", "your own pictures, one folder per class"),
+        "folder": DatasetEntry(
+            "samdeploy.data.folder:open_folder", "your own pictures, one folder per class", can_download=False
+        ),
     }
 )
 

@@ -18,7 +18,7 @@ from torchvision.datasets import FGVCAircraft
 from samdeploy.data.dataset import Dataset, OptionValue, Samples, UInt64Array, file_stamps
 from samdeploy.data.download import downloading, fetch_folder
 from samdeploy.data.split import hold_out
-from samdeploy.errors import DatasetError, ImageError
+from samdeploy.errors import DatasetError, DatasetMissing, ImageError
 from samdeploy.preprocess import UInt8Array, decode
 
 FOLDER = "fgvc-aircraft-2013b"
@@ -70,7 +70,7 @@ def _check_files(root: Path, level: str, parts: tuple[str, ...], cure: str) -> N
     if not (data / "images").is_dir():
         missing.append(f"{data / 'images'}/")
     if missing:
-        raise DatasetError(f"aircraft: missing: {', '.join(missing)}. {cure}, or set download = true")
+        raise DatasetMissing(f"aircraft: missing: {', '.join(missing)}. {cure}")
 
 
 def _official(root: Path, level: str, part: str) -> Any:

@@ -18,7 +18,7 @@ from torchvision.datasets.utils import check_integrity
 from samdeploy.data.dataset import Dataset, OptionValue, Samples, array_samples
 from samdeploy.data.download import downloading
 from samdeploy.data.split import hold_out
-from samdeploy.errors import DatasetError
+from samdeploy.errors import DatasetMissing
 
 
 def open_cifar10(
@@ -57,9 +57,9 @@ def open_cifar(name: str, source: Any, root: Path, *, val_fraction: float, seed:
     # Checked here for a text that names the files, and once more by torchvision just before it loads them.
     faults = _faults(source, root)
     if faults:
-        raise DatasetError(
+        raise DatasetMissing(
             f"{name}: {len(faults)} of {len(_files(source))} files in {root / source.base_folder} are missing or "
-            f"damaged: {', '.join(faults)}. {cure}, or set download = true"
+            f"damaged: {', '.join(faults)}. {cure}"
         )
     official_train, official_test = source(root, train=True), source(root, train=False)
     classes = tuple(str(label) for label in official_train.classes)

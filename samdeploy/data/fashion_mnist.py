@@ -14,7 +14,7 @@ from samdeploy.data.dataset import Dataset, OptionValue, Samples, array_samples
 from samdeploy.data.download import downloading
 from samdeploy.data.idx import read_idx
 from samdeploy.data.split import hold_out
-from samdeploy.errors import DatasetError
+from samdeploy.errors import DatasetError, DatasetMissing
 
 CLASSES = (
     "T-shirt/top",
@@ -51,7 +51,7 @@ def open_fashion_mnist(
         _download(root)
         folder = _complete_folder(folders)
     if folder is None:
-        raise DatasetError(_missing_text(root, folders))
+        raise DatasetMissing(_missing_text(root, folders))
     train, val = hold_out(
         _read(folder, "train"), val_fraction, seed, classes=CLASSES, part="val", dataset="fashion-mnist"
     )
@@ -104,7 +104,7 @@ def _missing_text(root: Path, folders: tuple[Path, ...]) -> str:
     missing = [f"{name}[.gz]" for name in FILES if _found(closest, name) is None]
     return (
         f"fashion-mnist: missing in {closest}: {', '.join(missing)} (also looked in "
-        f"{', '.join(str(folder) for folder in folders if folder != closest)}). {_cure(root)}, or set download = true"
+        f"{', '.join(str(folder) for folder in folders if folder != closest)}). {_cure(root)}"
     )
 
 

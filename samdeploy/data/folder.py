@@ -21,7 +21,7 @@ import numpy as np
 from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples, file_stamps
 from samdeploy.data.scan import Scan, scan_classes
 from samdeploy.data.split import TEST_FRACTION, TEST_SEED, hold_out
-from samdeploy.errors import DatasetError
+from samdeploy.errors import DatasetError, DatasetMissing
 from samdeploy.preprocess import UInt8Array, decode
 
 # Names that other tools use; reading only train/ beside one of these would silently waste a split.
@@ -65,8 +65,8 @@ def open_folder(
 def _folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise DatasetError(
-            f"folder: {found} found at {root}; a folder with one folder of pictures per class expected: --data DIR"
+        raise DatasetMissing(
+            f"folder: {found} found at {root}; a folder with one folder of pictures per class expected"
         )
     folders = {part: root / part for part in SPLITS if (root / part).is_dir()}
     if not folders:

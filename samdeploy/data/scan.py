@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from samdeploy.errors import DatasetError
+from samdeploy.errors import DatasetError, DatasetMissing
 from samdeploy.preprocess import IMAGE_SUFFIXES
 
 NaturalKey = tuple[tuple[str | int, ...], str]
@@ -54,7 +54,7 @@ def scan_classes(folder: Path) -> Scan:
     class_folders = [path for path in entries if path.is_dir()]
     loose = [path for path in entries if not path.is_dir()]
     if not class_folders:
-        raise DatasetError(
+        raise DatasetMissing(
             f"folder: no class folders in {folder} ({len(loose)} files found there); expected one folder of pictures "
             f"per class, for example {folder / 'cat' / '1.jpg'}"
         )

@@ -20,6 +20,7 @@ from samdeploy.bundle import Bundle, Float32Array, UInt8Array, other_weights
 from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Int64Array
 from samdeploy.data.images import Fingerprint
+from samdeploy.data.leaks import LeakReport
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
 from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
 from samdeploy.evaluate.cam import compare_cams
@@ -147,9 +148,14 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         class_names=bundle.spec.classes,
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
         test_fingerprint=fingerprint,
-        notes=(*filter(None, [other_weights(bundle)]), *test.notes, *(leaks.lines() if leaks else ())),
+        notes=_notes(bundle, test, leaks),
         leaks=leaks,
     )
+
+
+def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:
+    older = other_weights(bundle)
+    return (*([older] if older else []), *test.notes, *(leaks.lines() if leaks else ()))
 
 
 def _reference(

@@ -9,7 +9,7 @@ from pathlib import Path
 from samdeploy.bundle import Bundle
 from samdeploy.data import DATASETS, open_dataset
 from samdeploy.data.dataset import Samples
-from samdeploy.errors import DatasetError, InputError
+from samdeploy.errors import DatasetMissing, InputError
 from samdeploy.run import RUN_FILE, open_run
 
 # What `Report.test_set` says where the pictures are the very ones that training measured.
@@ -46,18 +46,11 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
             "--data out.  For accuracy on pictures of yours, train the recipe 'folder'"
         )
     root = _data_root(bundle, data_root)
-    try:
-        dataset = open_dataset(
-            data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed
-        )
-    except DatasetError as error:
-        if "--data" in str(error):
-            raise
-        raise DatasetError(f"{error}; if the files lie elsewhere, name their folder: --data DIR") from None
+    dataset = open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
     if not len(dataset.test):
-        raise DatasetError(f"data set {data.name!r} has no test pictures in {root}; name another folder: --data DIR")
+        raise DatasetMissing(f"data set {data.name!r} has no test pictures in {root}")
     return TestSet(dataset.test, dataset.notes)
 
 

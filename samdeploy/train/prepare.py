@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from samdeploy.data import SPLITS, open_dataset
+from samdeploy.data import DATASETS, SPLITS, open_dataset
 from samdeploy.data.cache import PreparedSplit, prepare_split
 from samdeploy.data.dataset import Dataset, Int64Array
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.picture_hashes import PictureHashes
 from samdeploy.data.protocol import PROTOCOLS
-from samdeploy.errors import DatasetError
+from samdeploy.errors import DatasetError, DatasetMissing
 from samdeploy.preprocess import UInt8Array
 from samdeploy.spec import Preprocessing
 from samdeploy.train.recipe import Recipe
@@ -94,14 +94,19 @@ def open_recipe_data(recipe: Recipe) -> Dataset:
         DatasetError: missing or damaged (see `samdeploy.data`).
     """
     data = recipe.data
-    return open_dataset(
-        data.name,
-        Path(data.root).expanduser(),
-        options=data.options,
-        val_fraction=data.val_fraction,
-        seed=data.split_seed,
-        download=data.download,
-    )
+    try:
+        return open_dataset(
+            data.name,
+            Path(data.root).expanduser(),
+            options=data.options,
+            val_fraction=data.val_fraction,
+            seed=data.split_seed,
+            download=data.download,
+        )
+    except DatasetMissing as error:
+        if not DATASETS[data.name].can_download:
+            raise
+        raise DatasetMissing(f"{error}, or have them fetched: data.download=true") from None
 
 
 def class_counts(dataset: Dataset) -> dict[str, Int64Array]:

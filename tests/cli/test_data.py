@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-Inside = Callable[..., tuple[int, str, str]]
+from tests.cli.typed import Inside
 
 
 def test_digits_are_shown_and_measured(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +29,30 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, inside: Inside) -> None:
     assert code == 2
     assert err.startswith("samdeploy: recipe digits: unknown key in [augment] 'flips'; did you mean 'flip'?")
     assert err.count("\n") == 1
-    code, _, err = inside("data", "folder", "--data", "nowhere", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("command", ["data", "train", "export", "eval"])
+def test_a_data_set_that_is_not_there(finished: Path, tmp_path: Path, inside: Inside, command: str) -> None:
+    if command in ("export", "eval"):
+        shutil.copytree(finished / "runs", tmp_path / "runs")
+        for name, section in (("run.json", None), ("bundle/manifest.json", "data")):
+            file = tmp_path / "runs" / "digits" / name
+            values = json.loads(file.read_text())
+            (values[section] if section else values)["dataset" if not section else "name"] = "folder"
+            file.write_text(json.dumps(values))
+    subject = ["folder"] if command in ("data", "train") else []
+    code, _, err = inside(command, *subject, "--data", "nowhere", cwd=tmp_path)
     assert code == 2
-    assert err == (
-        "samdeploy: folder: nothing found at nowhere; a folder with one folder of pictures per class expected: "
-        "--data DIR\n"
+    assert err.splitlines()[-1] == (
+        "samdeploy: folder: nothing found at nowhere; a folder with one folder of pictures per class expected; if "
+        "the files lie elsewhere, name their folder: --data DIR"
+    )
+
+
+def test_only_training_fetches_a_data_set(tmp_path: Path, inside: Inside) -> None:
+    code, _, err = inside("train", "cifar10", "--data", "nowhere", cwd=tmp_path)
+    assert code == 2
+    assert err.endswith(
+        "so that nowhere/cifar-10-batches-py holds the files, or have them fetched: data.download=true; if the files "
+        "lie elsewhere, name their folder: --data DIR\n"
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +40,18 @@ def test_predict_as_json(finished: Path, mixed: Path, inside: Inside) -> None:
     assert list(cut) == list(text) == ["image", "error"]
     assert "damaged or truncated" in cut["error"]
     assert last["label"] == "2"
+
+
+def test_a_reader_that_has_seen_enough(
+    finished: Path, digit_files: Sequence[Path], environment: dict[str, str]
+) -> None:
+    line = [sys.executable, "-m", "samdeploy.cli", "predict", *map(str, digit_files), "--json"]
+    process = subprocess.Popen(line, cwd=finished, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()  # as `| head -0` does
+    errors = process.stderr.read().decode()
+    assert process.wait(timeout=120) == 128 + signal.SIGPIPE
+    assert len(errors.splitlines()) == 1, errors  # the bundle and the engine, and not a word of Python's
 
 
 @pytest.mark.parametrize("backend", ["pytorch", "onnxruntime", "openvino"])

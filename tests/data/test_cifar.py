@@ -95,8 +95,7 @@ def test_nothing_there(tmp_path: Path, name: str, folder: str, count: int, files
     assert str(error.value) == (
         f"{name}: {count} of {count} files in {tmp_path / folder} are missing or damaged: "
         f"{', '.join(f'{file} (missing)' for file in files.split())}. Get https://www.cs.toronto.edu/~kriz/{archive} "
-        f"(md5 {md5}) and unpack it: `tar -xzf {archive} -C {tmp_path}`, so that {tmp_path / folder} holds the files, "
-        "or set download = true"
+        f"(md5 {md5}) and unpack it: `tar -xzf {archive} -C {tmp_path}`, so that {tmp_path / folder} holds the files"
     )
 
 

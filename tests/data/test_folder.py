@@ -171,8 +171,7 @@ def test_test_folder_that_is_the_training_folder(tmp_path: Path, picture_tree: T
 
 def test_no_root(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == (
-        f"folder: nothing found at {tmp_path / 'none'}; a folder with one folder of pictures per class expected: "
-        "--data DIR"
+        f"folder: nothing found at {tmp_path / 'none'}; a folder with one folder of pictures per class expected"
     )
     (tmp_path / "file").write_text("")
     assert refusal(tmp_path / "file").startswith(f"folder: a file found at {tmp_path / 'file'}; ")

@@ -58,7 +58,10 @@ def test_the_limit_on_pixels_is_an_argument(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"picture.{kind.lower()}"
     picture.save(path, kind)
     expected = decode(path)
-    text = "too many pixels, scale it down first (30x20 are 600, at most 599 are decoded; max_pixels sets the limit)"
+    text = (
+        "too many pixels, scale it down first (30x20 are 600, at most 599 are decoded; "
+        "Classifier.open(max_pixels=) sets it)"
+    )
     for source, shown in ((path, str(path)), (path.read_bytes(), "image"), (picture, "image")):
         decode(source, max_pixels=600)
         with pytest.raises(ImageError) as caught:

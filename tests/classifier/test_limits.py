@@ -1,0 +1,66 @@
+"""Limits, and what is refused when a classifier is opened."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samdeploy import Classifier
+from samdeploy.bundle import Bundle
+from samdeploy.errors import ImageError, InputError
+from samdeploy.spec import MAX_PIXELS
+
+
+def test_the_limit_on_pixels(open_one: Callable[..., Classifier]) -> None:
+    classifier = open_one(max_pixels=1000)
+    assert classifier.predict(np.zeros((400, 400, 3), np.uint8)).label  # in memory already
+    picture = Image.new("RGB", (40, 25))
+    assert classifier.predict(picture).label
+    buffer = io.BytesIO()
+    Image.new("RGB", (41, 25)).save(buffer, "PNG")
+    text = (
+        "too many pixels, scale it down first (41x25 are 1,025, at most 1,000 are decoded; "
+        "Classifier.open(max_pixels=) sets it)"
+    )
+    for use in (
+        classifier.predict,
+        lambda one: classifier.predict_batch([one]),
+        lambda one: list(classifier.stream([one])),
+    ):
+        with pytest.raises(ImageError) as caught:
+            use(buffer.getvalue())
+        assert str(caught.value).endswith(text)
+
+
+def test_the_limit_is_the_specifications(open_one: Callable[..., Classifier]) -> None:
+    assert open_one().max_pixels == MAX_PIXELS == 178_956_970
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_limit_is_no_number(open_one: Callable[..., Classifier], limit: int) -> None:
+    with pytest.raises(InputError, match=f"^max_pixels: {limit} found, at least 1 expected$"):
+        open_one(max_pixels=limit)
+
+
+def test_a_classifier_is_not_pickled(digits_bundle: Bundle) -> None:
+    with (
+        Classifier.open(digits_bundle.root, "onnxruntime") as classifier,
+        pytest.raises(TypeError, match="open the bundle in each process"),
+    ):
+        pickle.dumps(classifier)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [({"device": "gpu"}, "did you mean 'cuda'"), ({"precision": "float16"}, "did you mean 'fp16'")],
+)
+def test_an_unknown_name_is_one_error_and_not_one_per_runtime(
+    digits_bundle: Bundle, wrong: dict[str, str], text: str
+) -> None:
+    with pytest.raises(InputError, match=text):
+        Classifier.open(digits_bundle.root, **wrong)  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""What eval refuses before an engine runs: changed files, other pictures, mistaken options."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samdeploy.backends.cuda import cuda_devices
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.errors import BundleError, InputError
+from samdeploy.evaluate import EvalOptions, evaluate_bundle
+
+pytestmark = pytest.mark.usefixtures("short_latency")
+
+Seal = Callable[[Path], Bundle]
+CPU_ENGINES = ("onnxruntime", "openvino")
+without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
+
+
+def test_a_changed_file_is_found_before_anything_runs(copy_of_bundle: Path) -> None:
+    path = copy_of_bundle / "model.fp16.onnx"  # that no engine of this evaluation would open
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"'model\.fp16\.onnx' has SHA-256"):
+        evaluate_bundle(open_bundle(copy_of_bundle), EvalOptions(backend="onnxruntime"))
+
+
+def test_pictures_of_another_data_set_are_refused(digits_bundle: Bundle) -> None:
+    spec = dataclasses.replace(digits_bundle.spec, classes=tuple("abcdefghij"))
+    with pytest.raises(InputError) as caught:
+        evaluate_bundle(dataclasses.replace(digits_bundle, spec=spec), EvalOptions(backend="pytorch"))
+    assert str(caught.value).startswith(
+        "data set 'digits' has 10 classes, the bundle was trained on 10: the bundle does not know '0', '1', '2', '3', "
+        "'4' and 5 more; the data set lacks 'a', 'b', 'c', 'd', 'e' and 5 more. These are not its pictures"
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("0123456798", "the same in another order: class 8 is '8', '9' expected."),
+        ("012345678", "has 10 classes, the bundle was trained on 9: the bundle does not know '9'."),
+        ("0123456789a", "has 10 classes, the bundle was trained on 11: the data set lacks 'a'."),
+        ("012345678b", "trained on 10: the bundle does not know '9'; the data set lacks 'b'."),
+    ],
+)
+def test_classes_that_are_extra_or_missing_are_named(digits_bundle: Bundle, classes: str, said: str) -> None:
+    spec = dataclasses.replace(digits_bundle.spec, classes=tuple(classes))
+    with pytest.raises(InputError) as caught:
+        evaluate_bundle(dataclasses.replace(digits_bundle, spec=spec), EvalOptions(backend="pytorch"))
+    assert said in str(caught.value)
+
+
+def test_other_test_pictures_are_said(digits_bundle: Bundle) -> None:
+    for fingerprints, said in (
+        ({"test": "0" * 64}, "differs from the one at training"),
+        ({}, "not recorded at training"),
+    ):
+        data = dataclasses.replace(digits_bundle.data, fingerprints=fingerprints)
+        report = evaluate_bundle(dataclasses.replace(digits_bundle, data=data), EvalOptions(backend="onnxruntime"))
+        assert report.test_set == said
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"backend": "onnx"}, "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: pytorch,"),
+        ({"precision": "half"}, "unknown precision 'half'"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"margin": 0.0}, "margin 0 found, percentage points above 0 and below 100 expected"),
+        ({"margin": -1.0}, "margin -1 found"),
+        ({"margin": 100.0}, "margin 100 found"),
+        ({"margin": math.nan}, "margin nan found"),
+        ({"confidence": 95.0}, "confidence 95 found, a share from 0.5 and below 1 expected (for 95 %: 0.95)"),
+        ({"confidence": 1.0}, "confidence 1 found, a share from 0.5 and below 1 expected"),
+        ({"confidence": 0.4}, "confidence 0.4 found"),
+        ({"confidence": math.nan}, "confidence nan found"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_opened(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        EvalOptions(**options)
+    assert text in str(caught.value)
+
+
+def test_a_device_that_one_engine_never_has(digits_bundle: Bundle) -> None:
+    """TensorRT never runs on a CPU: one row of "all", and a mistake where it was named."""
+    report = evaluate_bundle(digits_bundle, EvalOptions(device="cpu"))
+    assert report.passed
+    assert report.results[-1].reason == "backend 'tensorrt' runs on cuda; device 'cpu' found"
+    assert not report.results[-1].passed
+    with pytest.raises(InputError, match="backend 'tensorrt' runs on cuda"):
+        evaluate_bundle(digits_bundle, EvalOptions(backend="tensorrt", device="cpu"))

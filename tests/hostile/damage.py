@@ -1,0 +1,249 @@
+"""Bundles that someone else has filled: what was done to them, and what each reader says to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samdeploy.bundle import Bundle
+from samdeploy.manifest import MANIFEST
+from tests.hostile.conftest import npy
+
+# Of cpp/include/samdeploy.h.
+NO_BUNDLE, UNSAFE_PATH, BAD_MANIFEST, NEWER, CHANGED, ARRAY, TENSORS, WRONG_ANSWERS, UNAVAILABLE = range(2, 11)
+
+Damage = Callable[[Path], object]
+Seal = Callable[[Path], Bundle]
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Damage:
+    def damage(root: Path) -> None:
+        values = json.loads((root / MANIFEST).read_bytes())
+        change(values)
+        (root / MANIFEST).write_text(json.dumps(values, ensure_ascii=False))
+
+    return damage
+
+
+def path_of_graph(path: str) -> Damage:
+    return edit(lambda values: values["files"][0].update(path=path))
+
+
+def text(old: str, new: str | bytes) -> Damage:
+    """Replace a piece of the manifest's text."""
+
+    def damage(root: Path) -> None:
+        content = (root / MANIFEST).read_bytes()
+        assert content.count(old.encode()) >= 1
+        (root / MANIFEST).write_bytes(content.replace(old.encode(), new.encode() if isinstance(new, str) else new, 1))
+
+    return damage
+
+
+def whole(change: Callable[[bytes], bytes]) -> Damage:
+    return lambda root: (root / MANIFEST).write_bytes(change((root / MANIFEST).read_bytes()))
+
+
+def linked(path: str, link: Callable[[Path, Path], object]) -> Damage:
+    """Move a file or folder out of the bundle and put a link in its place."""
+
+    def damage(root: Path) -> None:
+        outside = root.parent / "outside"
+        (root / path).rename(outside)
+        link(root / path, outside)
+
+    return damage
+
+
+def pipe(root: Path) -> None:
+    (root / "graphs/fp32.onnx").unlink()
+    os.mkfifo(root / "graphs/fp32.onnx")
+
+
+def folder_instead(root: Path) -> None:
+    (root / "graphs/fp32.onnx").unlink()
+    (root / "graphs/fp32.onnx").mkdir()
+
+
+def content(path: str, change: Callable[[bytes], bytes]) -> Damage:
+    return lambda root: (root / path).write_bytes(change((root / path).read_bytes()))
+
+
+def swapped(root: Path) -> None:
+    """Two files of the same length."""
+    one, other = root / "graphs/fp32.onnx", root / "weights.safetensors"
+    first, second = one.read_bytes(), other.read_bytes()
+    assert len(first) == len(second)
+    one.write_bytes(second), other.write_bytes(first)
+
+
+# name -> (damage, status of C++, text of C++, text of Python)
+MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
+    "path climbs": (path_of_graph("../outside"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
+    "path climbs later": (path_of_graph("graphs/../../x"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
+    "path is absolute": (path_of_graph("/etc/passwd"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
+    "path with two slashes": (path_of_graph("graphs//fp32.onnx"), UNSAFE_PATH, "not plain", "not plain"),
+    "path with a dot": (path_of_graph("./graphs/fp32.onnx"), UNSAFE_PATH, "not plain", "not plain"),
+    "path with a slash at its end": (path_of_graph("graphs/fp32.onnx/"), UNSAFE_PATH, "not plain", "not plain"),
+    "path with a backslash": (path_of_graph("graphs\\fp32.onnx"), UNSAFE_PATH, "not plain", "not plain"),
+    "path with a NUL": (path_of_graph("graphs/fp32.onnx\0.txt"), UNSAFE_PATH, "not plain", "not plain"),
+    "path is empty": (path_of_graph(""), UNSAFE_PATH, "not plain", "not plain"),
+    "path is the folder": (path_of_graph("."), UNSAFE_PATH, "not plain", "not plain"),
+    "path through a file": (path_of_graph("weights.safetensors/x"), NO_BUNDLE, "is missing", "is missing"),
+    "file is missing": (path_of_graph("none.onnx"), NO_BUNDLE, "is missing", "is missing"),
+    "symbolic link": (linked("graphs/fp32.onnx", Path.symlink_to), UNSAFE_PATH, "symbolic link", "symbolic link"),
+    "linked folder": (linked("graphs", Path.symlink_to), UNSAFE_PATH, "symbolic link", "symbolic link"),
+    "hard link": (linked("graphs/fp32.onnx", Path.hardlink_to), UNSAFE_PATH, "2 hard links", "2 hard links"),
+    "linked manifest": (linked(MANIFEST, Path.symlink_to), UNSAFE_PATH, "symbolic link", "symbolic link"),
+    "pipe": (pipe, UNSAFE_PATH, "not a plain file", "not a plain file"),
+    "folder for a file": (folder_instead, UNSAFE_PATH, "not a plain file", "not a plain file"),
+    "wrong hash": (content("graphs/fp32.onnx", lambda b: b[:-1] + b"?"), CHANGED, "has SHA-256", "has SHA-256"),
+    "truncated": (content("graphs/fp32.onnx", lambda b: b[:-1]), CHANGED, "has 14 bytes", "has 14 bytes"),
+    "longer": (content("golden/logits.npy", lambda b: b + b"x"), CHANGED, "truncated or replaced", "or replaced"),
+    "swapped files": (swapped, CHANGED, "has SHA-256", "has SHA-256"),
+    "length below zero": (
+        edit(lambda v: v["files"][0].update(bytes=-15)), CHANGED, "the manifest states", "the manifest states",
+    ),
+    "length of 8 EiB": (
+        edit(lambda v: v["files"][0].update(bytes=2**63 - 1)), CHANGED, "states 9223372036854775807", "states 92233720",
+    ),
+    "deep nesting": (
+        text('"provenance": {', '"deep": ' + "[" * 100_000 + "]" * 100_000 + ',"provenance": {'),
+        BAD_MANIFEST, "deeper than 32", "not valid JSON",
+    ),
+    "nested in an option": (text('"variant"', '{"a": 1}'), BAD_MANIFEST, "'options' must map", "'options' must map"),
+    "repeated key": (text('"arch"', '"gate": "x", "arch"'), BAD_MANIFEST, "'gate' stands twice", "'gate' stands twice"),
+    "repeated key, escaped": (
+        text('"version"', '"form\\u0061t": 1, "version"'), BAD_MANIFEST, "'format' stands", "'format' stands",
+    ),
+    "unknown keys": (
+        edit(lambda v: v["files"][1].update(note="x", url="y")),
+        BAD_MANIFEST, "files[1]: unknown key 'note'; files[1]: unknown key 'url'", "files[1]: unknown key 'note'",
+    ),
+    "missing key": (edit(lambda v: v["model"].pop("gate")), BAD_MANIFEST, "'gate' is missing", "'gate' is missing"),
+    "mistyped value": (
+        edit(lambda v: v["preprocessing"].update(height="4")),
+        BAD_MANIFEST, "'height' must be an integer, text '4' found", "'height' must be an integer",
+    ),
+    "number for an integer": (
+        edit(lambda v: v["preprocessing"].update(height=4.0)), BAD_MANIFEST, "must be an integer", "must be an integer",
+    ),
+    "boolean for an integer": (
+        edit(lambda v: v["data"].update(split_seed=True)), BAD_MANIFEST, "must be an integer", "must be an integer",
+    ),
+    "NaN": (text("0.1", "NaN"), BAD_MANIFEST, "not valid JSON", "NaN is no JSON"),
+    "number too large": (text("0.1", "1e999"), BAD_MANIFEST, "not valid JSON", "is too large"),
+    "integer of 65 bits": (text(": 7", ": 18446744073709551617"), BAD_MANIFEST, "fit 64 bits", "fit 64 bits"),
+    "integer of 64 bits": (text(": 7", ": 9223372036854775808"), BAD_MANIFEST, "fit 64 bits", "fit 64 bits"),
+    "huge integer for a number": (text("0.1", "9" * 400), BAD_MANIFEST, "not valid JSON", "fit 64 bits"),
+    "byte order mark": (whole(lambda b: b"\xef\xbb\xbf" + b), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "UTF-16": (whole(lambda b: b.decode().encode("utf-16")), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "no UTF-8": (text("Löwe", b"L\xf6we"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "half a surrogate": (text("Löwe", "\\ud800"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "NUL at the end": (whole(lambda b: b + b"\0"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "two values": (whole(lambda b: b + b"{}"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "cut": (whole(lambda b: b[:-20]), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "empty": (whole(lambda b: b""), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "comment": (text("{", "{ // no JSON\n"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
+    "list": (whole(lambda b: b"[]"), BAD_MANIFEST, "an object was expected", "an object was expected"),
+    "another format": (
+        edit(lambda v: v.update(format="other")), BAD_MANIFEST, "'samdeploy-bundle' expected", "format 'other' found",
+    ),
+    "newer version": (
+        edit(lambda v: v.update(version=2, nobody_knows=1)), NEWER, "format version 2", "format version 2",
+    ),
+    "version true": (edit(lambda v: v.update(version=True)), BAD_MANIFEST, "version boolean true", "version True"),
+    "no classes": (edit(lambda v: v["model"].update(classes=[])), BAD_MANIFEST, "no classes", "no classes"),
+    "one file twice": (
+        edit(lambda v: v["files"].append(v["files"][0])), BAD_MANIFEST, "fp32.onnx' twice", "fp32.onnx' twice",
+    ),
+    "unknown role": (edit(lambda v: v["files"][0].update(role="code")), BAD_MANIFEST, "role 'code'", "role 'code'"),
+    "unknown precision": (
+        edit(lambda v: v["files"][0].update(precision="fp64")), BAD_MANIFEST, "precision 'fp64'", "precision 'fp64'",
+    ),
+    "hash in capitals": (
+        edit(lambda v: v["files"][0].update(sha256=v["files"][0]["sha256"].upper())),
+        BAD_MANIFEST, "64 lower-case hexadecimal digits", "64 lower-case hexadecimal digits",
+    ),
+    "another input": (
+        edit(lambda v: v["input"].update(shape=["N", 3, 4, 5])), BAD_MANIFEST, "ask for image uint8", "ask for",
+    ),
+    "another output": (
+        edit(lambda v: v["output"].update(dtype="float16")), BAD_MANIFEST, "ask for logits float32 [N, 2]", "ask for",
+    ),
+    "another resize": (
+        edit(lambda v: v["preprocessing"].update(resize="nearest")), BAD_MANIFEST, "resize 'nearest'", "resize 'near",
+    ),
+    "crop larger than the picture": (
+        edit(lambda v: v["preprocessing"].update(fit="center_crop", resize_short=3)),
+        BAD_MANIFEST, "resize_short 3 is smaller", "resize_short 3 is smaller",
+    ),
+    "NUL in a class's name": (
+        edit(lambda v: v["model"].update(classes=["cat", "dog\0.exe"])),
+        BAD_MANIFEST, "a class's name holds U+0000", "a class's name holds U+0000",
+    ),
+    "side of 65537 pixels": (
+        edit(lambda v: (v["preprocessing"].update(height=65537), v["input"].update(shape=["N", 65537, 5, 3]))),
+        BAD_MANIFEST, "65536", "at most 65536",
+    ),
+    "zero deviation": (
+        edit(lambda v: v["preprocessing"].update(std=[1, 0, 1])), BAD_MANIFEST, "must be above 0", "must be above 0",
+    ),
+}  # fmt: skip
+
+
+def header(descr: str, shape: str, *, order: str = "False", extra: str = "") -> bytes:
+    """The head of a .npy file."""
+    literal = f"{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, {extra}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(literal)) + literal
+
+
+IMAGES, LOGITS = "golden/images.npy", "golden/logits.npy"
+PIXELS, ANSWERS = bytes(120), struct.pack("<4f", 1.5, -2.0, 0.25, 1e-3)
+
+
+def golden(path: str, new: bytes) -> Damage:
+    return content(path, lambda _: new)
+
+
+def swapped_golden(root: Path) -> None:
+    images, logits = (root / IMAGES).read_bytes(), (root / LOGITS).read_bytes()
+    (root / IMAGES).write_bytes(logits), (root / LOGITS).write_bytes(images)
+
+
+def no_pictures(root: Path) -> None:
+    (root / IMAGES).write_bytes(header("|u1", "(0, 4, 5, 3)"))
+    (root / LOGITS).write_bytes(header("<f4", "(0, 2)"))
+
+
+# The manifest states the hashes of what is there: only the content itself can show that it is wrong.
+SEALED: dict[str, tuple[Damage, str]] = {
+    "10 GB in a header": (golden(IMAGES, header("|u1", "(166666666, 4, 5, 3)") + PIXELS), "bytes of numbers"),
+    "2**62 pictures": (golden(IMAGES, header("|u1", f"({2**62}, 4, 5, 3)") + PIXELS), "npy"),
+    "product wraps around": (golden(LOGITS, header("<f4", f"({2**61}, 2)")), "npy"),
+    "count beyond 64 bits": (golden(LOGITS, header("<f4", "(1" + "0" * 30 + ", 2)") + ANSWERS), "npy"),
+    "count below zero": (golden(LOGITS, header("<f4", "(-2, 2)") + ANSWERS), "npy"),
+    "Fortran order": (golden(LOGITS, header("<f4", "(2, 2)", order="True") + ANSWERS), "in Fortran order"),
+    "objects": (golden(LOGITS, header("|O", "(2, 2)") + b"cos\nsystem\n"), "npy"),
+    "another type": (golden(LOGITS, npy(np.zeros((2, 2)))), "expected"),
+    "another byte order": (golden(LOGITS, header(">f4", "(2, 2)") + ANSWERS), "expected"),
+    "another size": (golden(IMAGES, npy(np.zeros((2, 5, 4, 3), np.uint8))), "expected"),
+    "too few axes": (golden(IMAGES, header("|u1", "(120,)") + PIXELS), "expected"),
+    "version 2": (golden(LOGITS, npy(np.zeros((2, 2), np.float32)).replace(b"Y\x01\x00", b"Y\x02\x00")), "npy"),
+    "code for a header": (golden(LOGITS, header("<f4", "(2, __import__('os').getpid())") + ANSWERS), "no .npy array"),
+    "another key": (golden(LOGITS, header("<f4", "(2, 2)", extra="'x': 1") + ANSWERS), "no .npy array"),
+    "header longer than the file": (golden(LOGITS, b"\x93NUMPY\x01\x00\xff\xff{'descr'"), "no .npy array"),
+    "no array": (golden(LOGITS, b"PK\x03\x04"), "no .npy array"),
+    "empty array file": (golden(LOGITS, b""), "no .npy array"),
+    "bytes behind the numbers": (golden(LOGITS, header("<f4", "(2, 2)") + ANSWERS + b"x"), "bytes of numbers"),
+    "one answer too few": (golden(LOGITS, npy(np.zeros((1, 2), np.float32))), "golden answers found"),
+    "no pictures": (no_pictures, "golden answers found"),
+    "answer that is no number": (golden(LOGITS, npy(np.full((2, 2), np.nan, np.float32))), "not finite"),
+    "swapped golden files": (swapped_golden, "expected"),
+}
