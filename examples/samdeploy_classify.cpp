@@ -2,8 +2,8 @@
 // Exit code: 0; 1 if a picture could not be read; 2 if not one could, or the bundle could not be opened.
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -13,18 +13,10 @@ namespace {
 
 constexpr int kGroup = 32;
 
+// As JSON; bytes of a file's name that are no UTF-8 become U+FFFD, as in Python.
 std::string quoted(const std::string& text) {
-  std::string json = "\"";
-  for (const char c : text) {
-    char code[8];
-    if (c == '"' || c == '\\') json += '\\', json += c;
-    else if (c == '\n') json += "\\n";
-    else if (c == '\t') json += "\\t";
-    else if (c == '\r') json += "\\r";
-    else if (static_cast<unsigned char>(c) < 0x20) std::snprintf(code, sizeof code, "\\u%04x", c), json += code;
-    else json += c;
-  }
-  return json + "\"";
+  using Json = nlohmann::json;
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 // The shortest digits that give the same double back.

@@ -39,8 +39,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp's 0600 would lock out everyone the file is given to
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk: write() knows no name
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
 

@@ -34,6 +34,19 @@ def test_write_atomic_gives_a_file_that_others_may_read(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
+def test_a_disk_that_takes_no_more_is_named_with_the_file(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom samdeploy.files import write_atomic\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    write_atomic(Path(sys.argv[1]), b'x' * 2000)\n"
+        "except OSError as error:\n    print(error.filename)"
+    )
+    path = tmp_path / "model.onnx"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{path}\n"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -138,17 +138,24 @@ def prepare_splits(dataset: Dataset, recipe: Recipe) -> dict[str, PreparedSplit]
     """Every split at the network's size; splits that are one and the same are prepared once.
 
     Raises:
-        DatasetError: pictures are missing or damaged.
+        DatasetError: pictures are missing or damaged; those of all splits are named.
     """
     splits: dict[str, PreparedSplit] = {}
+    broken: dict[str, DatasetError] = {}
     for name in SPLITS:
         samples = dataset.split(name)
-        same = next((other for other in splits if dataset.split(other) is samples), None)
-        splits[name] = (
-            prepare_split(samples, recipe.image.preprocessing(), description=name, cache=recipe.data.cache)
-            if same is None
-            else splits[same]
-        )
+        same = next((other for other in (*splits, *broken) if dataset.split(other) is samples), None)
+        if same is None:
+            try:
+                splits[name] = prepare_split(
+                    samples, recipe.image.preprocessing(), description=name, cache=recipe.data.cache
+                )
+            except DatasetError as error:
+                broken[name] = error
+        elif same in splits:
+            splits[name] = splits[same]
+    if broken:
+        raise DatasetError(". ".join(map(str, broken.values())))
     return splits
 
 

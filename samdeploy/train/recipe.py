@@ -18,6 +18,11 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
+# Keys that change neither the network nor what it learns: where the data lie, and what is written when.
+NOT_THE_EXPERIMENT = frozenset(
+    {"data.root", "data.download", "data.cache", "training.checkpoint_minutes", "training.tensorboard"}
+)
+
 T = TypeVar("T")
 
 
@@ -193,14 +198,15 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     Args:
         name_or_path: one of `recipe_names()`, or the path of a `.toml` file.
         overrides: each "section.key=value"; the value is TOML, and text that is no TOML is taken as a string.
-            The section may be left out where the key occurs once; name and description are top-level keys.
+            The section may be left out where the key occurs once; name and description are top-level keys.  The
+            description names the keys, unless it is one of them.
 
     Raises:
         InputError: no such recipe or file.
         RecipeError: not TOML, or unknown keys, wrong types or impossible values; all of them are listed.
     """
     # Here and not above: recipe_checks needs the dataclasses of this file.
-    from samdeploy.train.recipe_checks import apply_overrides, recipe_from_table
+    from samdeploy.train.recipe_checks import apply_overrides, overridden, recipe_from_table
 
     path = _recipe_path(str(name_or_path))
     source = f"recipe {path.stem}" if path.parent == RECIPES else f"recipe {path}"
@@ -211,7 +217,11 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{source}: cannot be read as UTF-8 text ({error})") from None
     table.setdefault("name", path.stem)
-    return recipe_from_table(apply_overrides(table, overrides), source)
+    recipe = recipe_from_table(apply_overrides(table, overrides), source)
+    changed = sorted(overridden(overrides) - NOT_THE_EXPERIMENT)
+    if not changed or recipe.description != table.get("description", ""):
+        return recipe
+    return dataclasses.replace(recipe, description=f"{recipe.description}; changed: {', '.join(changed)}".lstrip("; "))
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:

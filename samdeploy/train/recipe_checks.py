@@ -78,6 +78,11 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     return result
 
 
+def overridden(overrides: Sequence[str]) -> set[str]:
+    """The keys that `apply_overrides` sets, each with its section."""
+    return {".".join(_full_path(override.partition("=")[0].strip())) for override in overrides}
+
+
 def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
     """Check `table` and make a `Recipe` of it; `source` opens the error's text.
 

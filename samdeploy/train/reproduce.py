@@ -25,7 +25,7 @@ from samdeploy.files import write_atomic
 from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
 from samdeploy.train.checkpoints.resume import changed_keys, unfinished_runs
 from samdeploy.train.loop import resume, train
-from samdeploy.train.recipe import Precision, Recipe, dump_recipe, load_recipe
+from samdeploy.train.recipe import NOT_THE_EXPERIMENT, Precision, Recipe, dump_recipe, load_recipe
 from samdeploy.train.reproduction import (
     FinishedRun,
     Published,
@@ -45,10 +45,9 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         "aircraft": Published(97.27, f"{PROTOCOLS['tested-on-train']}; the same text also says 99.7"),
     }
 )
-# Keys that may differ between one start and the next: they change nothing that is learned.
 DIVERGED = "training diverged"  # how the loop's error begins
-_FREE = ("training.seed", "description", "data.root", "data.download", "data.cache", "training.checkpoint_minutes",
-         "training.tensorboard")  # fmt: skip
+# Keys that may differ between one start and the next.
+_FREE = NOT_THE_EXPERIMENT | {"training.seed", "description"}
 
 
 def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:

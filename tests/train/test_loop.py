@@ -232,14 +232,16 @@ def test_a_real_interrupt_keeps_the_best_weights(recipe: MakeRecipe, tmp_path: P
 
 
 def test_nothing_is_written_where_a_picture_is_damaged(recipe: MakeRecipe, pictures: Path, tmp_path: Path) -> None:
-    # In test of all splits: it must come out before training, not after.
+    # In test and val of all splits: it must come out before training, and at once.
     copy = tmp_path / "copy"
     for file in sorted(pictures.rglob("*.png")):
         target = copy / file.relative_to(pictures)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
-    (copy / "test" / "dark" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(DatasetError, match=r"test: 1 of 10 pictures cannot be read: .*0\.png"):
+    for split in ("val", "test"):
+        (copy / split / "dark" / "0.png").write_bytes(b"no picture")
+    said = r"val: 1 of \d+ pictures cannot be read: .*val/dark/0\.png.* test: 1 of 10 pictures cannot be read: .*0\.png"
+    with pytest.raises(DatasetError, match=said):
         loop.train(recipe(f"data.root={copy}"), runs_root=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

@@ -38,6 +38,14 @@ def test_built_in_recipes_state_every_key_and_keep_every_value(name: str) -> Non
     assert tomllib.loads(dump_recipe(recipe)) == stated
 
 
+def test_a_changed_recipe_says_so() -> None:
+    written = load_recipe("digits").description
+    changed = load_recipe("digits", ["epochs=3", "data.root=elsewhere", "model.arch=sam-resnet34", "epochs=4"])
+    assert changed.description == f"{written}; changed: model.arch, training.epochs"
+    assert load_recipe("digits", ["data.root=elsewhere"]).description == written
+    assert load_recipe("digits", ["epochs=3", "description=mine"]).description == "mine"
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_descriptions_fit_a_list_of_recipes(name: str) -> None:
     description = load_recipe(name).description

@@ -11,14 +11,11 @@ from typing import Any
 from samdeploy.errors import BundleError, DatasetError, InputError, RecipeError, WeightsError
 from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
-from samdeploy.train.recipe import Recipe, load_recipe, recipe_table
+from samdeploy.train.recipe import NOT_THE_EXPERIMENT, Recipe, load_recipe, recipe_table
 from samdeploy.train.recipe_checks import recipe_from_table
 from samdeploy.train.run_folder import is_locked
 
-# Keys that change neither the network nor what it learns.
-_FREE = {
-    "description", "data.root", "data.download", "data.cache", "training.checkpoint_minutes", "training.tensorboard"
-}  # fmt: skip
+_FREE = NOT_THE_EXPERIMENT | {"description"}
 # Keys that make it another network, into which the weights do not fit.
 _NETWORK = {"model.arch", "model.gate"}
 
