@@ -21,7 +21,7 @@ from samdeploy.explain.region import place_map
 from samdeploy.explain.sheet import TILES, Tile, draw_sheet, tile
 from samdeploy.explain.sources import ExplainOptions, Picture, Source, find_sources, read_picture
 from samdeploy.files import write_atomic
-from samdeploy.named import Unread
+from samdeploy.named import Unread, shown
 from samdeploy.progress import progress_bar
 
 SHEET_FILE = "contact-sheet.png"
@@ -130,7 +130,7 @@ class _Writer:
         if len(self._tiles) == TILES:
             self._write_sheet()
         answers = ", ".join(f"{self._classes[i]} {100 * probabilities[i]:.2f} %" for i in order)
-        return f"{source.title}: {answers} -> {self._out / name}.*.png"
+        return f"{shown(source.title)}: {answers} -> {self._out / name}.*.png"
 
     def close(self) -> list[str]:
         """Write what is left; returns the lines that sum up."""

@@ -75,7 +75,9 @@ def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings)
         state.end_epoch(row, gates)
         best = run.epoch(row, kept, state.gate_rows)
         left = (time.perf_counter() - start) / (row.epoch - first + 1) * (training.epochs - row.epoch)
-        print(_summary(row, training.epochs, best, left), file=sys.stderr)
+        if row.epoch == first:
+            print(_HEADER, file=sys.stderr)
+        print(_epoch_line(row, training.epochs, best, left), file=sys.stderr)
         warning = headroom_warning(gates) if gates and not warned else None
         if warning:
             warned = True
@@ -123,11 +125,24 @@ def _check_stop(around: Surroundings) -> None:
         raise Stopped(around.stop.requested)
 
 
-def _summary(row: EpochRow, epochs: int, best: bool, seconds_left: float) -> str:
+_COLUMNS = {
+    "epoch": 9, "loss": 8, "top-1 %": 8, "val loss": 9, "val top-1": 9, "images/s": 8, "seconds": 8, "max left": 8
+}  # fmt: skip
+_HEADER = " ".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
+
+
+def _epoch_line(row: EpochRow, epochs: int, best: bool, seconds_left: float) -> str:
     minutes, seconds = divmod(round(seconds_left), 60)
-    left = f", at most {minutes}:{seconds:02d} left" if row.epoch < epochs else ""
-    return (
-        f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  loss {row.train_loss:.4f}  top-1 {row.train_top1:.2f} %  "
-        f"val loss {row.val_loss:.4f}  val top-1 {row.val_top1:.2f} %  {row.images_per_s:,.0f} images/s  "
-        f"{row.seconds:.1f} s{left}{'  best' if best else ''}"
+    left = f"{minutes}:{seconds:02d}" if row.epoch < epochs else ""
+    cells = (
+        f"{row.epoch}/{epochs}",
+        f"{row.train_loss:.4f}",
+        f"{row.train_top1:.2f}",
+        f"{row.val_loss:.4f}",
+        f"{row.val_top1:.2f}",
+        f"{row.images_per_s:,.0f}",
+        f"{row.seconds:.1f}",
+        left,
     )
+    line = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, _COLUMNS.values(), strict=True))
+    return f"{line} {'best' if best else ''}".rstrip()

@@ -162,11 +162,12 @@ def test_names_that_are_not_printable_make_no_lines_of_their_own(
     for name in (b"new\nline.png", b"\x1b[31mred.png", b"no-utf8-\xff.png"):
         shutil.copy(digit_files[0], os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH118 - a name in bytes
     (tmp_path / "cut\n.png").write_bytes(b"")
-    code, output, errors = inside("predict", "runs/digits/bundle", tmp_path, "--top", "1", cwd=finished)
-    assert code == 1
-    names = [line.removeprefix(f"{tmp_path}/").split(": ")[0] for line in output.splitlines()]
-    assert names == [r"\x1b[31mred.png", r"new\nline.png", r"no-utf8-\xff.png"]
-    assert f"samdeploy: {tmp_path}/cut\\n.png: the file is empty; expected a picture\n" in errors
+    for command in ("predict", "explain"):
+        code, output, errors = inside(command, "runs/digits/bundle", tmp_path, "--top", "1", cwd=finished)
+        assert code == 1
+        names = [line.removeprefix(f"{tmp_path}/").split(": ")[0] for line in output.splitlines()[:3]]
+        assert names == [r"\x1b[31mred.png", r"new\nline.png", r"no-utf8-\xff.png"]
+        assert f"samdeploy: {tmp_path}/cut\\n.png: the file is empty; expected a picture\n" in errors
     _, output, _ = inside("predict", "runs/digits/bundle", tmp_path, "--json", cwd=finished)
     found = [json.loads(line)["image"].removeprefix(f"{tmp_path}/") for line in output.splitlines()]
     assert found == ["\x1b[31mred.png", "cut\n.png", "new\nline.png", "no-utf8-\ufffd.png"]

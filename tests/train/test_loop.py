@@ -118,13 +118,15 @@ def test_summary_lines(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.Captur
     )
     captured = capsys.readouterr()
     assert captured.out == ""
-    first, epoch, last = captured.err.splitlines()
+    first, header, epoch, last = captured.err.splitlines()
     assert first.startswith(
         "training sam-resnet18 (gate identity) on folder: 2 classes, 22 train, 8 val, 10 test images"
     )
-    assert epoch.startswith("epoch 1/1  loss ")
-    assert epoch.endswith("  best")
     record = open_run(run)
+    assert header == "    epoch     loss  top-1 %  val loss val top-1 images/s  seconds max left"
+    cells = epoch.split()
+    assert (cells[0], float(cells[4]), cells[-1]) == ("1/1", pytest.approx(record.best_val_top1, abs=0.01), "best")
+    assert len(header) == epoch.index(" best") <= 75  # under one another, and not wider than 80 columns
     assert last == (
         f"test top-1 {record.test_top1:.2f} % ({record.test_correct} of 10 images), weights of epoch 1 "
         f"(val top-1 {record.best_val_top1:.2f} %): {run}"
@@ -215,7 +217,7 @@ def test_a_real_interrupt_keeps_the_best_weights(recipe: MakeRecipe, tmp_path: P
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         seen = ""
-        while "\nepoch " not in seen:  # the first summary line follows the first run.json
+        while " 1/100000 " not in seen:  # the first summary line follows the first run.json
             line = process.stderr.readline()
             assert line, f"training ended by itself: {seen}"
             seen += line
