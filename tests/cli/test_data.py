@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from samdeploy.manifest import MANIFEST
+from samdeploy.run import RUN_FILE
 from tests.cli.typed import Inside
 
 
@@ -35,11 +37,11 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, inside: Inside) -> None:
 def test_a_data_set_that_is_not_there(finished: Path, tmp_path: Path, inside: Inside, command: str) -> None:
     if command in ("export", "eval"):
         shutil.copytree(finished / "runs", tmp_path / "runs")
-        for name, section in (("run.json", None), ("bundle/manifest.json", "data")):
-            file = tmp_path / "runs" / "digits" / name
-            values = json.loads(file.read_text())
-            (values[section] if section else values)["dataset" if not section else "name"] = "folder"
-            file.write_text(json.dumps(values))
+        run, manifest = (tmp_path / "runs" / "digits" / name for name in (RUN_FILE, f"bundle/{MANIFEST}"))
+        run.write_text(json.dumps({**json.loads(run.read_text()), "dataset": "folder"}))
+        values = json.loads(manifest.read_text())
+        values["data"]["name"] = "folder"
+        manifest.write_text(json.dumps(values))
     subject = ["folder"] if command in ("data", "train") else []
     code, _, err = inside(command, *subject, "--data", "nowhere", cwd=tmp_path)
     assert code == 2
