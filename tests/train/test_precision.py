@@ -63,13 +63,26 @@ def test_the_measurement_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(precision_probe, "PICTURES", 2)
     model = build_model("sam-resnet18", 2, "identity").eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = probe(model, 32, 32)
+    found = probe(model, 32, 32, 4)
     assert found.gain > 0
     assert (found.autocast == torch.bfloat16) == (found.gain >= precision_probe.MIN_GAIN)
     assert not model.training
     assert all(weight.grad is None for weight in model.parameters())
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(1e9, {2, 6}), (0.0, {2})])
+def test_batches_are_as_large_as_the_training_has_them_if_that_is_quick(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: set[int]
+) -> None:
+    monkeypatch.setattr(precision_probe, "PICTURES", 2)
+    monkeypatch.setattr(precision_probe, "STEP_S", seconds)
+    model = build_model("sam-resnet18", 2, "identity")
+    seen = []
+    model.register_forward_hook(lambda _, arguments, __: seen.append(len(arguments[0])))
+    probe(model, 32, 32, 6)
+    assert set(seen) == sizes
 
 
 def test_it_is_said_with_the_way_to_fix_it(

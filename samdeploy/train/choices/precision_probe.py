@@ -24,11 +24,13 @@ from samdeploy.models import SamResNet
 from samdeploy.train.device import Autocast, autocast_dtype, multiplies_bf16, precision_name
 from samdeploy.train.recipe import Recipe
 
-PICTURES = 16  # in one try
-TRIES = 3
+PICTURES = 16  # in one try, at least; more, up to the training's batch, where they take less than STEP_S
+STEP_S = 0.5  # larger batches gain more from bf16, and short steps are timed badly
+TRIES = 5
 MIN_GAIN = 1.1  # below that, float32 is the safer choice
 SHARE = 30  # a training that takes less than so many times the probe is not worth it
-WORTH = SHARE * 2 * (TRIES + 1) * PICTURES  # pictures over all epochs
+STEPS = 2 * (TRIES + 1)
+WORTH = SHARE * STEPS * PICTURES  # pictures over all epochs
 # Up to this side the last stage's 3x3 convolution with stride 2 sees one position, where PyTorch 2.14's bf16 gradient
 # of its weights on a CPU reads memory that nobody wrote: with NaN left there, 15 of 52 gradients were NaN, and 0 of 260
 # with stride 1 or sides of 2 and 4.
@@ -81,9 +83,10 @@ def settle_precision(
         return autocast_dtype("auto", device), "the device's best"
     if is_small:
         return None, f"bf16 gradients on a CPU are wrong up to {UNSOUND_PX} pixels"
-    if pictures * recipe.training.epochs < WORTH:
+    total = pictures * recipe.training.epochs
+    if total < WORTH:
         return None, "too short a training to measure what is faster"
-    found = probe(model, height, width)
+    found = probe(model, height, width, min(recipe.training.batch_size, total // (SHARE * STEPS)))
     name = precision_name(found.autocast)
     why = f"measured: bf16 {found.gain:.2f} times as fast as fp32"
     print(
@@ -94,18 +97,19 @@ def settle_precision(
     return found.autocast, why
 
 
-def probe(model: SamResNet, height: int, width: int) -> Probe:
+def probe(model: SamResNet, height: int, width: int, most: int) -> Probe:
     """Train a few batches of a copy in both precisions, in turns.
 
     Args:
         model: on the CPU; left as it is.
         height, width: of the pictures.
+        most: pictures in one batch, at most; `PICTURES` at least.
     """
     trial = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
-    images = torch.zeros(PICTURES, 3, height, width).contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(PICTURES, dtype=torch.int64)
 
-    def seconds(dtype: Autocast) -> float:
+    def seconds(dtype: Autocast, count: int) -> float:
+        images = torch.zeros(count, 3, height, width).contiguous(memory_format=torch.channels_last)
+        labels = torch.zeros(count, dtype=torch.int64)
         start = time.perf_counter()
         trial.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
@@ -114,7 +118,8 @@ def probe(model: SamResNet, height: int, width: int) -> Probe:
         return time.perf_counter() - start
 
     for dtype in (None, torch.bfloat16):  # the first passes also load kernels
-        seconds(dtype)
-    pairs = [(seconds(None), seconds(torch.bfloat16)) for _ in range(TRIES)]
+        seconds(dtype, PICTURES)
+    count = max(PICTURES, min(most, int(STEP_S / seconds(None, PICTURES) * PICTURES)))
+    pairs = [(seconds(None, count), seconds(torch.bfloat16, count)) for _ in range(TRIES)]
     gain = sorted(fp32 / bf16 for fp32, bf16 in pairs)[TRIES // 2]
     return Probe(torch.bfloat16 if gain >= MIN_GAIN else None, gain)
