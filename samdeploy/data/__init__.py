@@ -29,6 +29,7 @@ __all__ = [
     "fingerprint",
     "load_images",
     "open_dataset",
+    "refuse_folder",
 ]
 
 NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
@@ -129,6 +130,22 @@ def open_dataset(
         Path(root).expanduser(), options=complete, val_fraction=val_fraction, seed=seed, download=download
     )
     return apply_protocol(dataset, str(protocol))
+
+
+def refuse_folder(name: str, root: Path | None, subject: str) -> None:
+    """Refuse a folder that was named for a data set which reads none; None is always fine.
+
+    Args:
+        subject: "the bundle's" or "the run's".
+
+    Raises:
+        InputError: the set is part of a package.
+    """
+    if root is not None and name in DATASETS and not DATASETS[name].has_files:
+        raise InputError(
+            f"--data {root}: {subject} data set {name!r} is part of a package and reads no folder; leave --data out.  "
+            "For accuracy on pictures of yours, train the recipe 'folder'"
+        )
 
 
 def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:

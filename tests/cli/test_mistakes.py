@@ -47,6 +47,7 @@ from tests.conftest import Command
         ("eval --json no/such/folder/x.json", 2, "--json: the folder no/such/folder does not exist; make it first"),
         ("eval --json empty", 2, "--json: empty is a folder; name a file"),
         ("eval --json a.x --junit a.x", 2, "--json and --junit: both name a.x; name two files"),
+        ("export --data empty", 2, "--data empty: the run's data set 'digits' is part of a package"),
         ("eval --data empty", 2, "--data empty: the bundle's data set 'digits' is part of a package"),
         ("export --headroom-plot no/a.png", 2, "--headroom-plot: the folder no does not exist; make it first"),
         ("export --batch 8,1,64", 2, "batch: 8,1,64 found, 1 <= smallest <= usual <= largest expected"),
