@@ -62,13 +62,21 @@ def start(environment: dict[str, str]) -> Iterator[Callable[..., Started]]:
 INTERRUPTED = (130, -signal.SIGINT)
 
 
-def has_reader(pipe: Path) -> bool:
-    """Whether some process waits in open() to read from this pipe, or has read access to it."""
-    try:
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError:
-        return False
-    return True
+@pytest.fixture
+def has_reader() -> Iterator[Callable[[Path], bool]]:
+    """`has_reader(pipe)`: whether some process reads from it; it then waits for what is never written."""
+    writing: list[int] = []
+
+    def found(pipe: Path) -> bool:
+        try:
+            writing.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    yield found
+    for handle in writing:  # not before: the reader would find the end of the file, and go on
+        os.close(handle)
 
 
 def test_ctrl_c_in_training_keeps_the_best_weights(
@@ -93,7 +101,7 @@ def test_ctrl_c_in_training_keeps_the_best_weights(
     assert open_bundle(output.splitlines()[-1]).provenance["run_status"] == "interrupted"
 
 
-def test_ctrl_c_in_export(tmp_path: Path, start: Callable[..., Started]) -> None:
+def test_ctrl_c_in_export(tmp_path: Path, start: Callable[..., Started], has_reader: Callable[[Path], bool]) -> None:
     run = tmp_path / "run"
     run.mkdir()
     os.mkfifo(run / RUN_FILE)  # reading it takes for ever
