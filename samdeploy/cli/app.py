@@ -48,7 +48,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             result = function(*args, **kwargs)
-            sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
+            if sys.stdout is not None:  # closed by the caller: `>&-`
+                sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
             return result
         except SamdeployError as error:
             text = " ".join(str(error).split())

@@ -54,6 +54,14 @@ def test_a_reader_that_has_seen_enough(
     assert len(errors.splitlines()) == 1, errors  # the bundle and the engine, and not a word of Python's
 
 
+def test_without_a_standard_output(finished: Path, digit_files: Sequence[Path], environment: dict[str, str]) -> None:
+    line = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "samdeploy.cli", "predict", str(digit_files[0])]
+    done = subprocess.run(
+        line, cwd=finished, env=environment, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "runs/digits/bundle: onnxruntime, fp32, cpu\n")
+
+
 @pytest.mark.parametrize("backend", ["pytorch", "onnxruntime", "openvino"])
 def test_predict_with_each_backend(finished: Path, digit_files: Sequence[Path], inside: Inside, backend: str) -> None:
     code, output, errors = inside(
