@@ -20,7 +20,6 @@ from samdeploy.manifest import MANIFEST
 pytestmark = pytest.mark.usefixtures("short_latency")
 
 Seal = Callable[[Path], Bundle]
-CPU_ENGINES = ("onnxruntime", "openvino")
 without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from samdeploy.evaluate import EvalOptions, Report, evaluate_bundle
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 
-Seal = Callable[[Path], Bundle]
 CPU_ENGINES = ("onnxruntime", "openvino")
 without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 

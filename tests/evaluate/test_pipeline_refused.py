@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from samdeploy.backends.cuda import cuda_devices
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BundleError, InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 
 pytestmark = pytest.mark.usefixtures("short_latency")
-
-Seal = Callable[[Path], Bundle]
-CPU_ENGINES = ("onnxruntime", "openvino")
-without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
 
 def test_a_changed_file_is_found_before_anything_runs(copy_of_bundle: Path) -> None:

@@ -11,7 +11,6 @@ import onnx
 import onnx.numpy_helper
 import pytest
 
-from samdeploy.backends.cuda import cuda_devices
 from samdeploy.bundle import Bundle
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.manifest import MANIFEST
@@ -20,7 +19,6 @@ pytestmark = pytest.mark.usefixtures("short_latency")
 
 Seal = Callable[[Path], Bundle]
 CPU_ENGINES = ("onnxruntime", "openvino")
-without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
 
 def edit_graph(root: Path, change: Callable[[dict[str, onnx.TensorProto]], None]) -> None:
