@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from samdeploy.backends.cuda import SMALLER_BATCH
-from samdeploy.backends.onnxruntime import reason
+from samdeploy.backends.onnxruntime import memory_full, reason
 from samdeploy.errors import BackendUnavailable
 from samdeploy.spec import ModelSpec
 
@@ -31,6 +30,8 @@ class CudaEngine:
         self._options = ort.RunOptions()
         # Else every run waits for the stream, which a capture forbids.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        # No graph of ONNX Runtime's own; without this entry 1.31 throws and catches an exception in every run, 0.1 ms.
+        self._options.add_run_config_entry("gpu_graph_id", "-1")
 
     def enqueue(self, images: int, logits: int, batch: int, stream: Stream) -> None:
         binding = self._inference.io_binding()
@@ -39,11 +40,8 @@ class CudaEngine:
         try:
             self._inference.run_with_iobinding(binding, self._options)
         except Exception as error:  # its exception classes are private and share no other base
-            said = " ".join(str(error).split())
-            full = any(word in said for word in ("Failed to allocate", "out of memory", "OUT_OF_MEMORY", "ALLOC_FAIL"))
-            raise BackendUnavailable(
-                f"ONNX Runtime failed on a batch of {batch}: {SMALLER_BATCH if full else reason(error)}"
-            ) from error
+            why = memory_full(error) or reason(error)
+            raise BackendUnavailable(f"ONNX Runtime failed on a batch of {batch}: {why}") from error
 
     def can_be_captured(self, stream: Stream) -> bool:
         return True

@@ -16,6 +16,7 @@ from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.models import Exported, SamResNet, build_model, fold
 from samdeploy.models.cam import ClassActivationMaps
 from samdeploy.models.graph import Normalize
+from samdeploy.models.memory import is_out_of_memory, memory_reason
 from samdeploy.models.tensors import folded_tensors
 from samdeploy.models.weights import load_state, state_dict_from_bytes
 
@@ -99,11 +100,16 @@ class PytorchSession:
         """`network` takes uint8 [N, H, W, 3] and gives float32 [N, K]; `device` is "cpu" or "cuda"."""
         self.device = device
         # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
-        self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
+        with _memory_named(device):
+            self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run(self, batch: UInt8Array) -> Float32Array:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
+        with _memory_named(self.device):
+            return self._run(batch)
+
+    def _run(self, batch: UInt8Array) -> Float32Array:
         parts = []
         for start in range(0, len(batch), _CHUNK):
             # A copy, because torch refuses to wrap read-only arrays without a warning.
@@ -130,11 +136,16 @@ class PytorchCamSession:
     def __init__(self, network: ClassActivationMaps, device: str) -> None:
         """`device` is "cpu" or "cuda"."""
         self.device = device
-        self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
+        with _memory_named(device):
+            self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
+        with _memory_named(self.device):
+            return self._run(batch)
+
+    def _run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
         parts = []
         for start in range(0, len(batch), _CHUNK):
             images = torch.tensor(batch[start : start + _CHUNK])
@@ -149,6 +160,21 @@ class PytorchCamSession:
     def close(self) -> None:
         """Drop the network."""
         self._network = nn.Identity()
+
+
+@contextmanager
+def _memory_named(device: str) -> Iterator[None]:
+    """A full memory becomes an error with its cure."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        where, cure = ("GPU's", "on this GPU, or use device cpu") if device == "cuda" else ("machine's", "here")
+        raise BackendUnavailable(
+            f"pytorch: the {where} memory is full ({memory_reason(error)}): use a smaller batch, or end other programs "
+            f"{cure}"
+        ) from None
 
 
 @contextmanager

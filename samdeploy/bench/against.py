@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from samdeploy.backends import open_session
 from samdeploy.bench import tools
 from samdeploy.bench.comparison import Comparison, Row
 from samdeploy.bench.engines import Engine
-from samdeploy.bench.options import IN_TURNS, TOOLS
+from samdeploy.bench.options import CUDA_ONLY, IN_TURNS, TOOLS
 from samdeploy.bench.pictures import Pictures
 from samdeploy.bench.turns import Ratio, Run, Turns, first_line, ratio, take_turns
 from samdeploy.bundle import Bundle
@@ -26,6 +27,10 @@ from samdeploy.progress import progress_bar
 SAME_NETWORK = 5e-2
 
 _WARM_UP_RUNS = 3
+
+# On a GPU, unless they are told otherwise.
+_TF32_BY_DEFAULT = ("pytorch eager", "torch.compile", "onnxruntime plain export")
+_TF32 = "convolutions in TF32, as is its default: 10 bits of mantissa, where fp32 has 23"
 
 
 def compare(
@@ -43,7 +48,7 @@ def compare(
     reasons: dict[str, str] = {}
     differences: dict[str, float] = {}
     batches = random_batches(pictures.prepared, batch)
-    in_turns = [name for name in alternatives if name in IN_TURNS]
+    in_turns = [name for name in alternatives if name in IN_TURNS and (name not in CUDA_ONLY or _on_cuda(device))]
     names = [*ours, *in_turns]
     with ExitStack() as stack, progress_bar(f"against, batch {batch}", len(names) * (rounds + 1)) as advance:
         runs: dict[str, Run] = {}
@@ -62,6 +67,10 @@ def compare(
         turns = take_turns(runs, batches, rounds, lambda name: advance(1, name)) if runs else Turns({}, {})
     base = _base(turns, in_turns)
     rows = [_row(name, name in ours, turns, reasons, differences, base) for name in names]
+    if _on_cuda(device):
+        rows = [
+            dataclasses.replace(row, note=_TF32) if row.ran and row.name in _TF32_BY_DEFAULT else row for row in rows
+        ]
     # The engines are closed by now: their threads and memory are the tools' own.
     base_ms = statistics.median(turns.times[base]) if base else None
     rows += [_tool_row(name, bundle, batch, base_ms) for name in alternatives if name in TOOLS]
@@ -107,10 +116,10 @@ def _others(bundle: Bundle, names: Sequence[str], device: str) -> dict[str, Call
 
         return pytorch.compiled(bundle, device)
 
-    def onnxruntime() -> Run:
+    def onnxruntime(*, tf32: bool = True) -> Run:
         from samdeploy.bench import onnxruntime
 
-        return onnxruntime.plain(plain(), device)
+        return onnxruntime.plain(plain(), device, tf32=tf32)
 
     def openvino() -> Run:
         from samdeploy.bench import openvino
@@ -119,8 +128,17 @@ def _others(bundle: Bundle, names: Sequence[str], device: str) -> dict[str, Call
             raise BackendUnavailable("OpenVINO runs on the CPU; device cuda was asked for")
         return openvino.plain(plain(), device)
 
-    every = dict(zip(IN_TURNS, (eager, compiled, onnxruntime, openvino), strict=True))
+    openers: tuple[Callable[[], Run], ...] = (eager, compiled, onnxruntime, partial(onnxruntime, tf32=False), openvino)
+    every = dict(zip(IN_TURNS, openers, strict=True))
     return {name: every[name] for name in names}
+
+
+def _on_cuda(device: str) -> bool:
+    try:
+        from samdeploy.bench import onnxruntime
+    except ImportError:
+        return False
+    return onnxruntime.on_cuda(device)
 
 
 def _difference(bundle: Bundle, run: Run, batch: int) -> float:

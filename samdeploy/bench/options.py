@@ -8,7 +8,15 @@ from pathlib import Path
 from samdeploy.bench.engines import ALL
 
 # Alternatives that take turns with ours, and tools that only run in a process of their own.
-IN_TURNS = ("pytorch eager", "torch.compile", "onnxruntime plain export", "openvino plain export")
+IN_TURNS = (
+    "pytorch eager",
+    "torch.compile",
+    "onnxruntime plain export",
+    "onnxruntime plain, no TF32",
+    "openvino plain export",
+)
+# Says nothing new on the CPU, and is left out there.
+CUDA_ONLY = ("onnxruntime plain, no TF32",)
 TOOLS = ("trtexec", "polygraphy")
 ALTERNATIVES = (*IN_TURNS, *TOOLS)
 

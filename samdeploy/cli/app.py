@@ -65,6 +65,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:  # `samdeploy predict ... | head`: ends quietly, with the code of other programs
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
             raise SystemExit(128 + signal.SIGPIPE) from None
+        except (MemoryError, RuntimeError) as error:
+            full = _memory_error(error)
+            if full is None:
+                raise
+            print(f"samdeploy: {full}", file=sys.stderr)
+            raise SystemExit(1) from None
         except OSError as error:  # a full disk, a folder that may not be written to
             print(f"samdeploy: {_file_error(error)}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -73,6 +79,20 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(130) from None
 
     return wrapped
+
+
+def _memory_error(error: MemoryError | RuntimeError) -> str | None:
+    """Where no part of the product knew better what to say of a full memory; None for any other error."""
+    said = str(error).strip()
+    if isinstance(error, RuntimeError):
+        if "torch" not in sys.modules:
+            return None
+        from samdeploy.models.memory import is_out_of_memory, memory_reason
+
+        if not is_out_of_memory(error):
+            return None
+        said = memory_reason(error)
+    return f"the memory is full{f' ({said})' if said else ''}; end other programs, or take smaller batches or pictures"
 
 
 def _file_error(error: OSError) -> str:

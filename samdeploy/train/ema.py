@@ -31,9 +31,12 @@ class WeightMean:
         self._averaged.multi_avg_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self._averaged.update_parameters(model)
         # Counters have no mean; PyTorch would round one towards zero.
-        for mean, value in zip(self._averaged.module.buffers(), model.buffers(), strict=True):
-            if not mean.is_floating_point():
-                mean.copy_(value)
+        counters = [
+            [buffer for buffer in network.buffers() if not buffer.is_floating_point()]
+            for network in (self._averaged.module, model)
+        ]
+        if counters[0]:
+            torch._foreach_copy_(counters[0], counters[1])
 
     def state(self) -> dict[str, torch.Tensor]:
         """What `load` needs, by key."""

@@ -84,7 +84,7 @@ def train_epoch(state: TrainState, around: Surroundings) -> EpochFigures:
         for step in range(state.step, steps):
             rate = learning_rate(training, (epoch - 1) * steps + step, steps)
             around.choice.before_step(state)
-            _one_step(state, stop, step, rate)
+            _one_step(state, around, step, rate)
             seen += sizes[step]
             state.seconds = before + time.perf_counter() - start
             if (step + 1) % every == 0 or step + 1 == steps:
@@ -113,14 +113,26 @@ def train_epoch(state: TrainState, around: Surroundings) -> EpochFigures:
     return EpochFigures(loss / seen, 100 * correct / seen, rate, seen / state.seconds)
 
 
-def _one_step(state: TrainState, stop: Stop, step: int, rate: float) -> None:
+def _one_step(state: TrainState, around: Surroundings, step: int, rate: float) -> None:
     with state.stepper.kept_buffers():
-        with stop.interruptible():
-            loss, hits = state.stepper.passes(state.batches[step], state.epoch, step)
+        with around.stop.interruptible():
+            loss, hits = _passes(state, around, step)
         state.torn = True
         state.stepper.update(loss, rate, step)
         state.advance(loss, hits)
         state.torn = False
+    if step + 1 < len(state.batches):
+        state.stepper.begin(state.batches[step + 1], state.epoch, step + 1)
+
+
+def _passes(state: TrainState, around: Surroundings, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        return state.stepper.passes(state.batches[step], state.epoch, step)
+    except Exception as error:
+        around.choice.after_failure(state, error)
+    # Batch norm's running means may have taken in the batch already.
+    state.stepper.restore_buffers()
+    return state.stepper.passes(state.batches[step], state.epoch, step)
 
 
 def _look(state: TrainState, around: Surroundings) -> tuple[float, int, int]:

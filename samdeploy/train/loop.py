@@ -15,14 +15,15 @@ from samdeploy.data.protocol import HONEST
 from samdeploy.errors import TrainingError
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
+from samdeploy.models.memory import is_out_of_memory, memory_reason
 from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.checkpoints.resume import Resumed, check_data, open_resumed
 from samdeploy.train.checkpoints.saver import CheckpointError, Saver, check_room
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.checkpoints.stop import Stop
-from samdeploy.train.choices.compile_choice import CompileChoice
-from samdeploy.train.choices.memory import fitting_batch, is_out_of_memory, out_of_memory_text
+from samdeploy.train.choices.compile_choice import CompileChoice, CompilerFailed
+from samdeploy.train.choices.memory import fitting_batch, out_of_memory_text
 from samdeploy.train.choices.precision_probe import settle_precision
 from samdeploy.train.device import Autocast, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, is_lost_connection, joined
@@ -188,11 +189,13 @@ def _train_in(
         raise CheckpointError(
             f"{unwritten}; the checkpoints before are untouched. Make room. {end('interrupted')}"
         ) from None
+    except CompilerFailed as error:
+        raise TrainingError(f"{error}. {end('interrupted')}") from None
     except TrainingError as error:
         raise TrainingError(f"{error}. {end('diverged')}") from None
     except RuntimeError as error:
         if is_out_of_memory(error):
-            memory = _first_line(error)
+            memory = memory_reason(error)
         elif ranks.world > 1 and is_lost_connection(error):
             if not ranks.main:
                 raise SystemExit(1) from None
@@ -239,7 +242,10 @@ def _leave(number: int) -> BaseException:
 
 def _memory_text(reason: str, state: TrainState | None, batch_size: int, device: torch.device, ranks: Ranks) -> str:
     where = "the GPU's memory" if device.type == "cuda" else "the memory"
-    if state is None or not state.batches or ranks.world > 1:  # ranks cannot try without one another
+    if state is None:
+        cure = "end other programs on this GPU, which nvidia-smi lists" if device.type == "cuda" else "end others"
+        return f"{where} is full before the first batch ({reason}); {cure}"
+    if not state.batches or ranks.world > 1:  # ranks cannot try without one another
         return f"{where} is too small ({reason}); take smaller batches: --set training.batch_size={batch_size // 2}"
     accumulate = state.accumulate
     return out_of_memory_text(batch_size, accumulate, fitting_batch(state, batch_size), where, reason)

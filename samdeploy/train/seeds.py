@@ -22,14 +22,15 @@ class StepRandomness:
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
         self._seed, self._rank = seed, rank
-        self.generator = torch.Generator(device)
+        self._generator = torch.Generator(device)
 
-    def start(self, epoch: int, step: int, piece: int) -> torch.Generator:
-        """Seed torch's global generators (dropout) and the one that is returned (augmentation, on the device)."""
-        seed = step_seed(self._seed, epoch, step, piece, self._rank)
-        torch.manual_seed(seed)
-        self.generator.manual_seed(seed ^ 1)  # not the stream that dropout draws from
-        return self.generator
+    def seed_dropout(self, epoch: int, step: int, piece: int) -> None:
+        """Seed torch's global generators, which dropout draws from."""
+        torch.manual_seed(step_seed(self._seed, epoch, step, piece, self._rank))
+
+    def generator(self, epoch: int, step: int, piece: int) -> torch.Generator:
+        """The generator of augmentation, on the device, seeded; not the stream that dropout draws from."""
+        return self._generator.manual_seed(step_seed(self._seed, epoch, step, piece, self._rank) ^ 1)
 
 
 class Shuffle:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from samdeploy.train.ahead import Ahead, Batch, Place
 from samdeploy.train.device import Autocast
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.pictures import Pictures
@@ -62,6 +63,7 @@ class Stepper:
         self._wrapped = self._ranks.wrap(model, device, training.sync_batch_norm)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = self._wrapped
         self._randomness = StepRandomness(training.seed, self._ranks.rank, device)
+        self._ahead = Ahead(self._prepare, device)
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._buffers = list(model.buffers())
         self.buffers = [buffer.clone() for buffer in self._buffers]
@@ -74,6 +76,11 @@ class Stepper:
     def compile(self, wanted: bool) -> None:
         """Run the network through torch.compile from the next step on, or as it is written."""
         self._forward = torch.compile(self._wrapped) if wanted else self._wrapped
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the network runs through torch.compile now."""
+        return self._forward is not self._wrapped
 
     def passes(self, rows: torch.Tensor, epoch: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward and backward of one batch, piece by piece; leaves the gradients in the weights.
@@ -88,10 +95,10 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self._device)
         hits = torch.zeros((), dtype=torch.int64, device=self._device)
-        pieces = self._ranks.share(rows).tensor_split(self._training.accumulate)
+        pieces = self._pieces(rows)
         for number, piece in enumerate(pieces):
-            generator = self._randomness.start(epoch, step, number)
-            images, targets = self._augment(*self._pictures.take(piece), generator)
+            images, targets = self._ahead.take(piece, (epoch, step, number))
+            self._randomness.seed_dropout(epoch, step, number)
             with self._exchange(number + 1 == len(pieces)):
                 logits = self.logits(images)
                 part = F.cross_entropy(
@@ -102,7 +109,20 @@ class Stepper:
             loss += part.detach()
             right = targets.argmax(1) if targets.ndim > 1 else targets
             hits += (logits.detach().argmax(1) == right).sum()
+            if number + 1 < len(pieces):
+                self._ahead.begin(pieces[number + 1], (epoch, step, number + 1))
         return loss, hits
+
+    def begin(self, rows: torch.Tensor, epoch: int, step: int) -> None:
+        """On a GPU, prepare the pictures that `passes` will want next, beside the step that is queued there."""
+        self._ahead.begin(self._pieces(rows)[0], (epoch, step, 0))
+
+    def _pieces(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """This rank's share of a batch, in the pieces that go through the network one after the other."""
+        return self._ranks.share(rows).tensor_split(self._training.accumulate)
+
+    def _prepare(self, rows: torch.Tensor, place: Place) -> Batch:
+        return self._augment(*self._pictures.take(rows), self._randomness.generator(*place))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """float32 [n, 3, H, W], normalised -> float32 [n, K], in the precision of training."""
@@ -140,6 +160,11 @@ class Stepper:
         self.in_step = True
         yield
         self.in_step = False
+
+    def restore_buffers(self) -> None:
+        """In a step that is half done: batch norm forgets what it has seen of it."""
+        if self.buffers:
+            torch._foreach_copy_(self._buffers, self.buffers)
 
     def buffers_before(self) -> dict[str, torch.Tensor]:
         """By the keys of the state dict: the buffers as they were before the step that is half done."""

@@ -20,6 +20,7 @@ from samdeploy.backends.onnxruntime_proof import check_profile
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
 from samdeploy.export.qdq import calibrate, quantize
+from samdeploy.files import SealedFile
 
 
 def _graph(bundle: Bundle, precision: str) -> bytes:
@@ -137,3 +138,26 @@ def test_emulation_of_fp32_is_exact_enough(digits_bundle: Bundle) -> None:
 def test_emulation_of_no_graph() -> None:
     with pytest.raises(BackendUnavailable, match="cannot open the graph"):
         backend.emulate(b"", np.zeros((1, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("precision", "settings"), [("fp32", {"use_tf32": "0"}), ("fp16", {})])
+def test_only_fp32_forbids_tf32_on_cuda(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, precision: str, settings: dict[str, str]
+) -> None:
+    """In FP16 the switch would take the convolutions off the tensor cores."""
+    asked: list[object] = []
+
+    class Found(Exception):
+        pass
+
+    def session(*_: object, providers: list[object], **__: object) -> None:
+        asked.extend(providers)
+        raise Found("CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    with (
+        SealedFile(_graph(digits_bundle, precision)) as graph,
+        pytest.raises(BackendUnavailable, match="cannot open the graph: the GPU's memory is full: use a smaller batch"),
+    ):
+        backend._inference(graph, "CUDAExecutionProvider", has_fp16=precision == "fp16")
+    assert asked[0] == ("CUDAExecutionProvider", settings)

@@ -1,4 +1,4 @@
-"""What only a GPU can show: mixed precision, and pictures that do not fit."""
+"""What only a GPU can show: mixed precision, pictures that do not fit, full memory, and batches prepared ahead."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from samdeploy.errors import TrainingError
+from samdeploy.backends import open_session
+from samdeploy.bundle import Bundle
+from samdeploy.errors import BackendUnavailable, TrainingError
 from samdeploy.run import open_run
 from samdeploy.train import pictures as pictures_file
+from samdeploy.train.ahead import Ahead, Batch, Place
+from samdeploy.train.augment import make_augmentation
 from samdeploy.train.loop import train
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.prepare import prepare_data
 from samdeploy.train.recipe import Recipe
+from samdeploy.train.seeds import StepRandomness
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,3 +57,58 @@ def test_pictures_that_do_not_fit_give_the_same_batches(recipe: MakeRecipe, monk
         for a, b in zip(resident.take(one), copied.take(other), strict=True):
             assert a.device == b.device == device
             assert torch.equal(a, b)
+
+
+DEVICE = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def preparing(recipe: MakeRecipe) -> Callable[[torch.Tensor, Place], Batch]:
+    """With every augmentation there is, those of torchvision that wait for the GPU among them."""
+    made = recipe("augment.flip=true", "augment.crop_scale=0.3", "augment.policy=trivial", "augment.cutmix=1")
+    pictures = Pictures(*prepare_data(made).splits["train"], DEVICE)
+    augment, randomness = make_augmentation(made, 2, DEVICE), StepRandomness(0, 0, DEVICE)
+    return lambda rows, place: augment(*pictures.take(rows), randomness.generator(*place))
+
+
+def test_what_was_prepared_ahead_is_the_batch(preparing: Callable[[torch.Tensor, Place], Batch]) -> None:
+    ahead, rows = Ahead(preparing, DEVICE), torch.randperm(22, device=DEVICE).split(7)
+    stream = torch.cuda.Stream(DEVICE)
+    with torch.cuda.stream(stream):
+        for step in range(200):
+            place = (1, step, 0)
+            images, targets = ahead.take(rows[step % 3], place)
+            ahead.begin(rows[(step + 1) % 3], (1, step + 1, 0))
+            expected = preparing(rows[step % 3], place)
+            assert torch.equal(images, expected[0])
+            assert torch.equal(targets, expected[1])
+            del images, targets, expected  # their memory is given to what comes next
+    first = ahead.take(rows[0], (2, 0, 0))  # not what was begun: another place
+    assert torch.equal(first[0], preparing(rows[0], (2, 0, 0))[0])
+
+
+def test_preparing_ahead_does_not_wait_for_the_step(preparing: Callable[[torch.Tensor, Place], Batch]) -> None:
+    ahead, rows = Ahead(preparing, DEVICE), torch.arange(14, device=DEVICE).split(7)
+    for step in range(3):  # kernels are loaded
+        ahead.take(rows[0], (1, step, 0))
+        ahead.begin(rows[1], (1, step, 1))
+    torch.cuda.synchronize()
+    ahead.take(rows[0], (1, 3, 0))
+    torch.cuda._sleep(4_000_000_000)  # a step of about two seconds
+    ahead.begin(rows[1], (1, 3, 1))
+    busy = not torch.cuda.current_stream().query()
+    torch.cuda.synchronize()
+    assert busy
+
+
+def test_a_full_gpu_is_an_error(recipe: MakeRecipe, digits_bundle: Bundle, tmp_path: Path) -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.get_per_process_memory_fraction(0)
+    torch.cuda.set_per_process_memory_fraction(1e-4)  # megabytes, and the weights are 47
+    try:
+        with pytest.raises(TrainingError, match=r"memory is full before the first batch \(CUDA out of memory"):
+            train(recipe("device=cuda"), runs_root=tmp_path)
+        with pytest.raises(BackendUnavailable, match=r"pytorch: the GPU's memory is full \(.*use device cpu"):
+            open_session(digits_bundle, "pytorch", device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before)

@@ -2,8 +2,9 @@
 
 On a GPU, "auto" times steps as the network is written; where what is left would take long enough to earn the compiler's
 minute back many times over, it compiles, times as many steps again, and keeps what was faster.  All of them are real
-steps.  On the CPU, "auto" stays with the network as it is written: compiled kernels round differently, and a clock
-would decide which bytes a recipe gives.
+steps.  Where the compiler fails, which it does on some networks and sizes, "auto" goes on without.  On the CPU, "auto"
+stays with the network as it is written: compiled kernels round differently, and a clock would decide which bytes a
+recipe gives.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from collections.abc import Callable
 
 import torch
 
+from samdeploy.errors import TrainingError
+from samdeploy.models.memory import is_out_of_memory
 from samdeploy.train.checkpoints.state import TrainState
-from samdeploy.train.distributed import Ranks
+from samdeploy.train.distributed import Ranks, is_lost_connection
 
 WARM_UP, TIMED = 10, 30  # steps
 # Seconds that compiling a ResNet takes, and how much longer the rest of a training must be to try it.
 COST, WORTH = 60.0, 10.0
 MIN_GAIN = 1.03  # below that, the difference may be chance
+
+
+class CompilerFailed(TrainingError):
+    """torch.compile does not work on this network, size and device."""
 
 
 class CompileChoice:
@@ -77,6 +84,24 @@ class CompileChoice:
             return
         self._count += 1
 
+    def after_failure(self, state: TrainState, error: Exception) -> None:
+        """Called where the passes of a step failed: returns where the same step is to be tried again, uncompiled.
+
+        Raises:
+            CompilerFailed: it was not on trial here, or other ranks are in the middle of the step.
+            Exception: `error`, which was none of the compiler's.
+        """
+        if not state.stepper.is_compiled or is_lost_connection(error):
+            raise error
+        if state.compiled is None and self._ranks.world == 1:
+            self._settle(state, False, f"it fails here: {_first_line(error)}")
+        elif is_out_of_memory(error):
+            raise error  # the batch may be too large with and without
+        else:
+            raise CompilerFailed(
+                f"torch.compile fails here ({_first_line(error)}); go on without it: --set training.compile=off"
+            ) from error
+
     def _settle(self, state: TrainState, compiled: bool, why: str) -> None:
         state.compiled = compiled
         state.stepper.compile(compiled)
@@ -90,3 +115,7 @@ class CompileChoice:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

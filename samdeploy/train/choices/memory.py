@@ -6,14 +6,8 @@ import gc
 
 import torch
 
+from samdeploy.models.memory import is_out_of_memory
 from samdeploy.train.checkpoints.state import TrainState
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch could not get memory, from a GPU or from the operating system."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
 
 
 def fitting_batch(state: TrainState, failed: int) -> int:
