@@ -282,7 +282,8 @@ def _inference(
         # FP32 must mean FP32: by default convolutions use TF32 on Ampere and later.  Not for FP16: the switch is
         # cuDNN's, and takes FP16 off the tensor cores too (15.2 instead of 6.9 ms: SAM-ResNet-50, 192 px, batch 64,
         # H100).  The layers that an FP16 graph keeps in FP32, for its range, lose no more in TF32 than the others.
-        settings = {} if has_fp16 else {"use_tf32": "0"}
+        # Channels last is faster in FP16 (5.9 instead of 6.8 ms, as above) and slower in FP32 (22.7 instead of 19.2).
+        settings = {"prefer_nhwc": "1"} if has_fp16 else {"use_tf32": "0"}
         if stream is not None:
             settings["user_compute_stream"] = str(stream.handle)
         providers = [(_CUDA, settings), _CPU]

@@ -9,8 +9,12 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from samdeploy.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from samdeploy.train.recipe import Recipe
 
 # Which of our extras brings a package.
 _EXTRAS = {
@@ -70,6 +74,17 @@ def recipe_overrides(settings: Sequence[str] | None, root: Path | None, *, downl
     if not cache:
         overrides.append("data.cache=false")
     return overrides
+
+
+def read_recipe(name: str, overrides: Sequence[str], root: Path | None) -> Recipe:
+    """The recipe, changed as asked; a folder named with --data must be of use to it."""
+    # Late: the parts of training and of data that are no runtime still take time to import.
+    from samdeploy.data import refuse_folder
+    from samdeploy.train.recipe import load_recipe
+
+    recipe = load_recipe(name, overrides)
+    refuse_folder(recipe.data.name, root, "the recipe's")
+    return recipe
 
 
 def check_writable(option: str, path: Path) -> None:

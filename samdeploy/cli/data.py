@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, command
-from samdeploy.cli.arguments import recipe_overrides
+from samdeploy.cli.arguments import read_recipe, recipe_overrides
 
 
 @command
@@ -25,9 +25,7 @@ def data(
     ] = None,
 ) -> None:
     """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""
-    from samdeploy.train.recipe import load_recipe
-
-    loaded = load_recipe(recipe, recipe_overrides(settings, root, download=download, cache=cache))
+    loaded = read_recipe(recipe, recipe_overrides(settings, root, download=download, cache=cache), root)
 
     from samdeploy.train.look import look
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, command
+from samdeploy.cli.arguments import read_recipe, recipe_overrides
 
 
 @command
@@ -24,12 +25,8 @@ def reproduce(
     ] = None,
 ) -> None:
     """Train many times, and give mean, spread and the published figure; started again, it goes on."""
-    from samdeploy.train.recipe import load_recipe
 
-    overrides = list(settings or [])
-    if data is not None:
-        overrides.append(f"data.root={data}")
-    loaded = load_recipe(recipe, overrides)
+    loaded = read_recipe(recipe, recipe_overrides(settings, data, download=False, cache=True), data)
 
     from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE
     from samdeploy.train.reproduce import reproduce as repeat

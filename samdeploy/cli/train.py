@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import recipe_overrides
+from samdeploy.cli.arguments import read_recipe, recipe_overrides
 from samdeploy.errors import InputError
 
 
@@ -39,18 +39,18 @@ def train(
         raise InputError("--force: only with --resume; a new training has nothing to disagree with")
     overrides = recipe_overrides(settings, data, download=download, cache=cache)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        print(_run(recipe, overrides, resume=resume, force=force, runs=runs))
+        print(_run(recipe, overrides, data, resume=resume, force=force, runs=runs))
         return
 
     from samdeploy.train.distributed import joined
 
     with joined() as ranks:
-        path = _run(recipe, overrides, resume=resume, force=force, runs=runs)
+        path = _run(recipe, overrides, data, resume=resume, force=force, runs=runs)
         if ranks.main:
             print(path)
 
 
-def _run(recipe: str | None, overrides: list[str], *, resume: bool, force: bool, runs: Path) -> Path:
+def _run(recipe: str | None, overrides: list[str], data: Path | None, *, resume: bool, force: bool, runs: Path) -> Path:
     """The run directory.  What rank 0 finds wrong in its arguments, the other ranks need not repeat."""
     if resume:
         from samdeploy.train.checkpoints.resume import find_run
@@ -60,15 +60,13 @@ def _run(recipe: str | None, overrides: list[str], *, resume: bool, force: bool,
         with joined() as ranks:
             return go_on(ranks.first(lambda: find_run(recipe, runs)), overrides=overrides, force=force)
 
-    from samdeploy.train.recipe import load_recipe
-
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        loaded = load_recipe(recipe or "digits", overrides)  # before PyTorch is loaded
+        loaded = read_recipe(recipe or "digits", overrides, data)  # before PyTorch is loaded
     else:
         from samdeploy.train.distributed import joined
 
         with joined() as ranks:
-            loaded = ranks.first(lambda: load_recipe(recipe or "digits", overrides))
+            loaded = ranks.first(lambda: read_recipe(recipe or "digits", overrides, data))
 
     from samdeploy.train.loop import train as run_training
 

@@ -136,15 +136,15 @@ def refuse_folder(name: str, root: Path | None, subject: str) -> None:
     """Refuse a folder that was named for a data set which reads none; None is always fine.
 
     Args:
-        subject: "the bundle's" or "the run's".
+        subject: "the bundle's", "the run's" or "the recipe's".
 
     Raises:
         InputError: the set is part of a package.
     """
     if root is not None and name in DATASETS and not DATASETS[name].has_files:
         raise InputError(
-            f"--data {root}: {subject} data set {name!r} is part of a package and reads no folder; leave --data out.  "
-            "For accuracy on pictures of yours, train the recipe 'folder'"
+            f"folder {root} found, none expected: {subject} data set {name!r} is part of a package and reads none; "
+            "leave it out.  For accuracy on pictures of yours, train the recipe 'folder'"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 
 class WeightMean:
@@ -27,16 +27,17 @@ class WeightMean:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights of `model` after `step` steps, counted from 1 over all epochs."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        self._averaged.multi_avg_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self._averaged.update_parameters(model)
-        # Counters have no mean; PyTorch would round one towards zero.
-        counters = [
-            [buffer for buffer in network.buffers() if not buffer.is_floating_point()]
-            for network in (self._averaged.module, model)
-        ]
-        if counters[0]:
-            torch._foreach_copy_(counters[0], counters[1])
+        # What `AveragedModel.update_parameters` does, in three calls: on a GPU its own takes 9 ms of the host for a
+        # ResNet-50, and the step itself 11 ms of the device.
+        means, mean_counters = _tensors(self._averaged.module)
+        values, counters = _tensors(model)
+        if self._averaged.n_averaged == 0:  # on the CPU, so that nothing waits
+            torch._foreach_copy_(means, values)
+        else:
+            torch._foreach_lerp_(means, values, 1 - min(self._decay, (1 + step) / (10 + step)))
+        if counters:  # of batches: they have no mean, and PyTorch's would round one towards zero
+            torch._foreach_copy_(mean_counters, counters)
+        self._averaged.n_averaged += 1
 
     def state(self) -> dict[str, torch.Tensor]:
         """What `load` needs, by key."""
@@ -45,3 +46,11 @@ class WeightMean:
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from a `state`."""
         self._averaged.load_state_dict(state)
+
+
+def _tensors(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Weights and running means, and what counts."""
+    every = [*model.parameters(), *model.buffers()]
+    return [tensor for tensor in every if tensor.is_floating_point()], [
+        tensor for tensor in every if not tensor.is_floating_point()
+    ]

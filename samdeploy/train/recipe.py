@@ -23,6 +23,9 @@ NOT_THE_EXPERIMENT = frozenset(
     {"data.root", "data.download", "data.cache", "training.checkpoint_minutes", "training.tensorboard"}
 )
 
+# Between a recipe's description and the keys that are no longer as it describes them.
+_CHANGED = "; changed: "
+
 T = TypeVar("T")
 
 
@@ -218,10 +221,13 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"{source}: cannot be read as UTF-8 text ({error})") from None
     table.setdefault("name", path.stem)
     recipe = recipe_from_table(apply_overrides(table, overrides), source)
-    changed = sorted(overridden(overrides) - NOT_THE_EXPERIMENT)
+    changed = overridden(overrides) - NOT_THE_EXPERIMENT
     if not changed or recipe.description != table.get("description", ""):
         return recipe
-    return dataclasses.replace(recipe, description=f"{recipe.description}; changed: {', '.join(changed)}".lstrip("; "))
+    # The recipe of a run may be a changed one already.
+    description, _, before = recipe.description.partition(_CHANGED)
+    keys = ", ".join(sorted(changed | set(filter(None, before.split(", ")))))
+    return dataclasses.replace(recipe, description=f"{description}{_CHANGED}{keys}".lstrip("; "))
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_emulation_of_no_graph() -> None:
         backend.emulate(b"", np.zeros((1, 8, 8, 3), np.uint8))
 
 
-@pytest.mark.parametrize(("precision", "settings"), [("fp32", {"use_tf32": "0"}), ("fp16", {})])
+@pytest.mark.parametrize(("precision", "settings"), [("fp32", {"use_tf32": "0"}), ("fp16", {"prefer_nhwc": "1"})])
 def test_only_fp32_forbids_tf32_on_cuda(
     digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, precision: str, settings: dict[str, str]
 ) -> None:

@@ -14,10 +14,10 @@ from samdeploy.backends.cuda_objects import DeviceMemory
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.manifest import BundleFile
+from tests.marks import without_gpu
 
 _DEVICES, _WHY = cuda.cuda_devices()
 needs_gpu = pytest.mark.skipif(not _DEVICES, reason=f"no CUDA device: {_WHY}")
-without_gpu = pytest.mark.skipif(bool(_DEVICES), reason="this machine has a CUDA device")
 
 A4000 = cuda.Device("NVIDIA RTX A4000", "SM86", "13.0")
 

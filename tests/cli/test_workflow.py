@@ -10,16 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from samdeploy.backends.cuda import cuda_devices
 from samdeploy.bundle import open_bundle
 from samdeploy.run import open_run
 from tests.cli.typed import TINY, Inside
 from tests.conftest import Command
+from tests.marks import without_gpu
 
 pytestmark = pytest.mark.slow
-
-
-without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 from samdeploy.backends import open_session
-from samdeploy.backends.cuda import cuda_devices
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.pipeline import _engines
 from samdeploy.manifest import MANIFEST
+from tests.marks import without_gpu
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 
 Seal = Callable[[Path], Bundle]
-without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
 
 def test_nothing_that_ran_is_not_passed(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

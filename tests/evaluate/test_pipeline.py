@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from samdeploy.backends import open_session
-from samdeploy.backends.cuda import cuda_devices
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
 from samdeploy.evaluate import EvalOptions, Report, evaluate_bundle
+from tests.marks import without_gpu
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 
 CPU_ENGINES = ("onnxruntime", "openvino")
-without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,12 @@ from samdeploy.export.build_target import build_targets
 from samdeploy.export.onnx import graph_from_model, serialize
 from samdeploy.export.tensorrt import BuiltEngine, build_engine
 from samdeploy.models import fold
+from tests.marks import without_gpu
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
 
 H100 = Device("NVIDIA H100 80GB HBM3", "SM90", "13.0")
 A4000 = Device("NVIDIA RTX A4000", "SM86", "13.0")
-
-without_gpu = pytest.mark.skipif(cuda_devices()[0] > 0, reason="this machine has a CUDA device")
 
 
 def _graph(kind: type[np.generic] = np.float16, *, image: str = "image", batch: int | str = "N") -> onnx.ModelProto:

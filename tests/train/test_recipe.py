@@ -38,10 +38,15 @@ def test_built_in_recipes_state_every_key_and_keep_every_value(name: str) -> Non
     assert tomllib.loads(dump_recipe(recipe)) == stated
 
 
-def test_a_changed_recipe_says_so() -> None:
+def test_a_changed_recipe_says_so(tmp_path: Path) -> None:
     written = load_recipe("digits").description
     changed = load_recipe("digits", ["epochs=3", "data.root=elsewhere", "model.arch=sam-resnet34", "epochs=4"])
     assert changed.description == f"{written}; changed: model.arch, training.epochs"
+    again = tmp_path / "recipe.toml"
+    again.write_text(dump_recipe(changed))
+    assert load_recipe(again).description == changed.description
+    twice = load_recipe(again, ["epochs=5", "batch_size=64"]).description
+    assert twice == f"{written}; changed: model.arch, training.batch_size, training.epochs"
     assert load_recipe("digits", ["data.root=elsewhere"]).description == written
     assert load_recipe("digits", ["epochs=3", "description=mine"]).description == "mine"
 
