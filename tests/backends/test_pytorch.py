@@ -52,3 +52,22 @@ def test_tf32_is_off_inside_and_as_before_outside() -> None:
         assert (convolution.fp32_precision, product.fp32_precision) == ("ieee", "ieee")
         raise KeyError
     assert (convolution.fp32_precision, product.fp32_precision) == before
+
+
+class _Greedy(torch.nn.Module):
+    """Asks for a memory that no machine has, when it is run."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("session", [pytorch.PytorchSession, pytorch.PytorchCamSession])
+def test_a_full_memory_names_the_cure(session: type) -> None:
+    opened = session(_Greedy(), "cpu")
+    with pytest.raises(BackendUnavailable, match=r"the machine's memory is full \(.*\): use a smaller batch, or end"):
+        opened.run(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_other_errors_of_the_network_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="Input type"):
+        pytorch.PytorchSession(torch.nn.Conv2d(7, 1, 1), "cpu").run(np.zeros((1, 8, 8, 3), np.uint8))
