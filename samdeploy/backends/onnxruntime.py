@@ -175,7 +175,7 @@ class OnnxruntimeCamSession:
 
     def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
-        logits, maps = _run_all(self._inference, self._input, batch)
+        logits, maps = _run_all(self._inference, self._input, batch, self.device)
         return logits, maps
 
     def close(self) -> None:
@@ -208,7 +208,7 @@ def emulate_all(graph: bytes, batch: UInt8Array) -> list[Float32Array]:
     """Every output of a graph, in its order; see `emulate`."""
     with SealedFile(graph) as sealed:
         inference = _inference(sealed, _CPU, has_fp16=True)
-    return _run_all(inference, inference.get_inputs()[0].name, batch)
+    return _run_all(inference, inference.get_inputs()[0].name, batch, "cpu")
 
 
 def graph_precision(precision: str) -> str:
@@ -235,7 +235,7 @@ def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) ->
         raise BackendUnavailable(
             "ONNX Runtime's CPU provider computes an FP16 graph in FP32, so its tensors would not be those of FP16"
         )
-    return _run_all(inference, inference.get_inputs()[0].name, batch), found
+    return _run_all(inference, inference.get_inputs()[0].name, batch, found), found
 
 
 def _no_cuda() -> str | None:
@@ -292,7 +292,8 @@ def _inference(
         off = ["NchwcTransformer"] if has_fp16 else []
         inference = ort.InferenceSession(graph.path, options, providers=providers, disabled_optimizers=off)
     except Exception as error:  # its exception classes are private and share no other base
-        cure = memory_full(error) or f"{reason(error)}; export again, or pip install --upgrade onnxruntime"
+        device = "cuda" if provider == _CUDA else "cpu"
+        cure = memory_full(error, device) or f"{reason(error)}; export again, or pip install --upgrade onnxruntime"
         raise BackendUnavailable(f"ONNX Runtime {ort.__version__} cannot open the graph: {cure}") from error
     # Else it opens the path again, on the CPU and with a line of its own printed, where a run on CUDA fails.
     inference.disable_fallback()
@@ -300,27 +301,32 @@ def _inference(
 
 
 def _run(inference: Any, name: str, batch: UInt8Array) -> Float32Array:
+    """On the CPU."""
     try:
         return np.asarray(inference.run(None, {name: batch})[0], np.float32)
     except Exception as error:  # as above
-        why = memory_full(error) or reason(error)
+        why = memory_full(error, "cpu") or reason(error)
         raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error
 
 
-def _run_all(inference: Any, name: str, batch: UInt8Array) -> list[Float32Array]:
+def _run_all(inference: Any, name: str, batch: UInt8Array, device: str) -> list[Float32Array]:
     try:
         return [np.asarray(output, np.float32) for output in inference.run(None, {name: batch})]
     except Exception as error:  # as above
-        why = memory_full(error) or reason(error)
+        why = memory_full(error, device) or reason(error)
         raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error
 
 
-def memory_full(error: Exception) -> str:
-    """What to do where the GPU's memory is full; "" where ONNX Runtime failed for another reason."""
+def memory_full(error: Exception, device: str) -> str:
+    """What to do where the memory of "cpu" or "cuda" is full; "" where ONNX Runtime failed for another reason."""
+    said = " ".join(str(error).split())
+    if not any(word in said for word in _MEMORY_WORDS):
+        return ""
+    if device == "cpu":
+        return "the machine's memory is full: use a smaller batch, or end other programs here"
     from samdeploy.backends.cuda import SMALLER_BATCH
 
-    said = " ".join(str(error).split())
-    return SMALLER_BATCH if any(word in said for word in _MEMORY_WORDS) else ""
+    return SMALLER_BATCH
 
 
 def reason(error: Exception) -> str:

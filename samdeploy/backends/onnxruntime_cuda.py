@@ -40,7 +40,7 @@ class CudaEngine:
         try:
             self._inference.run_with_iobinding(binding, self._options)
         except Exception as error:  # its exception classes are private and share no other base
-            why = memory_full(error) or reason(error)
+            why = memory_full(error, "cuda") or reason(error)
             raise BackendUnavailable(f"ONNX Runtime failed on a batch of {batch}: {why}") from error
 
     def can_be_captured(self, stream: Stream) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -161,3 +162,15 @@ def test_only_fp32_forbids_tf32_on_cuda(
     ):
         backend._inference(graph, "CUDAExecutionProvider", has_fp16=precision == "fp16")
     assert asked[0] == ("CUDAExecutionProvider", settings)
+
+
+def test_a_full_memory_of_the_cpu_is_not_the_gpus() -> None:
+    """A real one: a picture repeated 2^50 times."""
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", 8, 8, 3])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.UINT8, None)
+    times = onnx.numpy_helper.from_array(np.array([1 << 50, 8, 8, 3], np.int64), "times")
+    repeat = onnx.helper.make_node("Expand", ["image", "times"], ["logits"])
+    graph = onnx.helper.make_graph([repeat], "repeat", [image], [logits], [times])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(BackendUnavailable, match="failed on a batch of 1: the machine's memory is full: use a smaller"):
+        backend.emulate(model.SerializeToString(), np.zeros((1, 8, 8, 3), np.uint8))
