@@ -143,7 +143,7 @@ def refuse_folder(name: str, root: Path | None, subject: str) -> None:
     """
     if root is not None and name in DATASETS and not DATASETS[name].has_files:
         raise InputError(
-            f"folder {root} found, none expected: {subject} data set {name!r} is part of a package and reads none; "
+            f"{root}: no folder expected: {subject} data set {name!r} is part of a package and reads none; "
             "leave it out.  For accuracy on pictures of yours, train the recipe 'folder'"
         )
 
