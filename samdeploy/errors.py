@@ -99,3 +99,8 @@ def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     near = near or [name for name in names if name and found.startswith(name)][:3]
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
     return f"unknown {kind} {found!r}{hint} Valid: {', '.join(names)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

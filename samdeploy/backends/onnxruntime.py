@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from samdeploy.backends.session import Float32Array, UInt8Array, cam_file, check_tensors, pick_file
-from samdeploy.errors import BackendUnavailable
+from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.files import SealedFile
 from samdeploy.spec import ModelSpec, TensorSpec, cam_spec
 
@@ -293,7 +293,7 @@ def _inference(
         inference = ort.InferenceSession(graph.path, options, providers=providers, disabled_optimizers=off)
     except Exception as error:  # its exception classes are private and share no other base
         device = "cuda" if provider == _CUDA else "cpu"
-        cure = memory_full(error, device) or f"{reason(error)}; export again, or pip install --upgrade onnxruntime"
+        cure = memory_full(error, device) or f"{first_line(error)}; export again, or pip install --upgrade onnxruntime"
         raise BackendUnavailable(f"ONNX Runtime {ort.__version__} cannot open the graph: {cure}") from error
     # Else it opens the path again, on the CPU and with a line of its own printed, where a run on CUDA fails.
     inference.disable_fallback()
@@ -305,7 +305,7 @@ def _run(inference: Any, name: str, batch: UInt8Array) -> Float32Array:
     try:
         return np.asarray(inference.run(None, {name: batch})[0], np.float32)
     except Exception as error:  # as above
-        why = memory_full(error, "cpu") or reason(error)
+        why = memory_full(error, "cpu") or first_line(error)
         raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error
 
 
@@ -313,7 +313,7 @@ def _run_all(inference: Any, name: str, batch: UInt8Array, device: str) -> list[
     try:
         return [np.asarray(output, np.float32) for output in inference.run(None, {name: batch})]
     except Exception as error:  # as above
-        why = memory_full(error, device) or reason(error)
+        why = memory_full(error, device) or first_line(error)
         raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error
 
 
@@ -327,8 +327,3 @@ def memory_full(error: Exception, device: str) -> str:
     from samdeploy.backends.cuda import SMALLER_BATCH
 
     return SMALLER_BATCH
-
-
-def reason(error: Exception) -> str:
-    """The first line of what ONNX Runtime said."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from samdeploy.backends.onnxruntime import memory_full, reason
-from samdeploy.errors import BackendUnavailable
+from samdeploy.backends.onnxruntime import memory_full
+from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class CudaEngine:
         try:
             self._inference.run_with_iobinding(binding, self._options)
         except Exception as error:  # its exception classes are private and share no other base
-            why = memory_full(error, "cuda") or reason(error)
+            why = memory_full(error, "cuda") or first_line(error)
             raise BackendUnavailable(f"ONNX Runtime failed on a batch of {batch}: {why}") from error
 
     def can_be_captured(self, stream: Stream) -> bool:

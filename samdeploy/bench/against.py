@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import numpy as np
@@ -16,9 +16,9 @@ from samdeploy.bench.comparison import Comparison, Row
 from samdeploy.bench.engines import Engine
 from samdeploy.bench.options import CUDA_ONLY, IN_TURNS, TOOLS
 from samdeploy.bench.pictures import Pictures
-from samdeploy.bench.turns import Ratio, Run, Turns, first_line, ratio, take_turns
+from samdeploy.bench.turns import Ratio, Run, Turns, ratio, take_turns
 from samdeploy.bundle import Bundle
-from samdeploy.errors import BackendUnavailable
+from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.evaluate.latency import random_batches
 from samdeploy.progress import progress_bar
 
@@ -28,8 +28,7 @@ SAME_NETWORK = 5e-2
 
 _WARM_UP_RUNS = 3
 
-# On a GPU, unless they are told otherwise.
-_TF32_BY_DEFAULT = ("pytorch eager", "torch.compile", "onnxruntime plain export")
+_PLAIN = "onnxruntime plain export"
 _TF32 = "convolutions in TF32, as is its default: 10 bits of mantissa, where fp32 has 23"
 
 
@@ -48,7 +47,8 @@ def compare(
     reasons: dict[str, str] = {}
     differences: dict[str, float] = {}
     batches = random_batches(pictures.prepared, batch)
-    in_turns = [name for name in alternatives if name in IN_TURNS and (name not in CUDA_ONLY or _on_cuda(device))]
+    tf32 = _tf32_by_default(device)
+    in_turns = [name for name in alternatives if name in IN_TURNS and (name not in CUDA_ONLY or _PLAIN in tf32)]
     names = [*ours, *in_turns]
     with ExitStack() as stack, progress_bar(f"against, batch {batch}", len(names) * (rounds + 1)) as advance:
         runs: dict[str, Run] = {}
@@ -67,10 +67,7 @@ def compare(
         turns = take_turns(runs, batches, rounds, lambda name: advance(1, name)) if runs else Turns({}, {})
     base = _base(turns, in_turns)
     rows = [_row(name, name in ours, turns, reasons, differences, base) for name in names]
-    if _on_cuda(device):
-        rows = [
-            dataclasses.replace(row, note=_TF32) if row.ran and row.name in _TF32_BY_DEFAULT else row for row in rows
-        ]
+    rows = [dataclasses.replace(row, note=_TF32) if row.ran and row.name in tf32 else row for row in rows]
     # The engines are closed by now: their threads and memory are the tools' own.
     base_ms = statistics.median(turns.times[base]) if base else None
     rows += [_tool_row(name, bundle, batch, base_ms) for name in alternatives if name in TOOLS]
@@ -133,12 +130,18 @@ def _others(bundle: Bundle, names: Sequence[str], device: str) -> dict[str, Call
     return {name: every[name] for name in names}
 
 
-def _on_cuda(device: str) -> bool:
-    try:
+def _tf32_by_default(device: str) -> set[str]:
+    """The alternatives that round to TF32 here unless they are told otherwise: those that compute on a GPU."""
+    found: set[str] = set()
+    with suppress(ImportError):
+        from samdeploy.bench import pytorch
+
+        found |= {"pytorch eager", "torch.compile"} if pytorch.on_cuda(device) else set()
+    with suppress(ImportError):
         from samdeploy.bench import onnxruntime
-    except ImportError:
-        return False
-    return onnxruntime.on_cuda(device)
+
+        found |= {_PLAIN} if onnxruntime.on_cuda(device) else set()
+    return found
 
 
 def _difference(bundle: Bundle, run: Run, batch: int) -> float:

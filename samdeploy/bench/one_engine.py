@@ -16,9 +16,8 @@ from samdeploy.bench.options import BenchOptions
 from samdeploy.bench.pictures import Pictures
 from samdeploy.bench.report import EngineBench
 from samdeploy.bench.throughput import BatchPoint, ThreadPoint, measure_batch, measure_threads
-from samdeploy.bench.turns import first_line
 from samdeploy.bundle import Bundle
-from samdeploy.errors import BackendUnavailable, InputError
+from samdeploy.errors import BackendUnavailable, InputError, first_line
 from samdeploy.progress import progress_bar
 
 # (threads, sessions)

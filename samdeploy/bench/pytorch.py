@@ -11,10 +11,15 @@ import torch
 from torch import nn
 
 from samdeploy.backends.pytorch import trained_network
-from samdeploy.bench.turns import Run, first_line
+from samdeploy.bench.turns import Run
 from samdeploy.bundle import Bundle, UInt8Array
-from samdeploy.errors import BackendUnavailable
+from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.models import Exported
+
+
+def on_cuda(device: str) -> bool:
+    """Whether `eager` would compute on a GPU."""
+    return device != "cpu" and torch.cuda.is_available()
 
 
 def eager(bundle: Bundle, device: str) -> Run:

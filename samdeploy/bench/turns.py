@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from samdeploy.bundle import UInt8Array
+from samdeploy.errors import first_line
 
 Run = Callable[[UInt8Array], object]
 
@@ -82,11 +83,6 @@ def ratio(times: Sequence[float], base: Sequence[float]) -> Ratio | None:
         return None
     p10, median, p90 = (float(value) for value in np.percentile(ratios, [10, 50, 90]))
     return Ratio(median, p10, p90)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _turn(run: Run, batches: Sequence[UInt8Array], number: int) -> float:

@@ -6,6 +6,8 @@ import re
 
 import torch
 
+from samdeploy.errors import first_line
+
 # Said by the operating system's allocator; by CUDA where it is asked by another than PyTorch's own allocator, or while
 # the GPU is taken into use.
 _WORDS = ("DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory")
@@ -20,6 +22,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def memory_reason(error: BaseException) -> str:
     """How much was asked and is free, of the paragraph that PyTorch says: "CUDA out of memory. Tried to ..."."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = first_line(error)
     end = re.search(r"\d [KMG]iB is free\.", line)
     return line[: end.end()].rstrip(".") if end else line

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from samdeploy.errors import WeightsError
+from samdeploy.errors import WeightsError, first_line
 from samdeploy.files import write_atomic
 from samdeploy.models.resnet import SamResNet
 
@@ -88,7 +88,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             "expected a state dict, save it with torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:  # torch's unpickler fails on damage with whatever its byte code runs into
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise WeightsError(f"{path}: damaged, truncated or not a weight file ({reason})") from None
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]

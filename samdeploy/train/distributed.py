@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from samdeploy.errors import RecipeError, SamdeployError, TrainingError
+from samdeploy.errors import RecipeError, SamdeployError, TrainingError, first_line
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ def joined() -> Iterator[Ranks]:
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise TrainingError(f"rank {ranks.rank} of {world}: cannot reach the others ({_first_line(error)})") from None
+        raise TrainingError(f"rank {ranks.rank} of {world}: cannot reach the others ({first_line(error)})") from None
     try:
         # The other ranks' notes and progress would be rank 0's over again; their errors are reported apart.
         with contextlib.nullcontext() if ranks.main else contextlib.redirect_stderr(io.StringIO()):
@@ -189,7 +189,3 @@ def is_lost_connection(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ import torch
 
 from samdeploy.data.picture_hashes import write_hashes
 from samdeploy.data.protocol import HONEST
-from samdeploy.errors import TrainingError
+from samdeploy.errors import TrainingError, first_line
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
 from samdeploy.models.memory import is_out_of_memory, memory_reason
@@ -201,7 +201,7 @@ def _train_in(
                 raise SystemExit(1) from None
             if state is not None:
                 saver.write(state)
-            lost = f"another process of this training failed or was stopped ({_first_line(error)})"
+            lost = f"another process of this training failed or was stopped ({first_line(error)})"
             raise TrainingError(f"{lost}. {end('interrupted')}") from None
         else:
             print(end("interrupted"), file=sys.stderr)
@@ -310,7 +310,3 @@ def _open_run(recipe: Recipe, runs_root: Path, resumed: Resumed | None, record: 
 
     path = ranks.first(make)
     return opened[0] if opened else RunFolder(path, recipe, record, writes=False)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from samdeploy.errors import TrainingError
+from samdeploy.errors import TrainingError, first_line
 from samdeploy.models.memory import is_out_of_memory
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.distributed import Ranks, is_lost_connection
@@ -94,12 +94,12 @@ class CompileChoice:
         if not state.stepper.is_compiled or is_lost_connection(error):
             raise error
         if state.compiled is None and self._ranks.world == 1:
-            self._settle(state, False, f"it fails here: {_first_line(error)}")
+            self._settle(state, False, f"it fails here: {first_line(error)}")
         elif is_out_of_memory(error):
             raise error  # the batch may be too large with and without
         else:
             raise CompilerFailed(
-                f"torch.compile fails here ({_first_line(error)}); go on without it: --set training.compile=off"
+                f"torch.compile fails here ({first_line(error)}); go on without it: --set training.compile=off"
             ) from error
 
     def _settle(self, state: TrainState, compiled: bool, why: str) -> None:
@@ -115,7 +115,3 @@ class CompileChoice:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
