@@ -38,6 +38,10 @@ app = typer.Typer(
 
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 DataRoot = Annotated[Path | None, typer.Option("--data", help="Folder of the data set's files.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value: [section.]key=value; repeatable."),
+]
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:

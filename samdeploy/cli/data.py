@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from samdeploy.cli.app import DataRoot, command
+from samdeploy.cli.app import DataRoot, Settings, command
 from samdeploy.cli.arguments import read_recipe, recipe_overrides
 
 
@@ -15,9 +15,7 @@ from samdeploy.cli.arguments import read_recipe, recipe_overrides
 def data(
     recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a .toml file.")] = "digits",
     root: DataRoot = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; repeatable.")
-    ] = None,
+    settings: Settings = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared pictures for the next run.")] = True,
     sheet: Annotated[

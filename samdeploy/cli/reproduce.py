@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from samdeploy.cli.app import DataRoot, command
+from samdeploy.cli.app import DataRoot, Settings, command
 from samdeploy.cli.arguments import read_recipe, recipe_overrides
 
 
@@ -16,9 +16,7 @@ def reproduce(
     recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a .toml file.")] = "digits",
     count: Annotated[int, typer.Option("--runs", help="Trainings, each with a seed of its own.", min=1)] = 10,
     data: DataRoot = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; repeatable.")
-    ] = None,
+    settings: Settings = None,
     into: Annotated[
         Path | None,
         typer.Option("--into", metavar="DIR", help="Their folder; runs/reproduce-<recipe> if left out."),

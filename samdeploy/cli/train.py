@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from samdeploy.cli.app import DataRoot, RunsRoot, command
+from samdeploy.cli.app import DataRoot, RunsRoot, Settings, command
 from samdeploy.cli.arguments import read_recipe, recipe_overrides
 from samdeploy.errors import InputError
 
@@ -20,9 +20,7 @@ def train(
         typer.Argument(help="A built-in recipe's name, or a .toml file; digits if left out. With --resume, a run."),
     ] = None,
     data: DataRoot = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value; repeatable.")
-    ] = None,
+    settings: Settings = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stopped run, the newest if none is named.")

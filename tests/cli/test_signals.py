@@ -107,6 +107,7 @@ def test_ctrl_c_in_export(tmp_path: Path, start: Callable[..., Started], has_rea
     os.mkfifo(run / RUN_FILE)  # reading it takes for ever
     started = start("export", run, cwd=tmp_path)
     started.wait_until(lambda: has_reader(run / RUN_FILE))
+    time.sleep(1)  # until it waits: a signal just before that is seen by Python when the call ends, that is, never
     assert started.interrupt() in INTERRUPTED
     assert started.errors.read_text() == "samdeploy: interrupted\n"
     assert [path.name for path in run.iterdir()] == [RUN_FILE]
@@ -153,3 +154,23 @@ def test_a_batch_system_that_ends_training_keeps_the_best_weights(
     assert record.best_epoch >= 1
     assert (run / WEIGHTS_FILE).is_file()
     assert not [path for path in run.iterdir() if path.name.startswith(".")], "a temporary file was left"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_the_modules_are_loaded_is_no_traceback(
+    tmp_path: Path, environment: dict[str, str], ignored: bool
+) -> None:
+    (tmp_path / "typer.py").write_text("import time; print('loading', flush=True); time.sleep(2); raise SystemExit(7)")
+    line = [sys.executable, "-m", "samdeploy", "doctor"]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        loading = subprocess.Popen(
+            line, env={**environment, "PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert loading.stdout is not None
+    assert loading.stdout.readline() == b"loading\n"
+    loading.send_signal(signal.SIGINT)
+    _, errors = loading.communicate(timeout=60)
+    assert (loading.returncode, errors) == (7 if ignored else -signal.SIGINT, b"")
