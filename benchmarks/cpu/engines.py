@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/cpu/engines.py [--out FILE.json] [--rounds 15] [--run RUN] [--threads 2]
 
 As trained: PyTorch's own exporter and torch.compile on the module, batch norms, gates and head as they are.  Ours: the
-graphs of a bundle.  Every engine takes its turn in each round, with an untimed run before
-the timed one; what counts is the ratio within a round, against the
-fastest as-trained engine of all rounds.  The share of peak is of a matrix product measured in the same run.
+graphs of a bundle.  Every engine takes its turn in each round, with an untimed run before the timed one; what counts is
+the ratio within a round, against the fastest as-trained engine of all rounds.  The share of peak is of a matrix product
+in the engine's precision, measured in the same run.
 
 Weights are random unless --run names a trained SAM-ResNet-50; speed does not depend on them.  Needs
 `pip install '.[bench]'`.
@@ -30,6 +30,7 @@ import numpy as np
 import onnxruntime as ort
 import openvino as ov
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from samdeploy.bench.pytorch import export_module
 from samdeploy.export.cost import multiply_adds
@@ -42,6 +43,7 @@ from samdeploy.spec import ModelSpec, Preprocessing, model_spec
 
 Run = Callable[[np.ndarray], np.ndarray]
 CASES = ((192, 1), (64, 16))
+_SIDE = 2048
 AS_TRAINED = ("onnxruntime fp32", "openvino fp32", "torch.compile fp32")
 
 
@@ -81,7 +83,8 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(3):
             run(batches[1])
     times: dict[str, list[float]] = {name: [] for name in engines}
-    peaks: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    products = {kind: matrix_product(kind, options.threads) for kind in ("fp32", "bf16", "int8")}
+    peaks: dict[str, list[float]] = {kind: [] for kind in products}
     for turn in range(options.rounds):
         for name, run in engines.items():
             time.sleep(0.05)  # idle threads of the engine before spin for a while after its last run
@@ -90,7 +93,7 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
             run(batches[turn % 4])
             times[name].append(time.perf_counter() - start)
         for kind, values in peaks.items():
-            values.append(matrix_product_rate(kind))
+            values.append(rate(products[kind]))
     return _report(px, batch, multiply_adds(fold(net), spec), times, differences, peaks)
 
 
@@ -152,11 +155,15 @@ def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> 
 
 
 def onnxruntime(graph: bytes, threads: int) -> Run:
+    session = inference_session(graph, threads)
+    return lambda batch: session.run(None, {"image": batch})[0]
+
+
+def inference_session(graph: bytes, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return lambda batch: session.run(None, {"image": batch})[0]
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def openvino(graph: bytes, precision: str, threads: int) -> Run:
@@ -170,14 +177,30 @@ def openvino(graph: bytes, precision: str, threads: int) -> Run:
     return lambda batch: request.infer({0: batch}, share_inputs=True)[0].copy()
 
 
-def matrix_product_rate(kind: str) -> float:
-    """GFLOP/s of a 2048^3 matrix product in PyTorch."""
-    n = 2048
-    left = torch.ones((n, n), dtype=torch.bfloat16 if kind == "bf16" else torch.float32)
-    left @ left
+def matrix_product(kind: str, threads: int) -> Callable[[], object]:
+    """A product of two matrices `_SIDE` x `_SIDE`: in PyTorch; int8 (u8 times s8) in ONNX Runtime."""
+    if kind != "int8":
+        left = torch.ones((_SIDE, _SIDE), dtype=torch.bfloat16 if kind == "bf16" else torch.float32)
+        return lambda: left @ left
+    factor = np.ones((_SIDE, _SIDE), np.uint8)
+    product = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("left", TensorProto.UINT8, [_SIDE, _SIDE])],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, [_SIDE, _SIDE])],
+        [numpy_helper.from_array(factor.view(np.int8), "right")],  # a weight: packed once, at opening
+    )
+    model = helper.make_model(product, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    session = inference_session(model.SerializeToString(), threads)
+    return lambda: session.run(None, {"left": factor})
+
+
+def rate(product: Callable[[], object]) -> float:
+    """Billions of multiplications and additions per second."""
+    product()
     start = time.perf_counter()
-    left @ left
-    return 2 * n**3 / (time.perf_counter() - start) / 1e9
+    product()
+    return 2 * _SIDE**3 / (time.perf_counter() - start) / 1e9
 
 
 def _report(
@@ -193,13 +216,14 @@ def _report(
     gflop = 2 * sum(cost.values()) * batch / 1e9
     # The best, not the median: a peak that something else on the machine held down is none.
     peak = {kind: max(values) for kind, values in peaks.items()}
-    print(f"matrix product: {peak['fp32']:.0f} GFLOP/s fp32, {peak['bf16']:.0f} bf16; {gflop:.2f} GFLOP per batch")
+    rates = ", ".join(f"{peak[kind]:.0f} {kind}" for kind in peak)
+    print(f"matrix product, billion operations/s: {rates}; {gflop:.2f} billion per batch")
     print(f"{'engine':<28} {'ms':>7} {'p10':>7} {'p90':>7} {'ratio':>6} {'of peak':>8} {'diff':>8}")
     rows = []
     for name, values in times.items():
         ratios = [b / t for b, t in zip(times[best], values, strict=True)]
         low, high = np.percentile(values, [10, 90]) * 1e3
-        of = peak["bf16" if "bf16" in name else "fp32"]
+        of = peak[name.rsplit(maxsplit=1)[-1]]
         row = {
             "engine": name,
             "median_ms": median[name] * 1e3,
