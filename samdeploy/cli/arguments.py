@@ -79,11 +79,11 @@ def recipe_overrides(settings: Sequence[str] | None, root: Path | None, *, downl
 def read_recipe(name: str, overrides: Sequence[str], root: Path | None) -> Recipe:
     """The recipe, changed as asked; a folder named with --data must be of use to it."""
     # Late: the parts of training and of data that are no runtime still take time to import.
-    from samdeploy.data import refuse_folder
+    from samdeploy.data import check_folder
     from samdeploy.train.recipe import load_recipe
 
     recipe = load_recipe(name, overrides)
-    refuse_folder(recipe.data.name, root, "the recipe's")
+    check_folder(recipe.data.name, root, "the recipe's", download=recipe.data.download)
     return recipe
 
 

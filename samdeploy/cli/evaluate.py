@@ -23,7 +23,7 @@ def eval(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; all it has if left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     margin: Annotated[float, typer.Option(help="Points of top-1 that an engine below FP32 may lose.")] = 0.5,
-    confidence: Annotated[float, typer.Option(help="With which the test images must show it, below 1.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="With which the test images must show it, 0.5 to below 1.")] = 0.95,
     consistency: Annotated[
         float, typer.Option(metavar="SECONDS", help="For each engine's checks against itself; 0: none.")
     ] = 60.0,

@@ -26,10 +26,10 @@ __all__ = [
     "DatasetEntry",
     "OptionValue",
     "Samples",
+    "check_folder",
     "fingerprint",
     "load_images",
     "open_dataset",
-    "refuse_folder",
 ]
 
 NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
@@ -45,6 +45,8 @@ class DatasetEntry:
         options: name -> values it may take; the first is the default.
         has_files: False where the pictures come with a package, so that no folder of data is ever read.
         can_download: whether `open_dataset` can fetch the files.
+        holds: "module:function" that says whether a folder holds the files; of a set that is also looked for where the
+            system keeps it, so that a folder without them would go unnoticed.
     """
 
     opener: str
@@ -52,6 +54,7 @@ class DatasetEntry:
     options: Mapping[str, tuple[OptionValue, ...]] = field(default_factory=dict)
     has_files: bool = True
     can_download: bool = True
+    holds: str | None = None
 
 
 DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
@@ -63,7 +66,9 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
             can_download=False,
         ),
         "fashion-mnist": DatasetEntry(
-            "samdeploy.data.fashion_mnist:open_fashion_mnist", "70,000 articles of clothing of 28x28, 10 classes"
+            "samdeploy.data.fashion_mnist:open_fashion_mnist",
+            "70,000 articles of clothing of 28x28, 10 classes",
+            holds="samdeploy.data.fashion_mnist:holds_files",
         ),
         "cifar10": DatasetEntry("samdeploy.data.cifar:open_cifar10", "60,000 pictures of 32x32, 10 classes"),
         "cifar100": DatasetEntry("samdeploy.data.cifar:open_cifar100", "60,000 pictures of 32x32, 100 classes"),
@@ -132,20 +137,32 @@ def open_dataset(
     return apply_protocol(dataset, str(protocol))
 
 
-def refuse_folder(name: str, root: Path | None, subject: str) -> None:
-    """Refuse a folder that was named for a data set which reads none; None is always fine.
+def check_folder(name: str, root: Path | None, subject: str, *, download: bool = False) -> None:
+    """Refuse a folder that somebody named and that would not be read; None is always fine.
 
     Args:
+        name: of the data set; an unknown one is for `open_dataset` to refuse.
         subject: "the bundle's", "the run's" or "the recipe's".
+        download: whether what is missing in the folder will be fetched into it.
 
     Raises:
-        InputError: the set is part of a package.
+        InputError: the set is part of a package, or would be taken from another place than this folder.
     """
-    if root is not None and name in DATASETS and not DATASETS[name].has_files:
+    if root is None or name not in DATASETS:
+        return
+    entry = DATASETS[name]
+    if not entry.has_files:
         raise InputError(
             f"{root}: no folder expected: {subject} data set {name!r} is part of a package and reads none; "
             "leave it out.  For accuracy on pictures of yours, train the recipe 'folder'"
         )
+    if entry.holds is not None and not download:
+        module, function = entry.holds.split(":")
+        if not getattr(importlib.import_module(module), function)(root.expanduser()):
+            raise InputError(
+                f"{root}: holds no files of {subject} data set {name!r}, or there is no such folder; name the folder "
+                "that holds them, or leave it out: they are then looked for where the system keeps them, too"
+            )
 
 
 def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:

@@ -45,7 +45,7 @@ def open_fashion_mnist(
     Raises:
         DatasetError: files are missing or damaged, or the download failed.
     """
-    folders = (root, root / "FashionMNIST" / "raw", DEBIAN_FOLDER)
+    folders = (*_below(root), DEBIAN_FOLDER)
     folder = _complete_folder(folders)
     if folder is None and download:
         _download(root)
@@ -56,6 +56,15 @@ def open_fashion_mnist(
         _read(folder, "train"), val_fraction, seed, classes=CLASSES, part="val", dataset="fashion-mnist"
     )
     return Dataset("fashion-mnist", CLASSES, train, val, _read(folder, "t10k"))
+
+
+def holds_files(root: Path) -> bool:
+    """Whether all four files are in `root` or ``root/FashionMNIST/raw``."""
+    return _complete_folder(_below(root)) is not None
+
+
+def _below(root: Path) -> tuple[Path, ...]:
+    return root, root / "FashionMNIST" / "raw"
 
 
 def _complete_folder(folders: tuple[Path, ...]) -> Path | None:

@@ -65,8 +65,9 @@ class SharedPicture:
         }
 
     def __str__(self) -> str:
-        how = "the same file" if self.is_same_file else "the same pixels" if self.is_exact else f"{self.bits} bits"
-        return f"{self.name} = {self.other} ({how})"
+        far = f"{self.bits} of 256 bits differ"  # of the perceptual hash
+        how = "the same file" if self.is_same_file else "the same pixels" if self.is_exact else far
+        return f"{self.name} {'=' if self.is_exact else '~'} {self.other} ({how})"
 
 
 @dataclass(frozen=True, slots=True)

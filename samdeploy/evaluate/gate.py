@@ -59,7 +59,7 @@ def judge(comparison: Comparison, precision: str, margin: float = DEFAULT_MARGIN
     cure = f"about {needed:,} would at these rates of flips" if needed else "no number of images would at these rates"
     text = (
         f"{change.n_images:,} images cannot tell whether top-1 drops by less than {margin:g} points "
-        f"({_interval(comparison)}); {cure}, or judge at a wider margin: --margin"
+        f"({_interval(comparison)}); {cure}; a wider --margin is a weaker promise, to be chosen before looking"
     )
     return Judgement("cannot tell", (text,), needed)
 

@@ -84,7 +84,7 @@ class EvalOptions:
         if not 0 < self.margin < 100:
             raise InputError(f"margin {self.margin:g} found, percentage points above 0 and below 100 expected")
         if not 0.5 <= self.confidence < 1:
-            percent = self.confidence > 1 and math.isfinite(self.confidence)
+            percent = 50 <= self.confidence < 100
             hint = f" (for {self.confidence:g} %: {self.confidence / 100:g})" if percent else ""
             raise InputError(f"confidence {self.confidence:g} found, a share from 0.5 and below 1 expected{hint}")
         if not 0 <= self.consistency_s < math.inf:

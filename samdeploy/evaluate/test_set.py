@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samdeploy.bundle import Bundle
-from samdeploy.data import open_dataset, refuse_folder
+from samdeploy.data import check_folder, open_dataset
 from samdeploy.data.dataset import Samples
 from samdeploy.errors import DatasetMissing, InputError
 from samdeploy.run import RUN_FILE, open_run
@@ -40,7 +40,7 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
         InputError: its classes are not those of the bundle.
     """
     data = bundle.data
-    refuse_folder(data.name, data_root, "the bundle's")
+    check_folder(data.name, data_root, "the bundle's")
     root = _data_root(bundle, data_root)
     dataset = open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
     if dataset.classes != bundle.spec.classes:

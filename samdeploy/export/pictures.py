@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from samdeploy.backends.session import UInt8Array
-from samdeploy.data import open_dataset, refuse_folder
+from samdeploy.data import check_folder, open_dataset
 from samdeploy.data.dataset import Dataset, Int64Array, Samples
 from samdeploy.data.images import load_images
 from samdeploy.data.leaks import is_among
@@ -69,7 +69,7 @@ def validation_pictures(run_dir: Path, record: RunRecord, data_root: Path | None
 
 
 def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
-    refuse_folder(record.dataset, data_root, "the run's")
+    check_folder(record.dataset, data_root, "the run's")
     root = data_root or Path(record.data_root)
     return open_dataset(
         record.dataset, root, options=record.data_options, val_fraction=record.val_fraction, seed=record.split_seed

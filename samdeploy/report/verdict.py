@@ -76,11 +76,7 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     if evaluation["test_set"] != AS_AT_TRAINING:
         gaps.append(f"The test pictures are not proven to be those that training measured: {evaluation['test_set']}.")
     leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]
-    gaps += [
-        f"{row['exact'] + row['near']:,} of {row['images']:,} {row['split']} pictures stand in {row['other']} too"
-        f"{_likenesses(row['near'])}: accuracy on them says nothing about new pictures."
-        for row in leaked
-    ]
+    gaps += [gap for row in leaked for gap in _shared(row)]
     noisy = [engine_name(row) for row in rows if row.get("latency") and not row["latency"]["steady"]]
     if noisy:
         gaps.append(f"The times of {listed(noisy)} are too noisy to be relied on.")
@@ -97,8 +93,12 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     return gaps
 
 
-def _likenesses(near: int) -> str:
-    return f" ({near:,} of them as a likeness, not byte for byte)" if near else ""
+def _shared(row: Mapping[str, Any]) -> list[str]:
+    """What two splits share: copies are a fact, and likenesses a suspicion."""
+    of, nothing = f"of {row['images']:,} {row['split']} pictures", "accuracy on them says nothing about new pictures."
+    copies = f"{row['exact']:,} {of} stand in {row['other']} too: {nothing}"
+    likenesses = f"{row['near']:,} {of} look like one in {row['other']}; where they are copies, {nothing}"
+    return [copies] * bool(row["exact"]) + [likenesses] * bool(row["near"])
 
 
 def _is_unfinished(consistency: Mapping[str, Any]) -> bool:

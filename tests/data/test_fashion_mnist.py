@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samdeploy.data import fashion_mnist, open_dataset
-from samdeploy.errors import DatasetError
+from samdeploy.data import check_folder, fashion_mnist, open_dataset
+from samdeploy.errors import DatasetError, InputError
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,6 +34,19 @@ def test_reads_packed_and_plain_files_in_all_places(
     for channel in range(3):
         assert np.array_equal(image[:, :, channel], arrays["t10k-images-idx3-ubyte"][29])
     assert dataset.test.names[29] == f"t10k-images-idx3-ubyte{suffix}[29]"
+
+
+def test_a_folder_that_is_named_must_hold_the_files(tmp_path: Path, clothing: Callable[..., Arrays]) -> None:
+    clothing(tmp_path / "debian")  # where they would be found without a word
+    clothing(tmp_path / "own")
+    (tmp_path / "empty").mkdir()
+    check_folder("fashion-mnist", tmp_path / "own", "the bundle's")
+    check_folder("fashion-mnist", None, "the bundle's")
+    check_folder("fashion-mnist", tmp_path / "new", "the recipe's", download=True)
+    for name in ("empty", "nowhere"):
+        with pytest.raises(InputError, match=f"{name}: holds no files of the bundle's data set 'fashion-mnist'"):
+            check_folder("fashion-mnist", tmp_path / name, "the bundle's")
+    open_dataset("fashion-mnist", tmp_path / "nowhere")  # where a run says it was: it may have come from the system
 
 
 def test_val_is_a_stratified_part_of_train(tmp_path: Path, clothing: Callable[..., Arrays]) -> None:

@@ -234,7 +234,8 @@ def test_words_and_json() -> None:
     assert report.lines() == (
         "3 of 200 test images (1.50 %) are also in train, pixel by pixel; 2 more (1.00 %) look like one in train, for "
         "example test/1.png = train/2.png (the same pixels)",
-        "1 of 200 test images (0.50 %) look like one in train, for example test/1.png = train/2.png (5 bits)",
+        "1 of 200 test images (0.50 %) look like one in train, for example test/1.png ~ train/2.png (5 of 256 bits "
+        "differ)",
     )
     first = report.to_json()["overlaps"][0]
     assert report.to_json()["near_bits"] == NEAR_BITS and len(report.to_json()["overlaps"]) == 3

@@ -62,7 +62,8 @@ def test_a_reduced_precision_is_judged_by_the_whole_interval(comparison: Make, p
     assert (found.verdict, found.n_needed) == ("cannot tell", 875)
     assert found.reasons == (
         "874 images cannot tell whether top-1 drops by less than 0.5 points (95 % interval of its change: -0.50 to "
-        "+0.50); about 875 would at these rates of flips, or judge at a wider margin: --margin",
+        "+0.50); about 875 would at these rates of flips; a wider --margin is a weaker promise, to be chosen before "
+        "looking",
     )
 
 

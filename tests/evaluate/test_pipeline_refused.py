@@ -83,6 +83,12 @@ def test_mistakes_are_refused_before_anything_is_opened(options: dict[str, Any],
     assert text in str(caught.value)
 
 
+def test_a_cure_is_not_refused_in_its_turn() -> None:
+    with pytest.raises(InputError) as caught:
+        EvalOptions(confidence=1.5)  # 0.015 would be too small
+    assert str(caught.value) == "confidence 1.5 found, a share from 0.5 and below 1 expected"
+
+
 def test_a_device_that_one_engine_never_has(digits_bundle: Bundle) -> None:
     """TensorRT never runs on a CPU: one row of "all", and a mistake where it was named."""
     report = evaluate_bundle(digits_bundle, EvalOptions(device="cpu"))
