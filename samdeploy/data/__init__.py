@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples
 from samdeploy.data.images import fingerprint, load_images
@@ -124,9 +125,8 @@ def open_dataset(
         raise InputError(unknown(f"option protocol of data set {name!r}", str(protocol), PROTOCOLS))
     own = {option: value for option, value in options.items() if option != "protocol"}
     complete = _complete_options(name, entry, own)
-    module, function = entry.opener.split(":")
     try:
-        opener = getattr(importlib.import_module(module), function)
+        opener = _function(entry.opener)
     except ModuleNotFoundError as error:
         raise DatasetError(
             f"data set {name!r} needs the package {error.name}, which is not installed: pip install 'samdeploy[train]'"
@@ -156,13 +156,17 @@ def check_folder(name: str, root: Path | None, subject: str, *, download: bool =
             f"{root}: no folder expected: {subject} data set {name!r} is part of a package and reads none; "
             "leave it out.  For accuracy on pictures of yours, train the recipe 'folder'"
         )
-    if entry.holds is not None and not download:
-        module, function = entry.holds.split(":")
-        if not getattr(importlib.import_module(module), function)(root.expanduser()):
-            raise InputError(
-                f"{root}: holds no files of {subject} data set {name!r}, or there is no such folder; name the folder "
-                "that holds them, or leave it out: they are then looked for where the system keeps them, too"
-            )
+    if entry.holds is not None and not download and not _function(entry.holds)(root.expanduser()):
+        raise InputError(
+            f"{root}: holds no files of {subject} data set {name!r}, or there is no such folder; name the folder that "
+            "holds them, or leave it out: they are then looked for where the system keeps them, too"
+        )
+
+
+def _function(where: str) -> Any:
+    """What "module:function" names."""
+    module, function = where.split(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:

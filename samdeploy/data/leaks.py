@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.data.dataset import SPLITS, Int64Array
-from samdeploy.data.picture_hashes import PictureHashes, UInt64Array
+from samdeploy.data.picture_hashes import FREQUENCIES, PictureHashes, UInt64Array
 from samdeploy.errors import DatasetError
 from samdeploy.progress import Advance, progress_bar
 
@@ -65,7 +65,7 @@ class SharedPicture:
         }
 
     def __str__(self) -> str:
-        far = f"{self.bits} of 256 bits differ"  # of the perceptual hash
+        far = f"{self.bits} of {FREQUENCIES**2} bits differ"  # of the perceptual hash
         how = "the same file" if self.is_same_file else "the same pixels" if self.is_exact else far
         return f"{self.name} {'=' if self.is_exact else '~'} {self.other} ({how})"
 
