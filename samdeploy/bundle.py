@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from samdeploy.errors import BundleError, InputError
 from samdeploy.files import SealedFile, contained_file, read_json
 from samdeploy.manifest import MANIFEST, MOST_BYTES, BundleFile, DataRecord, manifest_from_json
-from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE
+from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, open_run
 from samdeploy.spec import ModelSpec
 
 UInt8Array = NDArray[np.uint8]
@@ -179,8 +179,12 @@ def bundle_of(path: Path) -> Path:
     return bundle if not (path / MANIFEST).exists() and (bundle / MANIFEST).exists() else path
 
 
-def other_weights(bundle: Bundle) -> str:
-    """That the run around a bundle has been trained on since, with the cure; "" if not, or if there is no run."""
+def unlike_its_run(bundle: Bundle) -> str:
+    """How a bundle departs from the run around it, with the cure; "" if it does not, or if there is no run.
+
+    The run was trained on since, or the manifest names other classes or another preprocessing than were trained: no
+    hash tells of that, as the manifest holds the hashes itself.
+    """
     root = bundle.root if bundle.root.name not in ("", "..") else bundle.root.resolve()
     run, file = root.parent, bundle.find("weights")
     if file is None or root.name != BUNDLE_FOLDER or not (run / RUN_FILE).is_file():
@@ -190,9 +194,23 @@ def other_weights(bundle: Bundle) -> str:
             digest = hashlib.file_digest(weights, "sha256").hexdigest()
     except OSError:
         return ""
-    if digest == file.sha256:
+    if digest != file.sha256:
+        return f"the run {run} holds other weights than this bundle, which was exported before; samdeploy export {run}"
+    try:
+        record = open_run(run)
+    except BundleError:  # of another version, or damaged: its own commands say so
         return ""
-    return f"the run {run} holds other weights than this bundle, which was exported before; samdeploy export {run}"
+    spec = bundle.spec
+    here = {"classes": spec.classes, "preprocessing": spec.preprocessing, "arch": spec.arch, "gate": spec.gate}
+    changed = [name for name, value in here.items() if getattr(record, name) != value]
+    if not changed:
+        return ""
+    what = " and ".join(changed)
+    if changed[0] == "classes" and len(spec.classes) == len(record.classes):
+        pairs = zip(spec.classes, record.classes, strict=True)
+        index, (found, expected) = next((index, pair) for index, pair in enumerate(pairs) if pair[0] != pair[1])
+        what += f" (class {index} is {found!r}, {expected!r} was trained)"
+    return f"its manifest was changed: other {what} than in the run {run}; samdeploy export {run}"
 
 
 def latest_bundle(runs_root: Path) -> Path:

@@ -32,6 +32,7 @@ import openvino as ov
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.bench.pytorch import export_module
 from samdeploy.export.cost import multiply_adds
 from samdeploy.export.onnx import graph_from_model, serialize
@@ -79,7 +80,7 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     differences = {}
     for name, run in engines.items():
         found = run(batches[0])
-        differences[name] = float(np.abs(found - reference).max() / np.ptp(reference))
+        differences[name] = float(difference_shares(found, reference, picture_ranges(reference)).max())
         for _ in range(3):
             run(batches[1])
     times: dict[str, list[float]] = {name: [] for name in engines}

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from child import NotRun, emit, reason, run
 from networks import Plan, calibrate, fresh
@@ -92,6 +91,7 @@ def _export(run_dir: Path, engine: str, precision: str, target: str | None) -> b
 
 def _open(bundle: Any, backend: str, device: str, precision: str, images: Any, expected: Any) -> Any:
     from samdeploy.backends import open_session
+    from samdeploy.backends.difference import difference_shares, picture_ranges
 
     row = {"kind": "session", "backend": backend, "precision": precision, "device": device}
     try:
@@ -104,15 +104,17 @@ def _open(bundle: Any, backend: str, device: str, precision: str, images: Any, e
     if expected is None:
         emit(**row, status="ok", images=len(images))
         return logits
-    span = float(np.ptp(expected))
+    ranges = picture_ranges(expected)
     emit(
         **row,
         status="ok",
         images=len(images),
-        max_diff_of_range=float(np.abs(logits - expected).max() / span),
+        max_diff_of_range=float(difference_shares(logits, expected, ranges).max()),
         top1_same=int((logits.argmax(1) == expected.argmax(1)).sum()),
         # The same picture in batches of 1, 3, 8 and 64.
-        max_diff_between_batches=float(max(np.abs(piece - logits[: len(piece)]).max() for piece in pieces) / span),
+        max_diff_between_batches=max(
+            float(difference_shares(piece, logits[: len(piece)], ranges[: len(piece)]).max()) for piece in pieces
+        ),
     )
     return logits
 

@@ -9,7 +9,7 @@
 namespace samdeploy::core {
 namespace {
 
-// Largest allowed difference from the golden logits, as a share of their range; see samdeploy/backends/session.py.
+// Largest allowed difference from the golden logits, as a share of `picture_ranges`; see samdeploy/backends/session.py.
 struct Tolerance {
   const char* precision;
   double allowed;
@@ -27,6 +27,25 @@ std::string short_number(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2e", value);
   return text;
+}
+
+// The scale on which each picture's answer is judged; see samdeploy/backends/difference.py.
+std::vector<double> picture_ranges(const Golden& golden, std::size_t classes) {
+  std::vector<double> ranges(golden.count);
+  for (std::size_t i = 0; i < golden.count; ++i) {
+    const auto first = golden.logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
+    const auto [low, high] = std::minmax_element(first, first + static_cast<std::ptrdiff_t>(classes));
+    ranges[i] = static_cast<double>(*high) - static_cast<double>(*low);
+  }
+  std::vector<double> sorted = ranges;
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t middle = sorted.size() / 2;
+  const double median = sorted.size() % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  for (double& range : ranges) {
+    range = std::max(range, median);
+    if (range == 0.0) range = 1.0;
+  }
+  return ranges;
 }
 
 }  // namespace
@@ -57,18 +76,16 @@ void check_golden(Session& session, const Golden& golden, std::size_t classes, c
     throw Error(SAMDEPLOY_WRONG_ANSWERS, engine + ": " + std::to_string(bad) + " of " + std::to_string(found.size()) +
                                              " golden logits are not finite numbers; " + cure);
   }
-  const auto [low, high] = std::minmax_element(golden.logits.begin(), golden.logits.end());
-  const float range = *high - *low;
-  const double span = range != 0.0f ? static_cast<double>(range) : 1.0;
+  const std::vector<double> ranges = picture_ranges(golden, classes);
   std::vector<double> worst(golden.count, 0.0);
   for (std::size_t i = 0; i < found.size(); ++i) {
     const double off = std::abs(static_cast<double>(found[i]) - static_cast<double>(golden.logits[i]));
-    worst[i / classes] = std::max(worst[i / classes], off);
+    worst[i / classes] = std::max(worst[i / classes], off / ranges[i / classes]);
   }
   std::sort(worst.begin(), worst.end());
   // Without squashing, single pictures explode; int8 ranges leave them out on purpose.
   const std::size_t outliers = options.precision == "int8" ? worst.size() / 4 : 0;
-  const double error = worst[worst.size() - 1 - outliers] / span;
+  const double error = worst[worst.size() - 1 - outliers];
   const double allowed = tolerance(options.precision).allowed;
   if (error > allowed) {
     throw Error(SAMDEPLOY_WRONG_ANSWERS, engine + ": the golden images give logits that differ by " +

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from samdeploy.backends import BACKENDS, load_module
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
 from samdeploy.backends.session import DEVICES, GOLDEN_TOLERANCE, Float32Array, UInt8Array, check_golden
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
@@ -173,8 +174,9 @@ def _check(session: CheckedCamSession, images: UInt8Array, golden: Float32Array)
     answers = _LogitsOf(session)
     check_golden(answers, images, golden)
     rest = golden - answers.maps.mean(axis=(2, 3), dtype=np.float64)
-    error = float(np.ptp(rest, axis=0).max()) / (float(np.ptp(golden)) or 1.0)
-    allowed = 2 * GOLDEN_TOLERANCE[session.precision]  # the spread of two values that may each be off by it
+    bias = np.broadcast_to(np.median(rest, axis=0), rest.shape)
+    error = float(difference_shares(rest, bias, picture_ranges(golden)).max())
+    allowed = 2 * GOLDEN_TOLERANCE[session.precision]  # a difference of two that may each be off by it
     if not error <= allowed:
         raise BundleError(
             f"{session.backend} ({session.precision}): the class activation maps of the golden images do not add up to "

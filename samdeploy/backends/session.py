@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 from samdeploy.spec import ModelSpec, TensorSpec
@@ -22,9 +23,10 @@ Float32Array = NDArray[np.float32]
 
 DEVICES = ("auto", "cpu", "cuda")
 
-# Largest allowed difference from the golden logits, as a share of their range (max - min over all of them).
-# fp32: another order of summation over a hundred layers moves logits by about 1e-6 of their range, a wrong
-#   weight, layout or normalisation by far more than 1e-2; 1e-4 keeps both apart with two decades to spare.
+# Largest allowed difference from the golden logits, as a share of their range (`picture_ranges`).
+# fp32: another order of summation over a hundred layers moves logits by about 1e-6 of their range (up to 5e-6 over
+#   10,000 pictures of a network without squashing), a wrong weight, layout or normalisation by far more than 1e-2;
+#   1e-4 keeps both apart.
 # fp16: 11 significant bits; trained networks showed 4e-4 to 2e-3 of the range, an untrained SAM-ResNet-50, whose
 #   activations nearly cancel, 2.5e-2.
 # bf16: 8 significant bits, eight times coarser than fp16; about 1 % is usual.
@@ -188,7 +190,7 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
         logits: float32 [n, K], of the model as trained, in float32.
 
     Returns:
-        The largest difference, as a share of the golden logits' range.
+        The largest difference, as a share of its picture's `picture_ranges`.
 
     Raises:
         BundleError: an answer is not finite or too far off: this engine is not the model of this bundle.
@@ -201,11 +203,8 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found)).sum())
         raise BundleError(f"{engine}: {bad} of {found.size} golden logits are not finite numbers; {cure}")
-    span = float(np.ptp(logits)) or 1.0
-    worst = np.sort(np.abs(found.astype(np.float64) - logits).max(axis=1))
-    # Without squashing, single pictures explode (logits of 1e9 were seen); int8 ranges leave them out on purpose.
-    outliers = len(worst) // 4 if session.precision == "int8" else 0
-    error = float(worst[-1 - outliers]) / span
+    worst = np.sort(difference_shares(found, logits, picture_ranges(logits)))
+    error = float(worst[-1 - golden_outliers(session.precision, len(worst))])
     allowed = GOLDEN_TOLERANCE[session.precision]
     if error > allowed:
         raise BundleError(
@@ -213,6 +212,14 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
             f"is allowed: this is not the model of this bundle; {cure}"
         )
     return error
+
+
+def golden_outliers(precision: str, n_images: int) -> int:
+    """How many golden pictures may be answered otherwise.
+
+    Without squashing, single pictures explode (logits of 1e9 were seen); int8 ranges leave them out on purpose.
+    """
+    return n_images // 4 if precision == "int8" else 0
 
 
 def pick_file(bundle: Bundle, role: str, backend: str, precision: str) -> BundleFile:

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from samdeploy.backends import open_session
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.bench import tools
 from samdeploy.bench.comparison import Comparison, Row
 from samdeploy.bench.engines import Engine
@@ -22,8 +23,8 @@ from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.evaluate.latency import random_batches
 from samdeploy.progress import progress_bar
 
-# As a share of the golden logits' range.  An alternative that is further off does not compute this network: FP16 and
-# TF32 stay below 3e-2 of it, and a comparison of speed with something else would say nothing.
+# As a share of a golden picture's logit range.  An alternative that is further off does not compute this network: FP16
+# and TF32 stay below 3e-2 of it, and a comparison of speed with something else would say nothing.
 SAME_NETWORK = 5e-2
 
 _WARM_UP_RUNS = 3
@@ -153,7 +154,7 @@ def _difference(bundle: Bundle, run: Run, batch: int) -> float:
     images, logits = bundle.golden()
     chosen = np.arange(batch) % len(images)
     found = np.asarray(run(images[chosen]), np.float64)
-    difference = float(np.abs(found - logits[chosen]).max() / (float(np.ptp(logits)) or 1.0))
+    difference = float(difference_shares(found, logits[chosen], picture_ranges(logits)[chosen]).max())
     if not difference <= SAME_NETWORK:  # NaN, too
         raise BackendUnavailable(
             f"its logits differ from the trained network's by {difference:.1e} of their range, at most "

@@ -19,7 +19,7 @@ class Row:
         ran: whether it was timed to the end; then `reason` is "".
         p50_ms, p10_ms, p90_ms: of a batch, over the rounds; a tool reports one figure only.
         times_base: how many times as fast as the base, within each round.
-        difference: largest difference from the golden logits, as a share of their range.
+        difference: largest difference from the golden logits, as a share of its picture's range.
         note: what a tool's figure is.
     """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from samdeploy.backends import open_session
 from samdeploy.bench.engines import ALL, Engine, select_engines
-from samdeploy.bundle import Bundle, open_bundle, other_weights
+from samdeploy.bundle import Bundle, open_bundle, unlike_its_run
 from samdeploy.doctor.findings import BundleState, EngineState
 from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
 from samdeploy.evaluate.eval_file import EVAL_FILE
@@ -43,8 +43,8 @@ def examine_bundle(path: Path) -> BundleState:
             if not any(state.reason == "" for state in engines):
                 problems.append(f"bundle {path}: none of its engines runs on this machine")
     pixels, classes = bundle.spec.preprocessing, len(bundle.spec.classes)
-    if older := other_weights(bundle):
-        problems.append(f"bundle {path}: {older}")
+    if unlike := unlike_its_run(bundle):
+        problems.append(f"bundle {path}: {unlike}")
     evaluation = _evaluation(bundle)
     if evaluation.startswith("not passed"):
         problems.append(f"bundle {path}: its evaluation did not pass; samdeploy eval {path} --why")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.evaluate.ece import expected_calibration_error
 from samdeploy.evaluate.paired import PairedDifference, mcnemar_p, paired_difference
 
@@ -17,7 +18,7 @@ Int64Array = NDArray[np.int64]
 
 DEFAULT_CONFIDENCE = 0.95
 TOP = 5
-# Rows that are looked at together: of a large test set, not more than the logits themselves stand in memory.
+# Rows that are sorted together: of a large test set, not more than the logits themselves stand in memory.
 _ROWS = 4096
 
 
@@ -61,8 +62,8 @@ class Comparison:
     Attributes:
         top1, reference_top1: share of pictures whose highest logit is the label's, in percent.
         top1_agreement: share of pictures for which both name the same class, in percent.
-        max_abs_logit_difference: the largest over all pictures and classes; infinite if a logit is not finite.
-        logit_range: highest minus lowest reference logit.
+        max_difference_of_range: the largest difference of a logit, as a share of its picture's
+            `samdeploy.backends.difference.picture_ranges`; infinite if a logit is not finite.
         finite: whether every logit of the engine is a finite number.
         top5, reference_top5: share of pictures whose label is among the five highest logits, in percent; None where
             there are no more than five classes.
@@ -76,8 +77,7 @@ class Comparison:
     top1: float
     reference_top1: float
     top1_agreement: float
-    max_abs_logit_difference: float
-    logit_range: float
+    max_difference_of_range: float
     finite: bool
     top5: float | None
     reference_top5: float | None
@@ -114,8 +114,7 @@ def compare(
         top1=_percent(is_right),
         reference_top1=_percent(was_right),
         top1_agreement=_percent(chosen == expected),
-        max_abs_logit_difference=_largest_difference(logits, reference) if finite else np.inf,
-        logit_range=float(np.ptp(reference)),
+        max_difference_of_range=float(difference_shares(logits, reference, picture_ranges(reference)).max()),
         finite=finite,
         top5=_top5(logits, labels, finite_rows),
         reference_top5=_top5(reference, labels, np.ones_like(finite_rows)),
@@ -135,10 +134,6 @@ def _percent(hits: NDArray[np.bool_]) -> float:
 
 def _parts(count: int) -> Iterator[slice]:
     return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))
-
-
-def _largest_difference(logits: Float32Array, reference: Float32Array) -> float:
-    return max(float(np.abs(logits[part].astype(np.float64) - reference[part]).max()) for part in _parts(len(logits)))
 
 
 def _top5(logits: Float32Array, labels: Int64Array, finite_rows: NDArray[np.bool_]) -> float | None:

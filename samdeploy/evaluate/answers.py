@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.backends.difference import with_median_floor
 from samdeploy.bundle import Float32Array
 
 Float64Array = NDArray[np.float64]
@@ -58,18 +59,14 @@ class Answers:
             by_picture.setdefault(circumstance.picture, []).append(index)
         agreed = {picture: self._agreed(rows) for picture, rows in sorted(by_picture.items())}
         known = [answer for answer in agreed.values() if answer is not None]
-        # A picture whose logits dwarf all others' (1e9 was seen, without squashing) must not set the scale for them;
-        # nor must one whose logits are nearly equal be judged by a scale of nearly nothing.
-        usual = float(np.median([np.ptp(answer) for answer in known])) if known else 0.0
-        spans = {
-            name: max(float(np.ptp(answer)), usual) or 1.0 for name, answer in agreed.items() if answer is not None
-        }
+        ranges = with_median_floor(np.array([np.ptp(answer) for answer in known])) if known else ()
+        names = [picture for picture, answer in agreed.items() if answer is not None]
+        spans = dict(zip(names, ranges, strict=True))
         shares = np.full(len(self._rows), np.inf)
         for index, (row, circumstance) in enumerate(zip(self._rows, self._circumstances, strict=True)):
             answer = agreed[circumstance.picture]
             if answer is not None and row.shape == answer.shape and np.isfinite(row).all():
                 shares[index] = np.abs(row - answer).max() / spans[circumstance.picture]
-        names = list(spans)
         contrasts = [
             float(np.abs(one - other).max()) / max(spans[names[index]], spans[names[index + 1]])
             for index, (one, other) in enumerate(itertools.pairwise(known))

@@ -15,8 +15,8 @@ import numpy as np
 
 from samdeploy.backends import BACKENDS, Session, open_session, precisions_held
 from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
-from samdeploy.backends.session import DEVICES, check_golden
-from samdeploy.bundle import Bundle, Float32Array, UInt8Array, other_weights
+from samdeploy.backends.session import DEVICES, check_golden, golden_outliers
+from samdeploy.bundle import Bundle, Float32Array, UInt8Array, unlike_its_run
 from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Int64Array
 from samdeploy.data.images import Fingerprint
@@ -154,8 +154,8 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
 
 
 def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:
-    older = other_weights(bundle)
-    return (*([older] if older else []), *test.notes, *(leaks.lines() if leaks else ()))
+    unlike = unlike_its_run(bundle)
+    return (*([unlike] if unlike else []), *test.notes, *(leaks.lines() if leaks else ()))
 
 
 def _reference(
@@ -210,11 +210,11 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
         judgement = judge(comparison, precision, options.margin)
         broken, verdict = list(judgement.reasons), judgement.verdict
         try:
-            check_golden(session, *case.golden)
-        except BundleError as error:
-            broken, verdict = [*broken, str(error)], "fails"
+            fault, wrong_golden = _golden(session, *case.golden)
         except Exception as error:
             return row(reason=f"stopped at the golden images: {said(error)}", latency=None, passed=False)
+        if fault:
+            broken, verdict = [*broken, fault], "fails"
         try:
             latency = measure_latency(session, case.sample)
         except Exception as error:
@@ -229,12 +229,24 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
     if maps is not None:
         parts["cam"] = maps
     if options.why and verdict == "fails":  # too few pictures are no fault of a tensor
-        worst = case.pictures.take(worst_pictures(logits, case.reference))
+        # Where the golden pictures alone accuse an engine, the test pictures would show nothing.
+        use_golden = len(wrong_golden) and judgement.verdict != "fails"
+        worst = wrong_golden if use_golden else case.pictures.take(worst_pictures(logits, case.reference))
         parts["why"] = explain_if_possible(case.bundle, backend, precision, worst, device=session.device)
     return row(
         reason="; ".join(broken), latency=latency, passed=verdict == "holds" and not broken, verdict=verdict,
         n_needed=judgement.n_needed, parts=parts,
     )  # fmt: skip
+
+
+def _golden(session: Session, images: UInt8Array, logits: Float32Array) -> tuple[str, UInt8Array]:
+    """Of what the golden pictures accuse an engine, and those that it answers worst; "" and none where of nothing."""
+    try:
+        check_golden(session, images, logits)
+    except BundleError as error:
+        allowed = golden_outliers(session.precision, len(images))
+        return str(error), images[worst_pictures(session.run(images), logits, allowed=allowed)]
+    return "", images[:0]
 
 
 def _consistency(case: _Case, session: Session) -> Consistency:

@@ -15,6 +15,7 @@ from samdeploy.run import RUN_FILE, open_run
 # What `Report.test_set` says where the pictures are the very ones that training measured.
 AS_AT_TRAINING = "as at training"
 _SHOWN = 5
+_CHANGED = "the list in the bundle's manifest was changed; make the bundle again: samdeploy export"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,14 @@ def _other_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> 
     if not parts:
         place = next(index for index, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other)
         parts = [f"the same in another order: class {place} is {found[place]!r}, {expected[place]!r} expected"]
+        cure = f"Their order follows from the names: {_CHANGED}"
+    elif name == "folder":
+        cure = "These are not its pictures: give their folder with --data, or rename the class folders"
+    else:
+        cure = f"The data set's names never change: {_CHANGED}"
     return (
         f"data set {name!r} has {len(found)} classes, the bundle was trained on {len(expected)}: {'; '.join(parts)}. "
-        "These are not its pictures; give their folder with --data, or rename the class folders"
+        + cure
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from samdeploy.backends import open_session
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.backends.tensors import EngineTensors, engine_tensors, reference_tensors
 from samdeploy.bundle import Bundle, Float32Array, UInt8Array
@@ -149,16 +150,17 @@ def explain_tensors(
     return Why(backend, precision, found.device, len(images), tolerance, engine_error, rows, first, cause)
 
 
-def worst_pictures(logits: Float32Array, reference: Float32Array, count: int = PICTURES) -> Int64Array:
+def worst_pictures(
+    logits: Float32Array, reference: Float32Array, count: int = PICTURES, *, allowed: int = 0
+) -> Int64Array:
     """Indices of the pictures that an engine answers worst, int64 [at most `count`], in their order.
 
     Args:
         logits, reference: float32 [N, K].
+        allowed: so many of the worst are left out: they may be answered otherwise.
     """
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(logits.astype(np.float64) - reference).max(axis=1)
-    difference[~np.isfinite(difference)] = np.inf
-    worst = np.argsort(-difference, kind="stable")[:count]
+    shares = difference_shares(logits, reference, picture_ranges(reference))
+    worst = np.argsort(-shares, kind="stable")[allowed : allowed + count]
     return np.sort(worst).astype(np.int64)
 
 

@@ -23,9 +23,9 @@ def why_table(why: Why) -> str:
     lines += [_HEADER, "-" * len(_HEADER)]
     lines += [_row(row, is_first=row.name == why.name) for row in why.around()]
     explanation = (
-        f"error: largest difference as a share of the tensor's range, at most {why.tolerance:.0e} expected; inputs: "
-        "the same of what it is computed from; channels: with such an error; bits: how often the largest value can "
-        "double before it leaves FP16"
+        f"error: largest difference as a share of the tensor's range in its picture, at most {why.tolerance:.0e} "
+        "expected; inputs: the same of what it is computed from; channels: with such an error; bits: how often the "
+        "largest value can double before it leaves FP16"
     )
     lines += textwrap.wrap(explanation, 80)
     lines += textwrap.wrap(f"likely cause: {why.cause}", 80, subsequent_indent="  ")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.bundle import Float32Array
 
 FP16_MAX = 65504.0
@@ -20,8 +21,8 @@ class TensorRow:
 
     Attributes:
         name: as in the graph.
-        error: largest difference, as a share of the tensor's range (its largest minus its smallest value in the
-            network, over all pictures); infinite where a value is not finite.
+        error: largest difference, as a share of the tensor's `samdeploy.backends.difference.picture_ranges` in the
+            network; infinite where a value is not finite.
         inputs: the tensors that it is computed from.
         inputs_error: the largest error among them; 0 where there are none.
         channels_off: channels with a difference of more than a tenth of the largest, of `channels`.
@@ -88,13 +89,12 @@ def compare_tensors(
 
 
 def error_share(found: Float32Array, expected: Float32Array) -> float:
-    """Largest difference as a share of the range of `expected`; infinite where not finite or of another shape."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    """Largest difference as a share of `picture_ranges`; infinite where not finite or of another shape."""
+    if found.shape != expected.shape:
         return math.inf
-    span = float(expected.max()) - float(expected.min())
     # A constant tensor has no range: its size stands in, or 1 where it is zero.
-    span = span or float(np.abs(expected).max()) or 1.0
-    return float(np.abs(found.astype(np.float64) - expected).max()) / span
+    ranges = picture_ranges(expected, float(np.abs(expected).max()) or 1.0)
+    return float(difference_shares(found, expected, ranges).max())
 
 
 def _channels(value: Float32Array) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from samdeploy.backends.difference import Float64Array, difference_shares, picture_ranges
 from samdeploy.backends.onnxruntime import emulate_all
 from samdeploy.backends.session import GOLDEN_TOLERANCE, Float32Array, UInt8Array
 from samdeploy.errors import ExportError
@@ -66,22 +67,22 @@ def check_cam_graph(
     Raises:
         ExportError: further off than FP32's tolerance, as a share of the range.
     """
+    of_logits, of_maps = picture_ranges(logits), picture_ranges(maps)
     for batch in BATCH_SIZES:
         rows = np.arange(batch) % len(images)
         found_logits, found_maps = emulate_all(graph, images[rows])
         where = f"graph of class activation maps, batch {batch}"
-        _check(f"{where}: logits", found_logits, main_logits[rows], main_logits, "the FP32 graph's")
-        _check(f"{where}: logits", found_logits, logits[rows], logits, "PyTorch's")
-        _check(f"{where}: maps", found_maps, maps[rows], maps, "PyTorch's")
+        _check(f"{where}: logits", found_logits, main_logits[rows], of_logits[rows], "the FP32 graph's")
+        _check(f"{where}: logits", found_logits, logits[rows], of_logits[rows], "PyTorch's")
+        _check(f"{where}: maps", found_maps, maps[rows], of_maps[rows], "PyTorch's")
         total = found_maps.mean(axis=(2, 3), dtype=np.float64) + bias
-        _check(f"{where}: mean of the maps plus bias", total, found_logits, logits, "the logits")
+        _check(f"{where}: mean of the maps plus bias", total, found_logits, of_logits[rows], "the logits")
 
 
-def _check(what: str, found: Float32Array, expected: Float32Array, everything: Float32Array, whose: str) -> None:
+def _check(what: str, found: Float32Array, expected: Float32Array, ranges: Float64Array, whose: str) -> None:
     if found.shape != expected.shape:
         raise ExportError(f"{what}: {list(found.shape)} found, {list(expected.shape)} expected")
-    span = float(np.ptp(everything)) or 1.0
-    error = float(np.abs(found.astype(np.float64) - expected).max()) / span
+    error = float(difference_shares(found, expected, ranges).max())
     if not error <= GOLDEN_TOLERANCE["fp32"]:  # so that NaN fails
         raise ExportError(
             f"{what}: differ from {whose} by {error:.2e} of their range, at most {GOLDEN_TOLERANCE['fp32']:.0e} is "

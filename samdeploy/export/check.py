@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from samdeploy.backends.difference import Float64Array, difference_shares, picture_ranges
 from samdeploy.backends.onnxruntime import emulate
 from samdeploy.backends.session import GOLDEN_TOLERANCE, Float32Array, UInt8Array
 from samdeploy.errors import ExportError
@@ -42,24 +43,25 @@ def check_graph(
         fp32: layers that stay in FP32.
 
     Returns:
-        The largest difference, as a share of the range of `logits`.
+        The largest difference, as a share of its picture's `picture_ranges`.
 
     Raises:
         ExportError: not finite, or further off than `GOLDEN_TOLERANCE`.
     """
-    worst = 0.0
+    worst, ranges = 0.0, picture_ranges(logits)
     for batch in BATCH_SIZES:
         # Too few pictures are repeated: at batch 7 each row must still be its own picture's answer.
         rows = np.arange(batch) % len(images)
-        worst = max(worst, _difference(emulate(graph, images[rows]), logits[rows], logits, precision, f"batch {batch}"))
+        found = emulate(graph, images[rows])
+        worst = max(worst, _difference(found, logits[rows], ranges[rows], precision, f"batch {batch}"))
     if precision == "fp16":
         rounded = fp16_logits(net, spec, images, fp32)
-        worst = max(worst, _difference(rounded, logits, logits, precision, "activations rounded to FP16"))
+        worst = max(worst, _difference(rounded, logits, ranges, precision, "activations rounded to FP16"))
     return worst
 
 
 def _difference(
-    found: Float32Array, expected: Float32Array, all_logits: Float32Array, precision: GraphPrecision, how: str
+    found: Float32Array, expected: Float32Array, ranges: Float64Array, precision: GraphPrecision, how: str
 ) -> float:
     if found.shape != expected.shape:
         raise ExportError(f"{precision} graph, {how}: logits {list(found.shape)}, expected {list(expected.shape)}")
@@ -68,8 +70,7 @@ def _difference(
             f"{precision} graph, {how}: {int((~np.isfinite(found)).sum())} of {found.size} logits are not finite; "
             "activations leave the range of FP16 (65,504), export with --precision fp32"
         )
-    span = float(np.ptp(all_logits)) or 1.0
-    error = float(np.abs(found.astype(np.float64) - expected).max()) / span
+    error = float(difference_shares(found, expected, ranges).max())
     allowed = GOLDEN_TOLERANCE[precision]
     if error > allowed:
         raise ExportError(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from samdeploy.evaluate.gate import FP32_DIFFERENCE
+from samdeploy.evaluate.gate import FP32_DIFFERENCE, logits_differ
 from samdeploy.evaluate.report import Report, Result
 from samdeploy.evaluate.test_set import AS_AT_TRAINING
 
@@ -81,10 +81,8 @@ def _logits(result: Result) -> _Case:
     assert found is not None
     if not found.finite:
         return _Case("logits", "failed", "logits are not finite")
-    allowed = FP32_DIFFERENCE * found.logit_range
-    if result.precision == "fp32" and not found.max_abs_logit_difference <= allowed:
-        text = f"logits differ by {found.max_abs_logit_difference:.2e}, at most {allowed:.2e} expected"
-        return _Case("logits", "failed", text)
+    if result.precision == "fp32" and not found.max_difference_of_range <= FP32_DIFFERENCE:
+        return _Case("logits", "failed", logits_differ(found))
     return _Case("logits")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle, other_weights
+from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle, unlike_its_run
 from samdeploy.errors import BundleError, InputError
 from samdeploy.manifest import MANIFEST, Manifest, manifest_bytes, manifest_from_json
 from samdeploy.run import RUN_FILE, WEIGHTS_FILE, open_run
@@ -140,14 +141,14 @@ def test_a_run_that_was_trained_on_after_its_export(root: Path, tmp_path: Path) 
     run.mkdir()
     root.rename(run / "bundle")
     bundle = open_bundle(run / "bundle")
-    assert other_weights(bundle) == ""  # no run around it
+    assert unlike_its_run(bundle) == ""  # no run around it
     (run / RUN_FILE).write_text("{}")
     weights = bundle.find("weights")
     assert weights is not None
     (run / WEIGHTS_FILE).write_bytes(bundle.read(weights))
-    assert other_weights(bundle) == ""
+    assert unlike_its_run(bundle) == ""
     (run / WEIGHTS_FILE).write_bytes(b"of a later epoch")
-    assert other_weights(bundle) == (
+    assert unlike_its_run(bundle) == (
         f"the run {run} holds other weights than this bundle, which was exported before; samdeploy export {run}"
     )
 
@@ -155,3 +156,27 @@ def test_a_run_that_was_trained_on_after_its_export(root: Path, tmp_path: Path) 
 def test_a_bundle_named_for_its_run(root: Path) -> None:
     with pytest.raises(BundleError, match="is a bundle; expected the run that it was exported from"):
         open_run(root)
+
+
+def test_a_manifest_that_was_changed_after_the_export(digits_run: Path, copy_of_bundle: Path) -> None:
+    """Names of classes that were swapped, pixels that are cut otherwise: no hash covers the manifest itself."""
+    run, manifest = copy_of_bundle.parent, copy_of_bundle / MANIFEST
+    for name in (RUN_FILE, WEIGHTS_FILE):
+        shutil.copy(digits_run / name, run / name)
+    assert unlike_its_run(open_bundle(copy_of_bundle)) == ""
+    values = json.loads(manifest.read_text())
+    model = values["model"]
+    model["classes"][3], model["classes"][5] = "5", "3"
+    manifest.write_text(json.dumps(values))
+    assert unlike_its_run(open_bundle(copy_of_bundle)) == (
+        f"its manifest was changed: other classes (class 3 is '5', '3' was trained) than in the run {run}; "
+        f"samdeploy export {run}"
+    )
+    del model["classes"][-1]
+    values["output"]["shape"][1] = 9
+    values["preprocessing"]["mean"][0] = 0.5
+    manifest.write_text(json.dumps(values))
+    found = unlike_its_run(open_bundle(copy_of_bundle))
+    assert found.startswith(f"its manifest was changed: other classes and preprocessing than in the run {run}; ")
+    (run / RUN_FILE).write_text("{}")
+    assert unlike_its_run(open_bundle(copy_of_bundle)) == ""

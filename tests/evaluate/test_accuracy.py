@@ -14,22 +14,32 @@ LABELS = np.array([0, 1, 1, 0], np.int64)
 def test_equal_logits() -> None:
     found = compare(REFERENCE.copy(), REFERENCE, LABELS)
     assert (found.top1, found.reference_top1, found.top1_agreement) == (75.0, 75.0, 100.0)
-    assert (found.max_abs_logit_difference, found.logit_range, found.finite) == (0.0, 6.0, True)
+    assert (found.max_difference_of_range, found.finite) == (0.0, True)
 
 
 def test_one_other_answer_is_right_and_one_wrong() -> None:
     logits = REFERENCE.copy()
-    logits[2] = [1, 4.5, 4]  # now the label
-    logits[3] = [5, 0, 5.5]  # no longer the label; the largest difference: 6.5
+    logits[2] = [1, 4.5, 4]  # now the label; the largest difference for its picture: 4.5 of 4
+    logits[3] = [5, 0, 5.5]  # no longer the label; 6.5 of 6
     found = compare(logits, REFERENCE, LABELS)
     assert (found.top1, found.reference_top1, found.top1_agreement) == (75.0, 75.0, 50.0)
-    assert found.max_abs_logit_difference == 6.5
+    assert found.max_difference_of_range == 1.125
 
 
 def test_the_sign_of_a_difference_does_not_matter() -> None:
     logits = REFERENCE.copy()
     logits[1, 0] -= 0.25
-    assert compare(logits, REFERENCE, LABELS).max_abs_logit_difference == 0.25
+    # Its own range is 2, the median picture's (3 + 4) / 2.
+    assert compare(logits, REFERENCE, LABELS).max_difference_of_range == 0.25 / 3.5
+
+
+def test_one_picture_does_not_set_the_scale_for_the_others() -> None:
+    logits, reference = REFERENCE.copy(), REFERENCE.copy()
+    logits[0] = reference[0] = [1e6, 0, 0]  # ranges: 1e6, 2, 4, 6; median 5
+    logits[2, 1] += 0.625
+    assert compare(logits, reference, LABELS).max_difference_of_range == 0.125
+    logits[0, 1] += 1e5  # larger by far, and a smaller share
+    assert compare(logits, reference, LABELS).max_difference_of_range == 0.125
 
 
 def test_the_first_of_equal_logits_counts_on_both_sides() -> None:
@@ -45,7 +55,7 @@ def test_a_row_that_is_not_finite_names_no_class(value: float, column: int) -> N
     logits[0, column] = value  # numpy's argmax would name the column of a NaN, and here the label's
     found = compare(logits, REFERENCE, LABELS)
     assert (found.top1, found.reference_top1, found.top1_agreement) == (50.0, 75.0, 75.0)
-    assert found.max_abs_logit_difference == np.inf
+    assert found.max_difference_of_range == np.inf
     assert found.finite is False
 
 
@@ -57,7 +67,7 @@ def test_nothing_but_nan() -> None:
 def test_differences_are_formed_in_float64() -> None:
     # In float32, 3e38 - -3e38 overflows.
     logits = np.array([[3e38, 0]], np.float32)
-    assert compare(logits, -logits, np.array([0])).max_abs_logit_difference == pytest.approx(6e38, rel=1e-6)
+    assert compare(logits, -logits, np.array([0])).max_difference_of_range == 2.0
 
 
 @pytest.mark.parametrize(("hits", "of", "percent"), [(359, 359, 100.0), (7, 7, 100.0), (0, 3, 0.0), (1, 3, 100 / 3)])
@@ -152,5 +162,8 @@ def test_parts_of_a_large_set_change_nothing(monkeypatch: pytest.MonkeyPatch) ->
     labels = random.integers(0, 9, 50)
     whole = compare(logits, reference, labels)
     monkeypatch.setattr("samdeploy.evaluate.accuracy._ROWS", 7)
+    monkeypatch.setattr("samdeploy.backends.difference._ROWS", 7)
     assert compare(logits, reference, labels) == whole
-    assert whole.max_abs_logit_difference == np.abs(logits.astype(float) - reference).max()
+    ranges = reference.max(axis=1).astype(float) - reference.min(axis=1)
+    scale = np.maximum(ranges, np.median(ranges))
+    assert whole.max_difference_of_range == (np.abs(logits.astype(float) - reference).max(axis=1) / scale).max()

@@ -19,6 +19,7 @@ from samdeploy.backends.cam import open_cam_session
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BackendUnavailable, BundleError, DatasetError
 from samdeploy.evaluate import EvalOptions, Report, evaluate_bundle, verdict
+from samdeploy.evaluate.report import NotMeasured
 from samdeploy.manifest import MANIFEST
 
 pytestmark = pytest.mark.usefixtures("short_latency")
@@ -92,9 +93,36 @@ def test_the_golden_images_are_a_promise_too(with_session: Evaluate, digits_bund
 
     report = with_session("onnxruntime", change, backend="onnxruntime")
     (row,) = report.results
-    assert row.comparison is not None and row.comparison.max_abs_logit_difference < 0.01
+    assert row.comparison is not None and row.comparison.max_difference_of_range < 1e-5
     assert (row.passed, row.verdict) == (False, "fails")
     assert "the golden images give logits that differ by" in row.reason
+
+
+def test_why_looks_at_the_golden_pictures_where_they_alone_accuse(
+    with_session: Evaluate, digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = digits_bundle.golden()[0]
+    seen: list[np.ndarray] = []
+
+    def explained(bundle: Bundle, backend: str, precision: str, images: np.ndarray, *, device: str) -> NotMeasured:
+        seen.append(images)
+        return NotMeasured("only the pictures matter here")
+
+    monkeypatch.setattr("samdeploy.evaluate.pipeline.explain_if_possible", explained)
+
+    def wrong_at(wrong: int) -> Callable[[Run], Run]:
+        def change(run: Run) -> Run:
+            off = np.zeros((len(golden), 1), np.float32)
+            off[wrong] = 5
+            return lambda batch: run(batch) + (off if len(batch) == len(golden) else 0)
+
+        return change
+
+    with_session("onnxruntime", wrong_at(3), backend="onnxruntime", why=True)
+    assert any((picture == golden[3]).all() for picture in seen[0]) and len(seen[0]) == 4
+    # Wrong on the test pictures as well: those are what the gate speaks of.
+    with_session("onnxruntime", lambda run: lambda batch: -run(batch), backend="onnxruntime", why=True)
+    assert not any((picture == other).all() for picture in seen[1] for other in golden)
 
 
 def test_an_engine_that_is_wrong_at_one_batch_size_fails(with_session: Evaluate) -> None:

@@ -31,14 +31,15 @@ def test_pictures_of_another_data_set_are_refused(digits_bundle: Bundle) -> None
         evaluate_bundle(dataclasses.replace(digits_bundle, spec=spec), EvalOptions(backend="pytorch"))
     assert str(caught.value).startswith(
         "data set 'digits' has 10 classes, the bundle was trained on 10: the bundle does not know '0', '1', '2', '3', "
-        "'4' and 5 more; the data set lacks 'a', 'b', 'c', 'd', 'e' and 5 more. These are not its pictures"
+        "'4' and 5 more; the data set lacks 'a', 'b', 'c', 'd', 'e' and 5 more. The data set's names never change: the "
+        "list in the bundle's manifest was changed; make the bundle again: samdeploy export"
     )
 
 
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
-        ("0123456798", "the same in another order: class 8 is '8', '9' expected."),
+        ("0123456798", "the same in another order: class 8 is '8', '9' expected. Their order follows from the"),
         ("012345678", "has 10 classes, the bundle was trained on 9: the bundle does not know '9'."),
         ("0123456789a", "has 10 classes, the bundle was trained on 11: the data set lacks 'a'."),
         ("012345678b", "trained on 10: the bundle does not know '9'; the data set lacks 'b'."),

@@ -22,11 +22,11 @@ def test_table(report: Rows) -> None:
     lines = table(report()).splitlines()
     assert lines[0].split() == ["engine", "prec", "dev", "top-1", "PyTorch", "agree", "max", "diff", "p50", "p95",
                                 "p99", "gate"]  # fmt: skip
-    assert lines[2].split() == ["onnxruntime", "fp32", "cpu", "97.50", "97.50", "100.00", "1.5e-05", "1.500",
+    assert lines[2].split() == ["onnxruntime", "fp32", "cpu", "97.50", "97.50", "100.00", "1.5e-06", "1.500",
                                 "2.250", "12.12", "ok"]  # fmt: skip
     assert lines[3].split() == ["tensorrt", "fp16", "-", "not", "run", "here"]
     assert lines[4] == "top-1 and agreement in %, n = 359 test images; latency in ms at batch 1;"
-    assert lines[5] == "max diff: the largest difference of a logit from PyTorch's"
+    assert lines[5] == "max diff: of a logit from PyTorch's, as a share of its picture's range of logits"
     assert lines[7].split() == ["change", "of", "top-1", "lost", "gained", "points", "95", "%", "interval", "p",
                                 "top-5", "ECE"]  # fmt: skip
     assert lines[9].split() == ["onnxruntime", "fp32", "0", "0", "+0.00", "-0.44", "to", "+0.44", "1.000", "99.50",
@@ -42,7 +42,7 @@ def test_columns_stand_below_their_headings(report: Rows, result: Results, compa
     found = comparison(top1=96.25, change=paired_difference(17, 5, 1000, 0.95), mcnemar_p=0.017)
     lines = table(report(results=(result(comparison=found),))).splitlines()
     for header, row, columns in (
-        (lines[0], lines[2], (("top-1", "96.25"), ("PyTorch", "97.50"), ("agree", "100.00"), ("max diff", "1.5e-05"),
+        (lines[0], lines[2], (("top-1", "96.25"), ("PyTorch", "97.50"), ("agree", "100.00"), ("max diff", "1.5e-06"),
                               ("p99", "12.12"))),
         (lines[6], lines[8], (("lost", " 17"), ("gained", " 5"), ("points", "-1.20"), ("interval", "to +0.36"),
                               ("    p", "0.017"), ("top-5", "99.50"), ("ECE", "1.25"))),
@@ -53,7 +53,7 @@ def test_columns_stand_below_their_headings(report: Rows, result: Results, compa
 
 def test_no_line_is_wider_than_80_columns(report: Rows, result: Results, comparison: Make, not_run: Result) -> None:
     worst = comparison(
-        top1=100.0, reference_top1=100.0, top1_agreement=100.0, max_abs_logit_difference=1.234e-123, logit_range=1.0,
+        top1=100.0, reference_top1=100.0, top1_agreement=100.0, max_difference_of_range=1.234e-123,
         top5=100.0, ece=100.0, change=paired_difference(1_000_000, 0, 1_000_000, 0.999),
         classes=(ClassAccuracy(0, 1_000_000, 0.0, 100.0),),
     )  # fmt: skip
@@ -65,7 +65,7 @@ def test_no_line_is_wider_than_80_columns(report: Rows, result: Results, compari
         for time in (0.001, 9.9994, 9.9996, 99.994, 999.994, 999.996, 12345.6)
         for passed in (True, False)
     ]  # fmt: skip
-    rows += [not_run, result(comparison=comparison(max_abs_logit_difference=math.inf), reason="x" * 300, passed=False)]
+    rows += [not_run, result(comparison=comparison(max_difference_of_range=math.inf), reason="x" * 300, passed=False)]
     rows += [result(comparison=None, latency=None, n_images_done=123_456_789, verdict=None, passed=False)]
     rows += [result(device="cuda", comparison=worst, latency=None, verdict=None, passed=False)]
     made = report(

@@ -28,6 +28,9 @@ def test_worst_pictures() -> None:
     logits[4, 1], logits[1, 0], logits[2, 2], logits[5, 0] = np.nan, 3, -7, 0.5
     assert worst_pictures(logits, reference, 3).tolist() == [1, 2, 4]
     assert worst_pictures(logits, reference, 99).tolist() == [0, 1, 2, 3, 4, 5]
+    assert worst_pictures(logits, reference, 2, allowed=2).tolist() == [1, 5]
+    reference[2] = [0, 700, 0]  # seven of seven hundred
+    assert worst_pictures(logits + reference, reference, 3).tolist() == [1, 4, 5]
 
 
 def test_error_share() -> None:
@@ -37,6 +40,11 @@ def test_error_share() -> None:
     assert error_share(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)) == 0
     assert error_share(np.array([[np.nan, 3]], np.float32), expected) == np.inf
     assert error_share(expected[:, :1], expected) == np.inf
+    # [n, C, h, w]: each picture on its own scale, 8 and 800.
+    pictures = np.array([[0, 8], [0, 8], [0, 800]], np.float32).reshape(3, 2, 1, 1)
+    found = pictures.copy()
+    found[0, 0], found[2, 0] = 1, 8
+    assert error_share(found, pictures) == 0.125
 
 
 def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
