@@ -72,7 +72,7 @@ def add_graphs(
         writer: gets the files.
         net: the folded network.
         spec: of the bundle.
-        pictures: golden ones to check on, calibration ones to measure on.
+        pictures: golden ones to check on, the others to measure on.
         logits: float32 [n, K], of the network as trained on the golden pictures.
 
     Returns:
@@ -86,9 +86,9 @@ def add_graphs(
     check_graph(graph, "fp32", net, spec, golden, logits)
     writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
 
-    ranges = measure_ranges(graph, pictures.calibration)
+    ranges = measure_ranges(graph, pictures.headroom)
     plan = plan_fp16(net, spec, ranges, pictures.calibration)
-    headroom = _headroom(plan, spec, ranges, len(pictures.calibration))
+    headroom = _headroom(plan, spec, ranges, len(pictures.headroom))
     writer.add("headroom", HEADROOM_FILE, json_bytes(headroom.to_json()))
 
     failed: dict[tuple[str, str | None], ExportError] = {}

@@ -17,10 +17,11 @@ from samdeploy.backends.session import Float32Array
 from samdeploy.errors import ExportError
 from samdeploy.export.cam import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
+from samdeploy.export.cost import multiply_adds
 from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
 from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
 from samdeploy.export.pack import BundleWriter
-from samdeploy.export.pictures import ExportPictures, export_pictures, validation_pictures
+from samdeploy.export.pictures import ExportPictures, export_pictures, headroom_images, validation_pictures
 from samdeploy.export.quantize import QuantizedGraph
 from samdeploy.export.stage import staged
 from samdeploy.manifest import DataRecord
@@ -67,13 +68,14 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     model = build_model(record.arch, len(record.classes), record.gate)
     load_weights(model, run_dir / WEIGHTS_FILE)
     model.eval()
-    pictures = export_pictures(run_dir, record, options.data_root)
+    net = fold(model)
+    n_headroom = headroom_images(sum(multiply_adds(net, spec).values()))
+    pictures = export_pictures(run_dir, record, options.data_root, n_headroom)
     with torch.inference_mode():
         logits: Float32Array = Exported(model, spec)(torch.from_numpy(pictures.golden)).numpy()
     if not np.isfinite(logits).all():
         raise ExportError(f"{run_dir}: the trained network's own logits are not finite; train again")
 
-    net = fold(model)
     target = run_dir / BUNDLE_FOLDER
     with staged(target) as stage:
         writer = BundleWriter(stage, spec, _data_record(record), _provenance(run_dir, record))

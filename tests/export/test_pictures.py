@@ -13,7 +13,13 @@ from samdeploy.data import load_images, open_dataset
 from samdeploy.data.leaks import is_among
 from samdeploy.data.picture_hashes import PictureHashes, digests_of, read_hashes, write_hashes
 from samdeploy.errors import ExportError
-from samdeploy.export.pictures import CALIBRATION_IMAGES, GOLDEN_IMAGES, export_pictures, validation_pictures
+from samdeploy.export.pictures import (
+    CALIBRATION_IMAGES,
+    GOLDEN_IMAGES,
+    export_pictures,
+    headroom_images,
+    validation_pictures,
+)
 from samdeploy.run import HASHES_FILE, open_run
 
 
@@ -36,7 +42,14 @@ def test_an_honest_run_gives_all_pictures_and_none_of_test(digits_run: Path) -> 
     test, _ = load_images(dataset.test, record.preprocessing, description="test")
     known = {image.tobytes() for image in test}
     assert len(known) == 359
-    assert not [image for image in (*pictures.golden, *pictures.calibration) if image.tobytes() in known]
+    assert len(pictures.headroom) == record.counts["train"] == 719  # fewer than are wanted: all of them
+    every = (*pictures.golden, *pictures.calibration, *pictures.headroom)
+    assert not [image for image in every if image.tobytes() in known]
+
+
+def test_what_a_picture_costs_decides_how_many_are_measured(digits_run: Path) -> None:
+    assert [headroom_images(cost) for cost in (10**6, 390_625_000, 10**9, 10**10)] == [1024, 1024, 400, 128]
+    assert len(export_pictures(digits_run, open_run(digits_run), None, 400).headroom) == 400
 
 
 def test_pictures_that_are_test_pictures_too_are_left_out(
