@@ -70,6 +70,13 @@ int print_group(const samdeploy::Classifier& classifier, const std::vector<std::
 }  // namespace
 
 int main(int count, char** argument) {
+  for (int i = 1; i < count; ++i) {
+    const std::string word = argument[i];
+    if (word.size() > 1 && word[0] == '-') {
+      std::cerr << "samdeploy-classify: unknown option " << word << "; a file of that name: ./" << word << "\n";
+      return 2;
+    }
+  }
   if (count < 3) {
     std::cerr << "usage: samdeploy-classify BUNDLE IMAGE...\n";
     return 2;

@@ -28,6 +28,8 @@ def doctor(
             bundle = taken("bundle", latest_bundle(runs))
         except InputError:  # none yet: the machine is of interest alone
             bundle = None
+    elif not bundle.exists():
+        raise InputError(f"bundle {bundle}: no such folder")
     found = Diagnosis(examine_machine(), examine_bundle(bundle_of(bundle)) if bundle is not None else None)
     print(json_bytes(found.to_json()).decode().rstrip() if as_json else table(found))
     if found.problems:

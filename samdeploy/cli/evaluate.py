@@ -55,12 +55,18 @@ def eval(
     if json_file is not None and junit_file is not None and json_file.absolute() == junit_file.absolute():
         raise InputError(f"--json and --junit: both name {json_file}; name two files")
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
+    is_new = False
     if report_folder is not None:
         from samdeploy.report.write import make_folder, write_report  # Jinja may be missing: known now as well
 
-        make_folder(report_folder)
+        is_new = make_folder(report_folder)
 
-    report = evaluate_bundle(opened, options)
+    try:
+        report = evaluate_bundle(opened, options)
+    except BaseException:  # Ctrl-C, too
+        if report_folder is not None and is_new:
+            report_folder.rmdir()  # nothing is left behind that looks like a report
+        raise
     print(table(report))
     print(f"{verdict(report)}: {opened.root}")
     if why and not any(result.verdict == "fails" and result.ran for result in report.results):

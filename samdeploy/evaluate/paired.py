@@ -51,7 +51,7 @@ def paired_difference(lost: int, gained: int, n_images: int, confidence: float) 
 
 
 def mcnemar_p(lost: int, gained: int) -> float:
-    """How probable flips at least as one-sided as these are, were both directions equally likely.
+    """How probable flips at least as lopsided as these are, were both directions equally likely.
 
     McNemar's test (Psychometrika 12, 1947, 153-157) in its exact form: two-sided binomial on the flips.  1 without any.
     """

@@ -82,7 +82,8 @@ class EvalOptions:
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(unknown("precision", self.precision, PRECISIONS))
         if not 0 < self.margin < 100:
-            raise InputError(f"margin {self.margin:g} found, percentage points above 0 and below 100 expected")
+            hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if self.margin == 0 else ""
+            raise InputError(f"margin {self.margin:g} found, percentage points above 0 and below 100 expected{hint}")
         if not 0.5 <= self.confidence < 1:
             percent = 50 <= self.confidence < 100
             hint = f" (for {self.confidence:g} %: {self.confidence / 100:g})" if percent else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 from samdeploy.export.graphs import Headroom
@@ -28,7 +29,7 @@ def headroom_table(headroom: Headroom) -> str:
             f"{row.below_normal:10.2f} %"
         )
     lines += [line for layer, reason in headroom.fp32.items() for line in _indented(f"{layer} stays FP32: {reason}")]
-    lines.append(f"{headroom.fp16_share:.1f} % of the multiply-adds of the FP16 graph are in FP16")
+    lines.append(f"{_floored(headroom.fp16_share)} % of the multiply-adds of the FP16 graph are in FP16")
     return "\n".join(lines)
 
 
@@ -38,10 +39,16 @@ def int8_lines(quantized: QuantizedGraph) -> str:
         f"INT8 for {'TensorRT' if quantized.form == 'tensorrt' else 'ONNX Runtime and OpenVINO'}: validation top-1 "
         f"{quantized.val_top1_fp32:.2f} -> {quantized.val_top1_int8:.2f} %",
         f"  ({quantized.val_images:,} images; one is {100 / quantized.val_images:.2f} points), "
-        f"{quantized.int8_share_of_multiply_adds:.1f} % of the multiply-adds in int8",
+        f"{_floored(quantized.int8_share_of_multiply_adds)} % of the multiply-adds in int8;",
+        "  pixels and head stay FP32 always",
     ]
     lines += [line for layer, reason in quantized.kept.items() for line in _indented(f"{layer} stays FP32: {reason}")]
     return "\n".join(lines)
+
+
+def _floored(percent: float) -> str:
+    """One decimal, never rounded up: 99.98 % are not all."""
+    return f"{math.floor(10 * percent) / 10:.1f}"
 
 
 def export_table(result: ExportResult) -> str:

@@ -37,6 +37,7 @@ from tests.conftest import Command
         ("export --batch 1,8", 2, "--batch: '1,8' found, three numbers expected, such as 1,8,64"),
         ("export --batch 1,8,x", 2, "--batch: '1,8,x' found"),
         ("eval no-bundle", 2, "bundle no-bundle: no such folder; make one: samdeploy export"),
+        ("doctor no-bundle", 2, "bundle no-bundle: no such folder"),
         ("eval --runs empty", 2, "no bundle below empty/; make one first: samdeploy export"),
         ("eval --backend onnx", 2, "unknown backend 'onnx'; did you mean 'onnxruntime'"),
         ("eval --precision half", 2, "unknown precision 'half'"),

@@ -131,7 +131,7 @@ def test_ctrl_c_in_predict(
 def test_ctrl_c_in_eval(copy_of_bundle: Path, tmp_path: Path, start: Callable[..., Started]) -> None:
     # Python says on standard error what it has imported.  The runtime comes once PyTorch's answers are there, and what
     # follows, a whole test set and hundreds of timed runs, takes longer than a signal.
-    arguments = ("eval", copy_of_bundle, "--backend", "onnxruntime")
+    arguments = ("eval", copy_of_bundle, "--backend", "onnxruntime", "--report", "report")
     started = start(*arguments, cwd=tmp_path, options=["-X", "importtime"])
     started.wait_until(lambda: "| onnxruntime\n" in started.errors.read_text())
     assert started.interrupt() in INTERRUPTED
@@ -139,6 +139,7 @@ def test_ctrl_c_in_eval(copy_of_bundle: Path, tmp_path: Path, start: Callable[..
     assert errors.splitlines()[-1] == "samdeploy: interrupted"
     assert "Traceback" not in errors
     assert not (copy_of_bundle / "eval.json").exists()
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_batch_system_that_ends_training_keeps_the_best_weights(

@@ -69,6 +69,14 @@ def without_details(text: str) -> str:
     return re.sub(r"of a kind that (Pillow cannot read|this library cannot read; expected JPEG or PNG)", "...", text)
 
 
+def test_an_option_is_no_picture(built: Build, digits_bundle: Bundle) -> None:
+    for arguments in (("--backend", digits_bundle.root, "a.png"), (digits_bundle.root, "--json", "a.png")):
+        done = run(built.classify, *arguments)
+        (option,) = [str(word) for word in arguments if str(word).startswith("--")]
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"samdeploy-classify: unknown option {option}; a file of that name: ./{option}\n"
+
+
 def test_the_worker(built: Build, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path) -> None:
     done = run(
         built.worker, digits_bundle.root, digit_files[0].parent, "--decoders", "3", "--batch", "4", "--loops", "3"
