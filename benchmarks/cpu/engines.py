@@ -84,7 +84,8 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(3):
             run(batches[1])
     times: dict[str, list[float]] = {name: [] for name in engines}
-    products = {kind: matrix_product(kind, options.threads) for kind in ("fp32", "bf16", "int8")}
+    kinds = ("fp32", "bf16", "int8", *(("fp16",) if has_fp16() else ()))
+    products = {kind: matrix_product(kind, options.threads) for kind in kinds}
     peaks: dict[str, list[float]] = {kind: [] for kind in products}
     for turn in range(options.rounds):
         for name, run in engines.items():
@@ -136,6 +137,7 @@ def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> 
     folded = serialize(graph_from_model(fold(net), spec, "fp32"))
     labels = np.zeros(8, dtype=np.int64)
     int8 = quantize_graph(folded, images[:32], images[:8], labels, max_drop=100).graph
+    fp16 = serialize(graph_from_model(fold(net), spec, "fp16"))
     compiled = torch.compile(module)
 
     def eager_compiled(batch: np.ndarray) -> np.ndarray:
@@ -146,13 +148,20 @@ def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> 
         "onnxruntime fp32": onnxruntime(plain, threads),
         "openvino fp32": openvino(plain, "f32", threads),
         "openvino bf16": openvino(plain, "bf16", threads),
+        **({"openvino fp16": openvino(plain, "f16", threads)} if has_fp16() else {}),
         "torch.compile fp32": eager_compiled,
         "samdeploy onnxruntime fp32": onnxruntime(folded, threads),
         "samdeploy openvino fp32": openvino(folded, "f32", threads),
         "samdeploy openvino bf16": openvino(folded, "bf16", threads),
+        **({"samdeploy openvino fp16": openvino(fp16, "f16", threads)} if has_fp16() else {}),
         "samdeploy onnxruntime int8": onnxruntime(int8, threads),
         "samdeploy openvino int8": openvino(int8, "f32", threads),
     }
+
+
+def has_fp16() -> bool:
+    """Whether OpenVINO computes in FP16 on this processor, rather than saying so."""
+    return "FP16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def onnxruntime(graph: bytes, threads: int) -> Run:
@@ -181,7 +190,8 @@ def openvino(graph: bytes, precision: str, threads: int) -> Run:
 def matrix_product(kind: str, threads: int) -> Callable[[], object]:
     """A product of two matrices `_SIDE` x `_SIDE`: in PyTorch; int8 (u8 times s8) in ONNX Runtime."""
     if kind != "int8":
-        left = torch.ones((_SIDE, _SIDE), dtype=torch.bfloat16 if kind == "bf16" else torch.float32)
+        types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        left = torch.ones((_SIDE, _SIDE), dtype=types[kind])
         return lambda: left @ left
     factor = np.ones((_SIDE, _SIDE), np.uint8)
     product = helper.make_graph(

@@ -26,10 +26,10 @@ constexpr const char* kBackendEntry = "samdeploy_backend";
 // Throws ARGUMENT: no such backend is known.  UNAVAILABLE: it was not built, or its runtime is not installed.
 const Backend& load_backend(const std::string& name);
 
-// The ONNX graph that the backends with graphs run: INT8 has one of its own, the other precisions share the FP32 one.
+// The ONNX graph that the backends with graphs run: INT8 and FP16 have one of their own, BF16 shares the FP32 one.
 // Throws UNAVAILABLE.
 inline const BundleFile* choose_graph(const Manifest& manifest, const Options& options) {
-  const std::string wanted = options.precision == "int8" ? "int8" : "fp32";
+  const std::string wanted = options.precision == "bf16" ? "fp32" : options.precision;
   const BundleFile* file = find_file(manifest, "graph", options.backend, wanted);
   if (file) return file;
   throw Error(SAMDEPLOY_UNAVAILABLE, "the bundle holds no graph in " + wanted + " that " + options.backend +

@@ -43,16 +43,23 @@ std::string weight_type(const std::shared_ptr<ov::Node>& convolution) {
   return source->get_output_element_type(0).get_type_name();
 }
 
-// Convolution -> multiply-adds for one picture; only those with int8 weights where `quantised`.
-std::map<std::string, double> multiply_adds(const ov::Model& model, bool quantised) {
-  std::map<std::string, double> found;
+// Multiply-adds of a graph's convolutions for one picture, by name: those that should compute in the precision that was
+// asked for, and those that the graph keeps in FP32.
+struct Work {
+  std::map<std::string, double> in_precision, in_fp32;
+};
+
+Work work_of(const ov::Model& model, const std::string& precision) {
+  const std::string narrow = precision == "int8" ? "i8" : precision == "fp16" ? "f16" : "";  // none: all, in any type
+  Work found;
   for (const std::shared_ptr<ov::Node>& node : model.get_ordered_ops()) {
-    if (std::strcmp(node->get_type_name(), "Convolution") != 0 || (quantised && weight_type(node) != "i8")) continue;
+    if (std::strcmp(node->get_type_name(), "Convolution") != 0) continue;
     double count = 1.0;
     const ov::PartialShape shape = node->get_output_partial_shape(0);
     for (std::size_t i = 2; i < shape.size(); ++i) count *= static_cast<double>(shape[i].get_length());
     for (const std::size_t side : node->get_input_shape(1)) count *= static_cast<double>(side);
-    found[node->get_friendly_name()] = count;
+    auto& part = narrow.empty() || weight_type(node) == narrow ? found.in_precision : found.in_fp32;
+    part[node->get_friendly_name()] = count;
   }
   return found;
 }
@@ -74,15 +81,22 @@ std::map<std::string, std::string> convolution_types(const ov::CompiledModel& co
   return found;
 }
 
-void prove(const ov::CompiledModel& compiled, const std::map<std::string, double>& work, const std::string& precision) {
-  if (work.empty()) {
+void prove(const ov::CompiledModel& compiled, const Work& work, const std::string& precision) {
+  if (work.in_precision.empty()) {
     throw Error(SAMDEPLOY_TENSORS, "the " + precision + " graph holds no convolution in " + precision +
                                        "; make it again: samdeploy export");
   }
   const std::map<std::string, std::string> types = convolution_types(compiled);
+  for (const auto& [name, count] : work.in_fp32) {
+    const auto type = types.find(name);
+    if (type == types.end() || type->second != "f16") continue;
+    throw Error(SAMDEPLOY_UNAVAILABLE, "OpenVINO computes all layers in FP16, also those that FP16 cannot hold and the "
+                                       "graph keeps in FP32 (" + name.substr(0, name.find('/')) +
+                                           "); use precision bf16 or fp32");
+  }
   double done = 0.0, all = 0.0;
   std::string wrong;
-  for (const auto& [name, count] : work) {
+  for (const auto& [name, count] : work.in_precision) {
     const auto type = types.find(name);
     all += count;
     if (type != types.end() && computes_in(type->second, precision)) done += count;
@@ -166,7 +180,7 @@ std::unique_ptr<Session> open(const Bytes& graph, const BundleFile&, const Manif
   if (options.threads > 0) config.insert(ov::inference_num_threads(options.threads));
   if (options.requests > 1) config.insert(ov::num_streams(options.requests));
   ov::CompiledModel compiled;
-  std::map<std::string, double> work;
+  Work work;
   ov::element::Type effective;
   try {
     ov::Core core;
@@ -174,7 +188,7 @@ std::unique_ptr<Session> open(const Bytes& graph, const BundleFile&, const Manif
     // Not Core::read_model, which asks every format's reader about a path without ".onnx" at its end.
     const ov::frontend::FrontEnd::Ptr reader = ov::frontend::FrontEndManager().load_by_framework("onnx");
     const std::shared_ptr<ov::Model> model = reader->convert(reader->load(sealed.path()));
-    work = multiply_adds(*model, options.precision == "int8");
+    work = work_of(*model, options.precision);
     compiled = core.compile_model(model, "CPU", config);
     effective = compiled.get_property(ov::hint::inference_precision);
   } catch (const std::exception& error) {

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     _onnxruntime: CamBackend = onnxruntime
     _openvino: CamBackend = openvino
 
-# What computes maps, and in which precisions.  OpenVINO applies bf16 and fp16 to the FP32 graph by itself.
-CAM_PRECISIONS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16"), "pytorch": ("fp32",)}
+# What computes maps, and in which precisions.  OpenVINO applies bf16 to the FP32 graph by itself; fp16
+# would need a graph that is scaled for it, as the one that classifies is.
+CAM_PRECISIONS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16"), "pytorch": ("fp32",)}
 
 
 class CamSession(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,11 @@ RUNS_ON = ("cpu",)
 # Of the multiply-adds in convolutions that must compute in the precision that was asked for.
 MIN_SHARE = 95.0
 
+# Which of the bundle's graphs.  The FP16 graph is scaled so that nothing leaves FP16's range; the FP32 graph under the
+# hint f16 gave NaN where that had been needed.  BF16 has FP32's range and needs no graph of its own.
+_GRAPHS = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8"}
+# Element type of the weights of those convolutions that should compute in the precision; None: of all.
+_WEIGHTS = {"fp32": None, "bf16": None, "fp16": "f16", "int8": "i8"}
 # What an INT8 graph leaves unquantised must stay FP32.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 # Element types of a convolution that computes in a precision.
@@ -44,11 +50,12 @@ def unavailable() -> str | None:
 def load(bundle: Bundle, device: str, precision: str) -> OpenvinoSession:
     """Compile one of the bundle's graphs for this CPU, computing in `precision`.
 
-    INT8 has a graph of its own, with Q/DQ nodes; the other precisions are OpenVINO's to apply to the FP32 graph.
+    INT8 and FP16 have graphs of their own; BF16 is OpenVINO's to apply to the FP32 graph.
 
     Raises:
-        BackendUnavailable: no such graph, OpenVINO refuses it, or this CPU does not compute in `precision`.
-        BundleError: the graph was changed, has other tensors than the manifest says, or is none of INT8.
+        BackendUnavailable: no such graph, OpenVINO refuses it, or this CPU does not compute in `precision`, or also
+            where the FP16 graph keeps FP32.
+        BundleError: the graph was changed, has other tensors than the manifest says, or is none of INT8 or FP16.
     """
     with bundle.seal(pick_file(bundle, "graph", "openvino", graph_precision(precision))) as graph:
         compiled, work = _compile(graph, precision)
@@ -71,8 +78,8 @@ def load_cam(bundle: Bundle, device: str, precision: str) -> OpenvinoCamSession:
     return session
 
 
-def _compile(graph: SealedFile, precision: str) -> tuple[Any, dict[str, int]]:
-    """The compiled graph, and the multiply-adds that should be in `precision`, by convolution."""
+def _compile(graph: SealedFile, precision: str) -> tuple[Any, _Work]:
+    """The compiled graph, and what each of its convolutions should compute in."""
     config = {
         # Always said: left out, OpenVINO computes in bf16 by itself on CPUs that have it (logits off by 1 %).
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -83,7 +90,7 @@ def _compile(graph: SealedFile, precision: str) -> tuple[Any, dict[str, int]]:
     core = ov.Core()
     try:
         model = _read(graph)
-        work = _multiply_adds(model, quantised=precision == "int8")
+        work = _work(model, _WEIGHTS[precision])
         compiled = core.compile_model(model, "CPU", config)
     except Exception as error:  # its readers' exception classes share no other base
         raise BackendUnavailable(
@@ -172,8 +179,8 @@ class OpenvinoCamSession:
 
 
 def graph_precision(precision: str) -> str:
-    """INT8 has a graph of its own; the other precisions are applied to the FP32 graph."""
-    return "int8" if precision == "int8" else "fp32"
+    """INT8 and FP16 have graphs of their own; BF16 is applied to the FP32 graph."""
+    return _GRAPHS[precision]
 
 
 def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) -> tuple[list[Any], str]:
@@ -208,20 +215,22 @@ def _tensors(compiled: Any) -> list[TensorSpec]:
     ]
 
 
-def _prove(compiled: Any, work: dict[str, int], precision: str) -> None:
-    """Compare what the convolutions really compute in with `precision`.
-
-    Args:
-        compiled: an `openvino.CompiledModel`.
-        work: multiply-adds of the convolutions that should compute in `precision`, by name.
-    """
-    if not work:
+def _prove(compiled: Any, work: _Work, precision: str) -> None:
+    """Compare what the convolutions of an `openvino.CompiledModel` really compute in with what they should."""
+    wanted = work.in_precision
+    if not wanted:
         raise BundleError(f"the {precision} graph holds no convolution in {precision}; make it again: samdeploy export")
     types = dict(_convolution_types(compiled))
-    done = sum(count for name, count in work.items() if types.get(name) in _COMPUTES_IN[precision])
-    share = 100 * done / sum(work.values())
+    narrowed = [name.partition("/")[0] for name in work.in_fp32 if types.get(name) == "f16"]
+    if narrowed:
+        raise BackendUnavailable(
+            f"OpenVINO {ov.__version__} computes all layers in FP16, also those that FP16 cannot hold and the graph "
+            f"keeps in FP32 ({', '.join(narrowed[:3])}); use precision bf16 or fp32"
+        )
+    done = sum(count for name, count in wanted.items() if types.get(name) in _COMPUTES_IN[precision])
+    share = 100 * done / sum(wanted.values())
     if share < MIN_SHARE:
-        wrong = (name for name in work if types.get(name) not in _COMPUTES_IN[precision])
+        wrong = (name for name in wanted if types.get(name) not in _COMPUTES_IN[precision])
         others = [f"{name} in {types.get(name, 'no type')}" for name in wrong]
         raise BackendUnavailable(
             f"OpenVINO {ov.__version__} computes only {share:.1f} % of the {precision} multiply-adds in that type "
@@ -239,14 +248,29 @@ def _convolution_types(compiled: Any) -> Iterator[tuple[str, str]]:
                 yield name, info.get("runtimePrecision", "")
 
 
-def _multiply_adds(model: Any, *, quantised: bool) -> dict[str, int]:
-    """Convolution -> multiply-adds for one picture; only those with int8 weights where `quantised`."""
-    found: dict[str, int] = {}
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Multiply-adds of a graph's convolutions for one picture, by name.
+
+    Attributes:
+        in_precision: that should compute in the precision that was asked for.
+        in_fp32: that the graph keeps in FP32.
+    """
+
+    in_precision: dict[str, int]
+    in_fp32: dict[str, int]
+
+
+def _work(model: Any, weight_type: str | None) -> _Work:
+    """Those with weights of `weight_type` should compute in it; None: all, whatever their weights are."""
+    found = _Work({}, {})
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution" and (not quantised or _weight_type(node) == "i8"):
+        if node.get_type_name() == "Convolution":
             positions = [axis.get_length() for axis in list(node.get_output_partial_shape(0))[2:]]
             weights = node.input_value(1).get_shape()
-            found[node.get_friendly_name()] = int(np.prod([*positions, *weights], dtype=np.int64))
+            is_in = weight_type is None or _weight_type(node) == weight_type
+            part = found.in_precision if is_in else found.in_fp32
+            part[node.get_friendly_name()] = int(np.prod([*positions, *weights], dtype=np.int64))
     return found
 
 

@@ -122,7 +122,7 @@ def add_engine(
 def _try_graph(writer: BundleWriter, engine: str, precision: str) -> EngineRow:
     """ONNX Runtime and OpenVINO compile the graph when they open it: trying it is all there is to do."""
     bundle = writer.bundle()
-    # OpenVINO computes bf16 from the FP32 graph.
+    # OpenVINO computes BF16 from the FP32 graph.
     file = bundle.find("graph", backend=engine, precision="fp32" if precision == "bf16" else precision)
     if file is None:
         raise ExportError(f"no {precision} graph can be made by this version; expected one of {', '.join(PRECISIONS)}")

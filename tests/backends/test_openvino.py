@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,10 @@ def test_a_precision_that_the_cpu_lacks_is_refused(digits_bundle: Bundle, precis
         assert session.precision == precision
         error = np.abs(session.run(images) - logits).max() / np.ptp(logits)
     assert 1e-4 < error < 1e-1  # rounded, and not FP32 under another name
+
+
+def test_fp16_is_the_graph_that_was_scaled_for_it(digits_bundle: Bundle) -> None:
+    """Not the FP32 graph under another hint, whose tensors may leave FP16's range."""
+    files = tuple(file for file in digits_bundle.files if (file.role, file.precision) != ("graph", "fp16"))
+    with pytest.raises(BackendUnavailable, match=r"no graph in fp16 that openvino can run \(found: fp32\)"):
+        open_session(dataclasses.replace(digits_bundle, files=files), "openvino", precision="fp16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.classifier import softmax
 from samdeploy.errors import BackendUnavailable
+from samdeploy.export.onnx import graph_from_model, serialize
+from samdeploy.models import build_model, fold, load_weights
 from samdeploy.preprocess import prepare
+from samdeploy.run import WEIGHTS_FILE
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZE, Build, call
 from tests.cpp.conftest import Probe
@@ -29,7 +33,7 @@ def pictures(bundle: Bundle) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_logits_are_equal_bit_for_bit(
     precision: str, batch: int, probe: Probe, digits_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -48,6 +52,27 @@ def test_logits_are_equal_bit_for_bit(
     found = np.frombuffer((tmp_path / "out").read_bytes(), np.float32).reshape(expected.shape)
     assert found.tobytes() == expected.tobytes()
     assert len(np.unique(found.argmax(axis=1))) > 2
+
+
+def test_layers_that_fp16_cannot_hold_are_not_computed_in_it(
+    probe: Probe, digits_run: Path, copy_of_bundle: Path, seal: Callable[[Path], Bundle]
+) -> None:
+    """OpenVINO's hint takes them all, and does not say so."""
+    spec = seal(copy_of_bundle).spec
+    model = build_model(spec.arch, len(spec.classes), spec.gate)
+    load_weights(model, digits_run / WEIGHTS_FILE)
+    mixed = graph_from_model(fold(model.eval()), spec, "fp16", ["layer2.0"])
+    (copy_of_bundle / "model.fp16.onnx").write_bytes(serialize(mixed))
+    bundle = seal(copy_of_bundle)
+    with pytest.raises(BackendUnavailable) as refused:
+        open_session(bundle, "openvino", precision="fp16")
+    status, _, text = probe("open", bundle.root, "fp16").stdout.split("\n", 2)
+    assert int(status) == UNAVAILABLE
+    if "would compute in" in str(refused.value):
+        pytest.skip(str(refused.value))
+    for said in (str(refused.value), text):
+        assert "computes all layers in FP16, also those that FP16 cannot hold" in said
+        assert "keeps in FP32 (layer2.0." in said
 
 
 @pytest.mark.parametrize("requests", [1, 3])

@@ -254,8 +254,8 @@ def test_openvino_is_held_to_its_convolutions(calibrated: qdq.Calibrated) -> Non
 
     model = ov.Core().read_model(qdq.quantize(calibrated, "cpu", ["layer1.0.convs"]))
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    int8, every = (backend._multiply_adds(model, quantised=quantised) for quantised in (True, False))
-    assert (len(int8), len(every)) == (26, 28)
+    int8, every = (backend._work(model, weight_type) for weight_type in ("i8", None))
+    assert (len(int8.in_precision), len(int8.in_fp32), len(every.in_precision), len(every.in_fp32)) == (26, 2, 28, 0)
     backend._prove(compiled, int8, "int8")
     with pytest.raises(BackendUnavailable, match=r"computes only \d+\.\d % .*layer1.0.conv1.* in f32"):
         backend._prove(compiled, every, "int8")

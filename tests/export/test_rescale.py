@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from samdeploy.data import load_images, open_dataset
+from samdeploy.errors import BackendUnavailable
 from samdeploy.export.headroom import FP16_MAX, measure_ranges
 from samdeploy.export.onnx import graph_from_model, serialize
 from samdeploy.export.precision import fp16_logits, plan_fp16
@@ -73,6 +74,33 @@ def test_planted_overflow_comes_out_finite_and_equal(arch, gate, network, spec_o
     # FP16 costs what it costs the network without the plant, not more than twice that.
     usual = np.abs(fp16_logits(fold(honest), spec, pictures) - reference).max()
     assert np.abs(found - reference).max() < 2 * usual
+
+
+def in_fp16_on_this_cpu(net, spec, precision, pictures):
+    """Logits of the graph in `precision`, computed in FP16 by OpenVINO; skips where the CPU cannot."""
+    pytest.importorskip("openvino", reason="pip install 'samdeploy[openvino]'")
+    from samdeploy.backends.openvino import run_outputs
+
+    try:
+        (found,), _ = run_outputs(serialize(graph_from_model(net, spec, precision)), "cpu", "fp16", pictures)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("arch", ["sam-resnet18", "sam-resnet50"])
+def test_planted_overflow_in_real_fp16(arch, network, spec_of, pictures) -> None:
+    """On a CPU that computes in FP16: without rescaling not a number, with it what PyTorch's rounding foretells."""
+    spec = spec_of(arch, "original")
+    honest = network(arch, "original")
+    reference = logits(honest, spec, pictures)
+    net = fold(inflate(honest, "original"))
+    assert not np.isfinite(in_fp16_on_this_cpu(net, spec, "fp32", pictures)).all()
+    plan = plan_fp16(net, spec, measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures), pictures)
+    found = in_fp16_on_this_cpu(plan.net, spec, "fp16", pictures)
+    assert np.array_equal(found.argmax(axis=1), reference.argmax(axis=1))
+    foretold = np.abs(fp16_logits(plan.net, spec, pictures) - reference).max()
+    assert np.abs(found - reference).max() < 2 * foretold
 
 
 @pytest.mark.parametrize("arch", ["sam-resnet18", "sam-resnet50"])
