@@ -19,7 +19,7 @@ def bench(
         str | None, typer.Option(metavar="NAME,NAME", help="Which alternatives; all that can run here if left out.")
     ] = None,
     backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; all it has if left out.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; as exported if left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batch: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Batch sizes; 1, 2, 4 and so on if left out.")

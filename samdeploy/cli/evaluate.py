@@ -20,7 +20,7 @@ def eval(
         list[str] | None,
         typer.Option("--backend", metavar="NAME", help="pytorch, onnxruntime, openvino or tensorrt; all if left out."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; all it has if left out.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; as exported if left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     margin: Annotated[float, typer.Option(help="Points of top-1 that an engine below FP32 may lose.")] = 0.5,
     confidence: Annotated[float, typer.Option(help="With which the test images must show it, 0.5 to below 1.")] = 0.95,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -150,6 +150,7 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
         test_fingerprint=fingerprint,
         notes=_notes(bundle, test, leaks),
+        left_out=tuple(_left_out(bundle, results)),
         leaks=leaks,
     )
 
@@ -157,6 +158,19 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
 def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:
     unlike = unlike_its_run(bundle)
     return (*([unlike] if unlike else []), *test.notes, *(leaks.lines() if leaks else ()))
+
+
+def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:
+    """The bundle's engines that nobody asked for, and its graphs that no engine ran."""
+    asked = {(row.backend, row.precision) for row in results}
+    missing = [engine for engine in _engines(bundle, EvalOptions()) if engine not in asked]
+    if missing:
+        yield f"not asked for: {', '.join(f'{backend} {precision}' for backend, precision in missing)}"
+    said = {row.precision for row in results if row.ran} | {precision for _, precision in missing}
+    said |= {"fp32"} if "bf16" in said else set()
+    for file in bundle.files:
+        if file.role == "graph" and file.precision not in said:
+            yield f"not judged: {file.path}, which no engine ran"
 
 
 def _reference(

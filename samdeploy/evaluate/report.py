@@ -117,6 +117,7 @@ class Report:
         manifest_sha256, test_fingerprint: which bundle and which pictures, to the last byte.
         notes: what there is to say about the pictures and their files.
         leaks: test pictures that were trained on; None where the run's hashes are not at hand.
+        left_out: in words, the bundle's engines that were not asked for, and its graphs that no engine ran.
     """
 
     bundle: str
@@ -134,6 +135,7 @@ class Report:
     test_fingerprint: str
     notes: tuple[str, ...] = ()
     leaks: LeakReport | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -162,6 +164,7 @@ class Report:
             "versions": dict(self.versions),
             "notes": list(self.notes),
             "leaks": self.leaks and self.leaks.to_json(),
+            "left_out": list(self.left_out),
             "results": [result.to_json(self.class_names) for result in self.results],
         }
 

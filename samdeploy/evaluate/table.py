@@ -50,7 +50,9 @@ def table(report: Report) -> str:
     lines += _part_lines(report)
     if report.test_set != AS_AT_TRAINING:
         lines.append(f"test set: {report.test_set}")
-    lines += [line for note in report.notes for line in textwrap.wrap(note, 80, subsequent_indent="  ")]
+    lines += [
+        line for note in (*report.notes, *report.left_out) for line in textwrap.wrap(note, 80, subsequent_indent="  ")
+    ]
     for result in report.results:
         if result.reason:
             text = f"{result.engine}: {result.reason}"

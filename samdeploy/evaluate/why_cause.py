@@ -63,7 +63,7 @@ def likely_cause(evidence: Evidence, first: TensorRow | None) -> str:
         clipped = _clipped(evidence, first)
         if clipped:
             return clipped
-    return _own_fault(first)
+    return _own_fault(first, _fused(evidence, first))
 
 
 def _nothing_departs(evidence: Evidence) -> str:
@@ -137,12 +137,19 @@ def _clipped(evidence: Evidence, first: TensorRow) -> str | None:
     )
 
 
-def _own_fault(first: TensorRow) -> str:
-    step = first.name.rsplit(".", 1)[-1]
+def _fused(evidence: Evidence, first: TensorRow) -> str | None:
+    """The layer whose ReLU `first` is, where the engine computes both in one step and lets only this one out."""
+    layer = first.name.removesuffix(".relu")
+    is_hidden = layer != first.name and layer in evidence.reference and layer not in evidence.found
+    return layer if is_hidden and layer.rsplit(".", 1)[-1] in _WITH_WEIGHTS else None
+
+
+def _own_fault(first: TensorRow, fused: str | None) -> str:
+    step = (fused or first.name).rsplit(".", 1)[-1]
     inputs = f"its inputs are right (error {first.inputs_error:.1e})" if first.inputs else "it has no inputs"
     where = f"{first.channels_off} of {first.channels} channels"
     if step in _WITH_WEIGHTS:
-        layer = "head" if first.name == "logits" else first.name
+        layer = "head" if first.name == "logits" else fused or first.name
         return (
             f"{inputs}, so it is this step: the weights or the bias of {layer!r} in the engine are not the trained "
             f"ones, in {where}; or the runtime computes it wrongly"

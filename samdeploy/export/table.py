@@ -15,12 +15,12 @@ TIGHTEST = 10
 
 def headroom_table(headroom: Headroom) -> str:
     """The tensors nearest to the end of FP16, before and after rescaling, and the layers kept in FP32."""
-    lines = [
-        f"FP16 head-room on {headroom.images} training images, tightest {TIGHTEST} of {len(headroom.rows)} tensors",
-        f"{'tensor':<28} {'largest':>10} {'bits':>6} {'rescaled':>9} {'bits':>6} {'below 2^-14':>12}",
-    ]
     # The pixels are normalised in FP32 in every graph.
     rows = [row for row in headroom.rows if not row.name.startswith("pixels")]
+    lines = [
+        f"FP16 head-room on {headroom.images:,} training images, tightest {TIGHTEST} of {len(rows)} tensors",
+        f"{'tensor':<28} {'largest':>10} {'bits':>6} {'rescaled':>9} {'bits':>6} {'below 2^-14':>12}",
+    ]
     for row in sorted(rows, key=lambda row: row.bits)[:TIGHTEST]:
         k = headroom.exponents.get(row.name, 0)
         scaled = f"x 2^{-k}" if k else "-"

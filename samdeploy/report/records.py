@@ -27,7 +27,7 @@ class TensorRoom:
 
 @dataclass(frozen=True, slots=True)
 class HeadroomRecord:
-    """headroom.json: `tensors` in the graph's order, without those of zeros; `fp32_layers`: layer -> why it stays."""
+    """headroom.json: `tensors` in the graph's order, without zeros and pixels; `fp32_layers`: layer -> why it stays."""
 
     images: int
     fp16_share: float
@@ -110,7 +110,8 @@ def read_headroom(bundle: Bundle) -> HeadroomRecord | None:
         tensors = tuple(
             TensorRoom(_text(row["name"]), _number(row["bits"]) + _number(row["stored_as_times_two_to_minus"]))
             for row in values["tensors"]
-            if row["bits"] is not None
+            # Pixels are normalised in FP32 in every graph.
+            if row["bits"] is not None and not _text(row["name"]).startswith("pixels")
         )
         layers = {_text(layer): _text(reason) for layer, reason in values["fp32_layers"].items()}
         return HeadroomRecord(

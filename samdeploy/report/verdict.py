@@ -73,6 +73,7 @@ def _sentence(evaluation: Mapping[str, Any]) -> str:
 def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     rows = evaluation["results"]
     gaps = [f"{engine_name(row)} was not run here: {row['reason']}." for row in rows if not row["ran"]]
+    gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["left_out"]]
     if evaluation["test_set"] != AS_AT_TRAINING:
         gaps.append(f"The test pictures are not proven to be those that training measured: {evaluation['test_set']}.")
     leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]

@@ -117,6 +117,25 @@ def test_int8_is_compared_after_its_rounding(int8_bundle: Bundle, images: np.nda
     assert by_name["layer1.0.conv1.relu"].inputs == ("maxpool",)
 
 
+def test_a_weight_before_a_fused_relu_is_named(
+    int8_bundle: Bundle, images: np.ndarray, tmp_path: Path, seal: Seal
+) -> None:
+    """The quantiser makes the ReLU the end of its range: the convolution's own tensor is nowhere to be seen."""
+    import shutil
+
+    root = tmp_path / "bundle"
+    shutil.copytree(int8_bundle.root, root)
+    model = onnx.load(str(root / "model.int8.onnx"))
+    (name,) = [name for name in faults._weights(model) if name.startswith("layer3.0.conv1.weight_quant")]
+    weight = faults._weights(model)[name]
+    faults._rewrite(weight, -np.maximum(onnx.numpy_helper.to_array(weight), -127))
+    (root / "model.int8.onnx").write_bytes(model.SerializeToString())
+    why = explain_failure(seal(root), "onnxruntime", "int8", images)
+    assert why.name == "layer3.0.conv1.relu"
+    assert "the weights or the bias of 'layer3.0.conv1' in the engine are not the trained ones" in why.cause
+    check_words_and_json(why)
+
+
 def test_a_range_that_is_too_small_is_named(
     int8_bundle: Bundle, images: np.ndarray, tmp_path: Path, seal: Seal
 ) -> None:
