@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
@@ -43,14 +43,14 @@ class Prediction:
         index: its column in the logits.
         probability: its softmax value, in [0, 1].
         top: (class, probability) of the most probable classes, best first.
-        logits: float32 [K], as the engine gave them.
+        logits: float32 [K], as the engine gave them; two predictions may be equal without them.
     """
 
     label: str
     index: int
     probability: float
     top: tuple[tuple[str, float], ...]
-    logits: Float32Array
+    logits: Float32Array = field(compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """What `json.dumps` takes: the object that ``samdeploy predict --json`` writes, but for its "image"."""
@@ -103,7 +103,7 @@ class Classifier:
                 engine that runs here), onnxruntime, openvino and pytorch that can be opened.
             device: "cpu", "cuda" or "auto".
             precision: None takes the backend's own.
-            max_pixels: a picture whose header says more is refused before memory is reserved for it.
+            max_pixels: a picture whose header (or array's shape) says more is refused before memory is reserved for it.
 
         Raises:
             BundleError: the bundle is damaged, unsafe, or its engine does not answer as its model did.
@@ -139,7 +139,7 @@ class Classifier:
         """Classify one picture.
 
         Args:
-            source: a path, encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB of any size.
+            source: a path, encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB.
             top: how many classes to name, at most.
 
         Raises:
@@ -245,7 +245,10 @@ class Classifier:
         return _predictions(self.session.run(batch), self.classes, top)
 
     def close(self) -> None:
-        """Release the engine, once the predictions under way have ended; calling it again does nothing."""
+        """Release the engine, once the batches that it is running have ended; calling it again does nothing.
+
+        A prediction whose pictures are still being decoded is told that the classifier is closed.
+        """
         self.session.close()
 
     def __reduce__(self) -> NoReturn:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from samdeploy.errors import ImageError
+from samdeploy.png import check_png
 from samdeploy.spec import MAX_PIXELS, Preprocessing
 
 UInt8Array = NDArray[np.uint8]
@@ -42,6 +43,8 @@ _UPRIGHT = {
 # A picture of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the two passes of the resize it would
 # fill gigabytes.  No photograph comes near this many pixels there (it is half a GiB).
 _MAX_PIXELS_BETWEEN_PASSES = 1 << 27
+# Pillow's table of weights for a side that is twice as long would not fit into memory that it can count.
+_LONGEST_SIDE = 1 << 26
 
 # Stored like this, a transparent colour is lost: Pillow compares its full value with the pixels' 8-bit ones.
 _TRANSPARENT_COLOUR_LOST = ("L;2", "L;4", "I;16B", "RGB;16B")
@@ -73,14 +76,13 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
 
     Args:
         source: a path, the encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB or [h, w] grey.
-        max_pixels: a picture whose header says more is refused before memory is reserved for it.  Arrays, which are
-            in memory already, may have any size.
+        max_pixels: a picture whose header says more is refused before memory is reserved for it.
 
     Raises:
         ImageError: the file is missing, empty, truncated, too large, not a picture, or holds floats or 32-bit integers.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, max_pixels)
     return _decoded(source, max_pixels, lambda picture: np.array(picture, dtype=np.uint8))
 
 
@@ -107,7 +109,7 @@ def prepare(source: Source, preprocessing: Preprocessing, *, max_pixels: int = M
             raise ImageError(f"{_name(source)}: {error}") from None
 
     if isinstance(source, np.ndarray):
-        return fit(Image.fromarray(_from_array(source)))
+        return fit(Image.fromarray(_from_array(source, max_pixels)))
     # Not resize(decode(...)): a photograph need not become an array and a Pillow image again on its way.
     return _decoded(source, max_pixels, fit)
 
@@ -139,7 +141,10 @@ def _decoded(
     try:
         if isinstance(source, Image.Image):
             return use(_to_rgb(source, name, max_pixels))
-        with _opened(source, max_pixels) as opened:
+        with _opened(source) as opened:
+            _check_pixels(opened.width, opened.height, name, max_pixels)
+            if opened.format == "PNG":
+                check_png(source if isinstance(source, bytes) else Path(source).read_bytes())
             return use(_to_rgb(opened, name, max_pixels))
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
@@ -151,6 +156,8 @@ def _decoded(
         if not (len(source) if isinstance(source, bytes) else Path(str(source)).stat().st_size):
             raise ImageError(f"{name}: the file is empty; expected a picture") from None
         raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read") from None
+    except MemoryError:
+        raise ImageError(f"{name}: the memory is too full to decode and resize it; scale it down first") from None
     except Image.DecompressionBombError as error:  # of a frame or tile within, of which the header said nothing
         raise ImageError(f"{name}: too many pixels, scale it down first ({error})") from None
     except _DAMAGE as error:
@@ -159,7 +166,7 @@ def _decoded(
         raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete picture") from None
 
 
-def _opened(source: str | Path | bytes, max_pixels: int) -> Image.Image:
+def _opened(source: str | Path | bytes) -> Image.Image:
     """The picture behind its header; nothing is decoded yet."""
     if not isinstance(source, bytes):
         mode = Path(source).stat().st_mode
@@ -201,7 +208,8 @@ def _resized(picture: Image.Image, preprocessing: Preprocessing) -> UInt8Array:
 
 def _resize_exact(picture: Image.Image, height: int, width: int) -> Image.Image:
     source_width, source_height = picture.size
-    if height * max(source_width, width) > _MAX_PIXELS_BETWEEN_PASSES:
+    is_long = max(source_width, source_height) > _LONGEST_SIDE
+    if is_long or height * max(source_width, width) > _MAX_PIXELS_BETWEEN_PASSES:
         raise ImageError(
             f"{source_width}x{source_height} pixels (width x height) are too long and thin to be brought to "
             f"{width}x{height}; cut the picture first"
@@ -217,23 +225,27 @@ def _name(source: object) -> str:
     return str(source) if isinstance(source, str | Path) else "image"
 
 
-def _from_array(array: UInt8Array) -> UInt8Array:
+def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: too many pixels, scale it down first ({width}x{height} are {width * height:,}, at most "
+            f"{max_pixels:,} are decoded; Classifier.open(max_pixels=) sets it)"
+        )
+
+
+def _from_array(array: UInt8Array, max_pixels: int) -> UInt8Array:
     if array.dtype != np.uint8:
         raise ImageError(f"image array: dtype {array.dtype} found, uint8 expected (0..255, not 0..1)")
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(f"image array: shape {list(array.shape)} found, [height, width, 3] RGB expected")
+    _check_pixels(array.shape[1], array.shape[0], "image array", max_pixels)
     return np.ascontiguousarray(array)
 
 
 def _to_rgb(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    pixels = picture.width * picture.height
-    if pixels > max_pixels:
-        raise ImageError(
-            f"{name}: too many pixels, scale it down first ({picture.width}x{picture.height} are {pixels:,}, at most "
-            f"{max_pixels:,} are decoded; Classifier.open(max_pixels=) sets it)"
-        )
+    _check_pixels(picture.width, picture.height, name, max_pixels)
     if picture.format == "EPS":  # Pillow would run Ghostscript: a picture must not be a program
         raise ImageError(f"{name}: is EPS, a program that draws; expected pixels, convert it first")
     # Netpbm's 16-bit grey comes as 32-bit integers, but in 0..65535.

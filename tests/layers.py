@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest"}),
     "progress": frozenset(),
     "bundle": _DATA,
-    "preprocess": _DATA | {"bundle"},
+    "png": frozenset(),
+    "preprocess": _DATA | {"bundle", "png"},
     "stream": _DATA | {"preprocess"},
     "named": _DATA | {"preprocess"},
     "native": frozenset({"errors"}),
@@ -78,6 +79,7 @@ RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
 THIRD_PARTY: dict[str, frozenset[str]] = {
     **dict.fromkeys((*_DATA, "__init__", "native"), frozenset()),
     "bundle": frozenset({"numpy"}),
+    "png": frozenset(),
     "preprocess": frozenset({"numpy", "PIL"}),
     "stream": frozenset({"numpy"}),
     "classifier": frozenset({"numpy"}),

@@ -58,7 +58,7 @@ typedef struct samdeploy_options {
   size_t struct_size;    /* sizeof(samdeploy_options) */
   const char *backend;   /* "openvino", "onnxruntime" or "tensorrt"; NULL: "openvino" */
   const char *precision; /* "fp32", "bf16", "fp16" or "int8"; NULL: "fp32" */
-  int32_t threads;       /* that compute, of all requests together; 0: the runtime's choice */
+  int32_t threads;       /* that compute, of all requests together, up to 4096; 0: the runtime's choice */
   int32_t requests;      /* inferences at the same time, 0 to 1024; 0: one, for the lowest latency; others wait */
   uint64_t max_pixels;   /* of a picture; 0: 178,956,970, twice what Pillow warns at */
 } samdeploy_options;

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int kBits = 22;  // 32 minus 8 for the pixel minus 2 for the sum
 constexpr std::int64_t kMostBetweenPasses = std::int64_t{1} << 27;
+constexpr std::int64_t kLongestSource = std::int64_t{1} << 26;  // Pillow's table of weights ends soon after
 
 // Of target pixels `first` to `first + count` of an axis that goes from `length` to `target` pixels.
 void make_weights(std::int64_t length, std::int64_t target, std::int64_t first, std::int64_t count, Workspace& space,
@@ -113,7 +114,8 @@ void resize(const View& picture, const Preprocessing& preprocessing, std::uint8_
     width = picture.height <= picture.width ? side * picture.width / picture.height : side;
   }
   // A picture of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the passes it would fill gigabytes.
-  if (height > kMostBetweenPasses / std::max(picture.width, width)) {
+  const bool is_long = std::max(picture.width, picture.height) > kLongestSource;
+  if (is_long || height > kMostBetweenPasses / std::max(picture.width, width)) {
     throw Error(SAMDEPLOY_IMAGE_TOO_LARGE,
                 std::to_string(picture.width) + "x" + std::to_string(picture.height) +
                     " pixels (width x height) are too long and thin to be brought to " + std::to_string(width) + "x" +

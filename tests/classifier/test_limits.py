@@ -18,7 +18,9 @@ from samdeploy.spec import MAX_PIXELS
 
 def test_the_limit_on_pixels(open_one: Callable[..., Classifier]) -> None:
     classifier = open_one(max_pixels=1000)
-    assert classifier.predict(np.zeros((400, 400, 3), np.uint8)).label  # in memory already
+    assert classifier.predict(np.zeros((25, 40, 3), np.uint8)).label
+    with pytest.raises(ImageError, match="image array: too many pixels"):  # as `samdeploy_prepare_rgb` has it in C
+        classifier.predict(np.zeros((400, 400, 3), np.uint8))
     picture = Image.new("RGB", (40, 25))
     assert classifier.predict(picture).label
     buffer = io.BytesIO()
@@ -64,3 +66,9 @@ def test_an_unknown_name_is_one_error_and_not_one_per_runtime(
 ) -> None:
     with pytest.raises(InputError, match=text):
         Classifier.open(digits_bundle.root, **wrong)  # type: ignore[arg-type]
+
+
+def test_predictions_can_be_compared_and_counted(open_one: Callable[..., Classifier]) -> None:
+    classifier, picture = open_one(), Image.new("RGB", (40, 25))
+    one, other = classifier.predict(picture), classifier.predict(picture)
+    assert one == other and len({one, other}) == 1

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from samdeploy.errors import ImageError
-from samdeploy.preprocess import UInt8Array, decode, resize
+from samdeploy.preprocess import UInt8Array, decode, prepare, resize
 from samdeploy.spec import Preprocessing
 from tests.cpp import corpus
 from tests.cpp.conftest import Probe
@@ -126,6 +126,31 @@ def test_damaged_pictures_are_refused_by_both(probe: Probe, tmp_path: Path) -> N
     texts = [str(answer[1]) for answer in answers]
     assert "damaged or truncated (JPEG: the file ends before the picture); expected a complete picture" in texts[3]
     assert any("transparent colour beside 2, 4 or 16 bits" in text for text in texts)
+
+
+def test_a_png_that_is_not_whole_is_refused_by_both(probe: Probe, tmp_path: Path) -> None:
+    """Cut anywhere, with a wrong checksum, or with fewer rows than its header says: never an answer in one of them."""
+    whole = corpus.png(20, 11, 8, 2)
+    ends = [*range(8, len(whole), 5), *range(len(whole) - 16, len(whole))]
+    flipped = bytearray(whole)
+    flipped[whole.index(b"IEND") - 5] ^= 1  # of the pixels' checksum
+    header = struct.pack(">IIBBBBB", 11, 21, 8, 2, 0, 0, 0)
+    taller = whole[:8] + corpus.chunk(b"IHDR", header) + whole[33:]
+    pictures = [*(whole[:end] for end in ends), bytes(flipped), taller]
+    for encoded in pictures:
+        with pytest.raises(ImageError):
+            decode(encoded)
+    answers = ask(probe, tmp_path, [(encoded, TARGETS[0]) for encoded in pictures])
+    assert [answer[0] for answer in answers] == [IMAGE] * len(pictures)
+    assert np.array_equal(ask(probe, tmp_path, [(whole, TARGETS[0])])[0][0], decode(whole))
+
+
+def test_a_side_that_is_too_long_is_refused_by_both(probe: Probe, tmp_path: Path) -> None:
+    encoded = corpus.png(1, 2**26 + 1, 1, 0)
+    with pytest.raises(ImageError, match=r"67108865x1 pixels .* are too long and thin to be brought to 3x3"):
+        prepare(encoded, Preprocessing(3, 3))
+    ((status, text),) = ask(probe, tmp_path, [(encoded, Preprocessing(3, 3))])
+    assert status == IMAGE_TOO_LARGE and "67108865x1 pixels (width x height) are too long and thin" in str(text)
 
 
 def bomb(side: int) -> bytes:

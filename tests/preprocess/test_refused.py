@@ -72,6 +72,26 @@ def test_the_limit_on_pixels_is_an_argument(kind: str, tmp_path: Path) -> None:
     assert expected.shape == (20, 30, 3)
 
 
+def test_the_limit_holds_for_arrays_too() -> None:
+    pixels = np.zeros((4, 5, 3), np.uint8)
+    assert decode(pixels, max_pixels=20).shape == (4, 5, 3)
+    for read in (lambda: decode(pixels, max_pixels=19), lambda: prepare(pixels, Preprocessing(4, 4), max_pixels=19)):
+        with pytest.raises(ImageError, match=r"image array: too many pixels, scale it down first \(5x4 are 20"):
+            read()
+
+
+def test_a_full_memory_is_the_pictures_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a stream goes on with the next one."""
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("samdeploy.preprocess._resize_exact", full)
+    with pytest.raises(ImageError, match=r"a\.png: the memory is too full to decode and resize it"):
+        prepare(tmp_path / "a.png", Preprocessing(4, 4))
+
+
 @pytest.mark.parametrize("limit", [299, 300, 599, None])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "PPM"])
 @pytest.mark.filterwarnings("error")
