@@ -19,6 +19,8 @@ from samdeploy.data import load_images, open_dataset
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.export import pipeline as pipeline_file
+from samdeploy.export.headroom import measure_ranges
+from samdeploy.export.pictures import export_pictures
 from samdeploy.export.table import export_table
 from samdeploy.files import write_atomic
 from samdeploy.manifest import MANIFEST, BundleFile
@@ -242,3 +244,17 @@ def test_a_network_without_numbers_is_not_exported(run: Path) -> None:
     with pytest.raises(ExportError, match="the trained network's own logits are not finite; train again"):
         export_run(run, ExportOptions(engine="onnxruntime"))
     assert tree(run) == before
+
+
+def test_headroom_is_that_of_all_pictures_that_were_asked_for(digits_run: Path, digits_bundle: Bundle) -> None:
+    pictures = export_pictures(digits_run, open_run(digits_run), None)
+    assert len(pictures.headroom) == 719 > len(pictures.calibration)
+    file = digits_bundle.find("graph", precision="fp32")
+    assert file is not None
+    graph = digits_bundle.read(file)
+    rows = json.loads((digits_bundle.root / "headroom.json").read_text())["tensors"]
+    saved = {row["name"]: row["max_abs"] for row in rows}
+    measured = {row.name: row.max_abs for row in measure_ranges(graph, pictures.headroom)}
+    assert saved == pytest.approx(measured, rel=1e-5)
+    few = {row.name: row.max_abs for row in measure_ranges(graph, pictures.calibration)}
+    assert any(few[name] < 0.99 * value for name, value in saved.items())  # else nothing could be told apart
