@@ -13,6 +13,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
@@ -127,6 +128,8 @@ def options(
 def main() -> None:
     """Entry point of the `samdeploy` command."""
     signal.signal(signal.SIGTERM, _terminate)
+    # Pillow's remarks on a picture, with file and line of its own source; what is wrong with one is said in our words.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no reason to stop
             stream.reconfigure(errors="backslashreplace")

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from samdeploy.bundle import Bundle
 from tests.cli.typed import Inside
+from tests.conftest import Command
 
 
 def test_predict_goes_on_after_a_broken_picture(finished: Path, mixed: Path, inside: Inside) -> None:
@@ -100,3 +103,11 @@ def test_a_run_without_a_bundle(finished: Path, digit_files: Sequence[Path], ins
         code, _, errors = inside(name, tmp_path, *pictures, cwd=finished)
         assert code == 2
         assert f"is a run that has no bundle yet; make it: samdeploy export {tmp_path}" in errors
+
+
+def test_remarks_of_pillow_are_not_ours(command: Command, digits_bundle: Bundle, tmp_path: Path) -> None:
+    """Half of Pillow's own limit on pixels brings a warning with its file and line."""
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "large.png")
+    done = command("predict", digits_bundle.root, "large.png", cwd=tmp_path)
+    assert done.returncode == 0 and "large.png: " in done.stdout
+    assert "Warning" not in done.stderr
