@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,8 @@ def eval(
         report = evaluate_bundle(opened, options)
     except BaseException:  # Ctrl-C, too
         if report_folder is not None and is_new:
-            report_folder.rmdir()  # nothing is left behind that looks like a report
+            with suppress(OSError):  # something else was put into it
+                report_folder.rmdir()  # nothing is left behind that looks like a report
         raise
     print(table(report))
     print(f"{verdict(report)}: {opened.root}")

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from samdeploy.backends.onnxruntime import OnnxruntimeSession
+from samdeploy.bundle import Bundle
 from samdeploy.cli import main
+from samdeploy.errors import InputError
 from samdeploy.evaluate import pipeline
 
 pytest.importorskip("onnxruntime")
@@ -133,3 +135,27 @@ def test_without_jinja_the_extra_is_named_before_anything_is_measured(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "samdeploy: the package 'jinja2' is not installed; pip install 'samdeploy[report]'\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_failing_evaluation_leaves_no_empty_folder_and_hides_no_error(
+    is_used: bool,
+    digits_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What somebody else put into the new folder stays, and is not what the user hears of."""
+    folder = tmp_path / "report"
+
+    def fails(*_: object) -> None:
+        if is_used:
+            (folder / "notes.txt").write_text("mine")
+        raise InputError("the true reason")
+
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_bundle", fails)
+    monkeypatch.setattr("sys.argv", ["samdeploy", "eval", str(digits_bundle.root), "--report", str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith("samdeploy: the true reason\n")
+    assert folder.exists() == is_used
