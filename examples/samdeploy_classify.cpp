@@ -12,6 +12,7 @@
 namespace {
 
 constexpr int kGroup = 32;
+constexpr std::size_t kTop = 5;
 
 // As JSON; bytes of a file's name that are no UTF-8 become U+FFFD, as in Python.
 std::string quoted(const std::string& text) {
@@ -27,41 +28,64 @@ std::string number(double value) {
   return json.find_first_of(".e") == std::string::npos ? json + ".0" : json;
 }
 
-std::string line(const std::string& image, const samdeploy::Prediction& prediction) {
-  std::string json = "{\"image\": " + quoted(image) + ", \"label\": " + quoted(prediction.label) +
-                     ", \"index\": " + std::to_string(prediction.index) +
-                     ", \"probability\": " + number(prediction.probability) + ", \"top\": [";
+// What is written of one picture, or why there is nothing.
+struct Answer {
+  std::string line, error;
+};
+
+std::string line(const std::string& image, const std::vector<samdeploy_score>& best,
+                 const std::vector<std::string>& classes) {
+  std::string json = "{\"image\": " + quoted(image) + ", \"label\": " + quoted(classes[best[0].index]) +
+                     ", \"index\": " + std::to_string(best[0].index) +
+                     ", \"probability\": " + number(best[0].probability) + ", \"top\": [";
   const char* between = "";
-  for (const samdeploy::Score& score : prediction.top) {
+  for (const samdeploy_score& score : best) {
     json += between;
-    json += "{\"label\": " + quoted(score.label) + ", \"probability\": " + number(score.probability) + "}";
+    json += "{\"label\": " + quoted(classes[score.index]) + ", \"probability\": " + number(score.probability) + "}";
     between = ", ";
   }
   return json + "]}";
 }
 
-// One line for each picture; says how many could not be read.
+bool is_of_the_picture(samdeploy_status status) {
+  return status == SAMDEPLOY_IMAGE || status == SAMDEPLOY_IMAGE_TOO_LARGE || status == SAMDEPLOY_NOT_FINITE;
+}
+
+// One line for each picture; says how many could not be read, or have no answer.
 int print_group(const samdeploy::Classifier& classifier, const std::vector<std::string>& images) {
-  std::vector<std::vector<std::uint8_t>> prepared;
-  std::vector<std::string> errors(images.size());
-  int broken = 0;
+  std::vector<Answer> answers(images.size());
+  std::vector<std::size_t> sound;
+  std::vector<std::uint8_t> batch;
   for (std::size_t i = 0; i < images.size(); ++i) {
     try {
-      prepared.push_back(classifier.prepare(images[i]));
+      const std::vector<std::uint8_t> pixels = classifier.prepare(images[i]);
+      batch.insert(batch.end(), pixels.begin(), pixels.end());
+      sound.push_back(i);
     } catch (const samdeploy::Error& error) {
-      if (error.status() != SAMDEPLOY_IMAGE && error.status() != SAMDEPLOY_IMAGE_TOO_LARGE) throw;
-      errors[i] = error.what();
-      ++broken;
+      if (!is_of_the_picture(error.status())) throw;
+      answers[i].error = error.what();
     }
   }
-  const std::vector<samdeploy::Prediction> predictions = classifier.predict_prepared(prepared);
-  auto next = predictions.begin();
+  const std::size_t classes = classifier.classes().size();
+  std::vector<float> logits(sound.size() * classes);
+  if (!sound.empty()) classifier.run(batch.data(), sound.size(), logits.data());
+  for (std::size_t row = 0; row < sound.size(); ++row) {
+    const std::string& image = images[sound[row]];
+    try {
+      answers[sound[row]].line = line(image, classifier.rank(&logits[row * classes], kTop), classifier.classes());
+    } catch (const samdeploy::Error& error) {
+      if (!is_of_the_picture(error.status())) throw;
+      answers[sound[row]].error = image + ": " + error.what();
+    }
+  }
+  int broken = 0;
   for (std::size_t i = 0; i < images.size(); ++i) {
-    if (errors[i].empty()) {
-      std::cout << line(images[i], *next++) << "\n";
+    if (answers[i].error.empty()) {
+      std::cout << answers[i].line << "\n";
     } else {
-      std::cerr << "samdeploy-classify: " << errors[i] << "\n";
-      std::cout << "{\"image\": " << quoted(images[i]) << ", \"error\": " << quoted(errors[i]) << "}\n";
+      ++broken;
+      std::cerr << "samdeploy-classify: " << answers[i].error << "\n";
+      std::cout << "{\"image\": " << quoted(images[i]) << ", \"error\": " << quoted(answers[i].error) << "}\n";
     }
   }
   return broken;

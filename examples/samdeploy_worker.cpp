@@ -208,11 +208,21 @@ class Worker {
       classifier_.run(pixels.data(), batch.size(), logits.data());
       const Clock::time_point now = Clock::now();
       for (std::size_t i = 0; i < batch.size(); ++i) {
-        const samdeploy_score best = classifier_.rank(&logits[i * classes], 1).front();
+        print(batch[i].name, &logits[i * classes]);
         latencies_ms_.push_back(std::chrono::duration<double, std::milli>(now - batch[i].start).count());
-        if (arguments_.json) continue;
-        std::printf("%s\t%s\t%.4f\n", batch[i].name.c_str(), classifier_.classes()[best.index].c_str(), best.probability);
       }
+    }
+  }
+
+  void print(const std::string& name, const float* logits) {
+    try {
+      const samdeploy_score best = classifier_.rank(logits, 1).front();
+      if (arguments_.json) return;
+      std::printf("%s\t%s\t%.4f\n", name.c_str(), classifier_.classes()[best.index].c_str(), best.probability);
+    } catch (const samdeploy::Error& error) {
+      if (error.status() != SAMDEPLOY_NOT_FINITE) throw;
+      ++failed_;
+      std::fprintf(stderr, "samdeploy-worker: %s: %s\n", name.c_str(), error.what());
     }
   }
 

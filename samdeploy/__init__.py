@@ -26,6 +26,7 @@ _HOME = {
     "DatasetError": "samdeploy.errors",
     "DatasetMissing": "samdeploy.errors",
     "ImageError": "samdeploy.errors",
+    "AnswerError": "samdeploy.errors",
     "InputError": "samdeploy.errors",
     "WeightsError": "samdeploy.errors",
     "TrainingError": "samdeploy.errors",
@@ -34,6 +35,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AnswerError",
     "BackendUnavailable",
     "Bundle",
     "BundleError",
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from samdeploy.bundle import Bundle, open_bundle
     from samdeploy.classifier import Classifier, Prediction
     from samdeploy.errors import (
+        AnswerError,
         BackendUnavailable,
         BundleError,
         DatasetError,

@@ -157,6 +157,8 @@ def open_bundle(path: str | Path) -> Bundle:
     Raises:
         BundleError: no bundle, damaged, of a newer version, or unsafe: a path that leaves the folder, a link.
     """
+    if not str(path) or "\0" in str(path):
+        raise BundleError(f"bundle {str(path)!r}: is no path; name the bundle's folder")
     root = Path(path)
     if root.is_file():
         raise BundleError(f"bundle {root}: is a file; name the bundle's folder")

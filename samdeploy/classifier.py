@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from samdeploy.backends import Session, open_session
 from samdeploy.backends.session import DEVICES, CheckedSession
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.errors import BackendUnavailable, ImageError, InputError, unknown
+from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, unknown
 from samdeploy.spec import MAX_PIXELS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class Classifier:
         Raises:
             InputError: `max_pixels` is below 1.
         """
-        if max_pixels < 1:
-            raise InputError(f"max_pixels: {max_pixels} found, at least 1 expected")
+        _check_count("max_pixels", max_pixels)
         self.bundle = bundle
         self.session = session if isinstance(session, CheckedSession) else CheckedSession(session, bundle.spec)
         self.max_pixels = max_pixels
@@ -110,8 +110,7 @@ class Classifier:
             BackendUnavailable: the runtime is not installed or cannot run the engine here.
             InputError: an unknown backend, device or precision, or `max_pixels` is below 1.
         """
-        if max_pixels < 1:
-            raise InputError(f"max_pixels: {max_pixels} found, at least 1 expected")
+        _check_count("max_pixels", max_pixels)
         if device not in DEVICES:
             raise InputError(unknown("device", device, DEVICES))
         if precision is not None and precision not in PRECISIONS:
@@ -144,17 +143,25 @@ class Classifier:
 
         Raises:
             ImageError: the picture cannot be read.
+            AnswerError: the logits are not finite: the picture drives the network out of the precision's range.
+            InputError: `top` is below 1, or the classifier is closed.
+            BackendUnavailable: the runtime failed, for example for want of memory.
         """
         return self.predict_batch([source], top=top)[0]
 
     def predict_batch(self, sources: Sequence[Source], *, top: int = 5) -> list[Prediction]:
         """Classify many pictures; see `predict`.  An empty list gives an empty list."""
         _check_many("predict_batch", sources)
+        _check_count("top", top)
         pictures = list(sources)
         predictions: list[Prediction] = []
         for start in range(0, len(pictures), _GROUP):
-            group = [self.prepare(picture) for picture in pictures[start : start + _GROUP]]
-            predictions += self.predict_prepared(np.stack(group), top=top)
+            group = pictures[start : start + _GROUP]
+            answers = self._answers(np.stack([self.prepare(picture) for picture in group]), top)
+            for picture, answer in zip(group, answers, strict=True):
+                if isinstance(answer, AnswerError):
+                    raise AnswerError(f"{picture if isinstance(picture, str | Path) else 'image'}: {answer}")
+                predictions.append(answer)
         return predictions
 
     @overload
@@ -194,8 +201,9 @@ class Classifier:
             sources: what `predict` takes, each.
             batch: pictures per call of the engine; 1 for the lowest latency.
             top: how many classes to name, at most.
-            on_error: "raise" ends with the ImageError of the first picture that cannot be read, after the answers to
-                those before it; "yield" gives the ImageError in the place of its answer, and goes on.
+            on_error: "raise" ends with the ImageError of the first picture that cannot be read (or, an AnswerError,
+                to which the engine has no finite answer), after the answers to those before it; "yield" gives the
+                ImageError in the place of its answer, and goes on.
             threads: that decode and resize; None: as many as there are processors for this process.
 
         Raises:
@@ -207,15 +215,14 @@ class Classifier:
 
         _check_many("stream", sources)
         for name, value in (("batch", batch), ("top", top), ("threads", 1 if threads is None else threads)):
-            if value < 1:
-                raise InputError(f"{name}: {value} found, at least 1 expected")
+            _check_count(name, value)
         if on_error not in ON_ERROR:
             raise InputError(unknown("on_error", on_error, ON_ERROR))
         self.session.check_usable()
         size = self.bundle.spec.preprocessing
         running = Stream(
             self.prepare,
-            lambda pixels: self.predict_prepared(pixels, top=top),
+            lambda pixels: self._answers(pixels, top),
             (size.height, size.width, 3),
             batch=batch,
             threads=threads,
@@ -238,11 +245,27 @@ class Classifier:
 
         Raises:
             InputError: another dtype or shape, `top` below 1, or the classifier is closed.
+            AnswerError: the logits of one of them are not finite; the text says of which.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
-        if top < 1:
-            raise InputError(f"top: {top} found, at least 1 expected")
-        return _predictions(self.session.run(batch), self.classes, top)
+        _check_count("top", top)
+        predictions: list[Prediction] = []
+        for place, answer in enumerate(self._answers(batch, top)):
+            if isinstance(answer, AnswerError):
+                raise AnswerError(f"picture {place} of {len(batch)}: {answer}")
+            predictions.append(answer)
+        return predictions
+
+    def _answers(self, batch: UInt8Array, top: int) -> list[Prediction | AnswerError]:
+        logits = self.session.run(batch)
+        answers: list[Prediction | AnswerError] = []
+        if np.isfinite(logits).all():
+            answers += _predictions(logits, self.classes, top)
+            return answers
+        for row in logits:
+            error = not_finite(row, self.session.precision)
+            answers += [error] if error else _predictions(row[None], self.classes, top)
+        return answers
 
     def close(self) -> None:
         """Release the engine, once the batches that it is running have ended; calling it again does nothing.
@@ -283,6 +306,18 @@ def softmax(logits: Float32Array) -> NDArray[np.float64]:
     return result
 
 
+def not_finite(logits: Float32Array, precision: str) -> AnswerError | None:
+    """What is said of a picture whose logits, float32 [K], name no class; None where all are finite."""
+    unusable = int((~np.isfinite(logits)).sum())
+    if not unusable:
+        return None
+    cure = "the network has no answer to it" if precision == "fp32" else "open the bundle in fp32"
+    return AnswerError(
+        f"{unusable} of {len(logits)} logits are not finite numbers: the picture drives the network out of the range "
+        f"of {precision}; {cure}"
+    )
+
+
 def _predictions(logits: Float32Array, classes: tuple[str, ...], top: int) -> list[Prediction]:
     probabilities = softmax(logits)
     # Stable: of equal logits the lower index comes first, in every language that sorts stably.
@@ -307,6 +342,14 @@ def _raising(answers: Generator[Prediction | ImageError, None, None]) -> Generat
             if isinstance(answer, ImageError):
                 raise answer
             yield answer
+
+
+def _check_count(name: str, value: object) -> None:
+    # What comes from a request or a configuration file is a text; numpy's integers have __index__ too.
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name}: {value!r} ({type(value).__name__}) found, a whole number expected")
+    if operator.index(value) < 1:
+        raise InputError(f"{name}: {value} found, at least 1 expected")
 
 
 def _check_many(name: str, sources: object) -> None:

@@ -5,6 +5,7 @@
     SamdeployError                the root; catch this one to catch them all
      ├── InputError               an argument is wrong: unknown name, shape, dtype, path
      ├── ImageError               a picture is missing, damaged or of an unusable kind
+     │    └── AnswerError         a picture to which the engine has no finite answer
      ├── DatasetError             a data set is empty or contradicts itself
      │    └── DatasetMissing      its files are not where they were looked for
      ├── RecipeError              a recipe has unknown keys or impossible values
@@ -36,6 +37,12 @@ class InputError(SamdeployError):
 
 class ImageError(SamdeployError):
     """A picture is missing, truncated, not a picture, or of an unusable kind."""
+
+
+class AnswerError(ImageError):
+    """An engine answered a picture with logits that are no finite numbers: it leaves the precision's range."""
+
+    exit_code = 1
 
 
 class DatasetError(SamdeployError):
@@ -83,12 +90,14 @@ _ALSO_CALLED = {
 }  # fmt: skip
 
 
-def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
+def unknown(kind: str, found: object, valid: Iterable[str]) -> str:
     """One line for an unknown name: what was found, the nearest valid names, and all valid names.
 
     >>> unknown("backend", "onnx", ["onnxruntime", "openvino"])
     "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
     """
+    if not isinstance(found, str):
+        return f"{kind}: {type(found).__name__} found, a name expected. Valid: {', '.join(valid)}"
     import difflib  # its module takes longer to load than all of this package's start, and is seldom needed
 
     names = list(valid)

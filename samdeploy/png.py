@@ -1,7 +1,8 @@
 """Whether a PNG file is whole.
 
 Pillow's decoder leaves the rows black for which a file has no data, and looks at neither IEND nor the checksums of the
-pixels; libpng, which the C++ library reads with, refuses such files.  Here they are looked at before they are decoded.
+pixels; libpng, which the C++ library reads with, refuses such files.  Here the chunks are looked at before a file is
+decoded, and its last row afterwards.
 The format is W3C's Portable Network Graphics Specification (third edition).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -22,8 +24,36 @@ _LARGEST_RATIO = 1032
 _AT_ONCE = 1 << 18
 
 
-def check_png(content: bytes) -> None:
-    """Look at the chunks, the checksums of those that matter, and how many bytes of pixels there are.
+@dataclass(frozen=True)
+class StoredPixels:
+    """What a file holds of its pixels, still compressed."""
+
+    parts: list[memoryview]
+    needed: int  # bytes, once inflated
+    is_interlaced: bool
+
+    def check_rows(self, last_row: bytes) -> None:
+        """Whether every row was there when the file was decoded.
+
+        Pillow puts the rows one after the other into zeros, so a last row that holds anything else had all the others
+        before it.  Zeros alone may be black or missing, and an interlaced file comes to its last row early: only
+        there are the pixels inflated again, which takes about as long as decoding them.
+
+        Args:
+            last_row: the decoded picture's, in the mode that it was stored in.
+
+        Raises:
+            ValueError: how many bytes are missing.
+        """
+        if not self.is_interlaced and any(last_row):
+            return
+        found = _inflated(self.parts, self.needed)
+        if found < self.needed:
+            raise ValueError(f"PNG: {found:,} of {self.needed:,} bytes of pixels")
+
+
+def check_png(content: bytes) -> StoredPixels:
+    """Look at the chunks, at the checksums of those that matter, and whether the pixels can be as many as promised.
 
     Args:
         content: the whole file; begins with `SIGNATURE`.
@@ -32,26 +62,27 @@ def check_png(content: bytes) -> None:
         ValueError: what is missing or damaged.
     """
     view = memoryview(content)
-    pixels: list[memoryview] = []
-    needed, is_indexed, has_palette, has_end = 0, False, False, False
+    parts: list[memoryview] = []
+    needed, is_indexed, is_interlaced, has_palette, has_end = 0, False, False, False, False
     for kind, data in _chunks(view):
         if kind == b"IHDR":
-            width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data)
-            is_indexed = colour == _PALETTE
-            needed = _bytes_of_pixels(width, height, depth * _CHANNELS.get(colour, 1), is_interlaced=bool(interlaced))
+            width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data)
+            is_indexed, is_interlaced = colour == _PALETTE, bool(interlace)
+            needed = _bytes_of_pixels(width, height, depth * _CHANNELS.get(colour, 1), is_interlaced=is_interlaced)
         elif kind == b"PLTE":
             has_palette = True
         elif kind == b"IDAT":
             if is_indexed and not has_palette:
                 raise ValueError("PNG: no palette")
-            pixels.append(data)
+            parts.append(data)
         elif kind == b"IEND":
             has_end = True
     if not has_end:
         raise ValueError("PNG: ends before its last chunk, IEND")
-    found = _inflated(pixels, needed)
-    if found < needed:
-        raise ValueError(f"PNG: {found:,} of {needed:,} bytes of pixels")
+    most = sum(len(part) for part in parts) * _LARGEST_RATIO
+    if most < needed:  # known without making them
+        raise ValueError(f"PNG: at most {most:,} of {needed:,} bytes of pixels")
+    return StoredPixels(parts, needed, is_interlaced)
 
 
 def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
@@ -86,9 +117,6 @@ def _bytes_of_pixels(width: int, height: int, bits: int, *, is_interlaced: bool)
 
 def _inflated(parts: list[memoryview], most: int) -> int:
     """How many bytes the parts hold together, counted up to `most`; they are not kept."""
-    stored = sum(len(part) for part in parts)
-    if stored * _LARGEST_RATIO < most:  # known without making them
-        return stored * _LARGEST_RATIO
     count, stream = 0, zlib.decompressobj()
     for part in parts:
         left: bytes | memoryview = part

@@ -24,7 +24,7 @@ from samdeploy.png import check_png
 from samdeploy.spec import MAX_PIXELS, Preprocessing
 
 UInt8Array = NDArray[np.uint8]
-Source = str | Path | bytes | Image.Image | UInt8Array
+Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
 
 # File name endings that samdeploy looks for in a folder; anything Pillow opens can be given by name.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
@@ -129,9 +129,13 @@ def _is_image_file(path: Path, folder: Path) -> bool:
 
 
 def _decoded(
-    source: str | Path | bytes | Image.Image, max_pixels: int, use: Callable[[Image.Image], UInt8Array]
+    source: str | Path | bytes | bytearray | memoryview | Image.Image,
+    max_pixels: int,
+    use: Callable[[Image.Image], UInt8Array],
 ) -> UInt8Array:
     """What `use` makes of the decoded picture, in mode RGB and upright; it must not keep it."""
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
     if not isinstance(source, str | Path | bytes | Image.Image):
         # What OpenCV's imread gives for a missing file is None.
         raise ImageError(
@@ -143,9 +147,12 @@ def _decoded(
             return use(_to_rgb(source, name, max_pixels))
         with _opened(source) as opened:
             _check_pixels(opened.width, opened.height, name, max_pixels)
-            if opened.format == "PNG":
-                check_png(source if isinstance(source, bytes) else Path(source).read_bytes())
-            return use(_to_rgb(opened, name, max_pixels))
+            if opened.format != "PNG":
+                return use(_to_rgb(opened, name, max_pixels))
+            stored = check_png(source if isinstance(source, bytes) else Path(source).read_bytes())
+            made = use(_to_rgb(opened, name, max_pixels))
+            stored.check_rows(opened.crop((0, opened.height - 1, *opened.size)).tobytes())
+            return made
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -169,6 +176,8 @@ def _decoded(
 def _opened(source: str | Path | bytes) -> Image.Image:
     """The picture behind its header; nothing is decoded yet."""
     if not isinstance(source, bytes):
+        if "\0" in str(source):
+            raise ImageError(f"{str(source)!r}: no path has a zero byte in it, a picture was expected")
         mode = Path(source).stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe that nobody fills would wait for ever
             raise ImageError(f"{source}: is no plain file, a picture was expected")

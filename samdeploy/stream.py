@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from samdeploy.errors import ImageError, InputError
+from samdeploy.errors import AnswerError, ImageError, InputError
 from samdeploy.preprocess import Source, UInt8Array
 
 Answer = TypeVar("Answer")
@@ -32,7 +32,7 @@ class Stream(Generic[Answer]):
     def __init__(
         self,
         prepare: Callable[[Source], UInt8Array],
-        infer: Callable[[UInt8Array], Sequence[Answer]],
+        infer: Callable[[UInt8Array], Sequence[Answer | AnswerError]],
         shape: tuple[int, int, int],
         *,
         batch: int,
@@ -41,7 +41,8 @@ class Stream(Generic[Answer]):
         """
         Args:
             prepare: a picture to uint8 [H, W, 3] RGB; its ImageErrors are answers too.
-            infer: uint8 [N, H, W, 3] to N answers, for N up to `batch`; called by one thread at a time.
+            infer: uint8 [N, H, W, 3] to N answers, for N up to `batch`; called by one thread at a time.  Its
+                AnswerErrors get their picture's name.
             shape: (H, W, 3).
             batch: pictures per call of `infer`; the last one, and one with broken pictures, has fewer.
             threads: that prepare; None: as many as there are processors for this process.
@@ -66,6 +67,7 @@ class Stream(Generic[Answer]):
             while has_more:
                 pixels = np.empty((self._batch, *self._shape), np.uint8)
                 filled: list[Future[ImageError | None]] = []
+                names: list[str] = []
                 while has_more and len(filled) < self._batch:
                     # What is ready goes out before the next source is waited for, which may take its time.
                     while under_way and (len(under_way) == _UNDER_WAY or under_way[0].done()):
@@ -79,9 +81,10 @@ class Stream(Generic[Answer]):
                         failure, has_more = error, False
                     else:
                         filled.append(preparing.submit(self._fill, pixels, len(filled), source, number))
+                        names.append(_name(source, number))
                         number += 1
                 if filled:
-                    under_way.append(inferring.submit(self._answer, pixels, filled))
+                    under_way.append(inferring.submit(self._answer, pixels, filled, names))
             while under_way:
                 yield from under_way.popleft().result()
                 _check_process(process)
@@ -99,17 +102,29 @@ class Stream(Generic[Answer]):
         try:
             pixels[place] = self._prepare(source)
         except ImageError as error:
-            return error if isinstance(source, str | Path) else ImageError(f"picture {number} of the stream: {error}")
+            return error if isinstance(source, str | Path) else ImageError(f"{_name(source, number)}: {error}")
         return None
 
-    def _answer(self, pixels: UInt8Array, filled: Sequence[Future[ImageError | None]]) -> list[Answer | ImageError]:
+    def _answer(
+        self, pixels: UInt8Array, filled: Sequence[Future[ImageError | None]], names: Sequence[str]
+    ) -> list[Answer | ImageError]:
         errors = [future.result() for future in filled]
         sound = [place for place, error in enumerate(errors) if error is None]
         if not sound:
             return [error for error in errors if error is not None]
         is_whole = len(sound) == len(errors)  # then the batch is handed on as it lies
         answers = iter(self._infer(pixels[: len(errors)] if is_whole else pixels[sound]))
-        return [next(answers) if error is None else error for error in errors]
+        return [
+            _named(next(answers), name) if error is None else error for error, name in zip(errors, names, strict=True)
+        ]
+
+
+def _name(source: object, number: int) -> str:
+    return str(source) if isinstance(source, str | Path) else f"picture {number} of the stream"
+
+
+def _named(answer: Answer | AnswerError, name: str) -> Answer | AnswerError:
+    return AnswerError(f"{name}: {answer}") if isinstance(answer, AnswerError) else answer
 
 
 def processors() -> int:

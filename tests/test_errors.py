@@ -40,6 +40,7 @@ EXIT_CODES = {
     "SamdeployError": 2,
     "InputError": 2,
     "ImageError": 2,
+    "AnswerError": 1,
     "DatasetError": 2,
     "DatasetMissing": 2,
     "RecipeError": 2,
@@ -65,6 +66,7 @@ def test_exit_codes() -> None:
         ("key", "a", ["architecture", "b"], "unknown key 'a'; did you mean 'architecture'? Valid: architecture, b"),
         ("key", "sizes_in_pixels", ["size", "b"], "unknown key 'sizes_in_pixels'; did you mean 'size'? Valid: size, b"),
         ("key", "", ["a", "b"], "unknown key ''. Valid: a, b"),
+        ("device", None, ["cpu", "cuda"], "device: NoneType found, a name expected. Valid: cpu, cuda"),
         ("key", "it's", ["its"], "unknown key \"it's\"; did you mean 'its'? Valid: its"),
         (
             "gate",

@@ -49,7 +49,8 @@ typedef enum samdeploy_status {
   SAMDEPLOY_NO_MEMORY = 13,
   SAMDEPLOY_INTERNAL = 14,       /* a defect of this library; please report the sentence */
   SAMDEPLOY_CLOSED = 15,         /* the classifier was closed, or never opened */
-  SAMDEPLOY_FORKED = 16          /* the classifier, or a runtime, is the parent's of this forked process */
+  SAMDEPLOY_FORKED = 16,         /* the classifier, or a runtime, is the parent's of this forked process */
+  SAMDEPLOY_NOT_FINITE = 17      /* an answer holds infinities or no numbers: the picture leaves the precision's range */
 } samdeploy_status;
 
 typedef struct samdeploy_classifier samdeploy_classifier;
@@ -115,7 +116,7 @@ SAMDEPLOY_API samdeploy_status samdeploy_run(samdeploy_classifier *classifier, c
 SAMDEPLOY_API samdeploy_status samdeploy_run_device(samdeploy_classifier *classifier, const void *batch, size_t count,
                                                     void *logits, void *stream);
 /* The `wanted` most probable classes of one row of logits, best first; of equal ones the lower index comes first.
- * `wanted` beyond K is an error. */
+ * `wanted` beyond K is an error, and a logit that is not finite (SAMDEPLOY_NOT_FINITE). */
 SAMDEPLOY_API samdeploy_status samdeploy_rank(const samdeploy_classifier *classifier, const float *logits,
                                               samdeploy_score *best, size_t wanted);
 

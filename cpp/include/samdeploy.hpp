@@ -101,14 +101,15 @@ class Classifier {
     check(samdeploy_run_device(handle_.get(), batch, count, logits, stream));
   }
 
-  // The `wanted` most probable classes of one row of logits, best first.
+  // The `wanted` most probable classes of one row of logits, best first.  Throws Error, SAMDEPLOY_NOT_FINITE, where the
+  // picture has driven the network out of the precision's range.
   std::vector<samdeploy_score> rank(const float* logits, std::size_t wanted) const {
     std::vector<samdeploy_score> best(wanted < classes_.size() ? wanted : classes_.size());
     check(samdeploy_rank(handle_.get(), logits, best.data(), best.size()));
     return best;
   }
 
-  // Decode, resize, run.  Throws Error as `prepare` does.
+  // Decode, resize, run.  Throws Error as `prepare` and `rank` do.
   Prediction predict(const std::string& path, std::size_t top = 5) const {
     return predict_prepared(prepare(path), top);
   }

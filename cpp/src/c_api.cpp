@@ -78,6 +78,16 @@ void check_batch(const core::OpenClassifier& classifier, std::size_t count) {
   require(count >= 1 && count <= SIZE_MAX / 2 / classifier.pixel_bytes(), "run: count must be at least 1");
 }
 
+void check_finite(const float* logits, std::size_t classes, const std::string& precision) {
+  const auto unusable = std::count_if(logits, logits + classes, [](float value) { return !std::isfinite(value); });
+  if (unusable == 0) return;
+  const char* cure = precision == "fp32" ? "the network has no answer to it" : "open the bundle in fp32";
+  throw core::Error(SAMDEPLOY_NOT_FINITE,
+                    std::to_string(unusable) + " of " + std::to_string(classes) +
+                        " logits are not finite numbers: the picture drives the network out of the range of " +
+                        precision + "; " + cure);
+}
+
 }  // namespace
 
 extern "C" {
@@ -208,6 +218,7 @@ samdeploy_status samdeploy_rank(const samdeploy_classifier* handle, const float*
     require(logits != nullptr && best != nullptr, "rank: arguments must not be NULL");
     const std::size_t classes = classifier->manifest.classes.size();
     require(wanted >= 1 && wanted <= classes, "rank: wanted must be from 1 to the number of classes");
+    check_finite(logits, classes, classifier->options.precision);
     double highest = logits[0], sum = 0.0;
     for (std::size_t i = 1; i < classes; ++i) highest = std::max(highest, static_cast<double>(logits[i]));
     for (std::size_t i = 0; i < classes; ++i) sum += std::exp(static_cast<double>(logits[i]) - highest);
@@ -219,7 +230,6 @@ samdeploy_status samdeploy_rank(const samdeploy_classifier* handle, const float*
         const bool after = place == 0 || logits[i] < logits[last] || (logits[i] == logits[last] && i > last);
         if (after && (next == classes || logits[i] > logits[next])) next = i;
       }
-      require(next != classes, "rank: a logit is not a number");
       best[place] = {next, std::exp(static_cast<double>(logits[next]) - highest) / sum};
     }
   });

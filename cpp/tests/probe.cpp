@@ -174,7 +174,7 @@ int prepare(char** argument) {
   return failed || short_stride != SAMDEPLOY_ARGUMENT ? 1 : 0;
 }
 
-// BUNDLE: prints the order of ten logits with equal ones among them, and how a logit that is no number is answered.
+// BUNDLE: prints the order of ten logits with equal ones among them, and how logits that are not finite are answered.
 int rank(const char* bundle) {
   samdeploy_classifier* classifier = open_or_exit(bundle, options("fp32", 0, 0));
   float logits[10] = {1.0f, 3.0f, -2.0f, 3.0f, 0.5f, 1.0f, 3.0f, -90.0f, 1.0f, 2.0f};
@@ -182,8 +182,15 @@ int rank(const char* bundle) {
   if (samdeploy_rank(classifier, logits, best, 10) != SAMDEPLOY_OK) return 1;
   for (const samdeploy_score& each : best) std::printf("%zu %.17g\n", each.index, each.probability);
   std::printf("%d %d\n", samdeploy_rank(classifier, logits, best, 11), samdeploy_rank(classifier, logits, best, 0));
-  logits[4] = NAN;
-  std::printf("%d\n", samdeploy_rank(classifier, logits, best, 10));
+  for (const float value : {NAN, INFINITY, -INFINITY}) {
+    for (const std::size_t place : {0, 4, 9}) {
+      const float before = logits[place];
+      logits[place] = value;
+      const samdeploy_status status = samdeploy_rank(classifier, logits, best, 1);
+      std::printf("%d %s\n", status, samdeploy_last_error());
+      logits[place] = before;
+    }
+  }
   samdeploy_close(classifier);
   return 0;
 }

@@ -83,7 +83,7 @@ def _strangers(bundle: Bundle) -> Iterator[str]:
 
 
 def _evaluation(bundle: Bundle) -> str:
-    """The verdict of eval.json, if it is about this very manifest."""
+    """The verdict of eval.json, and whether it is about this very manifest; "" where there is none."""
     import hashlib
 
     try:
@@ -94,5 +94,6 @@ def _evaluation(bundle: Bundle) -> str:
         verdict = {"holds": "passed", "fails": "not passed", "cannot tell": "cannot tell"}[found["verdict"]]
         is_same = found["manifest_sha256"] == digest
     except (BundleError, OSError, KeyError, TypeError, ValueError):
-        return ""
+        is_there = (bundle.root / EVAL_FILE).exists()
+        return f"{EVAL_FILE} is damaged, or of another version; make it again: samdeploy eval" if is_there else ""
     return f"{verdict} on {words}" if is_same else f"of an earlier export ({verdict} on {words})"

@@ -13,8 +13,8 @@ from PIL import Image, PngImagePlugin
 from samdeploy.backends import availability
 from samdeploy.backends.cam import CAM_PRECISIONS, CheckedCamSession, open_cam_session
 from samdeploy.bundle import Bundle, Float32Array
-from samdeploy.classifier import softmax
-from samdeploy.errors import BackendUnavailable, ImageError, InputError
+from samdeploy.classifier import not_finite, softmax
+from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError
 from samdeploy.explain.names import UniqueNames, picture_text
 from samdeploy.explain.overlay import overlay
 from samdeploy.explain.region import place_map
@@ -61,8 +61,13 @@ def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
                 for source, picture in zip(group, pictures, strict=True):
                     if isinstance(picture, ImageError):
                         unread.add(picture)
+                        continue
+                    logits, maps = next(rest)
+                    error = not_finite(logits, session.precision)
+                    if error:
+                        unread.add(AnswerError(f"{source.title}: {error}"))
                     else:
-                        print(writer.add(source, picture, *next(rest)))
+                        print(writer.add(source, picture, logits, maps))
                 advance(len(group), f"{unread.count} broken" if unread.count else "")
     for line in writer.close():
         print(line)

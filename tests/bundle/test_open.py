@@ -79,6 +79,13 @@ def test_a_folder_that_is_no_bundle(root: Path, tmp_path: Path) -> None:
     assert bundle_of(young) == young
 
 
+@pytest.mark.parametrize("path", ["", "bun\0dle"])
+def test_what_is_no_path_is_not_the_current_folder(path: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        open_bundle(path)
+    assert str(caught.value) == f"bundle {path!r}: is no path; name the bundle's folder"
+
+
 def test_latest_bundle(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         latest_bundle(tmp_path)

@@ -98,6 +98,10 @@ def test_or_is_given_in_its_place(classifier: Classifier, expected: list[Predict
         ({"batch": 0}, "batch: 0 found, at least 1 expected"),
         ({"top": 0}, "top: 0 found, at least 1 expected"),
         ({"threads": 0}, "threads: 0 found, at least 1 expected"),
+        ({"batch": 2.0}, "batch: 2.0 (float) found, a whole number expected"),
+        ({"top": "3"}, "top: '3' (str) found, a whole number expected"),
+        ({"top": True}, "top: True (bool) found, a whole number expected"),
+        ({"on_error": None}, "on_error: NoneType found, a name expected. Valid: raise, yield"),
         ({"on_error": "yeild"}, "unknown on_error 'yeild'; did you mean 'yield'? Valid: raise, yield"),
     ],
 )

@@ -43,10 +43,20 @@ def test_the_limit_is_the_specifications(open_one: Callable[..., Classifier]) ->
     assert open_one().max_pixels == MAX_PIXELS == 178_956_970
 
 
-@pytest.mark.parametrize("limit", [0, -1])
+@pytest.mark.parametrize("limit", [0, -1, np.int64(0)])
 def test_no_limit_is_no_number(open_one: Callable[..., Classifier], limit: int) -> None:
     with pytest.raises(InputError, match=f"^max_pixels: {limit} found, at least 1 expected$"):
         open_one(max_pixels=limit)
+
+
+def test_what_comes_from_a_request_is_a_text(open_one: Callable[..., Classifier]) -> None:
+    with pytest.raises(InputError, match=r"^max_pixels: '9' \(str\) found, a whole number expected$"):
+        open_one(max_pixels="9")
+    classifier = open_one()
+    for top in ("3", 3.0, True, None):
+        with pytest.raises(InputError, match=r"^top: .* found, a whole number expected$"):
+            classifier.predict(Image.new("RGB", (40, 25)), top=top)  # type: ignore[arg-type]
+    assert len(classifier.predict(Image.new("RGB", (40, 25)), top=np.int64(3)).top) == 3  # type: ignore[arg-type]
 
 
 def test_a_classifier_is_not_pickled(digits_bundle: Bundle) -> None:
@@ -66,6 +76,16 @@ def test_an_unknown_name_is_one_error_and_not_one_per_runtime(
 ) -> None:
     with pytest.raises(InputError, match=text):
         Classifier.open(digits_bundle.root, **wrong)  # type: ignore[arg-type]
+
+
+def test_bytes_in_any_buffer(open_one: Callable[..., Classifier]) -> None:
+    classifier, content = open_one(), io.BytesIO()
+    Image.new("RGB", (40, 25), "white").save(content, "PNG")
+    expected = classifier.predict(content.getvalue())
+    for buffer in (bytearray(content.getvalue()), memoryview(content.getvalue())):
+        assert classifier.predict(buffer) == expected
+    with pytest.raises(ImageError, match=r"'a\\x00b': no path has a zero byte in it"):
+        classifier.predict("a\0b")
 
 
 def test_predictions_can_be_compared_and_counted(open_one: Callable[..., Classifier]) -> None:

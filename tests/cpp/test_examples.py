@@ -47,6 +47,7 @@ def test_the_lines_of_predict(
     many = [tmp_path / f"{index}.png" for index in range(40)]  # more than one group
     for index, path in enumerate(many):
         path.write_bytes(corpus.png(9 + index, 30, 8, 2, seed=index))
+    many.append(too_far_off(tmp_path))
     damaged = [tmp_path / name for name in ('no"picture.png', "cut.jpg", "cut.png", "empty.jpg", "none.png")]
     arguments = ("--backend", "openvino", "--json")
     for code, files in ((1, [*digit_files, *damaged, *odd, *many]), (2, damaged)):
@@ -55,12 +56,19 @@ def test_the_lines_of_predict(
         assert (found.returncode, expected.returncode) == (code, code), found.stderr
         assert without_details(found.stdout) == without_details(expected.stdout)
         assert len(found.stdout.splitlines()) == len(files)
+        assert ("of 10 logits are not finite numbers" in found.stderr) == (files is not damaged)
         # Behind the line that says which bundle, runtime and precision.
         said = "".join(expected.stderr.splitlines(keepends=True)[1:])
         assert without_details(found.stderr).replace("samdeploy-classify: ", "samdeploy: ") == without_details(said)
     sound = run(built.classify, digits_bundle.root, *digit_files)
     assert sound.returncode == 0
     assert [json.loads(line)["label"] for line in sound.stdout.splitlines()] == ["0", "1", "2", "3", "4"]
+
+
+def too_far_off(folder: Path) -> Path:
+    """A picture to which the network of the digits has no finite answer; see tests/classifier/test_no_answer.py."""
+    Image.new("RGB", (40, 25), "red").save(folder / "red.png")
+    return folder / "red.png"
 
 
 def without_details(text: str) -> str:
@@ -90,9 +98,11 @@ def test_the_worker(built: Build, digits_bundle: Bundle, digit_files: Sequence[P
     assert figures["images_per_s"] == pytest.approx(15 / figures["seconds"], rel=0.05)
 
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    red = too_far_off(tmp_path)
     done = run(built.worker, digits_bundle.root, tmp_path, "--json")
     assert done.returncode == 1
-    assert json.loads(done.stdout)["failed"] == 1
+    assert json.loads(done.stdout)["failed"] == 2
+    assert f"samdeploy-worker: {red}: 10 of 10 logits are not finite numbers: the picture" in done.stderr
     assert f"{tmp_path}/broken.jpg: damaged or truncated (JPEG: " in done.stderr
 
 

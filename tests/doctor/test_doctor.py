@@ -81,6 +81,9 @@ def test_other_files_and_an_earlier_evaluation(copy_of_bundle: Path) -> None:
     assert found.evaluation == "of an earlier export (passed on 1,234 test pictures: onnxruntime fp32)"
     assert found.problems == ()
     (copy_of_bundle / "eval.json").write_text("[1]")
+    damaged = "eval.json is damaged, or of another version; make it again: samdeploy eval"
+    assert examine_bundle(copy_of_bundle).evaluation == damaged
+    (copy_of_bundle / "eval.json").unlink()
     assert examine_bundle(copy_of_bundle).evaluation == ""
 
 

@@ -240,6 +240,19 @@ def test_a_picture_too_thin_to_be_resized_is_broken_too(
     assert Image.open(path).size == (sources_file.MAX_SIDE, 1)
 
 
+def test_a_picture_without_a_finite_answer_has_no_map(
+    digits_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """See tests/classifier/test_no_answer.py."""
+    Image.new("RGB", (40, 25), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (40, 25)).save(tmp_path / "black.png")
+    pictures = [tmp_path / "red.png", tmp_path / "black.png"]
+    assert not explain_paths([digits_bundle.root, *pictures], options(tmp_path, top=1))
+    assert f"samdeploy: {tmp_path / 'red.png'}: 10 of 10 logits are not finite" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("red.*"))
+    assert len(list((tmp_path / "out").glob("black.*.png"))) == 1
+
+
 def test_gates_are_the_trained_networks(cam_bundle: Bundle) -> None:
     import torch
 
