@@ -4,6 +4,7 @@
 
     root/train/<class>/**/*.jpg      root/val/<class>/...      root/test/<class>/...      (val, test: optional)
     root/<class>/**/*.jpg            everything is the training set
+    root/test/<class>/**/*.jpg       enough for an evaluation, see `open_test_folder`
 
 Where ``test`` is missing, 20 % of the training pictures are cut off as test (stratified, always the same ones
 for the same files, see `samdeploy.data.split`); where ``val`` is missing, `val_fraction` of what is left, drawn
@@ -60,6 +61,21 @@ def open_folder(
         notes.append(f"no val folder in {root}: {len(val)} training pictures were cut off as val")
     _check_disjoint({"train": train, "val": val, "test": test})
     return Dataset("folder", classes, train, val, test, tuple(notes))
+
+
+def holds_test_alone(root: Path) -> bool:
+    """Whether there are test pictures below `root`, and none to train on."""
+    return (root / "test").is_dir() and not (root / "train").is_dir()
+
+
+def open_test_folder(root: Path, classes: tuple[str, ...]) -> tuple[Samples, tuple[str, ...]]:
+    """The pictures below ``root/test`` for a network that knows `classes`, and what there is to say about the files.
+
+    Raises:
+        DatasetError: there are no pictures, a class folder is empty, or a class is not among `classes`.
+    """
+    scan = scan_classes(root / "test")
+    return _samples(scan, classes), tuple(_notes("test", scan))
 
 
 def _folders(root: Path) -> dict[str, Path]:

@@ -9,6 +9,9 @@ from pathlib import Path
 from samdeploy.bundle import Bundle
 from samdeploy.data import check_folder, open_dataset
 from samdeploy.data.dataset import Samples
+from samdeploy.data.folder import holds_test_alone, open_test_folder
+from samdeploy.data.protocol import HONEST
+from samdeploy.data.scan import natural_key
 from samdeploy.errors import DatasetMissing, InputError
 from samdeploy.run import RUN_FILE, open_run
 
@@ -30,7 +33,7 @@ class TestSet:
 
 
 def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
-    """The test split of the bundle's data set.
+    """The test split of the bundle's data set; of a folder that has test/ alone, the pictures in it.
 
     Args:
         bundle: names the data set, its options and its split.
@@ -43,12 +46,21 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
     data = bundle.data
     check_folder(data.name, data_root, "the bundle's")
     root = _data_root(bundle, data_root)
+    if data.name == "folder" and data.options.get("protocol", HONEST) == HONEST and holds_test_alone(root):
+        return _test_pictures_alone(root, bundle.spec.classes)
     dataset = open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
     if not len(dataset.test):
         raise DatasetMissing(f"data set {data.name!r} has no test pictures in {root}")
     return TestSet(dataset.test, dataset.notes)
+
+
+def _test_pictures_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
+    in_order = tuple(sorted(classes, key=natural_key))
+    if in_order != classes:  # no training folder tells that two names were swapped, but their order does
+        raise InputError(_other_classes("folder", in_order, classes))
+    return TestSet(*open_test_folder(root, classes))
 
 
 def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:

@@ -1,0 +1,63 @@
+"""A folder that holds test pictures alone: enough to judge a bundle on, as somebody who did not train it would."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from samdeploy.bundle import Bundle
+from samdeploy.errors import DatasetError, InputError
+from samdeploy.evaluate import EvalOptions, evaluate_bundle
+from samdeploy.evaluate.test_set import open_test_set
+
+pytestmark = pytest.mark.usefixtures("short_latency")
+
+
+@pytest.fixture
+def bundle(digits_bundle: Bundle) -> Bundle:
+    """As if its network had been trained on folders of digits."""
+    data = dataclasses.replace(digits_bundle.data, name="folder", options={})
+    return dataclasses.replace(digits_bundle, data=data)
+
+
+@pytest.fixture
+def root(tmp_path: Path, digit_files: Sequence[Path]) -> Path:
+    for digit, path in enumerate(digit_files):
+        for copy in range(2):
+            (tmp_path / "test" / str(digit)).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "test" / str(digit) / f"{copy}{path.suffix}").write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_all_of_them_are_judged_under_the_bundles_classes(bundle: Bundle, root: Path) -> None:
+    (root / "test" / "loose.png").write_bytes(b"")
+    found = open_test_set(bundle, root)
+    assert found.samples.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert found.notes == (
+        f"test: 1 pictures outside of any class folder not used, for example {root / 'test' / 'loose.png'}",
+    )
+    report = evaluate_bundle(bundle, EvalOptions(backend="onnxruntime", data_root=root))
+    assert report.test_set == "differs from the one at training"
+    (row,) = [row for row in report.results if row.engine == "onnxruntime fp32"]
+    assert row.comparison is not None and row.comparison.top1 == 100.0
+
+
+def test_a_class_that_the_bundle_does_not_know(bundle: Bundle, root: Path) -> None:
+    (root / "test" / "4").rename(root / "test" / "four")
+    with pytest.raises(DatasetError, match=r"1 of 5 classes in .*test are not in the training set: four\."):
+        open_test_set(bundle, root)
+
+
+def test_names_that_were_swapped(bundle: Bundle, root: Path) -> None:
+    spec = dataclasses.replace(bundle.spec, classes=tuple("1023456789"))
+    with pytest.raises(InputError, match="the same in another order: class 0 is '0', '1' expected"):
+        open_test_set(dataclasses.replace(bundle, spec=spec), root)
+
+
+def test_another_protocol_needs_its_training_pictures(bundle: Bundle, root: Path) -> None:
+    data = dataclasses.replace(bundle.data, options={"protocol": "tested-on-train"})
+    with pytest.raises(DatasetError, match="has test/ but no train/"):
+        open_test_set(dataclasses.replace(bundle, data=data), root)
