@@ -46,6 +46,14 @@ class Ranks:
         """Whether this one writes and prints."""
         return self.rank == 0
 
+    def command(self) -> str:
+        """How somebody starts as many processes again."""
+        if self.world == 1:
+            return "samdeploy"
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+        machines = f"--nnodes {self.world // here} " if here < self.world else ""
+        return f"torchrun {machines}--nproc-per-node {here} -m samdeploy"
+
     def share(self, rows: torch.Tensor) -> torch.Tensor:
         """This rank's part of `rows` [n, ...]; the parts of all ranks are disjoint and together the whole."""
         return rows if self.world == 1 else rows[self.rank :: self.world]

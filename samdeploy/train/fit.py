@@ -103,6 +103,30 @@ def measure_test(run: RunFolder, model: SamResNet, splits: Splits, around: Surro
     Args:
         model: gives architecture and device; its weights are left alone, since they may have to be saved yet.
     """
+    return _measure_best(run, model, splits.normalize, splits.test, "test", around)
+
+
+def remeasure_best(run: RunFolder, model: SamResNet, splits: Splits, around: Surroundings) -> None:
+    """Measure the best weights so far on the validation pictures of now; what they reached on others does not compare.
+
+    Args:
+        model: as for `measure_test`.
+    """
+    record = run.record
+    if record.best_epoch == 0:
+        return
+    val = _measure_best(run, model, splits.normalize, splits.val, "val", around)
+    run.best_is_now(val)
+    print(
+        f"the best weights so far (epoch {record.best_epoch}): val top-1 {record.best_val_top1:.2f} % on the pictures "
+        f"as they were, {val.top1:.2f} % as they are now; the latter counts",
+        file=sys.stderr,
+    )
+
+
+def _measure_best(
+    run: RunFolder, model: SamResNet, normalize: nn.Module, pictures: Pictures, name: str, around: Surroundings
+) -> Measured:
     best = build_model(model.arch, model.num_classes, model.gate).to(next(model.parameters()).device)
     if around.ranks.main:  # the file may be on another machine
         load_weights(best, run.path / WEIGHTS_FILE)
@@ -110,10 +134,10 @@ def measure_test(run: RunFolder, model: SamResNet, splits: Splits, around: Surro
     with around.stop.interruptible():
         return measure(
             best,
-            splits.normalize,
-            splits.test,
+            normalize,
+            pictures,
             around.recipe.training.batch_size,
-            "test",
+            name,
             around.ranks,
             lambda: _check_stop(around),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import sys
@@ -18,7 +19,8 @@ from samdeploy.models.graph import Normalize
 from samdeploy.models.memory import is_out_of_memory, memory_reason
 from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
-from samdeploy.train.checkpoints.resume import Resumed, check_data, open_resumed
+from samdeploy.train.checkpoints.forced import find_learnt_leaks, is_best_of_other_pictures, with_learnt_pictures
+from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_data, open_resumed
 from samdeploy.train.checkpoints.saver import CheckpointError, Saver, check_room
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.checkpoints.stop import Stop
@@ -28,7 +30,7 @@ from samdeploy.train.choices.precision_probe import settle_precision
 from samdeploy.train.device import Autocast, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, is_lost_connection, joined
 from samdeploy.train.epoch import Stopped, Surroundings
-from samdeploy.train.fit import Splits, fit, measure_test
+from samdeploy.train.fit import Splits, fit, measure_test, remeasure_best
 from samdeploy.train.measure import Measured
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.prepare import PreparedData, prepare_data
@@ -61,7 +63,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
         WeightsError: the ImageNet weights cannot be had.
         TrainingError: the loss is not finite, the memory is too small, or the disk is full.
         KeyboardInterrupt: Ctrl-C; the training was saved.
-        SystemExit: SIGTERM, code 143; the training was saved.
+        SystemExit: SIGTERM, code 143, or SIGHUP, code 129; the training was saved.
     """
     with joined() as ranks:
         return _train(recipe, runs_root, None, ranks)
@@ -102,8 +104,9 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         count, height, width = data.training[0].shape[:3]
         autocast, why = ranks.first(lambda: settle_precision(recipe, model, device, height, width, count, kept))
         record = new_record(recipe, data, device, autocast, why, ranks)
+        if resumed is not None:
+            data = _with_history(data, resumed, record, ranks)
         run = _open_run(recipe, runs_root, resumed, record, ranks)
-        announce(run, data, ranks)
         test = _train_in(run, recipe, data, model, resumed, device, autocast, ranks)
     honest = data.protocol == HONEST
     print(
@@ -143,7 +146,7 @@ def _train_in(
     training = recipe.training
     saver = Saver(run, training.checkpoint_minutes, writes=ranks.main)
     saver.written = resumed is not None
-    go_on = f"go on with: samdeploy train --resume {run.path}"
+    go_on = f"go on with: {ranks.command()} train --resume {run.path}"
 
     def end(status: str) -> str:
         if status == "diverged":
@@ -155,7 +158,8 @@ def _train_in(
     state = None
     memory = ""
     try:
-        if resumed is None:
+        announce(run, data, ranks)
+        if resumed is None or changed_splits(resumed, run.record):
             run.write(LEAKS_FILE, data.leaks.to_json())
             if ranks.main:
                 write_hashes(run.path / HASHES_FILE, data.hashes)
@@ -172,10 +176,12 @@ def _train_in(
                 choice = CompileChoice(training.compile, device, ranks, steps)
                 choice.begin(state)
                 around = Surroundings(recipe, ranks, stop, saver, choice)
+                if resumed is not None and is_best_of_other_pictures(resumed, run.record):
+                    remeasure_best(run, model, splits, around)
                 fit(state, run, splits, around)
                 test = measure_test(run, model, splits, around)
             except Stopped as stopped:
-                print(_save_and_end(stopped.number, state, saver, end), file=sys.stderr)
+                _say(_save_and_end(stopped.number, state, saver, end))
                 raise _leave(stopped.number) from None
         if data.protocol != HONEST:
             figures = {**run.record.provenance, "last_batch_top1": _last_batch(test)}
@@ -184,6 +190,12 @@ def _train_in(
         return test
     except CheckpointError as error:
         raise CheckpointError(f"{error}. {end('interrupted')}") from None
+    except BrokenPipeError:  # whoever read the progress has gone, as `| head` does
+        if state is not None and not state.torn:
+            with contextlib.suppress(CheckpointError):
+                saver.write(state)
+        end("interrupted")
+        raise
     except OSError as error:
         unwritten = f"{error.filename or run.path}: could not be written ({error.strerror or error})"
         raise CheckpointError(
@@ -204,17 +216,23 @@ def _train_in(
             lost = f"another process of this training failed or was stopped ({first_line(error)})"
             raise TrainingError(f"{lost}. {end('interrupted')}") from None
         else:
-            print(end("interrupted"), file=sys.stderr)
+            _say(end("interrupted"))
             raise
     except (KeyboardInterrupt, SystemExit):
         if not saver.ended:
-            print(end("interrupted"), file=sys.stderr)
+            _say(end("interrupted"))
         raise
     except BaseException:
-        print(end("interrupted"), file=sys.stderr)
+        _say(end("interrupted"))
         raise
     # Outside of the handler: the error's traceback held on to the tensors that filled the memory.
     raise TrainingError(f"{_memory_text(memory, state, training.batch_size, device, ranks)}. {end('interrupted')}")
+
+
+def _say(text: str) -> None:
+    """Last words; the terminal may have gone, and that is no reason for another end."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _save_and_end(number: int, state: TrainState, saver: Saver, end: Callable[[str], str]) -> str:
@@ -293,6 +311,23 @@ def _model(recipe: Recipe, num_classes: int, *, imagenet: bool) -> SamResNet:
     return model
 
 
+def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord, ranks: Ranks) -> PreparedData:
+    """On rank 0, which writes them, hashes and leaks speak of all pictures that the weights have learnt from."""
+    found = [data]
+
+    def look() -> None:
+        check_data(resumed, record)
+        if changed_splits(resumed, record):
+            hashes = with_learnt_pictures(resumed, data.hashes)
+            leaks = find_learnt_leaks(resumed, hashes, resumed.recipe)
+            for line in leaks.lines():
+                print(line, file=sys.stderr)
+            found[0] = dataclasses.replace(data, hashes=hashes, leaks=leaks)
+
+    ranks.first(look)
+    return found[0]
+
+
 def _open_run(recipe: Recipe, runs_root: Path, resumed: Resumed | None, record: RunRecord, ranks: Ranks) -> RunFolder:
     """The run's folder, new or known; made by rank 0 alone."""
     opened: list[RunFolder] = []
@@ -303,7 +338,6 @@ def _open_run(recipe: Recipe, runs_root: Path, resumed: Resumed | None, record: 
         if resumed is None:
             opened.append(RunFolder.create(runs_root, recipe, record))
         else:
-            check_data(resumed, record)
             opened.append(RunFolder(resumed.path, recipe, record))
             opened[0].lock()
         return opened[0].path

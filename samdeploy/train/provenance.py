@@ -11,6 +11,7 @@ import torch
 
 import samdeploy
 from samdeploy.run import RunRecord
+from samdeploy.train.checkpoints.forced import forced_changes
 from samdeploy.train.checkpoints.resume import Resumed
 from samdeploy.train.device import Autocast, device_name, precision_name
 from samdeploy.train.distributed import Ranks
@@ -26,6 +27,17 @@ def resumed_provenance(resumed: Resumed, record: RunRecord) -> dict[str, str]:
     where = f"epoch {facts['epoch']} step {facts['step']} on {datetime.now(UTC).isoformat(timespec='seconds')}"
     times = "; ".join(filter(None, (before.get("resumed"), where)))
     kept = {"started": before.get("started", ""), "resumed": times}
+    changes = forced_changes(resumed, record)
+    if changes:
+        changes = f"at epoch {facts['epoch']} step {facts['step']}: {changes}"
+    forced = " | ".join(filter(None, (before.get("changed_by_force"), changes)))
+    if forced:
+        kept["changed_by_force"] = forced
+    processes = before.get("processes", record.provenance["processes"])
+    if processes.rpartition(", then ")[2] != record.provenance["processes"]:
+        kept["processes"] = f"{processes}, then {record.provenance['processes']}"
+    else:
+        kept["processes"] = processes
     if before.get("precision") == record.provenance["precision"] and "precision_choice" in before:
         kept["precision_choice"] = before["precision_choice"]
     return {**record.provenance, **kept}
@@ -78,7 +90,10 @@ def announce(run: RunFolder, data: PreparedData, ranks: Ranks) -> None:
     """The first line of a training, on standard error."""
     counts = ", ".join(f"{count:,} {name}" for name, count in data.counts().items())
     provenance = run.record.provenance
-    several = f" in {ranks.world} processes" if ranks.world > 1 else ""
+    before = provenance["processes"].rpartition(", then ")[0]
+    several = f" in {ranks.world} processes" if ranks.world > 1 or before else ""
+    if before:
+        several += f" (before: {before}; the weights are not those of an undisturbed training)"
     resumed = provenance.get("resumed", "").rpartition("; ")[2].partition(" on ")[0]
     print(
         f"training {run.record.arch} (gate {run.record.gate}) on {run.record.dataset}: {len(data.classes)} classes, "

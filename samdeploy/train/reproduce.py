@@ -13,6 +13,7 @@ Started again, it skips the runs that are complete and goes on with the one that
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping
@@ -81,7 +82,23 @@ def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
         except ImportError as error:
             print(f"no picture ({error.name} is missing: pip install 'samdeploy[plots]')", file=sys.stderr)
     print(reproduction_table(found))
+    others = _other_seeds(folder, {run.seed for run in found.runs})
+    if others:
+        seeds = ", ".join(map(str, others))
+        note = f"not counted, though complete in {folder}: seed {seeds}; with more --runs they count"
+        print(note, file=sys.stderr)
     return found
+
+
+def _other_seeds(folder: Path, counted: set[int]) -> list[int]:
+    """Seeds of complete runs of an earlier, longer call."""
+    found = set()
+    for path in folder.glob(f"seed-*/*/{RUN_FILE}"):
+        seed = path.parent.parent.name.removeprefix("seed-")
+        if seed.isdigit() and int(seed) not in counted:
+            with contextlib.suppress(BundleError):
+                found |= {int(seed)} if open_run(path.parent).status == "complete" else set()
+    return sorted(found)
 
 
 def _precision(recipe: Recipe, found: Reproduction) -> Precision:

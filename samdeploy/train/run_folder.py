@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -145,6 +147,13 @@ class RunFolder:
                 write_gates(self.path / GATES_FILE, gate_rows)
             write_run(self.path, self.record)
         return best
+
+    def best_is_now(self, val: Measured) -> None:
+        """Take another measurement of the best weights, on the validation pictures of now."""
+        loss = val.loss if math.isfinite(val.loss) else sys.float_info.max  # any other is better
+        self.record = dataclasses.replace(self.record, best_val_top1=val.top1, best_val_loss=loss)
+        if self._writes:
+            write_run(self.path, self.record)
 
     def forget_best(self, keep: set[int]) -> None:
         """Remove the best weights of all epochs but those, which checkpoints name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def contact_sheet(
     size = (len(columns) * step_x + 3 * _GAP, len(names) * step_y + _GAP + _LABEL)
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)  # smaller, and spaces between words vanish
+    font = _font()
     draw.text((_GAP, 2), "as prepared", _INK, font)
     same = "" if is_random else ": the same every time, since the recipe augments nothing"
     draw.text((step_x + 3 * _GAP, 2), f"as the network is given it{same}", _INK, font)
@@ -60,6 +61,14 @@ def contact_sheet(
     content = io.BytesIO()
     sheet.save(content, "PNG")
     return content.getvalue()
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    try:
+        import matplotlib  # carries a font with the letters of most alphabets; Pillow's own knows ASCII
+    except ImportError:
+        return ImageFont.load_default(13)  # smaller, and spaces between words vanish
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12)
 
 
 def _fitted(pixels: UInt8Array) -> Image.Image:

@@ -101,7 +101,7 @@ def test_stopped_in_four_processes_and_gone_on_with_in_two(recipe: MakeRecipe, t
         said += process.stderr.read()
         process.wait(timeout=60)
     run = next((tmp_path / "runs").iterdir())
-    assert f"go on with: samdeploy train --resume {run.relative_to(tmp_path)}" in said
+    assert f"go on with: torchrun --nproc-per-node 4 -m samdeploy train --resume {run.relative_to(tmp_path)}" in said
     assert open_run(run).status == "interrupted"
     done = len(rows(run))
     again = ("train", "--resume", "--set", f"epochs={done + 1}", "--force")

@@ -52,6 +52,10 @@ def test_two_seeds_then_a_third(recipe: MakeRecipe, tmp_path: Path, capsys: pyte
     assert values["measures"] == "accuracy on test images, looked at once"
     assert Image.open(folder / PICTURE_FILE).format == "PNG"
 
+    reproduce(tiny, count=2, folder=folder)
+    said = capsys.readouterr().err
+    assert f"not counted, though complete in {folder}: seed 7; with more --runs they count" in said
+
     with pytest.raises(RecipeError) as caught:
         reproduce(recipe("epochs=2", "training.seed=5"), count=3, folder=folder)
     assert str(caught.value) == (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
+import errno
+import io
 import shutil
 import signal
 import subprocess
@@ -23,10 +24,10 @@ from samdeploy.train import loop
 from samdeploy.train.checkpoints import saver
 from samdeploy.train.checkpoints.checkpoint import read_checkpoint
 from samdeploy.train.checkpoints.resume import find_run, unfinished_runs
-from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.recipe import Recipe, dump_recipe
 from samdeploy.train.run_folder import RunFolder
 from tests.train.started import Started
+from tests.train.stopping import stopping
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 
@@ -76,26 +77,6 @@ def stopped_once(everything: Recipe, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def stopped(stopped_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(stopped_once, tmp_path / "runs" / stopped_once.name))
-
-
-class stopping:  # noqa: N801, used as a word
-    """A real SIGTERM to this very process after a step; `torch.compile` and the like see nothing of it."""
-
-    def __init__(self, epoch: int, step: int) -> None:
-        self._at, self._patch = (epoch, step), pytest.MonkeyPatch()
-
-    def __enter__(self) -> None:
-        advance = TrainState.advance
-
-        def advance_and_signal(state: TrainState, loss: torch.Tensor, hits: torch.Tensor) -> None:
-            advance(state, loss, hits)
-            if (state.epoch, state.step) == self._at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        self._patch.setattr(TrainState, "advance", advance_and_signal)
-
-    def __exit__(self, *_: object) -> None:
-        self._patch.undo()
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 3)])
@@ -170,6 +151,59 @@ def test_a_real_process(
     assert (run / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes(
+    everything: Recipe, undisturbed: Path, tmp_path: Path, ignored: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGHUP saves as SIGTERM does; under nohup, which has it ignored, training goes on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with stopping(2, 1, signal.SIGHUP):
+            if ignored:
+                loop.train(everything, runs_root=tmp_path)
+            else:
+                with pytest.raises(SystemExit) as caught:
+                    loop.train(everything, runs_root=tmp_path)
+                assert caught.value.code == 129
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    run = next(tmp_path.iterdir())
+    assert ("stopped by SIGHUP at epoch 2, step 1. " in capsys.readouterr().err) is not ignored
+    if not ignored:
+        loop.resume(run)
+    assert (run / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+
+
+class Unread(io.StringIO):
+    """Standard error, whose reader goes after a line with these words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    def write(self, text: str) -> int:
+        if self._words in self.getvalue():
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        return super().write(text)
+
+
+@pytest.mark.parametrize(("words", "kept"), [("", False), ("training sam-", False), ("2/3 ", True)])
+def test_a_reader_of_the_progress_that_goes(
+    everything: Recipe, undisturbed: Path, tmp_path: Path, words: str, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `2>&1 | head` does: the error is the pipe's, which the command line turns into exit code 141."""
+    monkeypatch.setattr(sys, "stderr", Unread(words))
+    with pytest.raises(BrokenPipeError):
+        loop.train(everything, runs_root=tmp_path)
+    monkeypatch.undo()
+    runs = list(tmp_path.iterdir())
+    assert len(runs) == kept
+    if kept:
+        assert open_run(runs[0]).status == "interrupted"
+        loop.resume(runs[0])
+        assert (runs[0] / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+
+
 # --- what is refused
 
 
@@ -240,6 +274,10 @@ def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pyt
         find_run("nowhere", root)
     with pytest.raises(InputError, match="no unfinished run with a checkpoint below"):
         find_run(None, undisturbed.parent)
+    shutil.copytree(undisturbed, tmp_path / "damaged")
+    (tmp_path / "damaged" / "run.json").write_text('{"format')
+    with pytest.raises(InputError, match=r"its run\.json is damaged, and there is no checkpoint to go on from"):
+        find_run(str(tmp_path / "damaged"), root)
     with pytest.raises(InputError, match="is complete, and a complete run keeps no checkpoint"):
         find_run(str(undisturbed), root)
 

@@ -29,12 +29,14 @@ class Resumed:
         recipe: as it stands now.
         checkpoint: where it goes on.
         force: changed keys and data were allowed.
+        changes: of the recipe, in words, that are so allowed.
     """
 
     path: Path
     recipe: Recipe
     checkpoint: Checkpoint
     force: bool
+    changes: tuple[str, ...] = ()
 
 
 def unfinished_runs(runs_root: Path) -> list[Path]:
@@ -65,6 +67,11 @@ def find_run(name: str | None, runs_root: Path) -> Path:
     if path is None:
         names = ", ".join(str(run) for run in unfinished_runs(runs_root)[:5]) or "none"
         raise InputError(f"run {name}: no such folder; unfinished runs below {runs_root}/: {names}")
+    if _status(path) == "damaged" and not any((path / FOLDER / name).is_file() for name in NEWEST_FIRST):
+        raise InputError(
+            f"run {path}: its {RUN_FILE} is damaged, and there is no checkpoint to go on from; train anew: "
+            f"samdeploy train {path / RECIPE_FILE}"
+        )
     if _status(path) == "complete":
         raise InputError(
             f"run {path}: is complete, and a complete run keeps no checkpoint to go on from; train anew: "
@@ -103,7 +110,7 @@ def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resume
         )
     if serious:
         print(f"going on with a changed recipe: {'; '.join(serious)}", file=sys.stderr)
-    return Resumed(path, recipe, checkpoint, force)
+    return Resumed(path, recipe, checkpoint, force, tuple(serious))
 
 
 def changed_keys(before: Recipe, now: Recipe) -> dict[str, str]:
@@ -127,13 +134,19 @@ def check_data(resumed: Resumed, record: RunRecord) -> None:
             f"{len(record.classes)} or others; restore the data set, or train anew: samdeploy train "
             f"{resumed.path / RECIPE_FILE}"
         )
-    other = [split for split, found in record.fingerprints.items() if facts["fingerprints"].get(split) != found]
+    other = changed_splits(resumed, record)
     if not other:
         return
     text = f"run {resumed.path}: the data set changed since the checkpoint was written ({', '.join(other)} differ)"
     if not resumed.force:
         raise DatasetError(f"{text}; restore the pictures, or go on with the new ones: --force")
     print(f"{text}; going on with the new pictures", file=sys.stderr)
+
+
+def changed_splits(resumed: Resumed, record: RunRecord) -> list[str]:
+    """Those whose pictures or labels are not the checkpoint's."""
+    before = resumed.checkpoint.facts["fingerprints"]
+    return [split for split, found in record.fingerprints.items() if before.get(split) != found]
 
 
 def _status(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C while training: save at the exact step, say how to go on, and be gone within ten seconds.
+"""SIGTERM, SIGHUP and Ctrl-C while training: save at the exact step, say how to go on, and be gone within ten seconds.
 
 Usually the loop sees the wish after its step, saves and ends in good order.  But a step of a large network on a CPU
 takes longer than a batch system waits, and one that waits for a dead neighbour never ends; while PyTorch computes,
@@ -22,7 +22,7 @@ GRACE = 2.0
 # and a batch system that loses patience in the middle does no harm, since files take their place when they are whole.
 LOCK_WAIT = 120.0
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
@@ -53,6 +53,8 @@ class Stop:
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
             for number in SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup: the terminal may close
                 self._handlers[number] = signal.signal(number, self._handle)
             self._old_fd = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             self._thread = threading.Thread(target=self._watch, daemon=True, name="samdeploy-stop")
