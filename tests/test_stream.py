@@ -145,7 +145,7 @@ def test_what_is_done_goes_out_before_the_next_picture_is_waited_for() -> None:
 
     with closing(engine.stream(batch=1).answers(camera())) as answers:
         assert next(answers) == 0
-        assert asked == [0, 1]
+        assert asked in ([0], [0, 1])  # an answer may be ready before the next picture is asked for at all
 
 
 def test_an_early_end_ends_the_threads_and_what_is_under_way() -> None:

@@ -227,7 +227,9 @@ def picture(path: Path, value: int = 128) -> None:
         (("1.png", "2.png"), "no class folders in PICTURES (2 files found there)"),
         (("train/0/1.png", "train/1/1.png", "test/1.png"), "no class folders in PICTURES/test (1 files found there)"),
         (("train/0/1.png", "train/1/1.png", "test/0/note.txt"), "1 of 1 class folders in PICTURES/test have no pictu"),
-        (("test/0/1.png",), "PICTURES has test/ but no train/; put the training pictures into PICTURES/train"),
+        (("val/0/1.png",), "PICTURES has val/ but no train/; put the training pictures into PICTURES/train"),
+        (("test/0/note.txt",), "1 of 1 class folders in PICTURES/test have no pictures"),
+        (("test/zero/1.png",), "1 of 1 classes in PICTURES/test are not in the training set: zero. The training class"),
     ],
 )
 def test_a_folder_without_labelled_pictures(
