@@ -91,7 +91,7 @@ def announce(run: RunFolder, data: PreparedData, ranks: Ranks) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in data.counts().items())
     provenance = run.record.provenance
     before = provenance["processes"].rpartition(", then ")[0]
-    several = f" in {ranks.world} processes" if ranks.world > 1 or before else ""
+    several = f" in {ranks.world} process{'es' if ranks.world > 1 else ''}" if ranks.world > 1 or before else ""
     if before:
         several += f" (before: {before}; the weights are not those of an undisturbed training)"
     resumed = provenance.get("resumed", "").rpartition("; ")[2].partition(" on ")[0]
