@@ -75,7 +75,8 @@ void prepare(const core::OpenClassifier& classifier, core::Workspace& space, con
 }
 
 void check_batch(const core::OpenClassifier& classifier, std::size_t count) {
-  require(count >= 1 && count <= SIZE_MAX / 2 / classifier.pixel_bytes(), "run: count must be at least 1");
+  require(count >= 1, "run: count must be at least 1");
+  require(count <= SIZE_MAX / 2 / classifier.pixel_bytes(), "run: count is more pictures than any memory holds");
 }
 
 void check_finite(const float* logits, std::size_t classes, const std::string& precision) {
