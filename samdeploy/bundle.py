@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import BundleError, InputError
 from samdeploy.files import SealedFile, contained_file, read_json
 from samdeploy.manifest import MANIFEST, MOST_BYTES, BundleFile, DataRecord, manifest_from_json
 from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, open_run
 from samdeploy.spec import ModelSpec
-
-UInt8Array = NDArray[np.uint8]
-Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import Session, open_session
 from samdeploy.backends.session import DEVICES, CheckedSession
 from samdeploy.bundle import Bundle, open_bundle
@@ -21,9 +22,8 @@ from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputE
 from samdeploy.spec import MAX_PIXELS, PRECISIONS
 
 if TYPE_CHECKING:
-    from samdeploy.preprocess import Source, UInt8Array
+    from samdeploy.preprocess import Source
 
-Float32Array = NDArray[np.float32]
 
 # With backend "auto": a GPU engine first, then the CPU runtimes, then the reference.
 _PREFERENCE = ("tensorrt", "onnxruntime", "openvino", "pytorch")

@@ -16,14 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.errors import ImageError
 from samdeploy.png import check_png
 from samdeploy.spec import MAX_PIXELS, Preprocessing
 
-UInt8Array = NDArray[np.uint8]
 Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
 
 # File name endings that samdeploy looks for in a folder; anything Pillow opens can be given by name.

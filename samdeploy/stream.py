@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.errors import AnswerError, ImageError, InputError
-from samdeploy.preprocess import Source, UInt8Array
+from samdeploy.preprocess import Source
 
 Answer = TypeVar("Answer")
 

@@ -14,13 +14,15 @@ PACKAGE = Path(samdeploy.__file__).parent
 
 # Plain data and its files: the standard library is all they need.
 _DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest", "run"})
-_APPLICATION = _DATA | {"bundle", "preprocess", "stream", "backends", "classifier"}
+_ARRAYS = _DATA | {"arrays"}
+_APPLICATION = _ARRAYS | {"bundle", "preprocess", "stream", "backends", "classifier"}
 
 # A part (a module or a package directly below samdeploy) -> the other parts it may import, anywhere in its files.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "__init__": frozenset(),
     "__main__": frozenset({"cli"}),
     "errors": frozenset(),
+    "arrays": frozenset(),
     "spec": frozenset({"errors"}),
     "fields": frozenset({"errors"}),
     "files": frozenset({"errors"}),
@@ -28,20 +30,20 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json"}),
     "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest"}),
     "progress": frozenset(),
-    "bundle": _DATA,
+    "bundle": _ARRAYS,
     "png": frozenset(),
-    "preprocess": _DATA | {"bundle", "png"},
-    "stream": _DATA | {"preprocess"},
-    "named": _DATA | {"preprocess"},
+    "preprocess": _ARRAYS | {"bundle", "png"},
+    "stream": _ARRAYS | {"preprocess"},
+    "named": _ARRAYS | {"preprocess"},
     "native": frozenset({"errors"}),
-    "models": _DATA,
-    "data": _DATA | {"preprocess", "progress"},
-    "backends": _DATA | {"bundle", "models"},  # the pytorch backend builds the trained network
-    "classifier": _DATA | {"bundle", "preprocess", "stream", "backends"},
+    "models": _ARRAYS,
+    "data": _ARRAYS | {"preprocess", "progress"},
+    "backends": _ARRAYS | {"bundle", "models"},  # the pytorch backend builds the trained network
+    "classifier": _ARRAYS | {"bundle", "preprocess", "stream", "backends"},
     "predict": _APPLICATION | {"named"},
     "explain": _APPLICATION | {"named", "progress"},
-    "train": _DATA | {"preprocess", "progress", "models", "data"},
-    "export": _DATA | {"bundle", "preprocess", "backends", "progress", "models", "data"},
+    "train": _ARRAYS | {"preprocess", "progress", "models", "data"},
+    "export": _ARRAYS | {"bundle", "preprocess", "backends", "progress", "models", "data"},
     "evaluate": _APPLICATION | {"progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "report": _APPLICATION | {"progress", "data", "evaluate", "explain"},
@@ -78,6 +80,7 @@ RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
 # A part -> all packages of others that it may import at module level; parts that are not named are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
     **dict.fromkeys((*_DATA, "__init__", "native"), frozenset()),
+    "arrays": frozenset({"numpy"}),
     "bundle": frozenset({"numpy"}),
     "png": frozenset(),
     "preprocess": frozenset({"numpy", "PIL"}),

@@ -22,12 +22,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from samdeploy.arrays import UInt8Array
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from samdeploy import open_bundle, open_session  # noqa: E402  (the path above makes the working copy come first)
 from samdeploy.bundle import Bundle  # noqa: E402
-from samdeploy.preprocess import UInt8Array, decode, resize  # noqa: E402
+from samdeploy.preprocess import decode, resize  # noqa: E402
 from tests.cpp import build as cpp_build  # noqa: E402
 from tests.cpp import corpus  # noqa: E402
 

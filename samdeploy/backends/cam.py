@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import BACKENDS, load_module
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
-from samdeploy.backends.session import DEVICES, GOLDEN_TOLERANCE, Float32Array, UInt8Array, check_golden
+from samdeploy.backends.session import DEVICES, GOLDEN_TOLERANCE, check_golden
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
 from samdeploy.spec import PRECISIONS, ModelSpec
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.cuda import device_zero
 from samdeploy.backends.cuda_objects import (
     LEGACY_DEFAULT_STREAM,
@@ -22,7 +23,6 @@ from samdeploy.backends.cuda_objects import (
     is_capturing,
 )
 from samdeploy.backends.device_array import check_on_device, device_array, stream_handle
-from samdeploy.backends.session import Float32Array, UInt8Array
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.spec import ModelSpec
 

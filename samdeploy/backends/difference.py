@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from samdeploy.arrays import Float64Array
 
 # Pictures that are looked at together: of a large test set, not more than the answers themselves stand in memory.
 _ROWS = 4096

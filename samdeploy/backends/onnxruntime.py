@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from samdeploy.backends.session import Float32Array, UInt8Array, cam_file, check_tensors, pick_file
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.session import cam_file, check_tensors, pick_file
 from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.files import SealedFile
 from samdeploy.spec import ModelSpec, TensorSpec, cam_spec

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.backends.session import UInt8Array
+from samdeploy.arrays import UInt8Array
 from samdeploy.errors import BackendUnavailable
 
 # Percent of the convolutions that must compute in the precision.  A few blocks of an FP16 graph may be FP32 on purpose

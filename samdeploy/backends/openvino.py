@@ -15,7 +15,8 @@ import numpy as np
 import openvino as ov
 from openvino.frontend import FrontEndManager
 
-from samdeploy.backends.session import Float32Array, UInt8Array, cam_file, check_tensors, pick_file
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.session import cam_file, check_tensors, pick_file
 from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.files import SealedFile
 from samdeploy.spec import ModelSpec, TensorSpec, cam_spec

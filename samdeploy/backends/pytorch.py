@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from samdeploy.backends.session import Float32Array, UInt8Array
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.models import Exported, SamResNet, build_model, fold
 from samdeploy.models.cam import ClassActivationMaps

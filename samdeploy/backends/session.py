@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
     from samdeploy.manifest import BundleFile
 
-UInt8Array = NDArray[np.uint8]
-Float32Array = NDArray[np.float32]
 
 DEVICES = ("auto", "cpu", "cuda")
 

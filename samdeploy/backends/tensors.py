@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import BACKENDS, load_module
-from samdeploy.backends.session import DEVICES, Float32Array, UInt8Array, pick_file
+from samdeploy.backends.session import DEVICES, pick_file
 from samdeploy.errors import BackendUnavailable, InputError, unknown
 from samdeploy.spec import PRECISIONS
 

@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.bench.engines import Engine
-from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
 
 REPEATS = 3

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.arrays import UInt8Array
+from samdeploy.bundle import Bundle
 from samdeploy.data import Samples
 from samdeploy.errors import DatasetError, ImageError, InputError
 from samdeploy.evaluate.test_set import open_test_set

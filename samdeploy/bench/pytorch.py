@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.backends.pytorch import trained_network
 from samdeploy.bench.turns import Run
-from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.models import Exported
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.backends import Session
-from samdeploy.bundle import UInt8Array
 from samdeploy.evaluate.clock import host_timer, time_runs, warm_up
 from samdeploy.evaluate.latency import random_batches
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samdeploy.bundle import UInt8Array
+from samdeploy.arrays import UInt8Array
 from samdeploy.errors import first_line
 
 Run = Callable[[UInt8Array], object]

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from torchvision.datasets import FGVCAircraft
 
-from samdeploy.data.dataset import Dataset, OptionValue, Samples, UInt64Array, file_stamps
+from samdeploy.arrays import UInt8Array, UInt64Array
+from samdeploy.data.dataset import Dataset, OptionValue, Samples, file_stamps
 from samdeploy.data.download import downloading, fetch_folder
 from samdeploy.data.split import hold_out
 from samdeploy.errors import DatasetError, DatasetMissing, ImageError
-from samdeploy.preprocess import UInt8Array, decode
+from samdeploy.preprocess import decode
 
 FOLDER = "fgvc-aircraft-2013b"
 BANNER_ROWS = 20

@@ -30,14 +30,15 @@ import numpy as np
 import PIL
 from PIL import features
 
+from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.data.cache_file import CachedPictures, DamagedCache, labels_hash, open_cache_file, write_cache_file
-from samdeploy.data.dataset import Int64Array, Samples
+from samdeploy.data.dataset import Samples
 from samdeploy.data.images import fingerprint, load_images
-from samdeploy.data.picture_hashes import PictureHashes, UInt64Array, hash_pictures
+from samdeploy.data.picture_hashes import PictureHashes, hash_pictures
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import ImageError
 from samdeploy.files import cache_folder
-from samdeploy.preprocess import UInt8Array, resize
+from samdeploy.preprocess import resize
 from samdeploy.spec import Preprocessing
 
 # Counts changes of `samdeploy.preprocess` that change bytes.

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.data.picture_hashes import UInt64Array, digests_of, perceptual_hashes
+from samdeploy.arrays import UInt8Array, UInt64Array
+from samdeploy.data.picture_hashes import digests_of, perceptual_hashes
 from samdeploy.files import json_bytes
-from samdeploy.preprocess import UInt8Array
 
 _MAGIC = b"samdeploy-pictures-1\n"
 _HEADER_BYTES = 4096

@@ -10,13 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.errors import InputError, unknown
-from samdeploy.preprocess import UInt8Array
 
-Int64Array = NDArray[np.int64]
-UInt64Array = NDArray[np.uint64]
 OptionValue = str | int | float | bool
 
 SPLITS = ("train", "val", "test")

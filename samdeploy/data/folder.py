@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples, file_stamps
 from samdeploy.data.scan import Scan, scan_classes
 from samdeploy.data.split import TEST_FRACTION, TEST_SEED, hold_out
 from samdeploy.errors import DatasetError, DatasetMissing
-from samdeploy.preprocess import UInt8Array, decode
+from samdeploy.preprocess import decode
 
 # Names that other tools use; reading only train/ beside one of these would silently waste a split.
 _OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}

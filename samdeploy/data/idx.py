@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.errors import DatasetError
-from samdeploy.preprocess import UInt8Array
 
 _UNSIGNED_BYTE = 8
 

@@ -6,10 +6,10 @@ import hashlib
 
 import numpy as np
 
-from samdeploy.data.dataset import Int64Array, Samples
+from samdeploy.arrays import Int64Array, UInt8Array
+from samdeploy.data.dataset import Samples
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import DatasetError
-from samdeploy.preprocess import UInt8Array
 from samdeploy.spec import Preprocessing
 
 

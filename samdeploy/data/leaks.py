@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.data.dataset import SPLITS, Int64Array
-from samdeploy.data.picture_hashes import FREQUENCIES, PictureHashes, UInt64Array
+from samdeploy.arrays import Int64Array, UInt64Array
+from samdeploy.data.dataset import SPLITS
+from samdeploy.data.picture_hashes import FREQUENCIES, PictureHashes
 from samdeploy.errors import DatasetError
 from samdeploy.progress import Advance, progress_bar
 

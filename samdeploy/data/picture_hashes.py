@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.arrays import Float32Array, UInt8Array, UInt64Array
 from samdeploy.errors import DatasetError
 from samdeploy.files import write_atomic
-from samdeploy.preprocess import UInt8Array
-
-UInt64Array = NDArray[np.uint64]
-Float32Array = NDArray[np.float32]
 
 # Frequencies along each side: 256 bits.  The usual 64 (8 x 8) cannot tell clothes apart: of 1,000 test pictures of
 # Fashion-MNIST 104 lie within 2 bits of a training picture, which is how far recompression moves a picture.  With 256

@@ -10,9 +10,10 @@ from itertools import islice
 
 import numpy as np
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.data.dataset import Samples
 from samdeploy.errors import DatasetError, ImageError
-from samdeploy.preprocess import UInt8Array, resize
+from samdeploy.preprocess import resize
 from samdeploy.progress import progress_bar
 from samdeploy.spec import Preprocessing
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.arrays import Float32Array, Int64Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.evaluate.ece import expected_calibration_error
 from samdeploy.evaluate.paired import PairedDifference, mcnemar_p, paired_difference
 
-Float32Array = NDArray[np.float32]
 Int32Array = NDArray[np.int32]
-Int64Array = NDArray[np.int64]
 
 DEFAULT_CONFIDENCE = 0.95
 TOP = 5

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.arrays import Float32Array, Float64Array
 from samdeploy.backends.difference import with_median_floor
-from samdeploy.bundle import Float32Array
-
-Float64Array = NDArray[np.float64]
-Int64Array = NDArray[np.int64]
 
 
 class Answers:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.bundle import Float32Array, UInt8Array
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import InputError
 
 # Enough for a median; every picture costs two forward passes, one of them in PyTorch.

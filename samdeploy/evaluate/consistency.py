@@ -15,8 +15,9 @@ from functools import partial
 
 import numpy as np
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.backends import Session
-from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 from samdeploy.evaluate.checks import Check, Consistency, judge, judge_sizes, judge_sizes_and_positions
 from samdeploy.evaluate.probes import (

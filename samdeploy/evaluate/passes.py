@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import Session
-from samdeploy.bundle import Float32Array, UInt8Array
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import SamdeployError
 from samdeploy.evaluate.pictures import PreparedPictures

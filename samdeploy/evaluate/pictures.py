@@ -13,8 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
-from samdeploy.bundle import UInt8Array
-from samdeploy.data.dataset import Int64Array
+from samdeploy.arrays import Int64Array, UInt8Array
 from samdeploy.errors import DatasetError
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import BACKENDS, Session, open_session, precisions_held
 from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
 from samdeploy.backends.session import DEVICES, check_golden, golden_outliers
-from samdeploy.bundle import Bundle, Float32Array, UInt8Array, unlike_its_run
+from samdeploy.bundle import Bundle, unlike_its_run
 from samdeploy.data.cache import stream_prepared
-from samdeploy.data.dataset import Int64Array
 from samdeploy.data.images import Fingerprint
 from samdeploy.data.leaks import LeakReport
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown

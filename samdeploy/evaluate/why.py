@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.backends.tensors import EngineTensors, engine_tensors, reference_tensors
-from samdeploy.bundle import Bundle, Float32Array, UInt8Array
-from samdeploy.data.dataset import Int64Array
+from samdeploy.bundle import Bundle
 from samdeploy.errors import SamdeployError
 from samdeploy.evaluate.why_cause import Evidence, likely_cause
 from samdeploy.evaluate.why_tensors import TensorRow, compare_tensors, error_share

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samdeploy.bundle import Float32Array
+from samdeploy.arrays import Float32Array
 from samdeploy.evaluate.why_pixels import normalisation_fault
 from samdeploy.evaluate.why_tensors import FP16_MAX, TensorRow, error_share
 from samdeploy.spec import ModelSpec

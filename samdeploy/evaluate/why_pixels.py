@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.bundle import Float32Array
+from samdeploy.arrays import Float32Array
 from samdeploy.spec import Preprocessing
 
 # Means and deviations that differ by less than this, in units of 0 to 1, are taken for the same.

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from samdeploy.arrays import Float32Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
-from samdeploy.bundle import Float32Array
 
 FP16_MAX = 65504.0
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.backends.session import Float32Array, UInt8Array, pick_file
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.session import pick_file
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BundleError, ImageError
 from samdeploy.explain.sources import ExplainOptions, find_sources, prepare_only

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-UInt8Array = NDArray[np.uint8]
+from samdeploy.arrays import UInt8Array
 
 # Blue to red through near-white, with ends that differ in lightness from neither each other nor most pictures too
 # much (Moreland 2009, "Diverging color maps for scientific visualization").

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from samdeploy.arrays import Float32Array
 from samdeploy.backends import availability
 from samdeploy.backends.cam import CAM_PRECISIONS, CheckedCamSession, open_cam_session
-from samdeploy.bundle import Bundle, Float32Array
+from samdeploy.bundle import Bundle
 from samdeploy.classifier import not_finite, softmax
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError
 from samdeploy.explain.names import UniqueNames, picture_text

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from samdeploy.arrays import Float32Array
 from samdeploy.spec import FEATURE_STRIDE, Preprocessing
 
-Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 

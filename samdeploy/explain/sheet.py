@@ -8,12 +8,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.explain.overlay import legend_bar
-
-UInt8Array = NDArray[np.uint8]
 
 # All in pixels.
 _BOX = 176  # picture and map are fitted into squares of this side

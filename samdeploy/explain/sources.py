@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
 from samdeploy.manifest import MANIFEST
 from samdeploy.named import no_pictures
-from samdeploy.preprocess import UInt8Array, decode, image_files, prepare, resize
+from samdeploy.preprocess import decode, image_files, prepare, resize
 from samdeploy.run import RUN_FILE
 from samdeploy.spec import Preprocessing
 

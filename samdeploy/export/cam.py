@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from samdeploy.backends.difference import Float64Array, difference_shares, picture_ranges
+from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.onnxruntime import emulate_all
-from samdeploy.backends.session import GOLDEN_TOLERANCE, Float32Array, UInt8Array
+from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.errors import ExportError
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.onnx import cam_graph_from_model, serialize

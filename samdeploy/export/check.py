@@ -6,9 +6,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from samdeploy.backends.difference import Float64Array, difference_shares, picture_ranges
+from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
+from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.onnxruntime import emulate
-from samdeploy.backends.session import GOLDEN_TOLERANCE, Float32Array, UInt8Array
+from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.errors import ExportError
 from samdeploy.export.onnx import GraphPrecision
 from samdeploy.export.precision import fp16_logits

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from samdeploy.backends.session import Float32Array, UInt8Array
-from samdeploy.data.dataset import Int64Array
+from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
 from samdeploy.export.cost import multiply_adds

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from samdeploy.backends.session import UInt8Array
+from samdeploy.arrays import UInt8Array
 from samdeploy.errors import ExportError
 from samdeploy.progress import progress_bar
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from samdeploy.backends.session import UInt8Array
+from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.data import check_folder, open_dataset
-from samdeploy.data.dataset import Dataset, Int64Array, Samples
+from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.data.images import load_images
 from samdeploy.data.leaks import is_among
-from samdeploy.data.picture_hashes import UInt64Array, digests_of, read_hashes
+from samdeploy.data.picture_hashes import digests_of, read_hashes
 from samdeploy.data.protocol import HONEST
 from samdeploy.errors import ExportError
 from samdeploy.run import HASHES_FILE, RunRecord

@@ -12,8 +12,8 @@ import onnx
 import torch
 
 import samdeploy
+from samdeploy.arrays import Float32Array
 from samdeploy.backends import BACKENDS, check_precision
-from samdeploy.backends.session import Float32Array
 from samdeploy.errors import ExportError
 from samdeploy.export.cam import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES

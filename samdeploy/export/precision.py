@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from samdeploy.backends.session import Float32Array, UInt8Array
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.export.headroom import TensorRange
 from samdeploy.export.rescale import Scales, choose_scales, rescale
 from samdeploy.models import FoldedResNet

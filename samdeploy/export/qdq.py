@@ -33,7 +33,7 @@ import onnx.shape_inference
 import onnxruntime as ort
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
-from samdeploy.backends.session import Float32Array, UInt8Array
+from samdeploy.arrays import Float32Array, UInt8Array
 
 Form = Literal["cpu", "tensorrt"]
 

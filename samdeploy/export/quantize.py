@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from samdeploy.backends.session import Float32Array, UInt8Array
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import ExportError, InputError
 from samdeploy.export.qdq import Calibrated, Form, calibrate, quantize
 

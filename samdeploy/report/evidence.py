@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.arrays import UInt8Array
+from samdeploy.bundle import Bundle
 from samdeploy.errors import ImageError, SamdeployError
 from samdeploy.evaluate.accuracy import PerPicture
 from samdeploy.evaluate.report import Report

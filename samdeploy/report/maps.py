@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.backends import availability
 from samdeploy.backends.cam import CAM_PRECISIONS, CheckedCamSession, open_cam_session
-from samdeploy.bundle import Bundle, UInt8Array
+from samdeploy.bundle import Bundle
 from samdeploy.classifier import softmax
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.explain.region import place_map, seen_region

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from samdeploy.bundle import UInt8Array
+from samdeploy.arrays import UInt8Array
 
 # The longer side, in pixels: enough to recognise what is on a picture.
 SIDE = 160

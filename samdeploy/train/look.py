@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from samdeploy.arrays import Int64Array
 from samdeploy.data.cache import PreparedSplit
-from samdeploy.data.dataset import SPLITS, Dataset, Int64Array
+from samdeploy.data.dataset import SPLITS, Dataset
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import InputError

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from samdeploy.data.dataset import Int64Array
-from samdeploy.preprocess import UInt8Array
+from samdeploy.arrays import Int64Array, UInt8Array
 
 # Part of the GPU's free memory that one split may take; the rest is the network's.
 _SHARE = 0.5

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.arrays import Int64Array, UInt8Array
 from samdeploy.data import DATASETS, SPLITS, open_dataset
 from samdeploy.data.cache import PreparedSplit, prepare_split
-from samdeploy.data.dataset import Dataset, Int64Array
+from samdeploy.data.dataset import Dataset
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.picture_hashes import PictureHashes
 from samdeploy.data.protocol import PROTOCOLS
 from samdeploy.errors import DatasetError, DatasetMissing
-from samdeploy.preprocess import UInt8Array
 from samdeploy.spec import Preprocessing
 from samdeploy.train.recipe import Recipe
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from samdeploy.preprocess import UInt8Array
+from samdeploy.arrays import UInt8Array
 from samdeploy.spec import Preprocessing
 
 # Pictures, and times that each of them is augmented.

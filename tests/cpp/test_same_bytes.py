@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.errors import ImageError
-from samdeploy.preprocess import UInt8Array, decode, prepare, resize
+from samdeploy.preprocess import decode, prepare, resize
 from samdeploy.spec import Preprocessing
 from tests.cpp import corpus
 from tests.cpp.conftest import Probe

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from samdeploy.arrays import UInt8Array
 from samdeploy.data import Samples, fingerprint, load_images, open_dataset
 from samdeploy.data.dataset import array_samples
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import DatasetError, ImageError
-from samdeploy.preprocess import UInt8Array, resize
+from samdeploy.preprocess import resize
 from samdeploy.spec import Preprocessing
 
 
