@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Classifier": "samdeploy.classifier",
-    "Prediction": "samdeploy.classifier",
+    "Prediction": "samdeploy.ranking",
     "open_bundle": "samdeploy.bundle",
     "Bundle": "samdeploy.bundle",
     "open_session": "samdeploy.backends",
-    "Session": "samdeploy.backends",
+    "Session": "samdeploy.backends.session",
     "SamdeployError": "samdeploy.errors",
     "BundleError": "samdeploy.errors",
     "BackendUnavailable": "samdeploy.errors",
@@ -59,9 +59,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from samdeploy.backends import Session, open_session
+    from samdeploy.backends import open_session
+    from samdeploy.backends.session import Session
     from samdeploy.bundle import Bundle, open_bundle
-    from samdeploy.classifier import Classifier, Prediction
+    from samdeploy.classifier import Classifier
     from samdeploy.errors import (
         AnswerError,
         BackendUnavailable,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from samdeploy.native import cmake_dir, include
+    from samdeploy.ranking import Prediction
 
 
 def __getattr__(name: str) -> Any:

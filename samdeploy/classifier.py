@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends import Session, open_session
-from samdeploy.backends.session import DEVICES, CheckedSession
+from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, unknown
-from samdeploy.spec import MAX_PIXELS, PRECISIONS
+from samdeploy.spec import DEVICES, MAX_PIXELS, PRECISIONS
 
+# All that needs numpy is imported where it is used: `open_session` says why.
 if TYPE_CHECKING:
+    from samdeploy.arrays import UInt8Array
+    from samdeploy.backends.session import Session
     from samdeploy.preprocess import Source
-
+    from samdeploy.ranking import Prediction
 
 # With backend "auto": a GPU engine first, then the CPU runtimes, then the reference.
 _PREFERENCE = ("tensorrt", "onnxruntime", "openvino", "pytorch")
@@ -33,34 +29,6 @@ ON_ERROR = ("raise", "yield")
 
 # Pictures are prepared and run in groups of this many, so that a long list does not fill the memory.
 _GROUP = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer for one picture.
-
-    Attributes:
-        label: name of the most probable class.
-        index: its column in the logits.
-        probability: its softmax value, in [0, 1].
-        top: (class, probability) of the most probable classes, best first.
-        logits: float32 [K], as the engine gave them; two predictions may be equal without them.
-    """
-
-    label: str
-    index: int
-    probability: float
-    top: tuple[tuple[str, float], ...]
-    logits: Float32Array = field(compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes: the object that ``samdeploy predict --json`` writes, but for its "image"."""
-        return {
-            "label": self.label,
-            "index": self.index,
-            "probability": self.probability,
-            "top": [{"label": label, "probability": probability} for label, probability in self.top],
-        }
 
 
 class Classifier:
@@ -80,6 +48,8 @@ class Classifier:
         Raises:
             InputError: `max_pixels` is below 1.
         """
+        from samdeploy.backends.session import CheckedSession
+
         _check_count("max_pixels", max_pixels)
         self.bundle = bundle
         self.session = session if isinstance(session, CheckedSession) else CheckedSession(session, bundle.spec)
@@ -151,6 +121,8 @@ class Classifier:
 
     def predict_batch(self, sources: Sequence[Source], *, top: int = 5) -> list[Prediction]:
         """Classify many pictures; see `predict`.  An empty list gives an empty list."""
+        import numpy as np
+
         _check_many("predict_batch", sources)
         _check_count("top", top)
         pictures = list(sources)
@@ -257,15 +229,9 @@ class Classifier:
         return predictions
 
     def _answers(self, batch: UInt8Array, top: int) -> list[Prediction | AnswerError]:
-        logits = self.session.run(batch)
-        answers: list[Prediction | AnswerError] = []
-        if np.isfinite(logits).all():
-            answers += _predictions(logits, self.classes, top)
-            return answers
-        for row in logits:
-            error = not_finite(row, self.session.precision)
-            answers += [error] if error else _predictions(row[None], self.classes, top)
-        return answers
+        from samdeploy.ranking import rank
+
+        return rank(self.session.run(batch), self.classes, self.session.precision, top)
 
     def close(self) -> None:
         """Release the engine, once the batches that it is running have ended; calling it again does nothing.
@@ -293,48 +259,6 @@ def _import_decoders() -> None:
     PIL.Image.preinit()
 
 
-def softmax(logits: Float32Array) -> NDArray[np.float64]:
-    """``exp(x - max) / sum`` over the last axis, in float64, to the last bit as the C++ library computes it."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.empty_like(shifted)
-    # numpy's own exp differs from the C library's in the last bit, and its sum adds in pairs.
-    for row, values in zip(
-        exponentials.reshape(-1, shifted.shape[-1]), shifted.reshape(-1, shifted.shape[-1]), strict=True
-    ):
-        row[:] = list(map(math.exp, values.tolist()))
-    result: NDArray[np.float64] = exponentials / exponentials.cumsum(axis=-1)[..., -1:]
-    return result
-
-
-def not_finite(logits: Float32Array, precision: str) -> AnswerError | None:
-    """What is said of a picture whose logits, float32 [K], name no class; None where all are finite."""
-    unusable = int((~np.isfinite(logits)).sum())
-    if not unusable:
-        return None
-    cure = "the network has no answer to it" if precision == "fp32" else "open the bundle in fp32"
-    return AnswerError(
-        f"{unusable} of {len(logits)} logits are not finite numbers: the picture drives the network out of the range "
-        f"of {precision}; {cure}"
-    )
-
-
-def _predictions(logits: Float32Array, classes: tuple[str, ...], top: int) -> list[Prediction]:
-    probabilities = softmax(logits)
-    # Stable: of equal logits the lower index comes first, in every language that sorts stably.
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-    best = np.take_along_axis(probabilities, order, axis=1)
-    return [
-        Prediction(
-            label=classes[indices[0]],
-            index=indices[0],
-            probability=shares[0],
-            top=tuple((classes[index], share) for index, share in zip(indices, shares, strict=True)),
-            logits=row.copy(),
-        )
-        for row, indices, shares in zip(logits, order.tolist(), best.tolist(), strict=True)
-    ]
-
-
 def _raising(answers: Generator[Prediction | ImageError, None, None]) -> Generator[Prediction, None, None]:
     """The answers up to the first that is an error, which is raised."""
     with closing(answers):
@@ -353,6 +277,8 @@ def _check_count(name: str, value: object) -> None:
 
 
 def _check_many(name: str, sources: object) -> None:
+    import numpy as np
+
     # A path is a sequence of letters, and a picture's array one of its rows.
     if isinstance(sources, np.ndarray) and sources.ndim != 4:
         found = f"an array {list(sources.shape)}"

@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import stat
-import tempfile
 import time
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -31,6 +30,8 @@ def cache_folder() -> Path:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path` whole or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    import tempfile  # late: it costs those who only read 3 ms
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

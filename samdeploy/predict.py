@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from samdeploy.bundle import bundle_of, latest_bundle
-from samdeploy.classifier import Classifier, Prediction
+from samdeploy.classifier import Classifier
 from samdeploy.errors import ImageError, InputError
 from samdeploy.manifest import MANIFEST
 from samdeploy.named import Unread, no_pictures, shown
 from samdeploy.preprocess import image_files
+from samdeploy.ranking import Prediction
 from samdeploy.run import RUN_FILE
+from samdeploy.run_bundle import bundle_of, latest_bundle
 
 # Pictures per call of the engine.
 GROUP = 32

@@ -12,6 +12,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 FITS: tuple[str, ...] = get_args(Fit)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Where an engine may be asked to run.
+DEVICES = ("auto", "cpu", "cuda")
 # What `export` can be asked to build.
 ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
 

@@ -15,7 +15,7 @@ PACKAGE = Path(samdeploy.__file__).parent
 # Plain data and its files: the standard library is all they need.
 _DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest", "run"})
 _ARRAYS = _DATA | {"arrays"}
-_APPLICATION = _ARRAYS | {"bundle", "preprocess", "stream", "backends", "classifier"}
+_APPLICATION = _ARRAYS | {"bundle", "run_bundle", "preprocess", "stream", "backends", "ranking", "classifier"}
 
 # A part (a module or a package directly below samdeploy) -> the other parts it may import, anywhere in its files.
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -30,7 +30,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json"}),
     "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest"}),
     "progress": frozenset(),
-    "bundle": _ARRAYS,
+    "bundle": _ARRAYS | {"golden", "run_bundle"},
+    "golden": _ARRAYS | {"bundle"},
+    "run_bundle": _DATA | {"bundle"},
     "png": frozenset(),
     "preprocess": _ARRAYS | {"bundle", "png"},
     "stream": _ARRAYS | {"preprocess"},
@@ -39,7 +41,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "models": _ARRAYS,
     "data": _ARRAYS | {"preprocess", "progress"},
     "backends": _ARRAYS | {"bundle", "models"},  # the pytorch backend builds the trained network
-    "classifier": _ARRAYS | {"bundle", "preprocess", "stream", "backends"},
+    "ranking": _ARRAYS,
+    "classifier": _ARRAYS | {"bundle", "preprocess", "stream", "backends", "ranking"},
     "predict": _APPLICATION | {"named"},
     "explain": _APPLICATION | {"named", "progress"},
     "train": _ARRAYS | {"preprocess", "progress", "models", "data"},
@@ -81,17 +84,23 @@ RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
 THIRD_PARTY: dict[str, frozenset[str]] = {
     **dict.fromkeys((*_DATA, "__init__", "native"), frozenset()),
     "arrays": frozenset({"numpy"}),
-    "bundle": frozenset({"numpy"}),
+    **dict.fromkeys(("bundle", "classifier", "run_bundle"), frozenset()),
+    **dict.fromkeys(("golden", "ranking"), frozenset({"numpy"})),
     "png": frozenset(),
     "preprocess": frozenset({"numpy", "PIL"}),
     "stream": frozenset({"numpy"}),
-    "classifier": frozenset({"numpy"}),
     "predict": frozenset({"numpy"}),
     "cli": frozenset({"typer"}),
 }
 
 # A part -> the parts it may import at module level, where that is less than MAY_IMPORT: the rest costs time.
-EARLY = {"cli": frozenset({"cli", "errors"}), "__init__": frozenset()}
+EARLY = {
+    "cli": frozenset({"cli", "errors"}),
+    "__init__": frozenset(),
+    # Opening starts to read the graph before numpy is imported.
+    "bundle": _DATA,
+    "classifier": _DATA | {"bundle", "backends"},
+}
 
 # A part -> packages that it may not import anywhere, not even inside a function.
 NEVER = {"evaluate": frozenset({"torch", "torchvision"})}

@@ -116,10 +116,18 @@ PLANTED = {
         "import json, numpy",
         ["manifest.py:1: manifest may not import the package numpy at module level"],
     ),
-    "a bundle is read with numpy alone": (
+    "a bundle is opened before numpy is there": (
         "bundle.py",
+        "import numpy\nimport samdeploy.golden",
+        [
+            "bundle.py:1: bundle may not import the package numpy at module level",
+            "bundle.py:2: bundle may import golden inside functions only",
+        ],
+    ),
+    "a bundle's golden pictures are read with numpy alone": (
+        "golden.py",
         "import numpy, PIL",
-        ["bundle.py:1: bundle may not import the package PIL at module level"],
+        ["golden.py:1: golden may not import the package PIL at module level"],
     ),
     "a new part needs a place": (
         "utils/misc.py",

@@ -21,9 +21,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from samdeploy.backends.cam import open_cam_session
-from samdeploy.bundle import latest_bundle, open_bundle
+from samdeploy.bundle import open_bundle
 from samdeploy.explain.region import Region, place_map
 from samdeploy.preprocess import prepare
+from samdeploy.run_bundle import latest_bundle
 from samdeploy.spec import FEATURE_STRIDE
 
 KINDS = ("disc", "square", "cross")

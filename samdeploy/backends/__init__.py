@@ -13,12 +13,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
 from samdeploy.backends.read_ahead import reading_ahead
-from samdeploy.backends.session import DEVICES, Backend, CheckedSession, Session, check_golden
 from samdeploy.errors import BackendUnavailable, InputError, unknown
-from samdeploy.spec import PRECISIONS
+from samdeploy.spec import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     from samdeploy.backends import onnxruntime, openvino, pytorch, tensorrt
+    from samdeploy.backends.session import Backend, CheckedSession
     from samdeploy.bundle import Bundle
 
     # Lets mypy prove that each module keeps the promise of `Backend`.
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKENDS",
     "DEFAULT_PRECISION",
-    "Session",
     "availability",
     "check_precision",
     "open_session",
@@ -82,11 +81,14 @@ def open_session(
         raise InputError(unknown("device", device, DEVICES))
     if precision is not None and precision not in PRECISIONS:
         raise InputError(unknown("precision", precision, PRECISIONS))
-    # First of all: no runtime is loaded for a bundle that cannot be tested.
-    golden = bundle.golden() if check else None
     precision = precision or DEFAULT_PRECISION[backend]
     is_first = BACKENDS[backend] not in sys.modules and backend in ("onnxruntime", "openvino")
     with reading_ahead(bundle, backend, precision) if is_first else nullcontext(bundle) as opened:
+        # Only now, while the graph is read: in a new process this imports numpy, which takes as long as a runtime.
+        from samdeploy.backends.session import CheckedSession, check_golden
+
+        # Before the runtime: none is loaded for a bundle that cannot be tested.
+        golden = bundle.golden() if check else None
         module = load_module(backend)
         if device not in ("auto", *module.RUNS_ON):
             raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
@@ -152,7 +154,7 @@ def load_module(backend: str) -> Backend:
         BackendUnavailable: its package is missing or does not load.
     """
     try:
-        return cast(Backend, importlib.import_module(BACKENDS[backend]))
+        return cast("Backend", importlib.import_module(BACKENDS[backend]))
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             f"backend {backend!r} needs the package {error.name!r}, which is not installed; "

@@ -15,9 +15,9 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import BACKENDS, load_module
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
-from samdeploy.backends.session import DEVICES, GOLDEN_TOLERANCE, check_golden
+from samdeploy.backends.session import GOLDEN_TOLERANCE, check_golden
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
-from samdeploy.spec import PRECISIONS, ModelSpec
+from samdeploy.spec import DEVICES, PRECISIONS, ModelSpec
 
 if TYPE_CHECKING:
     from samdeploy.backends import onnxruntime, openvino, pytorch

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from samdeploy.manifest import BundleFile
 
 
-DEVICES = ("auto", "cpu", "cuda")
-
 # Largest allowed difference from the golden logits, as a share of their range (`picture_ranges`).
 # fp32: another order of summation over a hundred layers moves logits by about 1e-6 of their range (up to 5e-6 over
 #   10,000 pictures of a network without squashing), a wrong weight, layout or normalisation by far more than 1e-2;

@@ -15,9 +15,9 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import BACKENDS, load_module
-from samdeploy.backends.session import DEVICES, pick_file
+from samdeploy.backends.session import pick_file
 from samdeploy.errors import BackendUnavailable, InputError, unknown
-from samdeploy.spec import PRECISIONS
+from samdeploy.spec import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     from samdeploy.backends import onnxruntime, openvino

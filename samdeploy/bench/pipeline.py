@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from samdeploy.backends.session import DEVICES
 from samdeploy.bench.against import compare
 from samdeploy.bench.comparison import Comparison
 from samdeploy.bench.engines import ALL, Engine, check_sizes, select_engines
@@ -16,6 +15,7 @@ from samdeploy.bench.report import BenchReport, EngineBench
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError, unknown
 from samdeploy.evaluate.machine import machine, versions
+from samdeploy.spec import DEVICES
 
 
 def bench_bundle(bundle: Bundle, options: BenchOptions) -> BenchReport:

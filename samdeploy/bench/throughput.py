@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.backends import Session
+from samdeploy.backends.session import Session
 from samdeploy.evaluate.clock import host_timer, time_runs, warm_up
 from samdeploy.evaluate.latency import random_batches
 

@@ -33,10 +33,10 @@ def bench(
 ) -> None:
     """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives."""
     from samdeploy.backends import BACKENDS
-    from samdeploy.backends.session import DEVICES
-    from samdeploy.bundle import bundle_of, latest_bundle, open_bundle
+    from samdeploy.bundle import open_bundle
     from samdeploy.errors import InputError
-    from samdeploy.spec import PRECISIONS
+    from samdeploy.run_bundle import bundle_of, latest_bundle
+    from samdeploy.spec import DEVICES, PRECISIONS
 
     check_name("backend", backend, (*BACKENDS, "all"))
     check_name("precision", precision, PRECISIONS)

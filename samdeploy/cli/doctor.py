@@ -18,10 +18,10 @@ def doctor(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """What this machine can run, what is wrong with a bundle, and the cure."""
-    from samdeploy.bundle import bundle_of, latest_bundle
     from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine, table
     from samdeploy.errors import InputError
     from samdeploy.files import json_bytes
+    from samdeploy.run_bundle import bundle_of, latest_bundle
 
     if bundle is None:
         try:

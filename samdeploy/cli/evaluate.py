@@ -43,10 +43,11 @@ def eval(
 
     FP32 must give the same answers.  Any other precision must be shown to lose less top-1 than the margin.
     """
-    from samdeploy.bundle import bundle_of, latest_bundle, open_bundle
+    from samdeploy.bundle import open_bundle
     from samdeploy.errors import InputError
     from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, write_eval
     from samdeploy.files import json_bytes, write_atomic
+    from samdeploy.run_bundle import bundle_of, latest_bundle
 
     backend = one_name("--backend", backends, "all")
     options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from samdeploy.backends import open_session
 from samdeploy.bench.engines import ALL, Engine, select_engines
-from samdeploy.bundle import Bundle, open_bundle, unlike_its_run
+from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.doctor.findings import BundleState, EngineState
 from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
 from samdeploy.evaluate.eval_file import EVAL_FILE
 from samdeploy.files import read_json
 from samdeploy.manifest import MANIFEST
 from samdeploy.progress import progress_bar
+from samdeploy.run_bundle import unlike_its_run
 
 # Written beside the manifest by eval and bench, and listed nowhere.
 _KNOWN = (MANIFEST, EVAL_FILE, "bench.json", "bench-against.json")

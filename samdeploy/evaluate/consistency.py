@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.backends import Session
+from samdeploy.backends.session import Session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 from samdeploy.evaluate.checks import Check, Consistency, judge, judge_sizes, judge_sizes_and_positions

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.backends import Session
+from samdeploy.backends.session import Session
 from samdeploy.evaluate.clock import Timer, WarmUp, host_timer, time_runs, waited_s, warm_up
 
 T = TypeVar("T")

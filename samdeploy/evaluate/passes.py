@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends import Session
+from samdeploy.backends.session import Session
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import SamdeployError
 from samdeploy.evaluate.pictures import PreparedPictures

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
-from samdeploy.backends import BACKENDS, Session, open_session, precisions_held
+from samdeploy.backends import BACKENDS, open_session, precisions_held
 from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
-from samdeploy.backends.session import DEVICES, check_golden, golden_outliers
-from samdeploy.bundle import Bundle, unlike_its_run
+from samdeploy.backends.session import Session, check_golden, golden_outliers
+from samdeploy.bundle import Bundle
 from samdeploy.data.cache import stream_prepared
 from samdeploy.data.images import Fingerprint
 from samdeploy.data.leaks import LeakReport
@@ -36,7 +36,8 @@ from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
 from samdeploy.evaluate.test_set import TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
 from samdeploy.manifest import MANIFEST
-from samdeploy.spec import PRECISIONS
+from samdeploy.run_bundle import unlike_its_run
+from samdeploy.spec import DEVICES, PRECISIONS
 
 ALL = "all"
 # "all" leaves PyTorch out: it is what the others are compared with.

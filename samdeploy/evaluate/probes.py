@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends import Session
+from samdeploy.backends.session import Session
 from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate.answers import Answers, ranges_text
 

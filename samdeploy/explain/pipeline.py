@@ -14,7 +14,6 @@ from samdeploy.arrays import Float32Array
 from samdeploy.backends import availability
 from samdeploy.backends.cam import CAM_PRECISIONS, CheckedCamSession, open_cam_session
 from samdeploy.bundle import Bundle
-from samdeploy.classifier import not_finite, softmax
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError
 from samdeploy.explain.names import UniqueNames, picture_text
 from samdeploy.explain.overlay import overlay
@@ -24,6 +23,7 @@ from samdeploy.explain.sources import ExplainOptions, Picture, Source, find_sour
 from samdeploy.files import write_atomic
 from samdeploy.named import Unread, shown
 from samdeploy.progress import progress_bar
+from samdeploy.ranking import not_finite, softmax
 
 SHEET_FILE = "contact-sheet.png"
 # Pictures per call of the runtime; each is held at up to 1280 pixels a side, which is 5 MB.

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle
+from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
 from samdeploy.manifest import MANIFEST
 from samdeploy.named import no_pictures
 from samdeploy.preprocess import decode, image_files, prepare, resize
 from samdeploy.run import RUN_FILE
+from samdeploy.run_bundle import bundle_of, latest_bundle
 from samdeploy.spec import Preprocessing
 
 # A picture is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a

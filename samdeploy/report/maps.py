@@ -11,10 +11,10 @@ from samdeploy.arrays import UInt8Array
 from samdeploy.backends import availability
 from samdeploy.backends.cam import CAM_PRECISIONS, CheckedCamSession, open_cam_session
 from samdeploy.bundle import Bundle
-from samdeploy.classifier import softmax
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.explain.region import place_map, seen_region
 from samdeploy.preprocess import resize
+from samdeploy.ranking import softmax
 from samdeploy.report.thumbnail import SIDE, Thumbnail, thumbnail
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samdeploy.bundle import Bundle, bundle_of, latest_bundle, open_bundle, unlike_its_run
+from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BundleError, InputError
 from samdeploy.manifest import MANIFEST, Manifest, manifest_bytes, manifest_from_json
 from samdeploy.run import RUN_FILE, WEIGHTS_FILE, open_run
+from samdeploy.run_bundle import bundle_of, latest_bundle, unlike_its_run
 from samdeploy.spec import Preprocessing, model_spec
 from tests.bundle.written import CONTENTS, DATA, FILES, IMAGES, LOGITS, PROVENANCE, SPEC, edit, to_symlink, write_bundle
 

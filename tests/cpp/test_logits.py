@@ -12,11 +12,11 @@ from PIL import Image
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
-from samdeploy.classifier import softmax
 from samdeploy.errors import BackendUnavailable
 from samdeploy.export.onnx import graph_from_model, serialize
 from samdeploy.models import build_model, fold, load_weights
 from samdeploy.preprocess import prepare
+from samdeploy.ranking import softmax
 from samdeploy.run import WEIGHTS_FILE
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZE, Build, call

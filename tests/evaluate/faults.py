@@ -17,7 +17,7 @@ import onnx.helper
 import onnx.numpy_helper
 import onnxruntime as ort
 
-from samdeploy.backends import Session
+from samdeploy.backends.session import Session
 from samdeploy.manifest import MANIFEST
 
 # Of the logits' range: ten times what FP32 is allowed, and far too little to change a class.

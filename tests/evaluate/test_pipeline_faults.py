@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samdeploy.backends import CheckedSession, open_session
+from samdeploy.backends import open_session
 from samdeploy.backends.cam import open_cam_session
+from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BackendUnavailable, BundleError, DatasetError
 from samdeploy.evaluate import EvalOptions, Report, evaluate_bundle, verdict

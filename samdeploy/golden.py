@@ -1,0 +1,61 @@
+"""The pictures and answers with which a bundle tests itself; docs/bundle.md specifies their files."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.errors import BundleError
+
+if TYPE_CHECKING:
+    from samdeploy.bundle import Bundle
+
+
+def read_golden(bundle: Bundle) -> tuple[UInt8Array, Float32Array]:
+    """The pictures and answers a bundle tests itself with: uint8 [n, H, W, 3] RGB and float32 [n, K].
+
+    Raises:
+        BundleError: they are missing, damaged, or do not fit the model.
+    """
+    height, width = bundle.spec.preprocessing.height, bundle.spec.preprocessing.width
+    images = _array(bundle, "golden_images", np.dtype(np.uint8), (height, width, 3))
+    logits = _array(bundle, "golden_logits", np.dtype(np.float32), (len(bundle.spec.classes),))
+    if len(images) != len(logits) or not len(images):
+        raise BundleError(f"bundle {bundle.root}: {len(images)} golden images, {len(logits)} golden answers found")
+    if not np.isfinite(logits).all():
+        raise BundleError(f"bundle {bundle.root}: golden answers are not finite; export it again")
+    return images, logits
+
+
+def _array(bundle: Bundle, role: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    file = bundle.find(role)
+    if file is None:
+        raise BundleError(f"bundle {bundle.root}: no file with role {role!r}; export it again")
+    name = f"bundle {bundle.root}: {file.path!r}"
+    data = io.BytesIO(bundle.read(file))
+    try:
+        found_shape, is_fortran, found_dtype = _npy_header(data)
+    except Exception as error:  # numpy's parser fails in many ways on a header that is no header
+        raise BundleError(f"{name} is no .npy array ({error})") from None
+    # Everything is compared before numpy reserves memory for what the header promises.
+    if found_dtype != dtype or found_shape[1:] != shape or len(found_shape) != len(shape) + 1 or is_fortran:
+        order = " in Fortran order" if is_fortran else ""
+        wanted = f"{dtype} [n, {', '.join(map(str, shape))}]"
+        raise BundleError(f"{name} is {found_dtype} {list(found_shape)}{order}, expected {wanted}")
+    content = data.read()
+    expected = math.prod(found_shape) * dtype.itemsize
+    if len(content) != expected:
+        raise BundleError(f"{name} has {len(content)} bytes of numbers, its shape asks for {expected}")
+    return np.frombuffer(content, dtype).reshape(found_shape).copy()
+
+
+def _npy_header(data: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(data)
+    if version != (1, 0):  # the later ones are for names of fields, which our arrays have not
+        raise ValueError(f"version {version[0]}.{version[1]} of the format found, 1.0 expected")
+    return np.lib.format.read_array_header_1_0(data)
