@@ -41,8 +41,8 @@ const Backend& load(const Known& known) {
     const std::string why = text == nullptr ? "no reason given" : text;
     const bool is_absent = access(path.c_str(), F_OK) != 0;
     throw Error(SAMDEPLOY_UNAVAILABLE,
-                is_absent ? std::string("this library was built without ") + known.title + ", or installed without that part (there is no " + path +
-                                "); " + known.cure
+                is_absent ? std::string("this library was built without ") + known.title +
+                                ", or installed without that part (there is no " + path + "); " + known.cure
                           : std::string(known.title) + " cannot be loaded: " + why +
                                 "; install it, or name its folder in LD_LIBRARY_PATH");
   }

@@ -106,7 +106,8 @@ def prepare_split(
                         found = open_cache_file(path)
             return _prepared(found, samples)
         except (OSError, DamagedCache) as error:
-            print(f"{description}: {_without_text(error)}", file=sys.stderr)
+            needed = len(samples) * preprocessing.height * preprocessing.width * 3
+            print(f"{description}: {_without_text(error, needed)}", file=sys.stderr)
     images, labels = load_images(samples, preprocessing, description=description)
     return PreparedSplit(
         images, labels, hash_pictures([images], samples.names), fingerprint(images, labels), is_cached=False
@@ -146,9 +147,11 @@ def _open_entry(
     path: Path, samples: Samples, stamps: UInt64Array, preprocessing: Preprocessing, description: str
 ) -> CachedPictures | None:
     """The entry where it holds what the files hold now; else None, after saying why."""
+    if not path.exists():  # nor is there one below a folder that is none; making it says that
+        return None
     try:
         found = open_cache_file(path)
-    except FileNotFoundError:
+    except FileNotFoundError:  # gone in between
         return None
     except DamagedCache as error:
         _say_again(description, f"the cache {path} is damaged: {error}")
@@ -254,12 +257,12 @@ def _say_again(description: str, why: str) -> None:
     print(f"{description}: {why}; they are prepared again", file=sys.stderr)
 
 
-def _without_text(error: OSError | DamagedCache) -> str:
+def _without_text(error: OSError | DamagedCache, needed: int) -> str:
     folder = pictures_folder()
     if isinstance(error, DamagedCache):
         reason = str(error)
-    elif error.errno == errno.ENOSPC:
-        reason = "the disk is full"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = f"the disk is full; they need {max(1, needed >> 20):,} MiB"
     else:
         reason = error.strerror or str(error)
     return (

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from samdeploy import lettering
 from samdeploy.arrays import UInt8Array
 from samdeploy.explain.overlay import legend_bar
 
@@ -61,7 +59,7 @@ def draw_sheet(tiles: list[Tile], title: str, notes: list[str]) -> Image.Image:
     head = _HEAD + _LINE * (len(notes) - 1)
     page = Image.new("RGB", (_WIDTH, head + rows * (_TILE_HEIGHT + 2 * _GAP)), _PAPER)
     draw = ImageDraw.Draw(page)
-    font, small = _font(_TEXT + 2), _font(_TEXT - 1)
+    font, small = lettering.font(_TEXT + 2), lettering.font(_TEXT - 1)
     draw.text((_GAP, 10), shortened(title, font, _WIDTH - 2 * _GAP), _INK, font)
     page.paste(Image.fromarray(legend_bar(*_BAR)), (_GAP, 14 + _LINE + 4))
     beside = _GAP + _BAR[0] + 10
@@ -79,7 +77,7 @@ def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, one: Tile, left: in
         height, width = array.shape[:2]
         corner = left + number * (_BOX + 4) + (_BOX - width) // 2
         page.paste(Image.fromarray(array), (corner, top + (_BOX - height) // 2))
-    font, bold = _font(_TEXT - 1), _font(_TEXT)
+    font, bold = lettering.font(_TEXT - 1), lettering.font(_TEXT)
     below = top + _BOX + 4
     draw.text((left, below), shortened(one.answer, bold, _TILE_WIDTH), _INK, bold)
     draw.text((left, below + _LINE), shortened(one.caption, font, _TILE_WIDTH, keep_end=True), _PALE, font)
@@ -100,9 +98,3 @@ def _fit(array: UInt8Array) -> UInt8Array:
     scale = _BOX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.array(Image.fromarray(array).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib carries it; Pillow's own font knows no letters beyond Latin.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

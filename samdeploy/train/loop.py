@@ -36,7 +36,7 @@ from samdeploy.train.pictures import Pictures
 from samdeploy.train.prepare import PreparedData, prepare_data
 from samdeploy.train.provenance import announce, new_record, resumed_provenance
 from samdeploy.train.recipe import Recipe
-from samdeploy.train.run_folder import RunFolder
+from samdeploy.train.run_folder import RunFolder, check_runs_root
 from samdeploy.train.step import Stepper
 from samdeploy.train.watch.tensorboard import require_tensorboard
 
@@ -66,6 +66,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
         SystemExit: SIGTERM, code 143, or SIGHUP, code 129; the training was saved.
     """
     with joined() as ranks:
+        ranks.first(lambda: check_runs_root(runs_root))  # before minutes of decoding and measuring
         return _train(recipe, runs_root, None, ranks)
 
 

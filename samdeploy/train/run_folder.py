@@ -244,6 +244,24 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def check_runs_root(runs_root: Path) -> None:
+    """Whether a run can be put below `runs_root`, which need not exist yet; nothing is made.
+
+    Raises:
+        InputError: it is a file, or may not be written to.
+    """
+    existing = next(path for path in (runs_root, *runs_root.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"runs folder {runs_root}: cannot be written to ({existing} is a file)")
+    if os.access(existing, os.W_OK | os.X_OK):
+        return
+    is_read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
+    raise InputError(
+        f"runs folder {runs_root}: cannot be written to ({existing}: "
+        f"{'the file system is read-only' if is_read_only else 'permission denied'})"
+    )
+
+
 def _new_folder(runs_root: Path, name: str) -> Path:
     """A directory that nothing was in before: `name`, or `name`-2, -3, ... where that exists."""
     runs_root.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.lettering import font
 from samdeploy.spec import Preprocessing
 
 # Pictures, and times that each of them is augmented.
@@ -47,28 +47,20 @@ def contact_sheet(
     size = (len(columns) * step_x + 3 * _GAP, len(names) * step_y + _GAP + _LABEL)
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = _font()
-    draw.text((_GAP, 2), "as prepared", _INK, font)
+    letters = font(12)
+    draw.text((_GAP, 2), "as prepared", _INK, letters)
     same = "" if is_random else ": the same every time, since the recipe augments nothing"
-    draw.text((step_x + 3 * _GAP, 2), f"as the network is given it{same}", _INK, font)
+    draw.text((step_x + 3 * _GAP, 2), f"as the network is given it{same}", _INK, letters)
     for row, name in enumerate(names):
         y = _LABEL + _GAP + row * step_y
         for column, pictures in enumerate(columns):
             x = _GAP + column * step_x + (2 * _GAP if column else 0)  # a wider gap beside the first column
             sheet.paste(_fitted(pictures[row]), (x, y))
-        draw.text((_GAP, y + _SIDE), name, _INK, font)
+        draw.text((_GAP, y + _SIDE), name, _INK, letters)
     draw.line([(step_x + _GAP, _LABEL), (step_x + _GAP, size[1] - _GAP)], _INK)
     content = io.BytesIO()
     sheet.save(content, "PNG")
     return content.getvalue()
-
-
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    try:
-        import matplotlib  # carries a font with the letters of most alphabets; Pillow's own knows ASCII
-    except ImportError:
-        return ImageFont.load_default(13)  # smaller, and spaces between words vanish
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12)
 
 
 def _fitted(pixels: UInt8Array) -> Image.Image:

@@ -16,7 +16,7 @@ from samdeploy.errors import DatasetError, InputError
 from samdeploy.train import look as look_module
 from samdeploy.train.look import counts_table, look, spread_over_classes
 from samdeploy.train.recipe import Recipe
-from samdeploy.train.sheet import COLUMNS, _font
+from samdeploy.train.sheet import COLUMNS
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -56,14 +56,6 @@ def test_a_leaky_set_is_shown_and_then_refused(
     said = capsys.readouterr().out
     assert "leak guard: 22 of 22 test images (100.00 %) are also in train, pixel by pixel" in said
     assert (tmp_path / "sheet.png").is_file()
-
-
-def test_names_of_classes_can_be_read() -> None:
-    pytest.importorskip("matplotlib", reason="pip install 'samdeploy[plots]'")
-    font = _font()
-    unknown = bytes(font.getmask("\U0010ffff"))  # the box
-    for letter in "äßéЖΩ":
-        assert bytes(font.getmask(letter)) != unknown, letter
 
 
 def test_a_sheet_that_cannot_be_written(recipe: MakeRecipe, tmp_path: Path) -> None:

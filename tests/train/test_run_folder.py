@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from samdeploy.errors import InputError
 from samdeploy.run import RunRecord, open_run
 from samdeploy.spec import Preprocessing
 from samdeploy.train import run_folder
+from samdeploy.train.loop import train
 from samdeploy.train.recipe import Recipe
-from samdeploy.train.run_folder import RunFolder
+from samdeploy.train.run_folder import RunFolder, check_runs_root
 from samdeploy.train.watch.history import EpochRow
 
 RECORD = RunRecord(
@@ -72,6 +74,26 @@ def test_a_runs_folder_that_is_a_file(tmp_path: Path, recipe: Callable[..., Reci
     (tmp_path / "runs").write_text("")
     with pytest.raises(InputError, match=r"runs: cannot be written to \(File exists\)"):
         RunFolder.create(tmp_path / "runs", recipe(), RECORD)
+
+
+def test_a_runs_folder_that_is_a_file_is_found_before_pictures_are_decoded(
+    tmp_path: Path, recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"runs: cannot be written to \(.*/file is a file\)"):
+        train(recipe(), runs_root=tmp_path / "file" / "runs")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_runs_folder_may_be_made(tmp_path: Path) -> None:
+    check_runs_root(tmp_path / "not" / "yet" / "there")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runs_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(InputError, match=rf"runs: cannot be written to \({tmp_path}: permission denied\)"):
+        check_runs_root(tmp_path / "runs")
 
 
 def test_publishing_the_same_weights_again_leaves_no_second_name(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:

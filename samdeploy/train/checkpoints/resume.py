@@ -67,12 +67,13 @@ def find_run(name: str | None, runs_root: Path) -> Path:
     if path is None:
         names = ", ".join(str(run) for run in unfinished_runs(runs_root)[:5]) or "none"
         raise InputError(f"run {name}: no such folder; unfinished runs below {runs_root}/: {names}")
-    if _status(path) == "damaged" and not any((path / FOLDER / name).is_file() for name in NEWEST_FIRST):
+    status = _status(path)
+    if status == "damaged" and not any((path / FOLDER / name).is_file() for name in NEWEST_FIRST):
         raise InputError(
             f"run {path}: its {RUN_FILE} is damaged, and there is no checkpoint to go on from; train anew: "
             f"samdeploy train {path / RECIPE_FILE}"
         )
-    if _status(path) == "complete":
+    if status == "complete":
         raise InputError(
             f"run {path}: is complete, and a complete run keeps no checkpoint to go on from; train anew: "
             f"samdeploy train {path / RECIPE_FILE}"
