@@ -4,13 +4,16 @@ import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from samdeploy import Classifier, ImageError
+from samdeploy import Classifier, ImageError, SamdeployError
 
 LARGEST = 32 << 20  # bytes of an encoded picture
 
 
 class Service(BaseHTTPRequestHandler):
     timeout = 30  # seconds that a client may be silent
+
+    def do_GET(self) -> None:  # for whoever watches it
+        return self.answer(200, {"classes": len(classifier.classes)})
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
@@ -38,9 +41,11 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     ThreadingHTTPServer.request_queue_size = 128  # clients that connect at the same moment
     address = ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000)
-    with Classifier.open(sys.argv[1]) as classifier, ThreadingHTTPServer(address, Service) as server:
-        print(f"http://127.0.0.1:{server.server_port}", flush=True)
-        try:
+    try:
+        with Classifier.open(sys.argv[1]) as classifier, ThreadingHTTPServer(address, Service) as server:
+            print(f"http://127.0.0.1:{server.server_port}", flush=True)
             server.serve_forever()
-        except KeyboardInterrupt:
-            print("stopped")
+    except KeyboardInterrupt:
+        print("stopped")
+    except (SamdeployError, OSError, OverflowError) as error:  # no such bundle; a port that is taken or none
+        sys.exit(f"service.py: {error}")

@@ -78,9 +78,13 @@ class Classifier:
         Raises:
             BundleError: the bundle is damaged, unsafe, or its engine does not answer as its model did.
             BackendUnavailable: the runtime is not installed or cannot run the engine here.
-            InputError: an unknown backend, device or precision, or `max_pixels` is below 1.
+            InputError: `path` is no path, an unknown backend, device or precision, or `max_pixels` is below 1.
         """
         _check_count("max_pixels", max_pixels)
+        if not isinstance(path, str | Path):
+            raise InputError(f"path: {type(path).__name__} found, a bundle's folder expected, as str or pathlib.Path")
+        if backend not in (*_PREFERENCE, "auto"):
+            raise InputError(unknown("backend", backend, (*_PREFERENCE, "auto")))
         if device not in DEVICES:
             raise InputError(unknown("device", device, DEVICES))
         if precision is not None and precision not in PRECISIONS:
@@ -108,7 +112,7 @@ class Classifier:
         """Classify one picture.
 
         Args:
-            source: a path, encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB.
+            source: a path, encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB or [h, w] grey.
             top: how many classes to name, at most.
 
         Raises:
@@ -125,6 +129,7 @@ class Classifier:
 
         _check_many("predict_batch", sources)
         _check_count("top", top)
+        self.session.check_usable()
         pictures = list(sources)
         predictions: list[Prediction] = []
         for start in range(0, len(pictures), _GROUP):
@@ -244,6 +249,7 @@ class Classifier:
         raise TypeError("a Classifier holds a runtime and cannot be pickled; open the bundle in each process")
 
     def __enter__(self) -> Classifier:
+        self.session.check_usable()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -161,6 +161,8 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, A
                 f"{what}: {path} has {path.stat().st_size} bytes, at most {max_bytes} are read; this is no file of "
                 "samdeploy"
             )
+        if not content:  # what a full disk leaves
+            raise BundleError(f"{what}: {path} is empty; copy it, or make it, again")
         value = json.loads(
             content.decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
             object_pairs_hook=_unique_keys,
@@ -174,7 +176,7 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, A
     except OSError as error:
         raise BundleError(f"{what}: {path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{what}: {path} is not valid JSON ({error})") from None
+        raise BundleError(f"{what}: {path} is not valid JSON ({error}); copy it, or make it, again") from None
     if not isinstance(value, dict):
         raise BundleError(f"{what}: {path} holds a {type(value).__name__}, an object was expected")
     return value

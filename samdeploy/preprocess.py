@@ -10,6 +10,7 @@ and can be repeated in C++ (see tests/preprocess/test_resize.py for a numpy twin
 from __future__ import annotations
 
 import io
+import os
 import stat
 import struct
 from collections.abc import Callable
@@ -27,6 +28,8 @@ Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
 
 # File name endings that samdeploy looks for in a folder; anything Pillow opens can be given by name.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
+
+_LONGEST_PATH = 4096  # bytes, on Linux
 
 # What makes a picture upright, by its EXIF orientation; 1 and everything unknown is left as it is.
 _UPRIGHT = {
@@ -161,7 +164,10 @@ def _decoded(
     except UnidentifiedImageError:
         if not (len(source) if isinstance(source, bytes) else Path(str(source)).stat().st_size):
             raise ImageError(f"{name}: the file is empty; expected a picture") from None
-        raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read") from None
+        hint = ""
+        if isinstance(source, bytes) and len(source) < _LONGEST_PATH and b"\0" not in source and os.path.exists(source):  # noqa: PTH110
+            hint = "; bytes are taken as the content of a file, and these are the name of one: os.fsdecode() it first"
+        raise ImageError(f"{name}: not a picture, or of a kind that Pillow cannot read{hint}") from None
     except MemoryError:
         raise ImageError(f"{name}: the memory is too full to decode and resize it; scale it down first") from None
     except Image.DecompressionBombError as error:  # of a frame or tile within, of which the header said nothing
@@ -175,8 +181,14 @@ def _decoded(
 def _opened(source: str | Path | bytes) -> Image.Image:
     """The picture behind its header; nothing is decoded yet."""
     if not isinstance(source, bytes):
+        if not str(source):
+            raise ImageError("'': is no path, a picture was expected")
         if "\0" in str(source):
             raise ImageError(f"{str(source)!r}: no path has a zero byte in it, a picture was expected")
+        try:
+            os.fsencode(source)
+        except UnicodeEncodeError:  # as ASCII: what cannot be a file's name cannot be printed either
+            raise ImageError(f"{str(source)!a}: no file can have this name, a picture was expected") from None
         mode = Path(source).stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe that nobody fills would wait for ever
             raise ImageError(f"{source}: is no plain file, a picture was expected")
@@ -246,13 +258,17 @@ def _from_array(array: UInt8Array, max_pixels: int) -> UInt8Array:
         raise ImageError(f"image array: dtype {array.dtype} found, uint8 expected (0..255, not 0..1)")
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+    if array.ndim != 3 or array.shape[2] != 3:
         raise ImageError(f"image array: shape {list(array.shape)} found, [height, width, 3] RGB expected")
+    if 0 in array.shape:
+        raise ImageError(f"image array: shape {list(array.shape)} found, at least one pixel expected")
     _check_pixels(array.shape[1], array.shape[0], "image array", max_pixels)
     return np.ascontiguousarray(array)
 
 
 def _to_rgb(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    if 0 in picture.size:
+        raise ImageError(f"{name}: {picture.width}x{picture.height} pixels (width x height), at least one expected")
     _check_pixels(picture.width, picture.height, name, max_pixels)
     if picture.format == "EPS":  # Pillow would run Ghostscript: a picture must not be a program
         raise ImageError(f"{name}: is EPS, a program that draws; expected pixels, convert it first")

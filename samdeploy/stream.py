@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -66,7 +67,7 @@ class Stream(Generic[Answer]):
             iterator = iter(sources)
             number, has_more = 0, True
             while has_more:
-                pixels = np.empty((self._batch, *self._shape), np.uint8)
+                pixels = self._room()
                 filled: list[Future[ImageError | None]] = []
                 names: list[str] = []
                 while has_more and len(filled) < self._batch:
@@ -98,6 +99,16 @@ class Stream(Generic[Answer]):
                 inferring.shutdown(wait=not is_interrupted, cancel_futures=True)
         if failure is not None:
             raise failure
+
+    def _room(self) -> UInt8Array:
+        try:
+            return np.empty((self._batch, *self._shape), np.uint8)
+        except (MemoryError, ValueError):  # ValueError: more than an array may have
+            needed = self._batch * math.prod(self._shape) >> 20
+            raise InputError(
+                f"batch: {self._batch} found; the pictures of one batch would take {needed:,} MiB, which are not to "
+                "be had; take a smaller one"
+            ) from None
 
     def _fill(self, pixels: UInt8Array, place: int, source: Source, number: int) -> ImageError | None:
         try:

@@ -8,7 +8,6 @@ depends on nothing that a user sets, so no run, whatever its seed, trains on the
 from __future__ import annotations
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from samdeploy.data.dataset import Samples
 from samdeploy.errors import DatasetError
@@ -37,6 +36,9 @@ def hold_out(
             than there are classes.
     """
     cure = "change val_fraction or add pictures" if part == "val" else "add pictures, or bring a test split of your own"
+    # Late: `doctor` and `bench` work on machines that have a runtime alone.
+    from sklearn.model_selection import train_test_split
+
     counts = np.bincount(samples.labels, minlength=len(classes))
     few = [f"{classes[label]!r} ({counts[label]})" for label in np.flatnonzero(counts < 2)]
     if few:

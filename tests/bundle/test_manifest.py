@@ -145,7 +145,7 @@ def test_a_list_nested_as_deep_as_json_goes_is_refused(root: Path) -> None:
         (b"{" * 100_000, "is not valid JSON ("),
         (b'{"a":' * 100_000, "is not valid JSON ("),
         (b"[]", "holds a list, an object was expected"),
-        (b"", "is not valid JSON ("),
+        (b"", "is empty; copy it, or make it, again"),
     ],
 )
 def test_a_manifest_that_is_no_manifest(root: Path, content: bytes, text: str) -> None:

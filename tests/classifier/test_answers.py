@@ -64,6 +64,11 @@ def test_stream_gives_what_predict_gives(classifier: Classifier, expected: list[
     assert all(len(prediction.top) == 2 for prediction in found)
 
 
+def test_grey_in_an_array(classifier: Classifier) -> None:
+    grey = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
+    assert classifier.predict(grey) == classifier.predict(np.repeat(grey[:, :, None], 3, axis=2))
+
+
 def test_stream_of_arrays_in_one_array(classifier: Classifier) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 30, 20, 3), dtype=np.uint8)
     same(list(classifier.stream(images)), classifier.predict_batch(images))

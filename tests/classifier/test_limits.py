@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -76,6 +77,28 @@ def test_an_unknown_name_is_one_error_and_not_one_per_runtime(
 ) -> None:
     with pytest.raises(InputError, match=text):
         Classifier.open(digits_bundle.root, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"), [(None, "NoneType"), (b"bundle", "bytes"), (3, "int")], ids=["None", "bytes", "a number"]
+)
+def test_what_is_no_path(path: object, found: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Classifier.open(path)  # type: ignore[arg-type]
+    assert str(caught.value) == f"path: {found} found, a bundle's folder expected, as str or pathlib.Path"
+
+
+def test_auto_is_a_backend_too(digits_bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="unknown backend 'aut'; did you mean 'auto'"):
+        Classifier.open(digits_bundle.root, "aut")
+
+
+def test_a_batch_that_no_memory_holds(open_one: Callable[..., Classifier]) -> None:
+    classifier = open_one()
+    for batch in (10**10, 10**30):
+        with pytest.raises(InputError, match=rf"^batch: {batch} found; the pictures of one batch would take .* MiB"):
+            list(classifier.stream([Image.new("RGB", (40, 25))], batch=batch))
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("samdeploy-")] == []
 
 
 def test_bytes_in_any_buffer(open_one: Callable[..., Classifier]) -> None:

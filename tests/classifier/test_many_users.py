@@ -109,12 +109,14 @@ def test_a_closed_classifier_says_so(open_one: Callable[..., Classifier]) -> Non
     for use in (
         lambda: classifier.predict(PICTURES[0]),
         lambda: classifier.predict_batch(PICTURES),
+        lambda: classifier.predict_batch([]),
         lambda: classifier.stream(PICTURES),
+        lambda: classifier.stream([]),
+        lambda: classifier.__enter__(),
         lambda: list(running),
     ):
         with pytest.raises(InputError, match="session is closed"):
             use()
-    assert classifier.predict_batch([]) == []
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("samdeploy-")] == []
 
 

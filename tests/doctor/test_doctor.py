@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +123,19 @@ def test_from_the_command_line(command: Command, digits_bundle: Bundle, copy_of_
     done = command("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "bundle" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["doctor", "BUNDLE"], ["bench", "BUNDLE", "--help"]])
+def test_where_a_runtime_alone_is_installed(
+    arguments: list[str], digits_bundle: Bundle, environment: dict[str, str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
+    hidden = ("safetensors", "sklearn", "scipy", "onnx", "matplotlib", "jinja2")  # no runtime: that would be a problem
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"  # None: as if it were not installed
+        "from samdeploy.cli import main; main()"
+    )
+    line = [sys.executable, "-c", code, *(str(digits_bundle.root) if one == "BUNDLE" else one for one in arguments)]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no problems" in done.stdout or "--help" in arguments

@@ -109,3 +109,29 @@ def test_many_clients_at_once_good_and_bad(port: int, digit_files: Sequence[Path
     with ThreadPoolExecutor(CLIENTS) as pool:
         for found in pool.map(client, range(CLIENTS)):
             assert [answer for _, answer in found] == [str(digit) if digit < 5 else 400 for digit, _ in found]
+
+
+def test_whoever_watches_it_gets_an_answer(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (200, {"classes": 10})
+    finally:
+        connection.close()
+
+
+def test_it_does_not_start_in_one_line(
+    port: int, digits_bundle: Bundle, environment: dict[str, str], tmp_path: Path
+) -> None:
+    for arguments, text in (
+        ([tmp_path / "nope", "0"], "no such folder"),
+        ([digits_bundle.root, str(port)], "Address already in use"),
+        ([digits_bundle.root, "99999"], "port must be 0-65535"),
+    ):
+        done = subprocess.run(
+            [sys.executable, SCRIPT, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("service.py: ") and text in done.stderr
+        assert done.stderr.count("\n") == 1

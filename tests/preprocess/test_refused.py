@@ -187,3 +187,30 @@ def test_every_way_in_which_a_decoder_reports_damage(error: Exception, monkeypat
     with pytest.raises(ImageError) as caught:
         decode(picture)
     assert str(caught.value) == f"image: damaged or truncated ({error}); expected a complete picture"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("", "'': is no path, a picture was expected"),
+        ("\udcff\ud800.png", r"'\udcff\ud800.png': no file can have this name, a picture was expected"),
+        (np.zeros((0, 5, 3), np.uint8), "image array: shape [0, 5, 3] found, at least one pixel expected"),
+        (np.zeros((5, 0), np.uint8), "image array: shape [5, 0, 3] found, at least one pixel expected"),
+        (Image.new("RGB", (0, 7)), "image: 0x7 pixels (width x height), at least one expected"),
+    ],
+    ids=["an empty path", "a name that cannot be", "no rows", "no columns", "a picture of nothing"],
+)
+def test_what_is_nothing(source: str | np.ndarray | Image.Image, text: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(source)
+    assert str(caught.value) == text
+    str(caught.value).encode()  # it can be printed
+
+
+def test_a_path_in_bytes_is_known_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "sound.jpg"
+    path.write_bytes(SOUND_JPEG)
+    for content, hint in ((bytes(path), True), (b"no/such/file.jpg", False), (b"a\0b", False)):
+        with pytest.raises(ImageError, match="not a picture") as caught:
+            decode(content)
+        assert str(caught.value).endswith("os.fsdecode() it first") == hint
