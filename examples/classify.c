@@ -1,6 +1,8 @@
 /* The smallest use of samdeploy from C: classify BUNDLE IMAGE prints the class and its probability. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "samdeploy.h"
 
@@ -35,7 +37,8 @@ int main(int count, char **argument) {
     failed();
   } else {
     printf("%s %.4f\n", samdeploy_class_name(classifier, best.index), best.probability);
-    status = 0;
+    if (fflush(stdout) == 0) status = 0; /* a full disk shows only here */
+    else fprintf(stderr, "classify: output: %s\n", strerror(errno));
   }
   free(logits);
   free(pixels);

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "output.hpp"
 #include "samdeploy.hpp"
 
 namespace {
@@ -52,7 +53,8 @@ int main(int count, char** argument) {
           "copy");
     check(cudaStreamSynchronize(stream), "run");
     const samdeploy_score best = classifier.rank(logits.data(), 1).front();
-    std::cout << classifier.classes()[best.index] << " " << best.probability << "\n";
+    print(classifier.classes()[best.index] + " " + std::to_string(best.probability) + "\n");
+    flush_output();
     check(cudaStreamDestroy(stream), "stream");
     return 0;
   } catch (const std::exception& error) {

@@ -1,5 +1,4 @@
-// samdeploy-classify BUNDLE IMAGE...: the JSON lines of `samdeploy predict --json`, from C++.
-// Exit code: 0; 1 if a picture could not be read; 2 if not one could, or the bundle could not be opened.
+// samdeploy-classify BUNDLE IMAGE...: the JSON lines of `samdeploy predict --json`, from C++.  Its exit codes: kHelp.
 #include <algorithm>
 #include <charconv>
 #include <iostream>
@@ -7,15 +6,21 @@
 #include <string>
 #include <vector>
 
+#include "output.hpp"
 #include "samdeploy.hpp"
 
 namespace {
 
 constexpr int kGroup = 32;
 constexpr std::size_t kTop = 5;
+constexpr const char* kUsage = "usage: samdeploy-classify BUNDLE IMAGE...\n";
+constexpr const char* kHelp =
+    "One JSON line for each picture on stdout, as `samdeploy predict --json --backend openvino` prints it.\n"
+    "Exit code: 0; 1 if a picture could not be read; 2 if not one could, the bundle could not be opened, or stdout\n"
+    "takes no more.\n";
 
 // As JSON; bytes of a file's name that are no UTF-8 become U+FFFD, as in Python.
-std::string quoted(const std::string& text) {
+std::string json_text(const std::string& text) {
   using Json = nlohmann::json;
   return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -35,13 +40,13 @@ struct Answer {
 
 std::string line(const std::string& image, const std::vector<samdeploy_score>& best,
                  const std::vector<std::string>& classes) {
-  std::string json = "{\"image\": " + quoted(image) + ", \"label\": " + quoted(classes[best[0].index]) +
+  std::string json = "{\"image\": " + json_text(image) + ", \"label\": " + json_text(classes[best[0].index]) +
                      ", \"index\": " + std::to_string(best[0].index) +
                      ", \"probability\": " + number(best[0].probability) + ", \"top\": [";
   const char* between = "";
   for (const samdeploy_score& score : best) {
     json += between;
-    json += "{\"label\": " + quoted(classes[score.index]) + ", \"probability\": " + number(score.probability) + "}";
+    json += "{\"label\": " + json_text(classes[score.index]) + ", \"probability\": " + number(score.probability) + "}";
     between = ", ";
   }
   return json + "]}";
@@ -81,42 +86,55 @@ int print_group(const samdeploy::Classifier& classifier, const std::vector<std::
   int broken = 0;
   for (std::size_t i = 0; i < images.size(); ++i) {
     if (answers[i].error.empty()) {
-      std::cout << answers[i].line << "\n";
+      print(answers[i].line + "\n");
     } else {
       ++broken;
       std::cerr << "samdeploy-classify: " << answers[i].error << "\n";
-      std::cout << "{\"image\": " << quoted(images[i]) << ", \"error\": " << quoted(answers[i].error) << "}\n";
+      print("{\"image\": " + json_text(images[i]) + ", \"error\": " + json_text(answers[i].error) + "}\n");
     }
   }
+  flush_output();
   return broken;
 }
 
-}  // namespace
+int help() {
+  print(std::string(kUsage) + kHelp);
+  flush_output();
+  return 0;
+}
 
-int main(int count, char** argument) {
+int classify(int count, char** argument) {
+  check_output();
   for (int i = 1; i < count; ++i) {
     const std::string word = argument[i];
+    if (word == "--help" || word == "-h") return help();
     if (word.size() > 1 && word[0] == '-') {
       std::cerr << "samdeploy-classify: unknown option " << word << "; a file of that name: ./" << word << "\n";
       return 2;
     }
   }
   if (count < 3) {
-    std::cerr << "usage: samdeploy-classify BUNDLE IMAGE...\n";
+    std::cerr << kUsage;
     return 2;
   }
+  const samdeploy::Classifier classifier = samdeploy::Classifier::open(argument[1]);
+  int broken = 0;
+  // In groups, as `samdeploy predict` does: the last bits of an answer may depend on the size of its batch.
+  for (int start = 2; start < count; start += kGroup) {
+    const std::vector<std::string> group(argument + start, argument + std::min(start + kGroup, count));
+    broken += print_group(classifier, group);
+  }
+  if (broken == 0) return 0;
+  std::cerr << "samdeploy-classify: " << broken << " of " << count - 2 << " pictures could not be read\n";
+  return broken == count - 2 ? 2 : 1;
+}
+
+}  // namespace
+
+int main(int count, char** argument) {
   try {
-    const samdeploy::Classifier classifier = samdeploy::Classifier::open(argument[1]);
-    int broken = 0;
-    // In groups, as `samdeploy predict` does: the last bits of an answer may depend on the size of its batch.
-    for (int start = 2; start < count; start += kGroup) {
-      const std::vector<std::string> group(argument + start, argument + std::min(start + kGroup, count));
-      broken += print_group(classifier, group);
-    }
-    if (broken == 0) return 0;
-    std::cerr << "samdeploy-classify: " << broken << " of " << count - 2 << " pictures could not be read\n";
-    return broken == count - 2 ? 2 : 1;
-  } catch (const samdeploy::Error& error) {
+    return classify(count, argument);
+  } catch (const std::exception& error) {
     std::cerr << "samdeploy-classify: " << error.what() << "\n";
     return 2;
   }

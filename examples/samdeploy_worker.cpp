@@ -4,8 +4,7 @@
 //
 //   decoders (decode, resize) -> bounded queue -> one thread that runs batches and prints
 //
-// One line per picture on stdout (name, class, probability), figures at the end on stderr; with --json the figures
-// alone, as one JSON object.  Exit code: 0; 1 if a picture could not be read; 2 for wrong arguments or a bad bundle.
+// What it prints, and its exit codes: kHelp below.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -19,6 +18,7 @@
 #include <string>
 #include <thread>
 
+#include "output.hpp"
 #include "queue.hpp"
 #include "samdeploy.hpp"
 
@@ -26,11 +26,21 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr const char* kUsage =
+    "usage: samdeploy-worker BUNDLE (FOLDER | --frames WIDTHxHEIGHT) [--decoders N] [--batch N] [--loops N] "
+    "[--backend NAME] [--json]\n";
+constexpr const char* kHelp =
+    "Classifies every JPEG and PNG of a folder, or raw RGB frames on stdin, with several threads.\n"
+    "One line per picture on stdout: name, class and probability, with a tab between them; in the first two a\n"
+    "backslash, tab, newline and carriage return are written \\\\ \\t \\n \\r, other control characters \\x1b.\n"
+    "Figures at the end on stderr; with --json the figures alone, on stdout, as one JSON object.\n"
+    "Exit code: 0; 1 if a picture could not be read; 2 for wrong arguments, a bad bundle, or a full disk.\n";
+
 struct Arguments {
   std::string bundle, folder, backend = "openvino";
   std::uint32_t frame_width = 0, frame_height = 0;
   std::size_t decoders = 2, batch = 8, loops = 1;
-  bool json = false;
+  bool json = false, help = false;
 };
 
 struct Job {
@@ -61,6 +71,10 @@ Arguments parse(int count, char** argument) {
       if (i + 1 == count) throw std::invalid_argument(word + " needs a value");
       return std::string(argument[++i]);
     };
+    if (word == "--help" || word == "-h") {
+      found.help = true;
+      return found;
+    }
     if (word == "--json") found.json = true;
     else if (word == "--decoders") found.decoders = number(value());
     else if (word == "--batch") found.batch = number(value());
@@ -93,6 +107,24 @@ std::vector<std::string> pictures(const std::string& folder) {
   std::sort(found.begin(), found.end());
   if (found.empty()) throw std::invalid_argument(folder + ": no JPEG or PNG in this folder");
   return found;
+}
+
+// A name as one field of a line: what would end the field or the line, or steer a terminal, is escaped.
+std::string escaped(const std::string& text) {
+  std::string field;
+  for (const char c : text) {
+    char code[8];
+    if (c == '\\') field += "\\\\";
+    else if (c == '\t') field += "\\t";
+    else if (c == '\n') field += "\\n";
+    else if (c == '\r') field += "\\r";
+    else if (static_cast<unsigned char>(c) >= 0x20 && c != 0x7f) field += c;
+    else {
+      std::snprintf(code, sizeof code, "\\x%02x", static_cast<unsigned char>(c));
+      field += code;
+    }
+  }
+  return field;
 }
 
 long peak_memory_mib() {
@@ -134,12 +166,16 @@ class Worker {
     const auto quantile = [&](double share) {
       return images == 0 ? 0.0 : latencies_ms_[static_cast<std::size_t>(share * static_cast<double>(images - 1))];
     };
-    std::fprintf(arguments_.json ? stdout : stderr,
+    char text[512];
+    std::snprintf(text, sizeof text,
                  "{\"program\": \"worker\", \"backend\": \"%s\", \"images\": %zu, \"failed\": %zu, \"seconds\": %.3f, "
                  "\"images_per_s\": %.1f, \"p50_ms\": %.2f, \"p99_ms\": %.2f, \"batch\": %zu, \"decoders\": %zu, "
                  "\"peak_rss_mib\": %ld}\n",
                  arguments_.backend.c_str(), images, failed_.load(), seconds_, static_cast<double>(images) / seconds_,
                  quantile(0.5), quantile(0.99), arguments_.batch, arguments_.decoders, peak_memory_mib());
+    if (arguments_.json) print(text);
+    flush_output();
+    if (!arguments_.json) std::fputs(text, stderr);
   }
 
   bool all_read() const { return failed_ == 0; }
@@ -208,21 +244,23 @@ class Worker {
       classifier_.run(pixels.data(), batch.size(), logits.data());
       const Clock::time_point now = Clock::now();
       for (std::size_t i = 0; i < batch.size(); ++i) {
-        print(batch[i].name, &logits[i * classes]);
+        answer(batch[i].name, &logits[i * classes]);
         latencies_ms_.push_back(std::chrono::duration<double, std::milli>(now - batch[i].start).count());
       }
     }
   }
 
-  void print(const std::string& name, const float* logits) {
+  void answer(const std::string& name, const float* logits) {
     try {
       const samdeploy_score best = classifier_.rank(logits, 1).front();
       if (arguments_.json) return;
-      std::printf("%s\t%s\t%.4f\n", name.c_str(), classifier_.classes()[best.index].c_str(), best.probability);
+      char probability[16];
+      std::snprintf(probability, sizeof probability, "%.4f", best.probability);
+      print(escaped(name) + "\t" + escaped(classifier_.classes()[best.index]) + "\t" + probability + "\n");
     } catch (const samdeploy::Error& error) {
       if (error.status() != SAMDEPLOY_NOT_FINITE) throw;
       ++failed_;
-      std::fprintf(stderr, "samdeploy-worker: %s: %s\n", name.c_str(), error.what());
+      std::fprintf(stderr, "samdeploy-worker: %s: %s\n", escaped(name).c_str(), error.what());
     }
   }
 
@@ -241,7 +279,13 @@ class Worker {
 
 int main(int count, char** argument) {
   try {
+    check_output();
     const Arguments arguments = parse(count, argument);
+    if (arguments.help) {
+      print(std::string(kUsage) + kHelp);
+      flush_output();
+      return 0;
+    }
     samdeploy::Options options;
     options.backend = arguments.backend;
     const samdeploy::Classifier classifier = samdeploy::Classifier::open(arguments.bundle, options);
@@ -249,10 +293,11 @@ int main(int count, char** argument) {
     worker.run();
     worker.report();
     return worker.all_read() ? 0 : 1;
+  } catch (const OutputError& error) {
+    std::cerr << "samdeploy-worker: " << error.what() << "\n";
+    return 2;
   } catch (const std::exception& error) {
-    std::cerr << "samdeploy-worker: " << error.what()
-              << "\nusage: samdeploy-worker BUNDLE (FOLDER | --frames WIDTHxHEIGHT) [--decoders N] [--batch N] "
-                 "[--loops N] [--backend NAME] [--json]\n";
+    std::cerr << "samdeploy-worker: " << error.what() << "\n" << kUsage;
     return 2;
   }
 }

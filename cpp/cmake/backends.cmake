@@ -21,12 +21,12 @@ function(samdeploy_backend name source)
 endfunction()
 
 # Wheels ship runtimes: `pip install openvino` is all that OpenVINO takes.
-find_package(Python3 COMPONENTS Interpreter)
+include(${CMAKE_CURRENT_LIST_DIR}/python.cmake)
 function(samdeploy_python_package name result)
   set(${result} "" PARENT_SCOPE)
-  if(Python3_EXECUTABLE)
+  if(samdeploy_python)
     execute_process(
-      COMMAND ${Python3_EXECUTABLE} -c
+      COMMAND ${samdeploy_python} -c
               "import importlib.util as u, os; print(os.path.dirname(u.find_spec('${name}').origin), end='')"
       OUTPUT_VARIABLE folder RESULT_VARIABLE missing ERROR_QUIET)
     if(missing EQUAL 0)
@@ -82,7 +82,7 @@ if(SAMDEPLOY_BACKENDS)
   list(JOIN SAMDEPLOY_BACKENDS ", " names)
   message(STATUS "samdeploy: runtimes ${names}")
 else()
-  message(WARNING "samdeploy: no runtime found, so that no bundle can be opened. Python ${Python3_EXECUTABLE} has no "
+  message(WARNING "samdeploy: no runtime found, so that no bundle can be opened. Python ${samdeploy_python} has no "
     "openvino: pip install openvino, or name another Python with -DPython3_EXECUTABLE=, or OpenVINO itself with "
     "-DOpenVINO_DIR=")
 endif()

@@ -1,10 +1,10 @@
 # Target samdeploy::cudart: CUDA's runtime, of a toolkit or of the wheels nvidia-cuda-runtime and nvidia-cuda-crt, which
 # have headers and the library but neither a compiler nor the unversioned name that FindCUDAToolkit wants.
-find_package(Python3 COMPONENTS Interpreter)
+include(${CMAKE_CURRENT_LIST_DIR}/python.cmake)
 set(wheels)
-if(Python3_EXECUTABLE)
+if(samdeploy_python)
   execute_process(
-    COMMAND ${Python3_EXECUTABLE} -c
+    COMMAND ${samdeploy_python} -c
             "import sysconfig, glob; print(';'.join(glob.glob(sysconfig.get_paths()['purelib'] + '/nvidia/cu1*')), end='')"
     OUTPUT_VARIABLE wheels ERROR_QUIET)
 endif()

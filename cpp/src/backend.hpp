@@ -36,6 +36,17 @@ inline const BundleFile* choose_graph(const Manifest& manifest, const Options& o
                                          " can run; make one: samdeploy export --precision " + options.precision);
 }
 
+// Throws what a runtime could not do: NO_MEMORY, or UNAVAILABLE.  `said` is all that it says, `reason` what of it is
+// told: a runtime wraps its std::bad_alloc in an error of its own, so that only the words are left.
+[[noreturn]] inline void refuse(const std::string& what, const std::string& said, const std::string& reason) {
+  const char* const words[] = {"bad_alloc", "bad allocation", "llocate memory", "to allocate", "can't alloc",
+                               "out of memory"};
+  for (const char* word : words) {
+    if (said.find(word) != std::string::npos) throw Error(SAMDEPLOY_NO_MEMORY, what + ": " + kMemoryIsFull);
+  }
+  throw Error(SAMDEPLOY_UNAVAILABLE, what + ": " + reason);
+}
+
 // Throws TENSORS unless `found` is what the manifest states.
 inline void check_tensors(const std::string& what, const std::string& found, const Manifest& manifest) {
   const std::string wanted = "image uint8 [N, " + std::to_string(manifest.preprocessing.height) + ", " +

@@ -37,7 +37,7 @@ samdeploy_status guarded(const Work& work) noexcept {
   } catch (const core::Error& error) {
     return told(error.status(), error.what());
   } catch (const std::bad_alloc&) {
-    return told(SAMDEPLOY_NO_MEMORY, "no memory left");
+    return told(SAMDEPLOY_NO_MEMORY, core::kMemoryIsFull);
   } catch (const std::exception& error) {
     return told(SAMDEPLOY_INTERNAL, error.what());
   } catch (...) {

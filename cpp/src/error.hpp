@@ -26,4 +26,7 @@ class __attribute__((visibility("default"))) Error : public std::runtime_error {
   samdeploy_status status_;
 };
 
+// What is said where no part knew better, in the words of Python's command line.
+constexpr const char* kMemoryIsFull = "the memory is full; end other programs, or take smaller batches or pictures";
+
 }  // namespace samdeploy::core

@@ -65,6 +65,7 @@ void read_all(int descriptor, std::uint8_t* target, std::size_t size, const char
 }  // namespace
 
 Folder::Folder(const std::string& path) : path_(path), descriptor_(-1) {
+  if (path.empty()) throw Error(SAMDEPLOY_NO_BUNDLE, "bundle '': is no path; name the bundle's folder");
   struct stat status;
   if (::stat(path.c_str(), &status) != 0) {
     throw Error(SAMDEPLOY_NO_BUNDLE, "bundle " + path + ": no such folder; make one: samdeploy export");
@@ -148,6 +149,7 @@ Bytes Folder::read(const std::string& relative, std::int64_t expected, std::uint
 }
 
 void read_picture(const char* path, Buffer* content) {
+  if (*path == '\0') throw Error(SAMDEPLOY_IMAGE, "'': is no path, a picture was expected");
   Descriptor file(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   const auto refuse = [path](const std::string& why) { throw Error(SAMDEPLOY_IMAGE, std::string(path) + ": " + why); };
   struct stat status;

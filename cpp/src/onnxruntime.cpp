@@ -30,7 +30,7 @@ void check(OrtStatus* status, const std::string& what) {
   if (status == nullptr) return;
   const std::string text = api->GetErrorMessage(status);
   api->ReleaseStatus(status);
-  unavailable(what + ": " + text.substr(0, text.find('\n')));
+  refuse("ONNX Runtime " + what, text, text.substr(0, text.find('\n')));
 }
 
 template <typename Thing, void (*OrtApi::*release)(Thing*)>

@@ -33,7 +33,7 @@ bool computes_in(const std::string& type, const std::string& precision) {
   for (std::string line; std::getline(lines, line);) {
     if (line.find_first_not_of(" \t\r") != std::string::npos) reason = line;
   }
-  throw Error(SAMDEPLOY_UNAVAILABLE, "OpenVINO " + what + ": " + reason);
+  refuse("OpenVINO " + what, error.what(), reason);
 }
 
 // Element type of the constant that a convolution's weights come from, before nodes that turn it into float.

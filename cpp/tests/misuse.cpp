@@ -111,6 +111,36 @@ int misuse(const char* bundle, const char* image) {
   return 0;
 }
 
+// BUNDLE ENGINE: prints status and text of a batch that no memory holds, then the status of one picture.
+int huge_batch(const char* bundle, const char* engine) {
+  samdeploy_classifier* classifier = open_or_exit(bundle, options(engine, 0, 0));
+  samdeploy_description about = {};
+  about.struct_size = sizeof about;
+  samdeploy_describe(classifier, &about);
+  const std::size_t size = std::size_t{about.height} * about.width * 3;
+  const std::vector<std::uint8_t> pixels(size);
+  std::vector<float> logits(about.classes);
+  // The library reserves its own memory before it reads a byte of the caller's.
+  const samdeploy_status status = samdeploy_run(classifier, pixels.data(), SIZE_MAX / 4 / size, logits.data());
+  std::printf("%d %s\n", status, samdeploy_last_error());
+  std::printf("%d\n", samdeploy_run(classifier, pixels.data(), 1, logits.data()));
+  samdeploy_close(classifier);
+  return 0;
+}
+
+// BUNDLE: prints status and text of paths that are none.
+int no_paths(const char* bundle) {
+  samdeploy_classifier* classifier = nullptr;
+  const samdeploy_status opened = samdeploy_open("", nullptr, &classifier);
+  std::printf("%d %s\n", opened, samdeploy_last_error());
+  classifier = open_or_exit(bundle, options("fp32", 0, 0));
+  std::uint8_t pixel[3] = {};
+  const samdeploy_status prepared = samdeploy_prepare_file(classifier, "", pixel);
+  std::printf("%d %s\n", prepared, samdeploy_last_error());
+  samdeploy_close(classifier);
+  return 0;
+}
+
 }  // namespace
 
 int main(int count, char** argument) {
@@ -119,6 +149,8 @@ int main(int count, char** argument) {
   if (command == "fork" && count == 3) return fork_after_open(argument[2]);
   if (command == "fork-first" && count == 3) return fork_before_open(argument[2]);
   if (command == "misuse" && count == 4) return misuse(argument[2], argument[3]);
-  std::fprintf(stderr, "usage: samdeploy-misuse close-early|fork|fork-first|misuse ...\n");
+  if (command == "huge-batch" && count == 4) return huge_batch(argument[2], argument[3]);
+  if (command == "no-paths" && count == 3) return no_paths(argument[2]);
+  std::fprintf(stderr, "usage: samdeploy-misuse close-early|fork|fork-first|misuse|huge-batch|no-paths ...\n");
   return 2;
 }

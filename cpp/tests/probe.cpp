@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend.hpp"
 #include "error.hpp"
 #include "opening.hpp"
 #include "picture.hpp"
@@ -227,6 +228,16 @@ int arguments(const char* bundle) {
   return 0;
 }
 
+// TEXT: prints the status, and the text, that a runtime's error becomes.
+int refuse(const char* said) {
+  try {
+    core::refuse("OpenVINO failed", said, said);
+  } catch (const core::Error& error) {
+    std::printf("%d %s\n", error.status(), error.what());
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int count, char** argument) {
@@ -238,6 +249,7 @@ int main(int count, char** argument) {
   if (command == "prepare" && count == 5) return prepare(argument + 2);
   if (command == "rank" && count == 3) return rank(argument[2]);
   if (command == "arguments" && count == 3) return arguments(argument[2]);
-  std::fprintf(stderr, "usage: samdeploy-probe pictures|open|run|threads|prepare|rank|arguments ...\n");
+  if (command == "refuse" && count == 3) return refuse(argument[2]);
+  std::fprintf(stderr, "usage: samdeploy-probe pictures|open|run|threads|prepare|rank|arguments|refuse ...\n");
   return 2;
 }

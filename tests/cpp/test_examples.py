@@ -77,12 +77,66 @@ def without_details(text: str) -> str:
     return re.sub(r"of a kind that (Pillow cannot read|this library cannot read; expected JPEG or PNG)", "...", text)
 
 
+def test_the_error_of_a_name_that_is_no_text_is_json(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"L\xf6we.png")).write_text("text")
+    script = 'exec "$0" "$@" 2>/dev/null'
+    done = run("sh", "-c", script, built.classify, digits_bundle.root, *tmp_path.iterdir())
+    assert json.loads(done.stdout)["error"].startswith(f"{tmp_path}/L\ufffdwe.png: not a picture")
+
+
 def test_an_option_is_no_picture(built: Build, digits_bundle: Bundle) -> None:
     for arguments in (("--backend", digits_bundle.root, "a.png"), (digits_bundle.root, "--json", "a.png")):
         done = run(built.classify, *arguments)
         (option,) = [str(word) for word in arguments if str(word).startswith("--")]
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"samdeploy-classify: unknown option {option}; a file of that name: ./{option}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
+def test_a_full_disk_and_a_closed_stdout_are_told(
+    built: Build, digits_bundle: Bundle, digit_files: Sequence[Path]
+) -> None:
+    """The line of Python's command line; what was printed is lost, so the exit code says so."""
+    picture, folder = digit_files[0], digit_files[0].parent
+    cases = [
+        ("samdeploy-classify", 2, [built.classify, digits_bundle.root, picture]),
+        ("samdeploy-classify", 2, [built.classify, "--help"]),
+        ("samdeploy-worker", 2, [built.worker, digits_bundle.root, folder]),
+        ("samdeploy-worker", 2, [built.worker, digits_bundle.root, folder, "--json"]),
+        ("classify", 1, [built.classify_c, digits_bundle.root, picture]),
+    ]
+    for name, code, command in cases:
+        full = run("sh", "-c", 'exec "$0" "$@" >/dev/full', *command)
+        closed = run("sh", "-c", 'exec "$0" "$@" >&-', *command)
+        assert (full.returncode, closed.returncode) == (code, code), (full.stderr, closed.stderr)
+        assert full.stderr.startswith(f"{name}: output: No space left on device")
+        assert closed.stderr.startswith(f"{name}: output: Bad file descriptor")
+        assert full.stderr.count("\n") == closed.stderr.count("\n") == 1
+        if name != "classify":
+            assert full.stderr.endswith(" device; free some space, or name another place\n")
+
+
+def test_help_is_no_error(built: Build) -> None:
+    for program in (built.classify, built.worker):
+        for word in ("--help", "-h"):
+            done = run(program, word)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.startswith(f"usage: {program.name} BUNDLE ")
+            assert "Exit code: 0; 1 if a picture could not be read" in done.stdout
+
+
+def test_a_name_does_not_break_the_worker_s_lines(
+    built: Build, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
+) -> None:
+    names = {"a\nb\t.png": "a\\nb\\t.png", "c\\n\r.png": "c\\\\n\\r.png", "d\x1b[2J\x7f.png": "d\\x1b[2J\\x7f.png"}
+    for name in names:
+        shutil.copy(digit_files[0], tmp_path / name)
+    done = run(built.worker, digits_bundle.root, tmp_path)
+    assert done.returncode == 0, done.stderr
+    fields = [line.split("\t") for line in done.stdout.split("\n")[:-1]]
+    assert sorted(line[0] for line in fields) == sorted(f"{tmp_path}/{name}" for name in names.values())
+    assert all(len(line) == 3 and line[1] == "0" for line in fields)
+    assert "\\\\ \\t \\n \\r" in run(built.worker, "--help").stdout
 
 
 def test_the_worker(built: Build, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path) -> None:
@@ -205,7 +259,8 @@ def test_sources_are_found_by_cmake_from_a_read_only_folder(
     built: Build, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
 ) -> None:
     """What a wheel carries: `find_package(samdeploy)` builds the library inside the application's own tree."""
-    sources = tmp_path / "site-packages" / "cpp"
+    installed = tmp_path / "environment"
+    sources = installed / "lib" / "python3.99" / "site-packages" / "samdeploy" / "cpp"
     for part in ("CMakeLists.txt", "cmake", "include", "src"):
         copy = shutil.copytree if (SOURCE / part).is_dir() else shutil.copy
         sources.mkdir(parents=True, exist_ok=True)
@@ -215,7 +270,9 @@ def test_sources_are_found_by_cmake_from_a_read_only_folder(
     (application / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.18)\nproject(application CXX C)\n"
         "find_package(samdeploy 0.1 REQUIRED)\nadd_executable(application main.cpp)\n"
-        "target_link_libraries(application PRIVATE samdeploy::samdeploy)\n"
+        "target_link_libraries(application PRIVATE samdeploy::samdeploy)\ninclude(GNUInstallDirs)\n"
+        'set_target_properties(application PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")\n'
+        "install(TARGETS application)\n"
     )
     (application / "main.cpp").write_text(
         "#include <samdeploy.hpp>\n#include <iostream>\nint main(int, char** argument) {\n"
@@ -226,10 +283,26 @@ def test_sources_are_found_by_cmake_from_a_read_only_folder(
     before = sorted(sources.rglob("*"))
     folder = tmp_path / "build"
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    package = [f"-Dsamdeploy_DIR={sources / 'cmake' / 'source'}", f"-DPython3_EXECUTABLE={sys.executable}"]
+    package = [f"-Dsamdeploy_DIR={sources / 'cmake' / 'source'}"]
+    # The environment's own Python is asked for OpenVINO, unless another one is named.
+    own, other = installed / "bin" / "python3", tmp_path / "python"
+    for python in (own, other):
+        python.parent.mkdir(exist_ok=True)
+        python.write_text(f'#!/bin/sh\ntouch "$0.asked"\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+    asked = [python.with_name(f"{python.name}.asked") for python in (own, other)]
+    named = [*package, f"-DPython3_EXECUTABLE={other}"]
+    call("cmake", *generator, "-S", application, "-B", tmp_path / "named", *named)
+    assert [mark.exists() for mark in asked] == [False, True]
     call("cmake", *generator, "-S", application, "-B", folder, *package)
+    assert asked[0].exists()
     call("cmake", "--build", folder)
     assert run(folder / "application", digits_bundle.root, digit_files[3]).stdout == "3\n"
+    prefix = tmp_path / "prefix"
+    call("cmake", "--install", folder, "--prefix", prefix)
+    shutil.rmtree(folder)  # what is installed needs nothing of it
+    assert run(prefix / "bin" / "application", digits_bundle.root, digit_files[3]).stdout == "3\n"
+    assert not [path for path in prefix.rglob("*") if path.suffix in {".h", ".hpp", ".cmake", ".pc"}]
     assert sorted(sources.rglob("*")) == before
     for path in (sources, *sources.rglob("*")):
         path.chmod(0o755)

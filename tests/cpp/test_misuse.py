@@ -12,8 +12,11 @@ import pytest
 
 from samdeploy.bundle import Bundle
 from tests.cpp.build import SANITIZE, SANITIZER_SETTINGS, Build
+from tests.cpp.conftest import Probe
 
-OK, ARGUMENT, UNAVAILABLE, IMAGE, IMAGE_TOO_LARGE, CLOSED, FORKED = "0", "1", "10", "11", "12", "15", "16"
+OK, ARGUMENT, NO_BUNDLE, UNAVAILABLE, IMAGE, IMAGE_TOO_LARGE = "0", "1", "2", "10", "11", "12"
+NO_MEMORY, CLOSED, FORKED = "13", "15", "16"
+MEMORY_IS_FULL = "the memory is full; end other programs, or take smaller batches or pictures"
 
 
 def run(program: Path, *arguments: str | Path | int, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -31,6 +34,45 @@ def test_handles_and_pointers_that_are_none(built: Build, digits_bundle: Bundle,
     # The fourth: a picture of more pixels than the four that were allowed.
     refused = [ARGUMENT, ARGUMENT, ARGUMENT, IMAGE_TOO_LARGE, IMAGE, ARGUMENT, ARGUMENT, UNAVAILABLE]
     assert arguments == refused
+
+
+def test_an_empty_path_is_no_path(built: Build, digits_bundle: Bundle) -> None:
+    """In the words of Python."""
+    assert run(built.misuse, "no-paths", digits_bundle.root).stdout.splitlines() == [
+        f"{NO_BUNDLE} bundle '': is no path; name the bundle's folder",
+        f"{IMAGE} '': is no path, a picture was expected",
+    ]
+
+
+@pytest.mark.skipif(bool(SANITIZE), reason="sanitizers end the program where so much memory is asked for")
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_batch_that_no_memory_holds(backend: str, built: Build, digits_bundle: Bundle) -> None:
+    """A status of its own, with a cure; and the classifier answers the next batch."""
+    if backend not in built.backends:
+        pytest.skip(f"built without {backend}")
+    done = run(built.misuse, "huge-batch", digits_bundle.root, f"{backend}:fp32")
+    assert done.returncode == 0, done.stderr
+    refused, next_status = done.stdout.splitlines()
+    assert refused.startswith(f"{NO_MEMORY} ")
+    assert refused.endswith(MEMORY_IS_FULL)
+    assert next_status == OK
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("Exception from src/plugin.cpp:47:\nstd::bad_alloc\n", NO_MEMORY),
+        ("Failed to allocate 9437184 bytes of memory", NO_MEMORY),
+        ("[CPU] Convolution node with name 'layer3' can't alloc", NO_MEMORY),
+        ("Failed to allocate memory for requested buffer of size 9437184", NO_MEMORY),
+        ("Cannot load library: wrong ELF class", UNAVAILABLE),
+    ],
+)
+def test_a_runtime_s_words_for_a_full_memory(said: str, status: str, probe: Probe) -> None:
+    """Seen under `ulimit -v`: OpenVINO and ONNX Runtime give them as text, in an error of their own."""
+    found, text = probe("refuse", said).stdout.rstrip("\n").split(" ", 1)
+    assert found == status
+    assert (text == f"OpenVINO failed: {MEMORY_IS_FULL}") == (status == NO_MEMORY)
 
 
 def test_a_classifier_is_closed_while_others_use_it(

@@ -130,7 +130,7 @@ def test_where_a_runtime_alone_is_installed(
     arguments: list[str], digits_bundle: Bundle, environment: dict[str, str]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
-    hidden = ("safetensors", "sklearn", "scipy", "onnx", "matplotlib", "jinja2")  # no runtime: that would be a problem
+    hidden = ("sklearn", "scipy", "onnx", "matplotlib", "jinja2")  # no runtime: that would be a problem
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"  # None: as if it were not installed
         "from samdeploy.cli import main; main()"

@@ -149,7 +149,7 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
     "NUL at the end": (whole(lambda b: b + b"\0"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
     "two values": (whole(lambda b: b + b"{}"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
     "cut": (whole(lambda b: b[:-20]), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
-    "empty": (whole(lambda b: b""), BAD_MANIFEST, "is empty; copy it, or make it, again", "not valid JSON"),
+    "empty": (whole(lambda b: b""), BAD_MANIFEST, "not valid JSON", "is empty; copy it"),
     "comment": (text("{", "{ // no JSON\n"), BAD_MANIFEST, "not valid JSON", "not valid JSON"),
     "list": (whole(lambda b: b"[]"), BAD_MANIFEST, "an object was expected", "an object was expected"),
     "another format": (
