@@ -133,6 +133,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no reason to stop
             stream.reconfigure(errors="backslashreplace")
+    if "" in sys.argv[1:]:  # a path of no letters would be taken for the current folder
+        print("samdeploy: an argument is empty; a variable of the shell that is not set?", file=sys.stderr)
+        raise SystemExit(2)
     try:
         app()
     except KeyboardInterrupt:  # outside a command: while arguments are read or the interpreter winds up

@@ -96,6 +96,14 @@ def test_no_traceback_in_a_process_either(tmp_path: Path, command: Command) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_empty_argument_is_not_the_current_folder(tmp_path: Path, command: Command) -> None:
+    for arguments in (("predict", "", "x.png"), ("predict", "bundle", ""), ("train", "digits", "--runs", "")):
+        done = command(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "samdeploy: an argument is empty; a variable of the shell that is not set?\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_of_several_lines_becomes_one(finished: Path, inside: Inside) -> None:
     code, _, errors = inside("eval", "no\nsuch  bundle", cwd=finished)
     assert code == 2
