@@ -32,7 +32,11 @@ def test_import_samdeploy_loads_nothing_heavy() -> None:
 
 
 def test_the_report_would_show_it() -> None:
-    assert child("-c", f"import samdeploy; samdeploy.open_bundle; {REPORT}") == "loaded: numpy\n"
+    assert child("-c", f"import samdeploy; samdeploy.Prediction; {REPORT}") == "loaded: numpy\n"
+
+
+def test_numpy_is_loaded_while_the_graph_is_read() -> None:
+    assert child("-c", f"import samdeploy; samdeploy.Classifier; samdeploy.open_bundle; {REPORT}") == "loaded:\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["eval", "--help"]])
