@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -58,7 +59,7 @@ class Classifier:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: str | os.PathLike[str],
         backend: str = "auto",
         *,
         device: str = "auto",
@@ -81,7 +82,7 @@ class Classifier:
             InputError: `path` is no path, an unknown backend, device or precision, or `max_pixels` is below 1.
         """
         _check_count("max_pixels", max_pixels)
-        if not isinstance(path, str | Path):
+        if not isinstance(path, str | os.PathLike):
             raise InputError(f"path: {type(path).__name__} found, a bundle's folder expected, as str or pathlib.Path")
         if backend not in (*_PREFERENCE, "auto"):
             raise InputError(unknown("backend", backend, (*_PREFERENCE, "auto")))
@@ -89,7 +90,7 @@ class Classifier:
             raise InputError(unknown("device", device, DEVICES))
         if precision is not None and precision not in PRECISIONS:
             raise InputError(unknown("precision", precision, PRECISIONS))
-        bundle = open_bundle(path)
+        bundle = open_bundle(path if isinstance(path, str) else Path(path))
         if backend != "auto":
             session = open_session(bundle, backend, device=device, precision=precision, meanwhile=_import_decoders)
             return cls(bundle, session, max_pixels=max_pixels)

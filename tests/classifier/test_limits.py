@@ -88,6 +88,15 @@ def test_what_is_no_path(path: object, found: str) -> None:
     assert str(caught.value) == f"path: {found} found, a bundle's folder expected, as str or pathlib.Path"
 
 
+def test_whatever_names_a_path(digits_bundle: Bundle) -> None:
+    class Named:
+        def __fspath__(self) -> str:
+            return str(digits_bundle.root)
+
+    with Classifier.open(Named(), "onnxruntime") as classifier:
+        assert len(classifier.classes) == 10
+
+
 def test_auto_is_a_backend_too(digits_bundle: Bundle) -> None:
     with pytest.raises(InputError, match="unknown backend 'aut'; did you mean 'auto'"):
         Classifier.open(digits_bundle.root, "aut")
