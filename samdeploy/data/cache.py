@@ -147,11 +147,9 @@ def _open_entry(
     path: Path, samples: Samples, stamps: UInt64Array, preprocessing: Preprocessing, description: str
 ) -> CachedPictures | None:
     """The entry where it holds what the files hold now; else None, after saying why."""
-    if not path.exists():  # nor is there one below a folder that is none; making it says that
-        return None
     try:
         found = open_cache_file(path)
-    except FileNotFoundError:  # gone in between
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedCache as error:
         _say_again(description, f"the cache {path} is damaged: {error}")

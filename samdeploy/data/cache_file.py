@@ -140,6 +140,7 @@ def open_cache_file(path: Path) -> CachedPictures:
 
     Raises:
         FileNotFoundError: there is none.
+        NotADirectoryError: nor can there be one: a folder on its way is a file.
         DamagedCache: it is shorter than it says, or a checksum differs, or it is something else.
     """
     try:
@@ -159,7 +160,7 @@ def open_cache_file(path: Path) -> CachedPictures:
             _check_pixels(file.fileno(), pixels, found["checksums"].tobytes())
             # Copy on write: torch wants memory that it could write to, and what is written stays in this process.
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DamagedCache(f"it cannot be read ({error})") from None
