@@ -51,3 +51,30 @@ def test_under_autocast_the_weight_learns_in_float32() -> None:
     assert found.dtype == torch.bfloat16
     assert gate.fc.weight.grad is not None
     assert gate.fc.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["original", "identity"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_gradients_are_those_of_the_formula_but_for_rounding(kind: str, dtype: torch.dtype) -> None:
+    gate = gate_of(kind).float()
+    x = torch.randn(4, 6, 8, 8).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+    coming = torch.randn(4, 6, 8, 8).to(dtype)
+    with torch.autocast("cpu", dtype):
+        gated = gate(x * 1)
+    found = torch.autograd.grad(gated, (x, gate.fc.weight), coming)
+    wide, weight = x.detach().double().requires_grad_(), gate.fc.weight.detach().double().requires_grad_()
+    exact = wide * (wide.mean((2, 3)) @ weight.T + (kind == "identity"))[:, :, None, None]
+    expected = torch.autograd.grad(exact, (wide, weight), coming.double())
+    for one, other in zip((gated, *found), (exact, *expected), strict=True):
+        assert float((one.double() - other).detach().abs().max()) < 2e-2 * float(other.detach().abs().max())
+
+
+def test_small_gradients_of_fp16_are_summed_before_they_vanish() -> None:
+    gate = gate_of("original").float()
+    x = torch.ones(1, 6, 32, 32, dtype=torch.float16, requires_grad=True)
+    with torch.autocast("cpu", torch.float16):
+        gated = gate(x)
+    coming = torch.zeros_like(gated)
+    coming[..., 0] = 5e-7  # fp16 goes down to 6e-8: 32 of them have a sum in it, and no mean over 1,024
+    (found,) = torch.autograd.grad(gated, gate.fc.weight, coming)
+    torch.testing.assert_close(found, torch.full_like(found, 16e-6), rtol=0.05, atol=0)
