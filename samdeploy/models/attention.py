@@ -77,7 +77,8 @@ class _Gated(torch.autograd.Function):
         grad_factor = _sum(grad * x).to(weight.dtype)
         grad_weight = (grad_factor.T @ mean.to(weight.dtype)).to(ctx.dtype)
         grad_mean = (grad_factor @ weight).to(x.dtype) / (x.shape[2] * x.shape[3])
-        grad_x = torch.addcmul(grad_mean[:, :, None, None], grad, factor[:, :, None, None].to(x.dtype))
+        # Rounded twice, as autograd would: the same weights come of the same training in float32.
+        grad_x = (grad * factor[:, :, None, None].to(x.dtype)).add_(grad_mean[:, :, None, None])
         return grad_x, grad_weight, None
 
 
