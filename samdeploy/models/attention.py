@@ -54,10 +54,10 @@ class StreamlinedAttention(nn.Module):
 
 
 class _Gated(torch.autograd.Function):
-    """The gate and its gradients, where x is read and its gradient written as few times as can be.
+    """The gate and its gradients, all in the layout of x.
 
-    Autograd by itself writes out at full size the part that comes through the factor, the part that comes through the
-    mean (in a layout that is not channels-last), and their sum.
+    Autograd by itself writes the mean's gradient out at full size, in a layout that is not channels-last, and adds it
+    across the layouts: at 64 pixels and batch 64 that was an eighth of SAM-ResNet-50's whole step in bf16.
     """
 
     @staticmethod

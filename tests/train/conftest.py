@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 from PIL import Image
 
 from samdeploy.models import resnet
+from samdeploy.train import loop
 from samdeploy.train.recipe import Recipe, load_recipe
 from tests.train.started import SMALL, SMALL_DEPTHS, Started
+from tests.train.stopping import stopping
 
 # Per class.  With batches of 7: train ends in a batch of one, test in a partial one.
 COUNTS = {"train": 11, "val": 4, "test": 5}
@@ -34,6 +37,21 @@ learning_rate = 1e-3
 device = "cpu"
 precision = "fp32"
 """
+
+
+# Everything that has a state of its own: mean, pieces, augmentation with chance, warm-up and cosine, weight decay.
+EVERYTHING = (
+    "epochs=3",
+    "ema_decay=0.9",
+    "accumulate=2",
+    "augment.flip=true",
+    "augment.crop_padding=2",
+    "schedule=cosine",
+    "warmup_epochs=1",
+    "weight_decay=0.1",
+    "clip_norm=1",
+    "patience=0",
+)
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +88,30 @@ def small_network() -> Iterator[None]:
         patch.setitem(resnet.ARCHITECTURES, "sam-resnet18", (resnet.BasicBlock, SMALL_DEPTHS))
         patch.setenv(SMALL, "1")
         yield
+
+
+@pytest.fixture(scope="module")
+def everything(recipe: Callable[..., Recipe], small_network: None) -> Recipe:
+    return recipe(*EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(everything: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return loop.train(everything, runs_root=tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def stopped_once(everything: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after step 2 of 3 of its second epoch.  Copy it before going on with it."""
+    root = tmp_path_factory.mktemp("stopped")
+    with stopping(2, 2), pytest.raises(SystemExit):
+        loop.train(everything, runs_root=root)
+    return next(root.iterdir())
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped_once, tmp_path / "runs" / stopped_once.name))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,85 @@
+"""What a stopped training cannot go on with, or only when forced; and which run is meant."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from samdeploy.errors import DatasetError, InputError, RecipeError, WeightsError
+from samdeploy.run import open_run
+from samdeploy.train import loop
+from samdeploy.train.checkpoints.resume import find_run, unfinished_runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
+
+
+def test_a_changed_recipe_names_its_keys_and_force_goes_on(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ("learning_rate=1e-4", "augment.flip=false", "checkpoint_minutes=5")
+    with pytest.raises(RecipeError) as caught:
+        loop.resume(stopped, overrides=changes)
+    assert str(caught.value) == (
+        f"run {stopped}: the recipe is not the one that the checkpoint was trained with: augment.flip True -> False; "
+        "training.learning_rate 0.001 -> 0.0001; take back the change, or go on with it: --force"
+    )
+    loop.resume(stopped, overrides=changes, force=True)
+    assert "going on with a changed recipe: augment.flip True -> False; " in capsys.readouterr().err
+    assert "learning_rate = 0.0001" in (stopped / "recipe.toml").read_text()
+    assert open_run(stopped).status == "complete"
+
+
+def test_another_network_cannot_be_forced(stopped: Path) -> None:
+    with pytest.raises(WeightsError, match=r"of another network .model.arch 'sam-resnet18' -> 'sam-resnet34'"):
+        loop.resume(stopped, overrides=["model.arch=sam-resnet34"], force=True)
+
+
+def test_other_pictures(stopped: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(copy / "train" / "dark" / "0.png")
+    with pytest.raises(DatasetError, match=r"changed since the checkpoint was written \(train differ\); .*: --force"):
+        loop.resume(stopped, overrides=[f"data.root={copy}"])
+    loop.resume(stopped, overrides=[f"data.root={copy}"], force=True)
+    assert "(train differ); going on with the new pictures" in capsys.readouterr().err
+
+
+def test_other_classes_cannot_be_forced(stopped: Path, pictures: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    for split in ("train", "val", "test"):
+        (copy / split / "dark").rename(copy / split / "sombre")
+    with pytest.raises(WeightsError, match="its checkpoint knows 2 classes, the data set has 2 or others"):
+        loop.resume(stopped, overrides=[f"data.root={copy}"], force=True)
+
+
+def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = stopped.parent
+    assert find_run(None, root) == find_run(stopped.name, root) == find_run(str(stopped), root) == stopped
+    assert f"taking the newest unfinished run: {stopped}" in capsys.readouterr().err
+    with pytest.raises(InputError, match=f"run nowhere: no such folder; unfinished runs below .*: {stopped}"):
+        find_run("nowhere", root)
+    with pytest.raises(InputError, match="no unfinished run with a checkpoint below"):
+        find_run(None, undisturbed.parent)
+    shutil.copytree(undisturbed, tmp_path / "damaged")
+    (tmp_path / "damaged" / "run.json").write_text('{"format')
+    with pytest.raises(InputError, match=r"its run\.json is damaged, and there is no checkpoint to go on from"):
+        find_run(str(tmp_path / "damaged"), root)
+    with pytest.raises(InputError, match="is complete, and a complete run keeps no checkpoint"):
+        find_run(str(undisturbed), root)
+
+
+def test_two_processes_cannot_train_one_run(stopped: Path) -> None:
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); input()"
+    )
+    held = [sys.executable, "-c", code, str(stopped / "checkpoints" / "lock")]
+    with subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process is training it; wait for its end or stop it first"):
+            loop.resume(stopped)
+        assert unfinished_runs(stopped.parent) == []
+        other.communicate("\n")
