@@ -27,8 +27,6 @@ from tests.train.stopping import stopping
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 
-MakeRecipe = Callable[..., Recipe]
-
 
 def history(run: Path) -> list[dict[str, str]]:
     """history.csv without the columns that no two runs share."""
