@@ -4,7 +4,9 @@
         [--precision auto] [--only ours plain-resnet published timm timm-ese] [--out FILE.json]
 
 The pictures are photographs of 128x96 as JPEG files, in ten classes.  In every round each loop trains one epoch of
-them; the order changes from round to round.  What counts is the ratio within a round, after three epochs that do not.
+them; the order changes from round to round.  Every loop is a process of its own, because the product's keeps freed
+memory, and the others' must not profit from it.  What counts is the ratio within a round, after three epochs that do
+not.
 
 - ours: SAM-ResNet-50 through the product's own parts: pictures prepared once (how long that takes is stated beside),
   channels-last, fused Adam, and the precision asked for: "auto" is what the product's own probe finds here and now.
@@ -22,14 +24,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +53,7 @@ from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.choices.precision_probe import probe
 from samdeploy.train.device import Autocast, multiplies_bf16
+from samdeploy.train.host_memory import freed_memory_kept
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.recipe import load_recipe
 from samdeploy.train.step import Stepper
@@ -70,6 +75,40 @@ class Timed(NamedTuple):
     parameters: int
 
 
+class Apart:
+    """A loop in a process of its own, which waits while the others train."""
+
+    def __init__(self, name: str, root: Path, options: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        # Not a daemon: those may not have loader processes.
+        self._process = context.Process(target=_serve, args=(theirs, name, root, options))
+        self._process.start()
+        theirs.close()
+        self.preparing_s, self.parameters = self._pipe.recv()
+
+    def rate(self) -> float:
+        """Train an epoch: images per second."""
+        self._pipe.send("epoch")
+        rate: float = self._pipe.recv()
+        return rate
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.send("end")
+        self._process.join()
+
+
+def _serve(pipe: Connection, name: str, root: Path, options: argparse.Namespace) -> None:
+    with freed_memory_kept() if name in ("ours", "plain-resnet") else nullcontext():
+        start = time.perf_counter()
+        loop = make(name, root, options)
+        pipe.send((time.perf_counter() - start, loop.parameters))
+        while pipe.recv() == "epoch":
+            start = time.perf_counter()
+            pipe.send(loop.epoch() / (time.perf_counter() - start))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=512)
@@ -89,26 +128,22 @@ def main() -> None:
         os.environ["SAMDEPLOY_CACHE"] = str(Path(folder) / "cache")
         root = Path(folder) / "photographs"
         write_photographs(root, {"train": options.pictures, "val": 20, "test": 20}, 128, 96)
-        loops, preparing = {}, {}
-        for name in options.only:
-            start = time.perf_counter()
-            loops[name] = make(name, root, options)
-            preparing[name] = time.perf_counter() - start
-        for _ in range(WARMUP):
+        with ExitStack() as stack:
+            loops = {name: Apart(name, root, options) for name in options.only}
             for loop in loops.values():
-                loop.epoch()
-        rounds = [one_round(loops, number) for number in range(options.rounds)]
-    report(rounds, loops, options, preparing)
+                stack.callback(loop.close)
+            for _ in range(WARMUP):
+                for loop in loops.values():
+                    loop.rate()
+            rounds = [one_round(loops, number) for number in range(options.rounds)]
+    report(rounds, loops, options)
 
 
-def one_round(loops: dict[str, Timed], number: int) -> dict[str, float]:
+def one_round(loops: dict[str, Apart], number: int) -> dict[str, float]:
     """Images per second of one epoch of each loop, begun with another loop in every round."""
     names = list(loops)
     first = number % len(names)
-    row = {}
-    for name in names[first:] + names[:first]:
-        start = time.perf_counter()
-        row[name] = loops[name].epoch() / (time.perf_counter() - start)
+    row = {name: loops[name].rate() for name in names[first:] + names[:first]}
     print("  ".join(f"{name} {row[name]:.1f}" for name in names), "images/s", flush=True)
     return row
 
@@ -122,9 +157,7 @@ def chosen_precision(options: argparse.Namespace) -> Autocast:
     return probe(build_model("sam-resnet50", CLASSES, "original"), options.size, options.size).autocast
 
 
-def report(
-    rounds: list[dict[str, float]], loops: dict[str, Timed], options: argparse.Namespace, preparing: dict[str, float]
-) -> None:
+def report(rounds: list[dict[str, float]], loops: dict[str, Apart], options: argparse.Namespace) -> None:
     """Medians and ratios, and all of it as JSON."""
     found = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,7 +167,7 @@ def report(
         "size": options.size,
         "batch": options.batch,
         "precision": "fp32" if options.autocast is None else "bf16",
-        "preparing_s": preparing,
+        "preparing_s": {name: loop.preparing_s for name, loop in loops.items()},
         "parameters": {name: loop.parameters for name, loop in loops.items()},
         "rounds": rounds,
         "ratios": {},
@@ -143,7 +176,7 @@ def report(
         values = [row[name] for row in rounds]
         print(
             f"{name:12} {statistics.median(values):7.1f} images/s ({min(values):.1f} to {max(values):.1f}), "
-            f"{loop.parameters / 1e6:.1f} M parameters, ready after {preparing[name]:.1f} s"
+            f"{loop.parameters / 1e6:.1f} M parameters, ready after {loop.preparing_s:.1f} s"
         )
     for one, other in PAIRS:
         if one in loops and other in loops:

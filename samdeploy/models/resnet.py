@@ -14,6 +14,7 @@ from torch import nn
 
 from samdeploy.errors import InputError, unknown
 from samdeploy.models.attention import StreamlinedAttention
+from samdeploy.models.convolution import Conv2d
 
 
 class BasicBlock(nn.Module):
@@ -23,9 +24,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, width: int, stride: int, gate: str) -> None:
         super().__init__()
-        self.conv1 = _conv3x3(in_channels, width, stride)
+        self.conv1 = Conv2d(in_channels, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, width)
+        self.conv2 = Conv2d(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
         self.sl = StreamlinedAttention(width, gate)
         self.relu = nn.ReLU(inplace=True)
@@ -48,11 +49,11 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int, gate: str) -> None:
         super().__init__()
         out_channels = width * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.conv1 = Conv2d(in_channels, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, width, stride)
+        self.conv2 = Conv2d(width, width, 3, stride)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.conv3 = Conv2d(width, out_channels, 1)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.sl = StreamlinedAttention(out_channels, gate)
         self.relu = nn.ReLU(inplace=True)
@@ -131,13 +132,7 @@ class SamResNet(nn.Module):
         return logits
 
 
-def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-
-
 def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
+    return nn.Sequential(Conv2d(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))

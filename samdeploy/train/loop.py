@@ -31,6 +31,7 @@ from samdeploy.train.device import Autocast, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, is_lost_connection, joined
 from samdeploy.train.epoch import Stopped, Surroundings
 from samdeploy.train.fit import Splits, fit, measure_test, remeasure_best
+from samdeploy.train.host_memory import freed_memory_kept
 from samdeploy.train.measure import Measured
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.prepare import PreparedData, prepare_data
@@ -96,6 +97,7 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.backends.cudnn.flags(enabled=True, benchmark=True),  # enabled is False where it is not given
+        freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
     ):
         torch.manual_seed(recipe.training.seed)
         # Ranks other than 0, and trainings that go on, get their weights elsewhere.
