@@ -82,9 +82,12 @@ if(SAMDEPLOY_BACKENDS)
   list(JOIN SAMDEPLOY_BACKENDS ", " names)
   message(STATUS "samdeploy: runtimes ${names}")
 else()
-  message(WARNING "samdeploy: no runtime found, so that no bundle can be opened. Python ${samdeploy_python} has no "
-    "openvino: pip install openvino, or name another Python with -DPython3_EXECUTABLE=, or OpenVINO itself with "
-    "-DOpenVINO_DIR=")
+  set(searched "Python ${samdeploy_python} has no openvino: pip install openvino, or name another Python")
+  if(NOT samdeploy_python)
+    set(searched "No Python was found, whose openvino could be taken: name one")
+  endif()
+  message(WARNING "samdeploy: no runtime found, so that no bundle can be opened. ${searched} with "
+    "-DPython3_EXECUTABLE=, or OpenVINO itself with -DOpenVINO_DIR=")
 endif()
 if(NOT SAMDEPLOY_ONNXRUNTIME_INCLUDE)
   message(STATUS "samdeploy: without ONNX Runtime: no onnxruntime_c_api.h (Debian 13: libonnxruntime-dev; or an unpacked "

@@ -33,7 +33,7 @@ with suppress(ZeroDivisionError), freed_memory_kept():
     faults()
     found |= {{"kept": faults(), "resident_inside": resident()}}
     1 / 0
-found |= {{"resident_after": resident(), "after": faults()}}
+found["resident_after"] = resident()
 print(json.dumps(found))
 """
 
@@ -50,6 +50,5 @@ def test_a_block_that_was_freed_is_not_asked_for_again(found: dict[str, int]) ->
     assert found["kept"] < found["usual"] / 5
 
 
-def test_afterwards_memory_goes_back_as_usual(found: dict[str, int]) -> None:
+def test_afterwards_it_is_given_back_whatever_happened(found: dict[str, int]) -> None:
     assert found["resident_inside"] - found["resident_after"] > BYTES / 2
-    assert found["after"] > found["usual"] / 5
