@@ -30,7 +30,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -95,16 +95,16 @@ class Apart:
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.send("end")
+        self._pipe.close()
         self._process.join()
 
 
 def _serve(pipe: Connection, name: str, root: Path, options: argparse.Namespace) -> None:
-    with freed_memory_kept() if name in ("ours", "plain-resnet") else nullcontext():
+    with freed_memory_kept() if name in ("ours", "plain-resnet") else nullcontext(), suppress(EOFError):
         start = time.perf_counter()
         loop = make(name, root, options)
         pipe.send((time.perf_counter() - start, loop.parameters))
-        while pipe.recv() == "epoch":
+        while pipe.recv():  # until its other end is closed
             start = time.perf_counter()
             pipe.send(loop.epoch() / (time.perf_counter() - start))
 
@@ -129,9 +129,7 @@ def main() -> None:
         root = Path(folder) / "photographs"
         write_photographs(root, {"train": options.pictures, "val": 20, "test": 20}, 128, 96)
         with ExitStack() as stack:
-            loops = {name: Apart(name, root, options) for name in options.only}
-            for loop in loops.values():
-                stack.callback(loop.close)
+            loops = {name: stack.enter_context(closing(Apart(name, root, options))) for name in options.only}
             for _ in range(WARMUP):
                 for loop in loops.values():
                     loop.rate()

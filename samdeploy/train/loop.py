@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from samdeploy.data.picture_hashes import write_hashes
-from samdeploy.data.protocol import HONEST
+from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import TrainingError, first_line
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
@@ -109,13 +109,17 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         record = new_record(recipe, data, device, autocast, why, ranks)
         if resumed is not None:
             data = _with_history(data, resumed, record, ranks)
+            facts = {**record.provenance, "test_measures": data.test_measures}
+            record = dataclasses.replace(record, provenance=facts)
         run = _open_run(recipe, runs_root, resumed, record, ranks)
         test = _train_in(run, recipe, data, model, resumed, device, autocast, ranks)
-    honest = data.protocol == HONEST
+    measures = run.record.provenance["test_measures"]
+    note = "" if measures == PROTOCOLS[HONEST] else f"; this is {measures}"
+    if data.protocol != HONEST:
+        note += f"; {_last_batch(test)}"
     print(
         f"test top-1 {test.top1:.2f} % ({test.correct} of {test.images} images), weights of epoch "
-        f"{run.record.best_epoch} (val top-1 {run.record.best_val_top1:.2f} %): {run.path}"
-        f"{'' if honest else f'; this is {data.test_measures}; {_last_batch(test)}'}",
+        f"{run.record.best_epoch} (val top-1 {run.record.best_val_top1:.2f} %): {run.path}{note}",
         file=sys.stderr,
     )
     if ranks.main and (run.path / BUNDLE_FOLDER).is_dir():

@@ -14,7 +14,7 @@ from samdeploy.data.cache import PreparedSplit, prepare_split
 from samdeploy.data.dataset import Dataset
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.picture_hashes import PictureHashes
-from samdeploy.data.protocol import PROTOCOLS
+from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import DatasetError, DatasetMissing
 from samdeploy.spec import Preprocessing
 from samdeploy.train.recipe import Recipe
@@ -47,7 +47,12 @@ class PreparedData:
     @property
     def test_measures(self) -> str:
         """What the final figure is, in words."""
-        return PROTOCOLS[self.protocol]
+        measures = PROTOCOLS[self.protocol]
+        if self.protocol == HONEST:  # the others say it already
+            for overlap in self.leaks.overlaps:
+                if overlap.other == "train" and overlap.exact:
+                    measures += f"; but {overlap.exact:,} of {overlap.images:,} {overlap.split} images were trained on"
+        return measures
 
     def counts(self) -> dict[str, int]:
         """Pictures per split."""

@@ -12,7 +12,7 @@ import torch
 import samdeploy
 from samdeploy.run import RunRecord
 from samdeploy.train.checkpoints.forced import forced_changes
-from samdeploy.train.checkpoints.resume import Resumed
+from samdeploy.train.checkpoints.resume import Resumed, changed_splits
 from samdeploy.train.device import Autocast, device_name, precision_name
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.prepare import PreparedData
@@ -38,6 +38,8 @@ def resumed_provenance(resumed: Resumed, record: RunRecord) -> dict[str, str]:
         kept["processes"] = f"{processes}, then {record.provenance['processes']}"
     else:
         kept["processes"] = processes
+    if "test_measures" in before and not changed_splits(resumed, record):  # it knows what was trained on long ago
+        kept["test_measures"] = before["test_measures"]
     if before.get("precision") == record.provenance["precision"] and "precision_choice" in before:
         kept["precision_choice"] = before["precision_choice"]
     return {**record.provenance, **kept}

@@ -74,7 +74,11 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
                 raise RecipeError(f"override {override!r}: {part!r} is a value, not a section")
-        inner[path[-1]] = _override_value(path, text.strip())
+        value = _override_value(path, text.strip())
+        if len(path) == 1 and path[0] in SECTIONS and isinstance(value, dict):  # would drop the recipe's other keys
+            one_by_one = "its keys one by one expected, for example training.epochs=3"
+            raise RecipeError(f"override {override!r}: a whole section found; {one_by_one}")
+        inner[path[-1]] = value
     return result
 
 

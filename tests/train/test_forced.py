@@ -98,7 +98,8 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
         loop.resume(stopped, overrides=overrides, force=True)
     assert open_run(stopped).status == "interrupted"
     capsys.readouterr()
-    loop.resume(stopped, overrides=[*overrides, "data.leaks=report"], force=True)
+    with stopping(3, 1), pytest.raises(SystemExit):
+        loop.resume(stopped, overrides=[*overrides, "data.leaks=report"], force=True)
     assert "3 of 13 test images (23.08 %) are also in train, pixel by pixel" in capsys.readouterr().err
     overlaps = json.loads((stopped / "leaks.json").read_text())["overlaps"]
     (found,) = [overlap for overlap in overlaps if (overlap["split"], overlap["other"]) == ("test", "train")]
@@ -106,6 +107,10 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
     hashes = read_hashes(stopped / "hashes.npz")
     assert len(hashes["train"]) == 22 - 3 + 1 + 3 and len(hashes["test"]) == 13
     assert sum(name.endswith(" (trained on before)") for name in hashes["train"].names) == 3
+    loop.resume(stopped)  # nothing changes now, and nothing is forgotten
+    measures = "accuracy on test images, looked at once; but 3 of 13 test images were trained on"
+    assert open_run(stopped).provenance["test_measures"] == measures
+    assert f"; this is {measures}\n" in capsys.readouterr().err
 
 
 def test_another_number_of_processes_is_recorded(stopped: Path, recipe: Callable[..., Recipe]) -> None:

@@ -182,6 +182,8 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     [
         ("epochs", "override 'epochs': section.key=value expected, for example training.epochs=3"),
         ("=3", "override '=3': section.key=value expected"),
+        ("training={}", "override 'training={}': a whole section found; its keys one by one expected"),
+        ("training={epochs=3}", "a whole section found; its keys one by one expected, for example training.epochs=3"),
         ("training.epochs.x=3", "override 'training.epochs.x=3': 'epochs' is a value, not a section"),
         ("epochs=0", "recipe digits: training.epochs: 0 found, at least 1 expected"),
         ("learning_rate=0", "training.learning_rate: 0 found, above 0 expected"),
