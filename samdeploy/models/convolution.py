@@ -44,11 +44,11 @@ class Conv2d(nn.Conv2d):
 
 
 class _Convolution(torch.autograd.Function):
-    """In bf16 but for the gradient of the weights, which is rounded to bf16 and given in their own type."""
+    """In bf16; the gradients too, which autograd brings into the types of what they belong to."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
-        ctx.dtype, ctx.x_dtype, ctx.stride = weight.dtype, x.dtype, stride
+        ctx.stride = stride
         x, weight = x.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(x, weight)
         channels, size = weight.shape[0], weight.shape[2]
@@ -76,11 +76,7 @@ class _Convolution(torch.autograd.Function):
         if want_weight and product_weight:
             product = _pixels(grad).T @ _patches(x, size, stride)
             grad_weight = product.view(weight.shape[0], size, size, weight.shape[1]).permute(0, 3, 1, 2)
-        return (
-            None if grad_x is None else grad_x.to(ctx.x_dtype),
-            None if grad_weight is None else grad_weight.to(ctx.dtype),
-            None,
-        )
+        return grad_x, grad_weight, None
 
 
 def _by_product(pixels: int, channels: int, size: int, limit: int) -> bool:
