@@ -83,6 +83,9 @@ class BackendUnavailable(SamdeployError):
     exit_code = 1
 
 
+# Argument of a KeyboardInterrupt whose last words have been said.
+SAID = "said"
+
 # What people call things that have another name here.
 _ALSO_CALLED = {
     "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "torch": "pytorch",

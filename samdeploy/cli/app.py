@@ -22,7 +22,7 @@ import typer
 
 import samdeploy
 from samdeploy.cli.arguments import missing_package
-from samdeploy.errors import DatasetMissing, SamdeployError
+from samdeploy.errors import SAID, DatasetMissing, SamdeployError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,8 +79,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:  # a full disk, a folder that may not be written to
             print(f"samdeploy: {_file_error(error)}", file=sys.stderr)
             raise SystemExit(2) from None
-        except KeyboardInterrupt:
-            print("samdeploy: interrupted", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            if SAID not in error.args:
+                print("samdeploy: interrupted", file=sys.stderr)
             raise SystemExit(130) from None
 
     return wrapped

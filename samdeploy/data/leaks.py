@@ -32,6 +32,10 @@ MAX_EXACT_PERCENT = 2.0
 # 8x8 pixels differ by 28 or more, photographs by 95.  JPEG at quality 75 moves 97 % of the pictures of Fashion-MNIST by
 # no more, and 77 % of photographs of 104x104: what is found is real, but not all that there is.
 NEAR_BITS = 16
+KEEP_APART = (
+    "Keep each picture in one split only, and only once where val is cut off train; to train all the same: "
+    "--set data.leaks=report"
+)
 # A shared picture in examples; all of them would fill the screen.
 _EXAMPLES = 5
 # Pairs of pictures that are compared at a time: 8 MB of 64-bit words, which stay in the processor's cache.
@@ -81,6 +85,7 @@ class Overlap:
         exact: of those, how many have prepared pixels that a picture of `other` has.
         near: how many more look like a picture of `other`: at most `NEAR_BITS` bits of the perceptual hash differ.
         examples: a few of both, exact ones first.
+        flat: of the exact ones, how many are of one colour throughout.
     """
 
     split: str
@@ -89,6 +94,7 @@ class Overlap:
     exact: int
     near: int
     examples: tuple[SharedPicture, ...]
+    flat: int = 0
 
     @property
     def exact_percent(self) -> float:
@@ -174,11 +180,16 @@ def find_overlap(
         )
         for row, column, bits in [*exact[:_EXAMPLES], *near[:_EXAMPLES]]
     )
-    return Overlap(split, other, len(pictures), len(exact), len(near), examples)
+    flat = sum(not pictures.perceptual[row].any() for row, _, _ in exact)
+    return Overlap(split, other, len(pictures), len(exact), len(near), examples, flat)
 
 
-def refuse_leaks(report: LeakReport, dataset: str) -> None:
+def refuse_leaks(report: LeakReport, whose: str, cure: str = KEEP_APART) -> None:
     """Refuse splits that share too many pictures.
+
+    Args:
+        whose: opens the error's text.
+        cure: ends it.
 
     Raises:
         DatasetError: more than `MAX_EXACT_PERCENT` of a split stand in another one, pixel by pixel.
@@ -194,10 +205,16 @@ def refuse_leaks(report: LeakReport, dataset: str) -> None:
         for overlap in broken
     )
     raise DatasetError(
-        f"data set {dataset!r}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on pictures that "
-        f"were trained on says nothing about new ones. For example: {examples}. Keep each picture in one split only, "
-        "and only once where val is cut off train; to train all the same: --set data.leaks=report"
+        f"{whose}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on pictures that were trained "
+        f"on says nothing about new ones. For example: {examples}. {_flat_pictures(broken)}{cure}"
     )
+
+
+def _flat_pictures(broken: Sequence[Overlap]) -> str:
+    flat, exact = sum(overlap.flat for overlap in broken), sum(overlap.exact for overlap in broken)
+    if not flat:
+        return ""
+    return f"{flat:,} of these {exact:,} are of one colour throughout: are they the pictures that you mean? "
 
 
 def is_among(digests: UInt64Array, others: UInt64Array) -> NDArray[np.bool_]:

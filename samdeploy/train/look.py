@@ -76,7 +76,7 @@ def look(recipe: Recipe, sheet: Path) -> None:
     print()
     print(f"training pictures as prepared (first column) and as the network is given them: {sheet}")
     if recipe.data.leaks == "refuse":
-        refuse_leaks(leaks, recipe.data.name)
+        refuse_leaks(leaks, f"data set {recipe.data.name!r}")
 
 
 def counts_table(dataset: Dataset) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from samdeploy.data.picture_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
-from samdeploy.errors import TrainingError, first_line
+from samdeploy.errors import SAID, TrainingError, first_line
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
 from samdeploy.models.memory import is_out_of_memory, memory_reason
@@ -21,7 +21,7 @@ from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.checkpoints.forced import find_learnt_leaks, is_best_of_other_pictures, with_learnt_pictures
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_data, open_resumed
-from samdeploy.train.checkpoints.saver import CheckpointError, Saver, check_room
+from samdeploy.train.checkpoints.saver import CheckpointError, Saver, check_room, room_cure
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.checkpoints.stop import Stop
 from samdeploy.train.choices.compile_choice import CompileChoice, CompilerFailed
@@ -152,7 +152,9 @@ def _train_in(
     """Train into `run`; whatever happens, the run says so, and how to go on."""
     training = recipe.training
     saver = Saver(run, training.checkpoint_minutes, writes=ranks.main)
-    saver.written = resumed is not None
+    if resumed is not None:
+        saver.written = True
+        saver.position = (resumed.checkpoint.facts["epoch"], resumed.checkpoint.facts["step"])
     go_on = f"go on with: {ranks.command()} train --resume {run.path}"
 
     def end(status: str) -> str:
@@ -177,7 +179,7 @@ def _train_in(
             run.restore(resumed.checkpoint.facts, state.rows, state.gate_rows)
         if ranks.main:
             check_room(run.path, state)
-        with Stop(_emergency(state, saver, end)) as stop:
+        with Stop(_emergency(state, saver, end), speaks=ranks.main) as stop:
             try:
                 steps = training.epochs * -(-len(splits.train) // training.batch_size)
                 choice = CompileChoice(training.compile, device, ranks, steps)
@@ -205,9 +207,8 @@ def _train_in(
         raise
     except OSError as error:
         unwritten = f"{error.filename or run.path}: could not be written ({error.strerror or error})"
-        raise CheckpointError(
-            f"{unwritten}; the checkpoints before are untouched. Make room. {end('interrupted')}"
-        ) from None
+        kept = "; the checkpoints before are untouched" if saver.written else ""
+        raise CheckpointError(f"{unwritten}{kept}. {room_cure(error)}. {end('interrupted')}") from None
     except CompilerFailed as error:
         raise TrainingError(f"{error}. {end('interrupted')}") from None
     except TrainingError as error:
@@ -227,7 +228,7 @@ def _train_in(
             raise
     except (KeyboardInterrupt, SystemExit):
         if not saver.ended:
-            _say(end("interrupted"))
+            _say(f"{_lost(state, saver)}{end('interrupted')}")
         raise
     except BaseException:
         _say(end("interrupted"))
@@ -253,8 +254,21 @@ def _save_and_end(number: int, state: TrainState, saver: Saver, end: Callable[[s
             problem = f" {error}."
     saver.ended = True
     name = signal.Signals(number).name
-    where = f"epoch {state.epoch}, step {state.step}" if trained else "the start"
-    return f"stopped by {name} at {where}.{problem} {end('interrupted')}"
+    return f"stopped by {name} at {_where(state.epoch, state.step)}.{problem} {end('interrupted')}"
+
+
+def _where(epoch: int, step: int) -> str:
+    if step:
+        return f"epoch {epoch}, step {step}"
+    return f"the end of epoch {epoch - 1}" if epoch > 1 else "the start"
+
+
+def _lost(state: TrainState | None, saver: Saver) -> str:
+    """What a training that ends without saving gives away; "" for nothing."""
+    if state is None or (state.epoch, state.step) <= saver.position:
+        return ""
+    kept = f"the checkpoint is of {_where(*saver.position)}" if saver.written else "there is no checkpoint"
+    return f"ended at once at {_where(state.epoch, state.step)}; {kept}, what was learnt since is lost. "
 
 
 def _emergency(state: TrainState, saver: Saver, end: Callable[[str], str]) -> Callable[[int], str]:
@@ -262,7 +276,7 @@ def _emergency(state: TrainState, saver: Saver, end: Callable[[str], str]) -> Ca
 
 
 def _leave(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+    return KeyboardInterrupt(SAID) if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _memory_text(reason: str, state: TrainState | None, batch_size: int, device: torch.device, ranks: Ranks) -> str:
@@ -323,11 +337,11 @@ def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord, ranks
     found = [data]
 
     def look() -> None:
-        check_data(resumed, record)
-        if changed_splits(resumed, record):
+        changed = check_data(resumed, record)
+        if changed:
             hashes = with_learnt_pictures(resumed, data.hashes)
             leaks = find_learnt_leaks(resumed, hashes, resumed.recipe)
-            for line in leaks.lines():
+            for line in (changed, *(line for line in leaks.lines() if line not in data.leaks.lines())):
                 print(line, file=sys.stderr)
             found[0] = dataclasses.replace(data, hashes=hashes, leaks=leaks)
 

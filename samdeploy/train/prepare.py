@@ -77,7 +77,7 @@ def prepare_data(recipe: Recipe) -> PreparedData:
     hashes = {name: split.hashes for name, split in splits.items()}
     leaks = find_leaks(hashes)
     if recipe.data.leaks == "refuse":
-        refuse_leaks(leaks, recipe.data.name)
+        refuse_leaks(leaks, f"data set {recipe.data.name!r}")
     for line in leaks.lines():
         print(line, file=sys.stderr)
     train = prepare_larger(dataset, recipe, splits["train"])

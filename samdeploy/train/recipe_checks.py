@@ -35,6 +35,7 @@ _PATTERNS = {
 }
 
 # What other tools call these keys.
+_NUMBER = "a finite number"
 _SIZE = ("image.height", "image.width")
 _ELSEWHERE = {
     **dict.fromkeys(("size", "imgsz", "img_size", "image_size", "input_size", "resolution", "px"), _SIZE),
@@ -139,6 +140,8 @@ def _section(section: str, table: Mapping[str, Any], problems: list[str]) -> Any
 def _checked(where: str, value: Any, hint: Any, limits: Mapping[str, float], problems: list[str]) -> Any:
     """`value` as `hint` wants it, or None with a problem added."""
     converted, expected = _convert(value, hint)
+    if expected == _NUMBER and where in ("training.learning_rate", "training.weight_decay"):
+        expected += " such as 0.001"
     if expected:
         problems.append(f"{where}: {value!r} found, {expected} expected")
         return None
@@ -175,7 +178,7 @@ def _convert(value: Any, hint: Any) -> tuple[Any, str]:
         return (dict(value), "") if scalars else (None, "a section of strings, numbers, true or false")
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return (float(value), "") if number else (None, "a finite number such as 0.001")
+        return (float(value), "") if number else (None, _NUMBER)
     if hint is int:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return (value, "") if whole else (None, "a whole number")

@@ -91,12 +91,15 @@ class Reproduction:
         return math.sqrt(sum((figure - mean) ** 2 for figure in figures) / (len(figures) - 1))
 
     def interval(self) -> tuple[float, float] | None:
-        """Where the mean of endlessly many such runs lies: Student's t, 95 %; None for fewer than two runs.
+        """Where the mean of endlessly many such runs lies: Student's t, 95 %.
+
+        None for fewer than two runs, and where all are equal: on few test pictures that happens, and an interval of no
+        width would promise what nobody knows.
 
         Seeds vary and test pictures do not: it says nothing about other pictures.  Cut at 0 and 100 %.
         """
         mean, sd, n = self.mean(), self.sd(), len(self.figures())
-        if mean is None or sd is None:
+        if mean is None or not sd:
             return None
         half = float(scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n)
         return max(0.0, mean - half), min(100.0, mean + half)
@@ -179,6 +182,8 @@ def _summary(found: Reproduction) -> str:
     if sd is not None and interval is not None:
         parts.append(f"standard deviation {sd:.2f} points, 95 % interval of the mean {interval[0]:.2f} to "
                      f"{interval[1]:.2f} (Student's t)")  # fmt: skip
+    elif sd is not None:
+        parts.append("all the same, from which no spread can be told")
     diverged = len(found.runs) - len(figures)
     if diverged:
         parts.append(f"{diverged} of {len(found.runs)} runs diverged and are not in it")

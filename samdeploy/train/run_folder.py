@@ -27,6 +27,7 @@ from samdeploy.train.watch.activations import GATES_FILE, GateRow, write_gates
 from samdeploy.train.watch.history import EpochRow, append_history, write_history
 
 LOCK_FILE = "lock"
+_ELSEWHERE = "name another place: --runs DIR"
 
 
 class RunFolder:
@@ -57,7 +58,9 @@ class RunFolder:
         try:
             path = _new_folder(runs_root, f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         except OSError as error:
-            raise InputError(f"runs folder {runs_root}: cannot be written to ({error.strerror})") from None
+            raise InputError(
+                f"runs folder {runs_root}: cannot be written to ({error.strerror}); {_ELSEWHERE}"
+            ) from None
         run = cls(path, recipe, record)
         run.lock()
         write_atomic(run.path / RECIPE_FILE, dump_recipe(recipe).encode())
@@ -252,13 +255,13 @@ def check_runs_root(runs_root: Path) -> None:
     """
     existing = next(path for path in (runs_root, *runs_root.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise InputError(f"runs folder {runs_root}: cannot be written to ({existing} is a file)")
+        raise InputError(f"runs folder {runs_root}: cannot be written to ({existing} is a file); {_ELSEWHERE}")
     if os.access(existing, os.W_OK | os.X_OK):
         return
     is_read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
     raise InputError(
         f"runs folder {runs_root}: cannot be written to ({existing}: "
-        f"{'the file system is read-only' if is_read_only else 'permission denied'})"
+        f"{'the file system is read-only' if is_read_only else 'permission denied'}); {_ELSEWHERE}"
     )
 
 

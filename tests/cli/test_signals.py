@@ -87,7 +87,9 @@ def test_ctrl_c_in_training_keeps_the_best_weights(
     assert started.interrupt() in INTERRUPTED
     errors = started.errors.read_text()
     assert "Traceback" not in errors
-    assert "stopped by SIGINT at epoch " in errors
+    assert "stopping after this step, to save (Ctrl-C again after 2 s ends at once, without saving)\n" in errors
+    assert "stopped by SIGINT at " in errors
+    assert "samdeploy: interrupted" not in errors
     (run,) = (tmp_path / "runs").iterdir()
     record = open_run(run)
     assert record.status == "interrupted"

@@ -246,16 +246,28 @@ def test_words_and_json() -> None:
     }  # fmt: skip
 
 
+def test_pictures_that_show_nothing_are_called_that() -> None:
+    grey, stripes = np.full((1, 8, 8, 3), 90, np.uint8), np.zeros((1, 8, 8, 3), np.uint8)
+    stripes[:, ::2] = 255
+    hashes = hash_pictures([grey, stripes], ["grey", "stripes"])
+    found = find_overlap("test", hashes, "train", hashes)
+    assert (found.exact, found.flat) == (2, 1)
+    with pytest.raises(
+        DatasetError, match=r"1 of these 2 are of one colour throughout: are they the .* mean\? Keep each"
+    ):
+        refuse_leaks(LeakReport((found,)), "data set 'folder'")
+
+
 def test_a_few_shared_pictures_are_no_reason_to_refuse() -> None:
     most = int(200 * MAX_EXACT_PERCENT / 100)
-    refuse_leaks(LeakReport((overlap(most, near=200 - most),)), "folder")
+    refuse_leaks(LeakReport((overlap(most, near=200 - most),)), "data set 'folder'")
     with pytest.raises(DatasetError):
-        refuse_leaks(LeakReport((overlap(most + 1),)), "folder")
+        refuse_leaks(LeakReport((overlap(most + 1),)), "data set 'folder'")
 
 
 def test_the_refusal_names_counts_examples_and_the_cure() -> None:
     with pytest.raises(DatasetError) as caught:
-        refuse_leaks(LeakReport((overlap(9, split="val"), overlap(1), overlap(200))), "folder")
+        refuse_leaks(LeakReport((overlap(9, split="val"), overlap(1), overlap(200))), "data set 'folder'")
     assert str(caught.value) == (
         "data set 'folder': 9 of 200 val images (4.5 %) are also in train, pixel by pixel; 200 of 200 test images "
         "(100.0 %) are also in train, pixel by pixel; at most 2 % is accepted, because accuracy on pictures that were "

@@ -93,14 +93,18 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
         (others / "train" / "dark" / f"{number}.png").rename(path)
     Image.new("RGB", (8, 8), (90, 90, 95)).save(others / "train" / "dark" / "new.png")
     overrides = [f"data.root={others}"]
-    refused = r"trained on before: data set 'folder': 3 of 13 test images \(23\.1 %\) are also in train"
-    with pytest.raises(DatasetError, match=refused):
+    refused = r"trained on before the data set changed: 3 of 13 test images \(23\.1 %\) are also in train"
+    with pytest.raises(DatasetError, match=refused) as caught:
         loop.resume(stopped, overrides=overrides, force=True)
+    assert "drawn anew when pictures come or go" in str(caught.value)
+    assert str(caught.value).endswith("--set data.leaks=report --force")
+    assert "going on" not in capsys.readouterr().err
     assert open_run(stopped).status == "interrupted"
-    capsys.readouterr()
     with stopping(3, 1), pytest.raises(SystemExit):
         loop.resume(stopped, overrides=[*overrides, "data.leaks=report"], force=True)
-    assert "3 of 13 test images (23.08 %) are also in train, pixel by pixel" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "(train, test differ); going on with the new pictures\n" in said
+    assert said.count("3 of 13 test images (23.08 %) are also in train, pixel by pixel") == 1
     overlaps = json.loads((stopped / "leaks.json").read_text())["overlaps"]
     (found,) = [overlap for overlap in overlaps if (overlap["split"], overlap["other"]) == ("test", "train")]
     assert (found["images"], found["exact"]) == (13, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -64,6 +65,36 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     monkeypatch.setattr(epoch_file, "learning_rate", learning_rate)
     loop.resume(run)
     assert (run / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+
+
+def test_files_that_may_not_become_large_enough(tmp_path: Path, recipe: MakeRecipe) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saver.resource, "getrlimit", lambda _: (30_000_000, -1))
+        text = r"files may have up to 30\.0 MB here, but a checkpoint of this network takes up to .* MB; lift the limit"
+        with pytest.raises(SamdeployError, match=text):
+            loop.train(recipe(), runs_root=tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EFBIG, "lift the limit"), (errno.EDQUOT, "quota"), (errno.ENOSPC, "Make room"), (errno.EIO, "See to")],
+)
+def test_what_helps_depends_on_what_is_wrong(number: int, words: str) -> None:
+    assert words in saver.room_cure(OSError(number, "no"))
+
+
+def test_a_first_file_that_cannot_be_written(
+    tmp_path: Path, recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EFBIG, "File too large", "hashes.npz")
+
+    monkeypatch.setattr(loop, "write_hashes", refuse)
+    with pytest.raises(TrainingError) as caught:
+        loop.train(recipe(), runs_root=tmp_path / "runs")
+    assert str(caught.value).startswith("hashes.npz: could not be written (File too large). Files here may not")
+    assert "untouched" not in str(caught.value)
 
 
 def test_too_little_room_is_said_before_training(tmp_path: Path, recipe: MakeRecipe) -> None:

@@ -150,13 +150,14 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     schedule = "linear"
     device = "gpu"
     weight_decay = nan
+    checkpoint_minutes = nan
     [image]
     std = [1, 2]
     """
     with pytest.raises(RecipeError) as caught:
         load_recipe(written(tmp_path, text))
     message = str(caught.value)
-    assert "mine.toml: 14 problems: " in message
+    assert "mine.toml: 15 problems: " in message
     for part in (
         "unknown key 'colour'; did you mean ",
         "unknown data.name 'digit'; did you mean 'digits'?",
@@ -171,6 +172,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         "training.schedule: 'linear' found, one of 'constant', 'cosine' expected",
         "training.device: 'gpu' found, 'auto', 'cpu', 'cuda' or 'cuda:N' expected",
         "training.weight_decay: nan found, a finite number such as 0.001 expected",
+        "training.checkpoint_minutes: nan found, a finite number expected",
         "image.std: [1, 2] found, a list of 3 numbers expected",
     ):
         assert part in message

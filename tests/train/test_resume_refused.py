@@ -50,7 +50,9 @@ def test_other_classes_cannot_be_forced(stopped: Path, pictures: Path, tmp_path:
     copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     for split in ("train", "val", "test"):
         (copy / split / "dark").rename(copy / split / "sombre")
-    with pytest.raises(WeightsError, match="its checkpoint knows 2 classes, the data set has 2 or others"):
+    with pytest.raises(
+        WeightsError, match=r"its checkpoint knows 2 classes, the data set has 2 \(gone: dark; new: sombre\); restore"
+    ):
         loop.resume(stopped, overrides=[f"data.root={copy}"], force=True)
 
 
@@ -60,8 +62,16 @@ def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pyt
     assert f"taking the newest unfinished run: {stopped}" in capsys.readouterr().err
     with pytest.raises(InputError, match=f"run nowhere: no such folder; unfinished runs below .*: {stopped}"):
         find_run("nowhere", root)
-    with pytest.raises(InputError, match="no unfinished run with a checkpoint below"):
+    with pytest.raises(
+        InputError, match=r"no unfinished run with a checkpoint below .* .found there: 1 complete.; name"
+    ):
         find_run(None, undisturbed.parent)
+    with pytest.raises(InputError, match=r"no unfinished run .* .found there: no run.; name the folder of runs"):
+        find_run(None, tmp_path / "nowhere")
+    with pytest.raises(
+        InputError, match=f"recipe.toml: a file found, the folder of a run expected, for example {stopped}"
+    ):
+        find_run(str(stopped / "recipe.toml"), root)
     shutil.copytree(undisturbed, tmp_path / "damaged")
     (tmp_path / "damaged" / "run.json").write_text('{"format')
     with pytest.raises(InputError, match=r"its run\.json is damaged, and there is no checkpoint to go on from"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +60,18 @@ def find_run(name: str | None, runs_root: Path) -> Path:
         runs = unfinished_runs(runs_root)
         if not runs:
             raise InputError(
-                f"no unfinished run with a checkpoint below {runs_root}/; train one first: samdeploy train"
+                f"no unfinished run with a checkpoint below {runs_root}/ (found there: {_runs_found(runs_root)}); name "
+                "the folder of runs with --runs, or train one first: samdeploy train"
             )
         print(f"taking the newest unfinished run: {runs[0]}", file=sys.stderr)
         return runs[0]
-    path = next((path for path in (Path(name).expanduser(), runs_root / name) if path.is_dir()), None)
+    places = (Path(name).expanduser(), runs_root / name)
+    path = next((path for path in places if path.is_dir()), None)
     if path is None:
+        recipe = next((path for path in places if path.is_file()), None)
+        if recipe is not None:
+            of_run = f", for example {recipe.parent}" if recipe.name == RECIPE_FILE else ""
+            raise InputError(f"run {name}: a file found, the folder of a run expected{of_run}")
         names = ", ".join(str(run) for run in unfinished_runs(runs_root)[:5]) or "none"
         raise InputError(f"run {name}: no such folder; unfinished runs below {runs_root}/: {names}")
     status = _status(path)
@@ -121,8 +128,11 @@ def changed_keys(before: Recipe, now: Recipe) -> dict[str, str]:
     return {key: f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)}
 
 
-def check_data(resumed: Resumed, record: RunRecord) -> None:
+def check_data(resumed: Resumed, record: RunRecord) -> str:
     """Compare the pictures of today with those that the checkpoint was trained on.
+
+    Returns:
+        What changed and was forced, in words; "" where nothing did.
 
     Raises:
         WeightsError: other classes, so that the head does not fit.
@@ -132,22 +142,41 @@ def check_data(resumed: Resumed, record: RunRecord) -> None:
     if tuple(facts["classes"]) != record.classes:
         raise WeightsError(
             f"run {resumed.path}: its checkpoint knows {len(facts['classes'])} classes, the data set has "
-            f"{len(record.classes)} or others; restore the data set, or train anew: samdeploy train "
-            f"{resumed.path / RECIPE_FILE}"
+            f"{len(record.classes)} ({_other_classes(facts['classes'], record.classes)}); restore the data set, or "
+            f"train anew: samdeploy train {resumed.path / RECIPE_FILE}"
         )
     other = changed_splits(resumed, record)
     if not other:
-        return
+        return ""
     text = f"run {resumed.path}: the data set changed since the checkpoint was written ({', '.join(other)} differ)"
     if not resumed.force:
         raise DatasetError(f"{text}; restore the pictures, or go on with the new ones: --force")
-    print(f"{text}; going on with the new pictures", file=sys.stderr)
+    return f"{text}; going on with the new pictures"
+
+
+def _other_classes(before: Sequence[str], now: Sequence[str]) -> str:
+    parts = []
+    for word, names in (("gone", [name for name in before if name not in now]),
+                        ("new", [name for name in now if name not in before])):  # fmt: skip
+        if names:
+            parts.append(f"{word}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}")
+    return "; ".join(parts) or "the same in another order"
 
 
 def changed_splits(resumed: Resumed, record: RunRecord) -> list[str]:
     """Those whose pictures or labels are not the checkpoint's."""
     before = resumed.checkpoint.facts["fingerprints"]
     return [split for split, found in record.fingerprints.items() if before.get(split) != found]
+
+
+def _runs_found(runs_root: Path) -> str:
+    """How many runs there are of each kind."""
+    folders = [path for path in runs_root.glob("*") if (path / RECIPE_FILE).is_file()]
+    kinds = ["being trained" if is_locked(path) else _status(path) for path in folders]
+    # One without a checkpoint that nobody trains was killed before it wrote its first.
+    words = {"training": "killed before its first checkpoint", "interrupted": "stopped before its first checkpoint"}
+    counts = Counter(words.get(kind, kind) for kind in kinds)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no run"
 
 
 def _status(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import shutil
 import time
 from collections import deque
@@ -28,6 +30,7 @@ class Saver:
 
     Attributes:
         written: there is a checkpoint to go on from.
+        position: epoch and steps of it that the checkpoint holds.
         ended: the last one is written, and the run has been told so.
     """
 
@@ -42,6 +45,7 @@ class Saver:
         self._cost = 0.0
         self._best: deque[int] = deque(maxlen=2)  # the best epochs that the last two checkpoints name
         self.written = self.ended = False
+        self.position = (1, 0)
 
     def due(self, *, epoch_end: bool) -> bool:
         """Whether it is time: every `minutes`, and at each epoch's end where that costs little."""
@@ -64,9 +68,10 @@ class Saver:
             free = shutil.disk_usage(self._run.path).free
             raise CheckpointError(
                 f"checkpoint {self._run.checkpoints}: could not be written ({error.strerror or error}; "
-                f"{free / 1e6:,.0f} MB are free there); {kept}. Make room"
+                f"{free / 1e6:,.0f} MB are free there); {kept}. {room_cure(error)}"
             ) from None
         self.written = True
+        self.position = (state.epoch, state.step)
         self._last = time.monotonic()
         self._cost = self._last - start
         self._best.append(self._run.record.best_epoch)
@@ -74,15 +79,31 @@ class Saver:
             self._run.forget_best(keep={*self._best, self._run.record.best_epoch})
 
 
+def room_cure(error: OSError) -> str:
+    """What helps where a file could not be written."""
+    cures = {
+        errno.EFBIG: "Files here may not become that large: lift the limit (ulimit -f unlimited)",
+        errno.EDQUOT: "The quota is used up: remove files of yours, or name another place",
+        errno.ENOSPC: "Make room, or name another place",
+    }
+    return cures.get(error.errno or 0, "See to the folder, or name another place")
+
+
 def check_room(folder: Path, state: TrainState) -> None:
     """Refuse to begin what the disk cannot hold: three checkpoints, and the best weights.
 
     Raises:
-        TrainingError: names both figures.
+        TrainingError: names both figures; also where a file may not become as large as a checkpoint.
     """
     weights = sum(value.nbytes for value in state.model.state_dict().values())
     checkpoint = weights * (4 if state.mean else 3)  # the weights, Adam's two moments, the mean
     needed, free = COPIES * checkpoint + 3 * weights, shutil.disk_usage(folder).free
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if largest != resource.RLIM_INFINITY and largest < checkpoint:
+        raise TrainingError(
+            f"{folder}: files may have up to {largest / 1e6:,.1f} MB here, but a checkpoint of this network takes up "
+            f"to {checkpoint / 1e6:,.0f} MB; lift the limit: ulimit -f unlimited"
+        )
     if free < needed:
         raise TrainingError(
             f"{folder}: {free / 1e6:,.0f} MB are free, but weights and checkpoints of this network take up to "

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
@@ -22,6 +23,7 @@ GRACE = 2.0
 # and a batch system that loses patience in the middle does no harm, since files take their place when they are whole.
 LOCK_WAIT = 120.0
 
+AT_ONCE = f"Ctrl-C again after {GRACE:g} s ends at once, without saving"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,17 +34,19 @@ class Stop:
         requested: the signal's number, or 0.
     """
 
-    def __init__(self, emergency: Callable[[int], str]) -> None:
+    def __init__(self, emergency: Callable[[int], str], *, speaks: bool = True) -> None:
         """
         Args:
             emergency: saves while the loop is inside `interruptible`, and gives the last words; gets the signal.
+            speaks: whether Ctrl-C is acknowledged; one of several ranks does.
         """
         self.requested = 0
-        self._emergency = emergency
+        self._emergency, self._speaks = emergency, speaks
         self._standing_still = threading.Lock()  # held by the loop wherever the state is on the move
         self._ended = threading.Event()
         self._handlers: dict[int, object] = {}
         self._handled = 0
+        self._asked = 0.0
         self._thread: threading.Thread | None = None
         self._pipe = (-1, -1)
         self._old_fd = -1
@@ -88,7 +92,12 @@ class Stop:
         # Counted here and not by `requested`, which the thread may have set for this very signal already.
         self._handled += 1
         self.requested = self.requested or number
-        if self._handled > 1 and number == signal.SIGINT:  # the second Ctrl-C: at once
+        if self._handled == 1:
+            self._asked = time.monotonic()
+            if number == signal.SIGINT and self._speaks:  # print could be interrupted in the middle of another print
+                os.write(2, f"\nstopping after this step, to save ({AT_ONCE})\n".encode())
+        # Fingers press twice: within the time that saving usually takes, that is one wish and not two.
+        elif number == signal.SIGINT and time.monotonic() - self._asked > GRACE:
             raise KeyboardInterrupt
 
     def _watch(self) -> None:
