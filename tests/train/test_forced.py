@@ -117,6 +117,13 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
     assert f"; this is {measures}\n" in capsys.readouterr().err
 
 
+def test_what_the_pictures_share_among_themselves_is_said_once(stopped: Path, others: Path, capsys: Capture) -> None:
+    shutil.copy(others / "train" / "dark" / "0.png", others / "test" / "dark" / "copy.png")
+    with stopping(3, 1), pytest.raises(SystemExit):
+        loop.resume(stopped, overrides=[f"data.root={others}", "data.leaks=report"], force=True)
+    assert capsys.readouterr().err.count("1 of 11 test images (9.09 %) are also in train, pixel by pixel") == 1
+
+
 def test_another_number_of_processes_is_recorded(stopped: Path, recipe: Callable[..., Recipe]) -> None:
     record = open_run(stopped)
     facts = {

@@ -72,7 +72,7 @@ def test_two_runs_in_one_second_get_two_folders(
 
 def test_a_runs_folder_that_is_a_file(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(InputError, match=r"runs: cannot be written to \(File exists\)"):
+    with pytest.raises(InputError, match=r"runs: cannot be written to \(File exists\); .*: --runs DIR"):
         RunFolder.create(tmp_path / "runs", recipe(), RECORD)
 
 
@@ -80,7 +80,7 @@ def test_a_runs_folder_that_is_a_file_is_found_before_pictures_are_decoded(
     tmp_path: Path, recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"runs: cannot be written to \(.*/file is a file\)"):
+    with pytest.raises(InputError, match=r"runs: cannot be written to \(.*/file is a file\); .*: --runs DIR"):
         train(recipe(), runs_root=tmp_path / "file" / "runs")
     assert capsys.readouterr().err == ""
 
@@ -92,7 +92,7 @@ def test_a_runs_folder_may_be_made(tmp_path: Path) -> None:
 
 def test_a_runs_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
-    with pytest.raises(InputError, match=rf"runs: cannot be written to \({tmp_path}: permission denied\)"):
+    with pytest.raises(InputError, match=rf"runs: cannot be written to \({tmp_path}: permission denied\); .*: --runs DIR"):
         check_runs_root(tmp_path / "runs")
 
 
