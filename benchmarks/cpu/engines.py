@@ -5,7 +5,8 @@
 As trained: PyTorch's own exporter and torch.compile on the module, batch norms, gates and head as they are.  Ours: the
 graphs of a bundle.  Every engine takes its turn in each round, with an untimed run before the timed one; what counts is
 the ratio within a round, against the fastest as-trained engine of all rounds.  The share of peak is of a matrix product
-in the engine's precision, measured in the same run.
+in the engine's precision, measured in the same run.  "No attention" is the folded network without its gates: what an
+engine of the whole cannot be faster than.
 
 Weights are random unless --run names a trained SAM-ResNet-50; speed does not depend on them.  Needs
 `pip install '.[bench]'`.
@@ -45,6 +46,7 @@ from samdeploy.spec import ModelSpec, Preprocessing, model_spec
 Run = Callable[[np.ndarray], np.ndarray]
 CASES = ((192, 1), (64, 16))
 _SIDE = 2048
+NO_ATTENTION = "no attention"
 AS_TRAINED = ("onnxruntime fp32", "openvino fp32", "torch.compile fp32")
 
 
@@ -72,7 +74,7 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """One size and batch: all engines in turn."""
     net, spec = network(px, options.run)
     images = pictures(max(64, 4 * batch), px)
-    engines = build(net, spec, images, options.threads)
+    engines = build(net, spec, images, options.threads) | build_bounds(px, spec, options.threads)
     batches = [images[i * batch : (i + 1) * batch] for i in range(4)]
     with torch.inference_mode():
         reference = Exported(net, spec)(torch.from_numpy(batches[0])).numpy()
@@ -80,7 +82,8 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     differences = {}
     for name, run in engines.items():
         found = run(batches[0])
-        differences[name] = float(difference_shares(found, reference, picture_ranges(reference)).max())
+        if not name.startswith(NO_ATTENTION):  # another network
+            differences[name] = float(difference_shares(found, reference, picture_ranges(reference)).max())
         for _ in range(3):
             run(batches[1])
     times: dict[str, list[float]] = {name: [] for name in engines}
@@ -159,6 +162,16 @@ def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> 
     }
 
 
+def build_bounds(px: int, spec: ModelSpec, threads: int) -> dict[str, Run]:
+    """The same network with its gates left out, folded: the time of the convolutions alone."""
+    net, bare = network(px, None, arch=spec.arch, gate="none")
+    graph = serialize(graph_from_model(fold(net), bare, "fp32"))
+    return {
+        f"{NO_ATTENTION} onnxruntime fp32": onnxruntime(graph, threads),
+        f"{NO_ATTENTION} openvino fp32": openvino(graph, "f32", threads),
+    }
+
+
 def has_fp16() -> bool:
     """Whether OpenVINO computes in FP16 on this processor, rather than saying so."""
     return "FP16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -229,7 +242,7 @@ def _report(
     peak = {kind: max(values) for kind, values in peaks.items()}
     rates = ", ".join(f"{peak[kind]:.0f} {kind}" for kind in peak)
     print(f"matrix product, billion operations/s: {rates}; {gflop:.2f} billion per batch")
-    print(f"{'engine':<28} {'ms':>7} {'p10':>7} {'p90':>7} {'ratio':>6} {'of peak':>8} {'diff':>8}")
+    print(f"{'engine':<29} {'ms':>6} {'p10':>7} {'p90':>7} {'ratio':>6} {'of peak':>8} {'diff':>8}")
     rows = []
     for name, values in times.items():
         ratios = [b / t for b, t in zip(times[best], values, strict=True)]
@@ -243,14 +256,14 @@ def _report(
             "ratio_to_fastest_as_trained": statistics.median(ratios),
             "ratio_p10": float(np.percentile(ratios, 10)),
             "ratio_p90": float(np.percentile(ratios, 90)),
-            "share_of_peak_percent": 100 * gflop / median[name] / of,
-            "max_difference_of_range": differences[name],
+            "share_of_peak_percent": None if name.startswith(NO_ATTENTION) else 100 * gflop / median[name] / of,
+            "max_difference_of_range": differences.get(name),
         }
         rows.append(row)
-        print(
-            f"{name:<28} {row['median_ms']:7.1f} {low:7.1f} {high:7.1f} {row['ratio_to_fastest_as_trained']:5.2f}x "
-            f"{row['share_of_peak_percent']:6.0f} % {row['max_difference_of_range']:8.1e}"
-        )
+        line = f"{name:<29} {row['median_ms']:6.1f} {low:7.1f} {high:7.1f} {row['ratio_to_fastest_as_trained']:5.2f}x"
+        if name in differences:
+            line += f" {row['share_of_peak_percent']:6.0f} % {row['max_difference_of_range']:8.1e}"
+        print(line)
     sys.stdout.flush()
     return {"px": px, "batch": batch, "fastest_as_trained": best, "gflop": gflop, "peak_gflops": peak, "rows": rows}
 
