@@ -37,6 +37,20 @@ def test_twice_in_haste_is_one_wish(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err.split("\n") == ["", said, ""]
 
 
+def test_a_terminal_that_has_gone_ends_no_step() -> None:
+    kept, pipe = os.dup(2), os.pipe()
+    os.close(pipe[0])
+    os.dup2(pipe[1], 2)
+    try:
+        with Stop(str) as stop:
+            interrupt()
+            assert stop.requested == signal.SIGINT
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(pipe[1])
+
+
 def test_one_of_several_ranks_speaks(capfd: pytest.CaptureFixture[str]) -> None:
     with Stop(str, speaks=False):
         interrupt()

@@ -95,7 +95,8 @@ class Stop:
         if self._handled == 1:
             self._asked = time.monotonic()
             if number == signal.SIGINT and self._speaks:  # print could be interrupted in the middle of another print
-                os.write(2, f"\nstopping after this step, to save ({AT_ONCE})\n".encode())
+                with contextlib.suppress(OSError):  # the terminal may have gone, and that must not end the step
+                    os.write(2, f"\nstopping after this step, to save ({AT_ONCE})\n".encode())
         # Fingers press twice: within the time that saving usually takes, that is one wish and not two.
         elif number == signal.SIGINT and time.monotonic() - self._asked > GRACE:
             raise KeyboardInterrupt
