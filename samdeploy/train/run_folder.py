@@ -206,7 +206,7 @@ class RunFolder:
             write_atomic(self.path / name, json_bytes(value))
 
     def _best_file(self, epoch: int) -> Path:
-        return self.checkpoints / f"best-{epoch}.safetensors"
+        return best_file(self.checkpoints, epoch)
 
     def _publish(self, epoch: int) -> None:
         """Let weights.safetensors be those of `epoch`.
@@ -228,6 +228,11 @@ class RunFolder:
             shutil.copyfile(source, temporary)
         temporary.replace(target)
         temporary.unlink(missing_ok=True)  # rename does nothing where both are links to one file already
+
+
+def best_file(checkpoints: Path, epoch: int) -> Path:
+    """Where the weights of an epoch that was the best so far are kept."""
+    return checkpoints / f"best-{epoch}.safetensors"
 
 
 def is_locked(path: Path) -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from samdeploy.errors import BundleError, DatasetError, InputError, RecipeError, WeightsError
-from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
+from samdeploy.files import write_atomic
+from samdeploy.models.weights import read_state
+from samdeploy.run import RECIPE_FILE, RUN_FILE, WEIGHTS_FILE, RunRecord, open_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
 from samdeploy.train.recipe import NOT_THE_EXPERIMENT, Recipe, load_recipe, recipe_table
 from samdeploy.train.recipe_checks import recipe_from_table
-from samdeploy.train.run_folder import is_locked
+from samdeploy.train.run_folder import best_file, is_locked
 
 _FREE = NOT_THE_EXPERIMENT | {"description"}
 # Keys that make it another network, into which the weights do not fit.
@@ -97,7 +99,7 @@ def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resume
 
     Raises:
         RecipeError: keys changed; lists them.
-        WeightsError: no whole checkpoint, or one of another network.
+        WeightsError: no whole checkpoint, or one of another network; or the best weights so far are damaged or gone.
         InputError: the run has no recipe.
     """
     checkpoint = read_checkpoint(path / FOLDER, lambda text: print(text, file=sys.stderr))
@@ -118,7 +120,36 @@ def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resume
         )
     if serious:
         print(f"going on with a changed recipe: {'; '.join(serious)}", file=sys.stderr)
+    _check_best(path, checkpoint.facts["best"][0])
     return Resumed(path, recipe, checkpoint, force, tuple(serious))
+
+
+def _check_best(path: Path, epoch: int) -> None:
+    """See that the best weights so far are whole, before they take the place of the run's; mend them from those.
+
+    Raises:
+        WeightsError: they are not, and the run's weights are damaged or another epoch's.
+    """
+    if not epoch:
+        return
+    best, copy = best_file(path / FOLDER, epoch), path / WEIGHTS_FILE
+    try:
+        read_state(best)
+        return
+    except WeightsError as error:
+        problem = str(error)
+    try:
+        is_copy = open_run(path).best_epoch == epoch
+        read_state(copy)
+    except (BundleError, WeightsError):
+        is_copy = False
+    if not is_copy:
+        raise WeightsError(
+            f"{problem}. They are the best weights so far, which the checkpoint of run {path} names, and there is no "
+            f"other copy; put the file back, or train anew: samdeploy train {path / RECIPE_FILE}"
+        )
+    write_atomic(best, copy.read_bytes())
+    print(f"{problem}; taken from {copy}, which holds the same weights", file=sys.stderr)
 
 
 def changed_keys(before: Recipe, now: Recipe) -> dict[str, str]:
