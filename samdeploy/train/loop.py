@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from samdeploy.data.picture_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
-from samdeploy.errors import SAID, TrainingError, first_line
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
-from samdeploy.models.memory import is_out_of_memory, memory_reason
 from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.checkpoints.forced import find_learnt_leaks, is_best_of_other_pictures, with_learnt_pictures
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_data, open_resumed
-from samdeploy.train.checkpoints.saver import CheckpointError, Saver, check_room, room_cure
+from samdeploy.train.checkpoints.saver import Saver, check_room
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.checkpoints.stop import Stop
-from samdeploy.train.choices.compile_choice import CompileChoice, CompilerFailed
-from samdeploy.train.choices.memory import fitting_batch, out_of_memory_text
+from samdeploy.train.choices.compile_choice import CompileChoice
 from samdeploy.train.choices.precision_probe import settle_precision
 from samdeploy.train.device import Autocast, autocast_dtype, training_device
-from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, is_lost_connection, joined
+from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, joined
+from samdeploy.train.ending import Ending
 from samdeploy.train.epoch import Stopped, Surroundings
 from samdeploy.train.fit import Splits, fit, measure_test, remeasure_best
 from samdeploy.train.host_memory import freed_memory_kept
@@ -155,18 +152,9 @@ def _train_in(
     if resumed is not None:
         saver.written = True
         saver.position = (resumed.checkpoint.facts["epoch"], resumed.checkpoint.facts["step"])
-    go_on = f"go on with: {ranks.command()} train --resume {run.path}"
+    ending = Ending(run, training, saver, device, ranks)
 
-    def end(status: str) -> str:
-        if status == "diverged":
-            slower = f"--set training.learning_rate={training.learning_rate / 10:g} --force"
-            again = f"go on from its last checkpoint with: samdeploy train --resume {run.path} {slower}"
-            return run.stop("diverged", again if saver.written else "")
-        return run.stop("interrupted", go_on if saver.written else "")
-
-    state = None
-    memory = ""
-    try:
+    def body() -> Measured:
         announce(run, data, ranks)
         if resumed is None or changed_splits(resumed, run.record):
             run.write(LEAKS_FILE, data.leaks.to_json())
@@ -174,12 +162,13 @@ def _train_in(
                 write_hashes(run.path / HASHES_FILE, data.hashes)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         state, splits = _state(recipe, data, model, device, autocast, ranks)
+        ending.state = state
         if resumed is not None:
             state.restore(resumed.checkpoint, f"checkpoint of {run.path}")
             run.restore(resumed.checkpoint.facts, state.rows, state.gate_rows)
         if ranks.main:
             check_room(run.path, state)
-        with Stop(_emergency(state, saver, end), speaks=ranks.main) as stop:
+        with Stop(ending.save, speaks=ranks.main) as stop:
             try:
                 steps = training.epochs * -(-len(splits.train) // training.batch_size)
                 choice = CompileChoice(training.compile, device, ranks, steps)
@@ -190,104 +179,14 @@ def _train_in(
                 fit(state, run, splits, around)
                 test = measure_test(run, model, splits, around)
             except Stopped as stopped:
-                _say(_save_and_end(stopped.number, state, saver, end))
-                raise _leave(stopped.number) from None
+                raise ending.stopped(stopped.number) from None
         if data.protocol != HONEST:
             figures = {**run.record.provenance, "last_batch_top1": _last_batch(test)}
             run.record = dataclasses.replace(run.record, provenance=figures)
         run.complete(test)
         return test
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}. {end('interrupted')}") from None
-    except BrokenPipeError:  # whoever read the progress has gone, as `| head` does
-        if state is not None and not state.torn:
-            with contextlib.suppress(CheckpointError):
-                saver.write(state)
-        end("interrupted")
-        raise
-    except OSError as error:
-        unwritten = f"{error.filename or run.path}: could not be written ({error.strerror or error})"
-        kept = "; the checkpoints before are untouched" if saver.written else ""
-        raise CheckpointError(f"{unwritten}{kept}. {room_cure(error)}. {end('interrupted')}") from None
-    except CompilerFailed as error:
-        raise TrainingError(f"{error}. {end('interrupted')}") from None
-    except TrainingError as error:
-        raise TrainingError(f"{error}. {end('diverged')}") from None
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            memory = memory_reason(error)
-        elif ranks.world > 1 and is_lost_connection(error):
-            if not ranks.main:
-                raise SystemExit(1) from None
-            if state is not None:
-                saver.write(state)
-            lost = f"another process of this training failed or was stopped ({first_line(error)})"
-            raise TrainingError(f"{lost}. {end('interrupted')}") from None
-        else:
-            _say(end("interrupted"))
-            raise
-    except (KeyboardInterrupt, SystemExit):
-        if not saver.ended:
-            _say(f"{_lost(state, saver)}{end('interrupted')}")
-        raise
-    except BaseException:
-        _say(end("interrupted"))
-        raise
-    # Outside of the handler: the error's traceback held on to the tensors that filled the memory.
-    raise TrainingError(f"{_memory_text(memory, state, training.batch_size, device, ranks)}. {end('interrupted')}")
 
-
-def _say(text: str) -> None:
-    """Last words; the terminal may have gone, and that is no reason for another end."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
-
-
-def _save_and_end(number: int, state: TrainState, saver: Saver, end: Callable[[str], str]) -> str:
-    """Save, and the last words."""
-    trained = state.epoch > 1 or state.step > 0
-    problem = ""
-    if trained:
-        try:
-            saver.write(state)
-        except CheckpointError as error:
-            problem = f" {error}."
-    saver.ended = True
-    name = signal.Signals(number).name
-    return f"stopped by {name} at {_where(state.epoch, state.step)}.{problem} {end('interrupted')}"
-
-
-def _where(epoch: int, step: int) -> str:
-    if step:
-        return f"epoch {epoch}, step {step}"
-    return f"the end of epoch {epoch - 1}" if epoch > 1 else "the start"
-
-
-def _lost(state: TrainState | None, saver: Saver) -> str:
-    """What a training that ends without saving gives away; "" for nothing."""
-    if state is None or (state.epoch, state.step) <= saver.position:
-        return ""
-    kept = f"the checkpoint is of {_where(*saver.position)}" if saver.written else "there is no checkpoint"
-    return f"ended at once at {_where(state.epoch, state.step)}; {kept}, what was learnt since is lost. "
-
-
-def _emergency(state: TrainState, saver: Saver, end: Callable[[str], str]) -> Callable[[int], str]:
-    return lambda number: _save_and_end(number, state, saver, end)
-
-
-def _leave(number: int) -> BaseException:
-    return KeyboardInterrupt(SAID) if number == signal.SIGINT else SystemExit(128 + number)
-
-
-def _memory_text(reason: str, state: TrainState | None, batch_size: int, device: torch.device, ranks: Ranks) -> str:
-    where = "the GPU's memory" if device.type == "cuda" else "the memory"
-    if state is None:
-        cure = "end other programs on this GPU, which nvidia-smi lists" if device.type == "cuda" else "end others"
-        return f"{where} is full before the first batch ({reason}); {cure}"
-    if not state.batches or ranks.world > 1:  # ranks cannot try without one another
-        return f"{where} is too small ({reason}); take smaller batches: --set training.batch_size={batch_size // 2}"
-    accumulate = state.accumulate
-    return out_of_memory_text(batch_size, accumulate, fitting_batch(state, batch_size), where, reason)
+    return ending.guard(body)
 
 
 def _prepare(recipe: Recipe, ranks: Ranks) -> tuple[torch.device, PreparedData]:
