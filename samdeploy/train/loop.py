@@ -12,12 +12,13 @@ import torch
 
 from samdeploy.data.picture_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
+from samdeploy.errors import WeightsError
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
 from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
-from samdeploy.train.checkpoints.forced import find_learnt_leaks, is_best_of_other_pictures, with_learnt_pictures
-from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_data, open_resumed
+from samdeploy.train.checkpoints.forced import check_pictures, is_best_of_other_pictures
+from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_classes, open_resumed
 from samdeploy.train.checkpoints.saver import Saver, check_room
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.checkpoints.stop import Stop
@@ -64,7 +65,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
         SystemExit: SIGTERM, code 143, or SIGHUP, code 129; the training was saved.
     """
     with joined() as ranks:
-        ranks.first(lambda: check_runs_root(runs_root))  # before minutes of decoding and measuring
+        ranks.first(lambda: _check_places(recipe, runs_root))  # before minutes of decoding and measuring
         return _train(recipe, runs_root, None, ranks)
 
 
@@ -81,7 +82,7 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
 
     Raises:
         InputError: another process is training it.
-        SamdeployError: as `open_resumed`, `check_data` and `train`.
+        SamdeployError: as `open_resumed`, `check_classes`, `check_pictures` and `train`.
     """
     with joined() as ranks:
         resumed = ranks.first(lambda: open_resumed(run, overrides, force=force))
@@ -125,6 +126,16 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
             file=sys.stderr,
         )
     return run.path
+
+
+def _check_places(recipe: Recipe, runs_root: Path) -> None:
+    check_runs_root(runs_root)
+    pretrained = recipe.model.pretrained
+    if isinstance(pretrained, str) and not Path(pretrained).expanduser().is_file():
+        raise WeightsError(
+            f"model.pretrained: {pretrained!r} found, no such file; true, false or a file of torchvision's ImageNet "
+            "weights expected"
+        )
 
 
 def _last_batch(test: Measured) -> str:
@@ -236,10 +247,9 @@ def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord, ranks
     found = [data]
 
     def look() -> None:
-        changed = check_data(resumed, record)
-        if changed:
-            hashes = with_learnt_pictures(resumed, data.hashes)
-            leaks = find_learnt_leaks(resumed, hashes, resumed.recipe)
+        check_classes(resumed, record)
+        if changed_splits(resumed, record):
+            hashes, leaks, changed = check_pictures(resumed, record, data.hashes)
             for line in (changed, *(line for line in leaks.lines() if line not in data.leaks.lines())):
                 print(line, file=sys.stderr)
             found[0] = dataclasses.replace(data, hashes=hashes, leaks=leaks)

@@ -111,7 +111,7 @@ def open_recipe_data(recipe: Recipe) -> Dataset:
     except DatasetMissing as error:
         if not DATASETS[data.name].can_download:
             raise
-        raise DatasetMissing(f"{error}, or have them fetched: data.download=true") from None
+        raise DatasetMissing(f"{error}, or have them fetched: --set data.download=true") from None
 
 
 def class_counts(dataset: Dataset) -> dict[str, Int64Array]:

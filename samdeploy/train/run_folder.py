@@ -27,6 +27,7 @@ from samdeploy.train.watch.activations import GATES_FILE, GateRow, write_gates
 from samdeploy.train.watch.history import EpochRow, append_history, write_history
 
 LOCK_FILE = "lock"
+IN_USE = "another process is training it; wait for its end or stop it first"
 _ELSEWHERE = "name another place: --runs DIR"
 
 
@@ -83,9 +84,7 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.unlock()
-            raise InputError(
-                f"run {self.path}: another process is training it; wait for its end or stop it first"
-            ) from None
+            raise InputError(f"run {self.path}: {IN_USE}") from None
         except OSError:  # a network file system without locks
             pass
 

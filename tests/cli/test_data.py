@@ -55,6 +55,6 @@ def test_only_training_fetches_a_data_set(tmp_path: Path, inside: Inside) -> Non
     code, _, err = inside("train", "cifar10", "--data", "nowhere", cwd=tmp_path)
     assert code == 2
     assert err.endswith(
-        "so that nowhere/cifar-10-batches-py holds the files, or have them fetched: data.download=true; if the files "
-        "lie elsewhere, name their folder: --data DIR\n"
+        "so that nowhere/cifar-10-batches-py holds the files, or have them fetched: --set data.download=true; if the "
+        "files lie elsewhere, name their folder: --data DIR\n"
     )

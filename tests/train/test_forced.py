@@ -59,7 +59,9 @@ def test_the_best_epoch_is_measured_on_the_pictures_of_now(stopped: Path, others
     (others / "val" / "dark").rename(others / "val" / "bright")
     (others / "val" / "aside").rename(others / "val" / "dark")
     loop.resume(stopped, overrides=[f"data.root={others}"], force=True)
-    then, now = measured_anew(capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert "(val: the same pictures, but their labels, their order or their number differ); going on" in said
+    then, now = measured_anew(said)
     assert then == pytest.approx(before.best_val_top1, abs=0.01)
     assert now == pytest.approx(100 - then, abs=0.01)  # two classes, and each picture has the other's name
     after = open_run(stopped)
@@ -93,17 +95,21 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
         (others / "train" / "dark" / f"{number}.png").rename(path)
     Image.new("RGB", (8, 8), (90, 90, 95)).save(others / "train" / "dark" / "new.png")
     overrides = [f"data.root={others}"]
-    refused = r"trained on before the data set changed: 3 of 13 test images \(23\.1 %\) are also in train"
-    with pytest.raises(DatasetError, match=refused) as caught:
-        loop.resume(stopped, overrides=overrides, force=True)
-    assert "drawn anew when pictures come or go" in str(caught.value)
-    assert str(caught.value).endswith("--set data.leaks=report --force")
+    refused = (
+        r"checkpoint was written \(train: 3 of 22 gone, 1 new; test: 0 of 10 gone, 3 new\)\. With those that were "
+        r"trained on before: 3 of 13 test images \(23\.1 %\) are also in train"
+    )
+    for force in (False, True):  # without it, the cure is not one that is refused again
+        with pytest.raises(DatasetError, match=refused) as caught:
+            loop.resume(stopped, overrides=overrides, force=force)
+        assert "drawn anew when pictures come or go" in str(caught.value)
+        assert str(caught.value).endswith("--set data.leaks=report --force")
     assert "going on" not in capsys.readouterr().err
     assert open_run(stopped).status == "interrupted"
     with stopping(3, 1), pytest.raises(SystemExit):
         loop.resume(stopped, overrides=[*overrides, "data.leaks=report"], force=True)
     said = capsys.readouterr().err
-    assert "(train, test differ); going on with the new pictures\n" in said
+    assert "(train: 3 of 22 gone, 1 new; test: 0 of 10 gone, 3 new); going on with the new pictures\n" in said
     assert said.count("3 of 13 test images (23.08 %) are also in train, pixel by pixel") == 1
     overlaps = json.loads((stopped / "leaks.json").read_text())["overlaps"]
     (found,) = [overlap for overlap in overlaps if (overlap["split"], overlap["other"]) == ("test", "train")]

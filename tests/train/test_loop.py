@@ -249,8 +249,10 @@ def test_nothing_is_written_where_a_picture_is_damaged(recipe: MakeRecipe, pictu
 
 
 def test_nothing_is_written_where_the_imagenet_weights_are_missing(recipe: MakeRecipe, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no such file"):
-        loop.train(recipe(f"model.pretrained={tmp_path / 'none.pth'}"), runs_root=tmp_path / "runs")
+    for name in (str(tmp_path / "none.pth"), "no"):
+        refused = f"model.pretrained: {name!r} found, no such file; true, false or a file of"
+        with pytest.raises(WeightsError, match=refused):
+            loop.train(recipe(f"model.pretrained={name}"), runs_root=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 

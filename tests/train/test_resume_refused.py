@@ -40,10 +40,12 @@ def test_another_network_cannot_be_forced(stopped: Path) -> None:
 def test_other_pictures(stopped: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     Image.new("RGB", (8, 8), (200, 0, 0)).save(copy / "train" / "dark" / "0.png")
-    with pytest.raises(DatasetError, match=r"changed since the checkpoint was written \(train differ\); .*: --force"):
+    with pytest.raises(
+        DatasetError, match=r"changed since the checkpoint was written \(train: 1 of 22 gone, 1 new\); .*: --force"
+    ):
         loop.resume(stopped, overrides=[f"data.root={copy}"])
     loop.resume(stopped, overrides=[f"data.root={copy}"], force=True)
-    assert "(train differ); going on with the new pictures" in capsys.readouterr().err
+    assert "(train: 1 of 22 gone, 1 new); going on with the new pictures" in capsys.readouterr().err
 
 
 def test_other_classes_cannot_be_forced(stopped: Path, pictures: Path, tmp_path: Path) -> None:
@@ -80,6 +82,32 @@ def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pyt
         find_run(str(undisturbed), root)
 
 
+def test_a_folder_above_or_below_the_run(stopped: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        find_run(str(stopped.parent), tmp_path)
+    assert str(caught.value) == (
+        f"run {stopped.parent}: a folder of runs found, a run expected; to go on with its newest unfinished one: "
+        f"samdeploy train --resume --runs {stopped.parent}; found there: 1 interrupted"
+    )
+    below = stopped / "checkpoints"
+    with pytest.raises(InputError, match=f"run {below}: a run's folder of checkpoints .* the run expected: {stopped}$"):
+        find_run(str(below), tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: a run's folder expected; neither run\.json, recipe\.toml nor"):
+        find_run("empty", tmp_path)
+
+
+def test_a_recipe_that_is_gone_is_in_the_checkpoint(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = stopped / "recipe.toml"
+    before = recipe.read_bytes()
+    recipe.unlink()
+    assert find_run(None, stopped.parent) == stopped
+    with pytest.raises(RecipeError, match=r"training\.learning_rate 0\.001 -> 0\.1; take back"):
+        loop.resume(stopped, overrides=["learning_rate=0.1"])
+    assert recipe.read_bytes() == before
+    assert f"{recipe}: was gone; written anew from the checkpoint" in capsys.readouterr().err
+
+
 def test_two_processes_cannot_train_one_run(stopped: Path) -> None:
     code = (
         "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
@@ -89,7 +117,13 @@ def test_two_processes_cannot_train_one_run(stopped: Path) -> None:
     with subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match="another process is training it; wait for its end or stop it first"):
+        refused = "another process is training it; wait for its end or stop it first"
+        with pytest.raises(InputError, match=refused):
             loop.resume(stopped)
+        with pytest.raises(InputError, match=refused):
+            find_run(str(stopped), stopped.parent)
+        waits = r"found there: 1 being trained.; wait for the run that is being trained, or stop it first; or name"
+        with pytest.raises(InputError, match=waits):
+            find_run(None, stopped.parent)
         assert unfinished_runs(stopped.parent) == []
         other.communicate("\n")

@@ -12,26 +12,64 @@ import numpy as np
 
 from samdeploy.data.leaks import LeakReport, find_leaks, is_among, refuse_leaks
 from samdeploy.data.picture_hashes import PictureHashes, read_hashes
+from samdeploy.errors import DatasetError
 from samdeploy.run import HASHES_FILE, RECIPE_FILE, RunRecord
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits
-from samdeploy.train.recipe import Recipe
 
 MOVED = (
     "Where a data set brings no val or test of its own, they are drawn anew when pictures come or go, and pictures "
     "that were trained on get into them. Restore the pictures as they were, or train anew: samdeploy train {recipe}; "
-    "to go on all the same, with a test figure that says how many were trained on: --set data.leaks=report --force"
+    "to go on all the same, with figures that say how many were trained on: --set data.leaks=report --force"
 )
 _BEFORE = " (trained on before)"
 
 
-def with_learnt_pictures(resumed: Resumed, splits: Mapping[str, PictureHashes]) -> dict[str, PictureHashes]:
-    """The splits of now; what the run has trained on before stands under "train" too.
+def check_pictures(
+    resumed: Resumed, record: RunRecord, splits: Mapping[str, PictureHashes]
+) -> tuple[dict[str, PictureHashes], LeakReport, str]:
+    """Compare pictures that are no longer those of the checkpoint with all that the weights have learnt from.
+
+    Args:
+        splits: the pictures of now.
+
+    Returns:
+        The splits of now, where what was trained on before stands under "train" too; what val and test share with
+        that; and what changed, in words.
 
     Raises:
-        DatasetError: the run's own hashes are damaged.
+        DatasetError: this was not forced; or val and test share too many pictures with what was trained on, and the
+            recipe refuses that; or the run's own hashes are damaged.
     """
     path = resumed.path / HASHES_FILE
-    before = read_hashes(path).get("train") if path.is_file() else None
+    before = read_hashes(path) if path.is_file() else {}
+    differences = "; ".join(
+        _difference(name, before.get(name), splits[name]) for name in changed_splits(resumed, record)
+    )
+    changed = f"run {resumed.path}: the data set changed since the checkpoint was written ({differences})"
+    learnt = _with_learnt(before.get("train"), splits)
+    leaks = find_leaks(learnt)
+    if resumed.recipe.data.leaks == "refuse":
+        # What the pictures of now share among themselves has been refused already: these were moved.
+        whose = f"{changed}. With those that were trained on before"
+        refuse_leaks(leaks, whose, MOVED.format(recipe=resumed.path / RECIPE_FILE))
+    if not resumed.force:
+        raise DatasetError(f"{changed}; restore the pictures, or go on with the new ones: --force")
+    return learnt, leaks, f"{changed}; going on with the new pictures"
+
+
+def _difference(name: str, before: PictureHashes | None, now: PictureHashes) -> str:
+    """ "train: 2 of 22 gone, 1 new"."""
+    if before is None:
+        return f"{name} differs"
+    of_split = before.digests[[not text.endswith(_BEFORE) for text in before.names]]
+    gone = int((~is_among(of_split, now.digests)).sum())
+    new = int((~is_among(now.digests, of_split)).sum())
+    if not gone and not new:
+        return f"{name}: the same pictures, but their labels, their order or their number differ"
+    return f"{name}: {gone:,} of {len(of_split):,} gone, {new:,} new"
+
+
+def _with_learnt(before: PictureHashes | None, splits: Mapping[str, PictureHashes]) -> dict[str, PictureHashes]:
     if before is None:
         return dict(splits)
     train = splits["train"]
@@ -43,23 +81,6 @@ def with_learnt_pictures(resumed: Resumed, splits: Mapping[str, PictureHashes]) 
         names,
     )
     return {**splits, "train": learnt}
-
-
-def find_learnt_leaks(resumed: Resumed, splits: Mapping[str, PictureHashes], recipe: Recipe) -> LeakReport:
-    """Compare val and test with all that the weights have learnt from.
-
-    Args:
-        splits: from `with_learnt_pictures`.
-
-    Raises:
-        DatasetError: they share too many pictures, and the recipe refuses that.
-    """
-    leaks = find_leaks(splits)
-    if recipe.data.leaks == "refuse":
-        # What the pictures of now share among themselves has been refused already: these were moved.
-        whose = f"run {resumed.path}, with the pictures that it was trained on before the data set changed"
-        refuse_leaks(leaks, whose, MOVED.format(recipe=resumed.path / RECIPE_FILE))
-    return leaks
 
 
 def is_best_of_other_pictures(resumed: Resumed, record: RunRecord) -> bool:

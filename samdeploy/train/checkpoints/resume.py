@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samdeploy.errors import BundleError, DatasetError, InputError, RecipeError, WeightsError
+from samdeploy.errors import BundleError, InputError, RecipeError, WeightsError
 from samdeploy.files import write_atomic
 from samdeploy.models.weights import read_state
 from samdeploy.run import RECIPE_FILE, RUN_FILE, WEIGHTS_FILE, RunRecord, open_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
-from samdeploy.train.recipe import NOT_THE_EXPERIMENT, Recipe, load_recipe, recipe_table
+from samdeploy.train.recipe import NOT_THE_EXPERIMENT, Recipe, dump_recipe, load_recipe, recipe_table
 from samdeploy.train.recipe_checks import recipe_from_table
-from samdeploy.train.run_folder import best_file, is_locked
+from samdeploy.train.run_folder import IN_USE, best_file, is_locked
 
 _FREE = NOT_THE_EXPERIMENT | {"description"}
 # Keys that make it another network, into which the weights do not fit.
@@ -56,14 +56,17 @@ def find_run(name: str | None, runs_root: Path) -> Path:
     """The run that a user named, by path or by its name below `runs_root`; the newest unfinished one for None.
 
     Raises:
-        InputError: there is none, or it is complete.
+        InputError: there is none, it is complete, another process is training it, or the folder is no run's.
     """
     if name is None:
         runs = unfinished_runs(runs_root)
         if not runs:
+            cure = "name the folder of runs with --runs, or train one first: samdeploy train"
+            if any(is_locked(path) for path in runs_root.glob("*")):
+                cure = f"wait for the run that is being trained, or stop it first; or {cure}"
             raise InputError(
-                f"no unfinished run with a checkpoint below {runs_root}/ (found there: {_runs_found(runs_root)}); name "
-                "the folder of runs with --runs, or train one first: samdeploy train"
+                f"no unfinished run with a checkpoint below {runs_root}/ (found there: {_runs_found(runs_root)}); "
+                f"{cure}"
             )
         print(f"taking the newest unfinished run: {runs[0]}", file=sys.stderr)
         return runs[0]
@@ -76,6 +79,9 @@ def find_run(name: str | None, runs_root: Path) -> Path:
             raise InputError(f"run {name}: a file found, the folder of a run expected{of_run}")
         names = ", ".join(str(run) for run in unfinished_runs(runs_root)[:5]) or "none"
         raise InputError(f"run {name}: no such folder; unfinished runs below {runs_root}/: {names}")
+    if is_locked(path):
+        raise InputError(f"run {path}: {IN_USE}")
+    _check_is_run(path)
     status = _status(path)
     if status == "damaged" and not any((path / FOLDER / name).is_file() for name in NEWEST_FIRST):
         raise InputError(
@@ -90,6 +96,23 @@ def find_run(name: str | None, runs_root: Path) -> Path:
     return path
 
 
+def _check_is_run(path: Path) -> None:
+    """Refuse the folder above a run's, or below it."""
+    if path.resolve().name == FOLDER and any((path / name).is_file() for name in NEWEST_FIRST):
+        raise InputError(f"run {path}: a run's folder of checkpoints found, the run expected: {path.resolve().parent}")
+    if any((path / name).exists() for name in (RUN_FILE, RECIPE_FILE, FOLDER)):
+        return
+    below = [inner for inner in path.glob("*") if (inner / RECIPE_FILE).is_file() or (inner / FOLDER).is_dir()]
+    if below:
+        raise InputError(
+            f"run {path}: a folder of runs found, a run expected; to go on with its newest unfinished one: samdeploy "
+            f"train --resume --runs {path}; found there: {_runs_found(path)}"
+        )
+    raise InputError(
+        f"run {path}: a run's folder expected; neither {RUN_FILE}, {RECIPE_FILE} nor {FOLDER}/ found in it"
+    )
+
+
 def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resumed:
     """Read a run's recipe and its newest whole checkpoint, and compare the two.
 
@@ -100,11 +123,13 @@ def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resume
     Raises:
         RecipeError: keys changed; lists them.
         WeightsError: no whole checkpoint, or one of another network; or the best weights so far are damaged or gone.
-        InputError: the run has no recipe.
     """
     checkpoint = read_checkpoint(path / FOLDER, lambda text: print(text, file=sys.stderr))
-    recipe = load_recipe(path / RECIPE_FILE, overrides)
     before = recipe_from_table(checkpoint.facts["recipe"], f"checkpoint {path / FOLDER}")
+    if not (path / RECIPE_FILE).exists():
+        write_atomic(path / RECIPE_FILE, dump_recipe(before).encode())
+        print(f"{path / RECIPE_FILE}: was gone; written anew from the checkpoint, which holds it too", file=sys.stderr)
+    recipe = load_recipe(path / RECIPE_FILE, overrides)
     changes = changed_keys(before, recipe)
     other = [change for key, change in changes.items() if key in _NETWORK]
     if other:
@@ -159,15 +184,11 @@ def changed_keys(before: Recipe, now: Recipe) -> dict[str, str]:
     return {key: f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)}
 
 
-def check_data(resumed: Resumed, record: RunRecord) -> str:
-    """Compare the pictures of today with those that the checkpoint was trained on.
-
-    Returns:
-        What changed and was forced, in words; "" where nothing did.
+def check_classes(resumed: Resumed, record: RunRecord) -> None:
+    """Refuse classes into which the checkpoint's head does not fit.
 
     Raises:
-        WeightsError: other classes, so that the head does not fit.
-        DatasetError: other pictures or labels; with force that is said and allowed.
+        WeightsError: names them.
     """
     facts = resumed.checkpoint.facts
     if tuple(facts["classes"]) != record.classes:
@@ -176,13 +197,6 @@ def check_data(resumed: Resumed, record: RunRecord) -> str:
             f"{len(record.classes)} ({_other_classes(facts['classes'], record.classes)}); restore the data set, or "
             f"train anew: samdeploy train {resumed.path / RECIPE_FILE}"
         )
-    other = changed_splits(resumed, record)
-    if not other:
-        return ""
-    text = f"run {resumed.path}: the data set changed since the checkpoint was written ({', '.join(other)} differ)"
-    if not resumed.force:
-        raise DatasetError(f"{text}; restore the pictures, or go on with the new ones: --force")
-    return f"{text}; going on with the new pictures"
 
 
 def _other_classes(before: Sequence[str], now: Sequence[str]) -> str:
@@ -202,12 +216,20 @@ def changed_splits(resumed: Resumed, record: RunRecord) -> list[str]:
 
 def _runs_found(runs_root: Path) -> str:
     """How many runs there are of each kind."""
-    folders = [path for path in runs_root.glob("*") if (path / RECIPE_FILE).is_file()]
-    kinds = ["being trained" if is_locked(path) else _status(path) for path in folders]
-    # One without a checkpoint that nobody trains was killed before it wrote its first.
-    words = {"training": "killed before its first checkpoint", "interrupted": "stopped before its first checkpoint"}
-    counts = Counter(words.get(kind, kind) for kind in kinds)
+    folders = [path for path in runs_root.glob("*") if (path / RECIPE_FILE).is_file() or (path / FOLDER).is_dir()]
+    counts = Counter(_kind(path) for path in folders)
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no run"
+
+
+def _kind(path: Path) -> str:
+    """A run's state, in words."""
+    if is_locked(path):
+        return "being trained"
+    words = {"training": "killed", "interrupted": "stopped"}
+    status = _status(path)
+    word = words.get(status, status)
+    has_checkpoint = any((path / FOLDER / name).is_file() for name in NEWEST_FIRST)
+    return word if has_checkpoint or word == status else f"{word} before its first checkpoint"
 
 
 def _status(path: Path) -> str:
