@@ -87,7 +87,7 @@ def test_a_folder_above_or_below_the_run(stopped: Path, tmp_path: Path) -> None:
         find_run(str(stopped.parent), tmp_path)
     assert str(caught.value) == (
         f"run {stopped.parent}: a folder of runs found, a run expected; to go on with its newest unfinished one: "
-        f"samdeploy train --resume --runs {stopped.parent}; found there: 1 interrupted"
+        f"samdeploy train --resume --runs {stopped.parent}; found there: 1 stopped"
     )
     below = stopped / "checkpoints"
     with pytest.raises(InputError, match=f"run {below}: a run's folder of checkpoints .* the run expected: {stopped}$"):
