@@ -88,7 +88,7 @@ def test_what_says_nothing_about_pictures_leaves_the_best_alone(stopped: Path, c
 
 
 def test_pictures_that_were_trained_on_do_not_become_test_pictures(
-    stopped: Path, others: Path, capsys: Capture
+    stopped: Path, others: Path, pictures: Path, capsys: Capture
 ) -> None:
     moved = [others / "test" / "dark" / f"moved{number}.png" for number in range(3)]
     for number, path in enumerate(moved):
@@ -117,6 +117,14 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
     hashes = read_hashes(stopped / "hashes.npz")
     assert len(hashes["train"]) == 22 - 3 + 1 + 3 and len(hashes["test"]) == 13
     assert sum(name.endswith(" (trained on before)") for name in hashes["train"].names) == 3
+    (others / "val" / "dark" / "0.png").unlink()
+    with pytest.raises(DatasetError, match=r"written \(val: 1 of 8 gone, 0 new\)"):
+        loop.resume(stopped)
+    shutil.copy(pictures / "val" / "dark" / "0.png", others / "val" / "dark")
+    (others / "train" / "dark" / "new.png").rename(others / "aside.png")
+    with pytest.raises(DatasetError, match=r"written \(train: 1 of 20 gone, 0 new\)"):  # not of those trained on before
+        loop.resume(stopped)
+    (others / "aside.png").rename(others / "train" / "dark" / "new.png")
     loop.resume(stopped)  # nothing changes now, and nothing is forgotten
     measures = "accuracy on test images, looked at once; but 3 of 13 test images were trained on"
     assert open_run(stopped).provenance["test_measures"] == measures

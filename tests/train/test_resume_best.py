@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def test_the_runs_own_weights_stand_in(
     loop.resume(stopped)
     assert f"taken from {stopped / 'weights.safetensors'}, which holds the same weights" in capsys.readouterr().err
     assert (stopped / "weights.safetensors").read_bytes() == (undisturbed / "weights.safetensors").read_bytes()
+
+
+def test_weights_of_another_epoch_do_not_stand_in(stopped: Path) -> None:
+    (best,) = (stopped / "checkpoints").glob("best-*.safetensors")
+    spoil(best)
+    facts = json.loads((stopped / "run.json").read_text())
+    facts["best_epoch"] += 1  # an epoch after the checkpoint was better, and was killed before the next one
+    (stopped / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(WeightsError, match="no other copy; put the file back, or train anew"):
+        loop.resume(stopped)
 
 
 def test_without_a_copy_nothing_is_begun(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
