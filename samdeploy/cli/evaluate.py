@@ -28,6 +28,13 @@ def eval(
     consistency: Annotated[
         float, typer.Option(metavar="SECONDS", help="For each engine's checks against itself; 0: none.")
     ] = 60.0,
+    min_top1: Annotated[
+        float | None, typer.Option("--min-top1", metavar="PERCENT", help="Top-1 that every engine must reach.")
+    ] = None,
+    min_class_recall: Annotated[
+        float | None,
+        typer.Option("--min-class-recall", metavar="PERCENT", help="Recall that every class must reach."),
+    ] = None,
     why: Annotated[bool, typer.Option("--why", help="Find the layer at which a failing engine departs.")] = False,
     data: DataRoot = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
@@ -46,11 +53,13 @@ def eval(
     from samdeploy.bundle import open_bundle
     from samdeploy.errors import InputError
     from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, write_eval
+    from samdeploy.evaluate.floors import Floors
     from samdeploy.files import json_bytes, write_atomic
     from samdeploy.run_bundle import bundle_of, latest_bundle
 
     backend = one_name("--backend", backends, "all")
-    options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why)
+    floors = Floors(min_top1, min_class_recall)
+    options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why, floors)
     for option, file in (("--json", json_file), ("--junit", junit_file)):
         if file is not None:  # known now, not after minutes of evaluation
             check_writable(option, file)

@@ -1,8 +1,8 @@
 """`eval.json` in the bundle: the newest row of every engine, also where each was evaluated by itself.
 
-An earlier row stays if it is about the very same thing: bundle, test pictures, margin and confidence.  A row measured
-anew takes the place of the same engine's on the same device.  A row that says "could not run here" takes no place of
-one that ran, on this machine or another: each says where and when it was measured.
+An earlier row stays if it is about the very same thing: bundle, test images, margin, confidence and minimums.  A row
+measured anew takes the place of the same engine's on the same device.  A row that says "could not run here" takes no
+place of one that ran, on this machine or another: each says where and when it was measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from samdeploy.files import json_bytes, read_json, write_atomic
 
 # Beside the manifest, which does not list it: no runtime reads it.
 EVAL_FILE = "eval.json"
-_SAME = ("manifest_sha256", "test_fingerprint", "margin", "confidence")
+_SAME = ("manifest_sha256", "test_fingerprint", "margin", "confidence", "min_top1", "min_class_recall")
 
 
 def write_eval(folder: Path, report: Report) -> None:

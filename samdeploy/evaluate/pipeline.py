@@ -26,6 +26,7 @@ from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
 from samdeploy.evaluate.cam import compare_cams
 from samdeploy.evaluate.checks import Consistency
 from samdeploy.evaluate.consistency import check_consistency, largest_batch
+from samdeploy.evaluate.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.gate import DEFAULT_MARGIN, judge
 from samdeploy.evaluate.latency import measure_latency
 from samdeploy.evaluate.leaks import find_test_leaks
@@ -60,6 +61,7 @@ class EvalOptions:
         margin: points of top-1 that an engine below FP32 may lose, above 0 and below 100.
         confidence: of the interval that must show it, from 0.5 and below 1.
         consistency_s: at most so many seconds for each engine's checks against itself; 0: none.
+        floors: what every engine must reach beside the gate.
         why: where an engine fails, find the tensor of its graph that departs first.
 
     Raises:
@@ -74,6 +76,7 @@ class EvalOptions:
     confidence: float = DEFAULT_CONFIDENCE
     consistency_s: float = CONSISTENCY_S
     why: bool = False
+    floors: Floors = NO_FLOORS
 
     def __post_init__(self) -> None:
         if self.backend not in (*BACKENDS, ALL):
@@ -147,6 +150,7 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         named=options.backend != ALL,
         margin=options.margin,
         confidence=options.confidence,
+        floors=options.floors,
         class_names=bundle.spec.classes,
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
         test_fingerprint=fingerprint,
@@ -249,9 +253,12 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
         use_golden = len(wrong_golden) and judgement.verdict != "fails"
         worst = wrong_golden if use_golden else case.pictures.take(worst_pictures(logits, case.reference))
         parts["why"] = explain_if_possible(case.bundle, backend, precision, worst, device=session.device)
+    below = options.floors.missed(comparison, case.bundle.spec.classes)
+    if below:
+        broken, verdict = [*broken, below], "fails"
     return row(
         reason="; ".join(broken), latency=latency, passed=verdict == "holds" and not broken, verdict=verdict,
-        n_needed=judgement.n_needed, parts=parts,
+        n_needed=judgement.n_needed, below_minimum=below, parts=parts,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from samdeploy.data.leaks import LeakReport
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison
+from samdeploy.evaluate.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.gate import Verdict
 from samdeploy.evaluate.latency import Latency
 
@@ -50,6 +51,7 @@ class Result:
         passed: the gate held.  Never True for an engine that did not run.
         verdict: of the gate; None if the engine did not answer every picture, or stopped later.
         n_needed: pictures that would decide, where the verdict is "cannot tell"; None if no number would.
+        below_minimum: which of the report's floors it does not reach; "" if all, or if none were asked for.
         n_images_done: pictures that it answered.
         date: when it was measured, UTC, ISO 8601.
         machine, versions: where and with what.
@@ -66,6 +68,7 @@ class Result:
     passed: bool
     verdict: Verdict | None = None
     n_needed: int | None = None
+    below_minimum: str = ""
     n_images_done: int = 0
     date: str = ""
     machine: str = ""
@@ -90,6 +93,7 @@ class Result:
             "passed": self.passed,
             "verdict": self.verdict,
             "n_needed": self.n_needed,
+            "below_minimum": self.below_minimum,
             "n_images_done": self.n_images_done,
             "date": self.date,
             "machine": self.machine,
@@ -113,6 +117,7 @@ class Report:
         named: whether the engines were asked for by name, so that one that did not run is a promise not kept.
         margin: points of top-1 that an engine below FP32 may lose.
         confidence: of the intervals, in (0, 1).
+        floors: what every engine had to reach beside the gate.
         class_names: index -> name.
         manifest_sha256, test_fingerprint: which bundle and which pictures, to the last byte.
         notes: what there is to say about the pictures and their files.
@@ -136,6 +141,7 @@ class Report:
     notes: tuple[str, ...] = ()
     leaks: LeakReport | None = None
     left_out: tuple[str, ...] = ()
+    floors: Floors = NO_FLOORS
 
     @property
     def verdict(self) -> Verdict:
@@ -157,6 +163,8 @@ class Report:
             "test_set": self.test_set,
             "margin": self.margin,
             "confidence": self.confidence,
+            "min_top1": self.floors.min_top1,
+            "min_class_recall": self.floors.min_class_recall,
             "bundle": self.bundle,
             "manifest_sha256": self.manifest_sha256,
             "test_fingerprint": self.test_fingerprint,

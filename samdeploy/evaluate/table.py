@@ -24,6 +24,8 @@ def verdict(report: Report) -> str:
     gaps = [f"not run here: {', '.join(missing)}"] if missing else []
     gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
     gaps += [f"{text} were trained on" for text in _trained_on(report)]
+    below = [result.engine for result in report.results if result.below_minimum]
+    gaps += [f"below the minimum asked for: {', '.join(below)}"] if below else []
     open_ends = [result.engine for result in report.results if result.comparison and not _is_consistent(result)]
     gaps += [f"consistency not shown: {', '.join(open_ends)}"] if open_ends else []
     return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")

@@ -67,6 +67,9 @@ def _engine_cases(result: Result, report: Report) -> Iterator[_Case]:
     holds = result.verdict == "holds"
     yield _Case("accuracy gate", "passed" if holds else "failed", "" if holds else result.reason, result.verdict)
     yield _logits(result)
+    if report.floors.asked:
+        below = result.below_minimum
+        yield _Case("minimum accuracy", "failed" if below else "passed", below, "minimum")
     yield _Case("every promise", "passed" if result.passed else "failed", "" if result.passed else result.reason)
     yield from _consistency(result)
     if result.latency is None:

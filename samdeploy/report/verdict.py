@@ -67,6 +67,8 @@ def _sentence(evaluation: Mapping[str, Any]) -> str:
         absent = listed([engine_name(row) for row in evaluation["results"] if not row["ran"]])
         return f"{absent} was asked for and could not run here, so nothing is shown about it."
     names = listed([engine_name(row) for row in failed])
+    if all(row["reason"] == row["below_minimum"] for row in failed):
+        return f"{names} did not reach the accuracy that was asked for: {failed[0]['below_minimum']}."
     return f"Do not use {names} in place of the trained network: the promise to answer as it does was not kept."
 
 

@@ -16,15 +16,15 @@ from samdeploy.files import json_bytes
 
 # As documented in DESIGN.md; programs depend on every one of them.
 REPORT_KEYS = [
-    "passed", "verdict", "n_images", "dataset", "test_set", "margin", "confidence", "bundle", "manifest_sha256",
-    "test_fingerprint", "machine", "versions", "notes", "leaks", "left_out", "results",
+    "passed", "verdict", "n_images", "dataset", "test_set", "margin", "confidence", "min_top1", "min_class_recall",
+    "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes", "leaks", "left_out", "results",
 ]  # fmt: skip
 RESULT_KEYS = [
     "backend", "precision", "device", "ran", "reason", "top1", "reference_top1", "top1_agreement",
     "max_difference_of_range", "top5", "reference_top5", "lost", "gained", "mcnemar_p", "difference",
     "difference_low", "difference_high", "ece", "reference_ece", "worst_class", "classes", "changed", "p50_ms",
-    "p95_ms", "p99_ms", "latency_runs", "latency", "passed", "verdict", "n_needed", "n_images_done", "date", "machine",
-    "versions",
+    "p95_ms", "p99_ms", "latency_runs", "latency", "passed", "verdict", "n_needed", "below_minimum", "n_images_done",
+    "date", "machine", "versions",
 ]  # fmt: skip
 MEASURED = RESULT_KEYS[RESULT_KEYS.index("top1") : RESULT_KEYS.index("passed")]
 
@@ -51,7 +51,8 @@ def test_json(report: Callable[..., Report]) -> None:
         ],
         "changed": [],
         "p50_ms": 1.5, "p95_ms": 2.25, "p99_ms": 12.125, "latency_runs": 300, "passed": True,
-        "verdict": "holds", "n_needed": None, "n_images_done": 1000, "date": "2026-11-22T12:00:00+00:00",
+        "verdict": "holds", "n_needed": None, "below_minimum": "",
+        "n_images_done": 1000, "date": "2026-11-22T12:00:00+00:00",
         "machine": "a processor", "versions": {"samdeploy": "0.1.0"},
     }  # fmt: skip
 
