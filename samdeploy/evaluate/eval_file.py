@@ -51,7 +51,9 @@ def merged(report: Report, earlier: dict[str, Any]) -> dict[str, Any]:
     ]
     known = {_engine(row)[:2] for row in kept}
     rows = [*kept, *(row for row in new["results"] if row["ran"] or _engine(row)[:2] not in known)]
-    verdict = overall_verdict([(row["ran"], row["passed"], row.get("verdict")) for row in rows], named=report.named)
+    verdict = overall_verdict(
+        [(row["ran"], row["passed"], row.get("verdict")) for row in rows], named=report.named, faults=report.faults
+    )
     return {**new, "passed": verdict == "holds", "verdict": verdict, "results": rows}
 
 

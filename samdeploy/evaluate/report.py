@@ -123,6 +123,7 @@ class Report:
         notes: what there is to say about the pictures and their files.
         leaks: test pictures that were trained on; None where the run's hashes are not at hand.
         left_out: in words, the bundle's engines that were not asked for, and its graphs that no engine ran.
+        faults: why the evaluation as a whole fails, whatever the engines answer; one sentence each, the worst first.
     """
 
     bundle: str
@@ -142,11 +143,13 @@ class Report:
     leaks: LeakReport | None = None
     left_out: tuple[str, ...] = ()
     floors: Floors = NO_FLOORS
+    faults: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """See `overall_verdict`."""
-        return overall_verdict([(row.ran, row.passed, row.verdict) for row in self.results], named=self.named)
+        rows = [(row.ran, row.passed, row.verdict) for row in self.results]
+        return overall_verdict(rows, named=self.named, faults=self.faults)
 
     @property
     def passed(self) -> bool:
@@ -173,22 +176,26 @@ class Report:
             "notes": list(self.notes),
             "leaks": self.leaks and self.leaks.to_json(),
             "left_out": list(self.left_out),
+            "faults": list(self.faults),
             "results": [result.to_json(self.class_names) for result in self.results],
         }
 
 
-def overall_verdict(rows: Iterable[tuple[bool, bool, str | None]], *, named: bool) -> Verdict:
+def overall_verdict(
+    rows: Iterable[tuple[bool, bool, str | None]], *, named: bool, faults: Sequence[str] = ()
+) -> Verdict:
     """The verdict on all rows together.
 
     "holds" if every engine that ran keeps its promise, at least one ran, and so did each that was asked for by name;
-    "cannot tell" if nothing fails, but the pictures were too few for an engine; else "fails".
+    "cannot tell" if nothing fails, but the images were too few for an engine; else, or with any fault, "fails".
 
     Args:
         rows: `ran`, `passed` and `verdict` of each.
         named: whether they were asked for by name.
+        faults: of the evaluation as a whole, see `Report`.
     """
     counted = [(passed, verdict) for ran, passed, verdict in rows if ran or named]
-    if not counted or any(not passed and verdict != "cannot tell" for passed, verdict in counted):
+    if faults or not counted or any(not passed and verdict != "cannot tell" for passed, verdict in counted):
         return "fails"
     return "holds" if all(passed for passed, _ in counted) else "cannot tell"
 

@@ -21,7 +21,8 @@ _VERDICT = {"holds": "PASSED", "fails": "NOT PASSED", "cannot tell": "CANNOT TEL
 def verdict(report: Report) -> str:
     """In a few words: passed or not, and what the verdict does not cover."""
     missing = [result.engine for result in report.results if not result.ran]
-    gaps = [f"not run here: {', '.join(missing)}"] if missing else []
+    gaps = list(report.faults)
+    gaps += [f"not run here: {', '.join(missing)}"] if missing else []
     gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
     gaps += [f"{text} were trained on" for text in _trained_on(report)]
     below = [result.engine for result in report.results if result.below_minimum]

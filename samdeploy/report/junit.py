@@ -106,7 +106,7 @@ def _overall_cases(report: Report) -> Iterator[_Case]:
     yield _Case("test set is the one at training", "passed" if same else "skipped", "" if same else report.test_set)
     yield _leaks(report)
     reasons = [f"{row.engine}: {row.reason}" for row in report.results if row.reason and (row.ran or report.named)]
-    text = "; ".join(reasons) or "no engine could run here"
+    text = "; ".join([*report.faults, *reasons]) or "no engine could run here"
     yield _Case("verdict", "passed" if report.passed else "failed", "" if report.passed else text, report.verdict)
 
 

@@ -41,6 +41,8 @@ def verdict_of(evaluation: Mapping[str, Any]) -> Verdict:
 
 def _sentence(evaluation: Mapping[str, Any]) -> str:
     rows = [row for row in evaluation["results"] if row["ran"]]
+    if evaluation["faults"]:
+        return f"This evaluation proves nothing about the engines: {'; '.join(evaluation['faults'])}."
     pictures = f"{evaluation['n_images']:,} test pictures of {evaluation['dataset']}"
     if not rows:
         return "No engine could run on this machine, so nothing is shown."

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from samdeploy.evaluate.accuracy import Comparison, PerPicture
+from samdeploy.evaluate.eval_file import merged
 from samdeploy.evaluate.paired import paired_difference
 from samdeploy.evaluate.report import MOST_CHANGED, Report, Result, overall_verdict
+from samdeploy.evaluate.table import verdict
 from samdeploy.files import json_bytes
 
 # As documented in DESIGN.md; programs depend on every one of them.
 REPORT_KEYS = [
     "passed", "verdict", "n_images", "dataset", "test_set", "margin", "confidence", "min_top1", "min_class_recall",
-    "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes", "leaks", "left_out", "results",
+    "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes", "leaks", "left_out", "faults",
+    "results",
 ]  # fmt: skip
 RESULT_KEYS = [
     "backend", "precision", "device", "ran", "reason", "top1", "reference_top1", "top1_agreement",
@@ -131,6 +134,12 @@ STOPPED, ABSENT = (True, False, None), (False, False, None)
 def test_the_verdict_on_all_rows(rows: list[tuple[bool, bool, str]], verdict: str, verdict_if_named: str) -> None:
     assert overall_verdict(rows, named=False) == verdict
     assert overall_verdict(rows, named=True) == verdict_if_named
+
+
+def test_a_fault_of_the_evaluation_fails_it_and_opens_the_headline(report: Callable[..., Report]) -> None:
+    found = report(faults=("the test set is the training set",))
+    assert (found.passed, found.to_json()["verdict"], merged(found, {})["verdict"]) == (False, "fails", "fails")
+    assert verdict(found).startswith("NOT PASSED (the test set is the training set; not run here: ")
 
 
 def test_passed_is_the_verdict_that_holds(report: Callable[..., Report], result: Callable[..., Result]) -> None:
