@@ -7,9 +7,14 @@ milliseconds and loads neither numpy nor a runtime.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# ONNX Runtime reads this when it is imported, by us, by torch.onnx or in a process that we start.  Unset, it writes a
+# device id and reports to Microsoft; a value that the user has set is kept.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Classifier": "samdeploy.classifier",

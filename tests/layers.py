@@ -73,7 +73,6 @@ RUNTIME_HOME = {
     "torch": "backends/pytorch.py",
     "torchvision": "backends/pytorch.py",
     "onnxruntime": "backends/onnxruntime.py",
-    "openvino": "backends/openvino.py",
     "tensorrt": "backends/tensorrt.py",
     "tensorrt_rtx": "backends/tensorrt.py",
     "cuda": "backends/cuda.py",
@@ -105,6 +104,9 @@ EARLY = {
 
 # A part -> packages that it may not import anywhere, not even inside a function.
 NEVER = {"evaluate": frozenset({"torch", "torchvision"})}
+
+# A package -> the one file that may import it, even inside a function: there its telemetry is switched off.
+ONLY_IN = {"openvino": "backends/openvino_package.py"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,8 @@ def _violations_in(path: Path, package: Path) -> Iterator[str]:
             yield f"{where}: {part} may import {other} inside functions only"
         if outside in NEVER.get(part, ()):
             yield f"{where}: {part} may not import {outside}, not even inside a function"
+        if file != ONLY_IN.get(outside, file):
+            yield f"{where}: only {ONLY_IN[outside]} imports {outside}"
         if not found.at_module_level or outside == "samdeploy":
             continue
         if outside in RUNTIME_HOME and part not in RUNTIMES_WELCOME and not _at_home(file, RUNTIME_HOME[outside]):

@@ -75,13 +75,18 @@ PLANTED = {
     ),
     "a runtime in another's file": (
         "backends/openvino.py",
-        "import openvino\nimport onnxruntime as ort\ndef f():\n    import tensorrt",
+        "import numpy\nimport onnxruntime as ort\ndef f():\n    import tensorrt",
         ["backends/openvino.py:2: the runtime onnxruntime is not at home here"],
     ),
     "a runtime in another's file of bench": (
-        "bench/openvino.py",
-        "import openvino\nimport torch",
-        ["bench/openvino.py:2: the runtime torch is not at home here"],
+        "bench/onnxruntime.py",
+        "import onnxruntime\nimport torch",
+        ["bench/onnxruntime.py:2: the runtime torch is not at home here"],
+    ),
+    "OpenVINO with its telemetry": (
+        "backends/openvino.py",
+        "def f():\n    from openvino.frontend import FrontEndManager",
+        ["backends/openvino.py:2: only backends/openvino_package.py imports openvino"],
     ),
     "a runtime in the folder's __init__": (
         "backends/__init__.py",

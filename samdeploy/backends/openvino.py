@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
-from openvino.frontend import FrontEndManager
 
 from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.openvino_package import import_openvino
 from samdeploy.backends.session import cam_file, check_tensors, pick_file
 from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.files import SealedFile
@@ -23,6 +22,8 @@ from samdeploy.spec import ModelSpec, TensorSpec, cam_spec
 
 if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
+
+ov = import_openvino()
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 RUNS_ON = ("cpu",)
@@ -115,7 +116,7 @@ def _read(graph: SealedFile) -> Any:
     Not by `Core.read_model`: from bytes it takes 45 ms more for 48 MB, and of a path without ".onnx" at its end it asks
     every format's reader whether it knows the file, which takes 30 ms.
     """
-    reader = FrontEndManager().load_by_framework("onnx")
+    reader = ov.frontend.FrontEndManager().load_by_framework("onnx")
     return reader.convert(reader.load(graph.path))
 
 

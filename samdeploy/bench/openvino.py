@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import openvino as ov
-
+from samdeploy.backends.openvino_package import import_openvino
 from samdeploy.bench.turns import Run
+
+ov = import_openvino()
 
 
 def plain(graph: bytes, device: str) -> Run:
