@@ -45,8 +45,8 @@ _UPRIGHT = {
 # A picture of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the two passes of the resize it would
 # fill gigabytes.  No photograph comes near this many pixels there (it is half a GiB).
 _MAX_PIXELS_BETWEEN_PASSES = 1 << 27
-# Pillow's table of weights for a side that is twice as long would not fit into memory that it can count.
-_LONGEST_SIDE = 1 << 26
+# Longer sides are those of hostile files; the weights of one would fill gigabytes.
+_LONGEST_SIDE = 1 << 20
 
 # Stored like this, a transparent colour is lost: Pillow compares its full value with the pixels' 8-bit ones.
 _TRANSPARENT_COLOUR_LOST = ("L;2", "L;4", "I;16B", "RGB;16B")

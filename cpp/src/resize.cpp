@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kBits = 22;  // 32 minus 8 for the pixel minus 2 for the sum
 constexpr std::int64_t kMostBetweenPasses = std::int64_t{1} << 27;
-constexpr std::int64_t kLongestSource = std::int64_t{1} << 26;  // Pillow's table of weights ends soon after
+constexpr std::int64_t kLongestSource = std::int64_t{1} << 20;  // the weights of a longer one would fill gigabytes
 
 // Of target pixels `first` to `first + count` of an axis that goes from `length` to `target` pixels.
 void make_weights(std::int64_t length, std::int64_t target, std::int64_t first, std::int64_t count, Workspace& space,
