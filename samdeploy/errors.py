@@ -86,6 +86,8 @@ class BackendUnavailable(SamdeployError):
 # Argument of a KeyboardInterrupt whose last words have been said.
 SAID = "said"
 
+# So many names are listed beside those that were likely meant.
+_FEW = 7
 # What people call things that have another name here.
 _ALSO_CALLED = {
     "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "torch": "pytorch",
@@ -94,7 +96,7 @@ _ALSO_CALLED = {
 
 
 def unknown(kind: str, found: object, valid: Iterable[str]) -> str:
-    """One line for an unknown name: what was found, the nearest valid names, and all valid names.
+    """One line for an unknown name: what was found, the nearest valid names, and all where none is near or few are.
 
     >>> unknown("backend", "onnx", ["onnxruntime", "openvino"])
     "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
@@ -109,8 +111,10 @@ def unknown(kind: str, found: object, valid: Iterable[str]) -> str:
     near = [meant] if meant in names else [name for name in names if found and name.startswith(found)][:3]
     near = near or difflib.get_close_matches(found, names, n=3, cutoff=0.5)
     near = near or [name for name in names if name and found.startswith(name)][:3]
-    hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
-    return f"unknown {kind} {found!r}{hint} Valid: {', '.join(names)}"
+    if near:
+        hint = f"; did you mean {' or '.join(repr(name) for name in near)}?"
+        return f"unknown {kind} {found!r}{hint}" + (f" Valid: {', '.join(names)}" if len(names) <= _FEW else "")
+    return f"unknown {kind} {found!r}. Valid: {', '.join(names)}"
 
 
 def first_line(error: BaseException) -> str:

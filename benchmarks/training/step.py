@@ -48,7 +48,7 @@ def stepper(variant: str, arguments: argparse.Namespace) -> Callable[[], None]:
         model,
         pictures,
         lambda images, labels, _: (normalize(images), labels),
-        TrainingSection(clip_norm=1.0),
+        TrainingSection(),
         device,
         torch.bfloat16 if "bf16" in variant else None,
     )

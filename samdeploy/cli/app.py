@@ -16,12 +16,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
+import typer.core
 
 import samdeploy
-from samdeploy.cli.arguments import missing_package
+from samdeploy.cli.arguments import GENERAL_HINT, missing_package, no_such_option
 from samdeploy.errors import SAID, DatasetMissing, SamdeployError
 
 P = ParamSpec("P")
@@ -43,12 +44,39 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value: [section.]key=value; repeatable."),
 ]
+Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Most epochs (training.epochs).")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", help="Images per step (training.batch_size).")
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", metavar="RATE", help="Peak learning rate (training.learning_rate).")
+]
+Size = Annotated[
+    str | None, typer.Option("--size", metavar="PIXELS", help="The network's input, 64 or HEIGHTxWIDTH (image.size).")
+]
+
+
+class _Command(typer.core.TyperCommand):
+    """A command that names the recipe's key where somebody gives it as an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = [name for parameter in self.params for name in parameter.opts]
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # typer does not export its NoSuchOption
+            option, message = getattr(error, "option_name", None), getattr(error, "message", None)
+            if isinstance(option, str) and isinstance(message, str) and "--set" in own:
+                hint = no_such_option(option, own)
+                if hint or not getattr(error, "possibilities", None):
+                    error.message = f"{message}; {hint or GENERAL_HINT}"  # type: ignore[attr-defined]
+                    error.possibilities = None  # type: ignore[attr-defined]
+            raise
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Register a command; our own errors become one line on standard error and an exit code."""
 
-    @app.command()
+    @app.command(cls=_Command)
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,18 @@ from samdeploy.errors import InputError, unknown
 if TYPE_CHECKING:
     from samdeploy.train.recipe import Recipe
 
+# An option -> the recipe's key that it stands for.
+OPTION_KEYS = {
+    "--epochs": "training.epochs",
+    "--batch-size": "training.batch_size",
+    "--lr": "training.learning_rate",
+    "--size": "image.size",
+    "--data": "data.root",
+    "--download": "data.download",
+    "--no-cache": "data.cache",
+}
+# What to write instead of an unknown option where no key is like it.
+GENERAL_HINT = "values of the recipe are changed with --set KEY=VALUE"
 # Which of our extras brings a package.
 _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn", "scipy"), "train"),
@@ -64,27 +76,66 @@ def sizes_from(text: str | None) -> tuple[int, ...] | None:
         raise InputError(f"--batch: {text!r} found, numbers expected, such as 1,8,64") from None
 
 
-def recipe_overrides(settings: Sequence[str] | None, root: Path | None, *, download: bool, cache: bool) -> list[str]:
-    """--set, --data, --download and --no-cache as what `load_recipe` takes."""
-    overrides = list(settings or [])
-    if root is not None:
-        overrides.append(f"data.root={root}")
-    if download:
-        overrides.append("data.download=true")
-    if not cache:
-        overrides.append("data.cache=false")
-    return overrides
+def recipe_overrides(settings: Sequence[str] | None, given: Mapping[str, object]) -> list[str]:
+    """--set and the options that stand for a recipe's key, as what `load_recipe` takes.
+
+    Args:
+        settings: of --set.
+        given: key of `OPTION_KEYS` -> value; None was not given.
+
+    Raises:
+        InputError: an option and --set give the same key.
+    """
+    # Late: the parts of training and of data that are no runtime still take time to import.
+    from samdeploy.train.recipe_overrides import overridden
+
+    result = list(settings or [])
+    for option, value in given.items():
+        if value is not None:
+            override = f"{OPTION_KEYS[option]}={str(value).lower() if isinstance(value, bool) else value}"
+            if both := sorted(overridden([override]) & overridden(settings or [])):
+                raise InputError(f"{option} and --set: both give {both[0]}; leave one out")
+            result.append(override)
+    return result
 
 
 def read_recipe(name: str, overrides: Sequence[str], root: Path | None) -> Recipe:
-    """The recipe, changed as asked; a folder named with --data must be of use to it."""
-    # Late: the parts of training and of data that are no runtime still take time to import.
+    """The recipe, changed as asked; a folder named with --data must be of use to it.
+
+    Args:
+        name: of a recipe, or the path of a .toml file or of a folder of images.
+        overrides: as `recipe_overrides` gives them.
+        root: of --data.
+    """
     from samdeploy.data import check_folder
     from samdeploy.train.recipe import load_recipe
+    from samdeploy.train.recipe_overrides import overridden
+    from samdeploy.train.recipe_source import FOLDER_RECIPE, is_folder_of_images, recipe_names
 
+    if is_folder_of_images(name):
+        if "data.root" in overridden(overrides):
+            other = "--set data.root" if root is None else f"--data {root}"
+            raise InputError(f"{name} and {other}: both name the folder of images; leave one out")
+        print(f"training on the images in {name} (recipe {FOLDER_RECIPE!r})", file=sys.stderr)
+    elif name in recipe_names() and Path(name).is_dir():
+        print(f"{name}: taken for the recipe; the folder of this name is ./{name}", file=sys.stderr)
     recipe = load_recipe(name, overrides)
     check_folder(recipe.data.name, root, "the recipe's", download=recipe.data.download)
     return recipe
+
+
+def no_such_option(option: str, own_options: Iterable[str]) -> str:
+    """What to write instead of an option that a command with --set lacks; "" if nobody can tell.
+
+    >>> no_such_option("--learning-rate", ["--lr", "--set"])
+    'use --lr or --set training.learning_rate=VALUE'
+    """
+    from samdeploy.train.recipe_overrides import keys_like, overridden
+
+    keys = keys_like(option.lstrip("-").replace("-", "_"))
+    names = ("image.size",) if set(keys) == overridden(["size"]) else keys
+    short = [own for own in own_options if own in OPTION_KEYS and overridden([OPTION_KEYS[own]]) >= set(keys)]
+    return "use " + " or ".join([*short, *(f"--set {name}=VALUE" for name in names)]) if keys else ""
 
 
 def check_writable(option: str, path: Path) -> None:

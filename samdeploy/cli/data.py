@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-from samdeploy.cli.app import DataRoot, Settings, command
+from samdeploy.cli.app import BatchSize, DataRoot, Settings, Size, command
 from samdeploy.cli.arguments import read_recipe, recipe_overrides
 
 
 @command
 def data(
-    recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a .toml file.")] = "digits",
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|FOLDER", help="A recipe's name, a .toml file, or a folder of images.")
+    ] = "digits",
     root: DataRoot = None,
+    batch_size: BatchSize = None,
+    size: Size = None,
     settings: Settings = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared pictures for the next run.")] = True,
@@ -23,7 +27,9 @@ def data(
     ] = None,
 ) -> None:
     """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""
-    loaded = read_recipe(recipe, recipe_overrides(settings, root, download=download, cache=cache), root)
+    given = {"--batch-size": batch_size, "--size": size, "--data": root}
+    given |= {"--download": download or None, "--no-cache": None if cache else False}
+    loaded = read_recipe(recipe, recipe_overrides(settings, given), root)
 
     from samdeploy.train.look import look
 

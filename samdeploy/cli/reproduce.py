@@ -7,15 +7,21 @@ from typing import Annotated
 
 import typer
 
-from samdeploy.cli.app import DataRoot, Settings, command
+from samdeploy.cli.app import BatchSize, DataRoot, Epochs, LearningRate, Settings, Size, command
 from samdeploy.cli.arguments import read_recipe, recipe_overrides
 
 
 @command
 def reproduce(
-    recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a .toml file.")] = "digits",
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|FOLDER", help="A recipe's name, a .toml file, or a folder of images.")
+    ] = "digits",
     count: Annotated[int, typer.Option("--runs", help="Trainings, each with a seed of its own.", min=1)] = 10,
     data: DataRoot = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    size: Size = None,
     settings: Settings = None,
     into: Annotated[
         Path | None,
@@ -23,8 +29,8 @@ def reproduce(
     ] = None,
 ) -> None:
     """Train many times, and give mean, spread and the published figure; started again, it goes on."""
-
-    loaded = read_recipe(recipe, recipe_overrides(settings, data, download=False, cache=True), data)
+    given = {"--epochs": epochs, "--batch-size": batch_size, "--lr": lr, "--size": size, "--data": data}
+    loaded = read_recipe(recipe, recipe_overrides(settings, given), data)
 
     from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE
     from samdeploy.train.reproduce import reproduce as repeat

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from samdeploy.cli.app import DataRoot, RunsRoot, Settings, command
+from samdeploy.cli.app import BatchSize, DataRoot, Epochs, LearningRate, RunsRoot, Settings, Size, command
 from samdeploy.cli.arguments import read_recipe, recipe_overrides
 from samdeploy.errors import InputError
 
@@ -17,9 +17,16 @@ from samdeploy.errors import InputError
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A built-in recipe's name, or a .toml file; digits if left out. With --resume, a run."),
+        typer.Argument(
+            help="A recipe, a .toml file, or a folder of images; digits if left out. With --resume: a run.",
+            metavar="RECIPE|FOLDER",
+        ),
     ] = None,
     data: DataRoot = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    size: Size = None,
     settings: Settings = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
     resume: Annotated[
@@ -35,7 +42,11 @@ def train(
     """
     if force and not resume:
         raise InputError("--force: only with --resume; a new training has nothing to disagree with")
-    overrides = recipe_overrides(settings, data, download=download, cache=cache)
+    overrides = recipe_overrides(
+        settings,
+        {"--epochs": epochs, "--batch-size": batch_size, "--lr": lr, "--size": size, "--data": data}
+        | {"--download": download or None, "--no-cache": None if cache else False},
+    )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         print(_run(recipe, overrides, data, resume=resume, force=force, runs=runs))
         return

@@ -1,22 +1,21 @@
-"""Recipes: one TOML file is one experiment.  This file imports no torch, so that listing recipes is quick."""
+"""Recipes: one TOML file is one experiment.
+
+A key's default is its value in `recipes/folder.toml`.  This file imports no torch, so that listing recipes is quick.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from samdeploy.errors import InputError, RecipeError, unknown
-from samdeploy.run import RECIPE_FILE, RUN_FILE
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocessing
+from samdeploy.train.recipe_source import read_recipe_source
 from samdeploy.train.toml_text import Scalar, toml_text
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 # Keys that change neither the network nor what it learns: where the data lie, and what is written when.
 NOT_THE_EXPERIMENT = frozenset(
@@ -50,7 +49,7 @@ class DataSection:
         options: what this data set offers beyond that, for example `level` of aircraft; and `protocol` of every set.
     """
 
-    name: str
+    name: str = "folder"
     root: str = "data"
     val_fraction: float = _bounded(0.1, above=0, below=1)
     split_seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
@@ -71,8 +70,8 @@ class ModelSection:
     """
 
     arch: str = "sam-resnet50"
-    gate: str = "original"
-    pretrained: bool | str = False
+    gate: str = "identity"
+    pretrained: bool | str = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ class AugmentSection:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSection:
-    """Optimiser, schedule and machine.  The defaults are the published protocol of the original work.
+    """Optimiser, schedule and machine.
 
     Attributes:
         epochs: at most this many.
@@ -158,17 +157,17 @@ class TrainingSection:
     """
 
     epochs: int = _bounded(45, at_least=1)
-    batch_size: int = _bounded(128, at_least=2)
+    batch_size: int = _bounded(32, at_least=2)
     learning_rate: float = _bounded(1e-4, above=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: int = _bounded(0, at_least=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_epochs: int = _bounded(1, at_least=0)
     weight_decay: float = _bounded(0.0, at_least=0)
     label_smoothing: float = _bounded(0.0, at_least=0, below=1)
     patience: int = _bounded(12, at_least=0)
     precision: Precision = "auto"
     device: str = "auto"
     seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
-    clip_norm: float = _bounded(0.0, at_least=0)
+    clip_norm: float = _bounded(1.0, at_least=0)
     ema_decay: float = _bounded(0.0, at_least=0, below=1)
     accumulate: int = _bounded(1, at_least=1)
     compile: Literal["auto", "on", "off"] = "auto"
@@ -182,47 +181,36 @@ class Recipe:
     """A whole experiment.  Made by `load_recipe`, which checks it."""
 
     name: str
-    data: DataSection
     description: str = ""
+    data: DataSection = field(default_factory=DataSection)
     model: ModelSection = field(default_factory=ModelSection)
     image: ImageSection = field(default_factory=ImageSection)
     augment: AugmentSection = field(default_factory=AugmentSection)
     training: TrainingSection = field(default_factory=TrainingSection)
 
 
-def recipe_names() -> tuple[str, ...]:
-    """The recipes that come with samdeploy, sorted."""
-    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
-
-
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply overrides and check the result.
 
     Args:
-        name_or_path: one of `recipe_names()`, or the path of a `.toml` file.
+        name_or_path: one of `recipe_names()`, the path of a `.toml` file, or a folder of images.
         overrides: each "section.key=value"; the value is TOML, and text that is no TOML is taken as a string.
             The section may be left out where the key occurs once; name and description are top-level keys.  The
             description names the keys, unless it is one of them.
 
     Raises:
-        InputError: no such recipe or file.
-        RecipeError: not TOML, or unknown keys, wrong types or impossible values; all of them are listed.
+        InputError: no such recipe, file or folder.
+        RecipeError: not TOML, extends what cannot be had, or unknown keys, wrong types or impossible values; all of
+            them are listed.
     """
-    # Here and not above: recipe_checks needs the dataclasses of this file.
-    from samdeploy.train.recipe_checks import apply_overrides, overridden, recipe_from_table
+    # Here and not above: both need the dataclasses of this file.
+    from samdeploy.train.recipe_checks import recipe_from_table
+    from samdeploy.train.recipe_overrides import apply_overrides, overridden
 
-    path = _recipe_path(str(name_or_path))
-    source = f"recipe {path.stem}" if path.parent == RECIPES else f"recipe {path}"
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{source}: cannot be read as UTF-8 text ({error})") from None
-    table.setdefault("name", path.stem)
-    recipe = recipe_from_table(apply_overrides(table, overrides), source)
-    changed = overridden(overrides) - NOT_THE_EXPERIMENT
-    if not changed or recipe.description != table.get("description", ""):
+    source = read_recipe_source(str(name_or_path))
+    recipe = recipe_from_table(apply_overrides(source.table, overrides), source.origin)
+    changed = (source.changed | overridden(overrides)) - NOT_THE_EXPERIMENT
+    if not changed or recipe.description != source.table.get("description", ""):
         return recipe
     # The recipe of a run may be a changed one already.
     description, _, before = recipe.description.partition(_CHANGED)
@@ -240,19 +228,3 @@ def recipe_table(recipe: Recipe) -> dict[str, Any]:
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as complete TOML: every key, defaults and overrides resolved, no comments."""
     return toml_text(recipe_table(recipe))
-
-
-def _recipe_path(name_or_path: str) -> Path:
-    if name_or_path in recipe_names():
-        return RECIPES / f"{name_or_path}.toml"
-    path = Path(name_or_path).expanduser()
-    if path.suffix == ".toml" or len(path.parts) > 1:
-        if (path / RUN_FILE).is_file():
-            raise InputError(
-                f"recipe {path}: is a run; to go on with it: samdeploy train --resume {path}; its recipe again: "
-                f"samdeploy train {path / RECIPE_FILE}"
-            )
-        if not path.is_file():
-            raise InputError(f"recipe file {path}: no such file; built-in recipes: {', '.join(recipe_names())}")
-        return path
-    raise InputError(f"{unknown('recipe', name_or_path, recipe_names())}, or the path of a .toml file")

@@ -11,18 +11,17 @@ import difflib
 import math
 import operator
 import re
-import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from samdeploy.data import DATASETS
 from samdeploy.errors import BundleError, RecipeError, unknown
 from samdeploy.train.recipe import AugmentSection, ImageSection, Recipe, TrainingSection
 
-_HINTS = typing.get_type_hints(Recipe)
-SECTIONS: dict[str, Any] = {name: hint for name, hint in _HINTS.items() if dataclasses.is_dataclass(hint)}
+HINTS = typing.get_type_hints(Recipe)
+SECTIONS: dict[str, Any] = {name: hint for name, hint in HINTS.items() if dataclasses.is_dataclass(hint)}
 
 # Where text must have a form: the form, and its name in words.
 _PATTERNS = {
@@ -36,15 +35,19 @@ _PATTERNS = {
 
 # What other tools call these keys.
 _NUMBER = "a finite number"
-_SIZE = ("image.height", "image.width")
-_ELSEWHERE = {
-    **dict.fromkeys(("size", "imgsz", "img_size", "image_size", "input_size", "resolution", "px"), _SIZE),
+SIZE_KEYS = ("image.height", "image.width")
+ELSEWHERE = {
+    **dict.fromkeys(("size", "imgsz", "img_size", "image_size", "input_size", "resolution", "px"), SIZE_KEYS),
     **dict.fromkeys(("lr", "lr0", "base_lr"), ("training.learning_rate",)),
     **dict.fromkeys(("bs", "batch", "batchsize"), ("training.batch_size",)),
     **dict.fromkeys(("wd", "decay"), ("training.weight_decay",)),
     **dict.fromkeys(("scheduler", "sched"), ("training.schedule",)),
     **dict.fromkeys(("amp", "dtype", "half"), ("training.precision",)),
     **dict.fromkeys(("smoothing",), ("training.label_smoothing",)),
+    **dict.fromkeys(("model", "network", "backbone", "architecture"), ("model.arch",)),
+    **dict.fromkeys(("weights", "checkpoint", "init"), ("model.pretrained",)),
+    **dict.fromkeys(("val_split", "val_size", "validation_split", "validation_fraction"), ("data.val_fraction",)),
+    **dict.fromkeys(("early_stopping", "early_stop"), ("training.patience",)),
     **dict.fromkeys(("grad_accum", "accum", "accumulation_steps"), ("training.accumulate",)),
 }
 
@@ -54,38 +57,6 @@ _LIMITS = {
     "above": (operator.gt, "above"),
     "below": (operator.lt, "below"),
 }
-
-
-def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `table` with each "section.key=value" set; unknown keys are left to `recipe_from_table`.
-
-    Raises:
-        RecipeError: an override has no "=", or runs through a key that is no table.
-    """
-    result = _copy(table)
-    for override in overrides:
-        if not override.isprintable():  # a byte that is no UTF-8 reaches Python as a lone surrogate
-            raise RecipeError(f"override {override!r}: printable text expected")
-        key, equals, text = override.partition("=")
-        path = _full_path(key.strip())
-        if not equals or not all(path):
-            raise RecipeError(f"override {override!r}: section.key=value expected, for example training.epochs=3")
-        inner = result
-        for part in path[:-1]:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise RecipeError(f"override {override!r}: {part!r} is a value, not a section")
-        value = _override_value(path, text.strip())
-        if len(path) == 1 and path[0] in SECTIONS and isinstance(value, dict):  # would drop the recipe's other keys
-            one_by_one = "its keys one by one expected, for example training.epochs=3"
-            raise RecipeError(f"override {override!r}: a whole section found; {one_by_one}")
-        inner[path[-1]] = value
-    return result
-
-
-def overridden(overrides: Sequence[str]) -> set[str]:
-    """The keys that `apply_overrides` sets, each with its section."""
-    return {".".join(_full_path(override.partition("=")[0].strip())) for override in overrides}
 
 
 def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
@@ -101,15 +72,13 @@ def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
             values[key] = _section(key, value, problems)
         elif key in SECTIONS:
             problems.append(f"{key}: {value!r} found, a section [{key}] expected")
-        elif key in _HINTS:
-            values[key] = _checked(key, value, _HINTS[key], {}, problems)
+        elif key in HINTS:
+            values[key] = _checked(key, value, HINTS[key], {}, problems)
         elif isinstance(value, Mapping):
             problems.append(unknown("section", key, SECTIONS))
         else:
-            everywhere = (name for names in _keys().values() for name in names)
+            everywhere = (name for names in section_keys().values() for name in names)
             problems.append(_unknown_key(key, "", sorted({"name", "description", *everywhere})))
-    if "data" not in table:
-        problems.append("section [data] is missing; it must name the data set, for example name = 'digits'")
     if not problems:
         return Recipe(**values)
     count = f"{len(problems)} problems: " if len(problems) > 1 else ""
@@ -127,9 +96,6 @@ def _section(section: str, table: Mapping[str, Any], problems: list[str]) -> Any
             values[key] = _checked(f"{section}.{key}", value, hints[key], fields[key].metadata, problems)
         else:
             problems.append(_unknown_key(key, section, list(fields)))
-    for key, field in fields.items():
-        if key not in table and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            problems.append(f"{section}.{key} is missing")
     if len(problems) > before:
         return None
     made = SECTIONS[section](**values)
@@ -214,13 +180,13 @@ def _contradictions(section: Any) -> Iterable[str]:
 
 
 def _unknown_key(key: str, section: str, valid: list[str]) -> str:
-    everywhere = {f"{home}.{name}": name for home, names in _keys().items() for name in names}
-    homes = [name for name, keys in _keys().items() if key in keys and name != section]
+    everywhere = {f"{home}.{name}": name for home, names in section_keys().items() for name in names}
+    homes = [name for name, keys in section_keys().items() if key in keys and name != section]
     if homes:
         place = f"in [{section}]" if section else "outside all sections"
         return f"key {key!r} stands {place} but belongs in [{homes[0]}]"
     found = f"key {section}.{key}" if section else f"key {key!r}"
-    if meant := _ELSEWHERE.get(key.lower()):
+    if meant := ELSEWHERE.get(key.lower()):
         return f"unknown {found}; it is called {' and '.join(meant)} here"
     if not difflib.get_close_matches(key, valid, cutoff=0.5):
         near = difflib.get_close_matches(key, everywhere.values(), n=2, cutoff=0.7)
@@ -229,36 +195,6 @@ def _unknown_key(key: str, section: str, valid: list[str]) -> str:
     return unknown(f"key in [{section}]" if section else "key", key, valid)
 
 
-def _keys() -> dict[str, list[str]]:
+def section_keys() -> dict[str, list[str]]:
+    """Section -> its keys."""
     return {name: [field.name for field in dataclasses.fields(kind)] for name, kind in SECTIONS.items()}
-
-
-def _full_path(key: str) -> list[str]:
-    """The parts of a dotted key; a bare key that only one section has gets that section."""
-    path = [part.strip() for part in key.split(".")]
-    if len(path) == 1 and key not in _HINTS:
-        homes = [name for name, keys in _keys().items() if key in keys]
-        if len(homes) == 1:
-            return [homes[0], key]
-    return path
-
-
-def _override_value(path: Sequence[str], text: str) -> Any:
-    """`text` as TOML; as a plain string where it is no TOML, or where only a string fits (a folder called 2024)."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    value = parsed["value"]
-    if len(parsed) > 1 or (_wants_string(path) and not isinstance(value, str)):
-        return text
-    return value
-
-
-def _wants_string(path: Sequence[str]) -> bool:
-    hints = _HINTS if len(path) == 1 else typing.get_type_hints(SECTIONS.get(path[0], Recipe))
-    return len(path) <= 2 and hints.get(path[-1]) is str
-
-
-def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}

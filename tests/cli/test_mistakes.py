@@ -20,7 +20,7 @@ from tests.conftest import Command
     ("arguments", "code", "text"),
     [
         ("train digit", 2, "unknown recipe 'digit'; did you mean 'digits'"),
-        ("train no/such.toml", 2, "recipe file no/such.toml: no such file; built-in recipes: aircraft"),
+        ("train no/such.toml", 2, "recipe no/such.toml: no such file or folder; a recipe's name, a .toml"),
         ("train --set training.epoch=3", 2, "recipe digits: unknown key in [training] 'epoch'; did you mean 'epochs'"),
         ("train --set training.epochs=many", 2, "recipe digits: "),
         ("train --set data.name=cifar", 2, "recipe digits: unknown data.name 'cifar'; did you mean 'cifar10'"),
@@ -183,3 +183,45 @@ def test_the_defaults_that_help_names_are_those_of_the_library(tmp_path: Path, c
     assert f"; {','.join(map(str, ExportOptions().batch))} if left out" in said
     assert f"; {ExportOptions().optimization_level} if left out" in said
     assert f"[default: {ExportOptions().max_drop}; x>=0]" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("train --learning-rate 3", "--learning-rate; use --lr or --set training.learning_rate=VALUE"),
+        ("train --imgsz 64", "--imgsz; use --size or --set image.size=VALUE"),
+        ("reproduce --patience 3", "--patience; use --set training.patience=VALUE"),
+        ("data --lr 3", "--lr; use --set training.learning_rate=VALUE"),
+        ("train --optimizer sgd", "--optimizer; values of the recipe are changed with --set KEY=VALUE"),
+    ],
+)
+def test_unknown_option_names_the_key(tmp_path: Path, inside: Inside, arguments: str, hint: str) -> None:
+    code, _, errors = inside(*arguments.split(), cwd=tmp_path)
+    assert (code, errors.splitlines()[-1]) == (2, f"Error: No such option: {hint}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("digits --epochs 3 --set epochs=3", "--epochs and --set: both give training.epochs; leave one out"),
+        ("digits --size 64 --set image.width=64", "--size and --set: both give image.width; leave one out"),
+        ("pets --data cats", "pets and --data cats: both name the folder of images; leave one out"),
+        ("pets --set root=cats", "pets and --set data.root: both name the folder of images; leave one out"),
+        ("digits --lr 0", "recipe digits: training.learning_rate: 0.0 found, above 0 expected"),
+    ],
+)
+def test_options_that_cannot_be_meant(tmp_path: Path, inside: Inside, arguments: str, message: str) -> None:
+    (tmp_path / "pets").mkdir()
+    code, _, errors = inside("train", *arguments.split(), cwd=tmp_path)
+    assert code == 2
+    assert_one_line(errors, message)
+
+
+def test_recipe_wins_over_a_folder_of_its_name(tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / "cifar10").mkdir()
+    for name, said in (
+        ("cifar10", "cifar10: taken for the recipe; the folder of this name is ./cifar10"),
+        ("./cifar10", "training on the images in ./cifar10 (recipe 'folder')"),
+    ):
+        code, _, errors = inside("train", name, "--lr", "0", cwd=tmp_path)
+        assert (code, errors.splitlines()[0]) == (2, said)

@@ -18,7 +18,8 @@ from samdeploy.data import cifar, digits, fashion_mnist
 from samdeploy.models import resnet
 from samdeploy.run import open_run
 from samdeploy.train.loop import train
-from samdeploy.train.recipe import load_recipe, recipe_names
+from samdeploy.train.recipe import load_recipe
+from samdeploy.train.recipe_source import recipe_names
 
 NAMES = [name for name in recipe_names() if "-strong" in name or name.endswith("-original")]
 

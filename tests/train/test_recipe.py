@@ -14,7 +14,8 @@ from samdeploy.data import DATASETS
 from samdeploy.errors import InputError, RecipeError
 from samdeploy.spec import Preprocessing
 from samdeploy.train import recipe_checks
-from samdeploy.train.recipe import RECIPES, AugmentSection, dump_recipe, load_recipe, recipe_names, recipe_table
+from samdeploy.train.recipe import AugmentSection, Recipe, dump_recipe, load_recipe, recipe_table
+from samdeploy.train.recipe_source import RECIPES, recipe_names
 
 MINIMAL = '[data]\nname = "digits"\n'
 
@@ -207,17 +208,18 @@ def test_impossible_values(override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_missing_data_section_and_name(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"section \[data\] is missing"):
-        load_recipe(written(tmp_path, "[training]\nepochs = 3\n"))
-    with pytest.raises(RecipeError, match=r"data\.name is missing"):
-        load_recipe(written(tmp_path, "[data]\nval_fraction = 0.2\n"))
+def test_left_out_keys_mean_what_folder_toml_says(tmp_path: Path) -> None:
+    folder = load_recipe("folder")
+    assert Recipe("folder", folder.description) == folder
+    assert load_recipe(written(tmp_path, "[training]\nepochs = 3\n")) == dataclasses.replace(
+        folder, name="mine", description="", training=dataclasses.replace(folder.training, epochs=3)
+    )
 
 
 def test_unknown_recipes_and_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown recipe 'cifar'; did you mean 'cifar10' or"):
         load_recipe("cifar")
-    with pytest.raises(InputError, match=r"nowhere\.toml: no such file; built-in recipes: aircraft, "):
+    with pytest.raises(InputError, match=r"nowhere\.toml: no such file or folder; a recipe's name, a \.toml"):
         load_recipe(tmp_path / "nowhere.toml")
     with pytest.raises(RecipeError, match=r"mine\.toml: not valid TOML: .*line 1"):
         load_recipe(written(tmp_path, "epochs 3"))
@@ -234,7 +236,7 @@ def test_recipes_cannot_be_changed() -> None:
 
 
 def test_listing_recipes_loads_no_torch() -> None:
-    code = "import sys, samdeploy.train.recipe as r; r.recipe_names(); print('torch' in sys.modules)"
+    code = "import sys, samdeploy.train.recipe_source as r; r.recipe_names(); print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
@@ -257,7 +259,7 @@ def test_an_unknown_key_is_looked_for_in_every_section(override: str, said: str)
 
 def test_other_tools_names_lead_to_keys_that_exist() -> None:
     """A renamed key must not leave its old name in the advice."""
-    for path in {path for paths in recipe_checks._ELSEWHERE.values() for path in paths}:
+    for path in {path for paths in recipe_checks.ELSEWHERE.values() for path in paths}:
         section, _, key = path.partition(".")
         assert key in {field.name for field in dataclasses.fields(recipe_checks.SECTIONS[section])}
 
@@ -267,6 +269,71 @@ def test_a_run_named_for_its_recipe(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_recipe(tmp_path)
     assert str(caught.value) == (
-        f"recipe {tmp_path}: is a run; to go on with it: samdeploy train --resume {tmp_path}; its recipe again: "
+        f"recipe {tmp_path}: is a run; to continue it: samdeploy train --resume {tmp_path}; to train its recipe again: "
         f"samdeploy train {tmp_path / 'recipe.toml'}"
     )
+
+
+def test_extends(tmp_path: Path) -> None:
+    mine = written(tmp_path, 'extends = "aircraft"\n[model]\narch = "sam-resnet18"\n[training]\nepochs = 45\n')
+    recipe, base = load_recipe(mine, ["lr=1"]), load_recipe("aircraft")
+    assert recipe.name == "mine" and recipe.data == base.data and recipe.model.arch == "sam-resnet18"
+    assert recipe.description == f"{base.description}; changed: model.arch, training.learning_rate"
+    (tmp_path / "deeper").mkdir()
+    deeper = tmp_path / "deeper" / "b.toml"
+    deeper.write_text('extends = "../mine.toml"\ndescription = "own"\n[data]\nname = "folder"\n')
+    last = load_recipe(deeper)
+    assert (last.model, last.description, last.data.options) == (recipe.model, "own", {})
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ('"cifar"', r"mine\.toml: extends: unknown recipe 'cifar'; did you mean 'cifar10'"),
+        ('"no.toml"', r"mine\.toml: extends: recipe .*no\.toml: no such file or folder"),
+        ("3", r"mine\.toml: extends: 3 found, a recipe's name or the path of a \.toml expected"),
+        ('"mine.toml"', r"circle: mine\.toml -> mine\.toml"),
+        ('"base.toml"', r"recipe .*base\.toml: unknown key in \[training\] 'epoch'"),
+    ],
+)
+def test_extends_refused(tmp_path: Path, extends: str, message: str) -> None:
+    (tmp_path / "base.toml").write_text("[training]\nepoch = 3\n")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(written(tmp_path, f"extends = {extends}\n"))
+
+
+def test_short_names_in_overrides() -> None:
+    recipe = load_recipe("digits", ["lr=0.5", "image.size=48x32"])
+    assert (recipe.training.learning_rate, recipe.image.height, recipe.image.width) == (0.5, 48, 32)
+    assert load_recipe("digits", ["size=40"]).image.preprocessing() == Preprocessing(40, 40)
+    with pytest.raises(RecipeError, match=r"'size=64x': pixels expected, as one number or as HEIGHTxWIDTH"):
+        load_recipe("digits", ["size=64x"])
+
+
+def test_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pets", "digits"):
+        (tmp_path / name / "cat").mkdir(parents=True)
+    folder = load_recipe("folder")
+    for name in ("pets", "pets/", str(tmp_path / "pets"), "./digits"):
+        found = load_recipe(name)
+        assert found == dataclasses.replace(folder, data=dataclasses.replace(folder.data, root=name))
+    assert load_recipe("digits").data.name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("https://x.org/a.zip", "is a URL; a recipe's name"),
+        ("cat.jpg", "is an image; .*; name the folder whose folders are the classes: samdeploy train FOLDER"),
+        ("pets.zip", "is an archive; .*; unpack it, then: samdeploy train FOLDER"),
+        ("w.pth", "is a weight file; .*model.pretrained=w.pth"),
+        ("-", "is standard input"),
+    ],
+)
+def test_what_is_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "/" not in name:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=what):
+        load_recipe(name)
