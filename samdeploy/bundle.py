@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from samdeploy.errors import BundleError
 from samdeploy.files import SealedFile, contained_file, read_json
 from samdeploy.manifest import MANIFEST, MOST_BYTES, BundleFile, DataRecord, manifest_from_json
+from samdeploy.measured import Measured
 from samdeploy.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Bundle:
     files: tuple[BundleFile, ...]
     data: DataRecord
     provenance: Mapping[str, str]
+    measured: Measured | None = None
 
     def select(self, role: str, *, backend: str | None = None, precision: str | None = None) -> tuple[BundleFile, ...]:
         """Files of `role` that `backend` may open, in `precision`; files made for that backend first."""
@@ -135,4 +137,4 @@ def open_bundle(path: str | Path) -> Bundle:
     found = manifest_from_json(read_json(manifest, f"bundle {root}", max_bytes=MOST_BYTES), str(manifest))
     for file in found.files:
         contained_file(root, file.path, f"bundle {root}")
-    return Bundle(root, found.spec, found.files, found.data, found.provenance)
+    return Bundle(root, found.spec, found.files, found.data, found.provenance, found.measured)

@@ -90,6 +90,14 @@ class Fields:
             self._sections.append(section)
         return section
 
+    def has(self, key: str) -> bool:
+        """Whether the object has `key`, be it null."""
+        return key in self._values
+
+    def section_or_none(self, key: str) -> Fields | None:
+        """As `section`; None where the value is null."""
+        return None if self._values.get(key, "") is None and self._ask(key) else self.section(key)
+
     def sections(self, key: str) -> list[Fields]:
         """The objects in the list under `key`; `close` of this object closes them too."""
         found = []

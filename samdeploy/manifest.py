@@ -9,6 +9,7 @@ from typing import Any
 from samdeploy.errors import BundleError
 from samdeploy.fields import Fields, check_format, short
 from samdeploy.files import json_bytes
+from samdeploy.measured import Measured, measured_from_fields, measured_to_json
 from samdeploy.spec import PRECISIONS, ModelSpec, TensorSpec, model_spec
 from samdeploy.spec_json import preprocessing_from_fields, preprocessing_to_json
 
@@ -67,12 +68,13 @@ class DataRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of manifest.json."""
+    """The whole of manifest.json; `measured` is None in bundles of runs that did not record it."""
 
     spec: ModelSpec
     files: tuple[BundleFile, ...]
     data: DataRecord
     provenance: Mapping[str, str]
+    measured: Measured | None = None
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
@@ -96,6 +98,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
                 "fingerprints": dict(data.fingerprints),
             },
             "provenance": dict(manifest.provenance),
+            **({"measured": measured_to_json(manifest.measured)} if manifest.measured else {}),
         }
     )
 
@@ -119,6 +122,7 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
     files = tuple(_file(section) for section in fields.sections("files"))
     data = _data(fields.section("data"))
     provenance = fields.text_map("provenance")
+    measured = measured_from_fields(fields.section("measured")) if fields.has("measured") else None
     fields.close()
     paths = [file.path for file in files]
     twice = sorted({path for path in paths if paths.count(path) > 1})
@@ -133,7 +137,7 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
                 f"{where}: {key} {short(_tensor_to_json(found))} found, the preprocessing and the {len(classes)} "
                 f"classes ask for {_tensor_to_json(expected)}"
             )
-    return Manifest(spec, files, data, provenance)
+    return Manifest(spec, files, data, provenance, measured)
 
 
 def _tensor_to_json(tensor: TensorSpec) -> dict[str, Any]:

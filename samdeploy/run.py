@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -58,6 +58,9 @@ class RunRecord:
         best_val_loss: mean cross entropy, in nats.
         test_top1: in percent, over `test_images` pictures, of which `test_correct` were right; measured once.
         provenance: versions and machine.
+        weights_sha256: of weights.safetensors; "" while no epoch has ended, and in runs that did not record it.
+        images_sha256, labelled_sha256: of the prepared images of val and test as sets, without and with their labels;
+            empty in runs that did not record it.
     """
 
     arch: str
@@ -79,6 +82,9 @@ class RunRecord:
     test_correct: int | None
     test_images: int | None
     provenance: Mapping[str, str]
+    weights_sha256: str = ""
+    images_sha256: Mapping[str, str] = field(default_factory=dict)
+    labelled_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_run(run_dir: Path, record: RunRecord) -> None:
@@ -125,6 +131,9 @@ def open_run(run_dir: Path) -> RunRecord:
         test_correct=fields.integer_or_none("test_correct"),
         test_images=fields.integer_or_none("test_images"),
         provenance=fields.text_map("provenance"),
+        weights_sha256=fields.text("weights_sha256") if fields.has("weights_sha256") else "",
+        images_sha256=fields.text_map("images_sha256") if fields.has("images_sha256") else {},
+        labelled_sha256=fields.text_map("labelled_sha256") if fields.has("labelled_sha256") else {},
     )
     fields.close()
     return record

@@ -13,7 +13,7 @@ import samdeploy
 PACKAGE = Path(samdeploy.__file__).parent
 
 # Plain data and its files: the standard library is all they need.
-_DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest", "run", "path_kind"})
+_DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "measured", "manifest", "run", "path_kind"})
 _ARRAYS = _DATA | {"arrays"}
 _APPLICATION = _ARRAYS | {"bundle", "run_bundle", "preprocess", "stream", "backends", "ranking", "classifier"}
 
@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "fields": frozenset({"errors"}),
     "files": frozenset({"errors"}),
     "spec_json": frozenset({"errors", "spec", "fields"}),
-    "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json"}),
+    "measured": frozenset({"errors", "spec", "fields", "spec_json"}),
+    "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json", "measured"}),
     "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest"}),
     "path_kind": frozenset({"manifest", "run"}),
     "progress": frozenset(),

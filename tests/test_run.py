@@ -34,6 +34,9 @@ COMPLETE = RunRecord(
     test_correct=9,
     test_images=10,
     provenance={"torch": "2.9.0", "machine": "x86_64"},
+    weights_sha256="ab" * 32,
+    images_sha256={"val": "cd" * 32, "test": "ef" * 32},
+    labelled_sha256={"val": "01" * 32, "test": "23" * 32},
 )
 UNTESTED = dataclasses.replace(
     COMPLETE, status="interrupted", best_epoch=0, test_top1=None, test_correct=None, test_images=None

@@ -150,11 +150,16 @@ std::string Fields::text(const std::string& key) {
   return found ? found->text : "";
 }
 
-std::optional<std::string> Fields::text_or_null(const std::string& key) {
+bool Fields::is_null(const std::string& key) {
   const auto at = value_.object.find(key);
-  if (at == value_.object.end() || at->second.kind != Json::Kind::null) return text(key);
+  if (at == value_.object.end() || at->second.kind != Json::Kind::null) return false;
   asked_.push_back(key);
-  return std::nullopt;
+  return true;
+}
+
+std::optional<std::string> Fields::text_or_null(const std::string& key) {
+  if (is_null(key)) return std::nullopt;
+  return text(key);
 }
 
 std::int64_t Fields::integer(const std::string& key) {
@@ -163,10 +168,7 @@ std::int64_t Fields::integer(const std::string& key) {
 }
 
 std::int64_t Fields::integer_or(const std::string& key, std::int64_t if_null) {
-  const auto at = value_.object.find(key);
-  if (at == value_.object.end() || at->second.kind != Json::Kind::null) return integer(key);
-  asked_.push_back(key);
-  return if_null;
+  return is_null(key) ? if_null : integer(key);
 }
 
 double Fields::number(const std::string& key) {

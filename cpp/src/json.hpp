@@ -41,6 +41,8 @@ class Fields {
 
   std::string text(const std::string& key);
   std::optional<std::string> text_or_null(const std::string& key);
+  // Whether `key` is there and null; it then counts as asked for.
+  bool is_null(const std::string& key);
   std::int64_t integer(const std::string& key);
   std::int64_t integer_or(const std::string& key, std::int64_t if_null);
   double number(const std::string& key);

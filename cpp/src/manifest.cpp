@@ -28,6 +28,14 @@ std::string joined(const std::vector<std::string>& parts, const char* between) {
   return text;
 }
 
+bool is_sha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+void check_sha256(const std::string& key, const std::string& text, Fields* fields) {
+  if (!is_sha256(text)) fields->report(key + " must be 64 lower-case hexadecimal digits");
+}
+
 void check_format(const Json& root, const std::string& where) {
   const auto format = root.object.find("format");
   const auto version = root.object.find("version");
@@ -104,7 +112,7 @@ BundleFile read_file(const Json& json, const std::string& where, Problems* probl
     report("precision '" + file.precision->substr(0, 60) + "' found, one of " + joined(kPrecisions, ", ") +
            " expected");
   }
-  if (file.sha256.size() != 64 || file.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
+  if (!is_sha256(file.sha256)) {
     report("sha256 '" + file.sha256.substr(0, 60) + "' found, 64 lower-case hexadecimal digits expected");
   }
   return file;
@@ -138,6 +146,30 @@ void read_data(const Json& json, Problems* problems) {
   fields.close(problems);
 }
 
+// Nothing here is used: a reader that runs graphs only refuses what is not as the page says.
+void read_measured_split(const Json& json, const std::string& where, Problems* problems) {
+  Fields fields(json, where);
+  const double top1 = fields.number("top1");
+  if (!(top1 >= 0.0 && top1 <= 100.0)) fields.report("top1 must be from 0 to 100");
+  fields.integer("images");
+  check_sha256("images_sha256", fields.text("images_sha256"), &fields);
+  check_sha256("labelled_sha256", fields.text("labelled_sha256"), &fields);
+  fields.close(problems);
+}
+
+void read_measured(const Json& json, Problems* problems) {
+  Fields fields(json, "measured");
+  check_sha256("model_sha256", fields.text("model_sha256"), &fields);
+  check_sha256("weights_sha256", fields.text("weights_sha256"), &fields);
+  fields.integer("epoch");
+  const Json& val = fields.section("val");
+  const Json* test = nullptr;
+  if (!fields.is_null("test")) test = &fields.section("test");
+  fields.close(problems);
+  read_measured_split(val, "val", problems);
+  if (test) read_measured_split(*test, "test", problems);
+}
+
 void check_tensor(const std::string& key, const std::string& found, const std::string& wanted,
                   const std::string& where) {
   if (found != wanted) {
@@ -162,6 +194,7 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   const std::vector<Json>& files_json = fields.items("files");
   const Json& data_json = fields.section("data");
   fields.map_of("provenance", {Kind::text}, "texts");
+  const Json* measured_json = root.object.count("measured") ? &fields.section("measured") : nullptr;
   fields.close(&problems);
 
   Fields model(model_json, "model");
@@ -181,6 +214,7 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
     else manifest.files.push_back(read_file(files_json[i], name, &problems));
   }
   read_data(data_json, &problems);
+  if (measured_json) read_measured(*measured_json, &problems);
   if (!problems.empty()) {
     const std::size_t most = 20;  // nobody reads more
     const std::size_t left = problems.size() > most ? problems.size() - most : 0;

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.arrays import Float32Array, UInt8Array, UInt64Array
+from samdeploy.arrays import Float32Array, Int64Array, UInt8Array, UInt64Array
 from samdeploy.errors import DatasetError
 from samdeploy.files import write_atomic
 
@@ -68,6 +68,23 @@ def digests_of(images: UInt8Array) -> UInt64Array:
     """uint8 [n, H, W, 3] -> uint64 [n, 2], the first 128 bits of each picture's SHA-256."""
     digests = b"".join(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:16] for image in images)
     return np.frombuffer(digests, "<u8").reshape(-1, 2).astype(np.uint64)
+
+
+def set_hashes(digests: UInt64Array, labels: Int64Array) -> tuple[str, str]:
+    """Which images a split holds, whatever their order and their names: without and with their labels.
+
+    Args:
+        digests: uint64 [N, 2], from `digests_of`.
+        labels: int64 [N].
+
+    Returns:
+        Two SHA-256, each over one row per image, sorted: the digest's 16 bytes, in the second followed by the label as
+        little-endian int64.
+    """
+    order = np.lexsort((labels, digests[:, 1], digests[:, 0]))
+    rows = np.ascontiguousarray(digests[order], "<u8")
+    labelled = np.ascontiguousarray(np.column_stack([rows, labels[order].astype("<u8")]), "<u8")
+    return hashlib.sha256(rows.data).hexdigest(), hashlib.sha256(labelled.data).hexdigest()
 
 
 def perceptual_hashes(images: UInt8Array) -> UInt64Array:

@@ -13,15 +13,23 @@ from numpy.typing import NDArray
 from samdeploy.bundle import Bundle
 from samdeploy.files import write_atomic
 from samdeploy.manifest import MANIFEST, BundleFile, DataRecord, Manifest, manifest_bytes
+from samdeploy.measured import Measured
 from samdeploy.spec import ModelSpec
 
 
 class BundleWriter:
     """A bundle under construction in `root`; `bundle()` opens what is there so far."""
 
-    def __init__(self, root: Path, spec: ModelSpec, data: DataRecord, provenance: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        spec: ModelSpec,
+        data: DataRecord,
+        provenance: Mapping[str, str],
+        measured: Measured | None = None,
+    ) -> None:
         self.root = root
-        self._spec, self._data, self._provenance = spec, data, dict(provenance)
+        self._spec, self._data, self._provenance, self._measured = spec, data, dict(provenance), measured
         self._files: list[BundleFile] = []
 
     def add(
@@ -51,9 +59,9 @@ class BundleWriter:
 
     def bundle(self) -> Bundle:
         """What has been added so far, as the rest of samdeploy sees a bundle."""
-        return Bundle(self.root, self._spec, tuple(self._files), self._data, self._provenance)
+        return Bundle(self.root, self._spec, tuple(self._files), self._data, self._provenance, self._measured)
 
     def write_manifest(self) -> None:
         """Write manifest.json; the last step."""
-        manifest = Manifest(self._spec, tuple(self._files), self._data, self._provenance)
+        manifest = Manifest(self._spec, tuple(self._files), self._data, self._provenance, self._measured)
         write_atomic(self.root / MANIFEST, manifest_bytes(manifest))

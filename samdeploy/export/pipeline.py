@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from samdeploy.export.pictures import ExportPictures, export_pictures, headroom_
 from samdeploy.export.quantize import QuantizedGraph
 from samdeploy.export.stage import staged
 from samdeploy.manifest import DataRecord
+from samdeploy.measured import Measured, MeasuredSplit, model_sha256
 from samdeploy.models import Exported, build_model, fold, load_weights
-from samdeploy.run import BUNDLE_FOLDER, WEIGHTS_FILE, RunRecord, open_run
-from samdeploy.spec import model_spec
+from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, RunRecord, open_run
+from samdeploy.spec import ModelSpec, model_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
             f"{record.best_epoch}",
             file=sys.stderr,
         )
+    weights = _weights(run_dir, record)
     spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
     model = build_model(record.arch, len(record.classes), record.gate)
     load_weights(model, run_dir / WEIGHTS_FILE)
@@ -78,8 +81,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
 
     target = run_dir / BUNDLE_FOLDER
     with staged(target) as stage:
-        writer = BundleWriter(stage, spec, _data_record(record), _provenance(run_dir, record))
-        writer.add("weights", "weights.safetensors", (run_dir / WEIGHTS_FILE).read_bytes())
+        writer = BundleWriter(stage, spec, _data_record(record), _provenance(run_dir, record), _measured(record, spec))
+        writer.add("weights", "weights.safetensors", weights)
         writer.add_array("golden_images", "golden/images.npy", pictures.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
         headroom, no_graph = add_graphs(writer, net, spec, pictures, logits)
@@ -112,6 +115,18 @@ def _add_int8(
     return found
 
 
+def _weights(run_dir: Path, record: RunRecord) -> bytes:
+    """weights.safetensors, which must be the file that training measured."""
+    path = run_dir / WEIGHTS_FILE
+    content = path.read_bytes() if path.is_file() else b""  # load_weights names a missing file
+    if content and record.weights_sha256 not in ("", hashlib.sha256(content).hexdigest()):
+        raise ExportError(
+            f"{path}: is not the file of epoch {record.best_epoch} that {RUN_FILE} names; put it back, or go on with: "
+            f"samdeploy train --resume {run_dir}"
+        )
+    return content
+
+
 def _data_record(record: RunRecord) -> DataRecord:
     return DataRecord(
         name=record.dataset,
@@ -120,6 +135,23 @@ def _data_record(record: RunRecord) -> DataRecord:
         split_seed=record.split_seed,
         counts=record.counts,
         fingerprints=record.fingerprints,
+    )
+
+
+def _measured(record: RunRecord, spec: ModelSpec) -> Measured | None:
+    """What training measured; None where the run did not record it."""
+    if not record.weights_sha256 or not record.images_sha256:
+        return None
+
+    def split(name: str, top1: float) -> MeasuredSplit:
+        return MeasuredSplit(top1, record.counts[name], record.images_sha256[name], record.labelled_sha256[name])
+
+    return Measured(
+        model_sha256=model_sha256(spec),
+        weights_sha256=record.weights_sha256,
+        epoch=record.best_epoch,
+        val=split("val", record.best_val_top1),
+        test=split("test", record.test_top1) if record.test_top1 is not None else None,
     )
 
 

@@ -13,7 +13,7 @@ from samdeploy.data import DATASETS, SPLITS, open_dataset
 from samdeploy.data.cache import PreparedSplit, prepare_split
 from samdeploy.data.dataset import Dataset
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
-from samdeploy.data.picture_hashes import PictureHashes
+from samdeploy.data.picture_hashes import PictureHashes, set_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import DatasetError, DatasetMissing
 from samdeploy.spec import Preprocessing
@@ -53,6 +53,10 @@ class PreparedData:
                 if overlap.other == "train" and overlap.exact:
                     measures += f"; but {overlap.exact:,} of {overlap.images:,} {overlap.split} images were trained on"
         return measures
+
+    def set_hashes(self) -> dict[str, tuple[str, str]]:
+        """Of val and test, the images without and with their labels, see `samdeploy.data.picture_hashes.set_hashes`."""
+        return {name: set_hashes(self.hashes[name].digests, self.splits[name][1]) for name in ("val", "test")}
 
     def counts(self) -> dict[str, int]:
         """Pictures per split."""

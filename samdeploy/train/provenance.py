@@ -53,6 +53,7 @@ def new_record(
     Args:
         why: this precision, as `samdeploy.train.choices.precision_probe` gave it.
     """
+    sets = data.set_hashes()
     return RunRecord(
         arch=recipe.model.arch,
         gate=recipe.model.gate,
@@ -85,6 +86,8 @@ def new_record(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+        images_sha256={name: images for name, (images, _) in sets.items()},
+        labelled_sha256={name: labelled for name, (_, labelled) in sets.items()},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import math
 import os
 import shutil
@@ -141,7 +142,7 @@ class RunFolder:
                 self._publish(row.epoch)
             # Not before: on a full disk the best weights are still those of the epoch before.
             self.record = dataclasses.replace(
-                record, best_epoch=row.epoch, best_val_top1=row.val_top1, best_val_loss=row.val_loss
+                self.record, best_epoch=row.epoch, best_val_top1=row.val_top1, best_val_loss=row.val_loss
             )
         if self._writes:
             append_history(self.path / HISTORY_FILE, row)
@@ -227,6 +228,9 @@ class RunFolder:
             shutil.copyfile(source, temporary)
         temporary.replace(target)
         temporary.unlink(missing_ok=True)  # rename does nothing where both are links to one file already
+        with target.open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+        self.record = dataclasses.replace(self.record, weights_sha256=digest)
 
 
 def best_file(checkpoints: Path, epoch: int) -> Path:

@@ -19,7 +19,19 @@ from samdeploy.manifest import MANIFEST, Manifest, manifest_bytes, manifest_from
 from samdeploy.run import RUN_FILE, WEIGHTS_FILE, open_run
 from samdeploy.run_bundle import bundle_of, latest_bundle, unlike_its_run
 from samdeploy.spec import Preprocessing, model_spec
-from tests.bundle.written import CONTENTS, DATA, FILES, IMAGES, LOGITS, PROVENANCE, SPEC, edit, to_symlink, write_bundle
+from tests.bundle.written import (
+    CONTENTS,
+    DATA,
+    FILES,
+    IMAGES,
+    LOGITS,
+    MEASURED,
+    PROVENANCE,
+    SPEC,
+    edit,
+    to_symlink,
+    write_bundle,
+)
 
 
 def test_a_sound_bundle_gives_back_what_was_written(root: Path) -> None:
@@ -36,7 +48,9 @@ def test_a_sound_bundle_gives_back_what_was_written(root: Path) -> None:
 def test_manifest_round_trip() -> None:
     crop = Preprocessing(4, 5, "center_crop", 6, mean=(0.1, 0.2, 1 / 3), std=(0.4, 0.5, 0.6))
     for preprocessing in (Preprocessing(4, 5), crop):
-        manifest = Manifest(model_spec("sam-resnet50", "original", ("a",), preprocessing), FILES, DATA, PROVENANCE)
+        spec = model_spec("sam-resnet50", "original", ("a",), preprocessing)
+        measured = dataclasses.replace(MEASURED, test=MEASURED.val if crop is preprocessing else None)
+        manifest = Manifest(spec, FILES, DATA, PROVENANCE, measured)
         assert manifest_from_json(json.loads(manifest_bytes(manifest)), "manifest.json") == manifest
 
 

@@ -15,6 +15,7 @@ import pytest
 from samdeploy.bundle import open_bundle
 from samdeploy.errors import BundleError
 from samdeploy.manifest import MANIFEST, BundleFile, DataRecord, Manifest, manifest_bytes
+from samdeploy.measured import Measured, MeasuredSplit
 from samdeploy.spec import Preprocessing, model_spec
 
 SPEC = model_spec("sam-resnet18", "identity", ("cat", "Löwe"), Preprocessing(4, 5))
@@ -56,6 +57,8 @@ FILES = (
     entry("golden_images", "golden/images.npy", CONTENTS["golden/images.npy"]),
     entry("golden_logits", "golden/logits.npy", CONTENTS["golden/logits.npy"]),
 )
+_SPLIT = MeasuredSplit(97.25, 144, "cd" * 32, "ef" * 32)
+MEASURED = Measured("01" * 32, "23" * 32, 5, _SPLIT, None)
 SOUND = Manifest(SPEC, FILES, DATA, PROVENANCE)
 
 

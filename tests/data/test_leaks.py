@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from samdeploy.data.picture_hashes import (
     hash_pictures,
     perceptual_hashes,
     read_hashes,
+    set_hashes,
     write_hashes,
 )
 from samdeploy.errors import DatasetError
@@ -85,6 +88,23 @@ def test_digests_are_sha256_of_the_pixels() -> None:
     assert digests_of(images).shape == (3, 2)
     # A view that is not contiguous is the same picture.
     assert np.array_equal(digests_of(np.repeat(images, 2, axis=2)[:, :, ::2]), digests_of(images))
+
+
+def test_set_hashes_know_images_and_labels_in_any_order() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
+    images[3] = images[0]
+    labels = np.array([2, 0, 1, 1])
+    digests = [hashlib.sha256(image.tobytes()).digest()[:16] for image in images]
+    pairs = sorted((struct.unpack("<QQ", digest), label) for digest, label in zip(digests, labels, strict=True))
+    expected = hashlib.sha256(b"".join(struct.pack("<QQ", *digest) for digest, _ in pairs)).hexdigest()
+    labelled = hashlib.sha256(b"".join(struct.pack("<QQq", *digest, label) for digest, label in pairs)).hexdigest()
+    assert set_hashes(digests_of(images), labels) == (expected, labelled)
+    order = [3, 1, 0, 2]
+    assert set_hashes(digests_of(images[order]), labels[order]) == (expected, labelled)
+    without, other = set_hashes(digests_of(images), np.array([1, 0, 1, 2]))
+    assert (without, other) == (expected, labelled)  # copies under two labels: which is which cannot be seen
+    assert set_hashes(digests_of(images), np.array([0, 2, 1, 1]))[0] == expected
+    assert set_hashes(digests_of(images), np.array([0, 2, 1, 1]))[1] != labelled
 
 
 def test_perceptual_hash_is_the_sign_of_the_cosine_transform() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -16,6 +17,7 @@ import torch
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import load_images, open_dataset
+from samdeploy.data.picture_hashes import digests_of, set_hashes
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.export import pipeline as pipeline_file
@@ -25,7 +27,7 @@ from samdeploy.export.table import export_table
 from samdeploy.files import write_atomic
 from samdeploy.manifest import MANIFEST, BundleFile
 from samdeploy.models import build_model, load_weights, save_weights
-from samdeploy.run import WEIGHTS_FILE, open_run
+from samdeploy.run import WEIGHTS_FILE, open_run, write_run
 
 
 @pytest.fixture
@@ -59,6 +61,26 @@ def change_weights(run: Path, value: float) -> None:
     with torch.no_grad():
         model.fc.bias[0] = value
     save_weights(model, run / WEIGHTS_FILE)
+    write_run(run, dataclasses.replace(record, weights_sha256=tree(run)[WEIGHTS_FILE]))
+
+
+def test_manifest_states_what_training_measured(digits_bundle: Bundle, digits_run: Path) -> None:
+    record, measured = open_run(digits_run), digits_bundle.measured
+    assert measured is not None and measured.test is not None
+    assert measured.weights_sha256 == tree(digits_run)[WEIGHTS_FILE]
+    assert (measured.epoch, measured.val.top1, measured.val.images) == (record.best_epoch, record.best_val_top1, 719)
+    assert (measured.test.top1, measured.test.images) == (record.test_top1, 359)
+    dataset = open_dataset("digits", Path("data"), options={}, val_fraction=record.val_fraction, seed=record.split_seed)
+    images, labels = load_images(dataset.test, record.preprocessing, description="test")
+    assert (measured.test.images_sha256, measured.test.labelled_sha256) == set_hashes(digests_of(images), labels)
+
+
+def test_weights_of_another_epoch_are_refused(run: Path) -> None:
+    before = tree(run / "bundle")
+    write_run(run, dataclasses.replace(open_run(run), weights_sha256="0" * 64))
+    with pytest.raises(ExportError, match=r"weights.safetensors: is not the file of epoch \d that run.json names"):
+        export_run(run, ExportOptions(engine="onnxruntime"))
+    assert tree(run / "bundle") == before
 
 
 def engines(bundle: Bundle) -> list[BundleFile]:

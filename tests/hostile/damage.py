@@ -84,6 +84,13 @@ def swapped(root: Path) -> None:
 
 
 # name -> (damage, status of C++, text of C++, text of Python)
+def measured(**changes: Any) -> dict[str, Any]:
+    """`measured` of a manifest, sound but for `changes` of val."""
+    split = {"top1": 97, "images": 3, "images_sha256": "ab" * 32, "labelled_sha256": "cd" * 32}
+    both = {"model_sha256": "01" * 32, "weights_sha256": "23" * 32, "epoch": 5}
+    return {**both, "val": {**split, **changes}, "test": None}
+
+
 MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
     "path climbs": (path_of_graph("../outside"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
     "path climbs later": (path_of_graph("graphs/../../x"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
@@ -159,6 +166,17 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
         edit(lambda v: v.update(version=2, nobody_knows=1)), NEWER, "format version 2", "format version 2",
     ),
     "version true": (edit(lambda v: v.update(version=True)), BAD_MANIFEST, "version boolean true", "version True"),
+    "measured: not a percentage": (
+        edit(lambda v: v.update(measured=measured(top1=101))), BAD_MANIFEST, "val: top1 must be", "val: top1 101",
+    ),
+    "measured: no hash": (
+        edit(lambda v: v.update(measured=measured(images_sha256=""))),
+        BAD_MANIFEST, "val: images_sha256 must be", "val: images_sha256 ''",
+    ),
+    "measured: null": (edit(lambda v: v.update(measured=None)), BAD_MANIFEST, "'measured' must be", "'measured' must"),
+    "measured: without a key": (
+        edit(lambda v: v.update(measured={"val": {}, "test": None})), BAD_MANIFEST, "'top1' is missing", "'top1' is",
+    ),
     "no classes": (edit(lambda v: v["model"].update(classes=[])), BAD_MANIFEST, "no classes", "no classes"),
     "one file twice": (
         edit(lambda v: v["files"].append(v["files"][0])), BAD_MANIFEST, "fp32.onnx' twice", "fp32.onnx' twice",
