@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from samdeploy.errors import BundleError
 from samdeploy.files import SealedFile, contained_file, read_json
@@ -18,6 +18,9 @@ from samdeploy.measured import Measured
 from samdeploy.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from numpy import dtype
+    from numpy.typing import NDArray
+
     from samdeploy.arrays import Float32Array, UInt8Array
 
 
@@ -113,6 +116,16 @@ class Bundle:
         from samdeploy.golden import read_golden  # late, as it needs numpy
 
         return read_golden(self)
+
+    def array(self, role: str, dtype: dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """The .npy file with `role`: `dtype` [n, *shape], the caller's own.
+
+        Raises:
+            BundleError: it is missing, damaged, or of another type or shape.
+        """
+        from samdeploy.golden import read_array  # late, as it needs numpy
+
+        return read_array(self, role, dtype, shape)
 
 
 def open_bundle(path: str | Path) -> Bundle:

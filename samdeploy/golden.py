@@ -23,8 +23,8 @@ def read_golden(bundle: Bundle) -> tuple[UInt8Array, Float32Array]:
         BundleError: they are missing, damaged, or do not fit the model.
     """
     height, width = bundle.spec.preprocessing.height, bundle.spec.preprocessing.width
-    images = _array(bundle, "golden_images", np.dtype(np.uint8), (height, width, 3))
-    logits = _array(bundle, "golden_logits", np.dtype(np.float32), (len(bundle.spec.classes),))
+    images = read_array(bundle, "golden_images", np.dtype(np.uint8), (height, width, 3))
+    logits = read_array(bundle, "golden_logits", np.dtype(np.float32), (len(bundle.spec.classes),))
     if len(images) != len(logits) or not len(images):
         raise BundleError(f"bundle {bundle.root}: {len(images)} golden images, {len(logits)} golden answers found")
     if not np.isfinite(logits).all():
@@ -32,7 +32,12 @@ def read_golden(bundle: Bundle) -> tuple[UInt8Array, Float32Array]:
     return images, logits
 
 
-def _array(bundle: Bundle, role: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def read_array(bundle: Bundle, role: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The .npy file with `role`: `dtype` [n, *shape], the caller's own.
+
+    Raises:
+        BundleError: it is missing, damaged, or of another type or shape.
+    """
     file = bundle.find(role)
     if file is None:
         raise BundleError(f"bundle {bundle.root}: no file with role {role!r}; export it again")

@@ -20,7 +20,10 @@ VERSION = 1
 MOST_BYTES = 16 << 20
 
 # `cam_graph` has a role of its own, so that nobody who looks for a graph to classify with finds it.
-ROLES = ("weights", "graph", "cam_graph", "engine", "golden_images", "golden_logits", "headroom", "quantization")
+ROLES = (
+    "weights", "graph", "cam_graph", "engine", "golden_images", "golden_logits", "headroom", "quantization",
+    "train_hashes", "val_hashes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

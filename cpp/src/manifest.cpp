@@ -14,8 +14,8 @@ using Problems = std::vector<std::string>;
 constexpr const char* kFormat = "samdeploy-bundle";
 constexpr std::int64_t kVersion = 1;
 constexpr const char* kResize = "bilinear-antialias-vertical-first-q22";
-const std::vector<std::string> kRoles = {"weights",       "graph",         "cam_graph", "engine",
-                                         "golden_images", "golden_logits", "headroom",  "quantization"};
+const std::vector<std::string> kRoles = {"weights",       "graph",    "cam_graph",    "engine",       "golden_images",
+                                         "golden_logits", "headroom", "quantization", "train_hashes", "val_hashes"};
 const std::vector<std::string> kPrecisions = {"fp32", "fp16", "bf16", "int8"};
 
 bool contains(const std::vector<std::string>& names, const std::string& name) {

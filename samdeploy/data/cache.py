@@ -110,7 +110,7 @@ def prepare_split(
             print(f"{description}: {_without_text(error, needed)}", file=sys.stderr)
     images, labels = load_images(samples, preprocessing, description=description)
     return PreparedSplit(
-        images, labels, hash_pictures([images], samples.names), fingerprint(images, labels), is_cached=False
+        images, labels, hash_pictures([images], samples.names, labels), fingerprint(images, labels), is_cached=False
     )
 
 
@@ -190,7 +190,7 @@ def _prepared(found: CachedPictures, samples: Samples) -> PreparedSplit:
     return PreparedSplit(
         images=found.images,
         labels=samples.labels.copy(),
-        hashes=PictureHashes(found.digests, found.perceptual, samples.names),
+        hashes=PictureHashes(found.digests, found.perceptual, samples.names, samples.labels),
         fingerprint=found.fingerprint if known else fingerprint(found.images, samples.labels),
         is_cached=True,
     )

@@ -7,7 +7,7 @@ tested on its training folder; here that is found before the first step of train
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.arrays import Int64Array, UInt64Array
+from samdeploy.arrays import UInt64Array
 from samdeploy.data.dataset import SPLITS
+from samdeploy.data.likeness import NEAR_BITS, find_likenesses
 from samdeploy.data.picture_hashes import FREQUENCIES, PictureHashes
 from samdeploy.errors import DatasetError
 from samdeploy.progress import Advance, progress_bar
@@ -27,19 +28,12 @@ from samdeploy.progress import Advance, progress_bar
 # what they are, with 3.3 and 10 % of test in train in some form (B. Barz, J. Denzler, 2020, "Do we train on test
 # data?").  A copied folder has 100 %, folders that were mixed by hand often more than 3.
 MAX_EXACT_PERCENT = 2.0
-# Bits of 256 in which near-duplicates may differ.  Of the pairs of Fashion-MNIST's test and training pictures that
-# differ by no more, 14 in all, each shows the same article; at 17 to 24 bits others of the same cut begin.  Digits of
-# 8x8 pixels differ by 28 or more, photographs by 95.  JPEG at quality 75 moves 97 % of the pictures of Fashion-MNIST by
-# no more, and 77 % of photographs of 104x104: what is found is real, but not all that there is.
-NEAR_BITS = 16
 KEEP_APART = (
     "Keep each picture in one split only, and only once where val is cut off train; to train all the same: "
     "--set data.leaks=report"
 )
 # A shared picture in examples; all of them would fill the screen.
 _EXAMPLES = 5
-# Pairs of pictures that are compared at a time: 8 MB of 64-bit words, which stay in the processor's cache.
-_PAIRS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,8 @@ class Overlap:
         split, other: "test" and "train", for example.
         images: pictures in `split`.
         exact: of those, how many have prepared pixels that a picture of `other` has.
-        near: how many more look like a picture of `other`: at most `NEAR_BITS` bits of the perceptual hash differ.
+        near: how many more look like an image of `other`: at most `NEAR_BITS` bits of the perceptual hash differ; None
+            where those of `other` are not at hand.
         examples: a few of both, exact ones first.
         flat: of the exact ones, how many are of one colour throughout.
     """
@@ -92,7 +87,7 @@ class Overlap:
     other: str
     images: int
     exact: int
-    near: int
+    near: int | None
     examples: tuple[SharedPicture, ...]
     flat: int = 0
 
@@ -110,7 +105,7 @@ class Overlap:
             "exact": self.exact,
             "exact_percent": self.exact_percent,
             "near": self.near,
-            "near_percent": 100 * self.near / max(1, self.images),
+            "near_percent": None if self.near is None else 100 * self.near / max(1, self.images),
             "examples": [example.to_json() for example in self.examples],
         }
 
@@ -168,8 +163,9 @@ def find_overlap(
     known = {digest.tobytes(): index for index, digest in reversed(list(enumerate(others.digests)))}
     found = [known.get(digest.tobytes(), -1) for digest in pictures.digests]
     exact = [(row, column, 0) for row, column in enumerate(found) if column >= 0]
-    near = [match for match in _near(pictures.perceptual, others.perceptual, advance) if found[match[0]] < 0]
-    near.sort(key=lambda match: match[2])
+    has_likenesses = others.perceptual.shape[1] > 0
+    likenesses = find_likenesses(pictures.perceptual, others.perceptual, advance) if has_likenesses else ()
+    near = sorted((match for match in likenesses if found[match[0]] < 0), key=lambda match: match[2])
     examples = tuple(
         SharedPicture(
             name=pictures.names[row],
@@ -181,7 +177,7 @@ def find_overlap(
         for row, column, bits in [*exact[:_EXAMPLES], *near[:_EXAMPLES]]
     )
     flat = sum(not pictures.perceptual[row].any() for row, _, _ in exact)
-    return Overlap(split, other, len(pictures), len(exact), len(near), examples, flat)
+    return Overlap(split, other, len(pictures), len(exact), len(near) if has_likenesses else None, examples, flat)
 
 
 def refuse_leaks(report: LeakReport, whose: str, cure: str = KEEP_APART) -> None:
@@ -221,39 +217,6 @@ def is_among(digests: UInt64Array, others: UInt64Array) -> NDArray[np.bool_]:
     """Whether each of `digests`, uint64 [N, 2], is one of `others`, uint64 [M, 2]: bool [N]."""
     known = {digest.tobytes() for digest in others}
     return np.array([digest.tobytes() in known for digest in digests], np.bool_)
-
-
-def _near(one: UInt64Array, other: UInt64Array, advance: Advance | None) -> Iterator[tuple[int, int, int]]:
-    """(row of `one`, its nearest row of `other`, bits between them), for all that are near enough."""
-    # The last word holds the highest frequencies, in which pictures differ most: it alone excludes nearly all pairs.
-    last_of_one, last_of_other = np.ascontiguousarray(one[:, -1]), np.ascontiguousarray(other[:, -1])
-    seen, others_seen = np.asarray(one.any(axis=1)), np.asarray(other.any(axis=1))
-    step = max(1, _PAIRS // max(1, len(other)))
-    # Written again for every block: fresh memory for each would cost as much as the comparison.
-    differing, counts = np.empty((step, len(other)), np.uint64), np.empty((step, len(other)), np.uint8)
-    for start in range(0, len(one), step):
-        block = last_of_one[start : start + step, None]
-        np.bitwise_xor(block, last_of_other, out=differing[: len(block)])
-        np.bitwise_count(differing[: len(block)], out=counts[: len(block)])
-        # Flat: numpy looks for true values of a matrix twenty times as slowly.
-        is_candidate: NDArray[np.bool_] = counts[: len(block)] <= NEAR_BITS
-        rows, columns = np.divmod(np.flatnonzero(is_candidate), len(other))
-        rows = rows + start
-        is_seen = seen[rows] & others_seen[columns]  # flat pictures are no likenesses of one another
-        rows, columns = rows[is_seen], columns[is_seen]
-        bits = np.bitwise_count(one[rows] ^ other[columns]).sum(axis=1, dtype=np.int64)
-        yield from _nearest(rows, columns, bits)
-        if advance is not None:
-            advance(len(block), "")
-
-
-def _nearest(rows: Int64Array, columns: Int64Array, bits: Int64Array) -> Iterator[tuple[int, int, int]]:
-    """Of each row's candidates the nearest, where it is near enough."""
-    order = np.lexsort((columns, bits, rows))
-    _, first = np.unique(rows[order], return_index=True)
-    for place in order[first]:
-        if bits[place] <= NEAR_BITS:
-            yield int(rows[place]), int(columns[place]), int(bits[place])
 
 
 def _is_same_file(name: str, other: str) -> bool:

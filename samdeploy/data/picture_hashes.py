@@ -39,29 +39,37 @@ class PictureHashes:
         digests: uint64 [N, 2], the first 128 bits of the SHA-256 of the prepared pixels.
         perceptual: uint64 [N, 4], see `perceptual_hashes`; all zero for a picture in which nothing can be seen.
         names: N texts, what to call each picture in a message.
+        labels: int64 [N], class indices; -1 where none was written down.
     """
 
     digests: UInt64Array
     perceptual: UInt64Array
     names: Sequence[str]
+    labels: Int64Array
 
     def __len__(self) -> int:
         return len(self.digests)
 
+    def take(self, indices: Int64Array) -> PictureHashes:
+        """Those at `indices`, int64 [M], in that order."""
+        names = [self.names[index] for index in indices]
+        return PictureHashes(self.digests[indices], self.perceptual[indices], names, self.labels[indices])
 
-def hash_pictures(blocks: Iterable[UInt8Array], names: Sequence[str]) -> PictureHashes:
-    """Hash prepared pictures.
+
+def hash_pictures(blocks: Iterable[UInt8Array], names: Sequence[str], labels: Int64Array) -> PictureHashes:
+    """Hash prepared images.
 
     Args:
         blocks: uint8 [n, H, W, 3] RGB, one after the other; all of one size.
-        names: one for each picture of all blocks.
+        names: one for each image of all blocks.
+        labels: int64 [N], likewise.
     """
     digests, perceptual = [np.empty((0, 2), np.uint64)], [np.empty((0, 4), np.uint64)]
     for block in blocks:
         for images in _parts(block):
             digests.append(digests_of(images))
             perceptual.append(perceptual_hashes(images))
-    return PictureHashes(np.concatenate(digests), np.concatenate(perceptual), names)
+    return PictureHashes(np.concatenate(digests), np.concatenate(perceptual), names, labels)
 
 
 def digests_of(images: UInt8Array) -> UInt64Array:
@@ -115,13 +123,15 @@ def perceptual_hashes(images: UInt8Array) -> UInt64Array:
 
 
 def write_hashes(path: Path, splits: Mapping[str, PictureHashes]) -> None:
-    """Write the hashes of all splits as a plain .npz: `<split>.digests`, `.perceptual`, and `.names` in UTF-8."""
+    """Write the hashes of all splits as a plain .npz: `<split>.digests`, `.perceptual`, `.labels`, and `.names` in
+    UTF-8."""
     arrays: dict[str, NDArray[Any]] = {}
     for split, hashes in splits.items():
         names = "\0".join(hashes.names).encode("utf-8", "surrogateescape")
         arrays |= {
             f"{split}.digests": hashes.digests,
             f"{split}.perceptual": hashes.perceptual,
+            f"{split}.labels": hashes.labels,
             f"{split}.names": np.frombuffer(names, np.uint8),
         }
     content = io.BytesIO()
@@ -140,16 +150,21 @@ def read_hashes(path: Path) -> dict[str, PictureHashes]:
         with np.load(path, allow_pickle=False) as file:
             for split in sorted({name.partition(".")[0] for name in file.files}):
                 names = file[f"{split}.names"].tobytes().decode("utf-8", "surrogateescape").split("\0")
-                found[split] = PictureHashes(file[f"{split}.digests"], file[f"{split}.perceptual"], names)
+                # Written only since two labels are looked for.
+                unknown = np.full(len(names), -1, np.int64)
+                labels = file[f"{split}.labels"] if f"{split}.labels" in file.files else unknown
+                found[split] = PictureHashes(file[f"{split}.digests"], file[f"{split}.perceptual"], names, labels)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: no picture hashes ({error}); remove it, or train again") from None
     for split, hashes in found.items():
-        shapes = (hashes.digests.shape, hashes.perceptual.shape)
-        types = (str(hashes.digests.dtype), str(hashes.perceptual.dtype))
-        if shapes != ((len(hashes.names), 2), (len(hashes.names), 4)) or types != ("uint64", "uint64"):
+        count = len(hashes.names)
+        arrays = (hashes.digests, hashes.perceptual, hashes.labels)
+        shapes, types = [array.shape for array in arrays], [str(array.dtype) for array in arrays]
+        if shapes != [(count, 2), (count, 4), (count,)] or types != ["uint64", "uint64", "int64"]:
+            texts = ", ".join(f"{type} {list(shape)}" for type, shape in zip(types, shapes, strict=True))
             raise DatasetError(
-                f"{path}: {split}: {types[0]} {list(shapes[0])} and {types[1]} {list(shapes[1])} found for "
-                f"{len(hashes.names)} names, uint64 [N, 2] and [N, 4] expected; remove it, or train again"
+                f"{path}: {split}: {texts} found for {count} names, uint64 [N, 2], uint64 [N, 4] and int64 [N] "
+                "expected; remove it, or train again"
             )
     return found
 

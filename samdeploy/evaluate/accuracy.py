@@ -38,11 +38,17 @@ class PerPicture:
     Attributes:
         labels: int32 [N], the truth.
         engine, reference: int32 [N], class with the highest logit; -1 for a row that is not finite.
+        places: int64 [N], where in the test set each image is; None: there are no others.
     """
 
     labels: Int32Array
     engine: Int32Array
     reference: Int32Array
+    places: Int64Array | None = None
+
+    def place(self, row: int) -> int:
+        """Where in the test set the image at `row` is."""
+        return int(row if self.places is None else self.places[row])
 
     def changed(self) -> Int64Array:
         """Indices of the pictures for which the two name different classes: lost ones first, then gained, then others.
@@ -93,7 +99,12 @@ class Comparison:
 
 
 def compare(
-    logits: Float32Array, reference: Float32Array, labels: Int64Array, *, confidence: float = DEFAULT_CONFIDENCE
+    logits: Float32Array,
+    reference: Float32Array,
+    labels: Int64Array,
+    *,
+    confidence: float = DEFAULT_CONFIDENCE,
+    places: Int64Array | None = None,
 ) -> Comparison:
     """Compare an engine's logits with the reference's.
 
@@ -101,6 +112,7 @@ def compare(
         logits, reference: float32 [N, K], for the same pictures in the same order; the reference's are finite, N >= 1.
         labels: int64 [N].
         confidence: of the interval, in (0, 1).
+        places: see `PerPicture`.
     """
     finite_rows: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
     finite = bool(finite_rows.all())
@@ -122,7 +134,7 @@ def compare(
         ece=expected_calibration_error(logits, labels) if finite else None,
         reference_ece=expected_calibration_error(reference, labels),
         classes=_per_class(labels, is_right, was_right),
-        per_picture=PerPicture(labels.astype(np.int32), chosen.astype(np.int32), expected.astype(np.int32)),
+        per_picture=PerPicture(labels.astype(np.int32), chosen.astype(np.int32), expected.astype(np.int32), places),
     )
 
 

@@ -1,33 +1,62 @@
-"""Whether the test pictures were seen in training: compared with the hashes that the run left of its own."""
+"""Whether the test images were seen in training: compared with what the bundle, or the run around it, remembers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
 
 from samdeploy.bundle import Bundle
-from samdeploy.data.leaks import LeakReport, find_leaks
-from samdeploy.data.picture_hashes import hash_pictures, read_hashes
-from samdeploy.evaluate.pictures import PreparedPictures
+from samdeploy.data.bundle_hashes import ROLES, bundle_hashes, from_bundle_hashes
+from samdeploy.data.leaks import MAX_EXACT_PERCENT, LeakReport, find_leaks
+from samdeploy.data.picture_hashes import PictureHashes, read_hashes
+from samdeploy.data.protocol import HONEST
 from samdeploy.run import HASHES_FILE
 
-_BATCH = 256
 
+def known_images(bundle: Bundle) -> dict[str, PictureHashes]:
+    """What is remembered of train and val; empty where nothing is.
 
-def find_test_leaks(bundle: Bundle, pictures: PreparedPictures, names: Sequence[str]) -> LeakReport | None:
-    """Test pictures that are in the train or val split of the run beside the bundle; None where no run lies there.
-
-    Training compares its own splits; here the pictures may be others (`--data`), and be those that were trained on.
-
-    Args:
-        bundle: in the run's folder.
-        pictures: all test pictures.
-        names: of each.
+    The run around the bundle knows names and likenesses too; the bundle's own hashes say whether it is the bundle's
+    run.
 
     Raises:
-        DatasetError: the run's hashes are damaged.
+        BundleError: the bundle's hashes are damaged.
+        DatasetError: the run's are.
     """
+    own = {
+        split: bundle.array(role, np.dtype(np.uint64), (2,))
+        for split, role in ROLES.items()
+        if bundle.find(role) is not None
+    }
     path = bundle.root.resolve().parent / HASHES_FILE
-    if not path.is_file():
-        return None
-    test = hash_pictures(pictures.batches(_BATCH), names)
-    return find_leaks({**read_hashes(path), "test": test}, into=("test",))
+    run = {split: found for split, found in read_hashes(path).items() if split in ROLES} if path.is_file() else {}
+    if run and all(split in run and np.array_equal(bundle_hashes(run[split]), rows) for split, rows in own.items()):
+        return run
+    return {split: from_bundle_hashes(rows, split) for split, rows in own.items()}
+
+
+def beside(known: Mapping[str, PictureHashes], test: PictureHashes) -> dict[str, PictureHashes]:
+    """`known` and the test images, all with digests of one width."""
+    width = min([found.digests.shape[1] for found in known.values()], default=test.digests.shape[1])
+    return {**known, "test": dataclasses.replace(test, digests=test.digests[:, :width])}
+
+
+def find_test_leaks(known: Mapping[str, PictureHashes], test: PictureHashes) -> LeakReport | None:
+    """Distinct test images that are in train or val, too; None where neither is known.
+
+    Training compares its own splits; here the images may be others (`--data`), and be those that were trained on.
+    """
+    return find_leaks(beside(known, test), into=("test",)) if known else None
+
+
+def trained_on(leaks: LeakReport | None, protocol: str) -> tuple[str, ...]:
+    """Why the evaluation fails where too many test images were trained on; nothing where training declared that."""
+    found = [row for row in leaks.overlaps if row.other == "train"] if leaks is not None else []
+    return tuple(
+        f"{row.exact:,} of {row.images:,} test images ({row.exact_percent:.1f} %) were trained on, at most "
+        f"{MAX_EXACT_PERCENT:g} % is accepted: give images that were not, with --data"
+        for row in found
+        if row.exact_percent > MAX_EXACT_PERCENT and protocol == HONEST
+    )

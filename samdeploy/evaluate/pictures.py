@@ -34,6 +34,7 @@ class PreparedPictures:
         """
         self.shape = (count, height, width, 3)
         self._picture_bytes = height * width * 3
+        self._rows: Int64Array | None = None
         self._appended = 0
         folder = _folder()
         try:
@@ -58,16 +59,19 @@ class PreparedPictures:
             data, place = data[written:], place + written
         self._appended += len(images)
 
+    def keep(self, rows: Int64Array) -> None:
+        """From now on only the images at `rows`, int64 [M], are here; the file stays as it is."""
+        if len(rows) < len(self):
+            self._rows = rows if self._rows is None else self._rows[rows]
+            self.shape = (len(rows), *self.shape[1:])
+
     def batches(self, size: int) -> Iterator[UInt8Array]:
         """All pictures in order, uint8 [n, H, W, 3], n = `size` but for the last; each the caller's own."""
         return (self._read(start, min(size, len(self) - start)) for start in range(0, len(self), size))
 
     def take(self, indices: Int64Array) -> UInt8Array:
         """The pictures at `indices`, int64 [M], in that order: uint8 [M, H, W, 3], the caller's own."""
-        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
-        for place, index in enumerate(indices):
-            images[place] = self._read(int(index), 1)[0]
-        return images
+        return self._at(indices if self._rows is None else self._rows[indices])
 
     def close(self) -> None:
         """Give the disk space back; calling it again does nothing."""
@@ -80,6 +84,17 @@ class PreparedPictures:
         self.close()
 
     def _read(self, start: int, count: int) -> UInt8Array:
+        if self._rows is not None:
+            return self._at(self._rows[start : start + count])
+        return self._stored(start, count)
+
+    def _at(self, places: Int64Array) -> UInt8Array:
+        images = np.empty((len(places), *self.shape[1:]), np.uint8)
+        for row, place in enumerate(places):
+            images[row] = self._stored(int(place), 1)[0]
+        return images
+
+    def _stored(self, start: int, count: int) -> UInt8Array:
         images = np.empty((count, *self.shape[1:]), np.uint8)
         data, place = images.data.cast("B"), start * self._picture_bytes
         while data.nbytes:

@@ -19,8 +19,11 @@ from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
 from samdeploy.backends.session import Session, check_golden, golden_outliers
 from samdeploy.bundle import Bundle
 from samdeploy.data.cache import stream_prepared
+from samdeploy.data.copies import find_two_labels
 from samdeploy.data.images import Fingerprint
 from samdeploy.data.leaks import LeakReport
+from samdeploy.data.picture_hashes import hash_pictures
+from samdeploy.data.protocol import HONEST
 from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
 from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
 from samdeploy.evaluate.cam import compare_cams
@@ -29,11 +32,12 @@ from samdeploy.evaluate.consistency import check_consistency, largest_batch
 from samdeploy.evaluate.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.gate import DEFAULT_MARGIN, judge
 from samdeploy.evaluate.latency import measure_latency
-from samdeploy.evaluate.leaks import find_test_leaks
+from samdeploy.evaluate.leaks import beside, find_test_leaks, known_images, trained_on
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass, reference_pass, said
 from samdeploy.evaluate.pictures import PreparedPictures
 from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
+from samdeploy.evaluate.test_images import count_test_images
 from samdeploy.evaluate.test_set import TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
 from samdeploy.manifest import MANIFEST
@@ -101,7 +105,9 @@ class _Case:
     """What every engine is judged by.
 
     Attributes:
-        pictures, labels, reference: all test pictures, int64 [N], and the trained network's logits float32 [N, K].
+        pictures, labels, reference: the distinct test images, int64 [N], and the trained network's logits
+            float32 [N, K].
+        places: int64 [N], where in the test set each of them is.
         sample: uint8 [n, H, W, 3], at most `SAMPLE` test pictures from all over the set.
         golden: the pictures and logits that the bundle tests itself with.
     """
@@ -111,6 +117,7 @@ class _Case:
     pictures: PreparedPictures
     labels: Int64Array
     reference: Float32Array
+    places: Int64Array
     sample: UInt8Array
     golden: tuple[UInt8Array, Float32Array]
 
@@ -134,15 +141,22 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
     preprocessing = bundle.spec.preprocessing
     with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
         reference, fingerprint = _reference(bundle, options, test, pictures)
-        leaks = find_test_leaks(bundle, pictures, test.samples.names)
+        hashes = hash_pictures(pictures.batches(BATCH), test.samples.names, test.samples.labels)
+        known = known_images(bundle)
+        two_labels = find_two_labels(beside(known, hashes), bundle.spec.classes, of="test")
+        test_images, distinct = count_test_images(hashes, len(bundle.spec.classes), two_labels)
+        leaks = find_test_leaks(known, hashes.take(distinct))
+        pictures.keep(distinct)
         spread = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).round().astype(np.int64)
         sample = pictures.take(spread)
-        case = _Case(bundle, options, pictures, test.samples.labels, reference, sample, golden)
+        labels = test.samples.labels[distinct]
+        case = _Case(bundle, options, pictures, labels, reference[distinct], distinct, sample, golden)
         results = tuple(_evaluate(case, backend, precision) for backend, precision in _engines(bundle, options))
     return Report(
         bundle=str(bundle.root),
         dataset=bundle.data.name,
-        n_images=len(test.samples),
+        n_images=test_images.distinct,
+        test_images=test_images,
         test_set=same_as_at_training(bundle, fingerprint),
         versions=versions(),
         machine=machine(),
@@ -154,9 +168,10 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         class_names=bundle.spec.classes,
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
         test_fingerprint=fingerprint,
-        notes=_notes(bundle, test, leaks),
+        notes=(*_notes(bundle, test, leaks), *test_images.notes()),
         left_out=tuple(_left_out(bundle, results)),
         leaks=leaks,
+        faults=trained_on(leaks, str(bundle.data.options.get("protocol", HONEST))),
     )
 
 
@@ -225,7 +240,7 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
             logits = engine_pass(session, case.pictures, len(case.bundle.spec.classes), f"{backend} {precision}")
         except EngineStopped as stopped:
             return row(session.device, True, str(stopped), None, None, False, n_images_done=stopped.n_images_done)
-        comparison = compare(logits, case.reference, case.labels, confidence=options.confidence)
+        comparison = compare(logits, case.reference, case.labels, confidence=options.confidence, places=case.places)
         row = partial(row, session.device, True, comparison=comparison, n_images_done=len(logits))
         judgement = judge(comparison, precision, options.margin)
         broken, verdict = list(judgement.reasons), judgement.verdict

@@ -14,6 +14,7 @@ from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison
 from samdeploy.evaluate.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.gate import Verdict
 from samdeploy.evaluate.latency import Latency
+from samdeploy.evaluate.test_images import TestImages
 
 # Pictures with another answer that a report lists; all of them are in `Comparison.per_picture`.
 MOST_CHANGED = 200
@@ -109,7 +110,8 @@ class Report:
     Attributes:
         bundle: its folder.
         dataset: name of the data set whose test split was used.
-        n_images: pictures in it.
+        n_images: distinct ones in it, those that were compared.
+        test_images: copies, likenesses and classes of the test set.
         test_set: `test_set.AS_AT_TRAINING`, or how it differs.
         versions: of samdeploy and the runtimes.
         machine: processor, cores and system.
@@ -129,6 +131,7 @@ class Report:
     bundle: str
     dataset: str
     n_images: int
+    test_images: TestImages
     test_set: str
     versions: Mapping[str, str]
     machine: str
@@ -162,6 +165,7 @@ class Report:
             "passed": self.passed,
             "verdict": self.verdict,
             "n_images": self.n_images,
+            "test_images": self.test_images.to_json(),
             "dataset": self.dataset,
             "test_set": self.test_set,
             "margin": self.margin,
@@ -240,7 +244,7 @@ def _changed(found: Comparison, class_names: Sequence[str]) -> list[dict[str, An
     pictures = found.per_picture
     return [
         {
-            "index": int(index),
+            "index": pictures.place(index),
             "label": name(pictures.labels[index]),
             "reference": name(pictures.reference[index]),
             "engine": name(pictures.engine[index]),

@@ -24,6 +24,7 @@ def verdict(report: Report) -> str:
     gaps = list(report.faults)
     gaps += [f"not run here: {', '.join(missing)}"] if missing else []
     gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
+    gaps += report.test_images.headline()
     gaps += [f"{text} were trained on" for text in _trained_on(report)]
     below = [result.engine for result in report.results if result.below_minimum]
     gaps += [f"below the minimum asked for: {', '.join(below)}"] if below else []
@@ -33,9 +34,10 @@ def verdict(report: Report) -> str:
 
 
 def _trained_on(report: Report) -> list[str]:
-    """ "14 of 54 test pictures": exact copies; likenesses stand in the notes."""
+    """ "14 of 54 test images": exact copies that are no fault yet; likenesses are in the notes."""
     overlaps = report.leaks.overlaps if report.leaks is not None else ()
-    return [f"{row.exact:,} of {row.images:,} test pictures" for row in overlaps if row.exact and row.other == "train"]
+    texts = [f"{row.exact:,} of {row.images:,} test images" for row in overlaps if row.exact and row.other == "train"]
+    return [text for text in texts if not any(fault.startswith(text) for fault in report.faults)]
 
 
 def _is_consistent(result: Result) -> bool:

@@ -15,6 +15,8 @@ import torch
 import samdeploy
 from samdeploy.arrays import Float32Array
 from samdeploy.backends import BACKENDS, check_precision
+from samdeploy.data.bundle_hashes import ROLES, bundle_hashes
+from samdeploy.data.picture_hashes import read_hashes
 from samdeploy.errors import ExportError
 from samdeploy.export.cam import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
@@ -28,7 +30,7 @@ from samdeploy.export.stage import staged
 from samdeploy.manifest import DataRecord
 from samdeploy.measured import Measured, MeasuredSplit, model_sha256
 from samdeploy.models import Exported, build_model, fold, load_weights
-from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, RunRecord, open_run
+from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS_FILE, RunRecord, open_run
 from samdeploy.spec import ModelSpec, model_spec
 
 
@@ -85,6 +87,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         writer.add("weights", "weights.safetensors", weights)
         writer.add_array("golden_images", "golden/images.npy", pictures.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
+        _add_hashes(writer, run_dir)
         headroom, no_graph = add_graphs(writer, net, spec, pictures, logits)
         if options.cam:
             add_cam_graph(writer, net, model, spec, pictures.golden)
@@ -94,6 +97,15 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         rows += keep_engines(writer, target)
         writer.write_manifest()
     return ExportResult(target, _parameters(model), _parameters(net), headroom, tuple(int8), tuple(rows))
+
+
+def _add_hashes(writer: BundleWriter, run_dir: Path) -> None:
+    """What `eval` needs to know training images again, also away from the run."""
+    path = run_dir / HASHES_FILE
+    hashes = read_hashes(path) if path.is_file() else {}
+    for split, role in ROLES.items():
+        if split in hashes:
+            writer.add_array(role, f"hashes/{split}.npy", bundle_hashes(hashes[split]))
 
 
 def _add_int8(

@@ -129,7 +129,7 @@ def gather(
         ("bench", bench, _bench_line(bundle, "--json", BENCH_FILE)),
         ("against", against, _bench_line(bundle, "--against", "--json", AGAINST_FILE)),
         ("headroom", headroom, "export the run again: samdeploy export"),
-        ("leaks", leaks, "the run that the bundle came from does not lie beside it"),
+        ("leaks", leaks, "the bundle has no hashes of its training images; export the run again: samdeploy export"),
     ):
         if value is None:
             missing.setdefault(section, cure)
@@ -216,16 +216,15 @@ def _maps(bundle: Bundle, measured: PerPicture | None, pictures: _Pictures, miss
     if measured is None:
         missing["maps"] = "no engine answered every test picture"
         return None
-    indices = _instructive(measured)
-    images = [pictures.load(index) for index in indices]
-    sound = [(image, index) for image, index in zip(images, indices, strict=True) if image is not None]
+    rows = _instructive(measured)
+    images = [pictures.load(measured.place(row)) for row in rows]
+    sound = [(image, row) for image, row in zip(images, rows, strict=True) if image is not None]
     if not sound:
         missing["maps"] = "the test pictures cannot be read any more"
         return None
-    labels = [bundle.spec.classes[measured.labels[index]] for _, index in sound]
-    return _attempt(
-        missing, "maps", lambda: draw_maps(bundle, [image for image, _ in sound], [i for _, i in sound], labels)
-    )
+    labels = [bundle.spec.classes[measured.labels[row]] for _, row in sound]
+    places = [measured.place(row) for _, row in sound]
+    return _attempt(missing, "maps", lambda: draw_maps(bundle, [image for image, _ in sound], places, labels))
 
 
 def _instructive(measured: PerPicture) -> list[int]:

@@ -105,16 +105,19 @@ def _overall_cases(report: Report) -> Iterator[_Case]:
     same = report.test_set == AS_AT_TRAINING
     yield _Case("test set is the one at training", "passed" if same else "skipped", "" if same else report.test_set)
     yield _leaks(report)
+    yield _Case("the evaluation is valid", "failed" if report.faults else "passed", "; ".join(report.faults), "fault")
+    remarks = "; ".join((*report.test_images.headline(), *report.test_images.notes()))
+    yield _Case("test images are distinct and of all classes", "skipped" if remarks else "passed", remarks)
     reasons = [f"{row.engine}: {row.reason}" for row in report.results if row.reason and (row.ran or report.named)]
     text = "; ".join([*report.faults, *reasons]) or "no engine could run here"
     yield _Case("verdict", "passed" if report.passed else "failed", "" if report.passed else text, report.verdict)
 
 
 def _leaks(report: Report) -> _Case:
-    """Copies are reported, and not judged: `samdeploy train` is what refuses them."""
-    name = "leak guard: no test picture was trained on"
+    """Copies are reported here; where they are too many, the evaluation is not valid."""
+    name = "leak guard: no test image was trained on"
     if report.leaks is None:
-        return _Case(name, "skipped", "the run that the bundle came from does not lie beside it")
+        return _Case(name, "skipped", "the bundle has no hashes of its training images: samdeploy export")
     lines = report.leaks.lines()
     return _Case(name, "skipped" if lines else "passed", "; ".join(lines))
 

@@ -85,13 +85,13 @@ class BenchRecord:
 
 @dataclass(frozen=True, slots=True)
 class LeakRecord:
-    """One pair of splits: pictures of `split` that stand in `other` too, exactly and nearly."""
+    """One pair of splits: images of `split` that are in `other` too, exactly and nearly (None: not known)."""
 
     split: str
     other: str
     images: int
     exact: int
-    near: int
+    near: int | None
 
 
 def read_headroom(bundle: Bundle) -> HeadroomRecord | None:
@@ -142,7 +142,13 @@ def read_bench(bundle: Bundle, name: str) -> BenchRecord | None:
 def leaks_of(values: Mapping[str, Any]) -> tuple[LeakRecord, ...]:
     """The pairs of splits in a leak report's JSON: leaks.json, or "leaks" of `eval.json`."""
     return tuple(
-        LeakRecord(_text(row["split"]), _text(row["other"]), *(int(_number(row[key])) for key in _COUNTS))
+        LeakRecord(
+            _text(row["split"]),
+            _text(row["other"]),
+            int(_number(row["images"])),
+            int(_number(row["exact"])),
+            None if row["near"] is None else int(_number(row["near"])),
+        )
         for row in values["overlaps"]
     )
 
@@ -158,9 +164,6 @@ def read_leaks(bundle: Bundle) -> tuple[LeakRecord, ...] | None:
         return None
     with _reading(path, "`samdeploy train`"):
         return leaks_of(read_json(path, "leak guard"))
-
-
-_COUNTS = ("images", "exact", "near")
 
 
 @contextmanager

@@ -80,6 +80,7 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["left_out"]]
     if evaluation["test_set"] != AS_AT_TRAINING:
         gaps.append(f"The test pictures are not proven to be those that training measured: {evaluation['test_set']}.")
+    gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["test_images"]["remarks"]]
     leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]
     gaps += [gap for row in leaked for gap in _shared(row)]
     noisy = [engine_name(row) for row in rows if row.get("latency") and not row["latency"]["steady"]]
@@ -102,7 +103,7 @@ def _shared(row: Mapping[str, Any]) -> list[str]:
     """What two splits share: copies are a fact, and likenesses a suspicion."""
     of, nothing = f"of {row['images']:,} {row['split']} pictures", "accuracy on them says nothing about new pictures."
     copies = f"{row['exact']:,} {of} stand in {row['other']} too: {nothing}"
-    likenesses = f"{row['near']:,} {of} look like one in {row['other']}; where they are copies, {nothing}"
+    likenesses = f"{row['near'] or 0:,} {of} look like one in {row['other']}; where they are copies, {nothing}"
     return [copies] * bool(row["exact"]) + [likenesses] * bool(row["near"])
 
 

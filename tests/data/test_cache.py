@@ -68,7 +68,7 @@ def test_the_second_time_nothing_is_decoded_and_everything_is_the_same(
 ) -> None:
     decoded = counted(monkeypatch)
     images, labels = load_images(train, SIZE, description="train")
-    hashes = hash_pictures([images], train.names)
+    hashes = hash_pictures([images], train.names, train.labels)
     for _ in range(2):
         found = prepare_split(train, SIZE, description="train")
         assert found.is_cached

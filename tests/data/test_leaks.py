@@ -39,6 +39,7 @@ from samdeploy.errors import DatasetError
 from samdeploy.spec import Preprocessing
 
 TILE = 104
+NO_LABELS = np.full(10_000, -1)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def photographs() -> np.ndarray:
 
 
 def hashed(images: np.ndarray, name: str = "picture") -> PictureHashes:
-    return hash_pictures([images], [f"{name}[{index}]" for index in range(len(images))])
+    return hash_pictures([images], [f"{name}[{index}]" for index in range(len(images))], NO_LABELS[: len(images)])
 
 
 def changed(images: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
@@ -120,8 +121,8 @@ def test_perceptual_hash_is_the_sign_of_the_cosine_transform() -> None:
 
 def test_blocks_do_not_matter(photographs: np.ndarray) -> None:
     names = [str(index) for index in range(len(photographs))]
-    whole = hash_pictures([photographs], names)
-    parts = hash_pictures([photographs[:1], photographs[1:30], photographs[30:]], names)
+    whole = hash_pictures([photographs], names, NO_LABELS[: len(names)])
+    parts = hash_pictures([photographs[:1], photographs[1:30], photographs[30:]], names, NO_LABELS[: len(names)])
     assert np.array_equal(whole.digests, parts.digests)
     assert np.array_equal(whole.perceptual, parts.perceptual)
     assert len(whole) == len(photographs) == len(np.unique(whole.digests, axis=0))
@@ -130,7 +131,7 @@ def test_blocks_do_not_matter(photographs: np.ndarray) -> None:
 def test_hashes_survive_the_disk(photographs: np.ndarray, tmp_path: Path) -> None:
     splits = {
         "train": hashed(photographs[:20]),
-        "test": hash_pictures([photographs[20:22]], ["a\nb", "gr\u00fcn\udcff"]),
+        "test": hash_pictures([photographs[20:22]], ["a\nb", "gr\u00fcn\udcff"], np.array([3, -1])),
     }
     write_hashes(tmp_path / "hashes.npz", splits)
     again = read_hashes(tmp_path / "hashes.npz")
@@ -139,6 +140,7 @@ def test_hashes_survive_the_disk(photographs: np.ndarray, tmp_path: Path) -> Non
         assert np.array_equal(again[split].digests, expected.digests)
         assert np.array_equal(again[split].perceptual, expected.perceptual)
         assert list(again[split].names) == list(expected.names)
+        assert again[split].labels.tolist() == expected.labels.tolist()
 
 
 def test_damaged_hashes_are_refused(photographs: np.ndarray, tmp_path: Path) -> None:
@@ -149,8 +151,8 @@ def test_damaged_hashes_are_refused(photographs: np.ndarray, tmp_path: Path) -> 
     with pytest.raises(DatasetError, match=r"hashes\.npz: no picture hashes .*; remove it, or train again"):
         read_hashes(path)
     whole = hashed(photographs[:20])
-    write_hashes(path, {"train": PictureHashes(whole.digests[:-1], whole.perceptual, whole.names)})
-    with pytest.raises(DatasetError, match=r"train: uint64 \[19, 2\] and uint64 \[20, 4\] found for 20 names"):
+    write_hashes(path, {"train": PictureHashes(whole.digests[:-1], whole.perceptual, whole.names, whole.labels)})
+    with pytest.raises(DatasetError, match=r"train: uint64 \[19, 2\], uint64 \[20, 4\], int64 \[20\] found for 20"):
         read_hashes(path)
 
 
@@ -190,7 +192,7 @@ def test_likenesses_are_found_and_named(photographs: np.ndarray, name: str) -> N
 
 
 def test_the_nearest_is_named_wherever_blocks_end(photographs: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samdeploy.data.leaks._PAIRS", 300)  # two or three rows at a time
+    monkeypatch.setattr("samdeploy.data.likeness._PAIRS", 300)  # two or three rows at a time
     copies = changed(photographs, jpeg)
     train = hashed(np.concatenate([changed(photographs, LIKENESSES["smaller"][0]), photographs]), "train")
     found = find_overlap("test", hashed(copies, "copy"), "train", train)
@@ -233,8 +235,8 @@ def test_the_same_file_is_said(photographs: np.ndarray, tmp_path: Path) -> None:
         Image.fromarray(photographs[0]).save(path)
     Image.fromarray(photographs[1]).save(paths[3])
     images = photographs[[0, 0, 0, 1]]
-    train = hash_pictures([images[:1]], [str(paths[0])])
-    test = hash_pictures([images[1:]], [str(path) for path in paths[1:]])
+    train = hash_pictures([images[:1]], [str(paths[0])], NO_LABELS[:1])
+    test = hash_pictures([images[1:]], [str(path) for path in paths[1:]], NO_LABELS[:3])
     overlap = find_overlap("test", test, "train", train)
     assert [(Path(found.name).name, found.is_same_file) for found in overlap.examples] == [
         ("copy of a.png", True), ("a.bmp", False),
@@ -269,7 +271,7 @@ def test_words_and_json() -> None:
 def test_pictures_that_show_nothing_are_called_that() -> None:
     grey, stripes = np.full((1, 8, 8, 3), 90, np.uint8), np.zeros((1, 8, 8, 3), np.uint8)
     stripes[:, ::2] = 255
-    hashes = hash_pictures([grey, stripes], ["grey", "stripes"])
+    hashes = hash_pictures([grey, stripes], ["grey", "stripes"], NO_LABELS[:2])
     found = find_overlap("test", hashes, "train", hashes)
     assert (found.exact, found.flat) == (2, 1)
     with pytest.raises(
@@ -307,7 +309,7 @@ def splits_of(name: str, root: Path, count: int | None = None) -> dict[str, Pict
         samples = dataset.split(split)
         samples = samples.take(np.arange(len(samples))[:count])
         images, _ = load_images(samples, Preprocessing(32, 32), description=split)
-        found[split] = hash_pictures([images], samples.names)
+        found[split] = hash_pictures([images], samples.names, samples.labels)
     return found
 
 
@@ -328,6 +330,6 @@ def test_clothes_are_not_accused_and_a_leaked_one_is_found(tmp_path: Path) -> No
     honest, leaked = splits["test"], splits["train"]
     digests, perceptual = honest.digests.copy(), honest.perceptual.copy()
     digests[17], perceptual[17] = leaked.digests[1234], leaked.perceptual[1234]
-    found = find_overlap("test", PictureHashes(digests, perceptual, honest.names), "train", leaked)
+    found = find_overlap("test", PictureHashes(digests, perceptual, honest.names, honest.labels), "train", leaked)
     assert found.exact == 1
     assert (found.examples[0].name, found.examples[0].other) == (honest.names[17], leaked.names[1234])

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
+from samdeploy.data.copies import TwoLabels
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison, PerPicture
 from samdeploy.evaluate.checks import Check, Consistency
 from samdeploy.evaluate.consistency import check_consistency
 from samdeploy.evaluate.latency import Latency
 from samdeploy.evaluate.paired import paired_difference
 from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.test_images import TestImages
 
 LATENCY = Latency(
     p50_ms=1.5, p90_ms=2.0, p95_ms=2.25, p99_ms=12.125, max_ms=13.0, runs=300, p50_low_ms=1.45, p50_high_ms=1.55,
@@ -85,6 +87,7 @@ def report(result: Callable[..., Result], not_run: Result) -> Callable[..., Repo
         bundle="runs/digits/bundle",
         dataset="digits",
         n_images=359,
+        test_images=TestImages(359, 359, 0, None, 2, 2, TwoLabels(0)),
         test_set="as at training",
         versions={"samdeploy": "0.1.0"},
         machine="a processor, 2 cores, Linux x86_64",

@@ -125,7 +125,7 @@ def test_consistency_that_was_not_shown_is_in_the_verdict(report: Rows, result: 
 def test_test_pictures_that_were_trained_on_are_in_the_verdict(report: Rows, result: Results) -> None:
     overlaps = (Overlap("test", "train", 359, 14, 2, ()), Overlap("test", "val", 359, 3, 0, ()))
     made = report(results=(result(),), leaks=LeakReport(overlaps))
-    assert verdict(made) == "PASSED (14 of 359 test pictures were trained on)"
+    assert verdict(made) == "PASSED (14 of 359 test images were trained on)"
     near = LeakReport((Overlap("test", "train", 359, 0, 2, ()),))
     assert verdict(report(results=(result(),), leaks=near)) == "PASSED"
 

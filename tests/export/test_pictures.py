@@ -29,7 +29,12 @@ def leaky_run(digits_run: Path, tmp_path: Path, digests: np.ndarray) -> Path:
     run.mkdir()
     shutil.copy(digits_run / "run.json", run)
     hashes = read_hashes(digits_run / HASHES_FILE)
-    test = PictureHashes(digests, np.zeros((len(digests), 4), np.uint64), [str(n) for n in range(len(digests))])
+    test = PictureHashes(
+        digests,
+        np.zeros((len(digests), 4), np.uint64),
+        [str(n) for n in range(len(digests))],
+        np.zeros(len(digests), np.int64),
+    )
     write_hashes(run / HASHES_FILE, {**hashes, "test": test})
     return run
 

@@ -97,6 +97,8 @@ def test_what_stands_in_a_bundle(digits_run: Path, digits_bundle: Bundle) -> Non
         "model.cam.fp32.onnx": ("cam_graph", None, "fp32"),
         "golden/images.npy": ("golden_images", None, None),
         "golden/logits.npy": ("golden_logits", None, None),
+        "hashes/train.npy": ("train_hashes", None, None),
+        "hashes/val.npy": ("val_hashes", None, None),
         "headroom.json": ("headroom", None, None),
     }
     assert {path: value for path, value in found.items() if value[0] != "engine"} == expected

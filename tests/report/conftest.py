@@ -15,12 +15,14 @@ pytest.importorskip("jinja2", reason="pip install 'samdeploy[report]'")
 
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
+from samdeploy.data.copies import TwoLabels
 from samdeploy.data.leaks import LeakReport, Overlap, SharedPicture
 from samdeploy.evaluate.accuracy import Comparison, compare
 from samdeploy.evaluate.checks import Check, Consistency
 from samdeploy.evaluate.gate import judge
 from samdeploy.evaluate.latency import Latency
 from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.test_images import TestImages
 from samdeploy.evaluate.why import Why
 from samdeploy.evaluate.why_tensors import TensorRow
 from samdeploy.report.write import write_report
@@ -118,6 +120,7 @@ def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
         bundle=str(digits_bundle.root),
         dataset="digits",
         n_images=len(test),
+        test_images=TestImages(len(test), len(test), 0, None, 10, 10, TwoLabels(0)),
         test_set="as at training",
         versions={"samdeploy": "0.1.0"},
         machine="a processor, 2 cores, Linux x86_64",

@@ -79,6 +79,7 @@ def _with_learnt(before: PictureHashes | None, splits: Mapping[str, PictureHashe
         np.concatenate([train.digests, before.digests[gone]]),
         np.concatenate([train.perceptual, before.perceptual[gone]]),
         names,
+        np.concatenate([train.labels, before.labels[gone]]),
     )
     return {**splits, "train": learnt}
 
