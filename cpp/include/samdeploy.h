@@ -44,8 +44,8 @@ typedef enum samdeploy_status {
   SAMDEPLOY_TENSORS = 8,         /* the graph's tensors are not those of the manifest */
   SAMDEPLOY_WRONG_ANSWERS = 9,   /* the engine does not answer the golden pictures as the trained model did */
   SAMDEPLOY_UNAVAILABLE = 10,    /* this runtime cannot run the graph here in the precision asked for */
-  SAMDEPLOY_IMAGE = 11,          /* a picture is missing, damaged, or neither JPEG nor PNG of a known kind */
-  SAMDEPLOY_IMAGE_TOO_LARGE = 12, /* more pixels than allowed, or too long and thin to be resized */
+  SAMDEPLOY_IMAGE = 11,          /* an image is missing, damaged, or neither JPEG nor PNG of a known kind */
+  SAMDEPLOY_IMAGE_TOO_LARGE = 12, /* more pixels or bytes than allowed, or too long and thin to be resized */
   SAMDEPLOY_NO_MEMORY = 13,
   SAMDEPLOY_INTERNAL = 14,       /* a defect of this library; please report the sentence */
   SAMDEPLOY_CLOSED = 15,         /* the classifier was closed, or never opened */
@@ -61,10 +61,11 @@ typedef struct samdeploy_options {
   const char *precision; /* "fp32", "bf16", "fp16" or "int8"; NULL: "fp32" */
   int32_t threads;       /* that compute, of all requests together, up to 4096; 0: the runtime's choice */
   int32_t requests;      /* inferences at the same time, 0 to 1024; 0: one, for the lowest latency; others wait */
-  uint64_t max_pixels;   /* of a picture; 0: 178,956,970, twice what Pillow warns at */
+  uint64_t max_pixels;   /* of an image; 0: 178,956,970, twice what Pillow warns at */
+  uint64_t max_bytes;    /* of an encoded image; 0: 67,108,864 (64 MiB) */
 } samdeploy_options;
 
-#define SAMDEPLOY_OPTIONS_INIT {sizeof(samdeploy_options), NULL, NULL, 0, 0, 0}
+#define SAMDEPLOY_OPTIONS_INIT {sizeof(samdeploy_options), NULL, NULL, 0, 0, 0, 0}
 
 typedef struct samdeploy_description {
   size_t struct_size;    /* sizeof(samdeploy_description), set by the caller */

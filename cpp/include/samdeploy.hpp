@@ -31,7 +31,8 @@ struct Options {
   std::string precision = "fp32";  // "fp32", "bf16", "fp16" or "int8"
   int threads = 0;                 // that compute; 0: the runtime's choice
   int requests = 0;                // inferences at the same time; 0: one, for the lowest latency
-  std::uint64_t max_pixels = 0;    // of a picture; 0: 178,956,970
+  std::uint64_t max_pixels = 0;    // of an image; 0: 178,956,970
+  std::uint64_t max_bytes = 0;     // of an encoded image; 0: 64 MiB
 };
 
 struct Score {
@@ -60,6 +61,7 @@ class Classifier {
     plain.threads = options.threads;
     plain.requests = options.requests;
     plain.max_pixels = options.max_pixels;
+    plain.max_bytes = options.max_bytes;
     samdeploy_classifier* handle = nullptr;
     check(samdeploy_open(bundle.c_str(), &plain, &handle));
     return Classifier(handle);

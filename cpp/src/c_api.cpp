@@ -7,7 +7,7 @@
 
 #include "classifier.hpp"
 #include "error.hpp"
-#include "picture.hpp"
+#include "image.hpp"
 
 #ifndef SAMDEPLOY_VERSION
 #error "the build defines SAMDEPLOY_VERSION"
@@ -66,9 +66,8 @@ samdeploy_options known_options(const samdeploy_options* found) {
 void prepare(const core::OpenClassifier& classifier, core::Workspace& space, const std::uint8_t* encoded,
              std::size_t size, const char* name, std::uint8_t* pixels) {
   try {
-    const core::Picture& picture = core::decode(encoded, size, classifier.most_pixels, space);
-    core::resize({picture.pixels.data(), picture.height, picture.width, picture.width * 3},
-                 classifier.manifest.preprocessing, pixels, space);
+    core::Resize resize(classifier.manifest.preprocessing, pixels, space);
+    core::decode(encoded, size, classifier.limits, space, resize);
   } catch (const core::Error& error) {
     throw core::Error(error.status(), std::string(name) + ": " + error.what());
   }
@@ -113,7 +112,8 @@ samdeploy_status samdeploy_open(const char* bundle, const samdeploy_options* opt
     if (known.precision != nullptr) made->options.precision = known.precision;
     made->options.threads = known.threads;
     made->options.requests = known.requests == 0 ? 1 : known.requests;
-    made->most_pixels = known.max_pixels == 0 ? core::kMostPixels : known.max_pixels;
+    if (known.max_pixels != 0) made->limits.pixels = known.max_pixels;
+    if (known.max_bytes != 0) made->limits.encoded = known.max_bytes;
     const core::Bundle opened(bundle);
     core::note_runtime_started();
     made->session = core::open_session(opened, made->options);
@@ -162,7 +162,7 @@ samdeploy_status samdeploy_prepare_file(const samdeploy_classifier* handle, cons
     require(path != nullptr && pixels != nullptr, "prepare: arguments must not be NULL");
     const core::IdleWorkspaces::Loan space(classifier->idle);
     core::Buffer& content = (*space).encoded;
-    core::read_picture(path, &content);
+    core::read_image(path, classifier->limits, &content);
     prepare(*classifier, *space, content.data(), content.size(), path, pixels);
   });
 }
@@ -186,10 +186,11 @@ samdeploy_status samdeploy_prepare_rgb(const samdeploy_classifier* handle, const
     const std::size_t row = std::size_t{width} * 3;
     require(stride == 0 || (stride >= row && stride <= std::numeric_limits<std::uint32_t>::max()),
             "prepare: stride must be 0, or bytes from row to row");
-    core::check_pixels(height, width, classifier->most_pixels);
+    core::check_pixels(height, width, classifier->limits);
     const core::IdleWorkspaces::Loan space(classifier->idle);
-    core::resize({rgb, height, width, static_cast<std::int64_t>(stride == 0 ? row : stride)},
-                 classifier->manifest.preprocessing, pixels, *space);
+    core::Resize resize(classifier->manifest.preprocessing, pixels, *space);
+    resize.begin(height, width, 1);
+    for (std::size_t y = 0; y < height; ++y) resize.add(rgb + y * (stride == 0 ? row : stride));
   });
 }
 

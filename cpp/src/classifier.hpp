@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "image.hpp"
 #include "samdeploy.h"
 #include "session.hpp"
 #include "workspace.hpp"
@@ -14,7 +15,7 @@ namespace samdeploy::core {
 struct Classifier {
   Manifest manifest;
   Options options;
-  std::uint64_t most_pixels = 0;
+  ImageLimits limits;
   std::unique_ptr<Session> session;
 
   std::size_t pixel_bytes() const {
@@ -22,8 +23,8 @@ struct Classifier {
   }
 };
 
-// Memory for one picture, taken from those that lie idle and put back at the end: as many are kept as threads ever
-// prepared pictures at the same time.
+// Memory for one image, taken from those that lie idle and put back at the end: as many are kept as threads ever
+// prepared images at the same time.
 class IdleWorkspaces {
  public:
   class Loan {

@@ -148,20 +148,31 @@ Bytes Folder::read(const std::string& relative, std::int64_t expected, std::uint
   return content;
 }
 
-void read_picture(const char* path, Buffer* content) {
-  if (*path == '\0') throw Error(SAMDEPLOY_IMAGE, "'': is no path, a picture was expected");
+void read_image(const char* path, const ImageLimits& limits, Buffer* content) {
+  if (*path == '\0') throw Error(SAMDEPLOY_IMAGE, "'': is no path, an image was expected");
   Descriptor file(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  const auto refuse = [path](const std::string& why) { throw Error(SAMDEPLOY_IMAGE, std::string(path) + ": " + why); };
-  struct stat status;
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
-    if (errno == ENOENT) refuse("no such file");
-    if (errno == EACCES) refuse("may not be read (permission denied)");
-    refuse(std::string("cannot be read (") + std::strerror(errno) + ")");
+  const auto refuse = [](const std::string& why) { throw Error(SAMDEPLOY_IMAGE, why); };
+  try {
+    struct stat status;
+    if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
+      if (errno == ENOENT) refuse("no such file");
+      if (errno == EACCES) refuse("may not be read (permission denied)");
+      refuse(std::string("cannot be read (") + std::strerror(errno) + ")");
+    }
+    if (S_ISDIR(status.st_mode)) refuse("is a folder, an image was expected");
+    if (!S_ISREG(status.st_mode)) refuse("is no plain file, an image was expected");
+    const auto size = static_cast<std::uint64_t>(status.st_size);
+    check_encoded(size, limits);
+    std::uint8_t start[16];
+    const std::size_t first = std::min<std::uint64_t>(size, sizeof start);
+    read_all(file.get(), start, first, "the file", SAMDEPLOY_IMAGE);
+    check_format(start, first);
+    content->resize(size);
+    std::memcpy(content->data(), start, first);
+    read_all(file.get(), content->data() + first, size - first, "the file", SAMDEPLOY_IMAGE);
+  } catch (const Error& error) {
+    throw Error(error.status(), std::string(path) + ": " + error.what());
   }
-  if (S_ISDIR(status.st_mode)) refuse("is a folder, a picture was expected");
-  if (!S_ISREG(status.st_mode)) refuse("is no plain file, a picture was expected");
-  content->resize(static_cast<std::size_t>(status.st_size));
-  read_all(file.get(), content->data(), content->size(), path, SAMDEPLOY_IMAGE);
 }
 
 }  // namespace samdeploy::core

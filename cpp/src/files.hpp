@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "workspace.hpp"
+#include "image.hpp"
 
 namespace samdeploy::core {
 
@@ -36,7 +36,8 @@ class Folder {
   int descriptor_;
 };
 
-// A picture's file, wherever it is.  Throws IMAGE: missing, unreadable, or no plain file.
-void read_picture(const char* path, Buffer* content);
+// An image's file, wherever it is.  Its first bytes and its length are looked at before the rest is read.
+// Throws IMAGE: missing, unreadable, no plain file, or of a format that is not read.  IMAGE_TOO_LARGE.
+void read_image(const char* path, const ImageLimits& limits, Buffer* content);
 
 }  // namespace samdeploy::core

@@ -1,10 +1,8 @@
-// EXIF orientation (TIFF 6.0, tag 274), read as Pillow reads it: odd blocks around a sound picture are passed over.
+// EXIF orientation (TIFF 6.0, tag 274), read as Pillow reads it: odd blocks around a sound image are skipped.
 #include <array>
-#include <algorithm>
-#include <cstring>
 #include <string_view>
 
-#include "picture.hpp"
+#include "image.hpp"
 
 namespace samdeploy::core {
 namespace {
@@ -37,15 +35,15 @@ class Tiff {
   std::string_view data_;
 };
 
-// 0: no orientation in there.
+// -1: no orientation in there.
 int from_directory(const Tiff& tiff) {
   const std::uint64_t start = tiff.number(4, 4);
-  if (!tiff.fits(start, 2)) return 0;
+  if (!tiff.fits(start, 2)) return -1;
   const std::uint32_t count = tiff.number(start, 2);
   std::uint64_t total = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
     const std::uint64_t entry = start + 2 + std::uint64_t{12} * i;
-    if (!tiff.fits(entry, 12)) return 0;
+    if (!tiff.fits(entry, 12)) return -1;
     const std::uint32_t type = tiff.number(entry + 2, 2);
     if (type >= kSizes.size() || kSizes[type] == 0) continue;
     const std::uint64_t size = kSizes[type] * tiff.number(entry + 4, 4);
@@ -54,7 +52,7 @@ int from_directory(const Tiff& tiff) {
       total += size;
       if (total > tiff.size()) continue;
       at = tiff.number(entry + 8, 4);
-      if (!tiff.fits(at, size)) return 0;
+      if (!tiff.fits(at, size)) return -1;
     }
     if (tiff.number(entry, 2) != kOrientation || size == 0) continue;
     // Whole numbers only; of several values the first counts.
@@ -63,7 +61,7 @@ int from_directory(const Tiff& tiff) {
     if (type == 6) return static_cast<int>(tiff.number(at, 1));
     return 1;
   }
-  return 0;
+  return -1;
 }
 
 int from_xmp(std::string_view xmp) {
@@ -81,47 +79,17 @@ int from_xmp(std::string_view xmp) {
 
 }  // namespace
 
-int orientation(const std::optional<std::string>& exif, const std::string& xmp) {
-  int found = 0;
-  if (exif) {
-    std::string_view data = *exif;
-    for (int i = 0; i < 2; ++i) {
-      if (data.substr(0, 6) == std::string_view("Exif\0\0", 6)) data.remove_prefix(6);
-    }
-    const Tiff tiff(data);
-    if (!data.empty() && !tiff.has_header()) return 1;
-    if (!data.empty()) found = from_directory(tiff);
+int orientation(std::string_view exif, std::string_view xmp) {
+  int found = -1;
+  if (exif.size() > kMostMetadata) exif = {};
+  for (int i = 0; i < 2; ++i) {
+    if (exif.substr(0, 6) == std::string_view("Exif\0\0", 6)) exif.remove_prefix(6);
   }
-  if (found == 0) found = from_xmp(xmp);
+  const Tiff tiff(exif);
+  if (!exif.empty() && !tiff.has_header()) return 1;
+  if (!exif.empty()) found = from_directory(tiff);
+  if (found < 0) found = from_xmp(xmp.size() > kMostMetadata ? std::string_view() : xmp);
   return found >= 1 && found <= 8 ? found : 1;
-}
-
-const Picture& upright(Workspace& space, int orientation) {
-  const Picture& picture = space.picture;
-  if (orientation <= 1 || orientation > 8) return picture;
-  const std::int64_t height = picture.height, width = picture.width;
-  const bool swaps = orientation >= 5;
-  Picture& turned = space.turned;
-  turned.height = swaps ? width : height;
-  turned.width = swaps ? height : width;
-  turned.pixels.resize(picture.pixels.size());
-  // In squares: a column of a photograph touches one cache line per pixel.
-  constexpr std::int64_t kSide = 32;
-  for (std::int64_t top = 0; top < turned.height; top += kSide) {
-    for (std::int64_t left = 0; left < turned.width; left += kSide) {
-      for (std::int64_t row = top; row < std::min(top + kSide, turned.height); ++row) {
-        std::uint8_t* out = turned.pixels.data() + (row * turned.width + left) * 3;
-        for (std::int64_t column = left; column < std::min(left + kSide, turned.width); ++column, out += 3) {
-          // Where the pixel lies in the file, by the table of EXIF 2.3, section 4.6.4.
-          std::int64_t y = swaps ? column : row, x = swaps ? row : column;
-          if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) y = height - 1 - y;
-          if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) x = width - 1 - x;
-          std::memcpy(out, picture.pixels.data() + (y * width + x) * 3, 3);
-        }
-      }
-    }
-  }
-  return turned;
 }
 
 }  // namespace samdeploy::core

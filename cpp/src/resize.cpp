@@ -1,11 +1,14 @@
 // Pillow's antialiased bilinear filter (ImagingResample, src/libImaging/Resample.c) with its passes in a fixed order:
 // a triangle whose support grows with the scale, 22-bit weights, one rounding to uint8 after each pass.
+//
+// Rows come in the file's order.  Where they are rows of the upright image too, each waits until a target row can be
+// summed up, which is then resized along; where they are its columns, each is resized along, which is the vertical pass,
+// and waits for its target column.  Sums of integers do not depend on their order, so mirrored axes cost nothing.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "error.hpp"
-#include "picture.hpp"
+#include "image.hpp"
 
 // One function for every processor and one that is chosen at start where it has AVX2; sanitizers know no such choice.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(SAMDEPLOY_SANITIZED)
@@ -21,30 +24,43 @@ constexpr int kBits = 22;  // 32 minus 8 for the pixel minus 2 for the sum
 constexpr std::int64_t kMostBetweenPasses = std::int64_t{1} << 27;
 constexpr std::int64_t kLongestSource = std::int64_t{1} << 20;  // the weights of a longer one would fill gigabytes
 
-// Of target pixels `first` to `first + count` of an axis that goes from `length` to `target` pixels.
-void make_weights(std::int64_t length, std::int64_t target, std::int64_t first, std::int64_t count, Workspace& space,
-                  Weights* found) {
-  const double scale = static_cast<double>(length) / static_cast<double>(target);
+// An axis of the upright image: it goes from `length` to `scaled` pixels, of which `count` from `first` on are kept.
+struct Axis {
+  std::int64_t length, scaled, first, count;
+};
+
+void make_weights(const Axis& axis, Workspace& space, Weights* found) {
+  const double scale = static_cast<double>(axis.length) / static_cast<double>(axis.scaled);
   const double support = std::max(scale, 1.0);
   const double inverse = 1.0 / support;
   found->spans.clear();
   found->values.clear();
-  std::vector<double>& row = space.row;
-  for (std::int64_t i = first; i < first + count; ++i) {
+  std::vector<double>& weights = space.span;
+  for (std::int64_t i = axis.first; i < axis.first + axis.count; ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
     const std::int64_t start = std::max<std::int64_t>(static_cast<std::int64_t>(centre - support + 0.5), 0);
-    const std::int64_t end = std::min(static_cast<std::int64_t>(centre + support + 0.5), length);
-    row.clear();
+    const std::int64_t end = std::min(static_cast<std::int64_t>(centre + support + 0.5), axis.length);
+    weights.clear();
     double sum = 0.0;
     for (std::int64_t x = start; x < end; ++x) {
       const double distance = std::abs((static_cast<double>(x) - centre + 0.5) * inverse);
-      row.push_back(distance < 1.0 ? 1.0 - distance : 0.0);
-      sum += row.back();
+      weights.push_back(distance < 1.0 ? 1.0 - distance : 0.0);
+      sum += weights.back();
     }
     found->spans.push_back({start, end - start, found->values.size()});
-    for (const double weight : row) {
+    for (const double weight : weights) {
       found->values.push_back(static_cast<std::int32_t>(0.5 + (sum != 0.0 ? weight / sum : weight) * (1 << kBits)));
     }
+  }
+}
+
+// For an axis that the file stores from its end.
+void mirror(std::int64_t length, Weights* weights) {
+  std::reverse(weights->values.begin(), weights->values.end());
+  std::reverse(weights->spans.begin(), weights->spans.end());
+  for (Weights::Span& span : weights->spans) {
+    span.start = length - span.start - span.length;
+    span.offset = weights->values.size() - span.offset - static_cast<std::size_t>(span.length);
   }
 }
 
@@ -59,84 +75,98 @@ SAMDEPLOY_WIDE void round_row(const std::int32_t* sums, std::size_t count, std::
   for (std::size_t x = 0; x < count; ++x) out[x] = rounded(sums[x]);
 }
 
-// Columns `left` to `left + columns` of a picture whose rows were brought to those of `filter`; of rows `top` to
-// `top + rows` where there is nothing to be resized: uint8 [rows, columns, 3] in `space.between`.
-void vertical(const View& picture, const Weights* filter, std::int64_t top, std::int64_t rows, std::int64_t left,
-              std::int64_t columns, Workspace& space) {
-  const std::size_t row_bytes = static_cast<std::size_t>(columns) * 3;
-  space.between.resize(static_cast<std::size_t>(rows) * row_bytes);
-  std::uint8_t* out = space.between.data();
-  const auto source = [&](std::int64_t row) { return picture.pixels + row * picture.stride + left * 3; };
-  if (filter == nullptr) {
-    for (std::int64_t row = 0; row < rows; ++row, out += row_bytes) std::memcpy(out, source(top + row), row_bytes);
-    return;
-  }
-  space.sums.resize(row_bytes);
-  for (const Weights::Span& span : filter->spans) {
-    std::fill(space.sums.begin(), space.sums.end(), 1 << (kBits - 1));
-    for (std::int64_t i = 0; i < span.length; ++i) {
-      add_row(source(span.start + i), filter->values[span.offset + static_cast<std::size_t>(i)], row_bytes,
-              space.sums.data());
+// One row whose first pixel is that of the first span.
+void resize_along(const std::uint8_t* row, const Weights& weights, std::uint8_t* out) {
+  for (std::size_t i = 0; i < weights.spans.size(); ++i) {
+    const Weights::Span& span = weights.spans[i];
+    const std::int32_t* weight = weights.values.data() + span.offset;
+    const std::uint8_t* pixel = row + (span.start - weights.begin()) * 3;
+    std::int32_t red = 1 << (kBits - 1), green = red, blue = red;
+    for (std::int64_t x = 0; x < span.length; ++x, pixel += 3) {
+      red += weight[x] * pixel[0];
+      green += weight[x] * pixel[1];
+      blue += weight[x] * pixel[2];
     }
-    round_row(space.sums.data(), row_bytes, out);
-    out += row_bytes;
+    std::uint8_t* target = out + weights.target(i) * 3;
+    target[0] = rounded(red), target[1] = rounded(green), target[2] = rounded(blue);
   }
 }
 
-// The columns of `filter` of rows whose first column is the picture's column `left`.
-void horizontal(const std::uint8_t* in, std::int64_t rows, std::int64_t columns, const Weights& filter,
-                std::int64_t left, std::uint8_t* out) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::uint8_t* line = in + row * columns * 3;
-    for (const Weights::Span& span : filter.spans) {
-      const std::int32_t* weight = filter.values.data() + span.offset;
-      const std::uint8_t* pixel = line + (span.start - left) * 3;
-      std::int32_t red = 1 << (kBits - 1), green = red, blue = red;
-      for (std::int64_t i = 0; i < span.length; ++i, pixel += 3) {
-        red += weight[i] * pixel[0];
-        green += weight[i] * pixel[1];
-        blue += weight[i] * pixel[2];
-      }
-      *out++ = rounded(red);
-      *out++ = rounded(green);
-      *out++ = rounded(blue);
-    }
-  }
+void refuse_thin(std::int64_t from_height, std::int64_t from_width, std::int64_t height, std::int64_t width) {
+  const bool is_long = std::max(from_width, from_height) > kLongestSource;
+  if (!is_long && height <= kMostBetweenPasses / std::max(from_width, width)) return;
+  throw Error(SAMDEPLOY_IMAGE_TOO_LARGE,
+              std::to_string(from_width) + "x" + std::to_string(from_height) +
+                  " pixels (width x height) are too long and thin to be brought to " + std::to_string(width) + "x" +
+                  std::to_string(height) + "; cut the image first");
 }
 
 }  // namespace
 
-void resize(const View& picture, const Preprocessing& preprocessing, std::uint8_t* target, Workspace& space) {
-  std::int64_t height = preprocessing.height, width = preprocessing.width;
-  if (preprocessing.resize_short != 0) {
-    const std::int64_t side = preprocessing.resize_short;
-    height = picture.height <= picture.width ? side : side * picture.height / picture.width;
-    width = picture.height <= picture.width ? side * picture.width / picture.height : side;
+void Resize::begin(std::int64_t stored_height, std::int64_t stored_width, int orientation) {
+  // By the table of EXIF 2.3, section 4.6.4.
+  lies_ = orientation >= 5;
+  const auto is_one_of = [orientation](std::string_view list) {
+    return list.find(static_cast<char>('0' + orientation)) != std::string_view::npos;
+  };
+  const std::int64_t height = lies_ ? stored_width : stored_height, width = lies_ ? stored_height : stored_width;
+  std::int64_t scaled_height = preprocessing_.height, scaled_width = preprocessing_.width;
+  if (const std::int64_t side = preprocessing_.resize_short; side != 0) {
+    scaled_height = height <= width ? side : side * height / width;
+    scaled_width = height <= width ? side * width / height : side;
   }
-  // A picture of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the passes it would fill gigabytes.
-  const bool is_long = std::max(picture.width, picture.height) > kLongestSource;
-  if (is_long || height > kMostBetweenPasses / std::max(picture.width, width)) {
-    throw Error(SAMDEPLOY_IMAGE_TOO_LARGE,
-                std::to_string(picture.width) + "x" + std::to_string(picture.height) +
-                    " pixels (width x height) are too long and thin to be brought to " + std::to_string(width) + "x" +
-                    std::to_string(height) + "; cut the picture first");
-  }
+  refuse_thin(height, width, scaled_height, scaled_width);
   // Only what the crop keeps is computed; margins are rounded down, as in Python.
-  const std::int64_t top = (height - preprocessing.height) / 2, rows = preprocessing.height;
-  const std::int64_t left = (width - preprocessing.width) / 2, columns = preprocessing.width;
-  const bool changes_rows = height != picture.height;
-  if (changes_rows) make_weights(picture.height, height, top, rows, space, &space.vertical);
-  const Weights* filter = changes_rows ? &space.vertical : nullptr;
-  if (width == picture.width) {
-    vertical(picture, filter, top, rows, left, columns, space);
-    std::memcpy(target, space.between.data(), space.between.size());
+  const std::int64_t rows = preprocessing_.height, columns = preprocessing_.width;
+  const Axis vertical = {height, scaled_height, (scaled_height - rows) / 2, rows};
+  const Axis horizontal = {width, scaled_width, (scaled_width - columns) / 2, columns};
+  Weights &across = space_.across, &along = space_.along;
+  make_weights(lies_ ? horizontal : vertical, space_, &across);
+  make_weights(lies_ ? vertical : horizontal, space_, &along);
+  across.is_mirrored = is_one_of("3467"), along.is_mirrored = is_one_of("2378");
+  if (across.is_mirrored) mirror(stored_height, &across);
+  if (along.is_mirrored) mirror(stored_width, &along);
+
+  row_ = 0, next_ = 0, kept_ = 0;
+  for (const Weights::Span& span : across.spans) kept_ = std::max(kept_, span.length);
+  line_ = static_cast<std::size_t>(lies_ ? rows : along.end() - along.begin()) * 3;
+  space_.kept.resize(static_cast<std::size_t>(kept_) * line_);
+  space_.between.resize(line_);
+  space_.sums.resize(line_);
+}
+
+void Resize::add(const std::uint8_t* row) noexcept {
+  const Weights &across = space_.across, &along = space_.along;
+  const std::int64_t number = row_++;
+  if (number < across.begin() || number >= across.end()) return;
+  std::uint8_t* line = space_.kept.data() + static_cast<std::size_t>(number % kept_) * line_;
+  const std::uint8_t* used = row + along.begin() * 3;
+  if (lies_) resize_along(used, along, line);
+  else std::memcpy(line, used, line_);
+  for (; next_ < across.spans.size(); ++next_) {
+    if (across.spans[next_].start + across.spans[next_].length > row_) return;
+    finish(next_);
+  }
+}
+
+void Resize::finish(std::size_t index) noexcept {
+  const Weights::Span& span = space_.across.spans[index];
+  std::int32_t* sums = space_.sums.data();
+  std::fill_n(sums, line_, 1 << (kBits - 1));
+  for (std::int64_t i = 0; i < span.length; ++i) {
+    const std::uint8_t* line = space_.kept.data() + static_cast<std::size_t>((span.start + i) % kept_) * line_;
+    add_row(line, space_.across.values[span.offset + static_cast<std::size_t>(i)], line_, sums);
+  }
+  std::uint8_t* between = space_.between.data();
+  round_row(sums, line_, between);
+  const std::size_t target = space_.across.target(index), columns = static_cast<std::size_t>(preprocessing_.width);
+  if (!lies_) {
+    resize_along(between, space_.along, target_ + target * columns * 3);
     return;
   }
-  make_weights(picture.width, width, left, columns, space, &space.horizontal);
-  const Weights::Span &first = space.horizontal.spans.front(), &last = space.horizontal.spans.back();
-  const std::int64_t width_used = last.start + last.length - first.start;  // both ends grow from span to span
-  vertical(picture, filter, top, rows, first.start, width_used, space);
-  horizontal(space.between.data(), rows, width_used, space.horizontal, first.start, target);
+  for (std::size_t row = 0; row < line_ / 3; ++row) {
+    std::memcpy(target_ + (row * columns + target) * 3, between + row * 3, 3);
+  }
 }
 
 }  // namespace samdeploy::core

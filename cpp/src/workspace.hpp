@@ -1,4 +1,4 @@
-// Memory that decoding and resizing keep from picture to picture, so that they ask for none once they are warm.
+// Memory that decoding and resizing keep from image to image, so that they ask for none once they are warm.
 #pragma once
 
 #include <cstddef>
@@ -21,10 +21,6 @@ class Buffer {
     }
     size_ = size;
   }
-  void free() {
-    data_.reset();
-    size_ = capacity_ = 0;
-  }
   std::uint8_t* data() { return data_.get(); }
   const std::uint8_t* data() const { return data_.get(); }
   std::size_t size() const { return size_; }
@@ -35,13 +31,6 @@ class Buffer {
   std::size_t size_ = 0, capacity_ = 0;
 };
 
-// uint8 [height, width, 3], RGB.
-struct Picture {
-  std::int64_t height = 0;
-  std::int64_t width = 0;
-  Buffer pixels;
-};
-
 // What the target pixels of one axis are made of.
 struct Weights {
   struct Span {
@@ -49,27 +38,36 @@ struct Weights {
     std::int64_t length;
     std::size_t offset;  // of its first weight
   };
-  std::vector<Span> spans;
+  std::vector<Span> spans;  // both ends grow from span to span
   std::vector<std::int32_t> values;
+  bool is_mirrored = false;  // the first span is that of the last target pixel
+
+  std::int64_t begin() const { return spans.front().start; }
+  std::int64_t end() const { return spans.back().start + spans.back().length; }
+  std::size_t target(std::size_t span) const { return is_mirrored ? spans.size() - 1 - span : span; }
+  std::size_t bytes() const { return spans.capacity() * sizeof(Span) + values.capacity() * sizeof(std::int32_t); }
 };
 
 struct Workspace {
-  Buffer encoded;             // a picture's file
-  Picture picture, turned;    // as stored, and upright
-  Buffer rows;                // as the decoder gives them, where they are not RGB
-  std::vector<std::uint8_t*> pointers;
-  Buffer between;             // the passes of the resize
+  Buffer encoded;             // an image's file
+  Buffer row;                 // as the decoder gives it, and as RGB
+  Buffer whole;               // uint8 [height, width, 3] of an interlaced image
+  Buffer kept, between;       // rows that the resize still needs; one between its passes
   std::vector<std::int32_t> sums;
-  std::vector<double> row;
-  Weights vertical, horizontal;
+  std::vector<double> span;
+  Weights across, along;      // the file's rows, and along them
 
-  // Pictures above this are rare, and what they needed is not kept for the next one.
-  static constexpr std::size_t kMostKept = std::size_t{64} << 20;
+  // What rare images needed is not kept for the next one.
+  static constexpr std::size_t kMostKept = std::size_t{32} << 20;
 
+  std::size_t bytes() const {
+    std::size_t sum = across.bytes() + along.bytes() + sums.capacity() * sizeof(std::int32_t);
+    sum += span.capacity() * sizeof(double);
+    for (const Buffer* each : {&encoded, &row, &whole, &kept, &between}) sum += each->capacity();
+    return sum;
+  }
   void trim() {
-    for (Buffer* each : {&encoded, &picture.pixels, &turned.pixels, &rows, &between}) {
-      if (each->capacity() > kMostKept) each->free();
-    }
+    if (bytes() > kMostKept) *this = Workspace();
   }
 };
 

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
@@ -17,7 +18,7 @@
 #include "backend.hpp"
 #include "error.hpp"
 #include "opening.hpp"
-#include "picture.hpp"
+#include "image.hpp"
 #include "samdeploy.h"
 
 namespace core = samdeploy::core;
@@ -40,6 +41,24 @@ void write_text(std::ostream& out, const std::string& text) {
   out.write(text.data(), static_cast<std::streamsize>(text.size()));
 }
 
+// An upright image at its own size.
+struct Whole final : core::Rows {
+  core::Preprocessing size;
+  std::vector<std::uint8_t> pixels;
+
+  void begin(std::int64_t height, std::int64_t width, int orientation) override {
+    size.height = orientation >= 5 ? width : height, size.width = orientation >= 5 ? height : width;
+    pixels.resize(static_cast<std::size_t>(height * width * 3));
+    resize_ = std::make_unique<core::Resize>(size, pixels.data(), space_);
+    resize_->begin(height, width, orientation);
+  }
+  void add(const std::uint8_t* row) noexcept override { resize_->add(row); }
+
+ private:
+  core::Workspace space_;
+  std::unique_ptr<core::Resize> resize_;
+};
+
 // OUT MOST_PIXELS: for every line "HEIGHT WIDTH SHORT PATH" on stdin, status, then the picture and its resize, or a
 // text.
 int pictures(const std::string& out_path, std::uint64_t most_pixels) {
@@ -50,14 +69,17 @@ int pictures(const std::string& out_path, std::uint64_t most_pixels) {
   while (std::cin >> size.height >> size.width >> size.resize_short && std::getline(std::cin >> std::ws, path)) {
     try {
       const std::vector<std::uint8_t> encoded = read_file(path);
-      const core::Picture& picture = core::decode(encoded.data(), encoded.size(), most_pixels, space);
+      Whole whole;
+      core::ImageLimits limits;
+      limits.pixels = most_pixels;
+      core::decode(encoded.data(), encoded.size(), limits, space, whole);
       std::vector<std::uint8_t> resized(static_cast<std::size_t>(size.height * size.width * 3));
-      core::resize({picture.pixels.data(), picture.height, picture.width, picture.width * 3}, size, resized.data(),
-                   space);
+      core::Resize resize(size, resized.data(), space);
+      core::decode(encoded.data(), encoded.size(), limits, space, resize);
       write_int(out, SAMDEPLOY_OK);
-      write_int(out, static_cast<std::int32_t>(picture.height));
-      write_int(out, static_cast<std::int32_t>(picture.width));
-      write_bytes(out, picture.pixels.data(), picture.pixels.size());
+      write_int(out, static_cast<std::int32_t>(whole.size.height));
+      write_int(out, static_cast<std::int32_t>(whole.size.width));
+      write_bytes(out, whole.pixels.data(), whole.pixels.size());
       write_bytes(out, resized.data(), resized.size());
     } catch (const core::Error& error) {
       write_int(out, error.status());
@@ -156,13 +178,12 @@ int prepare(char** argument) {
   std::vector<std::uint8_t> pixels(3 * size);
   const std::vector<std::uint8_t> encoded = read_file(argument[1]);
   core::Workspace space;
-  const core::Picture& picture = core::decode(encoded.data(), encoded.size(), core::kMostPixels, space);
-  const std::size_t row = static_cast<std::size_t>(picture.width) * 3, stride = row + 13;
-  std::vector<std::uint8_t> apart(static_cast<std::size_t>(picture.height) * stride - 13, 77);
-  for (std::size_t y = 0; y < static_cast<std::size_t>(picture.height); ++y) {
-    std::memcpy(&apart[y * stride], picture.pixels.data() + y * row, row);
-  }
-  const auto height = static_cast<std::uint32_t>(picture.height), width = static_cast<std::uint32_t>(picture.width);
+  Whole whole;
+  core::decode(encoded.data(), encoded.size(), {}, space, whole);
+  const auto height = static_cast<std::uint32_t>(whole.size.height), width = static_cast<std::uint32_t>(whole.size.width);
+  const std::size_t row = std::size_t{width} * 3, stride = row + 13;
+  std::vector<std::uint8_t> apart(height * stride - 13, 77);
+  for (std::size_t y = 0; y < height; ++y) std::memcpy(&apart[y * stride], whole.pixels.data() + y * row, row);
   const bool failed =
       samdeploy_prepare_file(classifier, argument[1], pixels.data()) != SAMDEPLOY_OK ||
       samdeploy_prepare_memory(classifier, encoded.data(), encoded.size(), pixels.data() + size) != SAMDEPLOY_OK ||

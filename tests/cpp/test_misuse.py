@@ -40,7 +40,7 @@ def test_an_empty_path_is_no_path(built: Build, digits_bundle: Bundle) -> None:
     """In the words of Python."""
     assert run(built.misuse, "no-paths", digits_bundle.root).stdout.splitlines() == [
         f"{NO_BUNDLE} bundle '': is no path; name the bundle's folder",
-        f"{IMAGE} '': is no path, a picture was expected",
+        f"{IMAGE} '': is no path, an image was expected",
     ]
 
 

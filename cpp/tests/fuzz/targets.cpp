@@ -14,7 +14,7 @@
 #include "bundle.hpp"
 #include "error.hpp"
 #include "npy.hpp"
-#include "picture.hpp"
+#include "image.hpp"
 
 namespace core = samdeploy::core;
 
@@ -37,14 +37,15 @@ void fuzz_manifest(const std::uint8_t* data, std::size_t size) {
 
 namespace {
 void decode(const std::uint8_t* data, std::size_t size,
-            const core::Picture& (*decoder)(const std::uint8_t*, std::size_t, std::uint64_t, core::Workspace&)) {
+            void (*decoder)(const std::uint8_t*, std::size_t, const core::ImageLimits&, core::Workspace&, core::Rows&)) {
   static core::Workspace space;
-  const core::Picture& picture = decoder(data, size, kMostPixels, space);
-  look_at(picture.pixels.data(), picture.pixels.size());
+  core::ImageLimits limits;
+  limits.pixels = kMostPixels;
   core::Preprocessing preprocessing;
   preprocessing.height = 9, preprocessing.width = 14, preprocessing.resize_short = size % 2 ? 0 : 17;
   std::uint8_t out[9 * 14 * 3];
-  core::resize({picture.pixels.data(), picture.height, picture.width, picture.width * 3}, preprocessing, out, space);
+  core::Resize resize(preprocessing, out, space);
+  decoder(data, size, limits, space, resize);
   look_at(out, sizeof out);
 }
 
@@ -58,7 +59,8 @@ void fuzz_orientation(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return;
   const std::string text(reinterpret_cast<const char*>(data + 1), size - 1);
   const std::size_t exif = std::min<std::size_t>(data[0], text.size());
-  const int found = core::orientation(text.substr(0, exif), text.substr(exif));
+  const std::string_view all = text;
+  const int found = core::orientation(all.substr(0, exif), all.substr(exif));
   if (found < 1 || found > 8) std::abort();
 }
 
