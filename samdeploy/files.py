@@ -10,6 +10,7 @@ import mmap
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, NoReturn
@@ -23,25 +24,64 @@ _AT_ONCE = 1 << 30
 
 
 def cache_folder() -> Path:
-    """$SAMDEPLOY_CACHE, else ~/.cache/samdeploy: what may be lost at any time, and costs no more than time."""
-    chosen = os.environ.get("SAMDEPLOY_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "samdeploy"
+    """$SAMDEPLOY_CACHE, else ~/.cache/samdeploy: what may be lost at any time, and costs no more than time.
+
+    Raises:
+        FileNotFoundError: neither is known: no HOME, and the user is in no list of users.
+    """
+    folder = expanded(os.environ.get("SAMDEPLOY_CACHE") or "~/.cache/samdeploy")
+    if str(folder).startswith("~"):
+        raise FileNotFoundError(errno.ENOENT, "no home folder is known; set HOME or SAMDEPLOY_CACHE", str(folder))
+    return folder
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path` whole or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
-    import tempfile  # late: it costs those who only read 3 ms
-
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def expanded(path: str | Path) -> Path:
+    """`path` with its "~" replaced; unchanged where no home is known, so that it is refused by its own name."""
     try:
+        found = Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+    return found if found.is_absolute() or not str(path).startswith("~") else Path(path)  # HOME is empty or relative
+
+
+def user_text(path: Path) -> str:
+    """A text that a user may have saved with an editor of Windows: UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeError: it is no UTF-8; names UTF-16, which Notepad and PowerShell write.
+    """
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UnicodeError("it is UTF-16; save it again with the encoding UTF-8")
+    return content.decode("utf-8-sig")
+
+
+def temporary_name(path: Path, suffix: str = "") -> Path:
+    """A hidden name beside `path` that nothing has.
+
+    Made by plain `open` and `mkdir`, what is put there follows the umask; `tempfile` makes everything private.
+    """
+    return path.with_name(f".{path.name}-{os.urandom(6).hex()}{suffix}")
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Put `data` at `path` whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
+
+    Args:
+        mode: permissions, less the umask.
+    """
+    temporary = temporary_name(path)
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would lock out everyone the file is given to
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError) and error.filename is None:  # a full disk: write() knows no name
             error.filename = str(path)
         raise

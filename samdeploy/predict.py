@@ -85,8 +85,9 @@ def _line(path: Path, prediction: Prediction) -> str:
 
 
 def _to_json(path: Path, answer: Prediction | ImageError) -> dict[str, object]:
-    # A name that is no UTF-8 would be no valid JSON.
-    name, error = (os.fsencode(str(text)).decode("utf-8", "replace") for text in (path, answer))
+    # The bytes of the name, whatever the locale makes of them; a name that is no UTF-8 would be no valid JSON.
+    name = os.fsencode(path).decode("utf-8", "replace")
     if isinstance(answer, ImageError):
-        return {"image": name, "error": error}
+        error = str(answer).replace(str(path), name).encode("utf-8", "surrogateescape")
+        return {"image": name, "error": error.decode("utf-8", "replace")}
     return {"image": name, **answer.to_json()}

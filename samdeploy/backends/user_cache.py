@@ -29,8 +29,8 @@ def cache_path(kind: str, key: Mapping[str, str]) -> Path:
 
 def read_cache(kind: str, key: Mapping[str, str]) -> tuple[bytes, str]:
     """The entry's bytes, or b"" with a note that says why there is one and it is not used."""
-    path = cache_path(kind, key)
     try:
+        path = cache_path(kind, key)
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
             return b"", f"{kind} cache ignored: others may write to {path}"
@@ -38,7 +38,7 @@ def read_cache(kind: str, key: Mapping[str, str]) -> tuple[bytes, str]:
     except FileNotFoundError:
         return b"", ""
     except OSError as error:
-        return b"", f"{kind} cache ignored: {path} cannot be read ({error.strerror})"
+        return b"", f"{kind} cache ignored: {error.filename} cannot be read ({error.strerror})"
     head = _MAGIC + _header(key)
     if not content.startswith(_MAGIC):
         return b"", f"{kind} cache ignored: {path} is not such a file"
@@ -52,12 +52,13 @@ def read_cache(kind: str, key: Mapping[str, str]) -> tuple[bytes, str]:
 
 def write_cache(kind: str, key: Mapping[str, str], data: bytes) -> str:
     """Keep the entry; the file is there whole or not at all.  Returns a note where that was not possible, else ""."""
-    path = cache_path(kind, key)
     try:
+        path = cache_path(kind, key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, _MAGIC + _header(key) + hashlib.sha256(data).digest() + data)
+        # Others may not write to it, whatever the umask: `read_cache` would not trust it.
+        write_atomic(path, _MAGIC + _header(key) + hashlib.sha256(data).digest() + data, mode=0o600)
     except OSError as error:
-        return f"{kind} cache not kept: {path} cannot be written ({error.strerror})"
+        return f"{kind} cache not kept: {error.filename} cannot be written ({error.strerror})"
     return ""
 
 

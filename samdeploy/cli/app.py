@@ -1,4 +1,4 @@
-"""The application that commands are registered with, what becomes of their errors, and the entry point.
+"""The application that commands are registered with, and the entry point.
 
 Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, some pictures were broken),
 2 the input is wrong (or not one of the pictures could be read), 130, 141 and 143 ended by Ctrl-C, a closed pipe
@@ -7,7 +7,6 @@ or SIGTERM.
 
 from __future__ import annotations
 
-import errno
 import functools
 import io
 import os
@@ -22,8 +21,8 @@ import typer
 import typer.core
 
 import samdeploy
-from samdeploy.cli.arguments import GENERAL_HINT, missing_package, no_such_option
-from samdeploy.errors import SAID, DatasetMissing, SamdeployError
+from samdeploy.cli.arguments import GENERAL_HINT, no_such_option
+from samdeploy.cli.endings import one_line_errors
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,64 +78,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @app.command(cls=_Command)
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with one_line_errors(function.__name__):
             result = function(*args, **kwargs)
-            if sys.stdout is not None:  # closed by the caller: `>&-`
-                sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
+            sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
             return result
-        except SamdeployError as error:
-            text = " ".join(str(error).split())
-            if isinstance(error, DatasetMissing):  # every command that opens a data set has this option
-                text += "; if the files lie elsewhere, name their folder: --data DIR"
-            print(f"samdeploy: {text}", file=sys.stderr)
-            raise SystemExit(error.exit_code) from None
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("samdeploy"):
-                raise  # a mistake of ours, not of the installation
-            print(f"samdeploy: {missing_package(error, function.__name__)}", file=sys.stderr)
-            raise SystemExit(1) from None
-        except BrokenPipeError:  # `samdeploy predict ... | head`: ends quietly, with the code of other programs
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
-            raise SystemExit(128 + signal.SIGPIPE) from None
-        except (MemoryError, RuntimeError) as error:
-            full = _memory_error(error)
-            if full is None:
-                raise
-            print(f"samdeploy: {full}", file=sys.stderr)
-            raise SystemExit(1) from None
-        except OSError as error:  # a full disk, a folder that may not be written to
-            print(f"samdeploy: {_file_error(error)}", file=sys.stderr)
-            raise SystemExit(2) from None
-        except KeyboardInterrupt as error:
-            if SAID not in error.args:
-                print("samdeploy: interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
 
     return wrapped
-
-
-def _memory_error(error: MemoryError | RuntimeError) -> str | None:
-    """Where no part of the product knew better what to say of a full memory; None for any other error."""
-    said = str(error).strip()
-    if isinstance(error, RuntimeError):
-        if "torch" not in sys.modules:
-            return None
-        from samdeploy.models.memory import is_out_of_memory, memory_reason
-
-        if not is_out_of_memory(error):
-            return None
-        said = memory_reason(error)
-    return f"the memory is full{f' ({said})' if said else ''}; end other programs, or take smaller batches or pictures"
-
-
-def _file_error(error: OSError) -> str:
-    """Which file or folder, what is wrong with it, and the cure where there is one."""
-    cure = {
-        errno.EACCES: "; change its permissions, or name another place",
-        errno.EROFS: "; name a place that can be written to",
-        errno.ENOSPC: "; free some space, or name another place",
-    }.get(error.errno or 0, "")
-    return f"{error.filename or 'output'}: {error.strerror or error}{cure}"
 
 
 def _print_version(wanted: bool) -> None:
@@ -157,6 +104,7 @@ def options(
 def main() -> None:
     """Entry point of the `samdeploy` command."""
     signal.signal(signal.SIGTERM, _terminate)
+    _open_closed_streams()
     # Pillow's remarks on a picture, with file and line of its own source; what is wrong with one is said in our words.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     for stream in (sys.stdout, sys.stderr):
@@ -165,10 +113,20 @@ def main() -> None:
     if "" in sys.argv[1:]:  # a path of no letters would be taken for the current folder
         print("samdeploy: an argument is empty; a variable of the shell that is not set?", file=sys.stderr)
         raise SystemExit(2)
-    try:
+    with one_line_errors("samdeploy"):  # outside a command, too: while arguments are read or help is printed
         app()
-    except KeyboardInterrupt:  # outside a command: while arguments are read or the interpreter winds up
-        raise SystemExit(130) from None
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that the caller closed (`>&-`) lead nowhere.
+
+    Without that the next file that is opened would be standard output, and `print(file=None)` means standard output.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _terminate(number: int, frame: object) -> None:

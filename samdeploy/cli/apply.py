@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import RunsRoot, command
-from samdeploy.cli.arguments import check_name
+from samdeploy.cli.arguments import check_name, print_as_utf8
 
 
 @command
@@ -29,6 +29,8 @@ def predict(
     check_name("backend", backend, ("auto", *BACKENDS))
     check_name("precision", precision, PRECISIONS)
     check_name("device", device, DEVICES)
+    if as_json:
+        print_as_utf8()
     if not predict_paths(paths, runs, top=top, backend=backend, precision=precision, device=device, as_json=as_json):
         raise SystemExit(1)
 

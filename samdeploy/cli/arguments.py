@@ -5,6 +5,7 @@ Loads neither numpy nor any runtime: `samdeploy --help` imports this file.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -146,6 +147,12 @@ def check_writable(option: str, path: Path) -> None:
         raise InputError(f"{option}: {path} is a folder; name a file")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option}: the folder {path.parent} may not be written to; choose another")
+
+
+def print_as_utf8() -> None:
+    """What is printed from now on is UTF-8, as JSON must be (RFC 8259), whatever the encoding of the terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def missing_package(error: ModuleNotFoundError, command: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import RunsRoot, command
-from samdeploy.cli.arguments import taken
+from samdeploy.cli.arguments import print_as_utf8, taken
 
 
 @command
@@ -31,6 +31,8 @@ def doctor(
     elif not bundle.exists():
         raise InputError(f"bundle {bundle}: no such folder")
     found = Diagnosis(examine_machine(), examine_bundle(bundle_of(bundle)) if bundle is not None else None)
+    if as_json:
+        print_as_utf8()
     print(json_bytes(found.to_json()).decode().rstrip() if as_json else table(found))
     if found.problems:
         raise SystemExit(1)

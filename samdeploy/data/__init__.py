@@ -19,6 +19,7 @@ from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples
 from samdeploy.data.images import fingerprint, load_images
 from samdeploy.data.protocol import HONEST, PROTOCOLS, apply_protocol
 from samdeploy.errors import DatasetError, InputError, unknown
+from samdeploy.files import expanded
 
 __all__ = [
     "DATASETS",
@@ -131,9 +132,7 @@ def open_dataset(
         raise DatasetError(
             f"data set {name!r} needs the package {error.name}, which is not installed: pip install 'samdeploy[train]'"
         ) from error
-    dataset: Dataset = opener(
-        Path(root).expanduser(), options=complete, val_fraction=val_fraction, seed=seed, download=download
-    )
+    dataset: Dataset = opener(expanded(root), options=complete, val_fraction=val_fraction, seed=seed, download=download)
     return apply_protocol(dataset, str(protocol))
 
 
@@ -156,7 +155,7 @@ def check_folder(name: str, root: Path | None, subject: str, *, download: bool =
             f"{root}: no folder expected: {subject} data set {name!r} is part of a package and reads none; "
             "leave it out.  For accuracy on pictures of yours, train the recipe 'folder'"
         )
-    if entry.holds is not None and not download and not _function(entry.holds)(root.expanduser()):
+    if entry.holds is not None and not download and not _function(entry.holds)(expanded(root)):
         raise InputError(
             f"{root}: holds no files of {subject} data set {name!r}, or there is no such folder; name the folder that "
             "holds them, or leave it out: they are then looked for where the system keeps them, too"

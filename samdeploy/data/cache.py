@@ -92,8 +92,8 @@ def prepare_split(
     """
     if cache and samples.stamps is not None and len(samples):
         stamps = samples.stamps()
-        path = entry_path(samples, preprocessing)
         try:
+            path = entry_path(samples, preprocessing)
             # Entries are renamed into place, so that reading needs no lock, and a cache on a read-only disk will do.
             before = _inode(path)
             found = _open_entry(path, samples, stamps, preprocessing, description)
@@ -120,8 +120,8 @@ def stream_prepared(
     """As `stream_images`, but out of the cache where a training left these very pictures there; writes no cache."""
     found = None
     if samples.stamps is not None and len(samples):
-        path = entry_path(samples, preprocessing)
         try:
+            path = entry_path(samples, preprocessing)
             found = _open_entry(path, samples, samples.stamps(), preprocessing, description)
         except OSError:
             found = None
@@ -256,7 +256,10 @@ def _say_again(description: str, why: str) -> None:
 
 
 def _without_text(error: OSError | DamagedCache, needed: int) -> str:
-    folder = pictures_folder()
+    try:
+        where = f" in {pictures_folder()}"
+    except FileNotFoundError:  # no home; `error` says so
+        where = ""
     if isinstance(error, DamagedCache):
         reason = str(error)
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -264,6 +267,6 @@ def _without_text(error: OSError | DamagedCache, needed: int) -> str:
     else:
         reason = error.strerror or str(error)
     return (
-        f"the pictures are not cached in {folder} ({reason}), so that each run decodes them anew; make room there, or "
+        f"the pictures are not cached{where} ({reason}), so that each run decodes them anew; make room there, or "
         "name another folder: SAMDEPLOY_CACHE=/path"
     )

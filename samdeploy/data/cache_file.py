@@ -17,7 +17,6 @@ import io
 import json
 import mmap
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import UInt8Array, UInt64Array
 from samdeploy.data.picture_hashes import digests_of, perceptual_hashes
-from samdeploy.files import json_bytes
+from samdeploy.files import json_bytes, temporary_name
 
 _MAGIC = b"samdeploy-pictures-1\n"
 _HEADER_BYTES = 4096
@@ -91,9 +90,9 @@ def write_cache_file(
 
     fingerprint, checksums = Fingerprint(shape), _Checksums()
     digests, perceptual = [np.empty((0, 2), np.uint64)], [np.empty((0, 4), np.uint64)]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    temporary = temporary_name(path, ".partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             # A disk that is too small should be known before an hour of decoding, not after it.
             os.posix_fallocate(file.fileno(), 0, _HEADER_BYTES + int(np.prod(shape, dtype=np.int64)))
             file.seek(_HEADER_BYTES)
@@ -128,10 +127,9 @@ def write_cache_file(
             file.write(head.ljust(_HEADER_BYTES, b"\0"))
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -36,7 +36,10 @@ def examine_machine() -> Machine:
         gpu = f"{device.name}, {device.capability}, CUDA {device.driver}" + (f" ({count} devices)" if count > 1 else "")
     runtimes = tuple(_runtime(name, has_gpu=bool(count)) for name in BACKENDS)
     extras = tuple(_extras())
-    cache = cache_folder()
+    try:
+        cache, no_cache = str(cache_folder()), ""
+    except FileNotFoundError as error:
+        cache, no_cache = "none", f"no cache: {error.strerror}"
     return Machine(
         processor=machine_line(),
         cores=usable_cores(),
@@ -45,10 +48,10 @@ def examine_machine() -> Machine:
         no_gpu=why or "",
         samdeploy=samdeploy.__version__,
         python=platform.python_version(),
-        cache=str(cache),
+        cache=cache,
         runtimes=runtimes,
         extras=extras,
-        problems=tuple(_problems(runtimes, extras, cache)),
+        problems=(*_problems(runtimes, extras), *([no_cache] if no_cache else _cache_problems(Path(cache)))),
     )
 
 
@@ -89,7 +92,7 @@ def _extras() -> Iterator[Extra]:
         yield Extra(extra, tuple(missing), tuple(outdated))
 
 
-def _problems(runtimes: tuple[Runtime, ...], extras: tuple[Extra, ...], cache: Path) -> Iterator[str]:
+def _problems(runtimes: tuple[Runtime, ...], extras: tuple[Extra, ...]) -> Iterator[str]:
     yield from (f"{one.name}: {one.reason}" for one in runtimes if one.is_broken)
     if not any(not one.reason for one in runtimes):
         yield "no runtime can run here: pip install 'samdeploy[onnxruntime]' or 'samdeploy[openvino]'"
@@ -103,6 +106,9 @@ def _problems(runtimes: tuple[Runtime, ...], extras: tuple[Extra, ...], cache: P
         # Of an extra of which nothing is there nobody misses anything.
         if extra.outdated:
             yield f"extra {extra.name}: {', '.join(extra.outdated)}; pip install --upgrade 'samdeploy[{extra.name}]'"
+
+
+def _cache_problems(cache: Path) -> Iterator[str]:
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         yield f"the cache {cache} cannot be made: {place} is not writable; name another place with SAMDEPLOY_CACHE"

@@ -10,12 +10,12 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samdeploy.errors import InputError
+from samdeploy.files import temporary_name
 
 # Of Linux's renameat2(2): the two names change places in one step; and "relative paths are of the working directory".
 _RENAME_EXCHANGE = 2
@@ -35,10 +35,10 @@ def staged(target: Path) -> Iterator[Path]:
         # Without a lock they may be another process's, at work.
         for left in target.parent.glob(f".{target.name}-*") if alone else ():
             _put_back(left, target)
-        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        stage = temporary_name(target)
         try:
+            stage.mkdir()
             yield stage
-            stage.chmod(0o755)  # mkdtemp's 0700 would lock out everyone the bundle is given to
             _replace(stage, target)
         finally:
             _put_back(stage.with_name(f"{stage.name}-old"), target)

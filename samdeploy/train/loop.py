@@ -13,6 +13,7 @@ import torch
 from samdeploy.data.picture_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import WeightsError
+from samdeploy.files import expanded
 from samdeploy.models import SamResNet, build_model, load_imagenet
 from samdeploy.models.graph import Normalize
 from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
@@ -131,7 +132,7 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
 def _check_places(recipe: Recipe, runs_root: Path) -> None:
     check_runs_root(runs_root)
     pretrained = recipe.model.pretrained
-    if isinstance(pretrained, str) and not Path(pretrained).expanduser().is_file():
+    if isinstance(pretrained, str) and not expanded(pretrained).is_file():
         raise WeightsError(
             f"model.pretrained: {pretrained!r} found, no such file; true, false or a file of torchvision's ImageNet "
             "weights expected"
@@ -237,7 +238,7 @@ def _model(recipe: Recipe, num_classes: int, *, imagenet: bool) -> SamResNet:
     model = build_model(recipe.model.arch, num_classes, recipe.model.gate)
     pretrained = recipe.model.pretrained
     if pretrained and imagenet:
-        path = Path(pretrained).expanduser() if isinstance(pretrained, str) else None
+        path = expanded(pretrained) if isinstance(pretrained, str) else None
         load_imagenet(model, recipe.model.arch, path)
     return model
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.picture_hashes import PictureHashes, set_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import DatasetError, DatasetMissing
+from samdeploy.files import expanded
 from samdeploy.spec import Preprocessing
 from samdeploy.train.recipe import Recipe
 
@@ -106,7 +106,7 @@ def open_recipe_data(recipe: Recipe) -> Dataset:
     try:
         return open_dataset(
             data.name,
-            Path(data.root).expanduser(),
+            expanded(data.root),
             options=data.options,
             val_fraction=data.val_fraction,
             seed=data.split_seed,

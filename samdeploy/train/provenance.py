@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
 import samdeploy
+from samdeploy.files import expanded
 from samdeploy.run import RunRecord
 from samdeploy.train.checkpoints.forced import forced_changes
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits
@@ -61,7 +61,7 @@ def new_record(
         preprocessing=recipe.image.preprocessing(),
         dataset=recipe.data.name,
         data_options=recipe.data.options,
-        data_root=str(Path(recipe.data.root).expanduser().absolute()),
+        data_root=str(expanded(recipe.data.root).absolute()),
         val_fraction=recipe.data.val_fraction,
         split_seed=recipe.data.split_seed,
         counts=data.counts(),

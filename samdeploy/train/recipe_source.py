@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samdeploy.errors import InputError, RecipeError, unknown
+from samdeploy.files import expanded, user_text
 from samdeploy.path_kind import PathKind, a, path_kind
 from samdeploy.run import RECIPE_FILE
 
@@ -42,9 +43,9 @@ def recipe_names() -> tuple[str, ...]:
 
 def is_folder_of_images(name_or_path: str) -> bool:
     """Whether `read_recipe_source` takes this for a folder of images: a recipe's name wins unless it has a slash."""
-    if name_or_path in recipe_names() or not Path(name_or_path).expanduser().is_dir():
+    if name_or_path in recipe_names() or not expanded(name_or_path).is_dir():
         return False
-    return path_kind(Path(name_or_path).expanduser()) in ("folder of images", "folder", "empty folder")
+    return path_kind(expanded(name_or_path)) in ("folder of images", "folder", "empty folder")
 
 
 def read_recipe_source(name_or_path: str) -> RecipeSource:
@@ -120,10 +121,10 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _table(path: Path, origin: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(user_text(path))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise RecipeError(f"{origin}: cannot be read as UTF-8 text ({error})") from None
 
 
@@ -131,7 +132,7 @@ def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
     """The file of a recipe; a path is relative to `folder`."""
     if name_or_path in recipe_names():
         return RECIPES / f"{name_or_path}.toml"
-    path = folder / Path(name_or_path).expanduser()
+    path = folder / expanded(name_or_path)
     kind = path_kind(path if path_kind(name_or_path) != "URL" else name_or_path)
     if kind in ("recipe", "file"):
         return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from samdeploy.cli.app import _memory_error
+from samdeploy.cli.endings import _memory_error
 
 
 def test_what_the_operating_system_refuses() -> None:

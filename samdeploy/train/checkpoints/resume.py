@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from samdeploy.errors import BundleError, InputError, RecipeError, WeightsError
-from samdeploy.files import write_atomic
+from samdeploy.files import expanded, write_atomic
 from samdeploy.models.weights import read_state
 from samdeploy.run import RECIPE_FILE, RUN_FILE, WEIGHTS_FILE, RunRecord, open_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
@@ -70,7 +70,7 @@ def find_run(name: str | None, runs_root: Path) -> Path:
             )
         print(f"taking the newest unfinished run: {runs[0]}", file=sys.stderr)
         return runs[0]
-    places = (Path(name).expanduser(), runs_root / name)
+    places = (expanded(name), runs_root / name)
     path = next((path for path in places if path.is_dir()), None)
     if path is None:
         recipe = next((path for path in places if path.is_file()), None)

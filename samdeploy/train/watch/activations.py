@@ -147,7 +147,7 @@ def read_gates(path: Path) -> list[GateRow]:
     """The rows of gates.csv; [] where there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return [_row(line) for line in csv.DictReader(file)]
 
 

@@ -89,7 +89,7 @@ def read_columns(path: Path) -> list[Row]:
     rows: list[Row] = []
     if not path.is_file():
         return rows
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         for line in csv.DictReader(file):
             row = {}
             for key, text in line.items():
@@ -192,7 +192,7 @@ def read_stages(run: Path) -> dict[str, list[Row]]:
     path = run / _GATES_FILE
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         names = [line.get("stage") or "" for line in csv.DictReader(file)]
     stages: dict[str, list[Row]] = {}
     for name, row in zip(names, read_columns(path), strict=True):
