@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, overload
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, unknown
-from samdeploy.spec import DEVICES, MAX_PIXELS, PRECISIONS
+from samdeploy.spec import DEVICES, MAX_BYTES, MAX_PIXELS, PRECISIONS
 
 # All that needs numpy is imported where it is used: `open_session` says why.
 if TYPE_CHECKING:
@@ -43,18 +43,21 @@ class Classifier:
     `open` needs a classifier of its own, and is told so.
     """
 
-    def __init__(self, bundle: Bundle, session: Session, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, bundle: Bundle, session: Session, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    ) -> None:
         """`session` must have been opened from `bundle`; it is closed with the classifier.
 
         Raises:
-            InputError: `max_pixels` is below 1.
+            InputError: `max_pixels` or `max_bytes` is below 1.
         """
         from samdeploy.backends.session import CheckedSession
 
         _check_count("max_pixels", max_pixels)
+        _check_count("max_bytes", max_bytes)
         self.bundle = bundle
         self.session = session if isinstance(session, CheckedSession) else CheckedSession(session, bundle.spec)
-        self.max_pixels = max_pixels
+        self.max_pixels, self.max_bytes = max_pixels, max_bytes
 
     @classmethod
     def open(
@@ -65,6 +68,7 @@ class Classifier:
         device: str = "auto",
         precision: str | None = None,
         max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
     ) -> Classifier:
         """Open a bundle.
 
@@ -74,14 +78,17 @@ class Classifier:
                 engine that runs here), onnxruntime, openvino and pytorch that can be opened.
             device: "cpu", "cuda" or "auto".
             precision: None takes the backend's own.
-            max_pixels: a picture whose header (or array's shape) says more is refused before memory is reserved for it.
+            max_pixels: an image whose header (or array's shape) says more is refused before memory is reserved for it.
+            max_bytes: a longer image file is refused before it is read.
 
         Raises:
             BundleError: the bundle is damaged, unsafe, or its engine does not answer as its model did.
             BackendUnavailable: the runtime is not installed or cannot run the engine here.
-            InputError: `path` is no path, an unknown backend, device or precision, or `max_pixels` is below 1.
+            InputError: `path` is no path, an unknown backend, device or precision, or `max_pixels` or `max_bytes` is
+                below 1.
         """
         _check_count("max_pixels", max_pixels)
+        _check_count("max_bytes", max_bytes)
         if not isinstance(path, str | os.PathLike):
             raise InputError(f"path: {type(path).__name__} found, a bundle's folder expected, as str or pathlib.Path")
         if backend not in (*_PREFERENCE, "auto"):
@@ -93,7 +100,7 @@ class Classifier:
         bundle = open_bundle(path if isinstance(path, str) else Path(path))
         if backend != "auto":
             session = open_session(bundle, backend, device=device, precision=precision, meanwhile=_import_decoders)
-            return cls(bundle, session, max_pixels=max_pixels)
+            return cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
         reasons = []
         for name in _PREFERENCE:
             try:
@@ -101,7 +108,7 @@ class Classifier:
             except (BackendUnavailable, InputError) as error:
                 reasons.append(f"{name}: {error}")
             else:
-                return cls(bundle, session, max_pixels=max_pixels)
+                return cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
         raise BackendUnavailable("no runtime can open this bundle here. " + "; ".join(reasons))
 
     @property
@@ -216,7 +223,8 @@ class Classifier:
         """
         from samdeploy.preprocess import prepare  # late: see `_import_decoders`
 
-        return prepare(source, self.bundle.spec.preprocessing, max_pixels=self.max_pixels)
+        limits = {"max_pixels": self.max_pixels, "max_bytes": self.max_bytes}
+        return prepare(source, self.bundle.spec.preprocessing, **limits)
 
     def predict_prepared(self, batch: UInt8Array, *, top: int = 5) -> list[Prediction]:
         """Classify pictures that `prepare` has made: uint8 [N, H, W, 3] RGB.
@@ -258,12 +266,8 @@ class Classifier:
 
 
 def _import_decoders() -> None:
-    """Load Pillow and its usual formats, which the first picture would wait for: 25 ms."""
-    import PIL.Image
-
+    """Load Pillow and its formats, which the first image would wait for: 25 ms."""
     import samdeploy.preprocess  # noqa: F401
-
-    PIL.Image.preinit()
 
 
 def _raising(answers: Generator[Prediction | ImageError, None, None]) -> Generator[Prediction, None, None]:

@@ -36,7 +36,7 @@ class InputError(SamdeployError):
 
 
 class ImageError(SamdeployError):
-    """A picture is missing, truncated, not a picture, or of an unusable kind."""
+    """An image is missing, truncated, not an image, or of a kind that is not read."""
 
 
 class AnswerError(ImageError):

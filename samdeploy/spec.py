@@ -24,10 +24,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Pixels of the input per cell of the last stage's features, in every network of the family: five halvings.
 FEATURE_STRIDE = 32
 
-# Most pixels of a picture that are decoded, unless a caller says otherwise.  What Pillow's own limit, a variable of the
-# whole process, comes to; ours is an argument, and Pillow's has no say beside it, but in TIFF and WebP, whose plugins
-# ask for it again.
+# Most pixels of an image that are decoded, and most bytes of one that are read, unless a caller says otherwise.
 MAX_PIXELS = 178_956_970
+MAX_BYTES = 64 << 20
 
 # Longest side of an input, in pixels, that docs/bundle.md allows.
 LONGEST_SIDE = 65536

@@ -41,8 +41,8 @@ from samdeploy.files import cache_folder
 from samdeploy.preprocess import resize
 from samdeploy.spec import Preprocessing
 
-# Counts changes of `samdeploy.preprocess` that change bytes.
-_PREPARATION = "1"
+# Counts changes of `samdeploy.preprocess` and `samdeploy.images` that change bytes.
+_PREPARATION = "2"
 # Pictures decoded again whenever an entry is opened: 10 ms each for large photographs.
 _SAMPLED = 4
 # Entries that no run has opened for so long go when a new one is written.

@@ -89,9 +89,9 @@ def test_or_is_given_in_its_place(classifier: Classifier, expected: list[Predict
     found = list(classifier.stream(sources, batch=4, on_error="yield"))
     errors = {place: str(answer) for place, answer in enumerate(found) if isinstance(answer, ImageError)}
     assert errors == {
-        5: "picture 5 of the stream: image: the file is empty; expected a picture",
+        5: "picture 5 of the stream: image: the file is empty; expected an image",
         6: f"{tmp_path / 'none.jpg'}: no such file",
-        39: "picture 39 of the stream: image: not a picture, or of a kind that Pillow cannot read",
+        39: "picture 39 of the stream: image: not an image that samdeploy reads",
     }
     good = [place for place in range(40) if place not in errors]
     same([found[place] for place in good], [expected[place] for place in good])

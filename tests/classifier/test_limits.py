@@ -6,6 +6,7 @@ import io
 import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from samdeploy import Classifier
 from samdeploy.bundle import Bundle
 from samdeploy.errors import ImageError, InputError
-from samdeploy.spec import MAX_PIXELS
+from samdeploy.spec import MAX_BYTES, MAX_PIXELS
 
 
 def test_the_limit_on_pixels(open_one: Callable[..., Classifier]) -> None:
@@ -40,14 +41,30 @@ def test_the_limit_on_pixels(open_one: Callable[..., Classifier]) -> None:
         assert str(caught.value).endswith(text)
 
 
-def test_the_limit_is_the_specifications(open_one: Callable[..., Classifier]) -> None:
+def test_the_limit_on_bytes(open_one: Callable[..., Classifier], tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (40, 25)).save(path)
+    length = path.stat().st_size
+    assert open_one(max_bytes=length).predict(path).label
+    for source, name in ((path, str(path)), (path.read_bytes(), "image")):
+        with pytest.raises(ImageError) as caught:
+            open_one(max_bytes=length - 1).predict(source)
+        text = (
+            f"{name}: {length} bytes are too many, at most {length - 1} are read; Classifier.open(max_bytes=) sets it"
+        )
+        assert str(caught.value) == text
+
+
+def test_the_limits_are_the_specifications(open_one: Callable[..., Classifier]) -> None:
     assert open_one().max_pixels == MAX_PIXELS == 178_956_970
+    assert open_one().max_bytes == MAX_BYTES == 67_108_864
 
 
+@pytest.mark.parametrize("name", ["max_pixels", "max_bytes"])
 @pytest.mark.parametrize("limit", [0, -1, np.int64(0)])
-def test_no_limit_is_no_number(open_one: Callable[..., Classifier], limit: int) -> None:
-    with pytest.raises(InputError, match=f"^max_pixels: {limit} found, at least 1 expected$"):
-        open_one(max_pixels=limit)
+def test_no_limit_is_no_number(open_one: Callable[..., Classifier], name: str, limit: int) -> None:
+    with pytest.raises(InputError, match=f"^{name}: {limit} found, at least 1 expected$"):
+        open_one(**{name: limit})
 
 
 def test_what_comes_from_a_request_is_a_text(open_one: Callable[..., Classifier]) -> None:

@@ -26,7 +26,7 @@ def test_predict_goes_on_after_a_broken_picture(finished: Path, mixed: Path, ins
     assert [answer.split()[0] for _, answer in answers] == ["0", "2"]  # the digits that they are
     lines = errors.splitlines()
     assert lines[1].startswith(f"samdeploy: {mixed / 'b-cut.png'}: damaged or truncated")
-    assert lines[2].startswith(f"samdeploy: {mixed / 'c-text.png'}: not a picture")
+    assert lines[2].startswith(f"samdeploy: {mixed / 'c-text.png'}: not an image")
     assert lines[3] == f"samdeploy: {mixed / 'missing.png'}: no such file"
     assert lines[4] == "samdeploy: 3 of 5 pictures could not be read"
     assert len(lines) == 5

@@ -23,9 +23,9 @@ from tests.cli.typed import Inside, assert_one_line
 # what is named -> what is said of it
 REASONS = {
     "missing.jpg": "no such file",
-    "zero.jpg": "the file is empty; expected a picture",
+    "zero.jpg": "the file is empty; expected an image",
     "cut.jpg": "damaged or truncated (",
-    "text.jpg": "not a picture, or of a kind that Pillow cannot read",
+    "text.jpg": "not an image that samdeploy reads",
     "folder.jpg": "no pictures in this folder; expected files ending in .jpg, ",
     "link.jpg": "no such file",
 }
@@ -153,7 +153,7 @@ def test_a_pipe_is_refused_and_not_waited_for(
     os.mkfifo(tmp_path / "pipe.jpg")
     code, output, errors = inside("predict", "runs/digits/bundle", tmp_path / "pipe.jpg", digit_files[0], cwd=finished)
     assert (code, len(output.splitlines())) == (1, 1)
-    assert f"samdeploy: {tmp_path / 'pipe.jpg'}: is no plain file, a picture was expected\n" in errors
+    assert f"samdeploy: {tmp_path / 'pipe.jpg'}: is no plain file, an image was expected\n" in errors
 
 
 def test_names_that_are_not_printable_make_no_lines_of_their_own(
@@ -167,7 +167,7 @@ def test_names_that_are_not_printable_make_no_lines_of_their_own(
         assert code == 1
         names = [line.removeprefix(f"{tmp_path}/").split(": ")[0] for line in output.splitlines()[:3]]
         assert names == [r"\x1b[31mred.png", r"new\nline.png", r"no-utf8-\xff.png"]
-        assert f"samdeploy: {tmp_path}/cut\\n.png: the file is empty; expected a picture\n" in errors
+        assert f"samdeploy: {tmp_path}/cut\\n.png: the file is empty; expected an image\n" in errors
     _, output, _ = inside("predict", "runs/digits/bundle", tmp_path, "--json", cwd=finished)
     found = [json.loads(line)["image"].removeprefix(f"{tmp_path}/") for line in output.splitlines()]
     assert found == ["\x1b[31mred.png", "cut\n.png", "new\nline.png", "no-utf8-\ufffd.png"]

@@ -64,9 +64,9 @@ def test_it_answers_as_the_classifier(port: int, digits_bundle: Bundle, digit_fi
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b"", "image: the file is empty; expected a picture"),
-        (b"GET OUT", "image: not a picture, or of a kind that Pillow cannot read"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "image: not a picture, or of a kind that Pillow cannot read"),
+        (b"", "image: the file is empty; expected an image"),
+        (b"GET OUT", "image: not an image that samdeploy reads"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "image: damaged or truncated (PNG: "),
     ],
 )
 def test_what_is_no_picture_is_400(port: int, body: bytes, text: str) -> None:

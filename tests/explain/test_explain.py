@@ -89,7 +89,7 @@ def test_a_folder(cam_bundle: Bundle, pictures: Path, tmp_path: Path, capsys: py
     said = errors.splitlines()
     assert said[0] == f"{cam_bundle.root}: onnxruntime, fp32, cpu"
     assert said[1].startswith(f"samdeploy: {pictures}/cut.png: damaged or truncated")
-    assert said[2].startswith(f"samdeploy: {pictures}/text.jpg: not a picture")
+    assert said[2].startswith(f"samdeploy: {pictures}/text.jpg: not an image")
     assert said[3:] == ["samdeploy: 2 of 7 pictures could not be read"]
 
 
@@ -231,7 +231,7 @@ def test_only_broken_pictures(cam_bundle: Bundle, pictures: Path, tmp_path: Path
 def test_a_picture_too_thin_to_be_resized_is_broken_too(
     cam_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samdeploy.preprocess._MAX_PIXELS_BETWEEN_PASSES", 96 * 3000)
+    monkeypatch.setattr("samdeploy.images.resize.MOST_PIXELS_BETWEEN_PASSES", 96 * 3000)
     Image.new("RGB", (4000, 1)).save(tmp_path / "thin.png")
     Image.new("RGB", (2900, 1), "red").save(tmp_path / "fits.png")
     assert not explain_paths([cam_bundle.root, tmp_path / "thin.png", tmp_path / "fits.png"], options(tmp_path, top=1))

@@ -11,8 +11,8 @@ import pytest
 
 from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle
+from samdeploy.images.resize import MOST_PIXELS_BETWEEN_PASSES
 from samdeploy.manifest import FORMAT, MANIFEST, ROLES, VERSION
-from samdeploy.preprocess import _MAX_PIXELS_BETWEEN_PASSES
 from samdeploy.spec import FITS, PRECISIONS
 from samdeploy.spec_json import RESIZE
 from tests.hostile.test_hostile import MANIFESTS
@@ -73,4 +73,4 @@ def test_the_page_has_the_numbers_and_names_of_the_code() -> None:
     written = re.findall(r"([\d.e-]+) for (fp32|fp16|bf16|int8)\b", PAGE)
     assert {precision: float(value) for value, precision in written} == GOLDEN_TOLERANCE
     assert all(f"`{name}`" in PAGE for name in (*ROLES, *PRECISIONS, *FITS, RESIZE))
-    assert _MAX_PIXELS_BETWEEN_PASSES == 2**27 and re.search(r"above\s+2\^27", PAGE)
+    assert MOST_PIXELS_BETWEEN_PASSES == 2**27 and re.search(r"above\s+2\^27", PAGE)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from samdeploy.errors import ImageError
-from samdeploy.png import SIGNATURE, check_png
+from samdeploy.images.png import SIGNATURE, check_png
 from samdeploy.preprocess import decode
 
 Chunks = list[tuple[bytes, bytes]]
@@ -97,7 +97,7 @@ def test_rows_that_are_black_are_not_missing() -> None:
 def test_pixels_are_inflated_again_only_where_the_last_row_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inflating them always made a photograph's preparation 1.45 times as long."""
     counted: list[int] = []
-    monkeypatch.setattr("samdeploy.png._inflated", lambda _, needed: counted.append(needed) or needed)
+    monkeypatch.setattr("samdeploy.images.png._inflated", lambda _, needed: counted.append(needed) or needed)
     decode(encoded("RGB", (40, 40)))
     assert not counted
     decode(interlaced(8, 8))

@@ -20,24 +20,36 @@ SOUND_JPEG = encoded(Image.fromarray(noise(64, 64)), "JPEG")
 SOUND_PNG = encoded(Image.fromarray(noise(64, 64)), "PNG")
 
 REFUSED = {
-    "text.jpg": (b"This is no picture.", "not a picture, or of a kind that Pillow cannot read"),
-    "empty.png": (b"", "the file is empty; expected a picture"),
-    "half.jpg": (SOUND_JPEG[: len(SOUND_JPEG) // 2], "damaged or truncated (image file is truncated"),
+    "text.jpg": (b"This is no picture.", "not an image that samdeploy reads"),
+    "empty.png": (b"", "the file is empty; expected an image"),
+    "half.jpg": (
+        SOUND_JPEG[: len(SOUND_JPEG) // 2],
+        "damaged or truncated (JPEG: the file ends before EOI); expected a complete image",
+    ),
     "half.png": (SOUND_PNG[: len(SOUND_PNG) // 2], "damaged or truncated ("),
     "changed.png": (SOUND_PNG[:60] + b"!" + SOUND_PNG[61:], "damaged or truncated ("),
-    "floats.tif": (encoded(Image.new("F", (2, 2)), "TIFF"), "holds floating-point numbers; expected 8 or 16 bits"),
-    "integers.tif": (encoded(Image.new("I", (2, 2)), "TIFF"), "holds 32-bit integers; expected 8 or 16 bits"),
-    "floats.pfm": (b"Pf 1 1 -1.0\n" + struct.pack("<f", 0.5), "holds floating-point numbers"),
+    "floats.tif": (
+        encoded(Image.new("F", (2, 2)), "TIFF"),
+        "is a TIFF of BlackIsZero with 32 bits, floating-point samples, ",
+    ),
+    "integers.tif": (
+        encoded(Image.new("I", (2, 2)), "TIFF"),
+        "is a TIFF of BlackIsZero with 32 bits, signed samples, ",
+    ),
+    "floats.pfm": (
+        b"Pf 1 1 -1.0\n" + struct.pack("<f", 0.5),
+        "is PFM, which holds floating-point numbers; expected JPEG, ",
+    ),
     "bomb.png": (
         png(60_000, 60_000, 8, 2, []),
         "too many pixels, scale it down first (60000x60000 are 3,600,000,000, ",
     ),
     "drawing.eps": (
         encoded(Image.new("RGB", (2, 2)), "EPS"),
-        "is EPS, a program that draws; expected pixels, convert it first",
+        "is EPS, a program that draws; expected JPEG, PNG, WebP, TIFF, ",
     ),
-    # The sound pixels of a DDS with an unknown format raise NotImplementedError in Pillow.
-    "odd.dds": (b"DDS " + struct.pack("<31I", 124, 0x1007, 1, 1, *[0] * 14, 32, *[0] * 12), "damaged or truncated ("),
+    "texture.dds": (b"DDS " + bytes(40), "is DDS; expected JPEG, "),
+    "page.jpg": (b"<!DOCTYPE html><title>404</title>", "is a web page; expected JPEG, "),
 }
 
 
@@ -87,7 +99,7 @@ def test_a_full_memory_is_the_pictures_error(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("samdeploy.preprocess._resize_exact", full)
+    monkeypatch.setattr("samdeploy.images.resize.resize_exact", full)
     with pytest.raises(ImageError, match=r"a\.png: the memory is too full to decode and resize it"):
         prepare(tmp_path / "a.png", Preprocessing(4, 4))
 
@@ -130,7 +142,7 @@ def test_missing_folder_and_unreadable(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     for path, text in (
         (tmp_path / "missing.png", "no such file"),
-        (tmp_path, "is a folder, a picture was expected"),
+        (tmp_path, "is a folder, an image was expected"),
         (loop, "cannot be read (Too many levels of symbolic links)"),
         (tmp_path / ("x" * 300), "cannot be read (File name too long)"),
     ):
@@ -186,14 +198,14 @@ def test_every_way_in_which_a_decoder_reports_damage(error: Exception, monkeypat
     monkeypatch.setattr(picture, "load", fail)
     with pytest.raises(ImageError) as caught:
         decode(picture)
-    assert str(caught.value) == f"image: damaged or truncated ({error}); expected a complete picture"
+    assert str(caught.value) == f"image: damaged or truncated ({error}); expected a complete image"
 
 
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("", "'': is no path, a picture was expected"),
-        ("\udcff\ud800.png", r"'\udcff\ud800.png': no file can have this name, a picture was expected"),
+        ("", "'': is no path, an image was expected"),
+        ("\udcff\ud800.png", r"'\udcff\ud800.png': no file can have this name, an image was expected"),
         (np.zeros((0, 5, 3), np.uint8), "image array: shape [0, 5, 3] found, at least one pixel expected"),
         (np.zeros((5, 0), np.uint8), "image array: shape [5, 0, 3] found, at least one pixel expected"),
         (Image.new("RGB", (0, 7)), "image: 0x7 pixels (width x height), at least one expected"),
@@ -211,6 +223,6 @@ def test_a_path_in_bytes_is_known_as_one(tmp_path: Path) -> None:
     path = tmp_path / "sound.jpg"
     path.write_bytes(SOUND_JPEG)
     for content, hint in ((bytes(path), True), (b"no/such/file.jpg", False), (b"a\0b", False)):
-        with pytest.raises(ImageError, match="not a picture") as caught:
+        with pytest.raises(ImageError, match="not an image") as caught:
             decode(content)
         assert str(caught.value).endswith("os.fsdecode() it first") == hint

@@ -122,7 +122,7 @@ def test_a_thread_of_pixels_does_not_fill_the_memory(
 
     monkeypatch.setattr(Image.Image, "resize", refuse)
     thread = np.zeros(shape, dtype=np.uint8)
-    with pytest.raises(ImageError, match=r"too long and thin to be brought to \d+x\d+; cut the picture first"):
+    with pytest.raises(ImageError, match=r"too long and thin to be brought to \d+x\d+; crop the image first"):
         resize(thread, preprocessing)
 
 

@@ -1,0 +1,25 @@
+"""Why an image is refused, before its name is known."""
+
+from __future__ import annotations
+
+
+class RefusedImage(Exception):
+    """A sound file that is not read; its text says what it is and how to convert it.  Never leaves `samdeploy`."""
+
+
+# What a decoder holds whole, because it cannot give it row by row: coefficients of a progressive JPEG, an interlaced
+# PNG (docs/bundle.md, section 4.5).
+MOST_HELD_BYTES = 160 << 20
+
+
+def check_held(held: int, kind: str) -> None:
+    """Refuse an image of which a decoder would hold more than `MOST_HELD_BYTES`.
+
+    Raises:
+        RefusedImage: it would.
+    """
+    if held > MOST_HELD_BYTES:
+        raise RefusedImage(
+            f"decoding a {kind} of this size takes {held >> 20} MiB, at most {MOST_HELD_BYTES >> 20} are allowed; "
+            "convert it to one that is not, or scale it down first"
+        )
