@@ -83,6 +83,9 @@ class BackendUnavailable(SamdeployError):
     exit_code = 1
 
 
+# Between the faults in the text of an error that reports several; the command line prints each in a line of its own.
+NEXT_FAULT = "\n  - "
+
 # Argument of a KeyboardInterrupt whose last words have been said.
 SAID = "said"
 

@@ -23,9 +23,6 @@ from samdeploy.spec import MAX_BYTES, MAX_PIXELS, Preprocessing
 
 Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
 
-# File name endings that samdeploy looks for in a folder; files of other names can be given one by one.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
-
 # Decoders report damage through all of these, depending on the format; a warning where they are errors.
 _DAMAGE = (
     OSError,
@@ -93,20 +90,6 @@ def prepare(
         return fit(Image.fromarray(_from_array(source, max_pixels)))
     # Not resize(decode(...)): a photograph need not become an array and a Pillow image again on its way.
     return _decoded(source, max_pixels, max_bytes, fit)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files below `folder` (by `IMAGE_SUFFIXES`), sorted by path; hidden ones are passed over.
-
-    A link that leads nowhere is among them: whoever reads it says so, and no image is missed in silence.
-    """
-    return sorted(path for path in folder.rglob("*") if _is_image_file(path, folder))
-
-
-def _is_image_file(path: Path, folder: Path) -> bool:
-    if path.suffix.lower() not in IMAGE_SUFFIXES or any(part[0] == "." for part in path.relative_to(folder).parts):
-        return False
-    return path.is_file() or not path.exists()
 
 
 def _decoded(

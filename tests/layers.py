@@ -15,7 +15,17 @@ PACKAGE = Path(samdeploy.__file__).parent
 # Plain data and its files: the standard library is all they need.
 _DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "measured", "manifest", "run", "path_kind"})
 _ARRAYS = _DATA | {"arrays"}
-_APPLICATION = _ARRAYS | {"bundle", "run_bundle", "preprocess", "stream", "backends", "ranking", "classifier"}
+_ON_DISK = frozenset({"terminal", "walk"})  # names of files and classes, and where images lie
+_APPLICATION = _ARRAYS | {
+    "terminal",
+    "bundle",
+    "run_bundle",
+    "preprocess",
+    "stream",
+    "backends",
+    "ranking",
+    "classifier",
+}
 
 # A part (a module or a package directly below samdeploy) -> the other parts it may import, anywhere in its files.
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -38,20 +48,22 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "images": _ARRAYS,
     "preprocess": _ARRAYS | {"bundle", "images"},
     "stream": _ARRAYS | {"preprocess"},
-    "named": _ARRAYS | {"preprocess"},
+    "terminal": frozenset(),
+    "walk": frozenset({"errors", "terminal"}),
+    "named": frozenset({"errors"}) | _ON_DISK,
     "native": frozenset({"errors"}),
     "lettering": frozenset(),
     "models": _ARRAYS,
-    "data": _ARRAYS | {"preprocess", "progress"},
+    "data": _ARRAYS | _ON_DISK | {"preprocess", "progress"},
     "backends": _ARRAYS | {"bundle", "models"},  # the pytorch backend builds the trained network
     "ranking": _ARRAYS,
     "classifier": _ARRAYS | {"bundle", "preprocess", "stream", "backends", "ranking"},
     "predict": _APPLICATION | {"named"},
     "explain": _APPLICATION | {"named", "progress", "lettering"},
-    "train": _ARRAYS | {"preprocess", "progress", "lettering", "models", "data"},
+    "train": _ARRAYS | {"terminal", "preprocess", "progress", "lettering", "models", "data"},
     "export": _ARRAYS | {"bundle", "preprocess", "backends", "progress", "models", "data"},
-    "evaluate": _APPLICATION | {"progress", "data"},
-    "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
+    "evaluate": _APPLICATION | _ON_DISK | {"progress", "data"},
+    "bench": _APPLICATION | _ON_DISK | {"progress", "models", "data", "evaluate"},
     "report": _APPLICATION | {"progress", "data", "evaluate", "explain"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
     "cli": _APPLICATION
@@ -84,7 +96,7 @@ RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
 
 # A part -> all packages of others that it may import at module level; parts that are not named are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
-    **dict.fromkeys((*_DATA, "__init__", "native"), frozenset()),
+    **dict.fromkeys((*_DATA, *_ON_DISK, "__init__", "native", "named"), frozenset()),
     "arrays": frozenset({"numpy"}),
     **dict.fromkeys(("bundle", "classifier", "run_bundle"), frozenset()),
     **dict.fromkeys(("golden", "ranking"), frozenset({"numpy"})),
@@ -96,7 +108,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
 
 # A part -> the parts it may import at module level, where that is less than MAY_IMPORT: the rest costs time.
 EARLY = {
-    "cli": frozenset({"cli", "errors"}),
+    "cli": frozenset({"cli", "errors", "terminal"}),
     "__init__": frozenset(),
     # Opening starts to read the graph before numpy is imported.
     "bundle": _DATA,

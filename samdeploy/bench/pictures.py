@@ -14,7 +14,8 @@ from samdeploy.bundle import Bundle
 from samdeploy.data import Samples
 from samdeploy.errors import DatasetError, ImageError, InputError
 from samdeploy.evaluate.test_set import open_test_set
-from samdeploy.preprocess import image_files, prepare
+from samdeploy.preprocess import prepare
+from samdeploy.walk import find_images
 
 # Enough that no cache holds them all at common sizes, and few enough for a bundle of 512 px pictures (50 MB).
 COUNT = 64
@@ -63,12 +64,12 @@ def load_pictures(bundle: Bundle, folder: Path | None, data_root: Path | None) -
 
 def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
     if not folder.is_dir():
-        raise InputError(f"--images: {folder} is no folder; name one that holds pictures")
-    files = image_files(folder)
-    if not files:
-        raise InputError(f"--images: {folder} holds no pictures; name a folder that does")
-    chosen = [files[index] for index in _some(len(files))]
-    prepared, broken = [], []
+        raise InputError(f"--images: {folder} is no folder; name one that holds images")
+    found = find_images(folder)
+    if not found.images and not found.problems:
+        raise InputError("; ".join([f"--images: {folder} holds no images, name a folder that does", *found.notes()]))
+    chosen = [found.images[index] for index in _some(len(found.images))]
+    prepared, broken = [], [str(problem) for problem in found.problems]
     for path in chosen:
         try:
             prepared.append(prepare(path, bundle.spec.preprocessing))
@@ -77,7 +78,8 @@ def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
     if broken:
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise ImageError(
-            f"--images: {len(broken)} of {len(chosen)} pictures cannot be read: {'; '.join(broken[:_SHOWN])}{more}. "
+            f"--images: {len(broken)} of {len(chosen) + len(found.problems)} cannot be read: "
+            f"{'; '.join(broken[:_SHOWN])}{more}. "
             f"Take them out of {folder}: what is measured must be readable"
         )
     encoded = tuple(path.read_bytes() for path in chosen)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from samdeploy.cli.arguments import missing_package
-from samdeploy.errors import SAID, DatasetMissing, SamdeployError
+from samdeploy.errors import NEXT_FAULT, SAID, DatasetMissing, SamdeployError
+from samdeploy.terminal import printable
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def one_line_errors(command: str) -> Iterator[None]:
     try:
         yield
     except SamdeployError as error:
-        text = " ".join(str(error).split())
+        text = NEXT_FAULT.join(printable(" ".join(line.split())) for line in str(error).split(NEXT_FAULT))
         if isinstance(error, DatasetMissing):  # every command that opens a data set has this option
             text += "; if the files lie elsewhere, name their folder: --data DIR"
         print(f"samdeploy: {text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Your own pictures: one folder per class.
+"""Your own images: one folder per class.
 
 ::
 
@@ -6,149 +6,172 @@
     root/<class>/**/*.jpg            everything is the training set
     root/test/<class>/**/*.jpg       enough for an evaluation, see `open_test_folder`
 
-Where ``test`` is missing, 20 % of the training pictures are cut off as test (stratified, always the same ones
-for the same files, see `samdeploy.data.split`); where ``val`` is missing, `val_fraction` of what is left, drawn
-with `seed`.
+Split folders may have any usual name, see `samdeploy.data.layout`.  Where ``test`` is missing, 20 % of the training
+images are cut off as test (stratified, always the same ones for the same files, see `samdeploy.data.split`); where
+``val`` is missing, `val_fraction` of what is left, drawn with `seed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples, file_stamps
-from samdeploy.data.scan import Scan, scan_classes
+from samdeploy.data.dataset import Dataset, OptionValue, Samples, file_stamps
+from samdeploy.data.layout import find_layout
+from samdeploy.data.scan import Scan, compare_classes, missing_classes, scan_classes
 from samdeploy.data.split import TEST_FRACTION, TEST_SEED, hold_out
-from samdeploy.errors import DatasetError, DatasetMissing
+from samdeploy.data.stream import find_broken
+from samdeploy.errors import NEXT_FAULT, DatasetError, DatasetMissing
 from samdeploy.preprocess import decode
+from samdeploy.terminal import printable
+from samdeploy.walk import counted, list_folder, shortened
 
-# Names that other tools use; reading only train/ beside one of these would silently waste a split.
-_OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+# Images that are decoded to name the broken ones together with other faults.
+_LOOKED_AT = 10_000
 
 
 def open_folder(
     root: Path, *, options: Mapping[str, OptionValue], val_fraction: float, seed: int, download: bool
 ) -> Dataset:
-    """The pictures below `root`; classes are the class folders of the training set, in natural order.
+    """The images below `root`; classes are the class folders of the training set, in natural order.
 
     Raises:
-        DatasetError: `root` is missing, has no pictures or fewer than two classes, a class folder is empty, a class
-            of val or test is not in train, one file is in two splits, or a split that is to be cut would be too
-            small.
+        DatasetMissing: `root` is missing or has no class folders.
+        DatasetError: everything that is wrong with the folders, and the images that cannot be read; or a split that is
+            to be cut would be too small.
     """
-    scans = {part: scan_classes(folder) for part, folder in _folders(root).items()}
-    classes = scans["train"].classes
-    if len(classes) < 2:
-        raise DatasetError(
-            f"folder: {len(classes)} class found in {scans['train'].folder} ({', '.join(classes)}); "
-            "at least 2 class folders expected"
-        )
-    notes = [note for part, scan in scans.items() for note in _notes(part, scan)]
+    layout = find_layout(root)
+    scans = {part: scan_classes(folder) for part, folder in layout.folders.items()}
+    if "train" not in scans:
+        found = " and ".join(f"{folder.name}/" for folder in layout.folders.values())
+        layout.faults.append(f"{printable(root)} has {printable(found)} but no train/: the training images are missing")
+    faults = [*layout.faults, *_faults(scans)]
+    classes = scans["train"].classes if "train" in scans else ()
+    missing = [
+        note for part in ("val", "test") if part in scans for note in missing_classes(scans[part], classes, part)
+    ]
+    if faults:
+        _refuse(root, faults + missing, scans)
+    notes = layout.notes + [f"{part}: {note}" for part, scan in scans.items() for note in scan.notes()] + missing
     samples = {part: _samples(scan, classes) for part, scan in scans.items()}
-    train = samples["train"]
-    if "test" in samples:
-        test = samples["test"]
-    else:
-        train, test = hold_out(train, TEST_FRACTION, TEST_SEED, classes=classes, part="test", dataset="folder")
-        notes.append(f"no test folder in {root}: {len(test)} training pictures were cut off as test")
-    if "val" in samples:
-        val = samples["val"]
-    else:
-        train, val = hold_out(train, val_fraction, seed, classes=classes, part="val", dataset="folder")
-        notes.append(f"no val folder in {root}: {len(val)} training pictures were cut off as val")
-    _check_disjoint({"train": train, "val": val, "test": test})
-    return Dataset("folder", classes, train, val, test, tuple(notes))
+    try:
+        for part, fraction, its_seed in (("test", TEST_FRACTION, TEST_SEED), ("val", val_fraction, seed)):
+            if part not in samples:
+                samples["train"], samples[part] = hold_out(
+                    samples["train"], fraction, its_seed, classes=classes, part=part, dataset="folder"
+                )
+                count = len(samples[part])
+                notes.append(f"no {part} folder in {printable(root)}: {count} training images were cut off as {part}")
+    except DatasetError as error:
+        _refuse(root, [str(error).removeprefix("folder: ")], scans)
+    return Dataset("folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes))
 
 
 def holds_test_alone(root: Path) -> bool:
-    """Whether there are test pictures below `root`, and none to train on."""
-    return (root / "test").is_dir() and not (root / "train").is_dir()
+    """Whether there are test images below `root`, and none to train on."""
+    if not root.is_dir():
+        return False
+    folders = find_layout(root).folders
+    return "test" in folders and "train" not in folders
 
 
 def open_test_folder(root: Path, classes: tuple[str, ...]) -> tuple[Samples, tuple[str, ...]]:
-    """The pictures below ``root/test`` for a network that knows `classes`, and what there is to say about the files.
+    """The images of the test folder in `root` for a network that knows `classes`, and notes about the files.
 
     Raises:
-        DatasetError: there are no pictures, a class folder is empty, or a class is not among `classes`.
+        DatasetError: everything that is wrong with the folder, for example a class that is not among `classes`.
     """
-    scan = scan_classes(root / "test")
-    return _samples(scan, classes), tuple(_notes("test", scan))
+    layout = find_layout(root)
+    scan = scan_classes(layout.folders["test"])
+    faults = [*layout.faults, *_split_faults(scan), *compare_classes(scan, classes, "the training set")]
+    if faults:
+        _refuse(root, faults, {"test": scan})
+    notes = layout.notes + [f"test: {note}" for note in scan.notes()]
+    return _samples(scan, classes), (*notes, *missing_classes(scan, classes, "test"))
 
 
-def _folders(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise DatasetMissing(
-            f"folder: {found} found at {root}; a folder with one folder of pictures per class expected"
+def _faults(scans: Mapping[str, Scan]) -> Iterator[str]:
+    for scan in scans.values():
+        yield from _split_faults(scan)
+    if "train" in scans and scans["train"].classes:
+        train = scans["train"]
+        if len(train.classes) < 2:
+            yield _one_class(train)
+        for part, scan in scans.items():
+            if part != "train":
+                yield from compare_classes(scan, train.classes, "the training set")
+    yield from _shared_files(scans)
+
+
+def _split_faults(scan: Scan) -> Iterator[str]:
+    yield from scan.faults
+    if not scan.classes and not scan.others.problems:
+        images, others = counted(len(scan.loose), "image"), counted(scan.others.skipped.total(), "other file")
+        yield (
+            f"no class folders in {printable(scan.folder)} ({images} and {others} there); expected one folder of "
+            f"images per class, for example {printable(scan.folder / 'cat' / '1.jpg')}"
         )
-    folders = {part: root / part for part in SPLITS if (root / part).is_dir()}
-    if not folders:
-        return {"train": root}
-    if "train" not in folders:
-        raise DatasetError(
-            f"folder: {root} has {' and '.join(f'{part}/' for part in folders)} but no train/; "
-            f"put the training pictures into {root / 'train'}"
-        )
-    for other, part in _OTHER_NAMES.items():
-        if (root / other).is_dir() and part not in folders:
-            raise DatasetError(
-                f"folder: {root} has {other}/ beside train/; the name {part}/ is expected: "
-                f"`mv {root / other} {root / part}`"
-            )
-    return folders
 
 
-def _notes(part: str, scan: Scan) -> list[str]:
-    notes = []
-    if scan.ignored:
-        notes.append(f"{part}: {len(scan.ignored)} files that are no pictures ignored, for example {scan.ignored[0]}")
-    if scan.unlabelled:
-        notes.append(
-            f"{part}: {len(scan.unlabelled)} pictures outside of any class folder not used, for example "
-            f"{scan.unlabelled[0]}"
-        )
-    return notes
+def _one_class(train: Scan) -> str:
+    (name,) = train.classes
+    text = f"1 class found in {printable(train.folder)} ({printable(name)}); at least 2 class folders expected"
+    inside = list_folder(train.folder / name).folders
+    if inside:
+        text += f". {printable(name)}/ holds folders ({shortened(inside)}): --data {printable(train.folder / name)}?"
+    return text
+
+
+def _refuse(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> NoReturn:
+    """Raise for all faults together, after a look at the images too."""
+    paths = tuple(str(path) for scan in scans.values() for images in scan.images.values() for path in images)
+    if not paths and len(faults) == 1:
+        raise DatasetMissing(f"folder: {faults[0]}")
+    looked_at = paths[:_LOOKED_AT]
+    broken = find_broken(partial(_load, looked_at), len(looked_at), "checking images")
+    if broken:
+        faults.append(f"{len(broken)} of {len(looked_at)} images cannot be read: {shortened(broken)}")
+    if len(faults) == 1:
+        raise DatasetError(f"folder: {faults[0]}")
+    raise DatasetError(NEXT_FAULT.join([f"folder: {len(faults)} faults in {printable(root)}:", *faults]))
 
 
 def _samples(scan: Scan, classes: tuple[str, ...]) -> Samples:
-    foreign = [name for name in scan.classes if name not in classes]
-    if foreign:
-        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-        gone = [name for name in classes if name not in scan.classes]
-        cure = "remove the folders"
-        if gone:
-            cure = f"missing there: {', '.join(gone[:5])}; rename the folders, or remove those that are no class"
-        raise DatasetError(
-            f"folder: {len(foreign)} of {len(scan.classes)} classes in {scan.folder} are not in the training set: "
-            f"{', '.join(foreign[:5])}{more}. The training classes are {', '.join(classes[:10])}"
-            f"{', ...' if len(classes) > 10 else ''}; {cure}"
-        )
-    paths = tuple(str(path) for files in scan.files for path in files)
-    labels = np.repeat([classes.index(name) for name in scan.classes], [len(files) for files in scan.files])
+    paths = tuple(str(path) for images in scan.images.values() for path in images)
+    labels = np.repeat([classes.index(name) for name in scan.images], list(map(len, scan.images.values())))
     return Samples(
         labels=labels.astype(np.int64), names=paths, load=partial(_load, paths), stamps=partial(file_stamps, paths)
     )
 
 
-def _check_disjoint(samples: Mapping[str, Samples]) -> None:
-    # By device and inode, so that a test folder that is a link to the training folder is found.
-    seen: dict[tuple[int, int], tuple[str, str]] = {}
-    for part, split in samples.items():
-        for name in split.names:
+def _shared_files(scans: Mapping[str, Scan]) -> Iterator[str]:
+    """Files in two of the user's splits, by device and inode: a test folder that is a link to the training folder."""
+    seen: dict[tuple[int, int], tuple[str, Path]] = {}
+    shared = []
+    for part, scan in scans.items():
+        for path in _all(scan.images.values()):
             try:
-                status = Path(name).stat()
+                status = path.stat()
             except OSError:
-                continue  # a broken link; load_images reports it together with all other unreadable pictures
-            first_part, first_name = seen.setdefault((status.st_dev, status.st_ino), (part, name))
+                continue  # a broken link, named with the other images that cannot be read
+            first_part, first = seen.setdefault((status.st_dev, status.st_ino), (part, path))
             if first_part != part:
-                raise DatasetError(
-                    f"folder: {name} ({part}) and {first_name} ({first_part}) are one and the same file; "
-                    "a picture must be in one split only, or the accuracy is that on known pictures. Remove one"
-                )
+                shared.append(f"{path} ({part}) and {first} ({first_part})")
+    if shared:
+        yield (
+            f"{counted(len(shared), 'file is', 'files are')} in two splits: {shortened(shared)}. Keep each image in "
+            "one split only, or the accuracy is that on known images"
+        )
+
+
+def _all(images: Iterable[list[Path]]) -> Iterator[Path]:
+    for paths in images:
+        yield from paths
 
 
 def _load(paths: tuple[str, ...], index: int) -> UInt8Array:

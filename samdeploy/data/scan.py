@@ -1,110 +1,164 @@
-"""Find the pictures of every class below a folder, in an order that no file system changes."""
+"""Find the images of every class below a folder of class folders."""
 
 from __future__ import annotations
 
-import os
-import re
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import is_normalized
 
-from samdeploy.errors import DatasetError, DatasetMissing
-from samdeploy.preprocess import IMAGE_SUFFIXES
+from samdeploy.data.layout import name_key, split_of, splits_mentioned
+from samdeploy.terminal import printable
+from samdeploy.walk import Found, counted, find_images, is_image_name, list_folder, shortened, suffix_of
 
-NaturalKey = tuple[tuple[str | int, ...], str]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scan:
     """What lies in a folder of class folders.
 
     Attributes:
         folder: that was scanned.
-        classes: names of the class folders, in natural order.
-        files: per class, its pictures at any depth, in natural order.
-        ignored: files whose ending is no picture's.
-        unlabelled: pictures that lie in `folder` itself, in no class.
+        images: class -> paths of its images at any depth; classes and images in natural order.
+        loose: images in `folder` itself, in no class.
+        others: everything below that is no image.
+        faults: what must be changed before this can be used, one line for each kind.
+        nested: class -> names of the folders directly inside it that hold images.
     """
 
     folder: Path
-    classes: tuple[str, ...]
-    files: tuple[tuple[Path, ...], ...]
-    ignored: tuple[Path, ...]
-    unlabelled: tuple[Path, ...]
+    images: dict[str, list[Path]] = field(default_factory=dict)
+    loose: list[Path] = field(default_factory=list)
+    others: Found = field(default_factory=Found)
+    faults: list[str] = field(default_factory=list)
+    nested: dict[str, set[str]] = field(default_factory=dict)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the class folders."""
+        return tuple(self.images)
 
-def natural_key(name: str) -> NaturalKey:
-    """Sort key that puts "img2" before "img10" and ignores case; names that differ have different keys."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), name
+    def notes(self) -> Iterator[str]:
+        """What is passed over, and what may be meant otherwise."""
+        yield from self.others.notes()
+        if self.loose:
+            yield f"{counted(len(self.loose), 'image')} outside of any class folder not used: {shortened(self.loose)}"
+        inside = set.intersection(*self.nested.values()) if self.nested else set()
+        if len(self.nested) > 1 and len(inside) > 1:
+            yield (
+                f"{shortened(f'{name}/' for name in self.nested)} all have folders {shortened(sorted(inside))} inside; "
+                "the outer folders are taken as the classes"
+            )
 
 
 def scan_classes(folder: Path) -> Scan:
-    """Scan `folder`; names that start with a dot are passed over.
-
-    Links to files are read, and a class folder may be a link; a link to a folder further down is refused,
-    because it may lead in a circle.
-
-    Raises:
-        DatasetError: there are no class folders, a class folder has no picture, or something cannot be read.
-    """
-    try:
-        entries = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda p: natural_key(p.name))
-    except OSError as error:
-        raise DatasetError(f"folder: {folder} cannot be read ({error.strerror})") from error
-    class_folders = [path for path in entries if path.is_dir()]
-    loose = [path for path in entries if not path.is_dir()]
-    if not class_folders:
-        raise DatasetMissing(
-            f"folder: no class folders in {folder} ({len(loose)} files found there); expected one folder of pictures "
-            f"per class, for example {folder / 'cat' / '1.jpg'}"
-        )
-    for path in class_folders:
-        # Class names go into JSON, CSV and terminals: no line breaks, no bytes that are not UTF-8.
-        if not path.name.isprintable():
-            raise DatasetError(f"folder: class folder {path.name!r} in {folder} has unprintable characters; rename it")
-    ignored = [path for path in loose if not _is_picture(path)]
-    files = []
+    """Scan `folder`; nothing is raised, `Scan.faults` says what is wrong."""
+    scan = Scan(folder)
+    listing = list_folder(folder)
+    scan.others.problems += listing.problems
+    scan.others.system.update(listing.system)
+    for name in listing.files:
+        if is_image_name(name):
+            scan.loose.append(folder / name)
+        else:
+            scan.others.skipped[suffix_of(name)] += 1
     empty = []
-    for path in class_folders:
-        pictures, others = _pictures(path)
-        files.append(pictures)
-        ignored += others
-        if not pictures:
-            empty.append(f"{path} ({len(others)} other files)")
+    for name in listing.folders:
+        found = find_images(folder / name)
+        scan.images[name], found.images = found.images, []
+        depth = len(folder.parts) + 1
+        inside = {path.parts[depth] for path in scan.images[name] if len(path.parts) > depth + 1}
+        if inside:
+            scan.nested[name] = inside
+        if not scan.images[name]:
+            others = "; ".join(found.notes())
+            empty.append(f"{name} ({others})" if others else name)
+        scan.others.add(found)
+    scan.faults += _name_faults(scan)
     if empty:
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        raise DatasetError(
-            f"folder: {len(empty)} of {len(class_folders)} class folders in {folder} have no pictures: "
-            f"{', '.join(empty[:5])}{more}. Add pictures ({' '.join(IMAGE_SUFFIXES)}) or remove the folder"
+        scan.faults.append(
+            f"{len(empty)} of {len(listing.folders)} class folders in {printable(folder)} have no images: "
+            f"{shortened(empty)}. Add images or remove the folder"
         )
-    return Scan(
-        folder=folder,
-        classes=tuple(path.name for path in class_folders),
-        files=tuple(files),
-        ignored=tuple(ignored),
-        unlabelled=tuple(path for path in loose if _is_picture(path)),
-    )
+    if scan.others.problems:
+        places = counted(len(scan.others.problems), "folder or link", "folders or links")
+        scan.faults.append(f"{places} cannot be read: {shortened(scan.others.problems)}")
+    return scan
 
 
-def _pictures(folder: Path) -> tuple[tuple[Path, ...], list[Path]]:
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in folders:
-            if Path(place, name).is_symlink():
-                raise DatasetError(
-                    f"folder: {Path(place, name)} is a link to a folder, which may lead in a circle; "
-                    "link the files instead, or copy the folder"
-                )
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    found.sort(key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
-    return tuple(path for path in found if _is_picture(path)), [path for path in found if not _is_picture(path)]
+def compare_classes(scan: Scan, classes: tuple[str, ...], whose: str) -> Iterator[str]:
+    """What is wrong with the class folders of a split: unknown ones, and known ones under another spelling.
+
+    Args:
+        classes: the known ones.
+        whose: knows them: "the training set".
+    """
+    known = {name_key(name): name for name in classes}
+    foreign = [name for name in scan.classes if name not in classes]
+    respelled = [(name, known[name_key(name)]) for name in foreign if name_key(name) in known]
+    unknown = [name for name in foreign if name_key(name) not in known]
+    if respelled:
+        pairs = shortened(f"{name!a} here, {other!a} there" for name, other in respelled)
+        yield f"classes in {printable(scan.folder)} are spelled otherwise than in {whose}: {pairs}. Rename the folders"
+    if unknown:
+        yield (
+            f"{len(unknown)} of {len(scan.classes)} classes in {printable(scan.folder)} are not in {whose}: "
+            f"{_listed(unknown)}. Expected: {_listed(classes)}. Rename or remove the folders"
+        )
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+def missing_classes(scan: Scan, classes: Iterable[str], part: str) -> Iterator[str]:
+    """Which classes have no image in a split."""
+    names = list(classes)
+    there = {name_key(name) for name, images in scan.images.items() if images}
+    missing = [name for name in names if name_key(name) not in there]
+    if missing:
+        yield f"{part}: no images of {len(missing)} of {len(names)} classes: {_listed(missing)}"
 
 
-def _refuse(error: OSError) -> None:
-    # os.walk passes over what it may not read; a class that is half there would go unnoticed.
-    raise DatasetError(f"folder: {error.filename} cannot be read ({error.strerror})") from error
+def _name_faults(scan: Scan) -> Iterator[str]:
+    # Class names go into JSON, CSV and file names: no line breaks, no bytes that are not UTF-8.
+    unprintable = [name for name in scan.images if not name.isprintable()]
+    if unprintable:
+        yield (
+            f"class folders in {printable(scan.folder)} have unprintable characters in their names: "
+            f"{shortened(unprintable)}. Rename them"
+        )
+    twins: dict[str, list[str]] = defaultdict(list)
+    for name in scan.images:
+        twins[name_key(name)].append(name)
+    alike = [" and ".join(map(ascii, names)) for names in twins.values() if len(names) > 1]
+    if alike:
+        yield (
+            f"class folders in {printable(scan.folder)} differ in case, Unicode form or spaces alone: "
+            f"{shortened(alike)}. Rename one, or move its images into the other"
+        )
+    with_images = [name for name, images in scan.images.items() if images]
+    if with_images and all(split_of(name) for name in with_images):
+        yield (
+            f"all class folders in {printable(scan.folder)} are named like splits: {shortened(with_images)}; expected "
+            "train/CLASS/image.jpg, or CLASS/image.jpg. Put each image into the folder of its class"
+        )
+    elif _are_splits(scan.nested):
+        yield (
+            f"{shortened(f'{name}/' for name in scan.nested if splits_mentioned(name))} in {printable(scan.folder)} "
+            "look like splits that hold class folders; rename them to train, val or test"
+        )
+    inside = set().union(*scan.nested.values()) if scan.nested else set()
+    if len({split_of(name) for name in inside}) > 1 and all(split_of(name) for name in inside):
+        name = next(iter(scan.nested))
+        yield (
+            f"class folders in {printable(scan.folder)} hold split folders, for example {printable(name)}/: "
+            f"{shortened(sorted(scan.nested[name]))}; expected train/{printable(name)}, not {printable(name)}/train"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names of classes; as escapes where two that look alike may differ."""
+    return shortened(name if name == name.strip() and is_normalized("NFC", name) else ascii(name) for name in names)
+
+
+def _are_splits(nested: Mapping[str, set[str]]) -> bool:
+    """Whether folders such as seg_train and seg_test hold folders of their own."""
+    mentioned = set().union(*map(splits_mentioned, nested)) if nested else set()
+    return "train" in mentioned and len(mentioned) > 1

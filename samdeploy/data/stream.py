@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -57,7 +57,7 @@ def stream_images(
                 broken[start + place] = str(error)
         return images
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = _threads()
     starts = iter(range(0, len(samples), block))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
     try:
@@ -73,6 +73,28 @@ def stream_images(
         pool.shutdown(cancel_futures=True)
     if broken:
         raise DatasetError(_broken_text(samples, broken, description))
+
+
+def find_broken(load: Callable[[int], UInt8Array], count: int, description: str) -> list[str]:
+    """Decode `count` images in threads; why each of the broken ones cannot be read, in their order."""
+
+    def problem(index: int) -> str | None:
+        try:
+            load(index)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    found = []
+    with ThreadPoolExecutor(_threads()) as pool, progress_bar(description, count) as advance:
+        for text in pool.map(problem, range(count)):
+            found += [text] if text else []
+            advance(1, f"{len(found)} broken" if found else "")
+    return found
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _broken_text(samples: Samples, broken: dict[int, str], description: str) -> str:

@@ -11,9 +11,9 @@ from samdeploy.data import check_folder, open_dataset
 from samdeploy.data.dataset import Samples
 from samdeploy.data.folder import holds_test_alone, open_test_folder
 from samdeploy.data.protocol import HONEST
-from samdeploy.data.scan import natural_key
 from samdeploy.errors import DatasetMissing, InputError
 from samdeploy.run import RUN_FILE, open_run
+from samdeploy.walk import natural_key
 
 # What `Report.test_set` says where the pictures are the very ones that training measured.
 AS_AT_TRAINING = "as at training"

@@ -21,9 +21,10 @@ from samdeploy.explain.region import place_map
 from samdeploy.explain.sheet import TILES, Tile, draw_sheet, tile
 from samdeploy.explain.sources import ExplainOptions, Picture, Source, find_sources, read_picture
 from samdeploy.files import write_atomic
-from samdeploy.named import Unread, shown
+from samdeploy.named import Unread
 from samdeploy.progress import progress_bar
 from samdeploy.ranking import not_finite, softmax
+from samdeploy.terminal import printable
 
 SHEET_FILE = "contact-sheet.png"
 # Pictures per call of the runtime; each is held at up to 1280 pixels a side, which is 5 MB.
@@ -136,7 +137,7 @@ class _Writer:
         if len(self._tiles) == TILES:
             self._write_sheet()
         answers = ", ".join(f"{self._classes[i]} {100 * probabilities[i]:.2f} %" for i in order)
-        return f"{shown(source.title)}: {answers} -> {self._out / name}.*.png"
+        return f"{printable(f'{source.title}: {answers} -> {self._out / name}')}.*.png"
 
     def close(self) -> list[str]:
         """Write what is left; returns the lines that sum up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
 from samdeploy.manifest import MANIFEST
-from samdeploy.named import no_pictures
-from samdeploy.preprocess import decode, image_files, prepare, resize
+from samdeploy.named import named_images
+from samdeploy.preprocess import decode, prepare, resize
 from samdeploy.run import RUN_FILE
 from samdeploy.run_bundle import bundle_of, latest_bundle
 from samdeploy.spec import Preprocessing
@@ -94,10 +94,10 @@ def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle
     is_bundle = bool(paths) and any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
     bundle = open_bundle(bundle_of(paths[0]) if is_bundle else latest_bundle(options.runs_root))
     named = paths[1:] if is_bundle else paths
-    sources = [source for path in named for source in _expand(path, options.out)]
-    problems = [str(source.problem) for source in sources if source.problem is not None]
-    if problems and len(problems) == len(sources):  # known before an engine is opened
-        raise ImageError("; ".join(problems))
+    sources = [
+        Source(str(image.path), image.name, image.path, problem=image.problem)
+        for image in named_images(named, options.out)
+    ]
     return bundle, sources or [
         Source(f"golden picture {index}", f"golden-{index}", prepared=image)
         for index, image in enumerate(bundle.golden()[0])
@@ -135,20 +135,6 @@ def _path(source: Source) -> Path:
         raise source.problem
     assert source.path is not None
     return source.path
-
-
-def _expand(path: Path, out: Path) -> Iterator[Source]:
-    if not path.is_dir():
-        yield Source(str(path), path.name, path)
-        return
-    if out.resolve() == path.resolve():
-        raise InputError(f"--out: {out} is the folder of the pictures themselves; name another")
-    is_below = path.resolve() in out.resolve().parents
-    found = [file for file in image_files(path) if not (is_below and out.resolve() in file.resolve().parents)]
-    if not found:
-        yield Source(str(path), path.name, path, problem=no_pictures(path))
-    for file in found:
-        yield Source(str(file), file.relative_to(path).as_posix(), file)
 
 
 def _for_the_eye(image: UInt8Array) -> UInt8Array:

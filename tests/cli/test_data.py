@@ -46,7 +46,7 @@ def test_a_data_set_that_is_not_there(finished: Path, tmp_path: Path, inside: In
     code, _, err = inside(command, *subject, "--data", "nowhere", cwd=tmp_path)
     assert code == 2
     assert err.splitlines()[-1] == (
-        "samdeploy: folder: nothing found at nowhere; a folder with one folder of pictures per class expected; if "
+        "samdeploy: folder: nothing found at nowhere; a folder with one folder of images per class expected; if "
         "the files lie elsewhere, name their folder: --data DIR"
     )
 

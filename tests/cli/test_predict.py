@@ -24,11 +24,12 @@ def test_predict_goes_on_after_a_broken_picture(finished: Path, mixed: Path, ins
     answers = [line.split(": ") for line in output.splitlines()]
     assert [path for path, _ in answers] == [str(mixed / "a-good.png"), str(mixed / "sub" / "d-good.png")]
     assert [answer.split()[0] for _, answer in answers] == ["0", "2"]  # the digits that they are
-    lines = errors.splitlines()
+    skipped, *lines = errors.splitlines()
+    assert skipped == f"{mixed}: 1 file skipped: 1 .txt"
     assert lines[1].startswith(f"samdeploy: {mixed / 'b-cut.png'}: damaged or truncated")
     assert lines[2].startswith(f"samdeploy: {mixed / 'c-text.png'}: not an image")
     assert lines[3] == f"samdeploy: {mixed / 'missing.png'}: no such file"
-    assert lines[4] == "samdeploy: 3 of 5 pictures could not be read"
+    assert lines[4] == "samdeploy: 3 of 5 images could not be read"
     assert len(lines) == 5
 
 

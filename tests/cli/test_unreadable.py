@@ -26,7 +26,7 @@ REASONS = {
     "zero.jpg": "the file is empty; expected an image",
     "cut.jpg": "damaged or truncated (",
     "text.jpg": "not an image that samdeploy reads",
-    "folder.jpg": "no pictures in this folder; expected files ending in .jpg, ",
+    "folder.jpg": "no images in this folder (1 file skipped: 1 .txt)",
     "link.jpg": "no such file",
 }
 
@@ -55,7 +55,7 @@ def assert_said(errors: str, paths: Sequence[Path], of: int) -> None:
     lines = errors.splitlines()[1:]  # the first says which bundle, runtime and precision
     assert len(lines) == len(paths) + 1, errors
     assert all(line.startswith(said(path)) for line, path in zip(lines, paths, strict=False)), errors
-    assert lines[-1] == f"samdeploy: {len(paths)} of {of} pictures could not be read"
+    assert lines[-1] == f"samdeploy: {len(paths)} of {of} images could not be read"
 
 
 @pytest.mark.parametrize("name", ["predict", "explain", "explain --gates"])
@@ -103,7 +103,7 @@ def test_what_is_measured_must_be_readable(finished: Path, unreadable: list[Path
     folder = unreadable[0].parent
     code, output, errors = inside("bench", "runs/digits/bundle", "--images", folder, cwd=finished)
     assert (code, output) == (2, "")
-    assert_one_line(errors, "--images: 4 of 4 pictures cannot be read: ")
+    assert_one_line(errors, "--images: 4 of 4 cannot be read: ")
     for path in unreadable:  # what is missing, and a folder of nothing, is not in the folder
         assert (said(path).removeprefix("samdeploy: ") in errors) == (path.name not in ("missing.jpg", "folder.jpg"))
 

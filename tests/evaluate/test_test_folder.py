@@ -37,7 +37,8 @@ def test_all_of_them_are_judged_under_the_bundles_classes(bundle: Bundle, root: 
     found = open_test_set(bundle, root)
     assert found.samples.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert found.notes == (
-        f"test: 1 pictures outside of any class folder not used, for example {root / 'test' / 'loose.png'}",
+        f"test: 1 image outside of any class folder not used: {root / 'test' / 'loose.png'}",
+        "test: no images of 5 of 10 classes: 5, 6, 7, 8, 9",
     )
     report = evaluate_bundle(bundle, EvalOptions(backend="onnxruntime", data_root=root))
     assert report.test_set == "differs from the one at training"

@@ -90,7 +90,7 @@ def test_a_folder(cam_bundle: Bundle, pictures: Path, tmp_path: Path, capsys: py
     assert said[0] == f"{cam_bundle.root}: onnxruntime, fp32, cpu"
     assert said[1].startswith(f"samdeploy: {pictures}/cut.png: damaged or truncated")
     assert said[2].startswith(f"samdeploy: {pictures}/text.jpg: not an image")
-    assert said[3:] == ["samdeploy: 2 of 7 pictures could not be read"]
+    assert said[3:] == ["samdeploy: 2 of 7 images could not be read"]
 
 
 def redness(path: Path) -> np.ndarray:
@@ -174,7 +174,7 @@ def test_what_was_written_is_not_explained_again(cam_bundle: Bundle, pictures: P
     first = written(pictures / "explained")
     explain_paths([cam_bundle.root, pictures], inside)
     assert written(pictures / "explained") == first
-    with pytest.raises(InputError, match=r"is the folder of the pictures themselves; name another"):
+    with pytest.raises(InputError, match=r"is the folder of the images themselves; name another"):
         explain_paths([cam_bundle.root, pictures], options(tmp_path, out=pictures))
 
 
@@ -213,7 +213,7 @@ def test_unusable_places(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"--out: .* is a file; name a folder"):
         explain_paths([cam_bundle.root, pictures], options(tmp_path, out=pictures / "wide.png"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match="no pictures in this folder"):
+    with pytest.raises(ImageError, match="no images in this folder"):
         explain_paths([cam_bundle.root, tmp_path / "empty"], options(tmp_path))
     with pytest.raises(InputError, match="no bundle below"):
         explain_paths([pictures], options(tmp_path))
@@ -221,9 +221,9 @@ def test_unusable_places(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> 
 
 def test_only_broken_pictures(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
     """No picture could be drawn: not even the folder is made."""
-    with pytest.raises(ImageError, match=r"^2 of 2 pictures could not be read$"):
+    with pytest.raises(ImageError, match=r"^2 of 2 images could not be read$"):
         explain_paths([cam_bundle.root, pictures / "text.jpg", tmp_path / "none.png"], options(tmp_path))
-    with pytest.raises(ImageError, match=r"^1 of 1 pictures could not be read$"):
+    with pytest.raises(ImageError, match=r"^1 of 1 images could not be read$"):
         explain_gates([cam_bundle.root, pictures / "text.jpg"], options(tmp_path))
     assert not (tmp_path / "out").exists()
 
@@ -305,7 +305,7 @@ def test_gates_of_pictures(
 ) -> None:
     assert not explain_gates([cam_bundle.root, pictures], options(tmp_path))
     output, errors = capsys.readouterr()
-    assert "samdeploy: 2 of 7 pictures could not be read" in errors
+    assert "samdeploy: 2 of 7 images could not be read" in errors
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["gates.json", "gates.png"]
     assert Image.open(tmp_path / "out" / "gates.png").size[0] > 1000
     found = json.loads((tmp_path / "out" / "gates.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from samdeploy.errors import ImageError
-from samdeploy.preprocess import decode, image_files
+from samdeploy.preprocess import decode
 from tests.preprocess.pictures import UPRIGHT, UInt8Array, grey
 
 
@@ -64,12 +64,3 @@ def test_other_sources_are_named(source: object, kind: str) -> None:
     with pytest.raises(ImageError) as caught:
         decode(source)  # type: ignore[arg-type]
     assert str(caught.value) == f"image: {kind} found; expected a path, bytes, a Pillow image or a uint8 array"
-
-
-def test_image_files(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/z.png", "a/notes.txt", "c.tiff", "d.png/inside.webp", "a/._z.png", ".thumbs/z.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
-    assert found == ["a/z.png", "b.JPG", "c.tiff", "d.png/inside.webp", "gone.png"]
