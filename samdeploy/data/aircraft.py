@@ -61,7 +61,7 @@ def open_aircraft(
         train, val = hold_out(samples["trainval"], val_fraction, seed, classes=classes, part="val", dataset="aircraft")
     else:
         train, val = samples["train"], samples["val"]
-    return Dataset("aircraft", classes, train, val, samples["test"])
+    return Dataset("aircraft", classes, train, val, samples["test"], cut=("val",) if merge_val else ())
 
 
 def _check_files(root: Path, level: str, parts: tuple[str, ...], cure: str) -> None:

@@ -66,7 +66,7 @@ def open_cifar(name: str, source: Any, root: Path, *, val_fraction: float, seed:
     train, val = hold_out(
         _samples(official_train, f"{name} train"), val_fraction, seed, classes=classes, part="val", dataset=name
     )
-    return Dataset(name, classes, train, val, _samples(official_test, f"{name} test"))
+    return Dataset(name, classes, train, val, _samples(official_test, f"{name} test"), cut=("val",))
 
 
 def _files(source: Any) -> list[tuple[str, str | None]]:

@@ -74,6 +74,7 @@ class Dataset:
         test: touched once, at the end.
         notes: what the user should hear about the files that were found, for example how many were ignored.
         protocol: what the splits are used for, see `samdeploy.data.protocol`; only "honest" keeps them disjoint.
+        cut: the splits that samdeploy cut off train itself; copies of an image are then its own affair.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Dataset:
     test: Samples
     notes: tuple[str, ...] = ()
     protocol: str = "honest"
+    cut: tuple[str, ...] = ()
 
     def split(self, name: str) -> Samples:
         """The samples of "train", "val" or "test".

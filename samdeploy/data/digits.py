@@ -31,4 +31,4 @@ def open_digits(
     everything = array_samples(images, data.target.astype(np.int64), "digits", is_cheap=True)
     rest, test = hold_out(everything, TEST_FRACTION, TEST_SEED, classes=CLASSES, part="test", dataset="digits")
     train, val = hold_out(rest, val_fraction, seed, classes=CLASSES, part="val", dataset="digits")
-    return Dataset("digits", CLASSES, train, val, test)
+    return Dataset("digits", CLASSES, train, val, test, cut=("val", "test"))

@@ -55,7 +55,7 @@ def open_fashion_mnist(
     train, val = hold_out(
         _read(folder, "train"), val_fraction, seed, classes=CLASSES, part="val", dataset="fashion-mnist"
     )
-    return Dataset("fashion-mnist", CLASSES, train, val, _read(folder, "t10k"))
+    return Dataset("fashion-mnist", CLASSES, train, val, _read(folder, "t10k"), cut=("val",))
 
 
 def holds_files(root: Path) -> bool:

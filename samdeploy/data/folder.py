@@ -21,7 +21,8 @@ from typing import NoReturn
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.data.dataset import Dataset, OptionValue, Samples, file_stamps
+from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples, file_stamps
+from samdeploy.data.file_copies import file_copies
 from samdeploy.data.layout import find_layout
 from samdeploy.data.scan import Scan, compare_classes, missing_classes, scan_classes
 from samdeploy.data.split import TEST_FRACTION, TEST_SEED, hold_out
@@ -59,17 +60,23 @@ def open_folder(
         _refuse(root, faults + missing, scans)
     notes = layout.notes + [f"{part}: {note}" for part, scan in scans.items() for note in scan.notes()] + missing
     samples = {part: _samples(scan, classes) for part, scan in scans.items()}
+    cut = tuple(part for part in SPLITS if part not in samples)
+    copies = file_copies(samples["train"].names) if cut else {}
+    if copies:
+        notes.append(
+            f"{counted(len(copies), 'copy', 'copies')} of training images, byte for byte: kept on one side of each cut"
+        )
     try:
         for part, fraction, its_seed in (("test", TEST_FRACTION, TEST_SEED), ("val", val_fraction, seed)):
             if part not in samples:
                 samples["train"], samples[part] = hold_out(
-                    samples["train"], fraction, its_seed, classes=classes, part=part, dataset="folder"
+                    samples["train"], fraction, its_seed, classes=classes, part=part, dataset="folder", copies=copies
                 )
                 count = len(samples[part])
                 notes.append(f"no {part} folder in {printable(root)}: {count} training images were cut off as {part}")
     except DatasetError as error:
         _refuse(root, [str(error).removeprefix("folder: ")], scans)
-    return Dataset("folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes))
+    return Dataset("folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes), cut=cut)
 
 
 def holds_test_alone(root: Path) -> bool:

@@ -28,10 +28,7 @@ from samdeploy.progress import Advance, progress_bar
 # what they are, with 3.3 and 10 % of test in train in some form (B. Barz, J. Denzler, 2020, "Do we train on test
 # data?").  A copied folder has 100 %, folders that were mixed by hand often more than 3.
 MAX_EXACT_PERCENT = 2.0
-KEEP_APART = (
-    "Keep each picture in one split only, and only once where val is cut off train; to train all the same: "
-    "--set data.leaks=report"
-)
+KEEP_APART = "Keep each image in one split only; to train all the same: --set data.leaks=report"
 # A shared picture in examples; all of them would fill the screen.
 _EXAMPLES = 5
 

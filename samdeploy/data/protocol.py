@@ -38,5 +38,5 @@ def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
     test = train if protocol == "tested-on-train" else dataset.test
     note = f"protocol {protocol!r}: the figure called test is the {PROTOCOLS[protocol]}"
     return dataclasses.replace(
-        dataset, train=train, val=test, test=test, protocol=protocol, notes=(*dataset.notes, note)
+        dataset, train=train, val=test, test=test, protocol=protocol, cut=(), notes=(*dataset.notes, note)
     )

@@ -7,8 +7,12 @@ depends on nothing that a user sets, so no run, whatever its seed, trains on the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import numpy as np
 
+from samdeploy.arrays import Int64Array
 from samdeploy.data.dataset import Samples
 from samdeploy.errors import DatasetError
 
@@ -17,11 +21,19 @@ TEST_SEED = 20_230_101
 
 
 def hold_out(
-    samples: Samples, fraction: float, seed: int, *, classes: tuple[str, ...], part: str, dataset: str
+    samples: Samples,
+    fraction: float,
+    seed: int,
+    *,
+    classes: tuple[str, ...],
+    part: str,
+    dataset: str,
+    copies: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Samples, Samples]:
     """Split `samples` into (kept, held out), stratified by class, each in the original order.
 
-    ``round(fraction * N)`` pictures are held out, each class's share of them rounded up or down.
+    ``round(fraction * N)`` images are held out, each class's share of them rounded up or down.  Copies of an image
+    go to its side; they count as one, under the label of the first.
 
     Args:
         samples: what to split.
@@ -30,36 +42,49 @@ def hold_out(
         classes: names, for errors.
         part: what the held-out pictures become, "val" or "test", for errors.
         dataset: the data set's name, for errors.
+        copies: name of a sample -> name of what it is a copy of; see `samdeploy.data.file_copies`.
 
     Raises:
-        DatasetError: a class has fewer than two pictures, or the fraction leaves a side with fewer pictures
-            than there are classes.
+        DatasetError: a class has fewer than two different images, or the fraction leaves a side with fewer images than
+            there are classes.
     """
-    cure = "change val_fraction or add pictures" if part == "val" else "add pictures, or bring a test split of your own"
+    cure = "change val_fraction or add images" if part == "val" else "add images, or bring a test split of your own"
     # Late: `doctor` and `bench` work on machines that have a runtime alone.
     from sklearn.model_selection import train_test_split
 
-    counts = np.bincount(samples.labels, minlength=len(classes))
+    first = _first_copies(samples.names, copies)
+    originals = np.flatnonzero(first == np.arange(len(samples)))
+    counts = np.bincount(samples.labels[originals], minlength=len(classes))
     few = [f"{classes[label]!r} ({counts[label]})" for label in np.flatnonzero(counts < 2)]
     if few:
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        more += " (copies count once, in the class of the first)" if copies else ""
         raise DatasetError(
-            f"{dataset}: no {part} split can be cut from the training pictures: at least 2 pictures per class "
-            f"expected, fewer found in {', '.join(few[:5])}{more}. Add pictures or remove the class"
+            f"{dataset}: no {part} split can be cut from the training images: at least 2 different images per class "
+            f"expected, fewer found in {', '.join(few[:5])}{more}. Add images or remove the class"
         )
-    held_count = round(fraction * len(samples))
-    if not len(classes) <= held_count <= len(samples) - len(classes):
+    held_count = round(fraction * len(originals))
+    if not len(classes) <= held_count <= len(originals) - len(classes):
         raise DatasetError(
-            f"{dataset}: a {part} split of {fraction:g} of {len(samples)} pictures is {held_count}; at least "
+            f"{dataset}: a {part} split of {fraction:g} of {len(originals)} images is {held_count}; at least "
             f"{len(classes)} (one per class) must be on either side; {cure}"
         )
     kept, held = train_test_split(
-        np.arange(len(samples), dtype=np.int64), test_size=held_count, stratify=samples.labels, random_state=seed
+        originals, test_size=held_count, stratify=samples.labels[originals], random_state=seed
     )
     lost = np.setdiff1d(np.arange(len(classes)), samples.labels[kept])
     if len(lost):
         raise DatasetError(
-            f"{dataset}: a {part} split of {fraction:g} leaves no training picture of class {classes[lost[0]]!r} "
+            f"{dataset}: a {part} split of {fraction:g} leaves no training image of class {classes[lost[0]]!r} "
             f"({counts[lost[0]]} found in all); {cure}"
         )
-    return samples.take(np.sort(kept)), samples.take(np.sort(held))
+    is_held = np.isin(first, held)
+    return samples.take(np.flatnonzero(~is_held)), samples.take(np.flatnonzero(is_held))
+
+
+def _first_copies(names: Sequence[str], copies: Mapping[str, str]) -> Int64Array:
+    """int64 [N]: for each sample the index of the first one that is the same image."""
+    if not copies:
+        return np.arange(len(names))
+    seen: dict[str, int] = {}
+    return np.array([seen.setdefault(copies.get(name, name), index) for index, name in enumerate(names)], np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from samdeploy.arrays import Int64Array
 from samdeploy.data.cache import PreparedSplit
+from samdeploy.data.copies import TwoLabels, find_two_labels
 from samdeploy.data.dataset import SPLITS, Dataset
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.stream import stream_images
@@ -63,10 +65,12 @@ def look(recipe: Recipe, sheet: Path) -> None:
         print(note, file=sys.stderr)
     print(counts_table(dataset))
     check_counts(dataset)
-    splits = prepare_splits(dataset, recipe)
-    leaks = find_leaks({name: split.hashes for name, split in splits.items()})
+    dataset, splits = prepare_splits(dataset, recipe)
+    hashes = {name: split.hashes for name, split in splits.items()}
+    leaks = find_leaks(hashes)
     print()
     print(leaks_text(leaks))
+    print(two_labels_text(find_two_labels(hashes, dataset.classes)))
     training = prepare_larger(dataset, recipe, splits["train"])
     device = torch.device("cpu")
     augmentation = make_augmentation(recipe, len(dataset.classes), device)
@@ -106,11 +110,17 @@ def counts_table(dataset: Dataset) -> str:
 
 def leaks_text(leaks: LeakReport) -> str:
     """The leak guard's verdict."""
-    lines = leaks.lines()
-    if not lines:
-        return "leak guard: no picture stands in two splits"
+    return _wrapped("leak guard", leaks.lines(), "no image is in two splits")
+
+
+def two_labels_text(found: TwoLabels) -> str:
+    """Which images are labelled with two classes."""
+    return _wrapped("labels", found.lines(), "no image has two labels")
+
+
+def _wrapped(what: str, lines: Sequence[str], nothing: str) -> str:
     fill = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False).fill
-    return "\n".join(fill(f"leak guard: {line}") for line in lines)
+    return "\n".join(fill(f"{what}: {line}") for line in lines or (nothing,))
 
 
 def speed_text(speed: LoadingSpeed, splits: dict[str, PreparedSplit]) -> str:

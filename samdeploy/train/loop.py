@@ -169,7 +169,7 @@ def _train_in(
     def body() -> Measured:
         announce(run, data, ranks)
         if resumed is None or changed_splits(resumed, run.record):
-            run.write(LEAKS_FILE, data.leaks.to_json())
+            run.write(LEAKS_FILE, {**data.leaks.to_json(), "two_labels": data.two_labels.to_json()})
             if ranks.main:
                 write_hashes(run.path / HASHES_FILE, data.hashes)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,13 +10,15 @@ import numpy as np
 from samdeploy.arrays import Int64Array, UInt8Array
 from samdeploy.data import DATASETS, SPLITS, open_dataset
 from samdeploy.data.cache import PreparedSplit, prepare_split
-from samdeploy.data.dataset import Dataset
+from samdeploy.data.copies import TwoLabels, find_two_labels
+from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.picture_hashes import PictureHashes, set_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import DatasetError, DatasetMissing
 from samdeploy.files import expanded
 from samdeploy.spec import Preprocessing
+from samdeploy.train.keep_apart import keep_apart
 from samdeploy.train.recipe import Recipe
 
 _SHOWN = 5
@@ -32,7 +34,8 @@ class PreparedData:
         training: what the weights are fitted to: the train split, larger where the recipe wants that for its crops.
         fingerprints: SHA-256 per split.
         hashes: of every picture, per split.
-        leaks: pictures that stand in two splits.
+        leaks: images that are in two splits.
+        two_labels: images under more than one label, in one split or two.
         protocol: what the splits are used for, see `samdeploy.data.protocol`.
     """
 
@@ -42,6 +45,7 @@ class PreparedData:
     fingerprints: dict[str, str]
     hashes: dict[str, PictureHashes]
     leaks: LeakReport
+    two_labels: TwoLabels
     protocol: str
 
     @property
@@ -77,9 +81,11 @@ def prepare_data(recipe: Recipe) -> PreparedData:
     check_counts(dataset)
     for note in dataset.notes:
         print(note, file=sys.stderr)
-    splits = prepare_splits(dataset, recipe)
+    dataset, splits = prepare_splits(dataset, recipe)
     hashes = {name: split.hashes for name, split in splits.items()}
-    leaks = find_leaks(hashes)
+    leaks, two_labels = find_leaks(hashes), find_two_labels(hashes, dataset.classes)
+    for line in two_labels.lines():
+        print(line, file=sys.stderr)
     if recipe.data.leaks == "refuse":
         refuse_leaks(leaks, f"data set {recipe.data.name!r}")
     for line in leaks.lines():
@@ -92,6 +98,7 @@ def prepare_data(recipe: Recipe) -> PreparedData:
         fingerprints={name: split.fingerprint for name, split in splits.items()},
         hashes=hashes,
         leaks=leaks,
+        two_labels=two_labels,
         protocol=dataset.protocol,
     )
 
@@ -143,12 +150,19 @@ def check_counts(dataset: Dataset) -> None:
         )
 
 
-def prepare_splits(dataset: Dataset, recipe: Recipe) -> dict[str, PreparedSplit]:
+def prepare_splits(dataset: Dataset, recipe: Recipe) -> tuple[Dataset, dict[str, PreparedSplit]]:
     """Every split at the network's size; splits that are one and the same are prepared once.
 
+    Returns:
+        The data set and its splits, without copies across a cut that samdeploy made, see `keep_apart`.
+
     Raises:
-        DatasetError: pictures are missing or damaged; those of all splits are named.
+        DatasetError: images are missing or damaged, those of all splits are named; or only copies of a class are left.
     """
+
+    def prepare(samples: Samples, name: str) -> PreparedSplit:
+        return prepare_split(samples, recipe.image.preprocessing(), description=name, cache=recipe.data.cache)
+
     splits: dict[str, PreparedSplit] = {}
     broken: dict[str, DatasetError] = {}
     for name in SPLITS:
@@ -156,16 +170,16 @@ def prepare_splits(dataset: Dataset, recipe: Recipe) -> dict[str, PreparedSplit]
         same = next((other for other in (*splits, *broken) if dataset.split(other) is samples), None)
         if same is None:
             try:
-                splits[name] = prepare_split(
-                    samples, recipe.image.preprocessing(), description=name, cache=recipe.data.cache
-                )
+                splits[name] = prepare(samples, name)
             except DatasetError as error:
                 broken[name] = error
         elif same in splits:
             splits[name] = splits[same]
     if broken:
         raise DatasetError(". ".join(map(str, broken.values())))
-    return splits
+    dataset, splits = keep_apart(dataset, splits, prepare)
+    check_counts(dataset)
+    return dataset, splits
 
 
 def prepare_larger(dataset: Dataset, recipe: Recipe, train: PreparedSplit) -> PreparedSplit:

@@ -184,19 +184,32 @@ def test_one_class(tmp_path: Path, picture_tree: Tree) -> None:
 
 
 def test_a_single_picture_cannot_be_split(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, {**many(9, "a", "b"), "c/only.png": 0})
+    picture_tree(tmp_path, {**many(9, "a", "b"), "c/only.png": 50})
     assert refusal(tmp_path) == (
-        "folder: no test split can be cut from the training pictures: at least 2 pictures per class expected, "
-        "fewer found in 'c' (1). Add pictures or remove the class"
+        "folder: no test split can be cut from the training images: at least 2 different images per class expected, "
+        "fewer found in 'c' (1). Add images or remove the class"
     )
 
 
 def test_too_few_pictures_for_a_val_split(tmp_path: Path, picture_tree: Tree) -> None:
     picture_tree(tmp_path, {**many(3, "a", "b", below="train/"), "test/a/x.png": 7})
     assert refusal(tmp_path, val_fraction=0.1) == (
-        "folder: a val split of 0.1 of 6 pictures is 1; at least 2 (one per class) must be on either side; "
-        "change val_fraction or add pictures"
+        "folder: a val split of 0.1 of 6 images is 1; at least 2 (one per class) must be on either side; "
+        "change val_fraction or add images"
     )
+
+
+def test_copies_stay_on_one_side_where_the_splits_are_cut(tmp_path: Path, picture_tree: Tree) -> None:
+    picture_tree(tmp_path, many(20, "a", "b"))
+    for file in list(tmp_path.rglob("*.png")):
+        for number in range(4):
+            shutil.copy(file, file.with_name(f"copy {number} of {file.name}"))
+    dataset = open_dataset("folder", tmp_path)
+    contents = [{Path(name).read_bytes() for name in dataset.split(part).names} for part in ("train", "val", "test")]
+    assert sum(map(len, contents)) == len(set.union(*contents)) == 40
+    assert [len(dataset.split(part)) for part in ("train", "val", "test")] == [145, 15, 40]
+    assert dataset.cut == ("val", "test")
+    assert "160 copies of training images, byte for byte: kept on one side of each cut" in dataset.notes
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path, picture_tree: Tree) -> None:

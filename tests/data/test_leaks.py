@@ -294,8 +294,7 @@ def test_the_refusal_names_counts_examples_and_the_cure() -> None:
         "data set 'folder': 9 of 200 val images (4.5 %) are also in train, pixel by pixel; 200 of 200 test images "
         "(100.0 %) are also in train, pixel by pixel; at most 2 % is accepted, because accuracy on pictures that were "
         "trained on says nothing about new ones. For example: test/1.png = train/2.png (the same pixels). Keep each "
-        "picture in one split only, and only once where val is cut off train; to train all the same: --set "
-        "data.leaks=report"
+        "image in one split only; to train all the same: --set data.leaks=report"
     )
 
 

@@ -49,8 +49,8 @@ def test_a_class_with_a_single_picture() -> None:
     with pytest.raises(DatasetError) as error:
         cut(samples(5, 1, 0), 0.5)
     assert str(error.value) == (
-        "animals: no val split can be cut from the training pictures: at least 2 pictures per class expected, "
-        "fewer found in 'bee' (1), 'cat' (0). Add pictures or remove the class"
+        "animals: no val split can be cut from the training images: at least 2 different images per class expected, "
+        "fewer found in 'bee' (1), 'cat' (0). Add images or remove the class"
     )
 
 
@@ -59,10 +59,10 @@ def test_a_side_smaller_than_the_number_of_classes(fraction: float, count: int) 
     with pytest.raises(DatasetError) as error:
         cut(samples(4, 4, 4), fraction)
     assert str(error.value) == (
-        f"animals: a val split of {fraction:g} of 12 pictures is {count}; at least 3 (one per class) must be on "
-        "either side; change val_fraction or add pictures"
+        f"animals: a val split of {fraction:g} of 12 images is {count}; at least 3 (one per class) must be on "
+        "either side; change val_fraction or add images"
     )
-    with pytest.raises(DatasetError, match=r"; add pictures, or bring a test split of your own$"):
+    with pytest.raises(DatasetError, match=r"; add images, or bring a test split of your own$"):
         cut(samples(4, 4, 4), fraction, part="test")
 
 
@@ -70,6 +70,30 @@ def test_a_class_that_would_lose_all_its_training_pictures() -> None:
     with pytest.raises(DatasetError) as error:
         cut(samples(2, 100, 100), 0.95)
     assert str(error.value) == (
-        "animals: a val split of 0.95 leaves no training picture of class 'ant' (2 found in all); "
-        "change val_fraction or add pictures"
+        "animals: a val split of 0.95 leaves no training image of class 'ant' (2 found in all); "
+        "change val_fraction or add images"
     )
+
+
+def test_copies_go_to_one_side_and_others_are_cut_as_before() -> None:
+    source = samples(20, 20, 20)
+    # Five copies of each of the last ten images of the second and third class.
+    copies = {source.names[index]: source.names[index - index % 5] for index in (*range(30, 40), *range(50, 60))}
+    copies = {name: first for name, first in copies.items() if name != first}
+    kept, held = hold_out(source, 0.25, 0, classes=CLASSES, part="val", dataset="animals", copies=copies)
+    sides = [{copies.get(name, name) for name in part.names} for part in (kept, held)]
+    assert not sides[0] & sides[1]
+    assert len(sides[1]) == round(0.25 * 44) and len(kept) + len(held) == 60
+    assert set(held.labels.tolist()) == {0, 1, 2}
+    assert cut(source, 0.25)[1].names == hold_out(
+        source, 0.25, 0, classes=CLASSES, part="val", dataset="animals", copies={"x[0]": "x[0]"}
+    )[1].names  # fmt: skip
+
+
+def test_a_class_of_one_image_and_its_copies() -> None:
+    source = samples(6, 6, 3)
+    copies = dict.fromkeys(source.names[13:], source.names[12])
+    with pytest.raises(
+        DatasetError, match=r"at least 2 different images per class expected, fewer found in 'cat' \(1\) \(cop"
+    ):
+        hold_out(source, 0.3, 0, classes=CLASSES, part="val", dataset="animals", copies=copies)

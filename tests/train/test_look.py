@@ -33,7 +33,7 @@ def test_all_of_it(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFix
     lines = [" ".join(line.split()) for line in said.splitlines()]
     assert lines[:5] == ["class train val test", lines[1], "bright 11 4 5", "dark 11 4 5", "all 2 classes 22 8 10"]
     assert "smallest and largest class of train: 11 and 11 pictures" in said
-    assert "leak guard: no picture stands in two splits" in said
+    assert "leak guard: no image is in two splits" in said
     assert "as batches, mapped from the cache " in said
     assert max(map(len, said.splitlines()[:-1])) <= 80  # the last line ends with a path
     sheet = Image.open(tmp_path / "new" / "sheet.png")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from samdeploy.data import Dataset, open_dataset
 from samdeploy.data.dataset import array_samples
@@ -125,3 +126,46 @@ def test_a_data_set_that_changed_under_the_cache(
     assert "test: 1 of 10 pictures changed since they were cached; they are prepared again" in capsys.readouterr().err
     assert before.fingerprints["train"] == after.fingerprints["train"]
     assert before.fingerprints["test"] != after.fingerprints["test"]
+
+
+def test_resaved_copies_are_left_out_of_what_was_cut(
+    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "resaved"
+    shutil.copytree(pictures / "train", root)
+    for file in list(root.rglob("*.png")):
+        Image.open(file).save(file.with_suffix(".bmp"))
+    data = prepare_data(recipe(f"data.root={root}", "data.val_fraction=0.2"))
+    found = [{digest.tobytes() for digest in data.hashes[name].digests} for name in ("train", "val", "test")]
+    assert sum(map(len, found)) == len(set.union(*found)) == 22
+    # What `eval` will open is what was kept for the test.
+    opened = open_dataset("folder", root, val_fraction=0.2)
+    assert list(opened.test.names) == list(data.hashes["test"].names)
+    assert len(data.hashes["train"]) < len(opened.train)
+    said = capsys.readouterr().err
+    assert (
+        f"{len(opened.train) - len(data.hashes['train'])} of {len(opened.train)} train images left out: copies of "
+        in said
+    )
+
+
+def test_copies_in_splits_of_the_users_own_are_refused(pictures: Path, recipe: MakeRecipe, tmp_path: Path) -> None:
+    root = tmp_path / "shared"
+    shutil.copytree(pictures, root)
+    shutil.copy(root / "train/bright/0.png", root / "test/bright/again.png")
+    with pytest.raises(DatasetError, match=r"1 of 11 test images \(9\.1 %\) are also in train, pixel by pixel"):
+        prepare_data(recipe(f"data.root={root}"))
+
+
+def test_two_labels_are_said_before_anything_is_refused(
+    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "contradicting"
+    shutil.copytree(pictures, root)
+    for part, name in (("train", "within.png"), ("test", "across.png")):
+        shutil.copy(root / "train/bright/0.png", root / part / "dark" / name)
+    with pytest.raises(DatasetError, match="pixel by pixel"):
+        prepare_data(recipe(f"data.root={root}"))
+    said = capsys.readouterr().err
+    one, other = root / "train/bright/0.png", root / "train/dark/within.png"
+    assert f"1 image has two labels: {one} ('bright') = {other} ('dark'). Keep each image in one class only" in said
