@@ -10,7 +10,8 @@ import mmap
 import os
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, NoReturn
@@ -165,6 +166,20 @@ class SealedFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make `path` and its parents; where the block fails, those that are new and empty are removed."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -39,6 +39,7 @@ leaks = "report"
 [model]
 arch = "{arch}"
 gate = "identity"
+pretrained = false
 [image]
 height = 32
 width = 32

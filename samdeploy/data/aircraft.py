@@ -49,7 +49,7 @@ def open_aircraft(
     level, merge_val, banner = str(options["level"]), bool(options["merge_val"]), options["banner"] == "keep"
     cure = f"Get {_URL} (2.75 GB, md5 {_MD5}) and unpack it: `tar -xzf {FOLDER}.tar.gz -C {root}`"
     if download and not (root / FOLDER).is_dir():
-        with downloading("aircraft", cure):
+        with downloading("aircraft", cure, root, FOLDER):
             fetch_folder(_URL, _MD5, root, FOLDER)
     parts = ("trainval", "test") if merge_val else ("train", "val", "test")
     _check_files(root, level, parts, cure)

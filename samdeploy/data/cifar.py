@@ -52,7 +52,7 @@ def open_cifar(name: str, source: Any, root: Path, *, val_fraction: float, seed:
         f"so that {root / source.base_folder} holds the files"
     )
     if download and _faults(source, root):
-        with downloading(name, cure):
+        with downloading(name, cure, root, source.base_folder):
             source(root, download=True)
     # Checked here for a text that names the files, and once more by torchvision just before it loads them.
     faults = _faults(source, root)

@@ -103,7 +103,7 @@ def _download(root: Path) -> None:
     # Late: torchvision loads torch, which only a download needs.
     from torchvision.datasets import FashionMNIST
 
-    with downloading("fashion-mnist", _cure(root)):
+    with downloading("fashion-mnist", _cure(root), root, "FashionMNIST"):
         FashionMNIST(root, download=True)
 
 

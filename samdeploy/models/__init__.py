@@ -5,20 +5,23 @@ from __future__ import annotations
 from samdeploy.models.attention import GATES, StreamlinedAttention
 from samdeploy.models.fold import FoldedResNet, fold
 from samdeploy.models.graph import Exported
+from samdeploy.models.pretrained import Pretrained, load_pretrained, read_pretrained
 from samdeploy.models.resnet import ARCHS, SamResNet
-from samdeploy.models.weights import load_imagenet, load_weights, save_weights, state_dict_from_bytes
+from samdeploy.models.weights import load_weights, save_weights, state_dict_from_bytes
 
 __all__ = [
     "ARCHS",
     "GATES",
     "Exported",
     "FoldedResNet",
+    "Pretrained",
     "SamResNet",
     "StreamlinedAttention",
     "build_model",
     "fold",
-    "load_imagenet",
+    "load_pretrained",
     "load_weights",
+    "read_pretrained",
     "save_weights",
     "state_dict_from_bytes",
 ]

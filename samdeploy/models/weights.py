@@ -1,12 +1,11 @@
-"""Reading and writing weights: safetensors of our own, `.pth` of the original code, torchvision's ImageNet files."""
+"""Reading and writing weights: safetensors of our own, `.pth` state dicts of the original code and of others."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import pickle
-import urllib.error
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -16,20 +15,15 @@ from torch import nn
 
 from samdeploy.errors import WeightsError, first_line
 from samdeploy.files import write_atomic
-from samdeploy.models.resnet import SamResNet
+from samdeploy.models.look_alike import look_alike
 
 # Key of the metadata of our own files.  A run's weights have no manifest that would notice a flipped bit.
 _HASH = "samdeploy_sha256"
 
-# The original work starts from torchvision's V1 weights, not from the better V2.  The addresses stand here because
-# importing torchvision's models costs two seconds; the name of each file ends in the beginning of its SHA-256.
-_IMAGENET = {
-    "sam-resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    "sam-resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
-    "sam-resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    "sam-resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
-    "sam-resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
-}
+# Where training scripts put the state dict in a checkpoint, and what wrappers of a network put before every key.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "model.", "net.", "backbone.", "encoder.")
+_SHOWN = 3
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -42,7 +36,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load a `.safetensors` file, or a `.pth`/`.pt` state dict such as the original code saved.
 
     Raises:
-        WeightsError: the file is missing or unreadable, or keys or shapes differ; all differences are listed.
+        WeightsError: the file is missing or unreadable, or keys or shapes differ.
     """
     load_state(model, read_state(path), str(path))
 
@@ -90,19 +84,23 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch's unpickler fails on damage with whatever its byte code runs into
         reason = first_line(error)
         raise WeightsError(f"{path}: damaged, truncated or not a weight file ({reason})") from None
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    for key in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise WeightsError(f"{path}: {type(loaded).__name__} found, a state dict (name -> tensor) expected")
-    # torch.nn.DataParallel puts this before every key.
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
+    state = {str(key): value for key, value in loaded.items()}
+    for prefix in _PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
     """Copy `state` into `model`; keys and shapes must be the same on both sides.
 
     Raises:
-        WeightsError: lists every missing, unexpected and misshapen key.
+        WeightsError: counts missing, unexpected and misshapen keys, and says whose weights they look like.
     """
     wanted = model.state_dict()
     # torchvision's older files lack this counter, which inference never reads.
@@ -113,55 +111,22 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
-    problems = [
-        f"{len(keys)} {kind}: {', '.join(keys)}"
-        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if keys
-    ]
-    if problems:
+    if missing or unexpected or misshapen:
+        kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        counts = "; ".join(f"{len(keys)} {kind}: {some(keys)}" for kind, keys in kinds if keys)
+        arch, alike = getattr(model, "arch", None), look_alike(state)
+        if arch and alike and alike.removeprefix("sam-") != arch.removeprefix("sam-"):
+            raise WeightsError(f"{source}: does not fit {arch}; this looks like {alike}: {counts}")
         raise WeightsError(
-            f"{source}: does not fit the architecture; {'; '.join(problems)}. "
-            "Check arch, gate and the number of classes"
+            f"{source}: does not fit the architecture; {counts}. Check arch, gate and the number of classes"
         )
     model.load_state_dict(dict(state), strict=False)
 
 
-def load_imagenet(model: SamResNet, arch: str, path: Path | None = None) -> None:
-    """Start the encoder from torchvision's ImageNet V1 weights; attention and head keep their fresh start.
+def some(keys: Sequence[str]) -> str:
+    """The first keys of a long list.
 
-    Args:
-        model: gets every key of torchvision's network but the head's.
-        arch: decides which file is fetched.
-        path: a local copy of torchvision's file; None fetches it once into torch's own cache, with a progress
-            bar, and checks the SHA-256 prefix in its name.
-
-    Raises:
-        WeightsError: the file cannot be had (says where to put it), is damaged, or does not fit.
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
     """
-    source = path if path is not None else _imagenet_file(arch)
-    state = {key: value for key, value in read_state(source).items() if not key.startswith("fc.")}
-    fresh = {key: value for key, value in model.state_dict().items() if key.startswith("fc.") or ".sl." in key}
-    load_state(model, {**state, **fresh}, str(source))
-
-
-def _imagenet_file(arch: str) -> Path:
-    url = _IMAGENET[arch]
-    name = url.rsplit("/", 1)[-1]
-    target = Path(torch.hub.get_dir(), "checkpoints", name)
-    prefix = name.removesuffix(".pth").rsplit("-", 1)[-1]
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix, progress=True)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise WeightsError(
-                f"ImageNet weights {name} could not be fetched ({error}); download {url} elsewhere and put it at "
-                f"{target}, or give its path: --set model.pretrained=PATH, or start without: --set "
-                "model.pretrained=false"
-            ) from None
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    if not digest.startswith(prefix):
-        raise WeightsError(
-            f"{target}: SHA-256 {digest[:8]}... found, {prefix}... expected; delete it and fetch it again"
-        )
-    return target
+    return ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

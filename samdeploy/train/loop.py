@@ -14,7 +14,7 @@ from samdeploy.data.picture_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import WeightsError
 from samdeploy.files import expanded
-from samdeploy.models import SamResNet, build_model, load_imagenet
+from samdeploy.models import Pretrained, SamResNet, build_model, load_pretrained, read_pretrained
 from samdeploy.models.graph import Normalize
 from samdeploy.run import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE, RunRecord
 from samdeploy.train.augment import make_augmentation
@@ -66,7 +66,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
         SystemExit: SIGTERM, code 143, or SIGHUP, code 129; the training was saved.
     """
     with joined() as ranks:
-        ranks.first(lambda: _check_places(recipe, runs_root))  # before minutes of decoding and measuring
+        ranks.first(lambda: check_runs_root(runs_root))  # before minutes of decoding and measuring
         return _train(recipe, runs_root, None, ranks)
 
 
@@ -91,7 +91,8 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
 
 
 def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks) -> Path:
-    device, data = ranks.all(lambda: _prepare(recipe, ranks))
+    # Ranks other than 0, and trainings that are resumed, get their weights elsewhere.
+    device, data, start = ranks.all(lambda: _prepare(recipe, ranks, starts=ranks.main and resumed is None))
     # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
@@ -99,9 +100,10 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
     ):
         torch.manual_seed(recipe.training.seed)
-        # Ranks other than 0, and trainings that go on, get their weights elsewhere.
-        imagenet = ranks.main and resumed is None
-        model = ranks.all(lambda: _model(recipe, len(data.classes), imagenet=imagenet))
+        model = ranks.all(lambda: build_model(recipe.model.arch, len(data.classes), recipe.model.gate))
+        if start is not None:
+            print(load_pretrained(model, start, data.classes), file=sys.stderr)
+            start = None  # a copy of all weights
         kept = None if resumed is None else resumed.checkpoint.facts["provenance"]["precision"]
         count, height, width = data.training[0].shape[:3]
         autocast, why = ranks.first(lambda: settle_precision(recipe, model, device, height, width, count, kept))
@@ -129,14 +131,19 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
     return run.path
 
 
-def _check_places(recipe: Recipe, runs_root: Path) -> None:
-    check_runs_root(runs_root)
+def _pretrained(recipe: Recipe) -> Sequence[Pretrained]:
+    """The weights to start from; none where they are fresh."""
     pretrained = recipe.model.pretrained
-    if isinstance(pretrained, str) and not expanded(pretrained).is_file():
+    if pretrained is True:
+        return (read_pretrained(recipe.model.arch),)
+    if not pretrained:
+        return ()
+    path = expanded(pretrained)
+    if not path.exists():
         raise WeightsError(
-            f"model.pretrained: {pretrained!r} found, no such file; true, false or a file of torchvision's ImageNet "
-            "weights expected"
+            f"model.pretrained: {pretrained!r} found, no such file; true, false, or a file of weights expected"
         )
+    return (read_pretrained(recipe.model.arch, path),)
 
 
 def _last_batch(test: Measured) -> str:
@@ -201,17 +208,22 @@ def _train_in(
     return ending.guard(body)
 
 
-def _prepare(recipe: Recipe, ranks: Ranks) -> tuple[torch.device, PreparedData]:
-    """Everything that may be refused before anything is written."""
+def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.device, PreparedData, Pretrained | None]:
+    """Everything that may be refused before anything is written.
+
+    Args:
+        starts: read the weights to start from, too; None where they are fresh.
+    """
+    start: list[Pretrained] = []
     training = recipe.training
     device = training_device(training.device, ranks)
     autocast_dtype(training.precision, device)  # refuses what the device does not have
     check_sync_batch_norm(training.sync_batch_norm, device)
     if training.tensorboard:
         require_tensorboard()
-    data = prepare_data(recipe)
+    data = prepare_data(recipe, before_decoding=lambda: start.extend(_pretrained(recipe) if starts else ()))
     check_shares(training.batch_size, len(data.training[1]), ranks.world, training.accumulate)
-    return device, data
+    return device, data, start[0] if start else None
 
 
 def _state(
@@ -232,15 +244,6 @@ def _state(
     augment = make_augmentation(recipe, len(data.classes), device)
     stepper = Stepper(model, splits.train, augment, recipe.training, device, autocast, ranks)
     return TrainState(model, stepper, splits.train, recipe.training), splits
-
-
-def _model(recipe: Recipe, num_classes: int, *, imagenet: bool) -> SamResNet:
-    model = build_model(recipe.model.arch, num_classes, recipe.model.gate)
-    pretrained = recipe.model.pretrained
-    if pretrained and imagenet:
-        path = expanded(pretrained) if isinstance(pretrained, str) else None
-        load_imagenet(model, recipe.model.arch, path)
-    return model
 
 
 def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord, ranks: Ranks) -> PreparedData:

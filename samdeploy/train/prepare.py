@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,11 +68,14 @@ class PreparedData:
         return {name: len(labels) for name, (_, labels) in self.splits.items()}
 
 
-def prepare_data(recipe: Recipe) -> PreparedData:
+def prepare_data(recipe: Recipe, before_decoding: Callable[[], None] = lambda: None) -> PreparedData:
     """Open the recipe's data set and read all three splits.
 
     The test pictures are read here too, though nothing looks at them before the end: a damaged one should
     be known now, and not after hours of training.
+
+    Args:
+        before_decoding: called once the files are listed; may raise.
 
     Raises:
         DatasetError: missing, damaged, fewer than two classes, an empty split (see `samdeploy.data`), or splits that
@@ -81,6 +85,7 @@ def prepare_data(recipe: Recipe) -> PreparedData:
     check_counts(dataset)
     for note in dataset.notes:
         print(note, file=sys.stderr)
+    before_decoding()
     dataset, splits = prepare_splits(dataset, recipe)
     hashes = {name: split.hashes for name, split in splits.items()}
     leaks, two_labels = find_leaks(hashes), find_two_labels(hashes, dataset.classes)

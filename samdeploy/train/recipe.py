@@ -66,7 +66,8 @@ class ModelSection:
     Attributes:
         arch: one of `samdeploy.models.ARCHS`.
         gate: one of `samdeploy.models.GATES`.
-        pretrained: true fetches ImageNet weights for the encoder, a string is the path of a local copy.
+        pretrained: true fetches ImageNet weights for the encoder; a string is the path of what to start from: a state
+            dict, a run or a bundle.
     """
 
     arch: str = "sam-resnet50"

@@ -56,7 +56,7 @@ def test_wrong_checksum_unpacks_nothing(served: Path, tmp_path: Path, monkeypatc
     root = tmp_path / "new"
     with pytest.raises(DatasetError, match=r"^aircraft: the download failed: File not found or corrupted\. Get http"):
         open_dataset("aircraft", root, download=True)
-    assert not (root / FOLDER).exists()
+    assert not root.exists()
 
 
 def test_an_archive_that_cannot_be_unpacked_leaves_nothing(
@@ -65,19 +65,23 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing(
     served.write_bytes(served.read_bytes()[:3000])
     monkeypatch.setattr(aircraft, "_MD5", hashlib.md5(served.read_bytes()).hexdigest())
     root = tmp_path / "new"
+    root.mkdir()
+    (root / "other.txt").touch()
     with pytest.raises(DatasetError, match=r"^aircraft: the download failed: .+ Get http"):
         open_dataset("aircraft", root, download=True)
-    assert [path.name for path in root.iterdir()] == [f"{FOLDER}.tar.gz"]
+    assert [path.name for path in root.iterdir()] == ["other.txt"]
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(aircraft, "_URL", f"http://127.0.0.1:9/{FOLDER}.tar.gz")
+    root = tmp_path / "new"
     with pytest.raises(DatasetError) as error:
-        open_dataset("aircraft", tmp_path, download=True)
+        open_dataset("aircraft", root, download=True)
+    assert list(tmp_path.iterdir()) == []
     assert str(error.value) == (
         "aircraft: the download failed: <urlopen error [Errno 111] Connection refused>. Get "
         f"http://127.0.0.1:9/{FOLDER}.tar.gz (2.75 GB, md5 d4acdd33327262359767eeaa97a4f732) and unpack it: "
-        f"`tar -xzf {FOLDER}.tar.gz -C {tmp_path}`"
+        f"`tar -xzf {FOLDER}.tar.gz -C {root}`"
     )
     assert socket.getdefaulttimeout() is None

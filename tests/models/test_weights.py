@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import pickle
-import socket
-import threading
 from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from samdeploy.errors import WeightsError
-from samdeploy.models import SamResNet, build_model, load_imagenet, load_weights, save_weights, state_dict_from_bytes
-from samdeploy.models import weights as weights_file
+from samdeploy.models import SamResNet, build_model, load_weights, save_weights, state_dict_from_bytes
 
 
 def model(seed: int = 0, classes: int = 3, arch: str = "sam-resnet18") -> SamResNet:
@@ -163,113 +157,6 @@ def test_missing_files(tmp_path: Path) -> None:
         load_weights(model(), tmp_path)
 
 
-def test_addresses_are_torchvisions_of_its_first_weights() -> None:
-    expected = {
-        f"sam-resnet{depth}": torchvision.models.get_weight(f"ResNet{depth}_Weights.IMAGENET1K_V1").url
-        for depth in (18, 34, 50, 101, 152)
-    }
-    assert expected == weights_file._IMAGENET
-
-
-@pytest.fixture
-def torchvision_file(tmp_path: Path) -> Path:
-    torch.manual_seed(5)
-    path = tmp_path / "resnet18.pth"
-    net = torchvision.models.resnet18()
-    nn.init.normal_(net.bn1.running_mean)
-    torch.save(net.state_dict(), path)
-    return path
-
-
-def test_imagenet_weights_reach_the_encoder_and_nothing_else(torchvision_file: Path) -> None:
-    net = model(0)
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    theirs = torch.load(torchvision_file, weights_only=True)
-    load_imagenet(net, "sam-resnet18", torchvision_file)
-    after = net.state_dict()
-    encoder = {key for key in after if not key.startswith("fc.") and ".sl." not in key}
-    assert encoder == {key for key in theirs if not key.startswith("fc.")}
-    assert all(torch.equal(after[key], theirs[key]) for key in encoder)
-    fresh = set(after) - encoder
-    assert len(fresh) == 8 + 2  # a gate in each of eight blocks; weight and bias of the head
-    assert all(torch.equal(after[key], before[key]) for key in fresh)
-
-
-def test_imagenet_weights_of_another_depth(torchvision_file: Path) -> None:
-    with pytest.raises(WeightsError, match=r"missing: .*layer1\.0\.conv3\.weight"):
-        load_imagenet(model(arch="sam-resnet50"), "sam-resnet50", torchvision_file)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's folder of fetched weights, empty; proxies of the machine do not reach the loopback address."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "torch" / "hub" / "checkpoints"
-
-
-def url(monkeypatch: pytest.MonkeyPatch, port: int, name: str) -> str:
-    found = f"http://127.0.0.1:{port}/{name}"
-    monkeypatch.setitem(weights_file._IMAGENET, "sam-resnet18", found)
-    return found
-
-
-def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as closed:  # bound and not listening: nobody else gets the port, and it refuses
-        closed.bind(("127.0.0.1", 0))
-        address = url(monkeypatch, closed.getsockname()[1], "resnet18-f37072fd.pth")
-        with pytest.raises(WeightsError) as caught:
-            load_imagenet(model(), "sam-resnet18")
-    text = str(caught.value)
-    assert "resnet18-f37072fd.pth could not be fetched" in text
-    assert f"download {address} elsewhere and put it at {cache / 'resnet18-f37072fd.pth'}" in text
-    assert "--set model.pretrained=PATH" in text
-    assert not list(cache.glob("*"))
-
-
-def test_fetched_once_and_then_taken_from_the_cache(
-    cache: Path, torchvision_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = torchvision_file.read_bytes()
-    asked: list[str] = []
-
-    class Server(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    name = f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url(monkeypatch, server.server_port, name)
-        load_imagenet(model(), "sam-resnet18")
-        net = model()
-        load_imagenet(net, "sam-resnet18")
-        assert asked == [f"/{name}"]
-        # What arrives must be what the name promises.
-        url(monkeypatch, server.server_port, "resnet18-00000000.pth")
-        with pytest.raises(WeightsError, match=r"resnet18-00000000\.pth could not be fetched \(invalid hash"):
-            load_imagenet(model(), "sam-resnet18")
-        server.shutdown()
-    assert [path.name for path in cache.iterdir()] == [name]
-    assert torch.equal(net.conv1.weight, torch.load(torchvision_file, weights_only=True)["conv1.weight"])
-
-
-def test_a_wrong_file_in_the_cache_is_refused(cache: Path, torchvision_file: Path) -> None:
-    cache.mkdir(parents=True)
-    target = cache / "resnet18-f37072fd.pth"
-    target.write_bytes(torchvision_file.read_bytes())
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    with pytest.raises(WeightsError, match=rf"SHA-256 {digest[:8]}\.\.\. found, f37072fd\.\.\. expected; delete it"):
-        load_imagenet(model(), "sam-resnet18")
-
-
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(build_model("sam-resnet18", 10), path)
@@ -279,3 +166,12 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(WeightsError, match="the tensors are not those that were saved"):
         load_weights(build_model("sam-resnet18", 10), path)
+
+
+def test_other_architecture_is_named(tmp_path: Path) -> None:
+    save_weights(model(0), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        load_weights(model(arch="sam-resnet50"), tmp_path / "w.safetensors")
+    text = str(caught.value)
+    assert "w.safetensors: does not fit sam-resnet50; this looks like sam-resnet18: " in text
+    assert len(text) < 600 + len(str(tmp_path))

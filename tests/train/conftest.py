@@ -27,6 +27,7 @@ name = "folder"
 [model]
 arch = "sam-resnet18"
 gate = "identity"
+pretrained = false
 [image]
 height = 32
 width = 32
@@ -34,6 +35,9 @@ width = 32
 epochs = 2
 batch_size = 7
 learning_rate = 1e-3
+schedule = "constant"
+warmup_epochs = 0
+clip_norm = 0.0
 device = "cpu"
 precision = "fp32"
 """

@@ -45,7 +45,7 @@ def test_the_first_layer_is_named(recipe: MakeRecipe, tmp_path: Path) -> None:
 
 def test_a_layer_in_the_middle_is_named(recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Attention that is started far too large: its output overflows, though everything before it is sound.
-    build = loop._model
+    build = loop.build_model
 
     def spoilt(*arguments: object, **options: object) -> object:
         model = build(*arguments, **options)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def test_a_layer_in_the_middle_is_named(recipe: MakeRecipe, tmp_path: Path, monk
             model.layer3[1].sl.fc.weight.fill_(3e38)  # type: ignore[union-attr, operator]
         return model
 
-    monkeypatch.setattr(loop, "_model", spoilt)
+    monkeypatch.setattr(loop, "build_model", spoilt)
     with pytest.raises(TrainingError, match=r"step 1 of 3 .*first in the output of 'layer3\.1\.sl\.fc' \(Linear, "):
         loop.train(recipe(), runs_root=tmp_path)
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from samdeploy.errors import BackendUnavailable, DatasetError, RecipeError, TrainingError, WeightsError
-from samdeploy.models import build_model, load_weights
+from samdeploy.models import build_model, load_weights, save_weights
 from samdeploy.preprocess import prepare
 from samdeploy.run import latest_run, open_run
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD
@@ -248,9 +248,19 @@ def test_nothing_is_written_where_a_picture_is_damaged(recipe: MakeRecipe, pictu
     assert not (tmp_path / "runs").exists()
 
 
+def test_weights_are_looked_at_before_images(
+    recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samdeploy.train.prepare.prepare_splits", lambda *_: pytest.fail("images were decoded"))
+    save_weights(build_model("sam-resnet34", 2), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="does not fit sam-resnet18: this looks like sam-resnet34"):
+        loop.train(recipe(f"model.pretrained={tmp_path / 'w.safetensors'}"), runs_root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_nothing_is_written_where_the_imagenet_weights_are_missing(recipe: MakeRecipe, tmp_path: Path) -> None:
     for name in (str(tmp_path / "none.pth"), "no"):
-        refused = f"model.pretrained: {name!r} found, no such file; true, false or a file of"
+        refused = f"model.pretrained: {name!r} found, no such file; true, false, or a file of"
         with pytest.raises(WeightsError, match=refused):
             loop.train(recipe(f"model.pretrained={name}"), runs_root=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
