@@ -21,6 +21,7 @@ from samdeploy.models.tensors import folded_tensors
 from samdeploy.models.weights import load_state, state_dict_from_bytes
 
 if TYPE_CHECKING:
+    from samdeploy.backends.int8 import Quantization
     from samdeploy.bundle import Bundle
 
 PRECISIONS = ("fp32",)
@@ -28,6 +29,8 @@ RUNS_ON = ("cpu", "cuda")
 
 # Images per forward pass: a whole test set in one pass would need its activations in memory at once.
 _CHUNK = 256
+# Where all tensors of each image are held.
+_TENSOR_CHUNK = 4
 
 # The switches of TF32 belong to the process, not to a thread: without this lock one session could switch TF32
 # back on while another computes, or restore the wrong setting.
@@ -88,6 +91,35 @@ def tensors(bundle: Bundle, images: UInt8Array) -> dict[str, Float32Array]:
     net = fold(network).double()
     found = folded_tensors(net, Normalize(bundle.spec.preprocessing).double(), torch.tensor(images))
     return {name: tensor.float().numpy() for name, tensor in found.items()}
+
+
+@torch.inference_mode()
+def quantized_logits(bundle: Bundle, images: UInt8Array, quantization: Quantization) -> Float32Array:
+    """Logits of the trained network, folded, whose tensors are rounded as `quantization` says.
+
+    Returns:
+        float32 [N, K].
+    """
+    net = fold(trained_network(bundle, "cpu")[0])
+    normalize = Normalize(bundle.spec.preprocessing)
+    for name, conv in net.convolutions():
+        if name in quantization.layers:  # one scale per output channel, the same on both sides of zero
+            step = conv.weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+            conv.weight.copy_(torch.where(step > 0, torch.round(conv.weight / step) * step, 0))
+
+    def rounded(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        grid = quantization.grids.get(name)
+        if grid is None:
+            return tensor
+        integers = torch.clamp(torch.round(tensor / grid.scale) + grid.zero_point, grid.lowest, grid.highest)
+        return (integers - grid.zero_point) * grid.scale
+
+    parts = [
+        folded_tensors(net, normalize, torch.tensor(images[start : start + _TENSOR_CHUNK]), rounded)["logits"]
+        for start in range(0, len(images), _TENSOR_CHUNK)
+    ]
+    logits: Float32Array = torch.cat(parts).numpy()
+    return logits
 
 
 class PytorchSession:

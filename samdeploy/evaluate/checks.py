@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.evaluate.answers import Departures, ranges_text, wrong_positions
-from samdeploy.evaluate.probes import Probe
+from samdeploy.evaluate.questions import Asked
 
 Outcome = Literal["passed", "failed", "not finished"]
 
@@ -109,33 +109,33 @@ class Consistency:
         return "\n".join(lines)
 
 
-def judge(name: str, probe: Probe, allowed: float) -> list[Check]:
+def judge(name: str, asked: Asked, allowed: float) -> list[Check]:
     """One check; the text says from which run the worst answer is."""
-    departures = probe.answers.departures()
-    wrong = probe.broken or (departures.describe_worst() if departures.worst > allowed else "")
-    return [_check(name, probe, departures, allowed, wrong)]
+    departures = asked.answers.departures()
+    wrong = asked.broken or (departures.describe_worst() if departures.worst > allowed else "")
+    return [_check(name, asked, departures, allowed, wrong)]
 
 
-def judge_sizes(name: str, probe: Probe, allowed: float) -> list[Check]:
+def judge_sizes(name: str, asked: Asked, allowed: float) -> list[Check]:
     """One check; the text says which batch sizes are wrong."""
-    departures = probe.answers.departures()
-    return [_check(name, probe, departures, allowed, _wrong_sizes(departures, departures.shares > allowed))]
+    departures = asked.answers.departures()
+    return [_check(name, asked, departures, allowed, _wrong_sizes(departures, departures.shares > allowed))]
 
 
-def judge_sizes_and_positions(name: str, probe: Probe, allowed: float) -> list[Check]:
+def judge_sizes_and_positions(name: str, asked: Asked, allowed: float) -> list[Check]:
     """Two checks, `name` for the sizes, and "positions".
 
     What departs at most batch sizes that have a position is the position's fault, the rest the size's.
     """
-    departures = probe.answers.departures()
+    departures = asked.answers.departures()
     found = wrong_positions(departures, allowed)
     blamed = np.array([row.position in found for row in departures.rows], bool)
     by_size = departures.where(~blamed)
     by_position = departures.where(blamed if found else departures.shares <= allowed)
     where = f"wrong at position {ranges_text(found)}; worst at {by_position.describe_worst()}" if found else ""
     return [
-        _check(name, probe, by_size, allowed, _wrong_sizes(by_size, by_size.shares > allowed)),
-        _check("positions", probe, by_position, allowed, where),
+        _check(name, asked, by_size, allowed, _wrong_sizes(by_size, by_size.shares > allowed)),
+        _check("positions", asked, by_position, allowed, where),
     ]
 
 
@@ -149,15 +149,15 @@ def _wrong_sizes(departures: Departures, wrong: NDArray[np.bool_]) -> str:
     return f"wrong at batch size {ranges_text(list(bad))}, {extent}; worst at {departures.describe_worst()}"
 
 
-def _check(name: str, probe: Probe, departures: Departures, allowed: float, wrong: str) -> Check:
-    outcome: Outcome = "failed" if wrong else "not finished" if probe.left_out else "passed"
-    detail = wrong or probe.left_out
+def _check(name: str, asked: Asked, departures: Departures, allowed: float, wrong: str) -> Check:
+    outcome: Outcome = "failed" if wrong else "not finished" if asked.left_out else "passed"
+    detail = wrong or asked.left_out
     if outcome == "passed" and departures.contrast <= allowed:
         outcome = "not finished"
         detail = (
             f"the pictures' answers differ by {departures.contrast:.1e} of their range, no more than is allowed: "
             "exchanged ones could not be seen"
         )
-    if wrong and probe.left_out:
-        detail = f"{wrong}; {probe.left_out}"
-    return Check(name, outcome, departures.worst, allowed, probe.runs, detail)
+    if wrong and asked.left_out:
+        detail = f"{wrong}; {asked.left_out}"
+    return Check(name, outcome, departures.worst, allowed, asked.runs, detail)

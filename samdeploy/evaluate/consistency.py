@@ -20,9 +20,9 @@ from samdeploy.backends.session import Session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 from samdeploy.evaluate.checks import Check, Consistency, judge, judge_sizes, judge_sizes_and_positions
-from samdeploy.evaluate.probes import (
+from samdeploy.evaluate.questions import (
+    Asked,
     Examined,
-    Probe,
     equal_images,
     kept_answers,
     pictures_for,
@@ -51,7 +51,7 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 1e-1, "int8": 1e-1}
 DEFAULT_MAX_BATCH = 16
 DEFAULT_REPEATS = 200
 
-Judge = Callable[[str, Probe, float], list[Check]]
+Judge = Callable[[str, Asked, float], list[Check]]
 
 
 def check_consistency(
@@ -87,7 +87,7 @@ def check_consistency(
     examined = Examined(session, different_pictures(images, pictures_for(max_batch)), max_batch)
     allowed = TOLERANCE[session.precision]
     # Threads come last: a session that they leave hanging cannot be asked anything else.
-    plan: list[tuple[str, Callable[[float], Probe], Judge, float]] = [
+    plan: list[tuple[str, Callable[[float], Asked], Judge, float]] = [
         # An answer that was written again is wrong by its very nature, however small the difference.
         ("kept answers", partial(kept_answers, examined), judge, 0.0),
         ("equal images", partial(equal_images, examined), judge_sizes, allowed),
@@ -104,9 +104,9 @@ def check_consistency(
             advance(0, name)
             now = time.monotonic()
             left = math.inf if limit_s is None else (begin + limit_s - now) / (len(plan) - done)
-            probe = ask(now + left)
-            exact = exact and probe.exact is not False
-            checks += judge_it(name, probe, most)
+            asked = ask(now + left)
+            exact = exact and asked.exact is not False
+            checks += judge_it(name, asked, most)
             advance(1, name)
     return Consistency(tuple(checks), max_batch, exact, time.monotonic() - begin)
 

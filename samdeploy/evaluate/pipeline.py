@@ -36,6 +36,7 @@ from samdeploy.evaluate.leaks import beside, find_test_leaks, known_images, trai
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass, reference_pass, said
 from samdeploy.evaluate.pictures import PreparedPictures
+from samdeploy.evaluate.probes import NoReference, ProbeAnswers, ProbeReference, compare_probes, probe_reference
 from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
 from samdeploy.evaluate.test_images import count_test_images
 from samdeploy.evaluate.test_set import TestSet, open_test_set, same_as_at_training
@@ -109,7 +110,8 @@ class _Case:
             float32 [N, K].
         places: int64 [N], where in the test set each of them is.
         sample: uint8 [n, H, W, 3], at most `SAMPLE` test pictures from all over the set.
-        golden: the pictures and logits that the bundle tests itself with.
+        golden: the images and logits that the bundle tests itself with.
+        probes: what the trained network answers to the probe images.
     """
 
     bundle: Bundle
@@ -120,6 +122,7 @@ class _Case:
     places: Int64Array
     sample: UInt8Array
     golden: tuple[UInt8Array, Float32Array]
+    probes: ProbeReference
 
 
 def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
@@ -140,7 +143,7 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
     golden = bundle.golden()
     preprocessing = bundle.spec.preprocessing
     with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
-        reference, fingerprint = _reference(bundle, options, test, pictures)
+        reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
         hashes = hash_pictures(pictures.batches(BATCH), test.samples.names, test.samples.labels)
         known = known_images(bundle)
         two_labels = find_two_labels(beside(known, hashes), bundle.spec.classes, of="test")
@@ -150,7 +153,7 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         spread = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).round().astype(np.int64)
         sample = pictures.take(spread)
         labels = test.samples.labels[distinct]
-        case = _Case(bundle, options, pictures, labels, reference[distinct], distinct, sample, golden)
+        case = _Case(bundle, options, pictures, labels, reference[distinct], distinct, sample, golden, probes)
         results = tuple(_evaluate(case, backend, precision) for backend, precision in _engines(bundle, options))
     return Report(
         bundle=str(bundle.root),
@@ -194,9 +197,10 @@ def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:
 
 
 def _reference(
-    bundle: Bundle, options: EvalOptions, test: TestSet, pictures: PreparedPictures
-) -> tuple[Float32Array, str]:
-    """The trained network's logits float32 [N, K], and the fingerprint of the pictures, which are then in the file."""
+    bundle: Bundle, options: EvalOptions, test: TestSet, pictures: PreparedPictures, golden: UInt8Array
+) -> tuple[Float32Array, str, ProbeReference]:
+    """The trained network's logits float32 [N, K], the fingerprint of the images, which are then in the file, and its
+    answers to the probe images."""
     digest = Fingerprint(pictures.shape)
     blocks = stream_prepared(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
     with open_session(bundle, "pytorch", device=options.device) as session, closing(blocks):
@@ -204,9 +208,10 @@ def _reference(
             logits = reference_pass(session, blocks, pictures, digest, len(bundle.spec.classes))
         except EngineStopped as stopped:
             raise BackendUnavailable(f"the reference, pytorch on {session.device}, {stopped}") from stopped
-    if not np.isfinite(logits).all():
-        raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
-    return logits, digest.hexdigest(test.samples.labels)
+        if not np.isfinite(logits).all():
+            raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
+        probes = probe_reference(session, golden, logits)
+    return logits, digest.hexdigest(test.samples.labels), probes
 
 
 def _engines(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
@@ -250,11 +255,17 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
             return row(reason=f"stopped at the golden images: {said(error)}", latency=None, passed=False)
         if fault:
             broken, verdict = [*broken, fault], "fails"
+        parts: dict[str, Part] = {}
+        try:
+            parts["probes"] = answers = _probes(case, session)
+        except Exception as error:
+            return row(reason=f"stopped at the probe images: {said(error)}", latency=None, passed=False)
+        if isinstance(answers, ProbeAnswers) and answers.fault:
+            broken, verdict = [*broken, answers.fault], "fails"
         try:
             latency = measure_latency(session, case.sample)
         except Exception as error:
             return row(reason=f"stopped while its latency was measured: {said(error)}", latency=None, passed=False)
-        parts: dict[str, Part] = {}
         # The last to be asked of a session: one whose threads wait for each other answers nothing afterwards.
         if options.consistency_s > 0:
             parts["consistency"] = found = _consistency(case, session)
@@ -285,6 +296,14 @@ def _golden(session: Session, images: UInt8Array, logits: Float32Array) -> tuple
         allowed = golden_outliers(session.precision, len(images))
         return str(error), images[worst_pictures(session.run(images), logits, allowed=allowed)]
     return "", images[:0]
+
+
+def _probes(case: _Case, session: Session) -> ProbeAnswers | NotMeasured:
+    """How an engine answers the probe images, or why nothing can be said about them."""
+    try:
+        return compare_probes(session, case.bundle, case.probes)
+    except NoReference as error:
+        return NotMeasured(str(error))
 
 
 def _consistency(case: _Case, session: Session) -> Consistency:

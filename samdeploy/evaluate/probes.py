@@ -1,274 +1,185 @@
-"""What an engine is asked, so that its answers can be held against each other: one function per question.
-
-Each gives back all answers and what was left out for want of time.  Nothing is judged here.
-"""
+"""Whether an engine answers probe images as the trained network does: colours and patterns that no test image shows."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
+from samdeploy.backends.channels import CHANNELS_FLOOR, CHANNELS_RATIO, Twins, channel_twins, order_read
+from samdeploy.backends.difference import difference_shares
+from samdeploy.backends.int8 import int8_reference
 from samdeploy.backends.session import Session
-from samdeploy.errors import BackendUnavailable
-from samdeploy.evaluate.answers import Answers, ranges_text
+from samdeploy.bundle import Bundle
+from samdeploy.data.probe_images import ProbeImages, probe_images
+from samdeploy.errors import SamdeployError
 
-# Each position of the largest batch is tried with so many pictures, and each picture at so many positions: an odd
-# number, so that one wrong position never splits a picture's votes.
-ROTATIONS = 7
-# An odd number as well.
-ORDERS = 5
-# Runs of each thread.  Of two sessions' worth of work that share one buffer, every second run or so was wrong.
-THREAD_ROUNDS = 24
-# How long two threads are waited for: a multiple of what one takes for the same work, with a floor for small networks.
-HANG_S = 60.0
-HANG_FACTOR = 5.0
+# Largest difference that passes, as a share of the range of the probe's logits, or of the median test image's where
+# that is larger.  INT8 is held against the network with the graph's own ranges, see `samdeploy.backends.int8`.
+# Measured over 14 networks (benchmarks/evaluate/probe_limits.py, docs/figures.md).
+LIMITS = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 1e-1, "int8": 3e-1}
+# A probe explodes whose logits have so many times the median test image's range.
+EXPLODES = 10.0
+# The same for exploding probes; precisions that are not here cannot be judged on them.  Without squashing, each gate
+# squares large values and doubles their rounding error; by the end of float32 an error of 1e-7 has grown to about 1e-4.
+EXPLODING_LIMITS = {"fp32": 1e-2}
 
-_SEED = 5
+
+class NoReference(Exception):
+    """There is nothing to compare an INT8 engine's answers with; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """The answers to one question.
+class ProbeReference:
+    """What the trained network answers to the probes.
 
     Attributes:
-        answers: of all runs that were made.
-        runs: how many.
-        left_out: what was planned and not done, in words; "" where all was done.
-        broken: a rule that was broken where no difference of logits would show it; "" where none was.
-        exact: whether equal batches gave equal bits, where that was asked; None where it was not.
+        probes: the images with their names.
+        logits: float32 [n, K], not always finite.
+        typical: the median range of the network's logits on the test images.
     """
 
-    answers: Answers
-    runs: int
-    left_out: str = ""
-    broken: str = ""
-    exact: bool | None = None
+    probes: ProbeImages
+    logits: Float32Array
+    typical: float
 
 
-def pictures_for(max_batch: int) -> int:
-    """How many different pictures the questions up to this batch size need."""
-    return 2 * max_batch + 2
-
-
-class Examined:
-    """A session with the pictures that it is asked about.
+@dataclass(frozen=True, slots=True)
+class ProbeAnswers:
+    """How an engine answered the probes.
 
     Attributes:
-        images: uint8 [`pictures_for(max_batch)` or more, H, W, 3].
-        max_batch: largest batch size it is asked to answer; one more is tried too.
+        images: how many there are.
+        left_out: names of those whose reference is not finite, or explodes beyond what the precision can follow.
+        worst: of the others, the difference that is closest to its limit or furthest above, as a share; infinite where
+            an answer is not finite.
+        worst_image: its name; "" where all were left out.
+        allowed: its limit.
+        wrong: names of the images that differ by more than their limits.
+        order: the order of channels that explains all answers, such as "BGR"; "" where none does.
+        blind: orders of channels that the network itself does not tell from RGB.
     """
 
-    def __init__(self, session: Session, images: UInt8Array, max_batch: int) -> None:
-        self.session = session
-        self.images = images
-        self.max_batch = max_batch
-        self._classes = 0
+    images: int
+    left_out: tuple[str, ...]
+    worst: float
+    worst_image: str
+    allowed: float
+    wrong: tuple[str, ...] = ()
+    order: str = ""
+    blind: tuple[str, ...] = ()
 
-    def batch(self, picks: Sequence[int]) -> UInt8Array:
-        """uint8 [len(picks), H, W, 3], a copy."""
-        return self.images[list(picks)]
+    @property
+    def fault(self) -> str:
+        """What is wrong, with the worst image's name; "" where nothing is."""
+        if not self.wrong and not self.order:
+            return ""
+        off = f"off by {self.worst:.1e} of their range" if math.isfinite(self.worst) else "not finite"
+        text = f"answers for {self.worst_image} are {off}"
+        if self.order:
+            return f"channels: the engine reads {self.order} for RGB; {text}"
+        tried = self.images - len(self.left_out)
+        return f"probe images: {text}, at most {self.allowed:.0e} allowed; {len(self.wrong)} of {tried} are wrong"
 
-    def ask(self, picks: Sequence[int], session: Session | None = None) -> Float32Array | str:
-        """The logits of a batch, float32 [len(picks), K]; or why there are none.
+    @property
+    def summary(self) -> str:
+        """In one line."""
+        tried = self.images - len(self.left_out)
+        if not tried:
+            return f"probe images: the network's own answers explode for all {self.images}"
+        text = f"{tried} probe images within {self.worst:.1e} of the range ({self.worst_image})"
+        if self.left_out:
+            text += f"; {len(self.left_out)} left out, where the network's own answers explode"
+        if self.blind:
+            text += f"; the network hardly looks at colour: channels as {', '.join(self.blind)} would not be noticed"
+        return text
 
-        Whatever the engine raises is its answer: a batch size that cannot be run is a finding, not an accident.
-        """
-        return self.ask_batch(self.batch(picks), session)
+    def to_json(self) -> dict[str, Any]:
+        """As documented in docs/files.md; JSON has no infinity, so the difference of a missing answer is null."""
+        return {
+            **dataclasses.asdict(self),
+            "worst": self.worst if math.isfinite(self.worst) else None,
+            "passed": not self.fault,
+        }
 
-    def ask_batch(self, batch: UInt8Array, session: Session | None = None) -> Float32Array | str:
-        """The same for uint8 [N, H, W, 3]."""
+
+def probe_reference(session: Session, golden: UInt8Array, test_logits: Float32Array) -> ProbeReference:
+    """Ask the trained network.
+
+    Args:
+        session: the trained network.
+        golden: uint8 [n, H, W, 3], real images, n >= 1.
+        test_logits: float32 [N, K], of the network on the test images, finite.
+    """
+    probes = probe_images(golden)
+    typical = float(np.median(np.ptp(test_logits, axis=1)))
+    return ProbeReference(probes, session.run(probes.images), typical)
+
+
+def compare_probes(session: Session, bundle: Bundle, reference: ProbeReference) -> ProbeAnswers:
+    """Ask an engine.
+
+    Raises:
+        NoReference: INT8 only: the graph's ranges cannot be read.
+        Exception: whatever the engine raises.
+    """
+    expected = reference.logits
+    if session.precision == "int8":
         try:
-            logits = (session or self.session).run(batch)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        classes = self._classes or logits.shape[-1]
-        if logits.shape != (len(batch), classes):
-            return f"logits {list(logits.shape)} found, {[len(batch), classes]} expected"
-        self._classes = classes
-        return logits
-
-    def sizes(self) -> list[int]:
-        """All batch sizes, those that show most first: the ends, powers of two and their neighbours, then the rest."""
-        end = self.max_batch
-        powers = [1 << bit for bit in range(1, end.bit_length())]
-        first = [1, end, end + 1, *powers, *(power + 1 for power in powers), *(power - 1 for power in powers)]
-        return [size for size in dict.fromkeys([*first, *range(1, end + 2)]) if 1 <= size <= end + 1]
+            expected = int8_reference(bundle, session.backend, reference.probes.images)
+        except SamdeployError as error:
+            raise NoReference(str(error)) from error
+    found = session.run(reference.probes.images)
+    return judge_answers(found, expected, reference.probes, reference.typical, session.precision)
 
 
-def kept_answers(examined: Examined, deadline: float) -> Probe:
-    """An answer belongs to the caller: later runs leave it as it is, and no run writes into the pictures."""
-    answers, runs = Answers(), 0
-    sizes = list(dict.fromkeys((1, examined.max_batch)))
-    for size in sizes:
-        if time.monotonic() > deadline and runs:
-            return Probe(answers, runs, f"batch size {size} not tried")
-        # Picture 0 alone, the others in batches: a picture that was tried in both would have two answers.
-        mine = [0] if size == 1 else list(range(1, size + 1))
-        others = [picture + size for picture in mine]
-        batch = examined.batch(mine)
-        kept = examined.ask_batch(batch)
-        answers.add(mine, kept, f"batch size {size}")
-        if not np.array_equal(batch, examined.batch(mine)):
-            return Probe(answers, runs + 1, broken=f"a run of batch size {size} wrote into the caller's pictures")
-        for later in (others, [others[0]], others):
-            examined.ask(later)
-        runs += 4
-        answers.add(mine, kept, f"batch size {size}, looked at again after three other runs", counts=False)
-    return Probe(answers, runs)
+def judge_answers(
+    found: Float32Array, expected: Float32Array, probes: ProbeImages, typical: float, precision: str
+) -> ProbeAnswers:
+    """Compare answers float32 [n, K] with the expected ones; see `ProbeReference` and `ProbeAnswers`."""
+    with np.errstate(invalid="ignore"):
+        ranges = np.ptp(expected.astype(np.float64), axis=1)
+    scale = np.maximum(ranges, typical or 1.0)
+    explodes = ranges > EXPLODES * typical if typical > 0 else np.zeros(len(ranges), np.bool_)
+    limits = np.where(explodes, EXPLODING_LIMITS.get(precision, math.inf), LIMITS[precision])
+    usable = np.isfinite(ranges) & np.isfinite(limits)
+    shares = np.zeros(len(expected))
+    shares[usable] = difference_shares(found[usable], expected[usable], scale[usable])
+    wrong = shares > limits
+    twins = channel_twins(probes.images, usable & ~explodes & np.isfinite(found).all(axis=1))
+    order = order_read(found, expected, scale, twins)
+    worst = int((shares / limits).argmax())
+    limit = LIMITS[precision]
+    return ProbeAnswers(
+        images=len(expected),
+        left_out=_names(probes, ~usable),
+        worst=float(shares[worst]),
+        worst_image=probes.names[worst] if usable.any() else "",
+        allowed=float(limits[worst]) if usable.any() else limit,
+        wrong=_names(probes, wrong),
+        order=order,
+        blind=() if order else tuple(_blind(found, expected, scale, twins, limit)),
+    )
 
 
-def equal_images(examined: Examined, deadline: float) -> Probe:
-    """One picture at every position of a batch, for every batch size: equal rows."""
-    sizes = [size for size in examined.sizes() if size > 1]
-    return _batches(examined, deadline, ((f"batch size {size}", [size] * size) for size in sizes))
+def _names(probes: ProbeImages, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(name for name, keep in zip(probes.names, chosen, strict=True) if keep)
 
 
-def sizes_and_positions(examined: Examined, deadline: float) -> Probe:
-    """Every batch size, each with the pictures turned round to other positions; the largest one several times."""
-    pictures = examined.max_batch + 1
-    random = np.random.default_rng(_SEED)
-
-    def turned(size: int, by: int) -> tuple[str, list[int]]:
-        return f"batch size {size}", [(by + position) % pictures for position in range(size)]
-
-    planned = [turned(1, picture) for picture in range(pictures)]
-    planned += [turned(size, int(random.integers(pictures))) for size in examined.sizes() if size > 1]
-    turns = np.linspace(0, pictures, min(ROTATIONS, pictures), endpoint=False).astype(int)
-    planned += [turned(examined.max_batch, int(turn)) for turn in turns if examined.max_batch > 1]
-    return _batches(examined, deadline, planned)
-
-
-def shuffled_order(examined: Examined, deadline: float) -> Probe:
-    """The same pictures among other companions: cut into batches in order, and in shuffled orders."""
-    size, pictures = examined.max_batch, 2 * examined.max_batch
-    random = np.random.default_rng(_SEED)
-    orders = {"in order": list(range(pictures))}
-    orders |= {f"shuffle {number}": random.permutation(pictures).tolist() for number in range(1, ORDERS)}
-    planned = [
-        (f"{name}, batch {start // size + 1} of size {size}", order[start : start + size])
-        for name, order in orders.items()
-        for start in range(0, pictures, size)
-    ]
-    return _batches(examined, deadline, planned)
-
-
-def two_sessions(examined: Examined, open_again: Callable[[], Session], deadline: float) -> Probe:
-    """A second session of the same engine: it answers as the first, and the first as before, also once it is closed."""
-    answers = Answers()
-    batches = _single_and_largest(examined, 0)
-    runs = 0
-
-    def all_of(run: str, session: Session | None = None, *, counts: bool) -> None:
-        nonlocal runs
-        for picks in batches:
-            answers.add(picks, examined.ask(picks, session), f"{run}, batch size {len(picks)}", counts=counts)
-            runs += 1
-
-    all_of("the only session", counts=True)
-    if time.monotonic() > deadline:
-        return Probe(answers, runs, "no second session was opened")
-    try:
-        second = open_again()
-    except BackendUnavailable as error:  # no memory for two, for example
-        return Probe(answers, runs, f"no second session could be opened: {error}")
-    except Exception as error:
-        return Probe(answers, runs, broken=f"a second session cannot be opened: {error}")
-    try:
-        all_of("second session", second, counts=False)
-        all_of("first session, while a second one is open", counts=False)
-        all_of("second session, once more", second, counts=False)
-    finally:
-        second.close()
-    all_of("first session, after the second was closed", counts=False)
-    return Probe(answers, runs)
-
-
-def repeats(examined: Examined, count: int, deadline: float) -> Probe:
-    """A few batches again and again in a random order, so that no run can live on what the one before left behind."""
-    batches = [[examined.max_batch + 1], *_single_and_largest(examined, 0)]
-    random = np.random.default_rng(_SEED)
-    # Mostly single pictures: they cost least, and what goes wrong now and then needs many runs to be seen.
-    order = random.choice(len(batches), size=count, p=(0.475, 0.475, 0.05))
-    order[:3] = np.arange(len(batches))[: min(3, count)]
-    answers, exact = Answers(), True
-    first: dict[int, Float32Array] = {}
-    for number, chosen in enumerate(order):
-        if time.monotonic() > deadline and number:
-            return Probe(answers, number, f"{count - number} of {count} repeats not made", exact=exact)
-        logits = examined.ask(batches[chosen])
-        if isinstance(logits, str):
-            exact = False
-        else:
-            exact &= np.array_equal(first.setdefault(int(chosen), logits.copy()), logits)
-        answers.add(batches[chosen], logits, f"repeat {number + 1}, batch size {len(batches[chosen])}")
-    return Probe(answers, count, exact=exact)
-
-
-def two_threads(examined: Examined, deadline: float) -> Probe:
-    """Two threads at once on one session, each with pictures of its own: the answers of one thread alone."""
-    work = [_single_and_largest(examined, 0), _single_and_largest(examined, examined.max_batch + 1)[::-1]]
-    answers = Answers()
-    start = time.monotonic()
-    for batches in work:
-        for picks in batches:
-            answers.add(picks, examined.ask(picks), f"one thread, batch size {len(picks)}")
-    alone_s = time.monotonic() - start
-    runs = sum(map(len, work))
-    if time.monotonic() > deadline:
-        return Probe(answers, runs, "no second thread was started")
-
-    found: list[list[Float32Array | str]] = [[], []]
-    begin = threading.Barrier(2)
-
-    def keep_asking(thread: int) -> None:
-        begin.wait()
-        for turn in range(THREAD_ROUNDS):
-            if time.monotonic() > deadline and turn:
-                return
-            logits = examined.ask(work[thread][turn % len(work[thread])])
-            found[thread].append(logits if isinstance(logits, str) else logits.copy())
-
-    # Daemons: a session that never comes back must not keep the program from ending.
-    threads = [threading.Thread(target=keep_asking, args=(index,), daemon=True) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    # In turns, the threads take as long as one that does the work of both; slower by this factor is not at work.
-    expected_s = min(alone_s * THREAD_ROUNDS / 2, deadline - time.monotonic()) + alone_s
-    patience = max(HANG_S, HANG_FACTOR * expected_s)
-    end = time.monotonic() + patience
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    for index, logits in enumerate(found):
-        for turn, answer in enumerate(list(logits)):
-            picks = work[index][turn % len(work[index])]
-            answers.add(picks, answer, f"thread {index + 1}, run {turn + 1}, batch size {len(picks)}", counts=False)
-    done = sum(map(len, found))
-    broken = left_out = ""
-    if any(thread.is_alive() for thread in threads):
-        broken = f"two threads did not come back within {patience:.0f} s, where one alone needs {expected_s:.1f} s"
-    elif done < 2 * THREAD_ROUNDS:
-        left_out = f"{2 * THREAD_ROUNDS - done} of {2 * THREAD_ROUNDS} runs in threads not made"
-    return Probe(answers, runs + done, left_out, broken)
-
-
-def _single_and_largest(examined: Examined, start: int) -> list[list[int]]:
-    """A batch of one and one of the largest size, without a picture in common: each answer has one circumstance."""
-    return [[start], [*range(start + 1, start + 1 + examined.max_batch)]]
-
-
-def _batches(examined: Examined, deadline: float, planned: Iterable[tuple[str, list[int]]]) -> Probe:
-    """Run batches in turn until the time is up; the first one is run in any case."""
-    answers, left = Answers(), list(planned)
-    runs = 0
-    while left and (not runs or time.monotonic() <= deadline):
-        run, picks = left.pop(0)
-        answers.add(picks, examined.ask(picks), run)
-        runs += 1
-    sizes = [len(picks) for _, picks in left]
-    text = f"{len(left)} of {len(left) + runs} runs not made, of batch sizes {ranges_text(sizes)}" if left else ""
-    return Probe(answers, runs, text)
+def _blind(
+    found: Float32Array, expected: Float32Array, scale: Float64Array, twins: Sequence[Twins], limit: float
+) -> Iterator[str]:
+    """Orders of channels that would not be noticed, neither at a single image nor at all twins together."""
+    for pairs in twins:
+        scales = np.maximum(scale[pairs.own], scale[pairs.other])
+        apart = difference_shares(expected[pairs.own], expected[pairs.other], scales)
+        error = pairs.mean_share(found, expected, scale, "own")
+        needed = max(CHANNELS_FLOOR, (1 + CHANNELS_RATIO) / CHANNELS_RATIO * 2 * error)
+        if apart.max() <= 2 * limit and apart.mean() <= needed:
+            yield pairs.order

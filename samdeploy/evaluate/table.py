@@ -6,6 +6,7 @@ import textwrap
 
 from samdeploy.evaluate.cam import CamAgreement
 from samdeploy.evaluate.checks import Consistency
+from samdeploy.evaluate.probes import ProbeAnswers
 from samdeploy.evaluate.report import NotMeasured, Report, Result
 from samdeploy.evaluate.test_set import AS_AT_TRAINING
 from samdeploy.evaluate.why import Why
@@ -30,6 +31,8 @@ def verdict(report: Report) -> str:
     gaps += [f"below the minimum asked for: {', '.join(below)}"] if below else []
     open_ends = [result.engine for result in report.results if result.comparison and not _is_consistent(result)]
     gaps += [f"consistency not shown: {', '.join(open_ends)}"] if open_ends else []
+    untried = [result.engine for result in report.results if isinstance(result.parts.get("probes"), NotMeasured)]
+    gaps += [f"probe images not compared: {', '.join(untried)}"] if untried else []
     return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")
 
 
@@ -114,7 +117,9 @@ def _part_lines(report: Report) -> list[str]:
     for result in report.results:
         for name, part in result.parts.items():
             text = f"{name}: not measured: {part.reason}" if isinstance(part, NotMeasured) else ""
-            if isinstance(part, Consistency) and not part.failures:
+            if isinstance(part, ProbeAnswers) and not part.fault:
+                text = part.summary
+            elif isinstance(part, Consistency) and not part.failures:
                 text = part.verdict
             elif isinstance(part, CamAgreement) and part.median is not None:
                 text = f"activation maps: rank correlation with PyTorch's {part.minimum:.4f} at least, "

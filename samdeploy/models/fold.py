@@ -16,6 +16,7 @@ All products are formed in float64 and stored in the model's own dtype.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -71,6 +72,13 @@ class FoldedResNet(nn.Module):
         """Every block with its name, such as "layer1.0", in order."""
         stages = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
         return [(f"{name}.{index}", block) for name, stage in stages.items() for index, block in enumerate(stage)]
+
+    def convolutions(self) -> Iterator[tuple[str, nn.Conv2d]]:
+        """Every convolution with its node's name in the exported graph."""
+        yield "stem", self.stem
+        for name, block in self.blocks():
+            yield from ((f"{name}.conv{index}", conv) for index, conv in enumerate(block.convs, start=1))
+            yield from ((f"{name}.{part}", conv) for part in ("gate", "downsample") if (conv := getattr(block, part)))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """float [N, 3, H, W], normalised -> float [N, C, H / 32, W / 32]."""

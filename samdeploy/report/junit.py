@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from samdeploy.evaluate.gate import FP32_DIFFERENCE, logits_differ
+from samdeploy.evaluate.probes import ProbeAnswers
 from samdeploy.evaluate.report import Report, Result
 from samdeploy.evaluate.test_set import AS_AT_TRAINING
 
@@ -71,6 +72,7 @@ def _engine_cases(result: Result, report: Report) -> Iterator[_Case]:
         below = result.below_minimum
         yield _Case("minimum accuracy", "failed" if below else "passed", below, "minimum")
     yield _Case("every promise", "passed" if result.passed else "failed", "" if result.passed else result.reason)
+    yield _probes(result)
     yield from _consistency(result)
     if result.latency is None:
         yield _Case("latency is steady", "skipped", "not measured")
@@ -87,6 +89,13 @@ def _logits(result: Result) -> _Case:
     if result.precision == "fp32" and not found.max_difference_of_range <= FP32_DIFFERENCE:
         return _Case("logits", "failed", logits_differ(found))
     return _Case("logits")
+
+
+def _probes(result: Result) -> _Case:
+    part = result.parts.get("probes")
+    if not isinstance(part, ProbeAnswers):
+        return _Case("probe images", "skipped", getattr(part, "reason", "not measured"))
+    return _Case("probe images", "failed" if part.fault else "passed", part.fault)
 
 
 def _consistency(result: Result) -> Iterator[_Case]:

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from samdeploy.bundle import Bundle
+from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data.copies import TwoLabels
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison, PerPicture
 from samdeploy.evaluate.checks import Check, Consistency
@@ -114,6 +114,25 @@ def reference(digits_bundle: Bundle, images: np.ndarray) -> dict[str, np.ndarray
     from samdeploy.backends.tensors import reference_tensors
 
     return reference_tensors(digits_bundle, images)
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle with an INT8 graph, all layers quantised, calibrated on its golden images."""
+    from samdeploy.export.pack import BundleWriter
+    from samdeploy.export.qdq import calibrate, quantize
+
+    root = tmp_path_factory.mktemp("int8") / "bundle"
+    root.mkdir()
+    writer = BundleWriter(root, digits_bundle.spec, digits_bundle.data, {})
+    for role in ("weights", "golden_images", "golden_logits"):
+        file = digits_bundle.find(role)
+        writer.add(role, file.path, digits_bundle.read(file))
+    graph = digits_bundle.read(digits_bundle.find("graph", precision="fp32"))
+    calibrated = calibrate(graph, digits_bundle.golden()[0])
+    writer.add("graph", "model.int8.onnx", quantize(calibrated, "cpu"), precision="int8")
+    writer.write_manifest()
+    return open_bundle(root)
 
 
 @pytest.fixture

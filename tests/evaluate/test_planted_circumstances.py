@@ -16,7 +16,7 @@ import pytest
 from samdeploy.backends import availability, open_session
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
-from samdeploy.evaluate import probes
+from samdeploy.evaluate import questions
 from samdeploy.evaluate.consistency import check_consistency
 from tests.evaluate import faults
 from tests.evaluate.planted import Seal, detail, failed
@@ -160,8 +160,8 @@ def test_a_real_runtime_without_its_lock(digits_bundle: Bundle, pictures: np.nda
 def test_two_threads_that_never_come_back(
     honest: CheckedSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "HANG_S", 1.0)
-    monkeypatch.setattr(probes, "HANG_FACTOR", 0.0)
+    monkeypatch.setattr(questions, "HANG_S", 1.0)
+    monkeypatch.setattr(questions, "HANG_FACTOR", 0.0)
     kind = faults.ComesToAHalt
     found = check_consistency(lambda: kind(honest), kind(honest), pictures, max_batch=4, repeats_wanted=20)
     assert failed(found) == {"two threads"}, found.table()

@@ -12,7 +12,7 @@ import pytest
 from samdeploy.backends import onnxruntime as ort_backend
 from samdeploy.backends import tensors
 from samdeploy.backends.tensors import EngineTensors
-from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle import Bundle
 from samdeploy.evaluate.why import TOLERANCE, explain_failure, explain_tensors
 from samdeploy.models import build_model, load_weights
 from tests.evaluate import faults
@@ -84,25 +84,6 @@ def expected_of(model, spec, images: np.ndarray) -> Expected:
 
     found = folded_tensors(fold(model).double(), Normalize(spec.preprocessing).double(), torch.from_numpy(images))
     return {name: value.float().numpy() for name, value in found.items()}
-
-
-@pytest.fixture(scope="module")
-def int8_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The bundle with an INT8 graph, all layers quantised, calibrated on its golden pictures."""
-    from samdeploy.export.pack import BundleWriter
-    from samdeploy.export.qdq import calibrate, quantize
-
-    root = tmp_path_factory.mktemp("int8") / "bundle"
-    root.mkdir()
-    writer = BundleWriter(root, digits_bundle.spec, digits_bundle.data, {})
-    for role in ("weights", "golden_images", "golden_logits"):
-        file = digits_bundle.find(role)
-        writer.add(role, file.path, digits_bundle.read(file))
-    graph = digits_bundle.read(digits_bundle.find("graph", precision="fp32"))
-    calibrated = calibrate(graph, digits_bundle.golden()[0])
-    writer.add("graph", "model.int8.onnx", quantize(calibrated, "cpu"), precision="int8")
-    writer.write_manifest()
-    return open_bundle(root)
 
 
 @pytest.mark.parametrize("backend", CPU_RUNTIMES)

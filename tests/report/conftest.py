@@ -21,7 +21,8 @@ from samdeploy.evaluate.accuracy import Comparison, compare
 from samdeploy.evaluate.checks import Check, Consistency
 from samdeploy.evaluate.gate import judge
 from samdeploy.evaluate.latency import Latency
-from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.probes import ProbeAnswers
+from samdeploy.evaluate.report import NotMeasured, Report, Result
 from samdeploy.evaluate.test_images import TestImages
 from samdeploy.evaluate.why import Why
 from samdeploy.evaluate.why_tensors import TensorRow
@@ -44,6 +45,8 @@ INCONSISTENT = replace(
     CONSISTENT, checks=(Check("batch sizes", "failed", np.inf, 1e-1, 40, "wrong at batch size 7, in every row"),)
 )
 
+PROBES = ProbeAnswers(64, ("white",), 1.5e-6, "pure red", 1e-4)
+WRONG_PROBES = ProbeAnswers(64, ("white", "black"), 0.25, "pure red", 0.1, ("pure red", "pure blue"), "BGR")
 WHY = Why(
     "openvino", "bf16", "cpu", 8, 2e-2, np.inf,
     (
@@ -84,7 +87,7 @@ def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
     row = Result(
         "onnxruntime", "fp32", "cpu", True, "", None, LATENCY, passed=True, verdict="holds", n_images_done=len(test),
         date="2026-11-22T12:00:00+00:00", machine="a processor", versions={"samdeploy": "0.1.0"},
-        parts={"consistency": CONSISTENT},
+        parts={"probes": PROBES, "consistency": CONSISTENT},
     )  # fmt: skip
 
     def found(**flips: int) -> Comparison:
@@ -99,11 +102,13 @@ def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
         replace(row, comparison=found(lost=0, gained=0, other=0)),
         replace(
             row, backend="openvino", precision="int8", comparison=few, latency=noisy, passed=False,
-            verdict=waiting.verdict, reason="; ".join(waiting.reasons), n_needed=waiting.n_needed, parts={},
+            verdict=waiting.verdict, reason="; ".join(waiting.reasons), n_needed=waiting.n_needed,
+            parts={"probes": NotMeasured("no INT8 ranges")},
         ),
         replace(
             row, backend="openvino", precision="bf16", comparison=many, passed=False, verdict="fails",
-            reason="top-1 is 27.58 points lower", parts={"consistency": INCONSISTENT, "why": WHY},
+            reason="top-1 is 27.58 points lower",
+            parts={"probes": WRONG_PROBES, "consistency": INCONSISTENT, "why": WHY},
         ),
         replace(
             row, backend="tensorrt", precision="fp32", device="cuda", comparison=None, latency=None, passed=False,
