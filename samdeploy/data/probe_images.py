@@ -17,7 +17,7 @@ from samdeploy.arrays import UInt8Array
 
 _SEED = 2026
 _LEVELS = (0, 128, 255)
-_COLOURS = {
+_COLOURS: dict[tuple[int, ...], str] = {
     (0, 0, 0): "black",
     (128, 128, 128): "mid grey",
     (255, 255, 255): "white",
@@ -82,11 +82,12 @@ def _noise(height: int, width: int) -> Iterator[tuple[str, UInt8Array]]:
         name = f"noise in blocks of {block} px"
         yield name, small.repeat(block, axis=0).repeat(block, axis=1)[:height, :width]
     noise = random(height, width)
+    weak: UInt8Array = noise >> np.uint8(3)
     yield "grey noise", np.repeat(noise[..., :1], 3, axis=2)
-    yield "dark noise", noise >> 3
-    yield "bright noise", 255 - (noise >> 3)
-    yield "noise of low contrast", 112 + (noise >> 3)
-    yield "noise of black and white", (noise >> 7) * np.uint8(255)
+    yield "dark noise", weak
+    yield "bright noise", np.uint8(255) - weak
+    yield "noise of low contrast", np.uint8(112) + weak
+    yield "noise of black and white", (noise >> np.uint8(7)) * np.uint8(255)
     yield "red noise", noise * np.array([1, 0, 0], np.uint8)
 
 

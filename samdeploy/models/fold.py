@@ -77,8 +77,9 @@ class FoldedResNet(nn.Module):
         """Every convolution with its node's name in the exported graph."""
         yield "stem", self.stem
         for name, block in self.blocks():
-            yield from ((f"{name}.conv{index}", conv) for index, conv in enumerate(block.convs, start=1))
-            yield from ((f"{name}.{part}", conv) for part in ("gate", "downsample") if (conv := getattr(block, part)))
+            parts: dict[str, nn.Module | None] = {f"conv{i}": conv for i, conv in enumerate(block.convs, start=1)}
+            parts |= {"gate": block.gate, "downsample": block.downsample}
+            yield from ((f"{name}.{part}", conv) for part, conv in parts.items() if isinstance(conv, nn.Conv2d))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """float [N, 3, H, W], normalised -> float [N, C, H / 32, W / 32]."""
