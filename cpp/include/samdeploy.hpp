@@ -1,7 +1,11 @@
 // samdeploy for C++17: a thin, header-only wrapper of samdeploy.h, so that no C++ type crosses the library's border.
 //
-//   samdeploy::Classifier classifier = samdeploy::Classifier::open("bundle");
-//   std::cout << classifier.predict("photo.jpg").label << "\n";
+//   try {
+//     auto classifier = samdeploy::Classifier::open("bundle");
+//     std::cout << classifier.predict("photo.jpg").label << "\n";
+//   } catch (const samdeploy::Error& error) {
+//     std::cerr << error.what() << "\n";
+//   }
 #ifndef SAMDEPLOY_HPP
 #define SAMDEPLOY_HPP
 
@@ -63,7 +67,8 @@ class Classifier {
     plain.max_pixels = options.max_pixels;
     plain.max_bytes = options.max_bytes;
     samdeploy_classifier* handle = nullptr;
-    check(samdeploy_open(bundle.c_str(), &plain, &handle));
+    for (const std::string* name : {&options.backend, &options.precision}) c_text(*name, SAMDEPLOY_ARGUMENT);
+    check(samdeploy_open(c_text(bundle, SAMDEPLOY_NO_BUNDLE), &plain, &handle));
     return Classifier(handle);
   }
 
@@ -76,7 +81,7 @@ class Classifier {
   // uint8 [H, W, 3], RGB: the bytes that every backend is fed.  Throws Error: no picture, a damaged or too large one.
   std::vector<std::uint8_t> prepare(const std::string& path) const {
     std::vector<std::uint8_t> pixels(height_ * width_ * 3);
-    check(samdeploy_prepare_file(handle_.get(), path.c_str(), pixels.data()));
+    check(samdeploy_prepare_file(handle_.get(), c_text(path, SAMDEPLOY_IMAGE), pixels.data()));
     return pixels;
   }
   // The same for an encoded JPEG or PNG in memory.
@@ -168,6 +173,13 @@ class Classifier {
     backend_ = about.backend;
     precision_ = about.precision;
     for (std::size_t i = 0; i < about.classes; ++i) classes_.push_back(samdeploy_class_name(handle, i));
+  }
+
+  // C would see the text up to its first NUL, which may name another file.
+  static const char* c_text(const std::string& text, samdeploy_status status) {
+    const std::size_t at = text.find('\0');
+    if (at == std::string::npos) return text.c_str();
+    throw Error(status, "'" + text.substr(0, at) + "' is followed by a zero byte, which no path or name holds");
   }
 
   static void check(samdeploy_status status) {

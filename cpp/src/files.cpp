@@ -39,7 +39,9 @@ class Descriptor {
 
 // The names in "a/b.onnx"; empty where the path is absolute, climbs, or is written in another way than the plain one.
 std::vector<std::string> plain_parts(const std::string& relative) {
-  if (relative.find('\\') != std::string::npos || relative.find('\0') != std::string::npos) return {};
+  constexpr std::size_t longest = 4096;  // on Linux
+  if (relative.size() > longest || relative.find('\\') != std::string::npos) return {};
+  if (relative.find('\0') != std::string::npos) return {};
   std::vector<std::string> parts;
   for (std::size_t start = 0; start <= relative.size();) {
     const std::size_t end = std::min(relative.find('/', start), relative.size());

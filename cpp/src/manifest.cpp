@@ -9,7 +9,6 @@ namespace samdeploy::core {
 namespace {
 
 using Kind = Json::Kind;
-using Problems = std::vector<std::string>;
 
 constexpr const char* kFormat = "samdeploy-bundle";
 constexpr std::int64_t kVersion = 1;
@@ -37,18 +36,18 @@ void check_sha256(const std::string& key, const std::string& text, Fields* field
 }
 
 void check_format(const Json& root, const std::string& where) {
-  const auto format = root.object.find("format");
-  const auto version = root.object.find("version");
-  if (format == root.object.end() || format->second.kind != Kind::text || format->second.text != kFormat) {
-    const std::string found = format == root.object.end() ? "none" : format->second.found();
+  const auto format = root.object().find("format");
+  const auto version = root.object().find("version");
+  if (format == root.object().end() || format->second.kind() != Kind::text || format->second.text() != kFormat) {
+    const std::string found = format == root.object().end() ? "none" : format->second.found();
     throw Error(SAMDEPLOY_MANIFEST, where + ": format " + found + " found, '" + kFormat + "' expected");
   }
-  if (version == root.object.end() || version->second.kind != Kind::integer || version->second.integer < 1) {
-    const std::string found = version == root.object.end() ? "none" : version->second.found();
+  if (version == root.object().end() || version->second.kind() != Kind::integer || version->second.integer() < 1) {
+    const std::string found = version == root.object().end() ? "none" : version->second.found();
     throw Error(SAMDEPLOY_MANIFEST, where + ": version " + found + " found, an integer of at least 1 expected");
   }
-  if (version->second.integer > kVersion) {
-    throw Error(SAMDEPLOY_NEWER_VERSION, where + ": format version " + std::to_string(version->second.integer) +
+  if (version->second.integer() > kVersion) {
+    throw Error(SAMDEPLOY_NEWER_VERSION, where + ": format version " + std::to_string(version->second.integer()) +
                                              " found, this library reads up to " + std::to_string(kVersion) +
                                              "; install a newer one");
   }
@@ -61,15 +60,15 @@ Preprocessing read_preprocessing(const Json& json, Problems* problems) {
   value.width = fields.integer("width");
   const std::string fit = fields.text("fit");
   value.resize_short = fields.integer_or("resize_short", 0);
-  const bool has_short = json.object.count("resize_short") && json.object.at("resize_short").kind != Kind::null;
+  const bool has_short = json.object().count("resize_short") && json.object().at("resize_short").kind() != Kind::null;
   const std::string resize = fields.text("resize");
   fields.numbers("mean", 3);
   const std::vector<double> std = fields.numbers("std", 3);
-  const std::size_t before = problems->size();
+  const std::size_t before = problems->count();
   fields.close(problems);
-  if (problems->size() != before) return value;
+  if (problems->count() != before) return value;
 
-  const auto report = [problems](const std::string& text) { problems->push_back("preprocessing: " + text); };
+  const auto report = [problems](const std::string& text) { problems->add("preprocessing: " + text); };
   const std::int64_t longest = std::max({value.height, value.width, value.resize_short});
   if (resize != kResize) report("resize '" + resize.substr(0, 60) + "' found, only '" + kResize + "' is known");
   if (value.height < 1 || value.width < 1 || longest > kLongestSide) {
@@ -97,14 +96,14 @@ BundleFile read_file(const Json& json, const std::string& where, Problems* probl
   file.backend = fields.text_or_null("backend");
   file.precision = fields.text_or_null("precision");
   fields.map_of("built_for", {Kind::text}, "texts");
-  const auto built_for = json.object.find("built_for");
-  if (built_for != json.object.end()) {
-    for (const auto& [key, value] : built_for->second.object) file.built_for[key] = value.text;
+  const auto built_for = json.object().find("built_for");
+  if (built_for != json.object().end()) {
+    for (const auto& [key, value] : built_for->second.object()) file.built_for[key] = value.text();
   }
-  const std::size_t before = problems->size();
+  const std::size_t before = problems->count();
   fields.close(problems);
-  if (problems->size() != before) return file;
-  const auto report = [&](const std::string& text) { problems->push_back(where + ": " + text); };
+  if (problems->count() != before) return file;
+  const auto report = [&](const std::string& text) { problems->add(where + ": " + text); };
   if (!contains(kRoles, file.role)) {
     report("role '" + file.role.substr(0, 60) + "' found, one of " + joined(kRoles, ", ") + " expected");
   }
@@ -124,11 +123,11 @@ std::string read_tensor(const Json& json, const std::string& where, Problems* pr
   std::string text = fields.text("name") + " " + fields.text("dtype") + " [";
   bool first = true;
   for (const Json& axis : fields.items("shape")) {
-    if (axis.kind != Kind::text && axis.kind != Kind::integer) {
+    if (axis.kind() != Kind::text && axis.kind() != Kind::integer) {
       fields.report("numbers and names expected in 'shape', " + axis.found() + " found");
     }
     text += first ? "" : ", ";
-    text += axis.kind == Kind::integer ? std::to_string(axis.integer) : axis.text.substr(0, 60);
+    text += axis.kind() == Kind::integer ? std::to_string(axis.integer()) : axis.text().substr(0, 60);
     first = false;
   }
   fields.close(problems);
@@ -173,7 +172,7 @@ void read_measured(const Json& json, Problems* problems) {
 void check_tensor(const std::string& key, const std::string& found, const std::string& wanted,
                   const std::string& where) {
   if (found != wanted) {
-    throw Error(SAMDEPLOY_MANIFEST, where + ": " + key + " " + found +
+    throw Error(SAMDEPLOY_MANIFEST, where + ": " + key + " " + found.substr(0, 200) +
                                         " found, the preprocessing and the classes ask for " + wanted);
   }
 }
@@ -191,10 +190,10 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   const Json& model_json = fields.section("model");
   const Json &input_json = fields.section("input"), &output_json = fields.section("output");
   const Json& preprocessing_json = fields.section("preprocessing");
-  const std::vector<Json>& files_json = fields.items("files");
+  const Json::List& files_json = fields.items("files");
   const Json& data_json = fields.section("data");
   fields.map_of("provenance", {Kind::text}, "texts");
-  const Json* measured_json = root.object.count("measured") ? &fields.section("measured") : nullptr;
+  const Json* measured_json = root.object().count("measured") ? &fields.section("measured") : nullptr;
   fields.close(&problems);
 
   Fields model(model_json, "model");
@@ -210,18 +209,14 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   manifest.preprocessing = read_preprocessing(preprocessing_json, &problems);
   for (std::size_t i = 0; i < files_json.size(); ++i) {
     const std::string name = "files[" + std::to_string(i) + "]";
-    if (files_json[i].kind != Kind::object) problems.push_back(name + " must be an object");
-    else manifest.files.push_back(read_file(files_json[i], name, &problems));
+    if (files_json[i].kind() != Kind::object) problems.add(name + " must be an object");
+    else if (BundleFile file = read_file(files_json[i], name, &problems); problems.count() == 0) {
+      manifest.files.push_back(std::move(file));
+    }
   }
   read_data(data_json, &problems);
   if (measured_json) read_measured(*measured_json, &problems);
-  if (!problems.empty()) {
-    const std::size_t most = 20;  // nobody reads more
-    const std::size_t left = problems.size() > most ? problems.size() - most : 0;
-    problems.resize(problems.size() - left);
-    if (left) problems.push_back("and " + std::to_string(left) + " more");
-    throw Error(SAMDEPLOY_MANIFEST, where + ": " + joined(problems, "; "));
-  }
+  if (problems.count() != 0) throw Error(SAMDEPLOY_MANIFEST, where + ": " + problems.text());
 
   std::set<std::string> paths;
   for (const BundleFile& file : manifest.files) {

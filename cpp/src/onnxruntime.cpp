@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "backend.hpp"
+#include "file_size_signal.hpp"
 #include "pool.hpp"
 #include "sealed.hpp"
 
@@ -69,6 +70,7 @@ const OrtApi* load_api() {
 OrtEnv* environment() {
   // Never released: at the end of a forked process that would wait for threads which only its parent has.
   static OrtEnv* const made = [] {
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // read when the library is loaded; what the user has set stays
     api = load_api();
     OrtEnv* env = nullptr;
     check(api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "samdeploy", &env), "cannot start");
@@ -236,6 +238,7 @@ void prove_int8(const Bytes& graph, const Manifest& manifest, const Options& opt
   }
   std::string path;
   double share = 0.0;
+  const NoFileSizeSignal guard;  // for the profile
   try {
     Inference inference = compile(graph, options, (folder + "/profile").c_str());
     OrtSession* raw = inference.get();

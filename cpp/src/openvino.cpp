@@ -182,9 +182,9 @@ std::unique_ptr<Session> open(const Bytes& graph, const BundleFile&, const Manif
   ov::CompiledModel compiled;
   Work work;
   ov::element::Type effective;
+  const SealedFile sealed(graph);
   try {
     ov::Core core;
-    const SealedFile sealed(graph);
     // Not Core::read_model, which asks every format's reader about a path without ".onnx" at its end.
     const ov::frontend::FrontEnd::Ptr reader = ov::frontend::FrontEndManager().load_by_framework("onnx");
     const std::shared_ptr<ov::Model> model = reader->convert(reader->load(sealed.path()));

@@ -14,15 +14,17 @@
 #include <string>
 
 #include "error.hpp"
+#include "file_size_signal.hpp"
 #include "files.hpp"
 
 namespace samdeploy::core {
 
 class SealedFile {
  public:
-  // Throws UNAVAILABLE: no memory, or a kernel without such files.
+  // Throws UNAVAILABLE: no memory, a limit on file sizes, or a kernel without such files.
   explicit SealedFile(const Bytes& content) : descriptor_(memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING)) {
     if (descriptor_ < 0) fail();
+    const NoFileSizeSignal guard;
     for (std::size_t done = 0; done < content.size();) {
       const ssize_t written = write(descriptor_, content.data() + done, content.size() - done);
       if (written < 0 && errno == EINTR) continue;
@@ -45,8 +47,9 @@ class SealedFile {
  private:
   [[noreturn]] void fail() const {
     const std::string reason = std::strerror(errno);
+    const char* cure = errno == EFBIG ? "raise the limit on file sizes, which counts here too: ulimit -f" : "free some of it";
     if (descriptor_ >= 0) close(descriptor_);
-    throw Error(SAMDEPLOY_UNAVAILABLE, "the graph cannot be held in memory (" + reason + "); free some of it");
+    throw Error(SAMDEPLOY_UNAVAILABLE, "the graph cannot be held in memory (" + reason + "); " + cure);
   }
 
   int descriptor_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "opening.hpp"
+#include "samdeploy.hpp"
 
 namespace {
 
@@ -141,6 +142,29 @@ int no_paths(const char* bundle) {
   return 0;
 }
 
+template <typename Call>
+void print_error(const Call& call) {
+  try {
+    call();
+    std::printf("0\n");
+  } catch (const samdeploy::Error& error) {
+    std::printf("%d %s\n", error.status(), error.what());
+  }
+}
+
+// BUNDLE IMAGE: prints status and text of paths with a zero byte behind a sound one, then of an image of too many bytes.
+int limits(const std::string& bundle, const std::string& image) {
+  const std::string tail("\0.txt", 5);
+  print_error([&] { samdeploy::Classifier::open(bundle + tail); });
+  samdeploy::Options made;
+  made.max_bytes = 4;
+  const samdeploy::Classifier classifier = samdeploy::Classifier::open(bundle, made);
+  print_error([&] { classifier.predict(image + tail); });
+  print_error([&] { classifier.predict(image); });
+  print_error([&] { classifier.prepare("image", 5); });
+  return 0;
+}
+
 }  // namespace
 
 int main(int count, char** argument) {
@@ -151,6 +175,7 @@ int main(int count, char** argument) {
   if (command == "misuse" && count == 4) return misuse(argument[2], argument[3]);
   if (command == "huge-batch" && count == 4) return huge_batch(argument[2], argument[3]);
   if (command == "no-paths" && count == 3) return no_paths(argument[2]);
-  std::fprintf(stderr, "usage: samdeploy-misuse close-early|fork|fork-first|misuse|huge-batch|no-paths ...\n");
+  if (command == "limits" && count == 4) return limits(argument[2], argument[3]);
+  std::fprintf(stderr, "usage: samdeploy-misuse close-early|fork|fork-first|misuse|huge-batch|no-paths|limits ...\n");
   return 2;
 }

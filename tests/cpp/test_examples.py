@@ -84,6 +84,23 @@ def test_the_error_of_a_name_that_is_no_text_is_json(built: Build, digits_bundle
     assert json.loads(done.stdout)["error"].startswith(f"{tmp_path}/L\ufffdwe.png: not an image")
 
 
+@pytest.mark.skipif(bool(SANITIZE), reason="the program would need the sanitizer's library, too")
+def test_the_snippet_of_the_readme_names_what_it_reads(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+    snippets = {
+        re.findall(r"^```cpp\n(.*?)^```", (SOURCE.parent / page).read_text(), re.M | re.S)[0]
+        for page in ("README.md", "docs/embedding.md")
+    }
+    (snippet,) = snippets
+    include, body = snippet.split("\n", 1)
+    (tmp_path / "main.cpp").write_text(f"#include <iostream>\n{include}\nint main() {{\n{body}}}\n")
+    (tmp_path / "bundle").symlink_to(digits_bundle.root)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg", "WEBP")
+    call("c++", "-std=c++17", "main.cpp", "-I", SOURCE / "include", "-L", built.folder, "-lsamdeploy", cwd=tmp_path)
+    settings = {**os.environ, "LD_LIBRARY_PATH": str(built.folder)}
+    done = subprocess.run([tmp_path / "a.out"], cwd=tmp_path, env=settings, capture_output=True, text=True, check=True)
+    assert done.stderr == "photo.jpg: is WebP; expected JPEG or PNG; convert it first\n"
+
+
 def test_an_option_is_no_picture(built: Build, digits_bundle: Bundle) -> None:
     for arguments in (("--backend", digits_bundle.root, "a.png"), (digits_bundle.root, "--json", "a.png")):
         done = run(built.classify, *arguments)

@@ -44,6 +44,39 @@ def test_an_empty_path_is_no_path(built: Build, digits_bundle: Bundle) -> None:
     ]
 
 
+def test_a_path_with_a_zero_byte_and_too_many_bytes(
+    built: Build, digits_bundle: Bundle, digit_files: Sequence[Path]
+) -> None:
+    image = digit_files[0]
+    behind = "is followed by a zero byte, which no path or name holds"
+    limit = "bytes are too many, at most 4 are read; max_bytes sets the limit"
+    assert run(built.misuse, "limits", digits_bundle.root, image).stdout.splitlines() == [
+        f"{NO_BUNDLE} '{digits_bundle.root}' {behind}",
+        f"{IMAGE} '{image}' {behind}",
+        f"{IMAGE_TOO_LARGE} {image}: {image.stat().st_size} {limit}",
+        f"{IMAGE_TOO_LARGE} image: 5 {limit}",
+    ]
+
+
+@pytest.mark.skipif(bool(SANITIZE), reason="sanitizers map more memory than the limit")
+def test_a_file_of_3_gb_is_refused_before_it_is_read(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(3 << 30)
+    script = 'ulimit -v 2500000; exec "$0" "$@"'
+    done = run(Path("/bin/sh"), "-c", script, built.classify, digits_bundle.root, tmp_path / "huge")
+    assert done.returncode == 2
+    assert "3221225472 bytes are too many, at most 67108864 are read" in done.stderr
+
+
+def test_a_limit_on_file_sizes_does_not_end_the_process(built: Build, digits_bundle: Bundle) -> None:
+    """The graph is put into a file in memory, to which `ulimit -f` applies."""
+    done = run(Path("/bin/sh"), "-c", 'ulimit -f 8; exec "$0" "$@"', built.probe, "open", digits_bundle.root, "fp32")
+    assert done.returncode == 0
+    status, _, text = done.stdout.splitlines()
+    assert status == UNAVAILABLE
+    assert text.endswith("(File too large); raise the limit on file sizes, which counts here too: ulimit -f")
+
+
 @pytest.mark.skipif(bool(SANITIZE), reason="sanitizers end the program where so much memory is asked for")
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_a_batch_that_no_memory_holds(backend: str, built: Build, digits_bundle: Bundle) -> None:

@@ -1,0 +1,60 @@
+"""No image file makes C++ take more than 256 MiB or 10 s, and none leaves much behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samdeploy.bundle import Bundle
+from tests.cpp import corpus, hostile_images, measure
+from tests.cpp.build import SANITIZE, Build
+from tests.cpp.test_misuse import run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(SANITIZE), reason="sanitizers take several times the memory"),
+]
+
+MOST_MIB, MOST_CPU_S = 256, 10
+ADDRESS_SPACE = 8 << 30  # bytes; a guard for the machine, far above what the runtime maps
+MOST_KEPT_MIB = 48
+
+
+def test_no_image_takes_much_memory_or_time(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+    paths = {"idle": tmp_path / "idle"}
+    paths["idle"].write_bytes(corpus.png(20, 20, 8, 2))
+    for name, make in hostile_images.FILES.items():
+        paths[name] = tmp_path / name
+        paths[name].write_bytes(make())
+    command = [sys.executable, measure.__file__, str(ADDRESS_SPACE), str(built.classify), str(digits_bundle.root)]
+    done = subprocess.run(
+        [*command, *map(str, paths.values())], capture_output=True, text=True, timeout=600, check=True
+    )
+    found = dict(zip(paths, map(json.loads, done.stdout.splitlines()), strict=True))
+    idle = found.pop("idle")["peak_mib"]
+    bad = {
+        name: each
+        for name, each in found.items()
+        if each["peak_mib"] - idle > MOST_MIB
+        or each["cpu_s"] > MOST_CPU_S
+        or (each["code"], '"label"' in each["text"]) not in ((0, True), (2, False))
+    }
+    assert bad == {}
+    refused = {name for name, each in found.items() if each["code"]}
+    assert refused == hostile_images.REFUSED
+
+
+@pytest.mark.parametrize("name", ["png-wide-million", "png-60-MiB-of-noise", "png-interlaced-rgba16"])
+def test_nothing_large_is_kept_for_the_next_image(
+    name: str, built: Build, digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    kept = []
+    for make in (lambda: corpus.png(20, 20, 8, 2), hostile_images.FILES[name]):
+        (tmp_path / "image").write_bytes(make())
+        done = run(built.folder / "samdeploy-endurance", digits_bundle.root, tmp_path / "image", 10, 0)
+        kept.append(int(done.stdout.split()[-1]) / 1024)
+    assert kept[1] - kept[0] < MOST_KEPT_MIB
