@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, NoReturn
 
-from samdeploy.errors import BundleError
+from samdeploy.errors import BackendUnavailable, BundleError
 
 # Nobody can change a file with these, not even its owner.
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -110,7 +110,11 @@ class SealedFile:
     """
 
     def __init__(self, content: bytes = b"", *, source: int | None = None) -> None:
-        """Holds `content`, or what the descriptor `source` still has to give."""
+        """Holds `content`, or what the descriptor `source` still has to give.
+
+        Raises:
+            BackendUnavailable: it is longer than the process's limit on file sizes.
+        """
         self.bytes, self._handle = 0, -1
         self._handle = os.memfd_create("sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -121,8 +125,13 @@ class SealedFile:
                 pass
             self.bytes = os.fstat(self._handle).st_size
             _seal(self._handle)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError) and error.errno == errno.EFBIG:
+                raise BackendUnavailable(
+                    "the graph cannot be held in memory (File too large); raise the limit on file sizes, which counts "
+                    "here too: ulimit -f"
+                ) from None
             raise
 
     @classmethod

@@ -326,6 +326,17 @@ def test_a_sealed_file_is_gone_when_it_is_closed(tmp_path: Path) -> None:
     assert sealed_files() == before
 
 
+def test_a_sealed_file_beyond_the_limit_on_file_sizes_names_the_limit() -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "from samdeploy.files import SealedFile\nSealedFile(bytes(8192))"
+    )
+    command = [sys.executable, "-B", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "BackendUnavailable" in done.stderr
+    assert "ulimit -f" in done.stderr
+
+
 def test_a_file_that_the_kernel_holds_for_a_moment_is_sealed_after_it() -> None:
     """A page in use makes the kernel refuse (EBUSY); a writable mapping does so for as long as we like."""
     handle = os.memfd_create("held", os.MFD_ALLOW_SEALING)
