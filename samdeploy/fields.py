@@ -32,6 +32,7 @@ class Fields:
         self._values: Mapping[str, Any] = values
         self._asked: list[str] = []
         self._problems: list[str] = []
+        self._more = 0  # problems that are counted and not described: nobody reads more than the first ones
         self._sections: list[Fields] = []
 
     def text(self, key: str) -> str:
@@ -114,31 +115,38 @@ class Fields:
         self._problems.append(problem)
 
     def problems(self) -> list[str]:
-        """Everything that was wrong so far, and every key that was not asked for."""
-        found = list(self._problems)
-        extra = [str(key)[:60] for key in self._values if key not in self._asked]
-        # The search for near spellings takes its time, and nobody reads more than the first ones.
-        found += [
-            unknown("key", key, self._asked) if i < _MOST else f"unknown key {key!r}" for i, key in enumerate(extra)
-        ]
+        """What was wrong so far, and which keys were not asked for; at most `_MOST` of all."""
+        return self._first_problems(_MOST)[0]
+
+    def _first_problems(self, most: int) -> tuple[list[str], int]:
+        """The first `most` of them, and how many there are: describing one takes its time."""
+        extra = [key for key in self._values if key not in self._asked]
+        found = self._problems[:most]
+        found += [unknown("key", str(key)[:60], self._asked) for key in extra[: most - len(found)]]
+        count = len(self._problems) + self._more + len(extra)
         for section in self._sections:
-            found += [f"{section._where}: {problem}" for problem in section.problems()]
-        return found
+            inner, inner_count = section._first_problems(most - len(found))
+            found += [f"{section._where}: {problem}" for problem in inner]
+            count += inner_count
+        return found, count
 
     def close(self) -> None:
         """Raise one error that lists everything that was wrong; nothing if all was right."""
-        problems = self.problems()
-        if len(problems) > _MOST:
-            problems = [*problems[:_MOST], f"and {len(problems) - _MOST} more"]
+        problems, count = self._first_problems(_MOST)
+        if count > len(problems):
+            problems = [*problems, f"and {count - len(problems)} more"]
         if problems:
             raise self._error(f"{self._where}: {'; '.join(problems)}")
 
     def _map(self, key: str, kind: Any, name: str) -> dict[str, Any]:
         table = self.table(key)
-        for inner, value in table.items():
-            if not _is(value, kind):
-                self.report(f"{key!r} must map names to {name}, {_found(value)} found at {inner!r}")
-        return {inner: value for inner, value in table.items() if _is(value, kind)}
+        wrong = [inner for inner, value in table.items() if not _is(value, kind)]
+        for inner in wrong[:_MOST]:
+            self.report(f"{key!r} must map names to {name}, {_found(table[inner])} found at {short(inner)}")
+        self._more += len(wrong[_MOST:])
+        for inner in wrong:
+            del table[inner]
+        return table
 
     def _ask(self, key: str) -> bool:
         self._asked.append(key)

@@ -20,6 +20,8 @@ from samdeploy.errors import BackendUnavailable, BundleError
 
 # Nobody can change a file with these, not even its owner.
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+# Objects and lists within one another, the outermost counted; docs/bundle.md, section 1.
+_DEEPEST = 32
 # Bytes that one call of the kernel is asked to copy; it stops below 2 GiB by itself.
 _AT_ONCE = 1 << 30
 
@@ -214,8 +216,8 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, A
     """The JSON object in `path`, which every language can read alike.
 
     Raises:
-        BundleError: missing, longer than `max_bytes`, no UTF-8, no JSON, no object, a key that stands twice, a number
-            that is not finite or an integer that does not fit 64 bits.
+        BundleError: missing, longer than `max_bytes`, nested deeper than 32, no UTF-8, no JSON, no object, a key that
+            stands twice, a number that is not finite or an integer that does not fit 64 bits.
     """
     try:
         with path.open("rb") as file:
@@ -234,6 +236,7 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, A
             parse_float=_finite_float,
             parse_int=_int64,
         )
+        _check_nesting(value)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could be no path and no message
     except FileNotFoundError:
         raise BundleError(f"{what}: {path} is missing; is this the right folder?") from None
@@ -282,6 +285,20 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} stands twice")
         found[key] = value
     return found
+
+
+def _check_nesting(value: object) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent if isinstance(parent, list) else ())
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {_DEEPEST}")
 
 
 def _no_constant(text: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,9 @@ from samdeploy.spec_json import preprocessing_from_fields, preprocessing_to_json
 MANIFEST = "manifest.json"
 FORMAT = "samdeploy-bundle"
 VERSION = 1
-# A real one has a few kilobytes; parsing takes many times a file's length in memory.
-MOST_BYTES = 16 << 20
+# A real one has a few kilobytes and a few dozen files; parsing takes many times a file's length in memory.
+MOST_BYTES = 4 << 20
+MOST_FILES = 4096
 
 # `cam_graph` has a role of its own, so that nobody who looks for a graph to classify with finds it.
 ROLES = (
@@ -122,15 +124,17 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
         model.report("a class's name holds U+0000, which C cannot show")
     tensors = tuple(_tensor(fields.section(key)) for key in ("input", "output"))
     preprocessing = preprocessing_from_fields(fields.section("preprocessing"))
+    entries = values.get("files")
+    if isinstance(entries, list) and len(entries) > MOST_FILES:
+        raise BundleError(f"{where}: 'files' has {len(entries):,} entries, at most {MOST_FILES:,} are read")
     files = tuple(_file(section) for section in fields.sections("files"))
     data = _data(fields.section("data"))
     provenance = fields.text_map("provenance")
     measured = measured_from_fields(fields.section("measured")) if fields.has("measured") else None
     fields.close()
-    paths = [file.path for file in files]
-    twice = sorted({path for path in paths if paths.count(path) > 1})
+    twice = sorted(path for path, count in Counter(file.path for file in files).items() if count > 1)
     if twice:
-        raise BundleError(f"{where}: 'files' names {', '.join(map(short, twice))} twice")
+        raise BundleError(f"{where}: 'files' names {', '.join(map(short, twice[:5]))} twice")
     if not classes:
         raise BundleError(f"{where}: model: no classes found, at least one expected")
     spec = model_spec(arch, gate, classes, preprocessing)

@@ -49,6 +49,7 @@ class Markers:
     height: int = 0
     components: list[tuple[int, int]] = field(default_factory=list)
     is_progressive: bool = False
+    is_huffman: bool = True
     scans: int = 0
     parts: list[memoryview] = field(default_factory=list)
     exif: bytearray | None = None
@@ -109,6 +110,9 @@ def follow_markers(content: bytes, check_size: Callable[[int, int], None]) -> Ma
         raise ValueError(f"JPEG: more than {_MOST_MARKERS:,} markers")
     if not found.scans:
         raise ValueError("JPEG: no scan")
+    # Each block takes one bit at least.  Arithmetic coding may take less.
+    if found.is_huffman and 8 * at < _blocks(found):
+        raise ValueError(f"JPEG: {at:,} bytes cannot hold {_blocks(found):,} blocks")
     found.parts.append(view[kept:at])
     return found
 
@@ -143,7 +147,7 @@ def _look_at_frame(marker: int, data: memoryview, found: Markers, check_size: Ca
     found.components = [(factor >> 4, factor & 15) for factor in factors]
     if len(data) < 6 + 3 * components or not all(0 < h <= 4 and 0 < v <= 4 for h, v in found.components):
         raise ValueError("JPEG: damaged frame header")
-    found.is_progressive = marker in (0xC2, 0xCA)
+    found.is_progressive, found.is_huffman = marker in (0xC2, 0xCA), marker <= 0xC2
 
 
 def _look_at_scan(data: memoryview, found: Markers) -> None:
