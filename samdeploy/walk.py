@@ -22,14 +22,15 @@ NaturalKey = tuple[tuple[str | int, ...], str]
 # Suffixes that are looked for, in any case.  What a file really holds is decided by its first bytes when it is read.
 IMAGE_SUFFIXES = frozenset(
     (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif", ".tiff"),
-        *(".jp2", ".ppm", ".pgm", ".pbm", ".pnm"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm"),
     )
 )
 # Images that nothing here decodes: named in the summary of skipped files with a cure.
 UNSUPPORTED_SUFFIXES = frozenset(
     (
-        *(".heic", ".heif", ".jxl", ".svg", ".pdf", ".psd", ".eps", ".exr", ".dcm"),
+        *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".qoi", ".tga", ".pcx", ".ico", ".dib", ".pfm", ".pam"),
+        *(".svg", ".pdf", ".psd", ".eps", ".exr", ".hdr", ".dcm", ".dds", ".fits"),
         *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"),
     )
 )

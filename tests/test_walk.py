@@ -41,12 +41,12 @@ def test_order_is_natural() -> None:
 
 
 def test_suffixes_of_any_case_are_images_and_the_others_are_counted(make: Make) -> None:
-    images = ["10.JPG", "2.jpe", "3.jfif", "4.avif", "5.jp2", "6.TIF", "7.Tiff", "a/deep/b.png/8.webp"]
-    root = make(*images, "1.txt", "2.txt", "3.HEIC", "no-suffix", "a.name that is no suffix")
+    images = ["10.JPG", "2.jpe", "3.jfif", "4.avif", "6.TIF", "7.Tiff", "a/deep/b.png/8.webp"]
+    root = make(*images, "1.txt", "2.txt", "3.HEIC", "5.jp2", "no-suffix", "a.name that is no suffix")
     found = find_images(root)
     assert below(root, found) == sorted(images, key=natural_key)
     assert found.notes() == [
-        "5 files skipped: 2 .txt, 2 no suffix, 1 .heic; convert .heic to PNG or JPEG to use those images"
+        "6 files skipped: 2 .txt, 2 no suffix, 1 .heic, 1 .jp2; convert .heic, .jp2 to PNG or JPEG to use those images"
     ]
 
 

@@ -111,6 +111,9 @@ def _name_splits(root: Path, named: dict[str, str], layout: Layout) -> None:
                 f"{' and '.join(f'{printable(name)}/' for name in names)} in {printable(root)} both mean {split}; "
                 "keep one, or move the images of both into it"
             )
+    if any(folder.name != split for split, folder in layout.folders.items()):
+        read = ", ".join(f"{printable(folder.name)}/ as {split}" for split, folder in layout.folders.items())
+        layout.notes.append(f"{printable(root)}: reading {read}")
 
 
 def _judge_others(root: Path, names: list[str], layout: Layout) -> None:

@@ -11,6 +11,7 @@ from samdeploy.evaluate.report import NotMeasured, Report, Result
 from samdeploy.evaluate.test_set import AS_AT_TRAINING
 from samdeploy.evaluate.why import Why
 from samdeploy.evaluate.why_table import why_table
+from samdeploy.terminal import printable
 
 _HEADER = f"{'engine':<12} {'prec':<4} {'dev':<4} {'top-1':>6} {'PyTorch':>7} {'agree':>6} {'max diff':>8} " + (
     f"{'p50':>6} {'p95':>6} {'p99':>6} gate"
@@ -59,7 +60,7 @@ def table(report: Report) -> str:
     if report.test_set != AS_AT_TRAINING:
         lines.append(f"test set: {report.test_set}")
     lines += [
-        line for note in (*report.notes, *report.left_out) for line in textwrap.wrap(note, 80, subsequent_indent="  ")
+        line for note in (*report.notes, *report.left_out) for line in textwrap.wrap(printable(note), 80, subsequent_indent="  ")
     ]
     for result in report.results:
         if result.reason:
@@ -105,7 +106,7 @@ def _paired_lines(report: Report) -> list[str]:
     for result, found in rows:
         worst = found.worst_class()
         if worst.top1 < worst.reference_top1:
-            text = f"loses most in {result.engine}: class {report.class_names[worst.index]}, top-1 "
+            text = f"loses most in {result.engine}: class {printable(report.class_names[worst.index])}, top-1 "
             text += f"{worst.reference_top1:.2f} to {worst.top1:.2f} % of {worst.images:,} images"
             lines += textwrap.wrap(text, 80, subsequent_indent="  ")
     return lines

@@ -19,6 +19,7 @@ from samdeploy.report.records import Against
 from samdeploy.report.rows import Row, answered, engine_name, status
 from samdeploy.report.tables import check_table, class_table
 from samdeploy.report.verdict import verdict_of
+from samdeploy.terminal import printable
 
 # Of one engine; the rest can be opened.
 _PICTURES_AT_ONCE = 12
@@ -69,6 +70,13 @@ def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundl
     return _environment().get_template("page.html.j2").render(context)
 
 
+def _safe(value: object) -> object:
+    """Names of classes and files may turn the text around them: control and bidirectional characters as escapes."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return "\n".join(map(printable, value.split("\n")))
+    return value
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("samdeploy.report", "templates"),
@@ -76,6 +84,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_safe,
     )
     environment.filters |= {
         "percent": _percent,

@@ -20,6 +20,7 @@ from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import InputError
 from samdeploy.files import write_atomic
+from samdeploy.terminal import printable
 from samdeploy.train.augment import Augmentation, make_augmentation
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.prepare import (
@@ -62,7 +63,7 @@ def look(recipe: Recipe, sheet: Path) -> None:
     """
     dataset = open_recipe_data(recipe)
     for note in dataset.notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     print(counts_table(dataset))
     check_counts(dataset)
     dataset, splits = prepare_splits(dataset, recipe)
@@ -120,7 +121,7 @@ def two_labels_text(found: TwoLabels) -> str:
 
 def _wrapped(what: str, lines: Sequence[str], nothing: str) -> str:
     fill = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False).fill
-    return "\n".join(fill(f"{what}: {line}") for line in lines or (nothing,))
+    return "\n".join(fill(printable(f"{what}: {line}")) for line in lines or (nothing,))
 
 
 def speed_text(speed: LoadingSpeed, splits: dict[str, PreparedSplit]) -> str:
@@ -206,4 +207,5 @@ def spread_over_classes(labels: Int64Array, count: int) -> Int64Array:
 
 
 def _cut(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= 30 else f"{name[:29]}…"

@@ -19,6 +19,7 @@ from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import DatasetError, DatasetMissing
 from samdeploy.files import expanded
 from samdeploy.spec import Preprocessing
+from samdeploy.terminal import printable
 from samdeploy.train.keep_apart import keep_apart
 from samdeploy.train.recipe import Recipe
 
@@ -84,17 +85,17 @@ def prepare_data(recipe: Recipe, before_decoding: Callable[[], None] = lambda: N
     dataset = open_recipe_data(recipe)
     check_counts(dataset)
     for note in dataset.notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     before_decoding()
     dataset, splits = prepare_splits(dataset, recipe)
     hashes = {name: split.hashes for name, split in splits.items()}
     leaks, two_labels = find_leaks(hashes), find_two_labels(hashes, dataset.classes)
     for line in two_labels.lines():
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     if recipe.data.leaks == "refuse":
         refuse_leaks(leaks, f"data set {recipe.data.name!r}")
     for line in leaks.lines():
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     train = prepare_larger(dataset, recipe, splits["train"])
     return PreparedData(
         classes=dataset.classes,

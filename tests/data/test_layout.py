@@ -75,6 +75,7 @@ def test_split_folders_of_any_usual_name(make: Make, names: str) -> None:
     assert dataset.classes == ("cat", "dog")
     assert used(dataset, root) == set(splits(*names.split()))
     for name in names.split():
+        assert f"{name}/ as {split_of(name)}" in dataset.notes[0]
         part = dataset.split(split_of(name) or "")
         assert {Path(found).relative_to(root).parts[0] for found in part.names} == {name}
 

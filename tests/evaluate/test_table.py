@@ -103,8 +103,10 @@ def test_an_engine_that_stopped(report: Rows, result: Results) -> None:
 def test_the_class_that_loses_most(report: Rows, result: Results, comparison: Make) -> None:
     assert "loses most" not in table(report())
     found = comparison(classes=(ClassAccuracy(0, 600, 98.0, 98.0), ClassAccuracy(1, 400, 90.5, 96.75)))
-    text = table(report(results=(result(comparison=found),)))
+    judged = report(results=(result(comparison=found),))
+    text = table(judged)
     assert "loses most in onnxruntime fp32: class dog, top-1 96.75 to 90.50 % of 400 images" in text
+    assert r"class d\u202e\x1bg," in table(replace(judged, class_names=("cat", "d\u202e\x1bg")))
 
 
 def test_another_test_set_is_said(report: Rows) -> None:

@@ -203,7 +203,7 @@ def test_a_damaged_bench_file_costs_its_section_alone(everything: Report, with_b
     assert "2.50 (2.00 to 3.00)" in found.text
 
 
-NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7*7 }}", "a\x00b", "Größe")
+NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7*7 }}", "a\x00b\u202eGröße")
 
 
 def test_hostile_names_are_text(everything: Report, digits_bundle: Bundle) -> None:
@@ -216,6 +216,7 @@ def test_hostile_names_are_text(everything: Report, digits_bundle: Bundle) -> No
     assert not re.search('<script|<img src=x|<b>"', text)
     found = Page(text)
     assert found.all("script") == [] and (found.unbalanced, found.open) == ([], [])
+    assert "\u202e" not in text and "\x00" not in text and r"a\x00b\u202eGröße" in found.text
     assert "<script>alert(1)</script>" in found.text and "{{ 7*7 }}" in found.text
 
 

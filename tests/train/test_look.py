@@ -69,11 +69,11 @@ def samples(*labels: int) -> object:
 
 
 def test_classes_without_pictures_stand_out() -> None:
-    dataset = Dataset("mine", ("cat", "dog", "owl"), samples(0, 0, 2), samples(1), samples(0, 1, 2))  # type: ignore[arg-type]
+    dataset = Dataset("mine", ("cat\x1b", "dog", "owl"), samples(0, 0, 2), samples(1), samples(0, 1, 2))  # type: ignore[arg-type]
     text = counts_table(dataset)
     assert ["dog", "0", "1", "1"] in [line.split() for line in text.splitlines()]
     assert "NO PICTURE in train of 1 class: dog" in text
-    assert "NO PICTURE in val of 2 classes: cat, owl" in text
+    assert "NO PICTURE in val of 2 classes: cat\\x1b, owl" in text
     assert "in test of" not in text
 
 
