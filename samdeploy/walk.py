@@ -29,7 +29,22 @@ IMAGE_SUFFIXES = frozenset(
 # Images that nothing here decodes: named in the summary of skipped files with a cure.
 UNSUPPORTED_SUFFIXES = frozenset(
     (
-        *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".qoi", ".tga", ".pcx", ".ico", ".dib", ".pfm", ".pam"),
+        *(
+            ".heic",
+            ".heif",
+            ".jp2",
+            ".j2k",
+            ".jpx",
+            ".jxl",
+            ".jxr",
+            ".qoi",
+            ".tga",
+            ".pcx",
+            ".ico",
+            ".dib",
+            ".pfm",
+            ".pam",
+        ),
         *(".svg", ".pdf", ".psd", ".eps", ".exr", ".hdr", ".dcm", ".dds", ".fits"),
         *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"),
     )

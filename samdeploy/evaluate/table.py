@@ -60,7 +60,9 @@ def table(report: Report) -> str:
     if report.test_set != AS_AT_TRAINING:
         lines.append(f"test set: {report.test_set}")
     lines += [
-        line for note in (*report.notes, *report.left_out) for line in textwrap.wrap(printable(note), 80, subsequent_indent="  ")
+        line
+        for note in (*report.notes, *report.left_out)
+        for line in textwrap.wrap(printable(note), 80, subsequent_indent="  ")
     ]
     for result in report.results:
         if result.reason:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from samdeploy.bundle import Bundle
+from samdeploy.manifest import MANIFEST
 from tests.cli.typed import Inside
 from tests.conftest import Command
 
@@ -112,3 +113,17 @@ def test_remarks_of_pillow_are_not_ours(command: Command, digits_bundle: Bundle,
     done = command("predict", digits_bundle.root, "large.png", cwd=tmp_path)
     assert done.returncode == 0 and "large.png: " in done.stdout
     assert "Warning" not in done.stderr
+
+
+def test_class_names_cannot_steer_the_terminal(
+    copy_of_bundle: Path, digit_files: Sequence[Path], inside: Inside
+) -> None:
+    manifest = json.loads((copy_of_bundle / MANIFEST).read_text())
+    manifest["model"]["classes"][0] = "cat\u202egpj\x1b[31m\nforged: dog"
+    (copy_of_bundle / MANIFEST).write_text(json.dumps(manifest))
+    for command in ("predict", "explain"):
+        code, output, errors = inside(command, copy_of_bundle, digit_files[0], "--top", "1", cwd=copy_of_bundle.parent)
+        assert code == 0, errors
+        assert output.startswith(rf"{digit_files[0]}: cat\u202egpj\x1b[31m\nforged: dog ")
+    _, output, _ = inside("predict", copy_of_bundle, digit_files[0], "--json", cwd=copy_of_bundle.parent)
+    assert json.loads(output)["label"] == manifest["model"]["classes"][0]
