@@ -33,7 +33,7 @@ _REFUSED = (
     (0, b"DDS ", "DDS"),
     (0, b"SIMPLE  =", "FITS"),
     (0, b"\0\0\1\0", "ICO"),
-    (0, b"\0\0\2\0", "CUR"),
+    (0, b"\0\0\2\0", "TGA or CUR"),
     (0, b"icns", "ICNS"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
