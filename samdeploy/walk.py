@@ -12,6 +12,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from samdeploy.errors import ImageError
@@ -121,6 +122,7 @@ class Found:
         return lines
 
 
+@lru_cache(4096)  # names of folders come again with every file
 def natural_key(name: str) -> NaturalKey:
     """Sort key that puts "img2" before "img10" and ignores case; names that differ have different keys."""
     parts = re.split(r"([0-9]+)", name.casefold())
@@ -223,7 +225,7 @@ def _identity(place: Path | str) -> tuple[int, int] | None:
 def suffix_of(name: str) -> str:
     """How a file that is not an image is counted; longer endings are no kind of file."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-    return suffix if 0 < len(suffix) <= 12 else "no suffix"
+    return suffix if 0 < len(suffix) <= 12 else "without suffix"
 
 
 def shortened(names: Iterable[object]) -> str:

@@ -46,7 +46,8 @@ def test_suffixes_of_any_case_are_images_and_the_others_are_counted(make: Make) 
     found = find_images(root)
     assert below(root, found) == sorted(images, key=natural_key)
     assert found.notes() == [
-        "6 files skipped: 2 .txt, 2 no suffix, 1 .heic, 1 .jp2; convert .heic, .jp2 to PNG or JPEG to use those images"
+        "6 files skipped: 2 .txt, 2 without suffix, 1 .heic, 1 .jp2; "
+        "convert .heic, .jp2 to PNG or JPEG to use those images"
     ]
 
 

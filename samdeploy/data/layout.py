@@ -75,8 +75,8 @@ def find_layout(root: Path) -> Layout:
         return Layout({"train": root})
     with_images = [name for name in others if find_images(root / name).images]
     nested = [name for name in named if list_folder(root / name).folders]
-    if with_images and not nested:
-        read = f"{_listed(named)}: read as {'a class' if len(named) == 1 else 'classes'} beside {_listed(with_images)}"
+    if with_images and not nested and len(named) == 1 and not any(map(splits_mentioned, with_images)):
+        read = f"{_listed(named)}: read as a class beside {_listed(with_images)}"
         return Layout({"train": root}, [f"{read}, because there are no class folders inside"])
     layout = Layout()
     layout.faults += map(str, listing.problems)
@@ -136,7 +136,8 @@ def _judge_others(root: Path, names: list[str], layout: Layout) -> None:
 
 
 def _words(name: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+", name_key(name))
+    """In lower case; digits and the like between them are left out, as is the boundary in "dataTrain"."""
+    return re.findall(r"[^\W\d_]+", name_key(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)))
 
 
 def _without_filler(word: str) -> str:

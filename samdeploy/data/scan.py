@@ -112,7 +112,7 @@ def missing_classes(scan: Scan, classes: Iterable[str], part: str) -> Iterator[s
     names = list(classes)
     there = {name_key(name) for name, images in scan.images.items() if images}
     missing = [name for name in names if name_key(name) not in there]
-    if missing:
+    if missing and scan.classes:
         yield f"{part}: no images of {len(missing)} of {len(names)} classes: {_listed(missing)}"
 
 
@@ -145,7 +145,7 @@ def _name_faults(scan: Scan) -> Iterator[str]:
             "look like splits that hold class folders; rename them to train, val or test"
         )
     inside = set().union(*scan.nested.values()) if scan.nested else set()
-    if len({split_of(name) for name in inside}) > 1 and all(split_of(name) for name in inside):
+    if len(scan.images) > 1 and len({split_of(name) for name in inside}) > 1 and all(split_of(name) for name in inside):
         name = next(iter(scan.nested))
         yield (
             f"class folders in {printable(scan.folder)} hold split folders, for example {printable(name)}/: "

@@ -47,7 +47,7 @@ def refusal(root: Path) -> str:
     [
         (
             "train",
-            "train Training TRAIN training_set train_data trainset Train-Images train2017 01_train",
+            "train Training TRAIN training_set train_data trainset Train-Images train2017 01_train dataTrain",
         ),
         ("val", "val VALID validation Validation_Set dev eval val_images Evaluation valset"),
         ("test", "Test testing test_set TESTING_DATA testset tst"),
@@ -90,6 +90,8 @@ def test_split_folders_of_any_usual_name(make: Make, names: str) -> None:
         (splits("train", "holdout"), "holdout/ beside train/ in "),
         (splits("train", "val", "holdout"), "holdout/ beside train/, val/ in "),
         (["train", "test"], "no class folders in "),
+        (["train", "test", "sample"], "no class folders in "),
+        (["train", "train_masks"], "no class folders in "),
         (["Training/1", "Testing"], "no class folders in "),
         (splits("seg_train", "seg_test", "seg_pred"), "seg_test/, seg_train/ in "),
         (["cat/train", "cat/test", "dog/train", "dog/test"], "hold split folders, for example cat/: test, train;"),
@@ -131,7 +133,7 @@ def test_everything_beside_the_splits_is_named(make: Make) -> None:
     assert used(dataset, root) == set(splits("train", "val"))
     assert dataset.notes[:5] == (
         f"annotations/ in {root} not used: no images there",
-        f"{root}: 2 files skipped: 1 .csv, 1 no suffix",
+        f"{root}: 2 files skipped: 1 .csv, 1 without suffix",
         f"{root}: 1 hidden or system entry skipped: 1 @eaDir",
         f"1 image outside of any split not used: {root / 'sample.jpg'}",
         f"{root / 'test'} is a file, not a folder, and is not used",

@@ -46,6 +46,11 @@ def test_all_of_them_are_judged_under_the_bundles_classes(bundle: Bundle, root: 
     assert row.comparison is not None and row.comparison.top1 == 100.0
 
 
+def test_the_folder_may_have_any_usual_name(bundle: Bundle, root: Path) -> None:
+    (root / "test").rename(root / "Testing_Set")
+    assert len(open_test_set(bundle, root).samples) == 10
+
+
 def test_a_class_that_the_bundle_does_not_know(bundle: Bundle, root: Path) -> None:
     (root / "test" / "4").rename(root / "test" / "four")
     with pytest.raises(DatasetError, match=r"1 of 5 classes in .*test are not in the training set: four\."):
