@@ -45,6 +45,10 @@ class Answers:
             Circumstance(int(picture), len(picks), position, run, counts) for position, picture in enumerate(picks)
         )
 
+    def sizes(self) -> set[int]:
+        """The batch sizes that were run."""
+        return {circumstance.size for circumstance in self._circumstances}
+
     def departures(self) -> Departures:
         """How far each row is from what the rows of its picture agree on.
 

@@ -50,14 +50,14 @@ class Consistency:
 
     Attributes:
         checks: in the order they were made.
-        max_batch: the largest batch size of the question; one more was tried too.
+        batch_sizes: those that were tried, in order.
         bit_equal: whether equal batches gave equal bits each time they were repeated.  Nothing depends on it: kernels
             that add in any order are allowed to differ in their last bits.
         seconds: how long all took.
     """
 
     checks: tuple[Check, ...]
-    max_batch: int
+    batch_sizes: tuple[int, ...]
     bit_equal: bool
     seconds: float
 
@@ -85,14 +85,14 @@ class Consistency:
             return "not all tried: " + "; ".join(f"{check.name}: {check.detail}" for check in self.unfinished)
         worst = max(check.worst for check in self.checks)
         within = f"within {worst:.1e} of the range" if worst else "equal answers"
-        return f"consistent: {len(self.checks)} checks, batch sizes 1-{self.max_batch}, {within}"
+        return f"consistent: {len(self.checks)} checks, batch sizes {ranges_text(self.batch_sizes)}, {within}"
 
     def to_json(self) -> dict[str, Any]:
         """As documented in docs/files.md; JSON has no infinity, so a missing answer's difference is null."""
         rows = [dataclasses.asdict(check) for check in self.checks]
         return {
             "passed": self.passed,
-            "max_batch": self.max_batch,
+            "batch_sizes": list(self.batch_sizes),
             "bit_equal": self.bit_equal,
             "seconds": round(self.seconds, 3),
             "checks": [{**row, "worst": row["worst"] if math.isfinite(row["worst"]) else None} for row in rows],

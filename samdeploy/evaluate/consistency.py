@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ from samdeploy.evaluate.questions import (
     Examined,
     equal_images,
     kept_answers,
+    large_batches,
     pictures_for,
     repeats,
     shuffled_order,
@@ -47,8 +48,12 @@ __all__ = ["TOLERANCE", "Check", "Consistency", "check_consistency", "different_
 # fp16: not by a bit (OpenVINO with AVX-512 FP16); 1e-03 to 6e-03 from the model, 2.5e-2 where hardly trained.
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 1e-1, "int8": 1e-1}
 
-# Where an engine takes any batch size: `eval` itself runs the test set in batches of 64, beside the reference.
+# Where an engine takes any batch size: all up to one more than this, and then sizes that services use, each once.
 DEFAULT_MAX_BATCH = 16
+LARGE_BATCHES = (24, 32, 48, 64, 96, 128)
+# Pixels of a batch, of which more could fill the memory; `eval` runs the test set in batches of 64 whatever their size.
+MOST_PIXELS = 128 * 224 * 224
+ALWAYS_RUN = 64
 DEFAULT_REPEATS = 200
 
 Judge = Callable[[str, Asked, float], list[Check]]
@@ -60,6 +65,7 @@ def check_consistency(
     images: UInt8Array,
     *,
     max_batch: int = DEFAULT_MAX_BATCH,
+    large: Sequence[int] = (),
     repeats_wanted: int = DEFAULT_REPEATS,
     limit_s: float | None = None,
 ) -> Consistency:
@@ -71,6 +77,7 @@ def check_consistency(
         images: uint8 [N, H, W, 3], real pictures, at least one.  2 * max_batch + 2 different ones are best; where
             there are fewer, mirrored and shifted copies are added.
         max_batch: all batch sizes up to this and one more are asked; see `largest_batch`.
+        large: larger batch sizes, each of which is asked once; see `larger_batches`.
         repeats_wanted: runs of the check "repeats".
         limit_s: seconds for all checks together, shared out evenly; a check whose time is up stops after the run it
             is in, and is "not finished".  None: no limit.
@@ -92,13 +99,14 @@ def check_consistency(
         ("kept answers", partial(kept_answers, examined), judge, 0.0),
         ("equal images", partial(equal_images, examined), judge_sizes, allowed),
         ("batch sizes", partial(sizes_and_positions, examined), judge_sizes_and_positions, allowed),
+        *([("large batches", partial(large_batches, examined, large), judge_sizes, allowed)] if large else []),
         ("shuffled order", partial(shuffled_order, examined), judge, allowed),
         ("two sessions", partial(two_sessions, examined, open_again), judge, allowed),
         ("repeats", partial(repeats, examined, repeats_wanted), judge, allowed),
         ("two threads", partial(two_threads, examined), judge, allowed),
     ]
     checks: list[Check] = []
-    exact = True
+    exact, sizes = True, set[int]()
     with progress_bar(f"{session.backend} against itself"[:30], len(plan)) as advance:
         for done, (name, ask, judge_it, most) in enumerate(plan):
             advance(0, name)
@@ -106,9 +114,11 @@ def check_consistency(
             left = math.inf if limit_s is None else (begin + limit_s - now) / (len(plan) - done)
             asked = ask(now + left)
             exact = exact and asked.exact is not False
+            if name in ("batch sizes", "large batches"):
+                sizes |= asked.answers.sizes()
             checks += judge_it(name, asked, most)
             advance(1, name)
-    return Consistency(tuple(checks), max_batch, exact, time.monotonic() - begin)
+    return Consistency(tuple(checks), tuple(sorted(sizes)), exact, time.monotonic() - begin)
 
 
 def largest_batch(bundle: Bundle, backend: str, precision: str) -> int:
@@ -116,6 +126,14 @@ def largest_batch(bundle: Bundle, backend: str, precision: str) -> int:
     engines = bundle.select("engine", backend=backend, precision=precision)
     ends = [file.built_for.get("batch", "").rpartition(",")[2] for file in engines]
     return max((int(end) for end in ends if end.isdecimal()), default=0) or DEFAULT_MAX_BATCH
+
+
+def larger_batches(images: UInt8Array, max_batch: int) -> tuple[int, ...]:
+    """Batch sizes beyond `DEFAULT_MAX_BATCH` for images uint8 [N, H, W, 3]; a profile that ends is asked to its end."""
+    if max_batch != DEFAULT_MAX_BATCH:
+        return ()
+    most = max(ALWAYS_RUN, MOST_PIXELS // (images.shape[1] * images.shape[2]))
+    return tuple(size for size in LARGE_BATCHES if size <= most)
 
 
 def different_pictures(images: UInt8Array, count: int) -> UInt8Array:

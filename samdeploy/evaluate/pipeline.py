@@ -28,7 +28,7 @@ from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknow
 from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
 from samdeploy.evaluate.cam import compare_cams
 from samdeploy.evaluate.checks import Consistency
-from samdeploy.evaluate.consistency import check_consistency, largest_batch
+from samdeploy.evaluate.consistency import check_consistency, larger_batches, largest_batch
 from samdeploy.evaluate.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.gate import DEFAULT_MARGIN, judge
 from samdeploy.evaluate.latency import measure_latency
@@ -313,7 +313,10 @@ def _consistency(case: _Case, session: Session) -> Consistency:
         )
 
     largest = largest_batch(case.bundle, session.backend, session.precision)
-    return check_consistency(open_again, session, case.sample, max_batch=largest, limit_s=case.options.consistency_s)
+    return check_consistency(
+        open_again, session, case.sample, max_batch=largest, large=larger_batches(case.sample, largest),
+        limit_s=case.options.consistency_s,
+    )  # fmt: skip
 
 
 def _maps(case: _Case, backend: str, precision: str) -> Part | None:

@@ -143,6 +143,13 @@ def sizes_and_positions(examined: Examined, deadline: float) -> Asked:
     return _batches(examined, deadline, planned)
 
 
+def large_batches(examined: Examined, sizes: Sequence[int], deadline: float) -> Asked:
+    """Batch sizes above all others, each once, with the pictures of the largest of those again and again."""
+    pictures = examined.max_batch + 1
+    planned = [(f"batch size {size}", [position % pictures for position in range(size)]) for size in (pictures, *sizes)]
+    return _batches(examined, deadline, planned)
+
+
 def shuffled_order(examined: Examined, deadline: float) -> Asked:
     """The same pictures among other companions: cut into batches in order, and in shuffled orders."""
     size, pictures = examined.max_batch, 2 * examined.max_batch

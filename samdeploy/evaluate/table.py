@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from samdeploy.evaluate.answers import ranges_text
 from samdeploy.evaluate.cam import CamAgreement
 from samdeploy.evaluate.checks import Consistency
 from samdeploy.evaluate.probes import ProbeAnswers
@@ -32,6 +33,9 @@ def verdict(report: Report) -> str:
     gaps += [f"below the minimum asked for: {', '.join(below)}"] if below else []
     open_ends = [result.engine for result in report.results if result.comparison and not _is_consistent(result)]
     gaps += [f"consistency not shown: {', '.join(open_ends)}"] if open_ends else []
+    parts = [row.parts.get("consistency") for row in report.results]
+    tried = [part.batch_sizes for part in parts if isinstance(part, Consistency) and part.batch_sizes]
+    gaps += [f"batch sizes {ranges_text(min(tried, key=max))} tried"] if report.verdict == "holds" and tried else []
     untried = [result.engine for result in report.results if isinstance(result.parts.get("probes"), NotMeasured)]
     gaps += [f"probe images not compared: {', '.join(untried)}"] if untried else []
     return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")

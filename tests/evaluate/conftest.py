@@ -46,7 +46,7 @@ def comparison() -> Callable[..., Comparison]:
     return lambda **changes: replace(flawless, **changes)
 
 
-CONSISTENT = Consistency((Check("batch sizes", "passed", 1.5e-6, 1e-4, 40, ""),), 16, True, 1.25)
+CONSISTENT = Consistency((Check("batch sizes", "passed", 1.5e-6, 1e-4, 40, ""),), (), True, 1.25)
 
 
 @pytest.fixture(scope="session")

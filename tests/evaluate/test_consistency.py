@@ -16,8 +16,14 @@ from samdeploy.backends import availability, open_session
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
-from samdeploy.evaluate import consistency, probes
-from samdeploy.evaluate.consistency import TOLERANCE, check_consistency, different_pictures, largest_batch
+from samdeploy.evaluate import consistency, questions
+from samdeploy.evaluate.consistency import (
+    TOLERANCE,
+    check_consistency,
+    different_pictures,
+    larger_batches,
+    largest_batch,
+)
 from samdeploy.manifest import BundleFile
 from tests.evaluate.faults import Faulty
 
@@ -73,7 +79,7 @@ def test_honest_engines_are_consistent(session: CheckedSession, digits_bundle: B
     assert found.passed, found.table()
     assert max(check.worst for check in found.checks) < 10 * HONEST_FP32
     assert found.verdict.startswith(
-        ("consistent: 8 checks, batch sizes 1-6, within ", "consistent: 8 checks, batch sizes 1-6, equal answers")
+        ("consistent: 8 checks, batch sizes 1-7, within ", "consistent: 8 checks, batch sizes 1-7, equal answers")
     )
     runs = {check.name: check.runs for check in found.checks}
     assert (runs["repeats"], runs["equal images"], runs["batch sizes"]) == (40, 6, 7 + 6 + 7)
@@ -106,6 +112,32 @@ def test_small_profiles(images: np.ndarray, largest: int) -> None:
     assert seen == set(range(1, largest + 2))  # one beyond the profile: it is cut in pieces
 
 
+@pytest.mark.parametrize(
+    ("is_wrong", "text"),
+    [
+        (lambda batch: np.full(len(batch), len(batch) == 32), "wrong at batch size 32, in every row; worst at "),
+        (lambda batch: np.full(len(batch), len(batch) > 50), "wrong at batch size 64, 128, in every row; worst at "),
+        (lambda batch: np.arange(len(batch)) == 20, "wrong at batch size 24, 32, 64, 128, in 4 of 248 rows; worst at "),
+        (lambda batch: np.arange(len(batch)) > 100, "wrong at batch size 128, in 27 of 128 rows; worst at "),
+    ],
+    ids=["one size", "all above 50", "row 20", "rows above 100"],
+)
+def test_wrong_in_large_batches_alone(images: np.ndarray, is_wrong: Callable[..., np.ndarray], text: str) -> None:
+    def spoil(batch: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        return logits + np.where(is_wrong(batch)[:, None], np.float32(1e-2 * np.ptp(logits)), np.float32(0))
+
+    found = check_consistency(lambda: Linear(spoil), Linear(spoil), images, large=(24, 32, 64, 128), repeats_wanted=5)
+    assert [check.name for check in found.failures] == ["large batches"], found.table()
+    assert found.failures[0].detail.startswith(text)
+    assert found.batch_sizes == (*range(1, 18), 24, 32, 64, 128)
+
+
+def test_batches_beyond_memory_are_not_asked() -> None:
+    assert larger_batches(np.zeros((1, 32, 32, 3), np.uint8), 16) == (24, 32, 48, 64, 96, 128)
+    assert larger_batches(np.zeros((1, 448, 448, 3), np.uint8), 16) == (24, 32, 48, 64)
+    assert larger_batches(np.zeros((1, 32, 32, 3), np.uint8), 8) == ()
+
+
 def test_every_size_and_position_is_asked(images: np.ndarray) -> None:
     """Counted where the engine stands: each position of the largest batch sees seven pictures."""
     shown: dict[int, set[bytes]] = {}
@@ -115,8 +147,8 @@ def test_every_size_and_position_is_asked(images: np.ndarray) -> None:
             shown.setdefault(position, set()).add(picture.tobytes())
         return logits
 
-    examined = probes.Examined(Linear(watch), different_pictures(images, probes.pictures_for(16)), 16)
-    probe = probes.sizes_and_positions(examined, math.inf)
+    examined = questions.Examined(Linear(watch), different_pictures(images, questions.pictures_for(16)), 16)
+    probe = questions.sizes_and_positions(examined, math.inf)
     assert {row.size for row in probe.answers.departures().rows} == set(range(1, 18))
     assert min(len(shown[position]) for position in range(16)) >= 7
 
@@ -166,7 +198,7 @@ def test_an_answer_that_is_written_again_is_wrong_however_little(images: np.ndar
 def test_a_time_limit_leaves_checks_unfinished_and_says_which(images: np.ndarray, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Each run takes a second on a clock of its own; nothing that was left out counts as passed."""
     now = [0.0]
-    monkeypatch.setattr(probes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(questions.time, "monotonic", lambda: now[0])
 
     def slow(batch: np.ndarray, logits: np.ndarray) -> np.ndarray:
         now[0] += 1.0
@@ -200,7 +232,7 @@ def test_a_fault_found_before_the_time_is_up_is_a_fault(images: np.ndarray) -> N
 
 
 def test_the_ends_come_first() -> None:
-    examined = probes.Examined(Linear(), np.zeros((0, 8, 8, 3), np.uint8), 16)
+    examined = questions.Examined(Linear(), np.zeros((0, 8, 8, 3), np.uint8), 16)
     assert examined.sizes()[:3] == [1, 16, 17]
     assert sorted(examined.sizes()) == list(range(1, 18))
 
@@ -263,7 +295,7 @@ def test_json_and_table(images: np.ndarray) -> None:
 
     found = check_consistency(lambda: Linear(spoil), Linear(spoil), images, repeats_wanted=5)
     values = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert list(values) == ["passed", "max_batch", "bit_equal", "seconds", "checks"]
+    assert list(values) == ["passed", "batch_sizes", "bit_equal", "seconds", "checks"]
     assert list(values["checks"][0]) == ["name", "outcome", "worst", "allowed", "runs", "detail"]
     by_name = {check["name"]: check for check in values["checks"]}
     assert by_name["batch sizes"]["worst"] is None and by_name["batch sizes"]["outcome"] == "failed"

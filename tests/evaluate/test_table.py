@@ -18,6 +18,16 @@ from samdeploy.evaluate.table import table, verdict
 Rows, Results, Make = Callable[..., Report], Callable[..., Result], Callable[..., Comparison]
 
 
+def test_the_headline_names_the_batch_sizes(report: Callable[..., Report], result: Callable[..., Result]) -> None:
+    """Those of the engine of which fewest were tried."""
+    check = Check("batch sizes", "passed", 0.0, 1e-4, 1, "")
+    rows = [
+        result(parts={"consistency": Consistency((check,), sizes, True, 1.0)}) for sizes in ((1, 2, 3, 24), (1, 2, 3))
+    ]
+    assert verdict(report(results=tuple(rows[:1]))) == "PASSED (batch sizes 1-3, 24 tried)"
+    assert verdict(report(results=tuple(rows))) == "PASSED (batch sizes 1-3 tried)"
+
+
 def test_table(report: Rows) -> None:
     lines = table(report()).splitlines()
     assert lines[0].split() == ["engine", "prec", "dev", "top-1", "PyTorch", "agree", "max", "diff", "p50", "p95",
@@ -119,7 +129,7 @@ def test_another_test_set_is_said(report: Rows) -> None:
 @pytest.mark.parametrize("outcome", ["not finished", None])
 def test_consistency_that_was_not_shown_is_in_the_verdict(report: Rows, result: Results, outcome: str | None) -> None:
     check = Check("two threads", "not finished", 0.0, 1e-4, 3, "time was up after 3 runs")
-    parts = {"consistency": Consistency((check,), 16, True, 1.0)} if outcome else {}
+    parts = {"consistency": Consistency((check,), (), True, 1.0)} if outcome else {}
     made = report(results=(result(), result(backend="openvino", parts=parts)))
     assert verdict(made) == "PASSED (consistency not shown: openvino fp32)"
 

@@ -37,7 +37,7 @@ CONSISTENT = Consistency(
         Check("batch sizes", "passed", 1.5e-6, 1e-4, 40, ""),
         Check("two threads", "not finished", 0.0, 1e-4, 3, "time was up after 3 runs"),
     ),
-    16,
+    (1, 2, 3, 24),
     True,
     1.25,
 )
