@@ -35,7 +35,7 @@ class Walk {
         found_.end = at;
         return std::move(found_);
       }
-      if (is_restart(marker) || marker == 0x01) continue;
+      if (is_restart(marker)) continue;
       const std::size_t length = at + 2 <= size_ ? big_endian(encoded_ + at, 2) : 0;
       if (length < 2 || length > size_ - at) damaged("JPEG: the file ends within a segment");
       look(marker, encoded_ + at + 2, length - 2);

@@ -12,6 +12,7 @@ using Kind = Json::Kind;
 
 constexpr const char* kFormat = "samdeploy-bundle";
 constexpr std::int64_t kVersion = 1;
+constexpr std::size_t kMostFiles = 4096;
 constexpr const char* kResize = "bilinear-antialias-vertical-first-q22";
 const std::vector<std::string> kRoles = {"weights",       "graph",    "cam_graph",    "engine",       "golden_images",
                                          "golden_logits", "headroom", "quantization", "train_hashes", "val_hashes"};
@@ -191,6 +192,10 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   const Json &input_json = fields.section("input"), &output_json = fields.section("output");
   const Json& preprocessing_json = fields.section("preprocessing");
   const Json::List& files_json = fields.items("files");
+  if (files_json.size() > kMostFiles) {
+    throw Error(SAMDEPLOY_MANIFEST, where + ": 'files' has " + std::to_string(files_json.size()) +
+                                        " entries, at most " + std::to_string(kMostFiles) + " are read");
+  }
   const Json& data_json = fields.section("data");
   fields.map_of("provenance", {Kind::text}, "texts");
   const Json* measured_json = root.object().count("measured") ? &fields.section("measured") : nullptr;

@@ -29,6 +29,7 @@ struct Source {
   const std::uint8_t* encoded;
   std::size_t at;    // `read_chunks` has seen that all chunks up to IEND are whole
   std::size_t left;  // of the current chunk
+  const PngChunks& png;
 };
 
 void read_bytes(png_structp png, png_bytep target, std::size_t count) {
@@ -36,7 +37,7 @@ void read_bytes(png_structp png, png_bytep target, std::size_t count) {
   while (source->left == 0) {
     const std::uint8_t* chunk = source->encoded + source->at;
     const std::size_t length = std::size_t{12} + big_endian(chunk, 4);
-    if (makes_pixels(chunk + 4)) source->left = length;
+    if (makes_pixels(chunk + 4, source->png)) source->left = length;
     else source->at += length;
   }
   if (count > source->left) png_error(png, "the file ends before the image");
@@ -161,7 +162,7 @@ void decode_png(const std::uint8_t* encoded, std::size_t size, const ImageLimits
   if (png.is_interlaced) space.whole.resize(png.height * width * 3);
   const Pixels pixels(png);
   const Work work = {png, pixels, rows, space.row.data(), space.row.data() + width * 8, space.whole.data()};
-  Source source = {encoded, 8, 0};
+  Source source = {encoded, 8, 0, png};
   Failure failure;
   std::memset(failure.text, 0, sizeof failure.text);
   if (!read_png(&source, work, &failure)) damaged(std::string("PNG: ") + failure.text);

@@ -23,6 +23,13 @@ struct Metadata {
   std::optional<Chunk> exif, exif_text, xmp;
 };
 
+// For a message, which is text.
+std::string shown(std::string_view kind) {
+  std::string name(kind);
+  for (char& c : name) c = std::isalpha(static_cast<unsigned char>(c)) != 0 ? c : '?';
+  return name;
+}
+
 bool is_critical(std::string_view kind) { return (kind[0] & 0x20) == 0; }
 
 bool has_right_checksum(const std::uint8_t* chunk, std::size_t length) {
@@ -144,7 +151,7 @@ class Walk {
       if (size_ - at < 12) damaged("PNG: ends in the middle of a chunk");
       const std::size_t length = big_endian(encoded_ + at, 4);
       const std::string_view kind(reinterpret_cast<const char*>(encoded_ + at + 4), 4);
-      if (length > size_ - at - 12) damaged("PNG: ends in the middle of chunk '" + std::string(kind) + "'");
+      if (length > size_ - at - 12) damaged("PNG: ends in the middle of chunk '" + shown(kind) + "'");
       look({kind, {kind.data() + 4, length}, false}, encoded_ + at);
       at += 12 + length;
       if (kind == "IEND") break;
@@ -161,6 +168,7 @@ class Walk {
 
  private:
   void look(Chunk chunk, const std::uint8_t* start) {
+    if (png_.width == 0 && chunk.kind != "IHDR") damaged("PNG: does not begin with IHDR");
     const bool decides = is_critical(chunk.kind) || chunk.kind == "tRNS";
     std::optional<Chunk>* kept = decides ? nullptr : place_of(chunk);
     if (!decides && kept == nullptr) return;
@@ -169,21 +177,28 @@ class Walk {
       *kept = chunk;
       return;
     }
-    if (!chunk.is_sound) damaged("PNG: checksum of chunk '" + std::string(chunk.kind) + "' is wrong");
+    if (has_pixels_ && (chunk.kind == "PLTE" || chunk.kind == "tRNS")) {
+      damaged("PNG: " + shown(chunk.kind) + " after pixels");
+    }
+    if (!chunk.is_sound) damaged("PNG: checksum of chunk '" + shown(chunk.kind) + "' is wrong");
     const std::uint8_t* data = start + 8;
     if (chunk.kind == "IHDR") {
       look_at_header(data, chunk.data.size());
     } else if (chunk.kind == "PLTE") {
+      const std::size_t length = chunk.data.size(), count = std::min<std::size_t>(length, 768);
+      if (png_.colour == kPalette && (has_palette_ || length == 0 || length > 768 || length % 3 != 0)) {
+        damaged("PNG: damaged palette");
+      }
       has_palette_ = true;
-      const std::size_t count = std::min<std::size_t>(chunk.data.size(), 768);
       for (std::size_t i = 0; i < count; ++i) png_.palette[i / 3 * 4 + i % 3] = data[i];
     } else if (chunk.kind == "IDAT") {
       if (png_.colour == kPalette && !has_palette_) damaged("PNG: no palette");
+      has_pixels_ = true;
       stored_ += chunk.data.size();
     } else if (chunk.kind == "tRNS") {
       png_.transparency = chunk.data;
     } else if (chunk.kind != "IEND") {
-      damaged("PNG: unknown critical chunk '" + std::string(chunk.kind) + "'");
+      damaged("PNG: unknown critical chunk '" + shown(chunk.kind) + "'");
     }
   }
 
@@ -200,6 +215,7 @@ class Walk {
     if (png_.width != 0 || length != 13) damaged("PNG: damaged IHDR");
     png_.width = big_endian(data, 4), png_.height = big_endian(data + 4, 4);
     png_.depth = data[8], png_.colour = data[9], png_.is_interlaced = data[12] != 0;
+    if (data[10] != 0 || data[11] != 0 || data[12] > 1) damaged("PNG: damaged IHDR");
     if (png_.width == 0 || png_.height == 0) damaged("PNG: no pixels");
     check_pixels(png_.height, png_.width, limits_);
     if (png_.colour > 6 || png_.colour == 1 || png_.colour == 5 || png_.depth > 16) damaged("PNG: damaged IHDR");
@@ -227,15 +243,15 @@ class Walk {
   const ImageLimits& limits_;
   PngChunks png_;
   Metadata metadata_;
-  bool has_palette_ = false;
+  bool has_palette_ = false, has_pixels_ = false;
   std::uint64_t stored_ = 0;
 };
 
 }  // namespace
 
-bool makes_pixels(const std::uint8_t* kind) {
+bool makes_pixels(const std::uint8_t* kind, const PngChunks& png) {
   const std::string_view name(reinterpret_cast<const char*>(kind), 4);
-  return name == "IHDR" || name == "PLTE" || name == "IDAT" || name == "IEND";
+  return name == "IHDR" || name == "IDAT" || name == "IEND" || (name == "PLTE" && png.colour == kPalette);
 }
 
 PngChunks read_chunks(const std::uint8_t* encoded, std::size_t size, const ImageLimits& limits) {

@@ -23,6 +23,6 @@ struct PngChunks {
 PngChunks read_chunks(const std::uint8_t* encoded, std::size_t size, const ImageLimits& limits);
 
 // Whether libpng needs this chunk for the pixels; `kind`: its four letters.
-bool makes_pixels(const std::uint8_t* kind);
+bool makes_pixels(const std::uint8_t* kind, const PngChunks& png);
 
 }  // namespace samdeploy::core

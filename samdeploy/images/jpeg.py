@@ -23,7 +23,7 @@ SIGNATURE = b"\xff\xd8\xff"
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
-_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a segment
+_ALONE = frozenset(range(0xD0, 0xD8))  # markers without a segment that are passed over
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _READ = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 # What libjpeg needs besides: tables, restart interval, and which colours the components are.

@@ -110,10 +110,16 @@ def check_png(content: bytes, check_size: Callable[[int, int], None] = lambda *_
     metadata: dict[bytes, memoryview] = {}  # the last of each kind; the others are never inflated
     needed, is_indexed, is_interlaced, has_palette, has_end = 0, False, False, False, False
     for kind, data, whole in _chunks(view):
+        if not needed and kind != b"IHDR":
+            raise ValueError("PNG: does not begin with IHDR")
+        if parts and kind in (b"PLTE", b"tRNS"):
+            raise ValueError(f"PNG: {kind.decode()} after pixels")
         if kind == b"IHDR":
             if needed or len(data) != 13:
                 raise ValueError("PNG: damaged IHDR")
-            width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data)
+            width, height, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", data)
+            if compression or filtering or interlace > 1:
+                raise ValueError("PNG: damaged IHDR")
             if not width or not height:
                 raise ValueError(f"PNG: {width}x{height} pixels")
             check_size(width, height)
@@ -122,6 +128,8 @@ def check_png(content: bytes, check_size: Callable[[int, int], None] = lambda *_
                 check_held(3 * width * height, "interlaced PNG")
             needed = _bytes_of_pixels(width, height, depth * _CHANNELS.get(colour, 1), is_interlaced=is_interlaced)
         elif kind == b"PLTE":
+            if is_indexed and (has_palette or len(data) not in range(3, 769, 3)):
+                raise ValueError("PNG: damaged palette")
             has_palette = True
         elif kind == b"IDAT":
             if is_indexed and not has_palette:
