@@ -20,14 +20,13 @@ _PAIRS = 1 << 20
 
 
 def find_likenesses(
-    one: UInt64Array, other: UInt64Array, advance: Advance | None = None, *, earlier: bool = False
+    one: UInt64Array, other: UInt64Array, advance: Advance | None = None
 ) -> Iterator[tuple[int, int, int]]:
     """(row of `one`, its nearest row of `other`, bits between them), for all that are near enough.
 
     Args:
         one, other: uint64 [N, 4] and [M, 4], see `samdeploy.data.picture_hashes.perceptual_hashes`.
         advance: is told how many rows of `one` are done, and "".
-        earlier: only rows of `other` before the row of `one` count: the likenesses within one set, each once.
     """
     # The last word holds the highest frequencies, in which images differ most: it alone excludes nearly all pairs.
     last_of_one, last_of_other = np.ascontiguousarray(one[:, -1]), np.ascontiguousarray(other[:, -1])
@@ -43,10 +42,8 @@ def find_likenesses(
         is_candidate: NDArray[np.bool_] = counts[: len(block)] <= NEAR_BITS
         rows, columns = np.divmod(np.flatnonzero(is_candidate), len(other))
         rows = rows + start
-        wanted = seen[rows] & others_seen[columns]  # flat images are no likenesses of one another
-        if earlier:
-            wanted &= columns < rows
-        rows, columns = rows[wanted], columns[wanted]
+        is_seen = seen[rows] & others_seen[columns]  # flat images are no likenesses of one another
+        rows, columns = rows[is_seen], columns[is_seen]
         bits = np.bitwise_count(one[rows] ^ other[columns]).sum(axis=1, dtype=np.int64)
         yield from _nearest(rows, columns, bits)
         if advance is not None:

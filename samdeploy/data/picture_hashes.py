@@ -28,7 +28,7 @@ FREQUENCIES = 16
 # Bytes of pixels that are turned into floats at a time.
 _BLOCK_BYTES = 1 << 20
 # Rec. 601 luma, what "grey" means to JPEG and to Pillow.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def perceptual_hashes(images: UInt8Array) -> UInt64Array:
     Returns:
         uint64 [n, 4]; zero where the picture is flat, that is varies by less than one grey level.
     """
-    grey = images.astype(np.float32) @ _LUMA
+    grey = images.astype(np.float32) @ LUMA
     rows, columns = _cosines(images.shape[1]), _cosines(images.shape[2])
     coefficients = (rows @ (grey @ columns.T)).reshape(len(images), -1)
     coefficients[:, 0] = 0  # the mean: brightness, which says nothing about what is seen

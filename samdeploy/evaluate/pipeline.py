@@ -38,7 +38,7 @@ from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass, referen
 from samdeploy.evaluate.pictures import PreparedPictures
 from samdeploy.evaluate.probes import NoReference, ProbeAnswers, ProbeReference, compare_probes, probe_reference
 from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
-from samdeploy.evaluate.test_images import count_test_images
+from samdeploy.evaluate.test_images import count_test_images, distinct_images
 from samdeploy.evaluate.test_set import TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
 from samdeploy.manifest import MANIFEST
@@ -147,9 +147,11 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         hashes = hash_pictures(pictures.batches(BATCH), test.samples.names, test.samples.labels)
         known = known_images(bundle)
         two_labels = find_two_labels(beside(known, hashes), bundle.spec.classes, of="test")
-        test_images, distinct = count_test_images(hashes, len(bundle.spec.classes), two_labels)
+        distinct = distinct_images(hashes)
         leaks = find_test_leaks(known, hashes.take(distinct))
         pictures.keep(distinct)
+        blocks = pictures.batches(BATCH)
+        test_images = count_test_images(hashes, distinct, blocks, len(bundle.spec.classes), two_labels)
         spread = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).round().astype(np.int64)
         sample = pictures.take(spread)
         labels = test.samples.labels[distinct]

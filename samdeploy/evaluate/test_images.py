@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from samdeploy.arrays import Int64Array
+from samdeploy.arrays import Int64Array, UInt8Array
+from samdeploy.data.alike import find_alike, thumbnails
 from samdeploy.data.copies import TwoLabels, first_copies
-from samdeploy.data.likeness import NEAR_BITS, find_likenesses
 from samdeploy.data.picture_hashes import PictureHashes
 from samdeploy.progress import progress_bar
 
@@ -18,7 +18,7 @@ from samdeploy.progress import progress_bar
 FEW = 100
 # Percent of the distinct images that may look like another one before the headline says so.
 NEAR_PERCENT = 2.0
-# Likenesses are looked for among so many images: 2.5e9 pairs, some seconds.
+# Likenesses are looked for among so many images: 1.25e9 pairs, some seconds.
 _MOST_COMPARED = 50_000
 
 
@@ -29,8 +29,9 @@ class TestImages:
     Attributes:
         images: in the test set.
         distinct: with different prepared pixels; every figure counts each of them once.
-        near: distinct ones that look like an earlier one; None where there are too many to compare.
-        near_example: (name, name) of the nearest; None without any.
+        near: distinct ones that look like an earlier one, see `samdeploy.data.alike`; None where there are too many to
+            compare.
+        near_example: (name, name) of two such; None without any.
         classes, classes_seen: of the network, and those with a test image.
         two_labels: test images with another label in the test set, or where they were trained on.
     """
@@ -52,7 +53,6 @@ class TestImages:
             "images": self.images,
             "distinct": self.distinct,
             "near": self.near,
-            "near_bits": NEAR_BITS,
             "classes": self.classes,
             "classes_seen": self.classes_seen,
             "two_labels": self.two_labels.to_json(),
@@ -88,32 +88,39 @@ class TestImages:
         yield from self.two_labels.lines()
 
 
-def count_test_images(hashes: PictureHashes, classes: int, two_labels: TwoLabels) -> tuple[TestImages, Int64Array]:
-    """The test set counted, and the index of the first copy of each distinct image, int64 [M] in order.
+def distinct_images(hashes: PictureHashes) -> Int64Array:
+    """The index of the first copy of each distinct image, int64 [M], in order."""
+    return np.flatnonzero(first_copies(hashes.digests) == np.arange(len(hashes)))
+
+
+def count_test_images(
+    hashes: PictureHashes, distinct: Int64Array, blocks: Iterable[UInt8Array], classes: int, two_labels: TwoLabels
+) -> TestImages:
+    """The test set, counted.
 
     Args:
         hashes: of all test images.
+        distinct: from `distinct_images`.
+        blocks: the distinct images, uint8 [n, H, W, 3] each.
         classes: of the network.
         two_labels: see `TestImages`.
     """
-    distinct = np.flatnonzero(first_copies(hashes.digests) == np.arange(len(hashes)))
-    once = hashes.take(distinct) if len(distinct) < len(hashes) else hashes
-    near = _near(once) if len(once) <= _MOST_COMPARED else None
-    example = min(near, key=lambda found: found[2]) if near else None
-    return (
-        TestImages(
-            images=len(hashes),
-            distinct=len(once),
-            near=None if near is None else len(near),
-            near_example=example and (once.names[example[0]], once.names[example[1]]),
-            classes=classes,
-            classes_seen=len(np.unique(hashes.labels)),
-            two_labels=two_labels,
-        ),
-        distinct,
+    alike = _alike(blocks, len(distinct)) if len(distinct) <= _MOST_COMPARED else None
+    example = None
+    if alike is not None and len(alike):
+        one, other = distinct[alike[0]]
+        example = hashes.names[one], hashes.names[other]
+    return TestImages(
+        images=len(hashes),
+        distinct=len(distinct),
+        near=None if alike is None else len(alike),
+        near_example=example,
+        classes=classes,
+        classes_seen=len(np.unique(hashes.labels)),
+        two_labels=two_labels,
     )
 
 
-def _near(hashes: PictureHashes) -> Sequence[tuple[int, int, int]]:
-    with progress_bar("looking for likenesses", len(hashes)) as advance:
-        return list(find_likenesses(hashes.perceptual, hashes.perceptual, advance, earlier=True))
+def _alike(blocks: Iterable[UInt8Array], count: int) -> Int64Array:
+    with progress_bar("looking for likenesses", count) as advance:
+        return find_alike(np.concatenate([thumbnails(block) for block in blocks]), advance)

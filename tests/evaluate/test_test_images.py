@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from samdeploy.bundle import Bundle
-from samdeploy.data import open_dataset
+from samdeploy.data import load_images, open_dataset
+from samdeploy.data.alike import find_alike, thumbnails
 from samdeploy.data.copies import TwoLabels
 from samdeploy.data.picture_hashes import hash_pictures
 from samdeploy.evaluate import EvalOptions, evaluate_bundle, verdict
 from samdeploy.evaluate.report import Report
-from samdeploy.evaluate.test_images import TestImages, count_test_images
+from samdeploy.evaluate.test_images import TestImages, count_test_images, distinct_images
 from samdeploy.evaluate.test_set import TestSet
+from samdeploy.preprocess import prepare
+from samdeploy.spec import Preprocessing
 
 
 def test_copies_buy_no_verdict(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, short_latency: None) -> None:
@@ -37,20 +42,41 @@ def test_copies_buy_no_verdict(digits_bundle: Bundle, monkeypatch: pytest.Monkey
     assert "750 test images, 150 distinct" in verdict(reports[1]) and "distinct" not in verdict(reports[0])
 
 
-def test_the_first_copy_stands_for_the_others_and_keeps_its_place(digits_bundle: Bundle) -> None:
+def test_the_first_copy_stands_for_the_others() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)[[0, 1, 0, 2, 1]]
     hashes = hash_pictures([images], list("abcde"), np.array([0, 1, 0, 2, 1]))
-    found, distinct = count_test_images(hashes, 10, TwoLabels(0))
+    distinct = distinct_images(hashes)
     assert distinct.tolist() == [0, 1, 3]
+    found = count_test_images(hashes, distinct, [images[distinct]], 10, TwoLabels(0))
     assert (found.images, found.distinct, found.classes_seen, found.near) == (5, 3, 3, 0)
 
 
-def test_likenesses_are_counted_once_and_not_between_copies() -> None:
-    base = np.random.default_rng(1).integers(0, 200, (2, 32, 32, 3), np.uint8)
-    images = np.stack([base[0], base[0], base[0] + np.uint8(3), base[1], base[0] + np.uint8(5)])
-    found, _ = count_test_images(hash_pictures([images], list("abcde"), np.arange(5)), 5, TwoLabels(0))
-    assert (found.distinct, found.near) == (4, 2)
-    assert found.near_example is not None and found.near_example[1] in "ac"
+@pytest.mark.parametrize("name", ["jpeg", "bigger", "brighter"])
+def test_resaved_digits_look_like_themselves_and_like_no_other(name: str, tmp_path: Path) -> None:
+    images, labels = load_images(open_dataset("digits").test, Preprocessing(32, 32), description="test")
+    images, labels = images[:100], labels[:100]
+    copies = np.empty_like(images)
+    for copy, image in zip(copies, map(Image.fromarray, images), strict=True):
+        file = tmp_path / "copy.jpg"
+        image = image.resize((64, 64), Image.Resampling.BICUBIC) if name == "bigger" else image
+        image.point(lambda value: value * 0.9 + 20 if name == "brighter" else value).save(file, quality=75)
+        copy[:] = prepare(file, Preprocessing(32, 32))
+    both = np.concatenate([images, copies])
+    hashes = hash_pictures([both], [str(index) for index in range(200)], np.tile(labels, 2))
+    found = count_test_images(hashes, np.arange(200), [both[:70], both[70:]], 10, TwoLabels(0))
+    assert (found.distinct, found.near, found.near_example) == (200, 100, ("100", "0"))
+    assert "100 test images look like another one" in list(found.headline())
+
+
+def test_thumbnails_are_means_over_cells_of_any_size() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (3, 40, 24, 3), np.uint8)
+    grey = images.astype(np.float64) @ [0.299, 0.587, 0.114]
+    cells = grey.reshape(3, 8, 5, 8, 3).mean(axis=(2, 4)).reshape(3, 64)
+    expected = [np.corrcoef(cells[0], cells[other])[0, 1] for other in range(3)]
+    found = thumbnails(images)
+    assert found[0] @ found.T == pytest.approx(expected, abs=1e-5)
+    assert not thumbnails(np.full((1, 5, 3, 3), 90, np.uint8)).any()
+    assert find_alike(thumbnails(np.full((2, 9, 9, 3), 90, np.uint8))).tolist() == []
 
 
 @pytest.mark.parametrize(
