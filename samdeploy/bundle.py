@@ -137,15 +137,10 @@ def open_bundle(path: str | Path) -> Bundle:
     if not str(path) or "\0" in str(path):
         raise BundleError(f"bundle {str(path)!r}: is no path; name the bundle's folder")
     root = Path(path)
-    if root.is_file():
-        raise BundleError(f"bundle {root}: is a file; name the bundle's folder")
-    if not root.is_dir():
-        raise BundleError(f"bundle {root}: no such folder; make one: samdeploy export")
     if not (root / MANIFEST).exists():
-        from samdeploy.run_bundle import what_a_run_lacks
+        from samdeploy.run_bundle import not_a_bundle
 
-        if reason := what_a_run_lacks(root):
-            raise BundleError(f"bundle {root}: {reason}")
+        raise BundleError(f"bundle {root}: {not_a_bundle(path)}")
     manifest = contained_file(root, MANIFEST, f"bundle {root}")
     found = manifest_from_json(read_json(manifest, f"bundle {root}", max_bytes=MOST_BYTES), str(manifest))
     for file in found.files:

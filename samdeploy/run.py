@@ -99,7 +99,7 @@ def open_run(run_dir: Path) -> RunRecord:
         BundleError: missing, damaged, or written by a newer samdeploy.
     """
     path = run_dir / RUN_FILE
-    if not run_dir.is_dir():
+    if not run_dir.exists():
         raise BundleError(f"run {run_dir}: no such folder")
     if not path.exists() and (run_dir / RECIPE_FILE).is_file():
         raise BundleError(
@@ -107,6 +107,15 @@ def open_run(run_dir: Path) -> RunRecord:
         )
     if not path.exists() and (run_dir / MANIFEST).is_file():
         raise BundleError(f"run {run_dir}: is a bundle; expected the run that it was exported from")
+    if not path.exists():
+        from samdeploy.path_kind import a, path_kind  # late: it needs this file
+
+        kind = path_kind(run_dir)
+        cure = {
+            "folder of images": f"to train on it: samdeploy train {run_dir}",
+            "folder of runs": f"name one of them, or take the newest: --runs {run_dir}",
+        }.get(kind, "a run's folder expected, which samdeploy train makes")
+        raise BundleError(f"run {run_dir}: is {a(kind)}; {cure}")
     values = read_json(path, "run")
     check_format(values, FORMAT, VERSION, str(path))
     fields = Fields(values, str(path), BundleError)

@@ -8,16 +8,33 @@ from pathlib import Path
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BundleError, InputError
 from samdeploy.manifest import MANIFEST
+from samdeploy.path_kind import a, path_kind
 from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, open_run
 
 
-def what_a_run_lacks(path: Path) -> str:
-    """Where `path` is a run and no bundle: what to name instead, or to do; "" where it is no run."""
-    if (path / BUNDLE_FOLDER / MANIFEST).exists():
-        return f"is a run; its bundle is {path / BUNDLE_FOLDER}"
-    if (path / RUN_FILE).exists():
-        return f"is a run that has no bundle yet; make it: samdeploy export {path}"
-    return ""
+def not_a_bundle(path: str | Path) -> str:
+    """What `path` is where it is no bundle, with the command or the name that was meant; "" for a bundle."""
+    kind = path_kind(path)
+    if kind == "bundle":
+        return ""
+    path = Path(path)
+    if path.is_file() and (path.parent / MANIFEST).exists():
+        return f"is {a(kind)} inside a bundle; name its folder, {path.parent}"
+    return {
+        "nothing": "no such folder; make one: samdeploy export",
+        "URL": "is a URL; download it, then name the bundle's folder",
+        "image": f"is an image; to classify it: samdeploy predict BUNDLE {path}",
+        "archive": "is an archive; unpack it, then name the bundle's folder",
+        "recipe": f"is a recipe; to make a bundle: samdeploy train {path}; samdeploy export",
+        "run": f"is a run; its bundle is {path / BUNDLE_FOLDER}",
+        "run without a bundle": f"is a run that has no bundle yet; make it: samdeploy export {path}",
+        "unfinished run": f"is a run without a finished epoch; go on with: samdeploy train --resume {path}",
+        "folder of runs": f"is a folder of runs; name one of them, or take the newest: --runs {path}",
+        "folder of images": f"is a folder of images; name a bundle: samdeploy eval BUNDLE --data {path}, or samdeploy "
+        f"predict BUNDLE {path}",
+        "empty folder": "is an empty folder; make a bundle: samdeploy export",
+        "folder": f"is a folder without {MANIFEST}; name a bundle, the folder that samdeploy export makes",
+    }.get(kind, f"is {a(kind)}; name a bundle, the folder that samdeploy export makes")
 
 
 def bundle_of(path: Path) -> Path:

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "spec_json": frozenset({"errors", "spec", "fields"}),
     "measured": frozenset({"errors", "spec", "fields", "spec_json"}),
     "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json", "measured"}),
-    "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest"}),
+    "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest", "path_kind"}),
     "path_kind": frozenset({"manifest", "run"}),
     "progress": frozenset(),
     "bundle": _ARRAYS | {"golden", "run_bundle"},

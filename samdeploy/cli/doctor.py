@@ -21,15 +21,15 @@ def doctor(
     from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine, table
     from samdeploy.errors import InputError
     from samdeploy.files import json_bytes
-    from samdeploy.run_bundle import bundle_of, latest_bundle
+    from samdeploy.run_bundle import bundle_of, latest_bundle, not_a_bundle
 
     if bundle is None:
         try:
             bundle = taken("bundle", latest_bundle(runs))
         except InputError:  # none yet: the machine is of interest alone
             bundle = None
-    elif not bundle.exists():
-        raise InputError(f"bundle {bundle}: no such folder")
+    elif reason := not_a_bundle(bundle_of(bundle)):
+        raise InputError(f"bundle {bundle}: {reason}")
     found = Diagnosis(examine_machine(), examine_bundle(bundle_of(bundle)) if bundle is not None else None)
     if as_json:
         print_as_utf8()

@@ -37,15 +37,20 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
 
     Args:
         bundle: names the data set, its options and its split.
-        data_root: where it lies; None: where the run beside the bundle found it, else "data".
+        data_root: where it lies; None: where the run beside the bundle found it, or where the data set is looked for
+            by itself.
 
     Raises:
         DatasetError: files are missing or damaged, or there is no test picture.
         InputError: its classes are not those of the bundle.
     """
-    data = bundle.data
-    check_folder(data.name, data_root, "the bundle's")
+    check_folder(bundle.data.name, data_root, "the bundle's")
     root = _data_root(bundle, data_root)
+    return _away_from_its_run(bundle) if root is None else _test_set_in(root, bundle)
+
+
+def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
+    data = bundle.data
     if data.name == "folder" and data.options.get("protocol", HONEST) == HONEST and holds_test_alone(root):
         return _test_pictures_alone(root, bundle.spec.classes)
     dataset = open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
@@ -54,6 +59,18 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
     if not len(dataset.test):
         raise DatasetMissing(f"data set {data.name!r} has no test pictures in {root}")
     return TestSet(dataset.test, dataset.notes)
+
+
+def _away_from_its_run(bundle: Bundle) -> TestSet:
+    """The images, where a data set that is known by its name is found without a run that says where."""
+    name = bundle.data.name
+    here = f"no test images here: {bundle.root} does not lie in its run, which knows where they are"
+    if name == "folder":
+        raise InputError(f"{here}; give the folder that holds test/<class>/: --data FOLDER")
+    try:
+        return _test_set_in(Path("data"), bundle)
+    except DatasetMissing as error:
+        raise InputError(f"{here}; give the folder of {name!r}: --data FOLDER ({error})") from None
 
 
 def _test_pictures_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
@@ -71,11 +88,11 @@ def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:
     return AS_AT_TRAINING if recorded == fingerprint else "differs from the one at training"
 
 
-def _data_root(bundle: Bundle, data_root: Path | None) -> Path:
+def _data_root(bundle: Bundle, data_root: Path | None) -> Path | None:
     if data_root is not None:
         return data_root
     run_dir = bundle.root.resolve().parent
-    return Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else Path("data")
+    return Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else None
 
 
 def _other_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> str:

@@ -82,9 +82,9 @@ def test_a_folder_that_is_no_bundle(root: Path, tmp_path: Path) -> None:
     for path, text in (
         (young, f"is a run that has no bundle yet; make it: samdeploy export {young}"),
         (tmp_path / "nowhere", "no such folder; make one: samdeploy export"),
-        (run / "bundle" / MANIFEST, "is a file; name the bundle's folder"),
+        (run / "bundle" / MANIFEST, f"is a file inside a bundle; name its folder, {run / 'bundle'}"),
         (run, f"is a run; its bundle is {run / 'bundle'}"),
-        (tmp_path, "'manifest.json' is missing; the folder is incomplete, export it again"),
+        (tmp_path, f"is a folder of runs; name one of them, or take the newest: --runs {tmp_path}"),
     ):
         with pytest.raises(BundleError) as caught:
             open_bundle(path)

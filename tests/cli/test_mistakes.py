@@ -225,3 +225,39 @@ def test_recipe_wins_over_a_folder_of_its_name(tmp_path: Path, inside: Inside) -
     ):
         code, _, errors = inside("train", name, "--lr", "0", cwd=tmp_path)
         assert (code, errors.splitlines()[0]) == (2, said)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("notes.txt", "is a file; name a bundle, the folder that samdeploy export makes"),
+        ("net.onnx", "is an ONNX graph; name a bundle"),
+        ("net.plan", "is an engine; name a bundle"),
+        ("bundle.zip", "is an archive; unpack it, then name the bundle's folder"),
+        ("-", "is standard input; name a bundle"),
+        ("cat.jpg", "is an image; to classify it: samdeploy predict BUNDLE cat.jpg"),
+        ("nothing-in-it/", "is an empty folder; make a bundle: samdeploy export"),
+        ("pets/", "is a folder of images; name a bundle: samdeploy eval BUNDLE --data pets, or samdeploy predict"),
+        ("all/", "is a folder of runs; name one of them, or take the newest: --runs all"),
+        ("all/one/", "is a run that has no bundle yet; make it: samdeploy export all/one"),
+        ("made/model.onnx", "is an ONNX graph inside a bundle; name its folder, made"),
+    ],
+)
+def test_bundle_commands_say_what_a_path_is(tmp_path: Path, inside: Inside, name: str, what: str) -> None:
+    for file in ("pets/cat/a.jpg", "all/one/run.json", "made/manifest.json", "made/model.onnx", name.rstrip("/")):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        if not (tmp_path / file).exists():
+            (tmp_path / file).mkdir() if file == "nothing-in-it" else (tmp_path / file).touch()
+    for command in ("eval", "doctor"):
+        code, output, errors = inside(command, name, cwd=tmp_path)
+        assert (code, output) == (2, "")
+        assert_one_line(errors, f"bundle {name.rstrip('/')}: {what}")
+
+
+def test_url_is_no_bundle_and_no_run(tmp_path: Path, inside: Inside) -> None:
+    code, _, errors = inside("eval", "https://example.org/bundle.zip", cwd=tmp_path)
+    assert code == 2 and "is a URL; download it, then name the bundle's folder" in errors
+    (tmp_path / "net.onnx").touch()
+    code, _, errors = inside("export", "net.onnx", cwd=tmp_path)
+    assert code == 2
+    assert_one_line(errors, "run net.onnx: is an ONNX graph; a run's folder expected, which samdeploy train makes")

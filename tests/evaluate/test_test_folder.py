@@ -67,3 +67,15 @@ def test_another_protocol_needs_its_training_pictures(bundle: Bundle, root: Path
     data = dataclasses.replace(bundle.data, options={"protocol": "tested-on-train"})
     with pytest.raises(DatasetError, match="has test/ but no train/"):
         open_test_set(dataclasses.replace(bundle, data=data), root)
+
+
+@pytest.mark.parametrize("name", ["folder", "cifar10"])
+def test_bundle_away_from_its_run_asks_for_the_folder(
+    bundle: Bundle, root: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Another data set in ./data is not taken for its own."""
+    (root / "data" / "train" / "cat").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    away = dataclasses.replace(bundle, root=root / "bundle", data=dataclasses.replace(bundle.data, name=name))
+    with pytest.raises(InputError, match=r"^no test images here: .* does not lie in its run.*: --data FOLDER"):
+        open_test_set(away, None)
