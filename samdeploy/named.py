@@ -6,6 +6,7 @@ standard error and the others are done; the exit code is 1, or 2 if nothing coul
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def named_images(paths: Sequence[Path], leave_out: Path | None = None) -> list[N
 
 
 def _expand(path: Path, leave_out: Path | None) -> Iterator[NamedImage]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - a Path raises for a name that no file can have
         yield NamedImage(path, path.name)
         return
     if leave_out is not None and leave_out.resolve() == path.resolve():

@@ -10,11 +10,9 @@ from pathlib import Path
 
 from samdeploy.classifier import Classifier
 from samdeploy.errors import ImageError, InputError
-from samdeploy.manifest import MANIFEST
 from samdeploy.named import Unread, named_images
 from samdeploy.ranking import Prediction
-from samdeploy.run import RUN_FILE
-from samdeploy.run_bundle import bundle_of, latest_bundle
+from samdeploy.run_bundle import bundle_of, is_bundle_or_run, latest_bundle
 from samdeploy.terminal import printable
 
 # Images per call of the engine.
@@ -42,9 +40,8 @@ def predict_paths(
         ImageError: not one could be read.
         BundleError, BackendUnavailable: the bundle cannot be opened.
     """
-    # A run without a bundle is opened as one too: the error says what is missing.
-    is_bundle = any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
-    if len(paths) > 1 and not paths[0].exists() and not paths[0].suffix:
+    is_bundle = is_bundle_or_run(paths[0])
+    if len(paths) > 1 and not os.path.exists(paths[0]) and not paths[0].suffix:  # noqa: PTH110 - it never raises
         raise InputError(f"{paths[0]}: no such bundle, image or folder")
     bundle = bundle_of(paths[0]) if is_bundle else latest_bundle(runs_root)
     named = named_images(paths[1:] if is_bundle else paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from samdeploy.bundle import Bundle
@@ -41,6 +42,12 @@ def bundle_of(path: Path) -> Path:
     """The bundle that someone means who names `path`: the run's, where `path` is a run that has one; else `path`."""
     bundle = path / BUNDLE_FOLDER
     return bundle if not (path / MANIFEST).exists() and (bundle / MANIFEST).exists() else path
+
+
+def is_bundle_or_run(path: Path) -> bool:
+    """Whether `path` is meant as a bundle; a run without one is, too: opening it says what is missing."""
+    # os.path, because a Path raises for a name that no file can have.
+    return any(os.path.isfile(path / name) for name in (MANIFEST, RUN_FILE))  # noqa: PTH113
 
 
 def unlike_its_run(bundle: Bundle) -> str:

@@ -13,11 +13,9 @@ from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
-from samdeploy.manifest import MANIFEST
 from samdeploy.named import named_images
 from samdeploy.preprocess import decode, prepare, resize
-from samdeploy.run import RUN_FILE
-from samdeploy.run_bundle import bundle_of, latest_bundle
+from samdeploy.run_bundle import bundle_of, is_bundle_or_run, latest_bundle
 from samdeploy.spec import Preprocessing
 
 # A picture is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a
@@ -90,8 +88,7 @@ def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle
     """
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out: {options.out} is a file; name a folder for the pictures")
-    # A run without a bundle is opened as one too: the error says what is missing.
-    is_bundle = bool(paths) and any((paths[0] / name).is_file() for name in (MANIFEST, RUN_FILE))
+    is_bundle = bool(paths) and is_bundle_or_run(paths[0])
     bundle = open_bundle(bundle_of(paths[0]) if is_bundle else latest_bundle(options.runs_root))
     named = paths[1:] if is_bundle else paths
     sources = [

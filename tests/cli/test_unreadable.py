@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from samdeploy.manifest import MANIFEST
+from samdeploy.predict import predict_paths
 from tests.cli.typed import Inside, assert_one_line
 
 # what is named -> what is said of it
@@ -154,6 +155,17 @@ def test_a_pipe_is_refused_and_not_waited_for(
     code, output, errors = inside("predict", "runs/digits/bundle", tmp_path / "pipe.jpg", digit_files[0], cwd=finished)
     assert (code, len(output.splitlines())) == (1, 1)
     assert f"samdeploy: {tmp_path / 'pipe.jpg'}: is no plain file, an image was expected\n" in errors
+
+
+def test_names_that_no_file_can_have_stop_no_other(
+    finished: Path, digit_files: Sequence[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["nul\0.jpg", "x" * 300, "y/" * 3000 + "z.jpg", "\ud800.jpg"]
+    paths = [finished / "runs/digits/bundle", digit_files[0], *map(Path, names)]
+    assert not predict_paths(paths, Path(), top=1, backend="auto", precision=None, device="cpu", as_json=False)
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1
+    assert said.err.endswith("samdeploy: 4 of 5 images could not be read\n")
 
 
 def test_names_that_are_not_printable_make_no_lines_of_their_own(
