@@ -13,6 +13,7 @@
      ├── WeightsError             a weight file does not fit the architecture
      ├── ExportError              no correct graph or engine can be made
      ├── BundleError              a bundle or run is damaged, foreign or unsafe
+     │    └── Contradiction       the files of a bundle are not all of one network
      └── BackendUnavailable       this runtime cannot run this engine on this machine
 
 Every text says what happened, what was found, what was expected, and the cure.  The command line
@@ -75,6 +76,12 @@ class ExportError(SamdeployError):
 
 class BundleError(SamdeployError):
     """A bundle or run directory is damaged, of another format, or unsafe to open."""
+
+
+class Contradiction(BundleError):
+    """Every file of a bundle has its hash, and yet they are not all of one network."""
+
+    exit_code = 1
 
 
 class BackendUnavailable(SamdeployError):

@@ -72,7 +72,12 @@ class CamBackend(Protocol):
 
 
 def open_cam_session(
-    bundle: Bundle, backend: str = "onnxruntime", device: str = "auto", precision: str = "fp32"
+    bundle: Bundle,
+    backend: str = "onnxruntime",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    check: bool = True,
 ) -> CheckedCamSession:
     """Open a bundle's class activation maps and prove them on the bundle's golden images.
 
@@ -81,6 +86,7 @@ def open_cam_session(
         backend: "onnxruntime", "openvino", or "pytorch", which computes them from the network as trained.
         device: "cpu", "cuda" or "auto".
         precision: "fp32", with openvino also "bf16" and "fp16" where the processor computes in them.
+        check: False leaves the golden images to the caller.
 
     Raises:
         InputError: an unknown backend, device or precision, or one that this backend never has.
@@ -108,7 +114,8 @@ def open_cam_session(
         raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
     session = CheckedCamSession(module.load_cam(bundle, device, precision), bundle.spec)
     try:
-        _check(session, *bundle.golden())
+        if check:
+            _check(session, *bundle.golden())
     except BaseException:
         session.close()
         raise
@@ -169,19 +176,34 @@ class _LogitsOf:
 
 
 def _check(session: CheckedCamSession, images: UInt8Array, golden: Float32Array) -> None:
-    """The logits are the model's, and logit minus mean of the map is one number per class: the bias of the head.
-
-    The bias stands in the weights alone, which a runtime has not; but it is the same for every picture.
-    """
+    """The logits are the model's, and the maps add up to them."""
     answers = _LogitsOf(session)
     check_golden(answers, images, golden)
-    rest = golden - answers.maps.mean(axis=(2, 3), dtype=np.float64)
-    bias = np.broadcast_to(np.median(rest, axis=0), rest.shape)
-    error = float(difference_shares(rest, bias, picture_ranges(golden)).max())
-    allowed = 2 * GOLDEN_TOLERANCE[session.precision]  # a difference of two that may each be off by it
+    error = sum_error(answers.maps, golden)
+    allowed = sum_tolerance(session.precision)
     if not error <= allowed:
         raise BundleError(
             f"{session.backend} ({session.precision}): the class activation maps of the golden images do not add up to "
             f"the logits: off by {error:.2e} of their range, at most {allowed:.0e} is allowed; make the bundle again "
             "with `samdeploy export`"
         )
+
+
+def sum_error(maps: Float32Array, golden: Float32Array) -> float:
+    """How far the maps are from adding up to the logits, as a share of the logits' range.
+
+    Logit minus mean of the map is one number per class: the bias of the head.  A runtime does not know it; but it is
+    the same for every image.
+
+    Args:
+        maps: float32 [n, K, h, w], of the golden images.
+        golden: float32 [n, K], their logits.
+    """
+    rest = golden - maps.mean(axis=(2, 3), dtype=np.float64)
+    bias = np.broadcast_to(np.median(rest, axis=0), rest.shape)
+    return float(difference_shares(rest, bias, picture_ranges(golden)).max())
+
+
+def sum_tolerance(precision: str) -> float:
+    """The largest `sum_error` of a sound engine: a difference of two that may each be off by the tolerance."""
+    return 2 * GOLDEN_TOLERANCE[precision]

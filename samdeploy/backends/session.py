@@ -199,8 +199,7 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found)).sum())
         raise BundleError(f"{engine}: {bad} of {found.size} golden logits are not finite numbers; {cure}")
-    worst = np.sort(difference_shares(found, logits, picture_ranges(logits)))
-    error = float(worst[-1 - golden_outliers(session.precision, len(worst))])
+    error = golden_error(found, logits, session.precision)
     allowed = GOLDEN_TOLERANCE[session.precision]
     if error > allowed:
         raise BundleError(
@@ -208,6 +207,19 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
             f"is allowed: this is not the model of this bundle; {cure}"
         )
     return error
+
+
+def golden_error(found: Float32Array, logits: Float32Array, precision: str) -> float:
+    """The largest difference that counts, as a share of its image's range; infinite where an answer is missing.
+
+    Args:
+        found: what an engine of `precision` answers to the golden images.
+        logits: float32 [n, K], the golden answers.
+    """
+    if found.shape != logits.shape:
+        return float("inf")
+    worst = np.sort(difference_shares(found, logits, picture_ranges(logits)))
+    return float(worst[-1 - golden_outliers(precision, len(worst))])
 
 
 def golden_outliers(precision: str, n_images: int) -> int:

@@ -11,11 +11,11 @@ from samdeploy.bench.engines import ALL, Engine, select_engines
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.doctor.findings import BundleState, EngineState
 from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
+from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.eval_file import EVAL_FILE
 from samdeploy.files import read_json
 from samdeploy.manifest import MANIFEST
 from samdeploy.progress import progress_bar
-from samdeploy.run_bundle import unlike_its_run
 
 # Written beside the manifest by eval and bench, and listed nowhere.
 _KNOWN = (MANIFEST, EVAL_FILE, "bench.json", "bench-against.json")
@@ -40,12 +40,11 @@ def examine_bundle(path: Path) -> BundleState:
         if not damaged:
             tried = [_opened(bundle, engine) for engine in select_engines(bundle, ALL, None)]
             engines = tuple(state for state, _ in tried)
+            problems += find_contradictions(bundle)
             problems += [f"{state.backend} {state.precision}: {state.reason}" for state, wrong in tried if wrong]
             if not any(state.reason == "" for state in engines):
                 problems.append(f"bundle {path}: none of its engines runs on this machine")
     pixels, classes = bundle.spec.preprocessing, len(bundle.spec.classes)
-    if unlike := unlike_its_run(bundle):
-        problems.append(f"bundle {path}: {unlike}")
     evaluation = _evaluation(bundle)
     if evaluation.startswith("not passed"):
         problems.append(f"bundle {path}: its evaluation did not pass; samdeploy eval {path} --why")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,6 +63,12 @@ def judge(comparison: Comparison, precision: str, margin: float = DEFAULT_MARGIN
         f"({_interval(comparison)}); {cure}; a wider --margin is a weaker promise, to be chosen before looking"
     )
     return Judgement("cannot tell", (text,), needed)
+
+
+def worst_first(reasons: Iterable[str], judgement: Judgement) -> tuple[str, ...]:
+    """The reasons of one engine as they are listed: whatever is wrong before what the images could not decide."""
+    undecided = judgement.reasons if judgement.verdict == "cannot tell" else ()
+    return (*(text for text in reasons if text not in undecided), *undecided)
 
 
 def logits_differ(comparison: Comparison) -> str:

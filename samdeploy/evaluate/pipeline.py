@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +24,15 @@ from samdeploy.data.images import Fingerprint
 from samdeploy.data.leaks import LeakReport
 from samdeploy.data.picture_hashes import hash_pictures
 from samdeploy.data.protocol import HONEST
-from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
+from samdeploy.errors import BackendUnavailable, BundleError, Contradiction, InputError, SamdeployError, unknown
 from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
+from samdeploy.evaluate.against_training import compare_with_training, not_recorded
 from samdeploy.evaluate.cam import compare_cams
 from samdeploy.evaluate.checks import Consistency
 from samdeploy.evaluate.consistency import check_consistency, larger_batches, largest_batch
+from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.floors import NO_FLOORS, Floors
-from samdeploy.evaluate.gate import DEFAULT_MARGIN, judge
+from samdeploy.evaluate.gate import DEFAULT_MARGIN, Judgement, judge, worst_first
 from samdeploy.evaluate.latency import measure_latency
 from samdeploy.evaluate.leaks import beside, find_test_leaks, known_images, trained_on
 from samdeploy.evaluate.machine import machine, versions
@@ -39,10 +41,9 @@ from samdeploy.evaluate.pictures import PreparedPictures
 from samdeploy.evaluate.probes import NoReference, ProbeAnswers, ProbeReference, compare_probes, probe_reference
 from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
 from samdeploy.evaluate.test_images import count_test_images, distinct_images
-from samdeploy.evaluate.test_set import TestSet, open_test_set, same_as_at_training
+from samdeploy.evaluate.test_set import AS_AT_TRAINING, TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
 from samdeploy.manifest import MANIFEST
-from samdeploy.run_bundle import unlike_its_run
 from samdeploy.spec import DEVICES, PRECISIONS
 
 ALL = "all"
@@ -139,14 +140,22 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
     import scipy.stats  # noqa: F401
 
     bundle.verify()
-    test = open_test_set(bundle, options.data_root)
+    contradictions = find_contradictions(bundle)
+    try:
+        test = open_test_set(bundle, options.data_root)
+    except SamdeployError as error:
+        raise _explained(error, contradictions) from error
     golden = bundle.golden()
     preprocessing = bundle.spec.preprocessing
     with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
-        reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
+        try:
+            reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
+        except SamdeployError as error:
+            raise _explained(error, contradictions) from error
         hashes = hash_pictures(pictures.batches(BATCH), test.samples.names, test.samples.labels)
         known = known_images(bundle)
         two_labels = find_two_labels(beside(known, hashes), bundle.spec.classes, of="test")
+        against = compare_with_training(bundle, hashes.digests, hashes.labels, reference)
         distinct = distinct_images(hashes)
         leaks = find_test_leaks(known, hashes.take(distinct))
         pictures.keep(distinct)
@@ -162,7 +171,8 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         dataset=bundle.data.name,
         n_images=test_images.distinct,
         test_images=test_images,
-        test_set=same_as_at_training(bundle, fingerprint),
+        test_set=AS_AT_TRAINING if against and against.same_labels else same_as_at_training(bundle, fingerprint),
+        against_training=against,
         versions=versions(),
         machine=machine(),
         results=results,
@@ -176,13 +186,22 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         notes=(*_notes(bundle, test, leaks), *test_images.notes()),
         left_out=tuple(_left_out(bundle, results)),
         leaks=leaks,
-        faults=trained_on(leaks, str(bundle.data.options.get("protocol", HONEST))),
+        faults=(
+            *contradictions,
+            *([against.fault] if against and against.fault else []),
+            *trained_on(leaks, str(bundle.data.options.get("protocol", HONEST))),
+        ),
     )
 
 
 def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:
-    unlike = unlike_its_run(bundle)
-    return (*([unlike] if unlike else []), *test.notes, *(leaks.lines() if leaks else ()))
+    unknown_figure = not_recorded(bundle)
+    return (*([unknown_figure] if unknown_figure else []), *test.notes, *(leaks.lines() if leaks else ()))
+
+
+def _explained(error: SamdeployError, contradictions: Sequence[str]) -> SamdeployError:
+    """Where the bundle contradicts itself, that is why its test cannot even begin."""
+    return Contradiction("; ".join(contradictions)) if contradictions else error
 
 
 def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:
@@ -205,7 +224,8 @@ def _reference(
     answers to the probe images."""
     digest = Fingerprint(pictures.shape)
     blocks = stream_prepared(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
-    with open_session(bundle, "pytorch", device=options.device) as session, closing(blocks):
+    # Whether it answers the golden images is among the contradictions: those are reported, with all figures.
+    with open_session(bundle, "pytorch", device=options.device, check=False) as session, closing(blocks):
         try:
             logits = reference_pass(session, blocks, pictures, digest, len(bundle.spec.classes))
         except EngineStopped as stopped:
@@ -254,20 +274,20 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
         try:
             fault, wrong_golden = _golden(session, *case.golden)
         except Exception as error:
-            return row(reason=f"stopped at the golden images: {said(error)}", latency=None, passed=False)
+            return _stopped(row, judgement, broken, f"stopped at the golden images: {said(error)}")
         if fault:
             broken, verdict = [*broken, fault], "fails"
         parts: dict[str, Part] = {}
         try:
             parts["probes"] = answers = _probes(case, session)
         except Exception as error:
-            return row(reason=f"stopped at the probe images: {said(error)}", latency=None, passed=False)
+            return _stopped(row, judgement, broken, f"stopped at the probe images: {said(error)}")
         if isinstance(answers, ProbeAnswers) and answers.fault:
             broken, verdict = [*broken, answers.fault], "fails"
         try:
             latency = measure_latency(session, case.sample)
         except Exception as error:
-            return row(reason=f"stopped while its latency was measured: {said(error)}", latency=None, passed=False)
+            return _stopped(row, judgement, broken, f"stopped while its latency was measured: {said(error)}")
         # The last to be asked of a session: one whose threads wait for each other answers nothing afterwards.
         if options.consistency_s > 0:
             parts["consistency"] = found = _consistency(case, session)
@@ -284,10 +304,18 @@ def _evaluate(case: _Case, backend: str, precision: str) -> Result:
     below = options.floors.missed(comparison, case.bundle.spec.classes)
     if below:
         broken, verdict = [*broken, below], "fails"
+    reasons = worst_first(broken, judgement)
     return row(
-        reason="; ".join(broken), latency=latency, passed=verdict == "holds" and not broken, verdict=verdict,
+        reason="; ".join(reasons), worst="".join(reasons[:1]), latency=latency, verdict=verdict,
+        passed=verdict == "holds" and not broken,
         n_needed=judgement.n_needed, below_minimum=below, parts=parts,
     )  # fmt: skip
+
+
+def _stopped(row: Callable[..., Result], judgement: Judgement, broken: Sequence[str], reason: str) -> Result:
+    """The row of an engine that stopped after its accuracy was measured: what was wrong until then comes first."""
+    reasons = worst_first([*broken, reason], judgement)
+    return row(reason="; ".join(reasons), worst=reasons[0], latency=None, passed=False)
 
 
 def _golden(session: Session, images: UInt8Array, logits: Float32Array) -> tuple[str, UInt8Array]:

@@ -5,12 +5,13 @@ docs/files.md documents the JSON.  Percentages are 0 to 100, times milliseconds,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from samdeploy.data.leaks import LeakReport
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison
+from samdeploy.evaluate.against_training import AgainstTraining
 from samdeploy.evaluate.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.gate import Verdict
 from samdeploy.evaluate.latency import Latency
@@ -46,6 +47,7 @@ class Result:
     Attributes:
         backend, precision, device: which engine, and where it ran; device is "" if it did not run.
         ran: whether it could run here.
+        worst: the first of its reasons: the one that matters most.
         reason: why it could not, where it stopped, or which promises it broke; "" if all is well.
         comparison: None if it did not answer every picture.
         latency: None if it was not measured.
@@ -70,6 +72,7 @@ class Result:
     verdict: Verdict | None = None
     n_needed: int | None = None
     below_minimum: str = ""
+    worst: str = ""
     n_images_done: int = 0
     date: str = ""
     machine: str = ""
@@ -147,12 +150,20 @@ class Report:
     left_out: tuple[str, ...] = ()
     floors: Floors = NO_FLOORS
     faults: tuple[str, ...] = ()
+    against_training: AgainstTraining | None = None
 
     @property
     def verdict(self) -> Verdict:
         """See `overall_verdict`."""
         rows = [(row.ran, row.passed, row.verdict) for row in self.results]
         return overall_verdict(rows, named=self.named, faults=self.faults)
+
+    def failing(self) -> Iterator[Result]:
+        """The rows because of which the verdict is "fails", those that ran first."""
+        counted = [row for row in self.results if not row.passed and row.verdict != "cannot tell"]
+        yield from (row for row in counted if row.ran)
+        if self.named:
+            yield from (row for row in counted if not row.ran)
 
     @property
     def passed(self) -> bool:
@@ -181,6 +192,7 @@ class Report:
             "leaks": self.leaks and self.leaks.to_json(),
             "left_out": list(self.left_out),
             "faults": list(self.faults),
+            "against_training": self.against_training and self.against_training.to_json(),
             "results": [result.to_json(self.class_names) for result in self.results],
         }
 

@@ -24,9 +24,10 @@ _VERDICT = {"holds": "PASSED", "fails": "NOT PASSED", "cannot tell": "CANNOT TEL
 def verdict(report: Report) -> str:
     """In a few words: passed or not, and what the verdict does not cover."""
     missing = [result.engine for result in report.results if not result.ran]
-    gaps = list(report.faults)
+    hard = [*report.faults, *_failures(report)]
+    gaps = [*hard[:1], *([f"and {len(hard) - 1} more, listed above"] if len(hard) > 1 else [])]
     gaps += [f"not run here: {', '.join(missing)}"] if missing else []
-    gaps += [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
+    gaps += _other_images(report)
     gaps += report.test_images.headline()
     gaps += [f"{text} were trained on" for text in _trained_on(report)]
     below = [result.engine for result in report.results if result.below_minimum]
@@ -39,6 +40,19 @@ def verdict(report: Report) -> str:
     untried = [result.engine for result in report.results if isinstance(result.parts.get("probes"), NotMeasured)]
     gaps += [f"probe images not compared: {', '.join(untried)}"] if untried else []
     return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")
+
+
+def _failures(report: Report) -> list[str]:
+    """What is worst about the engines that fail; what they miss of the minimum asked for is listed by itself."""
+    rows = [row for row in report.failing() if row.ran and row.reason != row.below_minimum]
+    return [f"{row.engine}: {row.worst or row.reason}" for row in rows]
+
+
+def _other_images(report: Report) -> list[str]:
+    against = report.against_training
+    if against is not None and (against.remark or against.fault):
+        return [against.remark] if against.remark else []
+    return [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
 
 
 def _trained_on(report: Report) -> list[str]:
@@ -68,6 +82,8 @@ def table(report: Report) -> str:
         for note in (*report.notes, *report.left_out)
         for line in textwrap.wrap(printable(note), 80, subsequent_indent="  ")
     ]
+    for fault in report.faults:
+        lines += textwrap.wrap(fault, 80, initial_indent="  ", subsequent_indent="    ")
     for result in report.results:
         if result.reason:
             text = f"{result.engine}: {result.reason}"

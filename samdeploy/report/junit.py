@@ -112,7 +112,9 @@ def _consistency(result: Result) -> Iterator[_Case]:
 
 def _overall_cases(report: Report) -> Iterator[_Case]:
     same = report.test_set == AS_AT_TRAINING
-    yield _Case("test set is the one at training", "passed" if same else "skipped", "" if same else report.test_set)
+    against = report.against_training
+    other = "" if same else (against.remark if against else "") or report.test_set
+    yield _Case("test set is the one at training", "passed" if same else "skipped", other)
     yield _leaks(report)
     yield _Case("the evaluation is valid", "failed" if report.faults else "passed", "; ".join(report.faults), "fault")
     remarks = "; ".join((*report.test_images.headline(), *report.test_images.notes()))

@@ -78,7 +78,13 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     rows = evaluation["results"]
     gaps = [f"{engine_name(row)} was not run here: {row['reason']}." for row in rows if not row["ran"]]
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["left_out"]]
-    if evaluation["test_set"] != AS_AT_TRAINING:
+    against = evaluation["against_training"]
+    if against is not None and not against["same_images"]:
+        gaps.append(
+            f"The test images are not those that training measured: the network's top-1 is {against['top1']:.2f} % on "
+            f"these, and was {against['measured_top1']:.2f} % on those."
+        )
+    elif evaluation["test_set"] != AS_AT_TRAINING:
         gaps.append(f"The test pictures are not proven to be those that training measured: {evaluation['test_set']}.")
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["test_images"]["remarks"]]
     leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from samdeploy.evaluate.accuracy import Comparison
-from samdeploy.evaluate.gate import DEFAULT_MARGIN, FP32_DIFFERENCE, Judgement, judge
+from samdeploy.evaluate.gate import DEFAULT_MARGIN, FP32_DIFFERENCE, Judgement, judge, worst_first
 from samdeploy.evaluate.paired import paired_difference
 
 Make = Callable[..., Comparison]
@@ -112,3 +112,11 @@ def test_a_difference_that_is_no_number_never_holds(comparison: Make) -> None:
 def test_every_broken_promise_is_said(comparison: Make) -> None:
     found = comparison(top1_agreement=90.0, max_difference_of_range=0.1, finite=False)
     assert len(judge(found, "fp32").reasons) == 3
+
+
+def test_what_is_wrong_comes_before_what_is_undecided() -> None:
+    undecided = Judgement("cannot tell", ("359 images cannot tell",), 1000)
+    reasons = worst_first(["359 images cannot tell", "golden images differ", "wrong at batch size 7"], undecided)
+    assert reasons == ("golden images differ", "wrong at batch size 7", "359 images cannot tell")
+    lost = Judgement("fails", ("top-1 is 3 points lower",))
+    assert worst_first(["top-1 is 3 points lower", "wrong at batch size 7"], lost)[0] == "top-1 is 3 points lower"

@@ -87,6 +87,9 @@ def test_top1_equals_the_one_that_training_measured(report: Report, digits_run: 
     record = json.loads((digits_run / "run.json").read_text())
     assert report.results[0].comparison is not None
     assert report.results[0].comparison.reference_top1 == record["test_top1"]
+    found = report.against_training
+    assert found is not None and found.same_labels and not found.fault and not found.remark
+    assert (found.top1, found.measured_top1, found.measured_images) == (record["test_top1"], record["test_top1"], 359)
 
 
 def test_pytorch_against_itself(digits_bundle: Bundle) -> None:
@@ -100,7 +103,8 @@ def test_a_bundle_of_earlier_weights_says_so(copy_of_bundle: Path, digits_run: P
     shutil.copy(digits_run / "run.json", copy_of_bundle.parent)
     (copy_of_bundle.parent / "weights.safetensors").write_bytes(b"of a later epoch")
     report = evaluate_bundle(open_bundle(copy_of_bundle), EvalOptions(backend="onnxruntime", device="cpu"))
-    assert report.notes[0].startswith(f"the run {copy_of_bundle.parent} holds other weights than this bundle")
+    assert not report.passed
+    assert report.faults[0].startswith(f"the run {copy_of_bundle.parent} holds other weights than this bundle")
 
 
 @without_gpu

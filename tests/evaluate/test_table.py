@@ -155,3 +155,14 @@ def test_notes_about_the_files_are_said(report: Rows) -> None:
 )
 def test_verdict(report: Rows, changes: dict[str, bool], line: str) -> None:
     assert verdict(report(**changes)) == line
+
+
+def test_headline_names_the_worst_first(report: Callable[..., Report], result: Callable[..., Result]) -> None:
+    undecided = result(precision="int8", passed=False, verdict="cannot tell", reason="359 images cannot tell")
+    wrong = result(passed=False, verdict="fails", reason="agreement 98 %; too slow", worst="agreement 98 %")
+    made = report(results=(undecided, wrong))
+    assert verdict(made).startswith("NOT PASSED (onnxruntime fp32: agreement 98 %")
+    assert "cannot tell" not in verdict(made)
+    made = report(results=(undecided, wrong), faults=("model.cam.fp32.onnx: is not of this network", "other labels"))
+    assert verdict(made).startswith("NOT PASSED (model.cam.fp32.onnx: is not of this network; and 2 more, listed above")
+    assert table(made).index("is not of this network") < table(made).index("other labels")
