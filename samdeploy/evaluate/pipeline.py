@@ -135,6 +135,7 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         BackendUnavailable: the reference, PyTorch, cannot run here.
         DatasetError: the test pictures are missing or damaged, or the disk has no room for them.
         InputError: the classes of the data set are not the bundle's; the engine named never has that device.
+        Contradiction: any of these, of a bundle that contradicts itself: that comes first.
     """
     # Used only once all pictures went through an engine; that the package is missing should be known before.
     import scipy.stats  # noqa: F401
@@ -142,16 +143,19 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
     bundle.verify()
     contradictions = find_contradictions(bundle)
     try:
-        test = open_test_set(bundle, options.data_root)
+        return _report(bundle, options, contradictions)
     except SamdeployError as error:
-        raise _explained(error, contradictions) from error
+        if contradictions:
+            raise Contradiction("; ".join(contradictions)) from error
+        raise
+
+
+def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...]) -> Report:
+    test = open_test_set(bundle, options.data_root)
     golden = bundle.golden()
     preprocessing = bundle.spec.preprocessing
     with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
-        try:
-            reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
-        except SamdeployError as error:
-            raise _explained(error, contradictions) from error
+        reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
         hashes = hash_pictures(pictures.batches(BATCH), test.samples.names, test.samples.labels)
         known = known_images(bundle)
         two_labels = find_two_labels(beside(known, hashes), bundle.spec.classes, of="test")
@@ -197,11 +201,6 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
 def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:
     unknown_figure = not_recorded(bundle)
     return (*([unknown_figure] if unknown_figure else []), *test.notes, *(leaks.lines() if leaks else ()))
-
-
-def _explained(error: SamdeployError, contradictions: Sequence[str]) -> SamdeployError:
-    """Where the bundle contradicts itself, that is why its test cannot even begin."""
-    return Contradiction("; ".join(contradictions)) if contradictions else error
 
 
 def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:
