@@ -48,6 +48,7 @@ EXIT_CODES = {
     "WeightsError": 2,
     "ExportError": 1,
     "BundleError": 2,
+    "Contradiction": 1,
     "BackendUnavailable": 1,
 }
 
