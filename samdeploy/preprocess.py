@@ -16,8 +16,8 @@ from PIL import Image, ImageFile
 from samdeploy.arrays import UInt8Array
 from samdeploy.errors import ImageError
 from samdeploy.images.refused import RefusedImage
-from samdeploy.images.resize import resized
-from samdeploy.images.rgb import orientation_of, upright_rgb
+from samdeploy.images.resize import TooLong, as_rgb, check_sides, resized
+from samdeploy.images.rgb import orientation_of, upright
 from samdeploy.images.source import encoded, name_of
 from samdeploy.spec import MAX_BYTES, MAX_PIXELS, Preprocessing
 
@@ -59,7 +59,7 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
-    return _decoded(source, max_pixels, max_bytes, lambda image: np.array(image, dtype=np.uint8))
+    return _decoded(source, max_pixels, max_bytes, as_rgb)
 
 
 def resize(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
@@ -80,16 +80,13 @@ def prepare(
         ImageError: as `decode` and `resize` do.
     """
 
-    def fit(image: Image.Image) -> UInt8Array:
-        try:
-            return resized(image, preprocessing)
-        except ImageError as error:
-            raise ImageError(f"{name_of(source)}: {error}") from None
-
-    if isinstance(source, np.ndarray):
-        return fit(Image.fromarray(_from_array(source, max_pixels)))
-    # Not resize(decode(...)): a photograph need not become an array and a Pillow image again on its way.
-    return _decoded(source, max_pixels, max_bytes, fit)
+    try:
+        if isinstance(source, np.ndarray):
+            return resized(Image.fromarray(_from_array(source, max_pixels)), preprocessing)
+        # Not resize(decode(...)): a photograph need not become an array and a Pillow image again on its way.
+        return _decoded(source, max_pixels, max_bytes, lambda image: resized(image, preprocessing), preprocessing)
+    except TooLong as error:
+        raise ImageError(f"{name_of(source)}: {error}") from None
 
 
 def _decoded(
@@ -97,8 +94,9 @@ def _decoded(
     max_pixels: int,
     max_bytes: int,
     use: Callable[[Image.Image], UInt8Array],
+    preprocessing: Preprocessing | None = None,
 ) -> UInt8Array:
-    """What `use` makes of the decoded image, in mode RGB and upright; it must not keep it."""
+    """What `use` makes of the decoded image, in mode L or RGB and upright; it must not keep it."""
     if isinstance(source, bytearray | memoryview):
         source = bytes(source)
     if not isinstance(source, str | Path | bytes | Image.Image):
@@ -110,15 +108,17 @@ def _decoded(
 
     def check_size(width: int, height: int) -> None:
         _check_pixels(width, height, name, max_pixels)
+        if preprocessing is not None:
+            check_sides(width, height, preprocessing)
 
     with _named(name):
         if isinstance(source, Image.Image):
             content = _undecoded(source)
             if content is None:
-                return use(upright_rgb(_loaded(source, check_size), orientation_of(source)))
+                return use(upright(_loaded(source, check_size), orientation_of(source)))
             source = content
         reader, content = encoded(source, max_bytes)
-        return use(upright_rgb(*reader(content, check_size)))
+        return use(upright(*reader(content, check_size)))
 
 
 @contextmanager

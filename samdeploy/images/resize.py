@@ -22,16 +22,20 @@ MOST_PIXELS_BETWEEN_PASSES = 1 << 27
 _LONGEST_SIDE = 1 << 20
 
 
+class TooLong(ImageError):
+    """An image whose resize would fill the memory; its name is not in the text yet."""
+
+
 def resized(image: Image.Image, preprocessing: Preprocessing) -> UInt8Array:
-    """`image`, of mode RGB, as uint8 [H, W, 3].
+    """`image`, of mode L or RGB, as uint8 [H, W, 3].
 
     Raises:
-        ImageError: it is so long and thin that its resize would fill the memory.
+        TooLong: it is so long and thin that its resize would fill the memory.
     """
     width, height = image.size
     short = preprocessing.resize_short
     if short is None:
-        return np.array(resize_exact(image, preprocessing.height, preprocessing.width), dtype=np.uint8)
+        return as_rgb(resize_exact(image, preprocessing.height, preprocessing.width))
     if height <= width:
         scaled = resize_exact(image, short, short * width // height)
     else:
@@ -39,25 +43,43 @@ def resized(image: Image.Image, preprocessing: Preprocessing) -> UInt8Array:
     top = (scaled.height - preprocessing.height) // 2
     left = (scaled.width - preprocessing.width) // 2
     # Not Image.crop, which obeys Image.MAX_IMAGE_PIXELS.
-    pixels: UInt8Array = np.asarray(scaled)[top : top + preprocessing.height, left : left + preprocessing.width]
-    return pixels.copy()
+    return as_rgb(scaled)[top : top + preprocessing.height, left : left + preprocessing.width].copy()
+
+
+def as_rgb(image: Image.Image) -> UInt8Array:
+    """`image`, of mode L or RGB, as uint8 [h, w, 3]."""
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+
+
+def check_sides(width: int, height: int, preprocessing: Preprocessing) -> None:
+    """Refuse an image that is too long however it is turned; before it is decoded.
+
+    Raises:
+        TooLong: it is.
+    """
+    if max(width, height) > _LONGEST_SIDE:
+        raise _too_long(width, height, preprocessing.height, preprocessing.width)
 
 
 def resize_exact(image: Image.Image, height: int, width: int) -> Image.Image:
     """Vertically, then horizontally.
 
     Raises:
-        ImageError: as `resized` does.
+        TooLong: as `resized` does.
     """
     source_width, source_height = image.size
     is_long = max(source_width, source_height) > _LONGEST_SIDE
     if is_long or height * max(source_width, width) > MOST_PIXELS_BETWEEN_PASSES:
-        raise ImageError(
-            f"{source_width}x{source_height} pixels (width x height) are too long and thin to be brought to "
-            f"{width}x{height}; crop the image first"
-        )
+        raise _too_long(source_width, source_height, height, width)
     if height != source_height:
         image = image.resize((source_width, height), Image.Resampling.BILINEAR)
     if width != source_width:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return image
+
+
+def _too_long(source_width: int, source_height: int, height: int, width: int) -> TooLong:
+    return TooLong(
+        f"{source_width}x{source_height} pixels (width x height) are too long and thin to be brought to "
+        f"{width}x{height}; crop the image first"
+    )

@@ -1,4 +1,4 @@
-"""From what Pillow decoded to upright RGB."""
+"""From what Pillow decoded to upright grey or RGB."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def orientation_of(image: Image.Image) -> int:
     return found if isinstance(found, int) else 1
 
 
-def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
-    """In mode RGB and upright; grey becomes three equal channels, and alpha is laid over white.
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Upright, in mode L (whose three channels are equal, and take a quarter of the memory) or RGB; alpha is laid over
+    white.
 
     Args:
         image: decoded, of any mode but those of floats and 32-bit integers.
@@ -52,16 +53,21 @@ def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")  # the only way out of La that Pillow knows
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa"):
-        return Image.fromarray(_over_white(np.array(image.convert("RGBA"), dtype=np.uint8)))
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return _over_white(image if image.mode == "RGBA" else image.convert("RGBA"))
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _over_white(rgba: UInt8Array) -> UInt8Array:
-    out = np.empty((*rgba.shape[:2], 3), dtype=np.uint8)
-    # In blocks of rows: whole images of 32-bit integers would take many times an image's memory.
-    rows = max(1, (1 << 20) // max(1, rgba.shape[1]))
-    for top in range(0, len(rgba), rows):
-        part = rgba[top : top + rows]
+def _over_white(image: Image.Image) -> Image.Image:
+    found = Image.new("RGB", image.size)
+    # In bands: arrays of the whole image would take many times its memory.
+    rows = max(1, (1 << 20) // image.width)
+    for top in range(0, image.height, rows):
+        band = (0, top, image.width, min(top + rows, image.height))
+        # Not Image.crop, which obeys Image.MAX_IMAGE_PIXELS.
+        part = np.asarray(image.resize((image.width, band[3] - top), Image.Resampling.NEAREST, band))
         alpha = part[:, :, 3:].astype(np.uint32)
-        out[top : top + rows] = (part[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
-    return out
+        over: UInt8Array = ((part[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        found.paste(Image.fromarray(over), (0, top))
+    return found
