@@ -1,4 +1,4 @@
-// cuda-feeder BUNDLE IMAGE: classifies a picture that lies in CUDA device memory already, as frames do that a decoder or
+// cuda-feeder BUNDLE IMAGE: classifies an image that lies in CUDA device memory already, as frames do that a decoder or
 // a camera's driver writes there.  The work is queued on the application's own stream; nothing goes through the host
 // but the answer.  Needs a bundle with a TensorRT engine for this GPU.
 #include <cuda_runtime_api.h>
@@ -46,7 +46,7 @@ int main(int count, char** argument) {
     cudaStream_t stream = nullptr;
     check(cudaStreamCreate(&stream), "stream");
     const DeviceMemory images = device_memory(pixels.size()), answers = device_memory(logits.size() * sizeof(float));
-    // Stands for whatever writes pictures into device memory in your application.
+    // Stands for whatever writes images into device memory in your application.
     check(cudaMemcpyAsync(images.get(), pixels.data(), pixels.size(), cudaMemcpyHostToDevice, stream), "copy");
     classifier.run_device(images.get(), 1, answers.get(), stream);
     check(cudaMemcpyAsync(logits.data(), answers.get(), logits.size() * sizeof(float), cudaMemcpyDeviceToHost, stream),

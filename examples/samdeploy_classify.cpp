@@ -15,8 +15,8 @@ constexpr int kGroup = 32;
 constexpr std::size_t kTop = 5;
 constexpr const char* kUsage = "usage: samdeploy-classify BUNDLE IMAGE...\n";
 constexpr const char* kHelp =
-    "One JSON line for each picture on stdout, as `samdeploy predict --json --backend openvino` prints it.\n"
-    "Exit code: 0; 1 if a picture could not be read; 2 if not one could, the bundle could not be opened, or stdout\n"
+    "One JSON line for each image on stdout, as `samdeploy predict --json --backend openvino` prints it.\n"
+    "Exit code: 0; 1 if an image could not be read; 2 if not one could, the bundle could not be opened, or stdout\n"
     "takes no more.\n";
 
 // As JSON; bytes of a file's name that are no UTF-8 become U+FFFD, as in Python.
@@ -33,7 +33,7 @@ std::string number(double value) {
   return json.find_first_of(".e") == std::string::npos ? json + ".0" : json;
 }
 
-// What is written of one picture, or why there is nothing.
+// What is written of one image, or why there is nothing.
 struct Answer {
   std::string line, error;
 };
@@ -52,11 +52,11 @@ std::string line(const std::string& image, const std::vector<samdeploy_score>& b
   return json + "]}";
 }
 
-bool is_of_the_picture(samdeploy_status status) {
+bool is_of_the_image(samdeploy_status status) {
   return status == SAMDEPLOY_IMAGE || status == SAMDEPLOY_IMAGE_TOO_LARGE || status == SAMDEPLOY_NOT_FINITE;
 }
 
-// One line for each picture; says how many could not be read, or have no answer.
+// One line for each image; says how many could not be read, or have no answer.
 int print_group(const samdeploy::Classifier& classifier, const std::vector<std::string>& images) {
   std::vector<Answer> answers(images.size());
   std::vector<std::size_t> sound;
@@ -67,7 +67,7 @@ int print_group(const samdeploy::Classifier& classifier, const std::vector<std::
       batch.insert(batch.end(), pixels.begin(), pixels.end());
       sound.push_back(i);
     } catch (const samdeploy::Error& error) {
-      if (!is_of_the_picture(error.status())) throw;
+      if (!is_of_the_image(error.status())) throw;
       answers[i].error = error.what();
     }
   }
@@ -79,7 +79,7 @@ int print_group(const samdeploy::Classifier& classifier, const std::vector<std::
     try {
       answers[sound[row]].line = line(image, classifier.rank(&logits[row * classes], kTop), classifier.classes());
     } catch (const samdeploy::Error& error) {
-      if (!is_of_the_picture(error.status())) throw;
+      if (!is_of_the_image(error.status())) throw;
       answers[sound[row]].error = image + ": " + error.what();
     }
   }
@@ -125,7 +125,7 @@ int classify(int count, char** argument) {
     broken += print_group(classifier, group);
   }
   if (broken == 0) return 0;
-  std::cerr << "samdeploy-classify: " << broken << " of " << count - 2 << " pictures could not be read\n";
+  std::cerr << "samdeploy-classify: " << broken << " of " << count - 2 << " images could not be read\n";
   return broken == count - 2 ? 2 : 1;
 }
 

@@ -31,10 +31,10 @@ constexpr const char* kUsage =
     "[--backend NAME] [--json]\n";
 constexpr const char* kHelp =
     "Classifies every JPEG and PNG of a folder, or raw RGB frames on stdin, with several threads.\n"
-    "One line per picture on stdout: name, class and probability, with a tab between them; in the first two a\n"
+    "One line per image on stdout: name, class and probability, with a tab between them; in the first two a\n"
     "backslash, tab, newline and carriage return are written \\\\ \\t \\n \\r, other control characters \\x1b.\n"
     "Figures at the end on stderr; with --json the figures alone, on stdout, as one JSON object.\n"
-    "Exit code: 0; 1 if a picture could not be read; 2 for wrong arguments, a bad bundle, or a full disk.\n";
+    "Exit code: 0; 1 if an image could not be read; 2 for wrong arguments, a bad bundle, or a full disk.\n";
 
 struct Arguments {
   std::string bundle, folder, backend = "openvino";
@@ -96,7 +96,7 @@ Arguments parse(int count, char** argument) {
   return found;
 }
 
-std::vector<std::string> pictures(const std::string& folder) {
+std::vector<std::string> image_files(const std::string& folder) {
   if (!std::filesystem::is_directory(folder)) throw std::invalid_argument(folder + ": no such folder");
   std::vector<std::string> found;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
@@ -194,7 +194,7 @@ class Worker {
   }
 
   void feed_files() {
-    const std::vector<std::string> files = pictures(arguments_.folder);
+    const std::vector<std::string> files = image_files(arguments_.folder);
     for (std::size_t loop = 0; loop < arguments_.loops; ++loop) {
       for (const std::string& file : files) {
         if (!jobs_.push({file, {}, Clock::now()})) return;
@@ -268,7 +268,7 @@ class Worker {
   const samdeploy::Classifier& classifier_;
   Queue<Job> jobs_;
   Queue<Prepared> prepared_;
-  std::vector<double> latencies_ms_;  // from the moment a picture was named, or a frame was there
+  std::vector<double> latencies_ms_;  // from the moment an image was named, or a frame was there
   std::atomic<std::size_t> failed_{0};
   double seconds_ = 0.0;
   std::mutex mutex_;

@@ -106,7 +106,8 @@ def check_png(content: bytes, check_size: Callable[[int, int], None] = lambda *_
         ValueError: what is missing or damaged.
     """
     view = memoryview(content)
-    chunks, parts = [view[: len(SIGNATURE)]], []
+    chunks = [view[: len(SIGNATURE)]]
+    parts: list[memoryview] = []
     metadata: dict[bytes, memoryview] = {}  # the last of each kind; the others are never inflated
     needed, is_indexed, is_interlaced, has_palette, has_end = 0, False, False, False, False
     for kind, data, whole in _chunks(view):

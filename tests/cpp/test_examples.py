@@ -139,7 +139,7 @@ def test_help_is_no_error(built: Build) -> None:
             done = run(program, word)
             assert (done.returncode, done.stderr) == (0, "")
             assert done.stdout.startswith(f"usage: {program.name} BUNDLE ")
-            assert "Exit code: 0; 1 if a picture could not be read" in done.stdout
+            assert "Exit code: 0; 1 if an image could not be read" in done.stdout
 
 
 def test_a_name_does_not_break_the_worker_s_lines(

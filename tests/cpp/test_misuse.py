@@ -178,3 +178,15 @@ def test_a_really_read_only_disk(built: Build, digits_bundle: Bundle, tmp_path: 
     if done is None or done.returncode in (1, 77):
         pytest.skip("this machine mounts nothing for tests")
     assert done.stdout.split()[:1] == [OK], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("strace") is None or bool(SANITIZE), reason="apt-get install strace")
+def test_nothing_calls_home(built: Build, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path) -> None:
+    """No socket but a local one, and no file below the home folder."""
+    (tmp_path / "home").mkdir()
+    trace = ["-f", "-qq", "-e", "trace=socket", "-o", tmp_path / "trace"]
+    command = [built.classify, digits_bundle.root, *digit_files]
+    done = run(Path(str(shutil.which("strace"))), *trace, *command, HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert "AF_INET" not in (tmp_path / "trace").read_text()
+    assert list((tmp_path / "home").rglob("*")) == []
