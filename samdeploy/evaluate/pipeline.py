@@ -19,11 +19,8 @@ from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session
 from samdeploy.backends.session import Session, check_golden, golden_outliers
 from samdeploy.bundle import Bundle
 from samdeploy.data.cache import stream_prepared
-from samdeploy.data.copies import find_two_labels
 from samdeploy.data.images import Fingerprint
 from samdeploy.data.leaks import LeakReport
-from samdeploy.data.picture_hashes import hash_pictures
-from samdeploy.data.protocol import HONEST
 from samdeploy.errors import BackendUnavailable, BundleError, Contradiction, InputError, SamdeployError, unknown
 from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE, compare
 from samdeploy.evaluate.against_training import compare_with_training, not_recorded
@@ -31,16 +28,15 @@ from samdeploy.evaluate.cam import compare_cams
 from samdeploy.evaluate.checks import Consistency
 from samdeploy.evaluate.consistency import check_consistency, larger_batches, largest_batch
 from samdeploy.evaluate.contradictions import find_contradictions
+from samdeploy.evaluate.examine import examine
 from samdeploy.evaluate.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.gate import DEFAULT_MARGIN, Judgement, judge, worst_first
 from samdeploy.evaluate.latency import measure_latency
-from samdeploy.evaluate.leaks import beside, find_test_leaks, known_images, trained_on
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass, reference_pass, said
 from samdeploy.evaluate.pictures import PreparedPictures
 from samdeploy.evaluate.probes import NoReference, ProbeAnswers, ProbeReference, compare_probes, probe_reference
 from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
-from samdeploy.evaluate.test_images import count_test_images, distinct_images
 from samdeploy.evaluate.test_set import AS_AT_TRAINING, TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
 from samdeploy.manifest import MANIFEST
@@ -156,25 +152,20 @@ def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...
     preprocessing = bundle.spec.preprocessing
     with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
         reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
-        hashes = hash_pictures(pictures.batches(BATCH), test.samples.names, test.samples.labels)
-        known = known_images(bundle)
-        two_labels = find_two_labels(beside(known, hashes), bundle.spec.classes, of="test")
-        against = compare_with_training(bundle, hashes.digests, hashes.labels, reference)
-        distinct = distinct_images(hashes)
-        leaks = find_test_leaks(known, hashes.take(distinct))
-        pictures.keep(distinct)
-        blocks = pictures.batches(BATCH)
-        test_images = count_test_images(hashes, distinct, blocks, len(bundle.spec.classes), two_labels)
+        found = examine(bundle, test.samples, pictures)
+        against = compare_with_training(bundle, found.hashes.digests, found.hashes.labels, reference)
         spread = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).round().astype(np.int64)
         sample = pictures.take(spread)
-        labels = test.samples.labels[distinct]
-        case = _Case(bundle, options, pictures, labels, reference[distinct], distinct, sample, golden, probes)
+        rows = found.distinct
+        case = _Case(
+            bundle, options, pictures, test.samples.labels[rows], reference[rows], rows, sample, golden, probes
+        )
         results = tuple(_evaluate(case, backend, precision) for backend, precision in _engines(bundle, options))
     return Report(
         bundle=str(bundle.root),
         dataset=bundle.data.name,
-        n_images=test_images.distinct,
-        test_images=test_images,
+        n_images=len(rows),
+        test_images=found.test_images,
         test_set=AS_AT_TRAINING if against and against.same_labels else same_as_at_training(bundle, fingerprint),
         against_training=against,
         versions=versions(),
@@ -187,13 +178,13 @@ def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...
         class_names=bundle.spec.classes,
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
         test_fingerprint=fingerprint,
-        notes=(*_notes(bundle, test, leaks), *test_images.notes()),
+        notes=(*_notes(bundle, test, found.leaks), *found.test_images.notes()),
         left_out=tuple(_left_out(bundle, results)),
-        leaks=leaks,
+        leaks=found.leaks,
         faults=(
             *contradictions,
             *([against.fault] if against and against.fault else []),
-            *trained_on(leaks, str(bundle.data.options.get("protocol", HONEST))),
+            *found.faults,
         ),
     )
 
