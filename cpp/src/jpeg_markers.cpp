@@ -32,6 +32,10 @@ class Walk {
       at += 2;
       if (marker == kEoi) {
         if (found_.scans == 0) damaged("JPEG: no scan");
+        // Each block takes one bit at least.  Arithmetic coding may take less.
+        if (is_huffman_ && 8 * std::uint64_t{at} < found_.coefficient_bytes / 128) {
+          damaged("JPEG: " + std::to_string(at) + " bytes cannot hold so many blocks");
+        }
         found_.end = at;
         return std::move(found_);
       }
@@ -87,7 +91,7 @@ class Walk {
     check_pixels(found_.height, found_.width, limits_);
     if (length < 6 + 3 * static_cast<std::size_t>(count)) damaged("JPEG: short frame header");
     count_coefficients(data + 6);
-    is_progressive_ = is_progressive(marker);
+    is_progressive_ = is_progressive(marker), is_huffman_ = marker <= 0xC2;
   }
 
   void count_coefficients(const std::uint8_t* components) {
@@ -122,7 +126,7 @@ class Walk {
   std::size_t size_;
   const ImageLimits& limits_;
   JpegMarkers found_;
-  bool is_progressive_ = false;
+  bool is_progressive_ = false, is_huffman_ = true;
 };
 
 }  // namespace

@@ -130,6 +130,28 @@ def test_damaged_pictures_are_refused_by_both(probe: Probe, tmp_path: Path) -> N
     assert any("transparent colour beside 2, 4 or 16 bits" in text for text in texts)
 
 
+def test_files_with_wrong_bytes_are_taken_or_refused_by_both(probe: Probe, tmp_path: Path) -> None:
+    generator = np.random.default_rng(6)
+    sound = [content for _, content in (*corpus.jpegs(), *corpus.pngs()) if len(content) < 6000]
+    files = []
+    for _ in range(300):
+        content = bytearray(sound[int(generator.integers(len(sound)))])
+        reach = min(len(content), int(generator.choice([100, 700, 6000])))
+        content[int(generator.integers(reach))] = int(generator.choice([0, 1, 255, generator.integers(256)]))
+        files.append(bytes(content))
+    at = sound[0].index(b"\xff\xc0") + 5
+    files.append(sound[0][:at] + struct.pack(">HH", 9000, 9000) + sound[0][at + 4 :])  # fewer bits than blocks
+    taken = []
+    for content in files:
+        try:
+            taken.append(bool(decode(content).size))
+        except ImageError:
+            taken.append(False)
+    answers = ask(probe, tmp_path, [(content, TARGETS[0]) for content in files])
+    assert [not isinstance(answer[0], int) for answer in answers] == taken
+    assert 30 < sum(taken) < 270 and not taken[-1]
+
+
 def test_a_png_that_is_not_whole_is_refused_by_both(probe: Probe, tmp_path: Path) -> None:
     """Cut anywhere, with a wrong checksum, or with fewer rows than its header says: never an answer in one of them."""
     whole = corpus.png(20, 11, 8, 2)
