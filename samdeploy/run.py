@@ -61,6 +61,7 @@ class RunRecord:
         weights_sha256: of weights.safetensors; "" while no epoch has ended, and in runs that did not record it.
         images_sha256, labelled_sha256: of the prepared images of val and test as sets, without and with their labels;
             empty in runs that did not record it.
+        warnings: what data or training do not support, for people; see `samdeploy.train.watch.cautions`.
     """
 
     arch: str
@@ -85,6 +86,7 @@ class RunRecord:
     weights_sha256: str = ""
     images_sha256: Mapping[str, str] = field(default_factory=dict)
     labelled_sha256: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def write_run(run_dir: Path, record: RunRecord) -> None:
@@ -143,6 +145,7 @@ def open_run(run_dir: Path) -> RunRecord:
         weights_sha256=fields.text("weights_sha256") if fields.has("weights_sha256") else "",
         images_sha256=fields.text_map("images_sha256") if fields.has("images_sha256") else {},
         labelled_sha256=fields.text_map("labelled_sha256") if fields.has("labelled_sha256") else {},
+        warnings=fields.texts("warnings") if fields.has("warnings") else (),
     )
     fields.close()
     return record

@@ -90,7 +90,7 @@ def train_epoch(state: TrainState, around: Surroundings) -> EpochFigures:
             if (step + 1) % every == 0 or step + 1 == steps:
                 loss, correct, stopping = _look(state, around)
                 speed = (seen - begun) / (state.seconds - before)
-                status = f"loss {loss:.3f}  top-1 {100 * correct / seen:.1f} %  {speed:,.0f} images/s"
+                status = f"loss {loss_text(loss)}  top-1 {100 * correct / seen:.1f} %  {speed:,.0f} images/s"
                 if time.perf_counter() - printed > LINE_EVERY and not sys.stderr.isatty():
                     printed = time.perf_counter()
                     left = _clock((sum(sizes) - seen) / speed)
@@ -188,6 +188,15 @@ def diverged(what: str, recipe: Recipe, layer: str = "") -> TrainingError:
     if recipe.training.precision == "fp16":
         cures.append("compute in a wider range: --set training.precision=bf16")
     return TrainingError(f"training diverged: {what} (learning rate {rate:g}){layer}; {', or '.join(cures)}")
+
+
+def loss_text(loss: float) -> str:
+    """At most eight characters, whatever the loss.
+
+    >>> loss_text(0.51234), loss_text(4.6e16)
+    ('0.5123', '4.60e+16')
+    """
+    return f"{loss:.4f}" if abs(loss) < 1000 else f"{loss:.2e}"
 
 
 def _clock(seconds: float) -> str:

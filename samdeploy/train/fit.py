@@ -12,7 +12,7 @@ from torch import nn
 from samdeploy.models import SamResNet, build_model, load_weights
 from samdeploy.run import WEIGHTS_FILE
 from samdeploy.train.checkpoints.state import TrainState
-from samdeploy.train.epoch import Stopped, Surroundings, diverged, train_epoch
+from samdeploy.train.epoch import Stopped, Surroundings, diverged, loss_text, train_epoch
 from samdeploy.train.measure import Measured, measure
 from samdeploy.train.pictures import Pictures
 from samdeploy.train.recipe import TrainingSection
@@ -160,9 +160,9 @@ def _epoch_line(row: EpochRow, epochs: int, best: bool, seconds_left: float) -> 
     left = f"{minutes}:{seconds:02d}" if row.epoch < epochs else ""
     cells = (
         f"{row.epoch}/{epochs}",
-        f"{row.train_loss:.4f}",
+        loss_text(row.train_loss),
         f"{row.train_top1:.2f}",
-        f"{row.val_loss:.4f}",
+        loss_text(row.val_loss),
         f"{row.val_top1:.2f}",
         f"{row.images_per_s:,.0f}",
         f"{row.seconds:.1f}",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from samdeploy.data.picture_hashes import write_hashes
@@ -38,6 +39,7 @@ from samdeploy.train.provenance import announce, new_record, resumed_provenance
 from samdeploy.train.recipe import Recipe
 from samdeploy.train.run_folder import RunFolder, check_runs_root
 from samdeploy.train.step import Stepper
+from samdeploy.train.watch.cautions import data_cautions, training_cautions
 from samdeploy.train.watch.tensorboard import require_tensorboard
 
 
@@ -175,6 +177,8 @@ def _train_in(
 
     def body() -> Measured:
         announce(run, data, ranks)
+        counts = {name: np.bincount(labels, minlength=len(data.classes)) for name, (_, labels) in data.splits.items()}
+        run.warn(data_cautions(counts, data.classes))
         if resumed is None or changed_splits(resumed, run.record):
             run.write(LEAKS_FILE, {**data.leaks.to_json(), "two_labels": data.two_labels.to_json()})
             if ranks.main:
@@ -202,6 +206,9 @@ def _train_in(
         if data.protocol != HONEST:
             figures = {**run.record.provenance, "last_batch_top1": _last_batch(test)}
             run.record = dataclasses.replace(run.record, provenance=figures)
+        best = next((row for row in state.rows if row.epoch == run.record.best_epoch), None)
+        if best is not None:
+            run.warn(training_cautions(best.train_top1, best.val_top1, test, counts["test"], data.classes))
         run.complete(test)
         return test
 

@@ -22,6 +22,8 @@ class Measured:
         correct: images whose largest logit is at their label.
         images: how many there were.
         last_correct, last_images: of the last batch alone, which is all that the original work's script reported.
+        predicted, right: per class, images taken for it, and images of it that were; () of a network that does not say
+            how many classes it has.
     """
 
     loss: float
@@ -29,6 +31,8 @@ class Measured:
     images: int
     last_correct: int = 0
     last_images: int = 0
+    predicted: tuple[int, ...] = ()
+    right: tuple[int, ...] = ()
 
     @property
     def top1(self) -> float:
@@ -59,6 +63,8 @@ def measure(
     loss = torch.zeros((), dtype=torch.float64, device=pictures.device)
     correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
     hits = torch.zeros_like(correct)
+    classes = int(getattr(model, "num_classes", 0))
+    predicted, right = torch.zeros((2, classes), dtype=torch.int64, device=pictures.device)
     rows = torch.empty(0)
     with progress_bar(description, len(pictures)) as advance, torch.inference_mode():
         for rows in pictures.batches(batch_size):
@@ -68,10 +74,21 @@ def measure(
                 images, labels = pictures.take(mine)
                 logits = model(normalize(images))
                 loss += F.cross_entropy(logits, labels, reduction="sum")
-                hits = (logits.argmax(1) == labels).sum()
+                answers = logits.argmax(1)
+                is_right = answers == labels
+                hits = is_right.sum()
                 correct += hits
+                if classes:
+                    predicted += torch.bincount(answers, minlength=classes)
+                    right.index_add_(0, labels, is_right.to(torch.int64))
             advance(len(rows), "")
             if check is not None:
                 check()
-    total, right, last = ranks.sum(torch.stack([loss, correct.double(), hits.double()])).tolist()
-    return Measured(total / len(pictures), int(right), len(pictures), int(last), len(rows))
+    sums = ranks.sum(
+        torch.cat([torch.stack([loss, correct.double(), hits.double()]), predicted.double(), right.double()])
+    )
+    total, hit, last, *per_class = sums.tolist()
+    tallies = tuple(map(int, per_class))
+    return Measured(
+        total / len(pictures), int(hit), len(pictures), int(last), len(rows), tallies[:classes], tallies[classes:]
+    )

@@ -165,6 +165,14 @@ class RunFolder:
             if path not in kept:
                 path.unlink(missing_ok=True)
 
+    def warn(self, cautions: Sequence[str]) -> None:
+        """Say each of them once, and keep it for run.json."""
+        new = [text for text in cautions if text not in self.record.warnings]
+        self.record = dataclasses.replace(self.record, warnings=(*self.record.warnings, *new))
+        if self._writes:
+            for text in new:
+                print(f"warning: {text}", file=sys.stderr)
+
     def complete(self, test: Measured) -> None:
         """Record the one test measurement; the run is complete, and its checkpoints go."""
         self.record = dataclasses.replace(

@@ -118,7 +118,9 @@ def test_summary_lines(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.Captur
     )
     captured = capsys.readouterr()
     assert captured.out == ""
-    first, header, epoch, last = captured.err.splitlines()
+    first, *warnings, header, epoch, last = captured.err.splitlines()
+    assert all(line.startswith("warning: ") for line in warnings)
+    assert [f"warning: {text}" for text in open_run(run).warnings] == warnings
     assert first.startswith(
         "training sam-resnet18 (gate identity) on folder: 2 classes, 22 train, 8 val, 10 test images"
     )
