@@ -26,6 +26,7 @@ from PIL import Image
 import samdeploy
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.manifest import MANIFEST
+from tests.packages import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -13,6 +13,7 @@ import pytest
 
 from samdeploy.backends import availability
 from samdeploy.bundle import Bundle
+from tests import packages
 
 PREDICT = """
 import sys
@@ -50,7 +51,7 @@ def test_no_id_is_written_and_no_name_server_asked(
     calls = tmp_path / "calls"
     assert [path.name for path in tmp_path.rglob("*") if path != calls] == []
     if not calls.exists():
-        pytest.skip("only the files were looked at; needs package strace")
+        pytest.skip(f"only the files were looked at: {packages.lacking('optional')}")
     assert [line for line in calls.read_text().splitlines() if "AF_INET" in line] == []
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import samdeploy
 from samdeploy.bundle import Bundle
+from tests import packages
 from tests.cpp.build import missing
 
 pytestmark = pytest.mark.slow
@@ -181,7 +182,7 @@ int main(int, char** argument) {
 def test_a_c_program_finds_the_header(installed: Path, tmp_path: Path) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("no C compiler: apt-get install gcc")
+        pytest.skip(packages.reason("cpp", ["gcc"]))
     code = "import samdeploy, sys; print(samdeploy.include(), *[m for m in ('numpy', 'PIL') if m in sys.modules])"
     done = _run(installed / "python", "-c", code, cwd=tmp_path)
     folder = Path(done.stdout.strip())

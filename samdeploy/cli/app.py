@@ -14,6 +14,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -110,6 +111,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no reason to stop
             stream.reconfigure(errors="backslashreplace")
+    _quiet_matplotlib()
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # PyTorch would end the process while it is imported
+        print("samdeploy: the current folder was deleted; change to another one: cd", file=sys.stderr)
+        raise SystemExit(2) from None
     if "" in sys.argv[1:]:  # a path of no letters would be taken for the current folder
         print("samdeploy: an argument is empty; a variable of the shell that is not set?", file=sys.stderr)
         raise SystemExit(2)
@@ -127,6 +134,16 @@ def _open_closed_streams() -> None:
     os.close(descriptor)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _quiet_matplotlib() -> None:
+    """Without a home to write to it says in every process that its list of fonts is made in a temporary folder."""
+    with suppress(RuntimeError):  # no home is known
+        if os.access(Path.home(), os.W_OK):
+            return
+    import logging  # late: 4 ms
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -269,7 +269,7 @@ def check_runs_root(runs_root: Path) -> None:
     Raises:
         InputError: it is a file, or may not be written to.
     """
-    existing = next(path for path in (runs_root, *runs_root.absolute().parents) if path.exists())
+    existing = next(path for path in (runs_root, *runs_root.parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"runs folder {runs_root}: cannot be written to ({existing} is a file); {_ELSEWHERE}")
     if os.access(existing, os.W_OK | os.X_OK):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import packages
 
 SOURCE = Path(__file__).parents[2] / "cpp"
 # "address" (AddressSanitizer and UndefinedBehaviorSanitizer) or "thread" (ThreadSanitizer): how the programs that all
@@ -27,14 +30,6 @@ SANITIZER_SETTINGS = {
 # Folder of onnxruntime_c_api.h, where it is not among the system's headers (Debian 13: libonnxruntime-dev).
 ONNXRUNTIME_HEADERS = os.environ.get("SAMDEPLOY_ONNXRUNTIME_INCLUDE", "")
 
-# Header -> Debian package.
-_HEADERS = {
-    "nlohmann/json.hpp": "nlohmann-json3-dev",
-    "jpeglib.h": "libjpeg62-turbo-dev",
-    "png.h": "libpng-dev",
-    "openssl/evp.h": "libssl-dev",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -51,16 +46,10 @@ class Build:
 
 
 def missing() -> str | None:
-    """Why the library cannot be built here, with the cure; None where it can."""
-    for program in ("cmake", "c++"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed: apt-get install cmake g++"
-    try:
-        import openvino  # noqa: F401
-    except ImportError:
-        return "openvino is not installed: pip install 'samdeploy[openvino]'"
-    lacking = [package for header, package in _HEADERS.items() if not _has(header)]
-    return f"headers are missing: apt-get install {' '.join(lacking)}" if lacking else None
+    """Why the library cannot be built here; None where it can."""
+    if importlib.util.find_spec("openvino") is None:
+        return packages.reason("cpp", ["'samdeploy[openvino]'"], "pip")
+    return packages.lacking("cpp")
 
 
 def build(sanitize: str = SANITIZE) -> Build:
@@ -110,9 +99,3 @@ def call(*command: str | Path, cwd: Path | None = None) -> str:
     done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
-
-
-def _has(header: str) -> bool:
-    source = f"#include <cstdio>\n#include <{header}>\n"
-    command = ["c++", "-x", "c++", "-E", "-o", os.devnull, "-"]
-    return subprocess.run(command, input=source, text=True, capture_output=True, check=False).returncode == 0

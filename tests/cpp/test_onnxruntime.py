@@ -16,7 +16,7 @@ from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.export.qdq import calibrate, quantize
 from samdeploy.manifest import MANIFEST
-from tests.cpp.build import Build, missing
+from tests.cpp.build import Build
 from tests.cpp.conftest import Probe
 from tests.cpp.test_misuse import run
 
@@ -30,7 +30,7 @@ def needs_headers(built: Build) -> None:
     if "onnxruntime" not in built.backends:
         pytest.skip(
             "built without ONNX Runtime: onnxruntime_c_api.h was not found; apt-get install libonnxruntime-dev "
-            f"(Debian 13), or name its folder in SAMDEPLOY_ONNXRUNTIME_INCLUDE {missing() or ''}"
+            "(Debian 13), or name its folder in SAMDEPLOY_ONNXRUNTIME_INCLUDE"
         )
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'samdeploy[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+from tests import packages
+
+playwright = pytest.importorskip("playwright.sync_api", reason=packages.reason("browser", ["'samdeploy[dev]'"], "pip"))
+WHY_NOT = packages.lacking("browser")
+CHROMIUM = next(filter(None, map(shutil.which, packages.NEEDED["browser"]["chromium"].split())), None)
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 WIDE, TELEPHONE = 1280, 360
 

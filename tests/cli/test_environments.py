@@ -1,0 +1,211 @@
+"""samdeploy where little of the usual surroundings is there: no home, no name, no UTF-8, no standard streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from samdeploy.backends.user_cache import read_cache, write_cache
+from samdeploy.bundle import Bundle
+from samdeploy.errors import RecipeError
+from samdeploy.files import cache_folder, expanded
+from samdeploy.manifest import MANIFEST
+from samdeploy.train.recipe import load_recipe
+from tests.cli.typed import TINY, assert_one_line
+
+# All commands in one process: importing torch anew for each would take most of the time.
+CHAIN = """
+import sys
+from samdeploy.cli import main
+lines = [[]]
+for word in sys.argv[1:]:
+    lines.append([]) if word == "then" else lines[-1].append(word)
+for line in lines:
+    sys.argv = ["samdeploy", *line]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (line, end.code)
+"""
+WHOLE_WAY = (
+    ["train", "digits", *TINY],
+    ["export", "--engine", "onnxruntime"],
+    ["eval", "--backend", "onnxruntime", "--report", "report"],
+    ["predict", "--json", "image.png"],
+    ["explain", "image.png"],
+)
+# /proc: a folder in which nobody can make anything, root neither.
+BARE = {
+    "HOME": "/proc",
+    "TMPDIR": "/proc",
+    "PYTHONIOENCODING": "ascii",
+    "COLUMNS": "1",
+    "TERM": "dumb",
+    "NO_COLOR": "1",
+}
+NAMELESS = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for everybody with an image in it; not pytest's own, which other users may not enter."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        work.chmod(0o777)
+        Image.new("RGB", (9, 7), "teal").save(work / "image.png")
+        yield work
+
+
+def chain(*lines: list[str]) -> list[str]:
+    """Arguments of `CHAIN`."""
+    return [*lines[0], *(word for line in lines[1:] for word in ("then", *line))]
+
+
+def bare(environment: dict[str, str], **more: str) -> dict[str, str]:
+    """`env -i`, but for the path of programs and of this package."""
+    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": environment["PYTHONPATH"], "OMP_NUM_THREADS": "2", **more}
+
+
+def whole_way(folder: Path, python: Sequence[str], settings: dict[str, str], *lines: list[str]) -> None:
+    """Run the commands with umask 077, standard input closed."""
+    script = 'umask 077; exec "$@" <&-'
+    line = ["sh", "-c", script, "sh", *python, "-c", CHAIN, *chain(*WHOLE_WAY, *lines)]
+    done = subprocess.run(line, cwd=folder, env=settings, capture_output=True, timeout=600, check=False)
+    error = done.stderr.decode()
+    assert done.returncode == 0, error
+    assert "Traceback" not in error and "atplotlib" not in error, error
+    (answer,) = (json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{"))
+    assert answer["image"] == "image.png" and len(answer["top"]) == 5
+
+
+@pytest.mark.slow
+def test_the_whole_way_with_little_around_it(folder: Path, environment: dict[str, str]) -> None:
+    """Files follow the umask, and where strace is installed nothing is seen to ask a name server."""
+    python = [sys.executable]
+    if shutil.which("strace"):
+        python = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", "calls",
+                  *python]  # fmt: skip
+    bench = ["bench", "--backend", "onnxruntime", "--seconds", "0.05", "--batch", "1,3"]
+    whole_way(folder, python, bare(environment, **BARE), bench)
+    made = [path for path in folder.rglob("*") if path.name not in ("image.png", "calls")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_file()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_dir()} == {0o700}
+    if (folder / "calls").exists():
+        assert [line for line in (folder / "calls").read_text().splitlines() if "AF_INET" in line] == []
+
+
+@pytest.mark.slow
+def test_the_whole_way_of_a_user_without_name_and_home(folder: Path, environment: dict[str, str]) -> None:
+    packages = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
+    settings = bare(environment)
+    settings["PYTHONPATH"] += os.pathsep + packages
+    # The interpreter of an environment below /root is out of this user's reach.
+    usual = shutil.which("python{}.{}".format(*sys.version_info), path="/usr/bin")
+    for python in filter(None, (sys.executable, usual)):
+        line = [*NAMELESS, python, "-c", "import samdeploy, torch"]
+        if shutil.which("setpriv") and subprocess.run(line, env=settings, cwd="/", capture_output=True).returncode == 0:
+            whole_way(folder, [*NAMELESS, python], settings)
+            return
+    pytest.skip("needs root, setpriv, and a Python and samdeploy that other users may read")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(
+    closed: str, digits_bundle: Bundle, digit_files: Sequence[Path], environment: dict[str, str]
+) -> None:
+    line = [sys.executable, "-m", "samdeploy", "predict", "--json", str(digits_bundle.root), str(digit_files[3])]
+    script = ["sh", "-c", f'exec "$@" {closed}', "sh", *line]
+    done = subprocess.run(script, env=environment, capture_output=True, timeout=120, check=True)
+    if closed in ("<&-", "2>&-"):
+        assert json.loads(done.stdout)["label"] == "3"  # and nothing of what is for standard error
+    else:
+        assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        # Without Python's own remedies the names of files are ASCII, too.
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_json_is_utf8_and_text_is_readable_whatever_the_terminal(
+    settings: dict[str, str], copy_of_bundle: Path, digit_files: Sequence[Path], environment: dict[str, str]
+) -> None:
+    manifest = copy_of_bundle / MANIFEST
+    content = json.loads(manifest.read_text())
+    content["model"]["classes"] = [f"größe 猫 {number}" for number in range(10)]
+    manifest.write_text(json.dumps(content))
+    image = copy_of_bundle.parent / "naïve.png"
+    shutil.copy(digit_files[3], image)
+    lines = [["predict", "--top", "1", *more, str(copy_of_bundle), str(image)] for more in ([], ["--json"])]
+    done = subprocess.run(
+        [sys.executable, "-c", CHAIN, *chain(*lines)],
+        env={**environment, **settings}, capture_output=True, timeout=120, check=True,
+    )  # fmt: skip
+    text, answer = done.stdout.splitlines()
+    assert b"\\u732b 3 " in text
+    assert {key: json.loads(answer)[key] for key in ("image", "label")} == {"image": str(image), "label": "größe 猫 3"}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"\xef\xbb\xbf[data]\nname = 'digits'\n", ""),
+        ("[data]\n".encode("utf-16"), "saved.toml: cannot be read as UTF-8 text (it is UTF-16; save it again with the"),
+    ],
+)
+def test_a_recipe_saved_by_notepad(content: bytes, text: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "saved.toml"
+    recipe.write_bytes(content)
+    if text:
+        with pytest.raises(RecipeError, match=re.escape(text)):
+            load_recipe(recipe)
+    else:
+        assert load_recipe(recipe).data.name == "digits"
+
+
+def test_a_deleted_folder_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", sys.executable, "-m", "samdeploy", "data", "digits"]
+    done = subprocess.run(line, cwd=gone, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (
+        2, "samdeploy: the current folder was deleted; change to another one: cd\n",
+    )  # fmt: skip
+
+
+def test_help_on_a_full_disk(environment: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "samdeploy", "--help"], env=environment, stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert_one_line(done.stderr, "output: No space left on device")
+
+
+@pytest.mark.parametrize("home", [None, "relative"])
+def test_no_home_has_no_cache(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAMDEPLOY_CACHE")
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user that no list of users has
+    else:
+        monkeypatch.setenv("HOME", home)
+    with pytest.raises(FileNotFoundError, match="set HOME or SAMDEPLOY_CACHE"):
+        cache_folder()
+    assert read_cache("timing", {}) == (b"", "")
+    assert write_cache("timing", {}, b"1").startswith("timing cache not kept: ~/.cache/samdeploy cannot be written")
+    assert expanded("~/images") == Path("~/images")
