@@ -45,7 +45,7 @@ WHOLE_WAY = (
     ["predict", "--json", "image.png"],
     ["explain", "image.png"],
 )
-# /proc: a folder in which nobody can make anything, root neither.
+# Below /proc nobody can make anything, root neither.
 BARE = {
     "HOME": "/proc",
     "TMPDIR": "/proc",
