@@ -47,7 +47,7 @@ WHOLE_WAY = (
 )
 # Below /proc nobody can make anything, root neither.
 BARE = {
-    "HOME": "/proc",
+    "HOME": "/proc/home",
     "TMPDIR": "/proc",
     "PYTHONIOENCODING": "ascii",
     "COLUMNS": "1",
