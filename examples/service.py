@@ -19,8 +19,8 @@ class Service(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
             return self.answer(411, {"error": "no Content-Length found; send the picture's bytes in one piece"})
-        if int(length) > LARGEST:
-            return self.answer(413, {"error": f"Content-Length {length} found, at most {LARGEST} bytes expected"})
+        if len(length) > 20 or int(length) > LARGEST:  # Python refuses to read numbers of thousands of digits
+            return self.answer(413, {"error": f"Content-Length {length[:20]} found, at most {LARGEST} bytes expected"})
         try:
             found = classifier.predict(self.rfile.read(int(length)))  # one classifier serves all threads
         except ImageError as error:
@@ -36,13 +36,20 @@ class Service(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # clients that connect at the same moment
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # a client that hung up or fell silent is no error
+
+
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3) or (len(sys.argv) == 3 and not sys.argv[2].isdecimal()):
         sys.exit(__doc__)
-    ThreadingHTTPServer.request_queue_size = 128  # clients that connect at the same moment
     address = ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000)
     try:
-        with Classifier.open(sys.argv[1]) as classifier, ThreadingHTTPServer(address, Service) as server:
+        with Classifier.open(sys.argv[1]) as classifier, Server(address, Service) as server:
             print(f"http://127.0.0.1:{server.server_port}", flush=True)
             server.serve_forever()
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,8 +35,9 @@ def port(digits_bundle: Bundle, environment: dict[str, str]) -> Iterator[int]:
         assert line.startswith("http://127.0.0.1:"), service.communicate(timeout=10)
         yield int(line.rpartition(":")[2])
         service.send_signal(signal.SIGINT)
-        out, _ = service.communicate(timeout=30)
+        out, errors = service.communicate(timeout=30)
         assert (out, service.returncode) == ("stopped\n", 0)
+        assert "Traceback" not in errors  # whatever its clients did
     finally:
         service.kill()
 
@@ -83,6 +85,7 @@ def test_a_truncated_picture_is_400(port: int, digit_files: Sequence[Path]) -> N
     ("length", "status", "text"),
     [
         (str(1 << 40), 413, f"Content-Length {1 << 40} found, at most 33554432 bytes expected"),
+        ("9" * 5000, 413, "Content-Length 99999999999999999999 found, at most"),
         ("-1", 411, "no Content-Length found"),
         ("many", 411, "no Content-Length found"),
     ],
@@ -93,6 +96,15 @@ def test_a_length_that_cannot_be(port: int, length: str, status: int, text: str)
         answer = client.makefile("rb").read()
     assert answer.startswith(f"HTTP/1.0 {status} ".encode())
     assert text.encode() in answer
+
+
+def test_a_client_that_resets_is_no_error(port: int) -> None:
+    """The fixture looks for a traceback at the end."""
+    for body in (b"POST / HTTP/1.0\r\nContent-Length: 1000\r\n\r\nhalf", b"POST"):
+        client = socket.create_connection(("127.0.0.1", port), timeout=30)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets
+        client.sendall(body)
+        client.close()
 
 
 def test_many_clients_at_once_good_and_bad(port: int, digit_files: Sequence[Path]) -> None:
