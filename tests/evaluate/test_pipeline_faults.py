@@ -224,13 +224,13 @@ def picture(path: Path, value: int = 128) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ((), "no class folders in PICTURES (0 files found there)"),
-        (("1.png", "2.png"), "no class folders in PICTURES (2 files found there)"),
-        (("train/0/1.png", "train/1/1.png", "test/1.png"), "no class folders in PICTURES/test (1 files found there)"),
-        (("train/0/1.png", "train/1/1.png", "test/0/note.txt"), "1 of 1 class folders in PICTURES/test have no pictu"),
-        (("val/0/1.png",), "PICTURES has val/ but no train/; put the training pictures into PICTURES/train"),
-        (("test/0/note.txt",), "1 of 1 class folders in PICTURES/test have no pictures"),
-        (("test/zero/1.png",), "1 of 1 classes in PICTURES/test are not in the training set: zero. The training class"),
+        ((), "no class folders in PICTURES (0 images and 0 other files there)"),
+        (("1.png", "2.png"), "no class folders in PICTURES (2 images and 0 other files there)"),
+        (("train/0/1.png", "train/1/1.png", "test/1.png"), "no class folders in PICTURES/test (1 image and 0 "),
+        (("train/0/1.png", "train/1/1.png", "test/0/note.txt"), "1 of 1 class folders in PICTURES/test have no image"),
+        (("val/0/1.png",), "PICTURES has val/ but no train/: the training images are missing"),
+        (("test/0/note.txt",), "1 of 1 class folders in PICTURES/test have no images: 0 (1 file"),
+        (("test/zero/1.png",), "1 of 1 classes in PICTURES/test are not in the training set: zero. Expected: 0, 1, 2"),
     ],
 )
 def test_a_folder_without_labelled_pictures(
@@ -260,7 +260,7 @@ def test_pictures_outside_of_any_class_are_said(digits_bundle: Bundle, pictures:
     report = evaluate_bundle(folder_bundle(digits_bundle), EvalOptions(backend="onnxruntime", data_root=pictures))
     assert report.n_images == 30
     (note,) = report.notes
-    assert note.startswith("test: 1 pictures outside of any class folder not used, for example")
+    assert note.startswith("test: 1 image outside of any class folder not used: ")
 
 
 def test_a_damaged_picture_is_named(digits_bundle: Bundle, pictures: Path) -> None:
