@@ -15,6 +15,9 @@ from samdeploy.errors import BundleError
 if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
 
+# Of the range: what FP32 engines may differ by, so that one which always answers the same would pass.
+_SAME_ANSWER = 1e-4
+
 
 def read_golden(bundle: Bundle) -> tuple[UInt8Array, Float32Array]:
     """The pictures and answers a bundle tests itself with: uint8 [n, H, W, 3] RGB and float32 [n, K].
@@ -30,6 +33,21 @@ def read_golden(bundle: Bundle) -> tuple[UInt8Array, Float32Array]:
     if not np.isfinite(logits).all():
         raise BundleError(f"bundle {bundle.root}: golden answers are not finite; export it again")
     return images, logits
+
+
+def proves_nothing(images: UInt8Array, logits: Float32Array) -> str:
+    """Why golden images cannot tell an engine from another one; "" where they can.
+
+    Args:
+        images, logits: uint8 [n, H, W, 3] and float32 [n, K], from `read_golden`.
+    """
+    if (images == images[:, :1, :1]).all():
+        return f"each of the {len(images)} golden images has a single colour"
+    if len(images) > 1 and (images == images[0]).all():
+        return f"all {len(images)} golden images are equal"
+    if len(images) > 1 and np.abs(logits - logits[0]).max() <= _SAME_ANSWER * np.ptp(logits[0]):
+        return f"all {len(images)} golden answers are equal"
+    return ""
 
 
 def read_array(bundle: Bundle, role: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -61,11 +61,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "predict": _APPLICATION | {"named"},
     "explain": _APPLICATION | {"named", "progress", "lettering"},
     "train": _ARRAYS | {"terminal", "preprocess", "progress", "lettering", "models", "data"},
-    "export": _ARRAYS | {"bundle", "preprocess", "backends", "progress", "models", "data"},
-    "evaluate": _APPLICATION | _ON_DISK | {"progress", "data"},
+    "export": _ARRAYS | {"bundle", "golden", "preprocess", "backends", "progress", "models", "data"},
+    "evaluate": _APPLICATION | _ON_DISK | {"golden", "progress", "data"},
     "bench": _APPLICATION | _ON_DISK | {"progress", "models", "data", "evaluate"},
     "report": _APPLICATION | {"progress", "data", "evaluate", "explain"},
-    "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
+    "doctor": _APPLICATION | {"golden", "progress", "evaluate", "bench"},
     "cli": _APPLICATION
     | {
         "progress",

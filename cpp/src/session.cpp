@@ -48,6 +48,53 @@ std::vector<double> picture_ranges(const Golden& golden, std::size_t classes) {
   return ranges;
 }
 
+// The order in which the engine reads channels, such as "BGR"; empty where it is RGB, or cannot be told.  Shown by golden
+// images that differ by the order of their channels alone; see samdeploy/backends/channels.py and docs/bundle.md 3.
+std::string order_read(const Golden& golden, const std::vector<float>& found, const std::vector<double>& ranges,
+                       std::size_t classes) {
+  constexpr double kFloor = 1e-2, kRatio = 2.0;
+  constexpr std::size_t kOrders[][3] = {{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+  const std::size_t size = golden.images.size() / golden.count;
+  const auto is_twin = [&](std::size_t i, std::size_t j, const std::size_t* order) {
+    const auto* own = golden.images.data() + i * size;
+    const auto* other = golden.images.data() + j * size;
+    for (std::size_t pixel = 0; pixel < size; pixel += 3) {
+      for (std::size_t channel = 0; channel < 3; ++channel) {
+        if (other[pixel + channel] != own[pixel + order[channel]]) return false;
+      }
+    }
+    return true;
+  };
+  const auto share = [&](std::size_t i, std::size_t expected, double range) {
+    double most = 0.0;
+    for (std::size_t k = 0; k < classes; ++k) {
+      most = std::max(most, std::abs(static_cast<double>(found[i * classes + k]) -
+                                     static_cast<double>(golden.logits[expected * classes + k])));
+    }
+    return most / range;
+  };
+  std::string best;
+  double closest = 0.0;
+  for (const auto& order : kOrders) {
+    double own = 0.0, other = 0.0, pairs = 0.0;
+    for (std::size_t i = 0; i < golden.count; ++i) {
+      for (std::size_t j = 0; j < golden.count; ++j) {
+        if (i == j || !is_twin(i, j, order)) continue;
+        const double range = std::max(ranges[i], ranges[j]);
+        own += share(i, i, range);
+        other += share(i, j, range);
+        pairs += 1.0;
+      }
+    }
+    if (pairs == 0.0 || own / pairs <= kFloor || own <= kRatio * other) continue;
+    if (best.empty() || other / pairs < closest) {
+      closest = other / pairs;
+      best = {"RGB"[order[0]], "RGB"[order[1]], "RGB"[order[2]]};
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 std::unique_ptr<Session> open_session(const Bundle& bundle, const Options& options) {
@@ -77,6 +124,11 @@ void check_golden(Session& session, const Golden& golden, std::size_t classes, c
                                              " golden logits are not finite numbers; " + cure);
   }
   const std::vector<double> ranges = picture_ranges(golden, classes);
+  const std::string order = order_read(golden, found, ranges, classes);
+  if (!order.empty()) {
+    throw Error(SAMDEPLOY_WRONG_ANSWERS,
+                engine + ": the golden images show that it reads channels as " + order + ", not RGB; " + cure);
+  }
   std::vector<double> worst(golden.count, 0.0);
   for (std::size_t i = 0; i < found.size(); ++i) {
     const double off = std::abs(static_cast<double>(found[i]) - static_cast<double>(golden.logits[i]));

@@ -56,12 +56,21 @@ class Twins:
 
 def channel_twins(images: UInt8Array, usable: NDArray[np.bool_] | None = None) -> list[Twins]:
     """All pairs among images uint8 [N, H, W, 3], for each order that has some; `usable`: bool [N], those to look at."""
-    places = {image.tobytes(): index for index, image in enumerate(images) if usable is None or usable[index]}
+    places: dict[bytes, list[int]] = {}
+    for index, image in enumerate(images):
+        if usable is None or usable[index]:
+            places.setdefault(image.tobytes(), []).append(index)
     found = []
     for order, name in _ORDERS.items():
-        pairs = [(index, places.get(images[index][..., order].tobytes())) for index in places.values()]
-        own, other = np.array([pair for pair in pairs if pair[1] not in (None, pair[0])], np.int64).reshape(-1, 2).T
-        if len(own):
+        pairs = [
+            (index, twin)
+            for indices in places.values()
+            for index in indices
+            for twin in places.get(images[index][..., order].tobytes(), ())
+            if twin != index
+        ]
+        if pairs:
+            own, other = np.array(pairs, np.int64).T
             found.append(Twins(name, own, other))
     return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.channels import channel_twins, order_read
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
@@ -189,7 +190,7 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
         The largest difference, as a share of its picture's `picture_ranges`.
 
     Raises:
-        BundleError: an answer is not finite or too far off: this engine is not the model of this bundle.
+        BundleError: an answer is not finite or too far off, or channels are exchanged: not the model of this bundle.
     """
     found = session.run(images)
     engine = f"{session.backend} engine ({session.precision}, {session.device})"
@@ -199,6 +200,9 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found)).sum())
         raise BundleError(f"{engine}: {bad} of {found.size} golden logits are not finite numbers; {cure}")
+    order = order_read(found, logits, picture_ranges(logits), channel_twins(images))
+    if order:
+        raise BundleError(f"{engine}: the golden images show that it reads channels as {order}, not RGB; {cure}")
     error = golden_error(found, logits, session.precision)
     allowed = GOLDEN_TOLERANCE[session.precision]
     if error > allowed:

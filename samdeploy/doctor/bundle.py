@@ -42,6 +42,7 @@ def examine_bundle(path: Path) -> BundleState:
             engines = tuple(state for state, _ in tried)
             problems += find_contradictions(bundle)
             problems += [f"{state.backend} {state.precision}: {state.reason}" for state, wrong in tried if wrong]
+            problems += _golden_problems(bundle)
             if not any(state.reason == "" for state in engines):
                 problems.append(f"bundle {path}: none of its engines runs on this machine")
     pixels, classes = bundle.spec.preprocessing, len(bundle.spec.classes)
@@ -59,6 +60,17 @@ def examine_bundle(path: Path) -> BundleState:
         evaluation=evaluation,
         problems=tuple(problems),
     )
+
+
+def _golden_problems(bundle: Bundle) -> Iterator[str]:
+    from samdeploy.golden import proves_nothing
+
+    try:
+        nothing = proves_nothing(*bundle.golden())
+    except BundleError:  # no engine could be opened, which says so
+        return
+    if nothing:
+        yield f"bundle {bundle.root}: {nothing}, so opening an engine proves nothing; samdeploy export"
 
 
 def _opened(bundle: Bundle, engine: Engine) -> tuple[EngineState, bool]:

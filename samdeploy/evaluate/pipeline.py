@@ -39,6 +39,7 @@ from samdeploy.evaluate.probes import NoReference, ProbeAnswers, ProbeReference,
 from samdeploy.evaluate.report import NotMeasured, Part, Report, Result
 from samdeploy.evaluate.test_set import AS_AT_TRAINING, TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
+from samdeploy.golden import proves_nothing
 from samdeploy.manifest import MANIFEST
 from samdeploy.spec import DEVICES, PRECISIONS
 
@@ -183,10 +184,16 @@ def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...
         leaks=found.leaks,
         faults=(
             *contradictions,
+            *_golden_faults(*bundle.golden()),
             *([against.fault] if against and against.fault else []),
             *found.faults,
         ),
     )
+
+
+def _golden_faults(images: UInt8Array, logits: Float32Array) -> Iterator[str]:
+    if nothing := proves_nothing(images, logits):
+        yield f"{nothing}: opening an engine proves nothing; make the bundle again: samdeploy export"
 
 
 def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:

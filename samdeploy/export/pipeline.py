@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import onnx
 import torch
 
 import samdeploy
-from samdeploy.arrays import Float32Array
+from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import BACKENDS, check_precision
 from samdeploy.data.bundle_hashes import ROLES, bundle_hashes
 from samdeploy.data.picture_hashes import read_hashes
@@ -22,11 +22,13 @@ from samdeploy.export.cam import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.cost import multiply_adds
 from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
+from samdeploy.export.golden import with_colour
 from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.pictures import ExportPictures, export_pictures, headroom_images, validation_pictures
 from samdeploy.export.quantize import QuantizedGraph
 from samdeploy.export.stage import staged
+from samdeploy.golden import proves_nothing
 from samdeploy.manifest import DataRecord
 from samdeploy.measured import Measured, MeasuredSplit, model_sha256
 from samdeploy.models import Exported, build_model, fold, load_weights
@@ -76,10 +78,20 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     net = fold(model)
     n_headroom = headroom_images(sum(multiply_adds(net, spec).values()))
     pictures = export_pictures(run_dir, record, options.data_root, n_headroom)
-    with torch.inference_mode():
-        logits: Float32Array = Exported(model, spec)(torch.from_numpy(pictures.golden)).numpy()
+    exported = Exported(model, spec)
+
+    @torch.inference_mode()
+    def answer(images: UInt8Array) -> Float32Array:
+        logits: Float32Array = exported(torch.from_numpy(images)).numpy()
+        return logits
+
+    pictures = replace(pictures, golden=with_colour(pictures.golden, answer))
+    logits = answer(pictures.golden)
     if not np.isfinite(logits).all():
         raise ExportError(f"{run_dir}: the trained network's own logits are not finite; train again")
+
+    if nothing := proves_nothing(pictures.golden, logits):
+        raise ExportError(f"{run_dir}: {nothing}, so the bundle could not test its engines; train again")
 
     target = run_dir / BUNDLE_FOLDER
     with staged(target) as stage:

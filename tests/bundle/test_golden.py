@@ -13,6 +13,7 @@ import pytest
 
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BundleError
+from samdeploy.golden import proves_nothing
 from tests.bundle.written import CONTENTS, FILES, IMAGES, LOGITS, SOUND, entry, npy, write_bundle
 
 
@@ -117,3 +118,17 @@ def test_no_golden_images_at_all(root: Path) -> None:
     write_bundle(root, dataclasses.replace(SOUND, files=FILES[:3]))
     with pytest.raises(BundleError, match=r"no file with role 'golden_images'; export it again$"):
         open_bundle(root).golden()
+
+
+@pytest.mark.parametrize(
+    ("images", "logits", "text"),
+    [
+        (np.repeat(IMAGES[:1], 2, axis=0), LOGITS, "all 2 golden images are equal"),
+        (np.full_like(IMAGES, 255), LOGITS, "each of the 2 golden images has a single colour"),
+        (IMAGES, np.repeat(LOGITS[:1], 2, axis=0), "all 2 golden answers are equal"),
+        (IMAGES, LOGITS, ""),
+        (IMAGES[:1], LOGITS[:1], ""),
+    ],
+)
+def test_golden_images_that_prove_nothing(images: np.ndarray, logits: np.ndarray, text: str) -> None:
+    assert proves_nothing(images, logits) == text

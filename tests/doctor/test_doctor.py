@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import samdeploy.doctor.machine
+from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine, table
 from samdeploy.doctor.findings import Machine
@@ -71,6 +73,20 @@ def test_an_engine_that_answers_wrongly(
     found = examine_bundle(copy_of_bundle)
     assert found.damaged == ()
     assert any(text.startswith("onnxruntime fp32: ") for text in found.problems)
+
+
+def test_golden_images_that_prove_nothing(copy_of_bundle: Path, seal: Callable[[Path], Bundle]) -> None:
+    """Any engine of the same shape that answers white as the network does would be opened."""
+    images, logits = (copy_of_bundle / "golden" / f"{name}.npy" for name in ("images", "logits"))
+    np.save(images, np.full_like(np.load(images), 255))
+    with open_session(seal(copy_of_bundle), "pytorch", device="cpu", check=False) as session:
+        np.save(logits, session.run(np.load(images)))
+    seal(copy_of_bundle)
+    found = examine_bundle(copy_of_bundle)
+    assert not [one for one in found.engines if one.backend == "onnxruntime" and one.reason]
+    assert any(
+        "golden images has a single colour, so opening an engine proves nothing" in text for text in found.problems
+    )
 
 
 def test_other_files_and_an_earlier_evaluation(copy_of_bundle: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import stat
@@ -131,7 +132,13 @@ def test_golden_images_are_of_val_and_never_of_test(digits_bundle: Bundle) -> No
         for name in ("val", "test")
     }  # fmt: skip
     golden = {image.tobytes() for image in images}
-    assert len(golden) == len(images) == 8
+    assert len(golden) == len(images) == 8 + 6
+    # The digits are grey; the last six are one image put together of several, in all orders of its channels.
+    assert all((image == image[..., :1]).all() for image in images[:8])
+    assert {images[8][..., order].tobytes() for order in itertools.permutations(range(3))} == {
+        image.tobytes() for image in images[8:]
+    }
+    golden = {image.tobytes() for image in images[:8]}
     assert golden <= splits["val"]
     assert not golden & splits["test"]
 

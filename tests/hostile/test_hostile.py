@@ -15,6 +15,7 @@ from tests.hostile.conftest import Reader
 from tests.hostile.damage import (
     ARRAY,
     BAD_MANIFEST,
+    IMAGES,
     LOGITS,
     MANIFESTS,
     NO_BUNDLE,
@@ -95,6 +96,17 @@ def test_answers_of_another_model(real: Path, reader: Reader, seal: Seal) -> Non
     status, found = reader(real, runtime=True)
     assert status in (WRONG_ANSWERS, BundleError)
     assert "this is not the model of this bundle" in found
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
+def test_channels_in_another_order(real: Path, reader: Reader, seal: Seal, order: tuple[int, ...]) -> None:
+    """Grey images cannot show it; the coloured ones among the golden images do, in whatever order."""
+    np.save(real / IMAGES, np.load(real / IMAGES)[..., order])
+    seal(real)
+    status, found = reader(real, runtime=True)
+    assert status in (WRONG_ANSWERS, BundleError)
+    name = "".join("RGB"[channel] for channel in order)
+    assert f"the golden images show that it reads channels as {name}, not RGB" in found
 
 
 def test_a_graph_with_other_tensors(real: Path, reader: Reader, seal: Seal) -> None:
