@@ -137,8 +137,8 @@ def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
     if kind in ("recipe", "file"):
         return path
     if kind == "nothing" and path.suffix != ".toml" and "/" not in name_or_path:
-        where = "or the path of a .toml file or of a folder of images"
-        raise InputError(f"{unknown('recipe', name_or_path, recipe_names())}, {where}")
+        where = "or a .toml file, or a folder of images"
+        raise InputError(f"{unknown('recipe', name_or_path, recipe_names())} ({where})")
     raise InputError(f"recipe {path}: {_not_a_recipe(kind, path)}")
 
 
