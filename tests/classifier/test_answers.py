@@ -12,6 +12,7 @@ from PIL import Image
 from samdeploy import Classifier, Prediction
 from samdeploy.bundle import Bundle
 from samdeploy.errors import ImageError, InputError
+from samdeploy.images.formats import EXPECTED
 from tests.classifier.conftest import PICTURES, same
 
 
@@ -91,7 +92,7 @@ def test_or_is_given_in_its_place(classifier: Classifier, expected: list[Predict
     assert errors == {
         5: "picture 5 of the stream: image: the file is empty; expected an image",
         6: f"{tmp_path / 'none.jpg'}: no such file",
-        39: "picture 39 of the stream: image: not an image that samdeploy reads",
+        39: f"picture 39 of the stream: image: not an image that samdeploy reads; {EXPECTED}",
     }
     good = [place for place in range(40) if place not in errors]
     same([found[place] for place in good], [expected[place] for place in good])
