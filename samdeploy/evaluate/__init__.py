@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from samdeploy.evaluate.eval_file import write_eval
-from samdeploy.evaluate.pipeline import ALL, EvalOptions, evaluate_bundle
+from samdeploy.evaluate.options import ALL, EvalOptions
+from samdeploy.evaluate.pipeline import evaluate_bundle
 from samdeploy.evaluate.report import Report, Result
 from samdeploy.evaluate.table import table, verdict
 

@@ -141,6 +141,6 @@ def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samdeploy.evaluate.latency.RUNS", 30)
     monkeypatch.setattr("samdeploy.evaluate.latency.LEAST_S", 0.0)
     monkeypatch.setattr("samdeploy.evaluate.latency.WARM_UP_LIMIT_S", 0.0)
-    monkeypatch.setattr("samdeploy.evaluate.pipeline.largest_batch", lambda *_: 3)
+    monkeypatch.setattr("samdeploy.evaluate.one_engine.largest_batch", lambda *_: 3)
     few = partial(check_consistency, repeats_wanted=5)
-    monkeypatch.setattr("samdeploy.evaluate.pipeline.check_consistency", few)
+    monkeypatch.setattr("samdeploy.evaluate.one_engine.check_consistency", few)

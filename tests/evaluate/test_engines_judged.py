@@ -28,7 +28,7 @@ def test_nothing_that_ran_is_not_passed(digits_bundle: Bundle, monkeypatch: pyte
             return open_session(bundle, backend, device="cpu")
         raise BackendUnavailable(f"{backend} is not installed")
 
-    monkeypatch.setattr("samdeploy.evaluate.pipeline.open_session", refuse)
+    monkeypatch.setattr("samdeploy.evaluate.one_engine.open_session", refuse)
     report = evaluate_bundle(digits_bundle, EvalOptions())
     assert {row.ran for row in report.results} == {False}
     assert not report.passed
@@ -71,7 +71,7 @@ def test_each_engine_that_was_named_must_run(digits_bundle: Bundle, monkeypatch:
             raise BackendUnavailable("built for another GPU")
         return open_session(bundle, "pytorch", device="cpu")
 
-    monkeypatch.setattr("samdeploy.evaluate.pipeline.open_session", one_of_two)
+    monkeypatch.setattr("samdeploy.evaluate.one_engine.open_session", one_of_two)
     monkeypatch.setattr(
         "samdeploy.evaluate.pipeline._engines", lambda *_: iter([("tensorrt", "fp32"), ("tensorrt", "fp16")])
     )

@@ -41,7 +41,8 @@ def with_session(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Eval
                 session.run = change(session.run)  # type: ignore[method-assign]
             return session
 
-        monkeypatch.setattr("samdeploy.evaluate.pipeline.open_session", opened)
+        for module in ("pipeline", "one_engine"):  # the reference, and each engine
+            monkeypatch.setattr(f"samdeploy.evaluate.{module}.open_session", opened)
         return evaluate_bundle(digits_bundle, EvalOptions(device="cpu", **options))
 
     return evaluate
@@ -109,7 +110,7 @@ def test_why_looks_at_the_golden_pictures_where_they_alone_accuse(
         seen.append(images)
         return NotMeasured("only the pictures matter here")
 
-    monkeypatch.setattr("samdeploy.evaluate.pipeline.explain_if_possible", explained)
+    monkeypatch.setattr("samdeploy.evaluate.one_engine.explain_if_possible", explained)
 
     def wrong_at(wrong: int) -> Callable[[Run], Run]:
         def change(run: Run) -> Run:

@@ -1,0 +1,65 @@
+"""What `samdeploy eval` is asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from samdeploy.backends import BACKENDS
+from samdeploy.errors import InputError, unknown
+from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE
+from samdeploy.evaluate.floors import NO_FLOORS, Floors
+from samdeploy.evaluate.gate import DEFAULT_MARGIN
+from samdeploy.spec import DEVICES, PRECISIONS
+
+ALL = "all"
+# Seconds for the checks of one engine against itself; small networks need a few.
+CONSISTENCY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What to evaluate.
+
+    Attributes:
+        backend: a key of `BACKENDS`, or "all".
+        precision: None: all that the bundle holds for a backend, see `precisions_held`.
+        device: "cpu", "cuda" or "auto", for the engine and the reference alike.
+        data_root: where the data set lies; None: where training found it.
+        margin: points of top-1 that an engine below FP32 may lose, above 0 and below 100.
+        confidence: of the interval that must show it, from 0.5 and below 1.
+        consistency_s: at most so many seconds for each engine's checks against itself; 0: none.
+        floors: what every engine must reach beside the gate.
+        why: where an engine fails, find the tensor of its graph that departs first.
+
+    Raises:
+        InputError: unknown names, or numbers out of range.
+    """
+
+    backend: str = ALL
+    precision: str | None = None
+    device: str = "auto"
+    data_root: Path | None = None
+    margin: float = DEFAULT_MARGIN
+    confidence: float = DEFAULT_CONFIDENCE
+    consistency_s: float = CONSISTENCY_S
+    why: bool = False
+    floors: Floors = NO_FLOORS
+
+    def __post_init__(self) -> None:
+        if self.backend not in (*BACKENDS, ALL):
+            raise InputError(unknown("backend", self.backend, (*BACKENDS, ALL)))
+        if self.device not in DEVICES:
+            raise InputError(unknown("device", self.device, DEVICES))
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise InputError(unknown("precision", self.precision, PRECISIONS))
+        if not 0 < self.margin < 100:
+            hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if self.margin == 0 else ""
+            raise InputError(f"margin {self.margin:g} found, percentage points above 0 and below 100 expected{hint}")
+        if not 0.5 <= self.confidence < 1:
+            percent = 50 <= self.confidence < 100
+            hint = f" (for {self.confidence:g} %: {self.confidence / 100:g})" if percent else ""
+            raise InputError(f"confidence {self.confidence:g} found, a share from 0.5 and below 1 expected{hint}")
+        if not 0 <= self.consistency_s < math.inf:
+            raise InputError(f"consistency {self.consistency_s:g} found, seconds from 0 expected")
