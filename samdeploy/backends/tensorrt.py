@@ -9,7 +9,6 @@ The order matters: `trt.Runtime` must not exist before the driver has shown a de
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,15 @@ from samdeploy.backends.cuda_objects import Stream
 from samdeploy.backends.device_session import DeviceSession
 from samdeploy.backends.session import check_tensors
 from samdeploy.backends.tensorrt_cache import RuntimeCache
+from samdeploy.backends.tensorrt_library import (
+    RUNTIMES,
+    TITLES,
+    create,
+    error_lines,
+    error_log,
+    import_runtime,
+    version_numbers,
+)
 from samdeploy.errors import BackendUnavailable
 from samdeploy.spec import ModelSpec, TensorSpec
 
@@ -28,9 +36,6 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp16", "fp32", "bf16", "int8")
 RUNS_ON = ("cuda",)
 
-# Python module -> the extra that installs it.  The module's name is also `built_for["runtime"]`.
-RUNTIMES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
-_TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 # In `built_for["target"]`: the GPU of the machine that built it, whose capability is `built_for["capability"]`.
 CURRENT = "current"
 
@@ -55,44 +60,6 @@ def unavailable() -> str | None:
     return None
 
 
-def import_runtime(name: str) -> Any:
-    """The Python module of TensorRT ("tensorrt") or TensorRT-RTX ("tensorrt_rtx").
-
-    Raises:
-        BackendUnavailable: it is not installed, or its libraries do not load.
-    """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise BackendUnavailable(
-            f"{_TITLES[name]} is not installed; pip install 'samdeploy[{RUNTIMES[name]}]'"
-        ) from error
-    except (ImportError, OSError) as error:
-        raise BackendUnavailable(f"{_TITLES[name]} is installed but its libraries do not load: {error}") from error
-
-
-def error_log(trt: Any) -> Any:
-    """A TensorRT logger that collects errors instead of printing them.
-
-    Returns:
-        An `ILogger` whose `errors` is a list of lines; `report()` joins them.
-    """
-
-    class ErrorLog(trt.ILogger):  # type: ignore[misc]  # the base comes with the package, which has no types
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-        def report(self) -> str:
-            return "; ".join(dict.fromkeys(self.errors)) or "it gives no reason"
-
-    return ErrorLog()
-
-
 def named_targets(trt: Any) -> list[str]:
     """The compute capabilities that TensorRT-RTX builds for and runs on, such as "SM86"."""
     return [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
@@ -112,15 +79,16 @@ def unsupported(trt: Any, device: cuda.Device) -> str | None:
     )
 
 
-def open_plan(trt: Any, log: Any, plan: bytes, name: str) -> tuple[Any, Any]:
+def open_plan(trt: Any, plan: bytes, name: str) -> tuple[Any, Any]:
     """Deserialise an engine: its runtime, which must outlive it, and the engine.
 
     A device must be there, and the plan's hash must be verified: a plan is native code.
 
     Raises:
-        BackendUnavailable: TensorRT refuses the plan; with its words.
+        BackendUnavailable: TensorRT does not start, or refuses the plan; with its log.
     """
-    runtime = trt.Runtime(log)
+    lines = error_lines(trt)
+    runtime = create(trt, "Runtime", error_log(trt))
     codes = ""
     if hasattr(runtime, "get_engine_validity"):  # TensorRT-RTX
         validity, diagnostics = runtime.get_engine_validity(plan)
@@ -129,8 +97,8 @@ def open_plan(trt: Any, log: Any, plan: bytes, name: str) -> tuple[Any, Any]:
             codes = ", ".join(code for code, bit in members if int(diagnostics) & int(bit)) or "INVALID"
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None or codes:
-        because = f"{codes}: {log.report()}" if codes else log.report()
-        raise BackendUnavailable(f"{_TITLES[trt.__name__]} {trt.__version__} refuses {name}: {because}; {_REBUILD}")
+        because = f"{codes}: {lines.report()}" if codes else lines.report()
+        raise BackendUnavailable(f"{TITLES[trt.__name__]} {trt.__version__} refuses {name}: {because}; {_REBUILD}")
     return runtime, engine
 
 
@@ -181,8 +149,8 @@ def _differences(file: BundleFile, here: cuda.Device) -> list[str]:
         return [str(error)]
     differences = []
     built = built_for.get("version", "unknown")
-    if trt.__version__ != built:
-        differences.append(f"built with {_TITLES[runtime]} {built}, installed is {trt.__version__}")
+    if version_numbers(built) != version_numbers(trt.__version__):
+        differences.append(f"built with {TITLES[runtime]} {built}, installed is {trt.__version__}")
     target = built_for.get("target", "unknown")
     capability = built_for.get("capability", "unknown") if target == CURRENT else target
     if here.capability not in capability.split("+"):
@@ -212,33 +180,49 @@ class TensorrtEngine:
             BackendUnavailable: TensorRT refuses the plan, or there is no memory for its context.
             BundleError: its tensors are not those of `spec`.
         """
-        self._log = error_log(trt)  # TensorRT keeps a bare pointer to it
+        self._trt = trt
         self._runtime: Any
         self._engine: Any
-        self._runtime, self._engine = open_plan(trt, self._log, plan, name)
+        self._runtime, self._engine = open_plan(trt, plan, name)
         check_tensors(name, engine_tensors(trt, self._engine), spec)
         self._input, self._output = spec.input.name, spec.output.name
         self._pixels = tuple(spec.input.shape[1:])
         self._cache = cache
+        lines = error_lines(trt)
         self._context: Any = cache.execution_context(self._engine)
         if self._context is None:
             raise BackendUnavailable(
-                f"{name}: no execution context can be made: {self._log.report()}; {cuda.SMALLER_BATCH}"
+                f"{name}: no execution context can be made: {lines.report()}; {cuda.SMALLER_BATCH}"
             )
+        self._bound: tuple[int, int, int] | None = None
         smallest, _, largest = self._engine.get_tensor_profile_shape(self._input, 0)
         self.min_batch: int = int(smallest[0])
         self.max_batch: int | None = int(largest[0])
 
     def enqueue(self, images: int, logits: int, batch: int, stream: Stream) -> None:
+        lines = error_lines(self._trt)
+        if not (self._bind(images, logits, batch) and self._context.execute_async_v3(stream.handle)):
+            self._bound = None
+            raise BackendUnavailable(f"TensorRT failed on a batch of {batch}: {lines.report()}")
+
+    def _bind(self, images: int, logits: int, batch: int) -> bool:
+        """Give the context its shape and addresses, where they changed.
+
+        Setting a shape, even the same one, makes TensorRT update the context, which cannot be recorded in a CUDA
+        graph; so between a run and the capture of the same run nothing is set.
+        """
+        if self._bound == (images, logits, batch):
+            return True
+        self._bound = None
         context = self._context
-        good = (
+        bound = bool(
             context.set_input_shape(self._input, (batch, *self._pixels))
             and context.set_tensor_address(self._input, images)
             and context.set_tensor_address(self._output, logits)
-            and context.execute_async_v3(stream.handle)
         )
-        if not good:
-            raise BackendUnavailable(f"TensorRT failed on a batch of {batch}: {self._log.report()}")
+        if bound:
+            self._bound = (images, logits, batch)
+        return bound
 
     def can_be_captured(self, stream: Stream) -> bool:
         ask = getattr(self._context, "is_stream_capturable", None)  # TensorRT-RTX: not while it still compiles

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from samdeploy.backends.cuda import Device, cuda_devices
-from samdeploy.backends.tensorrt import CURRENT, RUNTIMES, import_runtime, named_targets, unsupported
+from samdeploy.backends.tensorrt import CURRENT, named_targets, unsupported
+from samdeploy.backends.tensorrt_library import RUNTIMES, import_runtime
 from samdeploy.errors import BackendUnavailable, InputError, unknown
 
 # Where there is no GPU an engine must be built for a named one; the original work ran on an RTX A4000, which is SM86.

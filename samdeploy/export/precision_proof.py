@@ -24,6 +24,8 @@ _INSPECTED = {
     "BF16": ("bfloat16", "bf16"),
     "INT8": ("int8",),
 }
+# Engine layers that move or convert data and compute nothing.
+_COPIES = ("Reformat", "NoOp")  # their metadata names the layer they serve
 # A few layers may be kept in FP32 because FP16 does not reach; with less than this the precision is a name only.
 MIN_SHARE = {"fp16": 0.95, "fp32": 0.95, "bf16": 0.95, "int8": MIN_INT8_SHARE / 100}
 
@@ -84,38 +86,63 @@ def check_graph_precision(layers: Sequence[HeavyLayer], precision: str) -> str:
     return f"{len(layers) - len(others)} of {len(layers)} layers in {precision}"
 
 
-def check_engine_precision(information: str, layers: Sequence[HeavyLayer], precision: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class EngineProof:
+    """What the engine inspector says about the layers of the network, which is strongly typed and decides.
+
+    Attributes:
+        confirmed: the engine shows the asked-for type for at least `MIN_SHARE` of the multiply-adds.
+        note: how many layers the engine shows in which state, or why its description could not be read.
+    """
+
+    confirmed: bool
+    note: str
+
+
+def check_engine_precision(information: str, layers: Sequence[HeavyLayer], precision: str) -> EngineProof:
     """Look for each layer in the engine, as the engine inspector describes it, and check its type there.
+
+    A layer counts as right where the engine shows the asked-for type alone: that of its weights, else of all its
+    tensors.  It counts as wrong where that is another type and cannot come from the border of a larger fusion.  Mixed
+    types and layers that are not listed under their names are unknown.  Reformats are never looked at, although they
+    name the layer that they serve.
 
     Args:
         information: the inspector's JSON, of an engine built with DETAILED verbosity.
         layers: of the network that the engine was built from.
 
-    Returns:
-        True where the engine proves it; False where the inspector says too little (TensorRT-RTX names few layers,
-        and fused ones may be listed under a name of their own).
-
     Raises:
         ExportError: layers with more than 1 - `MIN_SHARE` of the multiply-adds were built in another type.
     """
     try:
-        described = [entry for entry in json.loads(information)["Layers"] if isinstance(entry, dict)]
-    except (ValueError, KeyError, TypeError):
-        return False
+        # Layer names and metadata of real networks hold control characters, which strict JSON forbids.
+        entries = json.loads(information, strict=False)["Layers"]
+        described = [entry for entry in entries if isinstance(entry, dict) and entry.get("LayerType") not in _COPIES]
+    except (ValueError, KeyError, TypeError) as error:
+        because = f"{type(error).__name__}: {error}" if information else "it is empty"
+        return EngineProof(False, f"the inspector's description of the engine cannot be read ({because})")
     right, wrong = set(), {}
+    parts = [[layer.name for layer in layers if _mentions(entry, layer.name)] for entry in described]
     for layer in layers:
-        types = {kind for entry in described if _mentions(entry, layer.name) for kind in _types(entry)}
-        if TYPES[precision] in types:
+        found = [
+            _evidence(entry, len(names)) for entry, names in zip(described, parts, strict=True) if layer.name in names
+        ]
+        kinds = {kind for kind, _ in found}
+        if kinds == {TYPES[precision]}:
             right.add(layer.name)
-        elif types:
-            wrong[layer.name] = "/".join(sorted(types))
+        elif len(kinds) == 1 and all(kind and alone for kind, alone in found):
+            wrong[layer.name] = kinds.pop()
     if _share(layers, set(wrong)) > 1 - MIN_SHARE[precision]:
         shown = ", ".join(f"{name} ({kind})" for name, kind in list(wrong.items())[:3])
         raise ExportError(
             f"{precision} was asked for, but TensorRT built {len(wrong)} of {len(layers)} layers in another type: "
             f"{shown}; please report this with TensorRT's version"
         )
-    return _share(layers, right) >= MIN_SHARE[precision]
+    unknown = len(layers) - len(right) - len(wrong)
+    counts = [f"{len(right)} of {len(layers)} layers in {precision}"]
+    counts += [f"{len(wrong)} in another type"] if wrong else []
+    counts += [f"{unknown} unknown"] if unknown else []
+    return EngineProof(_share(layers, right) >= MIN_SHARE[precision], f"the engine shows {', '.join(counts)}")
 
 
 def _share(layers: Sequence[HeavyLayer], names: set[str]) -> float:
@@ -128,20 +155,27 @@ def _mentions(entry: Mapping[str, Any], name: str) -> bool:
     if f"[ONNX Layer: {name}]" in str(entry.get("Metadata", "")):
         return True
     parts = str(entry.get("Name", "")).replace(" || ", " + ").split(" + ")
-    return name in (part.strip() for part in parts) and entry.get("LayerType") not in ("Reformat", "NoOp")
+    return name in (part.strip() for part in parts)
 
 
-def _types(entry: Mapping[str, Any]) -> set[str]:
-    """The types that an engine layer works on.
+def _evidence(entry: Mapping[str, Any], heavy: int) -> tuple[str, bool]:
+    """The one type that an engine layer works in ("" where it is mixed or not stated), and whether it is sure.
 
-    Its weights say it best.  Those of its tensors follow, under the keys of TensorRT 10 ("Format/Datatype") and 11
-    ("Datatype"), except where they read "N/A due to dynamic shapes".
+    The weights' type is sure.  The types of its tensors are those at its border: where several layers were fused into
+    one, such as the whole network between pixels and logits, they do not tell what is inside.
     """
     weights = entry.get("Weights")
-    texts = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
-    found = {kind for text in texts for kind in _kinds(text)}
-    if found:
-        return found
+    kinds = _kinds(str(weights.get("Type", ""))) if isinstance(weights, dict) else set()
+    sure = bool(kinds) or heavy == 1
+    kinds = kinds or _tensor_types(entry)
+    return (kinds.pop() if len(kinds) == 1 else ""), sure
+
+
+def _tensor_types(entry: Mapping[str, Any]) -> set[str]:
+    """Types of an engine layer's tensors, under the keys of TensorRT 10 ("Format/Datatype") and 11 ("Datatype").
+
+    Empty where they read "N/A due to dynamic shapes".
+    """
     tensors = [t for key in ("Inputs", "Outputs") for t in entry.get(key) or [] if isinstance(t, dict)]
     keys = ("Format/Datatype", "Datatype", "DataType", "Format")
     return {kind for tensor in tensors for key in keys for kind in _kinds(str(tensor.get(key, "")))}

@@ -7,16 +7,19 @@ inspected after it where a GPU is there that can.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from samdeploy.backends.cuda import cuda_devices, describe_device
-from samdeploy.backends.tensorrt import CURRENT, engine_tensors, error_log, open_plan
+from samdeploy.backends.cuda import Device, cuda_devices, describe_device, device_zero
+from samdeploy.backends.tensorrt import CURRENT, engine_tensors, open_plan
+from samdeploy.backends.tensorrt_library import create, error_lines, error_log, version_numbers
 from samdeploy.errors import BackendUnavailable, ExportError, InputError, unknown
 from samdeploy.export.build_monitor import Advance, build_plan
 from samdeploy.export.build_target import build_targets, builder_package
 from samdeploy.export.precision_proof import (
     TYPES,
+    EngineProof,
     HeavyLayer,
     check_engine_precision,
     check_graph_precision,
@@ -115,44 +118,52 @@ def build_engine(
     targets = build_targets(trt, target, device)
     settings = _Settings(precision, batch, targets, optimization_level, workspace)
     timings = TimingCache(trt, device)
-    plan, layers = _build(trt, graph, settings, timings, progress)
-    counted = check_graph_precision(layers, precision)
     here = device is not None and (device.capability in targets or targets == (CURRENT,))
-    proven = here and _check_plan(trt, plan, layers, precision, batch[1])
+    with _on(device):
+        plan, layers = _build(trt, graph, settings, timings, progress)
+        proof = _check_plan(trt, plan, layers, precision, batch[1]) if here else None
 
-    title = f"{trt.__name__.replace('_', '-')} {trt.__version__}"
+    version = version_numbers(trt.__version__)
     goal = f"{device.name} ({device.capability})" if device and targets == (CURRENT,) else ", ".join(targets)
-    notes = [f"built by {title} for {goal}, {counted}, batch {batch[0]} to {batch[2]}"]
-    notes += [timings.note] if timings.note else []
-    notes += [] if here else ["built, not run here"]
+    counted = check_graph_precision(layers, precision)
+    notes = [
+        f"built by {trt.__name__.replace('_', '-')} {version} for {goal}, {counted}, batch {batch[0]} to {batch[2]}",
+        proof.note if proof else "built, not run here",
+        timings.note,
+    ]
     return BuiltEngine(
         plan=plan,
         built_for={
             "runtime": trt.__name__,
-            "version": trt.__version__,
+            "version": version,
             "target": "+".join(targets),
             "batch": ",".join(map(str, batch)),
             "gpu": device.name if device else "",
             "capability": device.capability if device else "",
             "driver": device.driver if device else "",
-            "precision_proof": "engine" if proven else "graph",
+            "precision_proof": "engine" if proof and proof.confirmed else "graph",
         },
-        note="; ".join(notes),
+        note="; ".join(filter(None, notes)),
     )
+
+
+def _on(device: Device | None) -> AbstractContextManager[None]:
+    """Build on device 0, which `device` describes, whichever device the caller has chosen for its own work."""
+    return device_zero() if device else nullcontext()
 
 
 def _build(
     trt: Any, graph: bytes, settings: _Settings, timings: TimingCache, progress: Advance | None
 ) -> tuple[bytes, list[HeavyLayer]]:
     """The plan, and the layers that it was built from."""
-    log = error_log(trt)
-    builder = trt.Builder(log)
+    log, lines = error_log(trt), error_lines(trt)
+    builder = create(trt, "Builder", log)
     network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, log)  # owns the weights: it must live until the plan is there
+    parser = create(trt, "OnnxParser", network, log)  # owns the weights: it must live until the plan is there
     if not parser.parse(graph):
         problems = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
         raise ExportError(
-            f"TensorRT cannot read the ONNX graph: {'; '.join(problems) or log.report()}; export it again"
+            f"TensorRT cannot read the ONNX graph: {'; '.join(problems) or lines.report()}; export it again"
         )
     shape = _check_interface(trt, network)
     layers = heavy_layers(trt, network)
@@ -166,6 +177,8 @@ def _build(
     config.clear_flag(trt.BuilderFlag.TF32)
     if settings.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace << 20)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # else a CUDA graph may not be recordable
     if trt.__name__ == "tensorrt_rtx":
         config.num_compute_capabilities = len(settings.targets)
         for index, name in enumerate(settings.targets):
@@ -178,7 +191,7 @@ def _build(
     timings.load_into(config)
     plan = build_plan(trt, builder, network, config, progress)
     if plan is None:
-        raise ExportError(f"TensorRT cannot build an engine for {'+'.join(settings.targets)}: {log.report()}")
+        raise ExportError(f"TensorRT cannot build an engine for {'+'.join(settings.targets)}: {lines.report()}")
     timings.keep(config)
     return bytes(plan), layers
 
@@ -218,15 +231,10 @@ def _check_interface(trt: Any, network: Any) -> tuple[int, ...]:
     return tuple(inputs[0].shape[1:])
 
 
-def _check_plan(trt: Any, plan: bytes, layers: list[HeavyLayer], precision: str, batch: int) -> bool:
-    """Open a fresh engine where it must run, since what cannot be opened must not be written.
-
-    Returns:
-        Whether the engine inspector proves the precision.
-    """
-    log = error_log(trt)
+def _check_plan(trt: Any, plan: bytes, layers: list[HeavyLayer], precision: str, batch: int) -> EngineProof:
+    """Open a fresh engine where it must run, since what cannot be opened must not be written."""
     try:
-        runtime, engine = open_plan(trt, log, plan, "the engine that was just built")
+        runtime, engine = open_plan(trt, plan, "the engine that was just built")
     except BackendUnavailable as error:
         raise ExportError(str(error)) from None
     found = [(tensor.name, tensor.dtype, tensor.shape[0]) for tensor in engine_tensors(trt, engine)]
@@ -239,7 +247,6 @@ def _check_plan(trt: Any, plan: bytes, layers: list[HeavyLayer], precision: str,
         context.set_input_shape("image", (batch, *shape))
         inspector.execution_context = context
     information = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    proven = check_engine_precision(information, layers, precision)
     # In this order: TensorRT wants contexts gone before their engine, and engines before their runtime.
     del inspector, context, engine, runtime
-    return proven
+    return check_engine_precision(information, layers, precision)

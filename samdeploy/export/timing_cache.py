@@ -38,16 +38,23 @@ class TimingCache:
             return
         self._loaded, self.note = read_cache(_KIND, self._key)
         # A cache that TensorRT cannot read becomes an empty one, which it says in its log alone.
-        cache = config.create_timing_cache(self._loaded)
-        if not config.set_timing_cache(cache, False):  # False: not one of another GPU
-            self.note, self._loaded = "timing cache ignored: TensorRT refuses it", b""
-            config.set_timing_cache(config.create_timing_cache(b""), False)
+        if _set(config, self._loaded):
+            return
+        self._loaded = b""
+        empty = _set(config, b"")
+        self.note = "timing cache ignored: TensorRT refuses it" if empty else "no timing cache: TensorRT makes none"
 
     def keep(self, config: Any) -> None:
         """Write what is known after a build."""
         if not self._used:
             return
         cache = config.get_timing_cache()
-        timings = b"" if cache is None else bytes(cache.serialize())
+        memory = None if cache is None else cache.serialize()
+        timings = b"" if memory is None else bytes(memory)
         if timings and timings != self._loaded:
             self.note = write_cache(_KIND, self._key, timings) or self.note
+
+
+def _set(config: Any, content: bytes) -> bool:
+    cache = config.create_timing_cache(content)
+    return cache is not None and bool(config.set_timing_cache(cache, False))  # False: not one of another GPU

@@ -179,6 +179,22 @@ def test_a_batch_is_queued_with_its_addresses(trt: Package) -> None:
     assert [tensor.name for tensor in engine_tensors(trt, trt.engine)] == ["image", "logits"]
 
 
+def test_a_run_sets_only_what_changed(trt: Package) -> None:
+    """In a CUDA graph's capture nothing may be set: it repeats the run before it."""
+    engine = _open(trt)
+    context = trt.engine.contexts[0]
+    engine.enqueue(0x1000, 0x2000, 5, STREAM)
+    context.set.clear()
+    engine.enqueue(0x1000, 0x2000, 5, STREAM)
+    assert context.set == {}
+    context.fails = "execute"
+    with pytest.raises(BackendUnavailable):
+        engine.enqueue(0x1000, 0x2000, 5, STREAM)
+    context.fails = ""
+    engine.enqueue(0x1000, 0x2000, 5, STREAM)  # after a failure, everything is set again
+    assert set(context.set) == {"image shape", "image", "logits"}
+
+
 @pytest.mark.parametrize("fails", ["shape", "execute"])
 def test_a_refused_batch_is_an_error(trt: Package, fails: str) -> None:
     engine = _open(trt)

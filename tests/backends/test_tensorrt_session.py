@@ -90,14 +90,14 @@ def test_an_engine_for_elsewhere_is_refused_in_words(with_file, changes: dict[st
 
 
 @pytest.mark.usefixtures("on_a4000")
-@pytest.mark.parametrize("target", ["SM86", "SM75+SM86+SM120"])
-def test_an_engine_for_this_gpu_passes_to_tensorrt(with_file, monkeypatch, target: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("changes", [{"target": "SM86"}, {"target": "SM75+SM86+SM120"}, {"version": "1.7.1.116.post1"}])
+def test_an_engine_for_this_gpu_passes_to_tensorrt(with_file, monkeypatch, changes: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
     def opened(trt: object, plan: bytes, *others: object) -> None:
         raise InterruptedError(plan)
 
     monkeypatch.setattr(tensorrt, "TensorrtEngine", opened)
     monkeypatch.setattr(cuda, "device_zero", contextlib.nullcontext)
-    bundle = with_file("engine", b"plan", backend="tensorrt", precision="fp16", built_for=_built_for(target=target))
+    bundle = with_file("engine", b"plan", backend="tensorrt", precision="fp16", built_for=_built_for(**changes))
     with pytest.raises(InterruptedError, match="plan"):
         open_session(bundle, "tensorrt")
 

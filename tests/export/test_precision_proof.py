@@ -15,6 +15,7 @@ def _conv(name: str, kind: str, **fields: Any) -> dict[str, Any]:
     return {"Name": name, "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": kind}], **fields}
 
 
+RIGHT = [_conv("stem", "Half"), _conv("layer1.0.conv1", "Half"), _conv("head", "Half")]
 LAYERS = [HeavyLayer("stem", "HALF", 60), HeavyLayer("layer1.0.conv1", "HALF", 37), HeavyLayer("head", "HALF", 3)]
 
 
@@ -51,6 +52,13 @@ LAYERS = [HeavyLayer("stem", "HALF", 60), HeavyLayer("layer1.0.conv1", "HALF", 3
         ),
         # a small layer in FP32 is allowed
         ([_conv("stem", "Half"), _conv("layer1.0.conv1", "Half"), _conv("head", "Float")], True),
+        # a reformat names the layer that it serves and says nothing of it
+        ([*RIGHT, _conv("stem", "Float", LayerType="Reformat", Metadata="[ONNX Layer: stem]")], True),
+        ([_conv("x", "Half", LayerType="NoOp", Metadata=f"[ONNX Layer: {name}]") for name in ("stem", "head")], False),
+        # one fusion from pixels to logits: its border does not tell the types inside
+        ([_conv("__myl", "Float", Metadata="[ONNX Layer: stem]\x1f[ONNX Layer: layer1.0.conv1]")], False),
+        # Float in, Half out, no weights: unknown
+        ([_conv("stem", "Float", Outputs=[{"Datatype": "Half"}]), _conv("layer1.0.conv1", "Half")], False),
         ([_conv("stem", "N/A due to dynamic shapes"), _conv("layer1.0.conv1", "Half")], False),
         ([_conv("another", "Half")], False),
         ([_conv("stem.2", "Half"), _conv("layer1.0.conv10", "Half")], False),
@@ -59,7 +67,8 @@ LAYERS = [HeavyLayer("stem", "HALF", 60), HeavyLayer("layer1.0.conv1", "HALF", 3
     ],
 )  # fmt: skip
 def test_what_an_engine_proves(entries: list[Any], proven: bool) -> None:
-    assert check_engine_precision(json.dumps({"Layers": entries, "Bindings": []}), LAYERS, "fp16") is proven
+    proof = check_engine_precision(json.dumps({"Layers": entries, "Bindings": []}), LAYERS, "fp16")
+    assert proof.confirmed is proven
 
 
 @pytest.mark.parametrize(
@@ -72,6 +81,30 @@ def test_an_engine_in_another_type_is_an_error(kind: str) -> None:
         check_engine_precision(information, LAYERS, "fp16")
 
 
-@pytest.mark.parametrize("information", ["", "no JSON", "[]", "{}", '{"Layers": 3}'])
-def test_an_inspector_that_says_nothing_proves_nothing(information: str) -> None:
-    assert check_engine_precision(information, LAYERS, "fp16") is False
+def test_layers_are_counted_by_what_the_engine_shows() -> None:
+    mixed = _conv("layer1.0.conv1", "Half", Outputs=[{"Datatype": "Float"}])
+    information = json.dumps({"Layers": [_conv("stem", "Half"), mixed, _conv("head", "Float")]})
+    note = check_engine_precision(information, LAYERS, "fp16").note
+    assert note == "the engine shows 1 of 3 layers in fp16, 1 in another type, 1 unknown"
+
+
+def test_control_characters_in_metadata_are_read() -> None:
+    metadata = "[ONNX Layer: stem]\x1f[ONNX Layer: layer1.0.conv1]"
+    information = json.dumps({"Layers": [_conv("x", "Half", Metadata=metadata)]}).replace("\\u001f", "\x1f")
+    assert check_engine_precision(information, LAYERS, "fp16").confirmed
+
+
+@pytest.mark.parametrize(
+    ("information", "because"),
+    [
+        ("", "it is empty"),
+        ("no JSON", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ("{}", "KeyError"),
+        ('{"Layers": 3}', "TypeError"),
+    ],
+)
+def test_a_description_that_cannot_be_read_is_named(information: str, because: str) -> None:
+    proof = check_engine_precision(information, LAYERS, "fp16")
+    assert not proof.confirmed
+    assert f"the inspector's description of the engine cannot be read ({because}" in proof.note

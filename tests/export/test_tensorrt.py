@@ -18,6 +18,7 @@ import onnx.helper
 import onnx.numpy_helper
 import pytest
 
+from samdeploy.backends import cuda
 from samdeploy.backends.cuda import Device, cuda_devices
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
 from samdeploy.export import tensorrt as export_tensorrt
@@ -272,19 +273,41 @@ def test_tensorrt_itself_builds_for_the_gpu_here_alone() -> None:
             build_targets(proper, None, None)
 
 
+@pytest.fixture
+def second_device(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A machine with two GPUs whose caller works on the second; the device that each CUDA call sees."""
+    current = [1]
+
+    def call(name: str, *arguments: int) -> int | None:
+        if name == "cudaGetDevice":
+            return current[0]
+        assert name == "cudaSetDevice"
+        current[0] = arguments[0]
+        return None
+
+    monkeypatch.setattr(cuda, "call", call)
+    return current
+
+
 @without_gpu
-def test_a_plan_that_cannot_be_opened_where_it_must_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_cannot_be_opened_where_it_must_run_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, second_device: list[int]
+) -> None:
     """As seen on an H100: the build succeeds, and the runtime refuses the plan."""
 
-    def refuse(trt: Any, log: Any, plan: bytes, name: str) -> None:
+    def refuse(trt: Any, plan: bytes, name: str) -> None:
         assert len(plan) > 1000
+        assert second_device == [0]  # what built_for describes
         raise BackendUnavailable(f"refuses {name}: UNSUPPORTED_CC")
 
+    seen: set[int] = set()
     monkeypatch.setattr(export_tensorrt, "cuda_devices", lambda: (1, None))
     monkeypatch.setattr(export_tensorrt, "describe_device", lambda: A4000)
     monkeypatch.setattr(export_tensorrt, "open_plan", refuse)
     with pytest.raises(ExportError, match="refuses the engine that was just built: UNSUPPORTED_CC"):
-        _build(_graph(), target="SM86")
+        _build(_graph(), target="SM86", progress=lambda count, phase: seen.update(second_device))
+    assert seen == {0}
+    assert second_device == [1]  # the caller's choice is left as it was
 
 
 class Unwanted(Exception):

@@ -70,6 +70,25 @@ def test_timings_that_tensorrt_refuses_are_replaced(cache_home: Path) -> None:
     assert (refusing.cache, second.note) == (b"", "timing cache ignored: TensorRT refuses it")
 
 
+@pytest.mark.parametrize("content", [b"broken", b""])
+def test_a_cache_that_tensorrt_does_not_make_is_named(cache_home: Path, content: bytes) -> None:
+    class Null(Config):
+        """TensorRT gives null for a cache that it cannot make, which pybind11 hands over as None."""
+
+        def create_timing_cache(self, content: bytes) -> Any:
+            return None if content == broken else content
+
+        def get_timing_cache(self) -> Any:
+            return SimpleNamespace(serialize=lambda: None)
+
+    broken = content
+    cache, config = TimingCache(_proper(), A4000), Null()
+    write_cache("timing", cache._key, b"broken")
+    cache.load_into(config)
+    cache.keep(config)
+    assert cache.note == ("timing cache ignored: TensorRT refuses it" if content else "")
+
+
 def test_rtx_has_no_timings_to_keep(cache_home: Path) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
     cache = TimingCache(trt, A4000)
