@@ -10,7 +10,9 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <deque>
 #include <mutex>
 #include <sstream>
 
@@ -27,25 +29,53 @@ void check(cudaError_t status, const std::string& what) {
   if (status != cudaSuccess) unavailable("CUDA " + what + ": " + cudaGetErrorString(status));
 }
 
-// Collects what TensorRT calls errors; it keeps a bare pointer to this.
+// Keeps the last of what TensorRT calls errors, each with a number.
 class ErrorLog final : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* text) noexcept override {
     if (severity > Severity::kERROR) return;
     try {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (lines_.size() < 4000) lines_ += (lines_.empty() ? "" : "; ") + std::string(text);
+      lines_.emplace_back(text);
+      ++count_;
+      if (lines_.size() > 50) lines_.pop_front();
     } catch (...) {  // no memory for an error's text
     }
   }
-  std::string report() {
+  std::size_t count() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return lines_.empty() ? "it gives no reason" : lines_;
+    return count_;
+  }
+  std::string since(std::size_t start) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::string joined;
+    const std::size_t fresh = std::min(count_ - start, lines_.size());
+    for (std::size_t i = lines_.size() - fresh; i < lines_.size(); ++i) {
+      joined += (joined.empty() ? "" : "; ") + lines_[i];
+    }
+    return joined.empty() ? "it gives no reason" : joined;
   }
 
  private:
   std::mutex mutex_;
-  std::string lines_;
+  std::deque<std::string> lines_;
+  std::size_t count_ = 0;
+};
+
+// One for the life of the process: TensorRT keeps a bare pointer to the first logger that it is given and uses it for
+// all later objects.  So it is never destroyed, not even at exit.
+ErrorLog& error_log() {
+  static ErrorLog& log = *new ErrorLog;
+  return log;
+}
+
+// The errors of one call: those logged since this object was made.
+class ErrorLines {
+ public:
+  std::string report() const { return error_log().since(start_); }
+
+ private:
+  std::size_t start_ = error_log().count();
 };
 
 // "SM86" and the driver's CUDA version, major part.
@@ -86,6 +116,16 @@ bool names(const std::string& targets, const std::string& capability) {
   return false;
 }
 
+// The four numbers of a release: "10.13.3.9" of "10.13.3.9.post1", as a wheel may call the same library.
+std::string version_numbers(const std::string& version) {
+  std::size_t end = 0;
+  for (int dots = 0; end < version.size(); ++end) {
+    const bool is_digit = version[end] >= '0' && version[end] <= '9';
+    if (!is_digit && (version[end] != '.' || ++dots == 4)) break;
+  }
+  return version.substr(0, end);
+}
+
 int major_of(const std::string& version) {
   return version.empty() || version[0] < '0' || version[0] > '9' ? 0 : std::atoi(version.c_str());
 }
@@ -96,7 +136,7 @@ std::string differences(const BundleFile& file, const Device& here) {
   const auto add = [&found](const std::string& text) { found += (found.empty() ? "" : ", ") + text; };
   if (value_of(file, "runtime") != "tensorrt") {
     add("built by " + value_of(file, "runtime") + ", this library runs engines of tensorrt");
-  } else if (value_of(file, "version") != installed_version()) {
+  } else if (version_numbers(value_of(file, "version")) != installed_version()) {
     add("built with TensorRT " + value_of(file, "version") + ", installed is " + installed_version());
   }
   const bool is_own = value_of(file, "target") == "current";
@@ -175,15 +215,19 @@ class TensorrtSession final : public Session {
         width_(manifest.preprocessing.width),
         classes_(static_cast<std::int64_t>(manifest.classes.size())) {
     check(cudaSetDevice(0), "does not take device 0");
-    runtime_.reset(nvinfer1::createInferRuntime(log_));
-    if (!runtime_) unavailable("TensorRT does not start: " + log_.report());
+    const ErrorLines lines;
+    runtime_.reset(nvinfer1::createInferRuntime(error_log()));
+    if (!runtime_) {
+      unavailable("TensorRT " + installed_version() + " does not start: " + lines.report() +
+                  "; it may need a newer NVIDIA driver, or this driver a TensorRT for an older CUDA");
+    }
     engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
     if (!engine_) {
-      unavailable("TensorRT " + installed_version() + " refuses " + file.path + ": " + log_.report() + kRebuild);
+      unavailable("TensorRT " + installed_version() + " refuses " + file.path + ": " + lines.report() + kRebuild);
     }
     check_tensors(file.path, tensors_of(*engine_), manifest);
     context_.reset(engine_->createExecutionContext());
-    if (!context_) unavailable(file.path + ": no execution context can be made: " + log_.report());
+    if (!context_) unavailable(file.path + ": no execution context can be made: " + lines.report());
     smallest_ = engine_->getProfileShape("image", 0, nvinfer1::OptProfileSelector::kMIN).d[0];
     largest_ = engine_->getProfileShape("image", 0, nvinfer1::OptProfileSelector::kMAX).d[0];
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "makes no stream");
@@ -231,7 +275,17 @@ class TensorrtSession final : public Session {
     auto* theirs = static_cast<cudaStream_t>(stream);
     check(cudaEventRecord(event_, theirs), "takes no event");
     check(cudaStreamWaitEvent(stream_, event_, 0), "takes no event");
-    enqueue(batch, count, logits);
+    if (aligned(batch) && aligned(logits)) {
+      enqueue(batch, count, logits);
+    } else {  // a slice of a larger array: through our own buffers, on the same stream
+      images_.reserve(count * image_bytes());
+      logits_.reserve(count * row_bytes());
+      check(cudaMemcpyAsync(images_.get(), batch, count * image_bytes(), cudaMemcpyDeviceToDevice, stream_),
+            "copies no images");
+      enqueue(images_.get(), count, logits_.get());
+      check(cudaMemcpyAsync(logits, logits_.get(), count * row_bytes(), cudaMemcpyDeviceToDevice, stream_),
+            "copies no logits");
+    }
     check(cudaEventRecord(event_, stream_), "takes no event");
     check(cudaStreamWaitEvent(theirs, event_, 0), "takes no event");
   }
@@ -240,18 +294,22 @@ class TensorrtSession final : public Session {
   std::size_t image_bytes() const { return static_cast<std::size_t>(height_ * width_ * 3); }
   std::size_t row_bytes() const { return static_cast<std::size_t>(classes_) * sizeof(float); }
 
+  // TensorRT asks for 256 bytes of every address.
+  static bool aligned(const void* address) { return reinterpret_cast<std::uintptr_t>(address) % 256 == 0; }
+
   void enqueue(const void* images, std::size_t count, void* logits) {
+    const ErrorLines lines;
     nvinfer1::Dims shape{};
     shape.nbDims = 4;
     shape.d[0] = static_cast<std::int64_t>(count), shape.d[1] = height_, shape.d[2] = width_, shape.d[3] = 3;
     const bool good = context_->setInputShape("image", shape) &&
                       context_->setTensorAddress("image", const_cast<void*>(images)) &&
                       context_->setTensorAddress("logits", logits) && context_->enqueueV3(stream_);
-    if (!good) unavailable("TensorRT failed on a batch of " + std::to_string(count) + ": " + log_.report());
+    if (!good) unavailable("TensorRT failed on a batch of " + std::to_string(count) + ": " + lines.report());
   }
 
   std::int64_t height_, width_, classes_, smallest_ = 0, largest_ = 0;
-  ErrorLog log_;  // in this order: contexts go before their engine, and engines before their runtime
+  // In this order: contexts go before their engine, and engines before their runtime.
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::unique_ptr<nvinfer1::IExecutionContext> context_;

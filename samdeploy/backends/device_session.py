@@ -73,7 +73,7 @@ class DeviceSession:
         cuda_graph: record one CUDA graph per batch size, on its second run, and replay it from then on.  May be
             switched at any time.  It is switched off where a runtime turns out not to be recordable, or where the
             graph does not give the same bytes as the run that it recorded.
-        cuda_graph_note: why it was switched off; "" if it was not.
+        cuda_graph_note: at which batch size and why it was switched off; "" if it was not.
     """
 
     device = "cuda"
@@ -274,7 +274,7 @@ class DeviceSession:
             self._graphs[batch] = graph
         except BackendUnavailable as error:
             self.cuda_graph = False
-            self.cuda_graph_note = str(error)
+            self.cuda_graph_note = f"off since a batch of {batch}: {error}"
             if graph is not None:
                 graph.close()
             self._drop_graphs()

@@ -168,6 +168,13 @@ class CheckedSession:
         with self._lifetime:
             self._session.cuda_graph = wanted
 
+    @property
+    def cuda_graph_state(self) -> str:
+        """ "on", "off", or "off since a batch of N: why"; "" where the session has no CUDA graphs."""
+        if not hasattr(self._session, "cuda_graph"):
+            return ""
+        return "on" if self.cuda_graph else str(getattr(self._session, "cuda_graph_note", "")) or "off"
+
     def close(self) -> None:
         """Release the engine's memory, once the calls under way have ended; calling it again does nothing."""
         self._lifetime.close()

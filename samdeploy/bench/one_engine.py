@@ -47,6 +47,7 @@ def bench_engine(bundle: Bundle, engine: Engine, options: BenchOptions, pictures
         _measure(_steps(bundle, engine, session, options, pictures, sizes, found), engine.name, found)
         if gpu:
             gpu += _gpu(session.device)[0]
+        cuda_graphs = session.cuda_graph_state
     # After the session is closed: the fresh processes are to have the machine to themselves.
     cold_start = partial(found.set_cold_start, bundle, engine, options.device, pictures)
     _measure([("cold start", cold_start)], engine.name, found)
@@ -61,6 +62,7 @@ def bench_engine(bundle: Bundle, engine: Engine, options: BenchOptions, pictures
         threads=tuple(found.threads),
         left_out=tuple(size for size in options.batches or () if size not in sizes),
         cold_start=found.cold_start,
+        cuda_graphs=cuda_graphs,
         gpu=gpu,
         gpu_note=gpu_note,
     )

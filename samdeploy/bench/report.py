@@ -25,6 +25,7 @@ class EngineBench:
         batches, threads: pictures per second.
         left_out: batch sizes that were asked for and that its profile does not take.
         cold_start: None if it failed.
+        cuda_graphs: `CheckedSession.cuda_graph_state` after all runs; "" on the CPU.
         gpu: the GPU before and after; empty on the CPU, or where `gpu_note` says why it is not known.
     """
 
@@ -38,6 +39,7 @@ class EngineBench:
     threads: tuple[ThreadPoint, ...] = ()
     left_out: tuple[int, ...] = ()
     cold_start: ColdStart | None = None
+    cuda_graphs: str = ""
     gpu: tuple[GpuState, ...] = ()
     gpu_note: str = ""
 
@@ -54,6 +56,7 @@ class EngineBench:
             "threads": [dataclasses.asdict(point) for point in self.threads],
             "batches_left_out": list(self.left_out),
             "cold_start": dataclasses.asdict(self.cold_start) if self.cold_start else None,
+            "cuda_graphs": self.cuda_graphs,
             "gpu": [{**dataclasses.asdict(state), "throttled": list(state.throttled)} for state in self.gpu],
             "gpu_note": self.gpu_note,
         }

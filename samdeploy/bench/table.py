@@ -52,6 +52,8 @@ def _engine(engine: EngineBench) -> Iterator[str]:
         points = [(f"{p.threads} on {p.sessions}", p.images_per_s) for p in engine.threads]
         yield from _points("threads on sessions", "images/s", points)
     yield from _memory(engine)
+    if engine.cuda_graphs:
+        yield from _wrapped(f"CUDA graphs: {engine.cuda_graphs}", "  ")
     for state in engine.gpu:
         throttled = f"; held down by: {', '.join(state.throttled)}" if state.throttled else ""
         yield from _wrapped(

@@ -37,6 +37,7 @@ ENGINE = EngineBench(
     threads=tuple(ThreadPoint(n, 1, 0.5) for n in (1, 2, 4)),
     left_out=(128, 256),
     cold_start=ColdStart(3, 1234.5, 1000.4, 10.0, 2048.0, 1536.0, ""),
+    cuda_graphs="off since a batch of 8: the engine failed",
     gpu=(GPU,),
 )  # fmt: skip
 COMPARISON = Comparison(
@@ -89,6 +90,7 @@ def test_lines(line: str) -> None:
         "peak memory 2,048 MiB, 1,536 MiB of the GPU",
         "NVIDIA H100 80GB HBM3: 1410 of 1980 MHz, memory 2619 MHz, 88 °C, 700 of 700 W; "
         "held down by: hardware thermal slowdown",
+        "CUDA graphs: off since a batch of 8: the engine failed",
         "FAILED at batch 64: out of memory",
         "tensorrt fp16: not run here no CUDA device: no driver",
         "openvino plain export: died in round 3: gone",

@@ -70,7 +70,7 @@ def test_a_runtime_that_cannot_be_recorded_runs_without(engine: Engine, session:
         images = images_of(2, repeat)
         np.testing.assert_array_equal(session.run(images), logits_of(images))
     assert not session.cuda_graph
-    assert session.cuda_graph_note == "the engine failed"
+    assert session.cuda_graph_note == "off since a batch of 2: the engine failed"
 
 
 def test_a_graph_that_gives_other_logits_is_not_used(engine: Engine, session: DeviceSession) -> None:
@@ -79,7 +79,9 @@ def test_a_graph_that_gives_other_logits_is_not_used(engine: Engine, session: De
         images = images_of(2, repeat)
         np.testing.assert_array_equal(session.run(images), logits_of(images))
     assert not session.cuda_graph
-    assert session.cuda_graph_note == "the recorded work of tensorrt gives other logits than the work itself"
+    assert session.cuda_graph_note == (
+        "off since a batch of 2: the recorded work of tensorrt gives other logits than the work itself"
+    )
 
 
 def test_large_batches_do_not_lock_memory(
