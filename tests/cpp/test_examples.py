@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -220,23 +219,6 @@ def test_the_feeder_of_device_memory_compiles_and_says_what_is_missing(
         assert done.stdout.startswith("0 ")
     else:
         assert re.match(r"cuda-feeder: .*(TensorRT|CUDA)", done.stderr)
-
-
-def test_the_tensorrt_part_compiles_against_a_stand_in() -> None:
-    """CUDA's own headers, and for TensorRT's the few declarations in tensorrt_stand_in: syntax and types, no more."""
-    folders = [
-        *Path("/usr/local").glob("cuda*/include"),
-        *Path(sysconfig.get_path("purelib")).glob("nvidia/cu1*/include"),
-    ]
-    cuda = next((folder for folder in folders if (folder / "crt" / "host_defines.h").exists()), None)
-    if shutil.which("c++") is None:
-        pytest.skip(packages.reason("cpp", ["g++"]))
-    if cuda is None:
-        pytest.skip("CUDA's headers were not found; pip install nvidia-cuda-runtime nvidia-cuda-crt")
-    stand_in = Path(__file__).parent / "tensorrt_stand_in"
-    includes = ["-I", SOURCE / "src", "-I", SOURCE / "include", "-I", stand_in, "-isystem", cuda]
-    flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", '-DSAMDEPLOY_VERSION="0"']
-    call("c++", *flags, *includes, SOURCE / "src" / "tensorrt.cpp")
 
 
 def test_the_program_in_c(built: Build, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path) -> None:
