@@ -187,7 +187,7 @@ class TensorrtEngine:
         check_tensors(name, engine_tensors(trt, self._engine), spec)
         self._input, self._output = spec.input.name, spec.output.name
         self._pixels = tuple(spec.input.shape[1:])
-        self._cache = cache
+        self._runtime_cache = cache
         lines = error_lines(trt)
         self._context: Any = cache.execution_context(self._engine)
         if self._context is None:
@@ -229,7 +229,7 @@ class TensorrtEngine:
         return True if ask is None else bool(ask(stream.handle))
 
     def close(self) -> None:
-        self._cache.keep()
+        self._runtime_cache.keep()
         # In this order: TensorRT wants contexts gone before their engine, and engines before their runtime.
         self._context = None
         self._engine = None

@@ -55,9 +55,9 @@ def version_numbers(version: str) -> str:
 class ErrorLines:
     """The error lines that TensorRT logs from the creation of this object on."""
 
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self._start = log.count
+    def __init__(self, collector: Any) -> None:
+        self._log = collector
+        self._start = collector.count
 
     def report(self) -> str:
         """The lines, joined; a sentence where there are none."""
