@@ -249,3 +249,20 @@ def engine_tensors(trt: Any, engine: Any) -> list[TensorSpec]:
         )
         for name in names
     ]
+
+
+def describe_engine(trt: Any, engine: Any, batch: int) -> str:
+    """The engine inspector's JSON: every layer with its tensors, types and the ONNX nodes it was made of.
+
+    Args:
+        batch: within the engine's profile; without one, types of tensors with a dynamic shape read "N/A".
+    """
+    inspector = engine.create_engine_inspector()
+    context = engine.create_execution_context()
+    if context is not None:  # else there is too little memory
+        shape = tuple(engine.get_tensor_shape("image"))[1:]
+        context.set_input_shape("image", (batch, *shape))
+        inspector.execution_context = context
+    information = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    del inspector, context  # in this order: TensorRT wants contexts gone before their engine
+    return str(information)

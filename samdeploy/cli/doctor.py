@@ -14,6 +14,10 @@ from samdeploy.cli.arguments import print_as_utf8, taken
 @command
 def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest, if any.")] = None,
+    collect: Annotated[
+        Path | None,
+        typer.Option(help="Train, export and evaluate digits here and write all that a bug report needs to this .zip."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
@@ -23,6 +27,11 @@ def doctor(
     from samdeploy.files import json_bytes
     from samdeploy.run_bundle import bundle_of, latest_bundle, not_a_bundle
 
+    if collect is not None:
+        from samdeploy.doctor.collect import collect_report
+
+        print(collect_report(collect))
+        return
     if bundle is None:
         try:
             bundle = taken("bundle", latest_bundle(runs))

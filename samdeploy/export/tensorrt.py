@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.backends.cuda import Device, cuda_devices, describe_device, device_zero
-from samdeploy.backends.tensorrt import CURRENT, engine_tensors, open_plan
+from samdeploy.backends.tensorrt import CURRENT, describe_engine, engine_tensors, open_plan
 from samdeploy.backends.tensorrt_library import create, error_lines, error_log, version_numbers
 from samdeploy.errors import BackendUnavailable, ExportError, InputError, unknown
 from samdeploy.export.build_monitor import Advance, build_plan
@@ -240,13 +240,6 @@ def _check_plan(trt: Any, plan: bytes, layers: list[HeavyLayer], precision: str,
     found = [(tensor.name, tensor.dtype, tensor.shape[0]) for tensor in engine_tensors(trt, engine)]
     if found != [("image", "uint8", "N"), ("logits", "float32", "N")]:
         raise ExportError(f"the engine's tensors are {found}; image uint8 and logits float32 with a dynamic N expected")
-    inspector = engine.create_engine_inspector()
-    context = engine.create_execution_context()
-    if context is not None:  # else there is too little memory, and with dynamic shapes types are "N/A"
-        shape = tuple(engine.get_tensor_shape("image"))[1:]
-        context.set_input_shape("image", (batch, *shape))
-        inspector.execution_context = context
-    information = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    # In this order: TensorRT wants contexts gone before their engine, and engines before their runtime.
-    del inspector, context, engine, runtime
+    information = describe_engine(trt, engine, batch)
+    del engine, runtime  # in this order: TensorRT wants engines gone before their runtime
     return check_engine_precision(information, layers, precision)
