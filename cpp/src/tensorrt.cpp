@@ -1,7 +1,7 @@
 // TensorRT 10.12 and later: FP32, FP16, BF16 and INT8 engines, on CUDA device 0.
 //
-// NOT YET RUN.  It was checked against CUDA's own headers and a stand-in for NvInfer.h (tests/cpp/tensorrt_stand_in),
-// on a machine with neither a GPU nor TensorRT's headers.
+// NOT YET RUN ON A GPU.  It was compiled against CUDA's own headers and run on stand-ins for NvInfer.h and CUDA's runtime
+// (tests/cpp/tensorrt_stand_in).
 //
 // As in samdeploy/backends/tensorrt.py: an engine runs only where it was built for, so `built_for` is compared before
 // TensorRT sees a byte, because its own answer to a foreign engine is a null pointer or a crash.  A device must be there

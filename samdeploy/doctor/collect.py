@@ -26,7 +26,7 @@ from samdeploy.bundle import open_bundle
 from samdeploy.doctor.findings import Diagnosis
 from samdeploy.doctor.machine import examine_machine
 from samdeploy.errors import InputError, SamdeployError, first_line
-from samdeploy.files import json_bytes, write_atomic
+from samdeploy.files import cache_folder, json_bytes, write_atomic
 from samdeploy.progress import progress_bar
 
 # A command that hangs is as good a finding as one that fails.
@@ -132,7 +132,7 @@ def _inspected(root: Path) -> Iterator[tuple[str, str]]:
 def _cleaner(folder: Path) -> Callable[[str], str]:
     """Replaces names of this machine, its user and its folders."""
     names = {str(folder.resolve()): "FOLDER", str(folder): "FOLDER", str(Path.home()): "HOME", sys.prefix: "PREFIX"}
-    names |= {platform.node(): "MACHINE", _user(): "USER"}
+    names |= {str(cache_folder()): "CACHE", platform.node(): "MACHINE", _user(): "USER"}
     # Longer ones first: a home folder holds the user's name.
     known = [name for name in sorted(names, key=len, reverse=True) if len(name) > 2]
 
