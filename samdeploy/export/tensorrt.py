@@ -191,7 +191,10 @@ def _build(
     timings.load_into(config)
     plan = build_plan(trt, builder, network, config, progress)
     if plan is None:
-        raise ExportError(f"TensorRT cannot build an engine for {'+'.join(settings.targets)}: {lines.report()}")
+        why = lines.report()
+        # Seen with TensorRT-RTX 1.7 for SM75, where the head is FP32 in fp32 and int8 engines.
+        cure = "; build --precision fp16 for that GPU" if "FP32 GEMM is not supported" in why else ""
+        raise ExportError(f"TensorRT cannot build an engine for {'+'.join(settings.targets)}: {why}{cure}")
     timings.keep(config)
     return bytes(plan), layers
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 import samdeploy
 from samdeploy.bundle import Bundle
-from tests import packages
 from tests.conftest import Command
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZE, SANITIZER_SETTINGS, SOURCE, Build, call

@@ -237,6 +237,11 @@ def test_trt_falls_to_rtx_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert built.note.startswith(f"built by tensorrt-rtx {trt.__version__} for SM86")
 
 
+def test_a_precision_that_a_gpu_does_not_have_names_the_one_it_has(resnet18) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ExportError, match=r"for SM75: .*FP32 GEMM is not supported.*; build --precision fp16 for that"):
+        _build(resnet18("fp32"), precision="fp32", target="SM75")
+
+
 def test_one_plan_for_several_gpus(resnet18) -> None:  # type: ignore[no-untyped-def]
     one = _build(resnet18("fp16"), target="SM86")
     for target in ("SM86+SM89+SM120", "SM86,SM89,SM120", ("SM86", "SM89", "SM120")):
