@@ -72,7 +72,7 @@ def table(report: Report) -> str:
     lines = [_HEADER, "-" * len(_HEADER)]
     lines += [_row(result) for result in report.results]
     lines.append(f"top-1 and agreement in %, n = {report.n_images:,} test images; latency in ms at batch 1;")
-    lines.append("max diff: of a logit from PyTorch's, as a share of its picture's range of logits")
+    lines.append("max diff: of a logit from PyTorch's, as a share of its image's range of logits")
     lines += _paired_lines(report)
     lines += _part_lines(report)
     if report.test_set != AS_AT_TRAINING:

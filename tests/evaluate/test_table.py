@@ -36,7 +36,7 @@ def test_table(report: Rows) -> None:
                                 "2.250", "12.12", "ok"]  # fmt: skip
     assert lines[3].split() == ["tensorrt", "fp16", "-", "not", "run", "here"]
     assert lines[4] == "top-1 and agreement in %, n = 359 test images; latency in ms at batch 1;"
-    assert lines[5] == "max diff: of a logit from PyTorch's, as a share of its picture's range of logits"
+    assert lines[5] == "max diff: of a logit from PyTorch's, as a share of its image's range of logits"
     assert lines[7].split() == ["change", "of", "top-1", "lost", "gained", "points", "95", "%", "interval", "p",
                                 "top-5", "ECE"]  # fmt: skip
     assert lines[9].split() == ["onnxruntime", "fp32", "0", "0", "+0.00", "-0.44", "to", "+0.44", "1.000", "99.50",
