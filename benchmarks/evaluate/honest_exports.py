@@ -30,7 +30,7 @@ from samdeploy.backends.session import GOLDEN_TOLERANCE, check_golden
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import load_images, open_dataset
 from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError
-from samdeploy.evaluate.consistency import TOLERANCE, check_consistency, largest_batch
+from samdeploy.evaluate.consistency import TOLERANCE, check_consistency, larger_batches, largest_batch
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.train.loop import train
 from samdeploy.train.recipe import load_recipe
@@ -140,8 +140,17 @@ def network_rows(folder: Path, arch: str, gate: str, seed: int, epochs: int, rep
     return rows
 
 
-def examine(bundle: Bundle, name: str, backend: str, precision: str, images: np.ndarray, repeats: int) -> Row:
-    """Golden pictures and consistency of one engine."""
+def examine(
+    bundle: Bundle,
+    name: str,
+    backend: str,
+    precision: str,
+    images: np.ndarray,
+    repeats: int,
+    *,
+    limit_s: float | None = None,
+) -> Row:
+    """Golden images and consistency of one engine; `limit_s`: at most so many seconds for the latter."""
     try:
         session = open_session(bundle, backend, precision=precision, check=False)
     except (BackendUnavailable, InputError) as error:
@@ -152,13 +161,11 @@ def examine(bundle: Bundle, name: str, backend: str, precision: str, images: np.
             golden = check_golden(session, *bundle.golden())
         except BundleError as error:
             said = str(error)
+        largest = largest_batch(bundle, backend, precision)
         found = check_consistency(
-            lambda: open_session(bundle, backend, precision=precision, check=False),
-            session,
-            images,
-            max_batch=largest_batch(bundle, backend, precision),
-            repeats_wanted=repeats,
-        )
+            lambda: open_session(bundle, backend, precision=precision, check=False), session, images,
+            max_batch=largest, large=larger_batches(images, largest), repeats_wanted=repeats, limit_s=limit_s,
+        )  # fmt: skip
         result = found.to_json()
         result["passed"] = result["passed"] and golden is not None
         return Row(name, backend, precision, session.device, golden, result, said or found.verdict)
