@@ -22,10 +22,10 @@ from samdeploy.train.loop import train
 from samdeploy.train.recipe import load_recipe
 
 TRAIN_IMAGES, TEST_IMAGES = 240, 100
-# Steps of 16 images each for an epoch: 12.
+# About 12 steps of 16 images each.
 EPOCHS = 3
 # Standard deviation of random gate weights, times the square root of their inputs.  The gate "original" makes the
-# logits of most probes explode at 0.5 with 18 layers, at 0.3 with 34, and not those of the median training image.
+# logits of many probes explode at 0.5 with 18 layers, at 0.3 with 34, and not those of the median training image.
 USUAL_GATE = 0.1
 
 

@@ -22,7 +22,8 @@ from samdeploy.errors import SamdeployError
 
 # Largest difference that passes, as a share of the range of the probe's logits, or of the median test image's where
 # that is larger.  INT8 is held against the network with the graph's own ranges, see `samdeploy.backends.int8`.
-# Measured over 14 networks (benchmarks/evaluate/probe_limits.py, docs/figures.md).
+# Measured over 13 networks (benchmarks/evaluate/probe_limits.py, docs/figures.md).  One engine is beyond: bf16
+# of an untrained network of 50 layers without attention, which the golden images refuse too.
 LIMITS = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 2e-1, "int8": 3e-1}
 # A probe explodes whose logits have so many times the median test image's range.
 EXPLODES = 10.0
