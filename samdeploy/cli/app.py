@@ -79,7 +79,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @app.command(cls=_Command)
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with one_line_errors(function.__name__):
+        with one_line_errors(function.__name__, names_data=kwargs.get("data", kwargs.get("root")) is not None):
             result = function(*args, **kwargs)
             sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
             return result

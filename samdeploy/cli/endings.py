@@ -15,17 +15,18 @@ from samdeploy.terminal import printable
 
 
 @contextmanager
-def one_line_errors(command: str) -> Iterator[None]:
+def one_line_errors(command: str, *, names_data: bool = False) -> Iterator[None]:
     """Turn what the user or the machine got wrong into a line and `SystemExit`; a mistake of ours stays a traceback.
 
     Args:
         command: its name, which decides what extra a missing package is looked for in.
+        names_data: whether --data was given, so that nobody is asked for it.
     """
     try:
         yield
     except SamdeployError as error:
         text = NEXT_FAULT.join(printable(" ".join(line.split())) for line in str(error).split(NEXT_FAULT))
-        if isinstance(error, DatasetMissing):  # every command that opens a data set has this option
+        if isinstance(error, DatasetMissing) and not names_data:  # every command that opens a data set has this option
             text += "; if the files lie elsewhere, name their folder: --data DIR"
         print(f"samdeploy: {text}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

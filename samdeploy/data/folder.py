@@ -4,7 +4,9 @@
 
     root/train/<class>/**/*.jpg      root/val/<class>/...      root/test/<class>/...      (val, test: optional)
     root/<class>/**/*.jpg            everything is the training set
-    root/test/<class>/**/*.jpg       enough for an evaluation, see `open_test_folder`
+
+For an evaluation test/ alone is enough, and root/<class>/ of a folder that was not trained on is all test, see
+`open_test_folder`.
 
 Split folders may have any usual name, see `samdeploy.data.layout`.  Where ``test`` is missing, 20 % of the training
 images are cut off as test (stratified, always the same ones for the same files, see `samdeploy.data.split`); where
@@ -79,27 +81,36 @@ def open_folder(
     return Dataset("folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes), cut=cut)
 
 
-def holds_test_alone(root: Path) -> bool:
-    """Whether there are test images below `root`, and none to train on."""
-    if not root.is_dir():
-        return False
-    folders = find_layout(root).folders
-    return "test" in folders and "train" not in folders
+def has_test_folder(root: Path) -> bool:
+    """Whether a folder below `root` is the test split."""
+    return root.is_dir() and "test" in find_layout(root).folders
+
+
+def is_class_tree(root: Path) -> bool:
+    """Whether the class folders lie directly below `root`, without any split."""
+    return root.is_dir() and find_layout(root).folders == {"train": root}
 
 
 def open_test_folder(root: Path, classes: tuple[str, ...]) -> tuple[Samples, tuple[str, ...]]:
-    """The images of the test folder in `root` for a network that knows `classes`, and notes about the files.
+    """The images of the test folder in `root`, or of all its class folders where it has none; and notes about them.
+
+    Args:
+        classes: that the network knows.
 
     Raises:
         DatasetError: everything that is wrong with the folder, for example a class that is not among `classes`.
     """
     layout = find_layout(root)
-    scan = scan_classes(layout.folders["test"])
+    folder = layout.folders.get("test", root)
+    scan = scan_classes(folder)
     faults = [*layout.faults, *_split_faults(scan), *compare_classes(scan, classes, "the training set")]
     if faults:
         _refuse(root, faults, {"test": scan})
+    samples = _samples(scan, classes)
     notes = layout.notes + [f"test: {note}" for note in scan.notes()]
-    return _samples(scan, classes), (*notes, *missing_classes(scan, classes, "test"))
+    if folder == root:
+        notes.append(f"{printable(root)} has no test folder: all {counted(len(samples), 'image')} are evaluated")
+    return samples, (*notes, *missing_classes(scan, classes, "test"))
 
 
 def _faults(scans: Mapping[str, Scan]) -> Iterator[str]:

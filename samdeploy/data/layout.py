@@ -64,10 +64,8 @@ def find_layout(root: Path) -> Layout:
         DatasetMissing: `root` is no folder.
     """
     if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise DatasetMissing(
-            f"folder: {found} found at {printable(root)}; a folder with one folder of images per class expected"
-        )
+        found = "is a file" if root.exists() else "no such folder"
+        raise DatasetMissing(f"{printable(root)}: {found}; a folder with <class>/ or train/<class>/ images expected")
     listing = list_folder(root)
     named = {name: split for name in listing.folders if (split := split_of(name))}
     others = [name for name in listing.folders if name not in named]

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from samdeploy.bundle import Bundle
 from samdeploy.data import check_folder, open_dataset
-from samdeploy.data.dataset import Samples
-from samdeploy.data.folder import holds_test_alone, open_test_folder
+from samdeploy.data.cache import stream_prepared
+from samdeploy.data.dataset import Dataset, Samples
+from samdeploy.data.folder import has_test_folder, is_class_tree, open_test_folder
+from samdeploy.data.images import Fingerprint
 from samdeploy.data.protocol import HONEST
-from samdeploy.errors import DatasetMissing, InputError
+from samdeploy.errors import DatasetError, DatasetMissing, InputError
+from samdeploy.evaluate.passes import BATCH
+from samdeploy.files import expanded
 from samdeploy.run import RUN_FILE, open_run
 from samdeploy.walk import natural_key
 
@@ -33,7 +37,9 @@ class TestSet:
 
 
 def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
-    """The test split of the bundle's data set; of a folder that has test/ alone, the pictures in it.
+    """The test split of the bundle's data set.
+
+    Of the data set "folder" it is test/, or, of class folders that were not trained on, all images.
 
     Args:
         bundle: names the data set, its options and its split.
@@ -42,18 +48,22 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
 
     Raises:
         DatasetError: files are missing or damaged, or there is no test picture.
-        InputError: its classes are not those of the bundle.
+        InputError: its classes are not those of the bundle, or `data_root` does not exist.
     """
     check_folder(bundle.data.name, data_root, "the bundle's")
+    if bundle.data.name == "folder" and data_root is not None and not expanded(data_root).exists():
+        raise InputError(f"{data_root}: no such folder; a folder with test/<class>/ or <class>/ images expected")
     root = _data_root(bundle, data_root)
     return _away_from_its_run(bundle) if root is None else _test_set_in(root, bundle)
 
 
 def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
     data = bundle.data
-    if data.name == "folder" and data.options.get("protocol", HONEST) == HONEST and holds_test_alone(root):
-        return _test_pictures_alone(root, bundle.spec.classes)
-    dataset = open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
+    if data.name == "folder" and data.options.get("protocol", HONEST) == HONEST:
+        folder = expanded(root)
+        if has_test_folder(folder) or (is_class_tree(folder) and not _was_trained_on(folder, bundle)):
+            return _test_images_alone(folder, bundle.spec.classes)
+    dataset = _whole_dataset(root, bundle)
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
     if not len(dataset.test):
@@ -61,19 +71,49 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
     return TestSet(dataset.test, dataset.notes)
 
 
+def _whole_dataset(root: Path, bundle: Bundle) -> Dataset:
+    """With the splits of training, those that it cut included."""
+    data = bundle.data
+    return open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
+
+
+def _was_trained_on(root: Path, bundle: Bundle) -> bool:
+    """Whether the class folders in `root` are those of training, of which it cut its test images.
+
+    They are where the run found them, or anywhere else if the same cut gives the same test images.
+    """
+    run_root = _data_root(bundle, None)
+    if run_root is not None and expanded(run_root).resolve() == root.resolve():
+        return True
+    try:
+        dataset = _whole_dataset(root, bundle)
+        is_alike = dataset.classes == bundle.spec.classes and len(dataset.test) == bundle.data.counts.get("test")
+        return is_alike and _fingerprint(dataset.test, bundle) == bundle.data.fingerprints.get("test")
+    except DatasetError:  # too few to be cut, or damaged: training would have refused them
+        return False
+
+
+def _fingerprint(samples: Samples, bundle: Bundle) -> str:
+    preprocessing = bundle.spec.preprocessing
+    digest = Fingerprint((len(samples), preprocessing.height, preprocessing.width, 3))
+    for block in stream_prepared(samples, preprocessing, description="comparing with training", block=BATCH):
+        digest.update(block)
+    return digest.hexdigest(samples.labels)
+
+
 def _away_from_its_run(bundle: Bundle) -> TestSet:
     """The images, where a data set that is known by its name is found without a run that says where."""
     name = bundle.data.name
     here = f"no test images here: {bundle.root} does not lie in its run, which knows where they are"
     if name == "folder":
-        raise InputError(f"{here}; give the folder that holds test/<class>/: --data FOLDER")
+        raise InputError(f"{here}; give a folder of test/<class>/ or <class>/ images: --data FOLDER")
     try:
         return _test_set_in(Path("data"), bundle)
     except DatasetMissing as error:
         raise InputError(f"{here}; give the folder of {name!r}: --data FOLDER ({error})") from None
 
 
-def _test_pictures_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
+def _test_images_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
     in_order = tuple(sorted(classes, key=natural_key))
     if in_order != classes:  # no training folder tells that two names were swapped, but their order does
         raise InputError(_other_classes("folder", in_order, classes))

@@ -45,16 +45,14 @@ def test_a_data_set_that_is_not_there(finished: Path, tmp_path: Path, inside: In
     subject = ["folder"] if command in ("data", "train") else []
     code, _, err = inside(command, *subject, "--data", "nowhere", cwd=tmp_path)
     assert code == 2
-    assert err.splitlines()[-1] == (
-        "samdeploy: folder: nothing found at nowhere; a folder with one folder of images per class expected; if "
-        "the files lie elsewhere, name their folder: --data DIR"
-    )
+    tree = "test/<class>/ or <class>/" if command == "eval" else "<class>/ or train/<class>/"
+    assert err.splitlines()[-1] == f"samdeploy: nowhere: no such folder; a folder with {tree} images expected"
 
 
 def test_only_training_fetches_a_data_set(tmp_path: Path, inside: Inside) -> None:
-    code, _, err = inside("train", "cifar10", "--data", "nowhere", cwd=tmp_path)
+    code, _, err = inside("train", "cifar10", cwd=tmp_path)
     assert code == 2
     assert err.endswith(
-        "so that nowhere/cifar-10-batches-py holds the files, or have them fetched: --set data.download=true; if the "
+        "so that data/cifar-10-batches-py holds the files, or have them fetched: --set data.download=true; if the "
         "files lie elsewhere, name their folder: --data DIR\n"
     )

@@ -28,7 +28,7 @@ from tests.conftest import Command
         ("train --set model.gate=tanh", 2, "recipe digits: unknown model.gate 'tanh'"),
         ("train --set training.precision=fp64", 2, "recipe digits: training.precision: 'fp64' found, one of"),
         ("train --set training.device=gpu", 2, "recipe digits: "),
-        ("train folder --data nowhere", 2, "folder: nothing found at nowhere"),
+        ("train folder --data nowhere", 2, "nowhere: no such folder; a folder with"),
         ("train --runs missing/runs --set training.precision=fp32", 2, None),
         ("export no-run", 2, "run no-run: no such folder"),
         ("export --runs empty", 2, "no run with weights below empty/; train one first: samdeploy train"),

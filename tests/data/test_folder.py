@@ -161,10 +161,10 @@ def test_test_folder_that_is_the_training_folder(tmp_path: Path, picture_tree: T
 
 def test_no_root(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == (
-        f"folder: nothing found at {tmp_path / 'none'}; a folder with one folder of images per class expected"
+        f"{tmp_path / 'none'}: no such folder; a folder with <class>/ or train/<class>/ images expected"
     )
     (tmp_path / "file").write_text("")
-    assert refusal(tmp_path / "file").startswith(f"folder: a file found at {tmp_path / 'file'}; ")
+    assert refusal(tmp_path / "file").startswith(f"{tmp_path / 'file'}: is a file; ")
 
 
 def test_no_class_folders(tmp_path: Path, picture_tree: Tree) -> None:

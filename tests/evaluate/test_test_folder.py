@@ -1,4 +1,4 @@
-"""A folder that holds test pictures alone: enough to judge a bundle on, as somebody who did not train it would."""
+"""Folders that a bundle is judged on by somebody who did not train it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from samdeploy.bundle import Bundle
+from samdeploy.data import fingerprint, load_images, open_dataset
 from samdeploy.errors import DatasetError, InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.test_set import open_test_set
@@ -44,6 +47,33 @@ def test_all_of_them_are_judged_under_the_bundles_classes(bundle: Bundle, root: 
     assert report.test_set == "differs from the one at training"
     (row,) = [row for row in report.results if row.engine == "onnxruntime fp32"]
     assert row.comparison is not None and row.comparison.top1 == 100.0
+
+
+def test_class_folders_without_a_split_are_all_test(bundle: Bundle, root: Path) -> None:
+    found = open_test_set(bundle, root / "test")
+    assert len(found.samples) == 10
+    assert found.notes[0] == f"{root / 'test'} has no test folder: all 10 images are evaluated"
+
+
+def test_class_folders_that_were_trained_on_are_cut_as_at_training(bundle: Bundle, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for place in range(200):
+        path = tmp_path / "before" / str(place % 10) / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    test = open_dataset("folder", tmp_path / "before").test
+    digest = fingerprint(*load_images(test, bundle.spec.preprocessing, description="test"))
+    data = dataclasses.replace(bundle.data, counts={"test": len(test)}, fingerprints={"test": digest})
+    trained = dataclasses.replace(bundle, data=data)
+    moved = (tmp_path / "before").rename(tmp_path / "moved")
+    assert len(open_test_set(trained, moved).samples) == 40
+    Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(open_test_set(trained, moved).samples.names[0])
+    assert len(open_test_set(trained, moved).samples) == 200
+
+
+def test_a_training_split_is_not_needed(bundle: Bundle, root: Path) -> None:
+    (root / "train" / "0").mkdir(parents=True)
+    assert len(open_test_set(bundle, root).samples) == 10
 
 
 def test_the_folder_may_have_any_usual_name(bundle: Bundle, root: Path) -> None:
