@@ -22,6 +22,7 @@ from samdeploy.errors import BackendUnavailable, BundleError
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 # Objects and lists within one another, the outermost counted; docs/bundle.md, section 1.
 _DEEPEST = 32
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 # Bytes that one call of the kernel is asked to copy; it stops below 2 GiB by itself.
 _AT_ONCE = 1 << 30
 
@@ -229,6 +230,7 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, A
             )
         if not content:  # what a full disk leaves
             raise BundleError(f"{what}: {path} is empty; copy it, or make it, again")
+        _check_nesting(content)  # before the parser, whose recursion may be without a limit
         value = json.loads(
             content.decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
             object_pairs_hook=_unique_keys,
@@ -236,7 +238,6 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, A
             parse_float=_finite_float,
             parse_int=_int64,
         )
-        _check_nesting(value)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could be no path and no message
     except FileNotFoundError:
         raise BundleError(f"{what}: {path} is missing; is this the right folder?") from None
@@ -287,18 +288,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_nesting(value: object) -> None:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent if isinstance(parent, list) else ())
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return
-    raise ValueError(f"nested deeper than {_DEEPEST}")
+def _check_nesting(content: bytes) -> None:
+    # Without escapes, every other part between quotes is outside of strings.
+    outside = b"".join(content.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+    level = 0
+    for bracket in outside.translate(None, _NO_BRACKETS):
+        level += 1 if bracket in b"[{" else -1
+        if level > _DEEPEST:
+            raise ValueError(f"nested deeper than {_DEEPEST}")
 
 
 def _no_constant(text: str) -> NoReturn:

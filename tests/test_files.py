@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import mmap
 import os
 import stat
@@ -347,3 +348,23 @@ def test_a_file_that_the_kernel_holds_for_a_moment_is_sealed_after_it() -> None:
     with pytest.raises(PermissionError):
         os.write(handle, b"more")
     os.close(handle)
+
+
+def test_nesting_is_found_before_it_is_parsed(tmp_path: Path) -> None:
+    """A program without a limit on recursion would overflow its stack."""
+    path = tmp_path / "deep.json"
+    path.write_bytes(b"[" * 2_000_000)
+    script = (
+        "import sys; from pathlib import Path; from samdeploy.files import read_json\n"
+        "sys.setrecursionlimit(10**7); read_json(Path(sys.argv[1]), 'manifest')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is not valid JSON (nested deeper than 32)" in done.stderr
+
+
+def test_only_brackets_outside_of_strings_nest(tmp_path: Path) -> None:
+    path, opening = tmp_path / "some.json", "[{" * 40
+    value = {opening + '"\\': [opening + '\\\\"', "\\", opening, '"'], "deep": {}}
+    path.write_text(json.dumps(value))
+    assert read_json(path, "some") == value

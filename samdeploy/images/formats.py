@@ -13,7 +13,7 @@ from PIL import Image
 
 from samdeploy.images import gif, jpeg, netpbm, png, tiff
 from samdeploy.images.metadata import orientation
-from samdeploy.images.refused import RefusedImage
+from samdeploy.images.refused import RefusedImage, check_whole
 from samdeploy.images.strict import StrictAvif, StrictBmp, StrictWebp
 
 CheckSize = Callable[[int, int], None]
@@ -85,13 +85,16 @@ def _read_bmp(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
         raise RefusedImage("is a compressed BMP; convert it to PNG")
     image = StrictBmp(io.BytesIO(content), "")
     check_size(*image.size)
+    check_whole(image.width * image.height, 1 if image.mode in ("1", "L") else 4, "BMP")
     image.load()
     return image, 1
 
 
 def _read_webp(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     """Of an animation the first frame."""
-    check_size(*_webp_size(content))
+    width, height = _webp_size(content)
+    check_size(width, height)
+    check_whole(width * height, 4, "WebP")
     image = StrictWebp(io.BytesIO(content), "")
     check_size(*image.size)
     image.load()
@@ -118,6 +121,7 @@ def _read_avif(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]
         at = content.find(b"av1C", at + 4)
     image = StrictAvif(io.BytesIO(content), "")
     check_size(*image.size)
+    check_whole(image.width * image.height, 4, "AVIF")
     image.load()
     return image, orientation(image.info.get("exif"), image.info.get("xmp"))
 

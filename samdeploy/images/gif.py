@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from PIL import Image
 
+from samdeploy.images.refused import RefusedImage, check_whole
 from samdeploy.images.strict import StrictGif
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
 
 _EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, b"\x3b", 0xF9
+# Four times what 64 MiB in blocks of 255 bytes need.
+_MOST_BLOCKS = 1 << 20
 
 
 def read_gif(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Image.Image, int]:
@@ -22,6 +25,7 @@ def read_gif(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Im
         check_size: called with width and height before memory is reserved.
 
     Raises:
+        RefusedImage: cut into too many blocks, or too large to be held whole.
         ValueError: it is damaged, or its first frame is not complete.
     """
     try:
@@ -30,6 +34,7 @@ def read_gif(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Im
         raise ValueError("GIF: the file ends before its first frame does") from None
     image = StrictGif(io.BytesIO(first), "")
     check_size(*image.size)  # a frame may reach beyond the screen
+    check_whole(image.width * image.height, 4, "GIF")
     image.load()
     return image, 1
 
@@ -37,15 +42,15 @@ def read_gif(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Im
 def _first_frame(content: bytes) -> bytes:
     """A file of that frame alone: Pillow copies all comments so far for each further 255 bytes of them."""
     at = 13 + _palette_bytes(content[10])
-    parts, control = [content[:at]], b""
+    parts, control, blocks = [content[:at]], b"", iter(range(_MOST_BLOCKS))
     while content[at] == _EXTENSION:
-        end = _after_blocks(content, at + 2)
+        end = _after_blocks(content, at + 2, blocks)
         if content[at + 1] == _GRAPHIC_CONTROL:
             control = content[at:end]
         at = end
     if content[at] != _IMAGE:
         raise ValueError("GIF: no frame")
-    end = _after_blocks(content, at + 10 + _palette_bytes(content[at + 9]) + 1)
+    end = _after_blocks(content, at + 10 + _palette_bytes(content[at + 9]) + 1, blocks)
     return b"".join([*parts, control, content[at:end], _TRAILER])
 
 
@@ -53,7 +58,11 @@ def _palette_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _after_blocks(content: bytes, at: int) -> int:
-    while size := content[at]:
+def _after_blocks(content: bytes, at: int, blocks: Iterator[int]) -> int:
+    """Behind the block of no bytes; each one takes one of `blocks`, which the whole file shares."""
+    for _ in blocks:
+        size = content[at]
         at += 1 + size
-    return at + 1
+        if not size:
+            return at
+    raise RefusedImage(f"is a GIF of more than {_MOST_BLOCKS:,} blocks; save it again")

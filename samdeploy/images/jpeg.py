@@ -22,6 +22,7 @@ SIGNATURE = b"\xff\xd8\xff"
 # FF 00 is a stuffed byte and FF FF a fill byte; RST0 to RST7 stand within a scan.
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
+_FILL = b"\xff" * 64
 _SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
 _ALONE = frozenset(range(0xD0, 0xD8))  # markers without a segment that are passed over
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -41,7 +42,7 @@ class Markers:
     Attributes:
         width, height: in pixels.
         components: sampling factors of each, horizontal and vertical.
-        parts: what the pixels are made from, without metadata.
+        parts: what the pixels are made from, without metadata and fill bytes.
         exif, xmp: the blocks, None where there is none.
     """
 
@@ -86,6 +87,9 @@ def follow_markers(content: bytes, check_size: Callable[[int, int], None]) -> Ma
         match = _MARKER.search(content, at)
         if match is None:
             raise ValueError("JPEG: the file ends before EOI")
+        if match.start() > at:
+            found.parts.append(view[kept:at])
+            kept = match.start()
         at = match.end()
         marker = content[at - 1]
         if marker == _EOI:
@@ -101,7 +105,10 @@ def follow_markers(content: bytes, check_size: Callable[[int, int], None]) -> Ma
             scan_end = _END_OF_SCAN.search(content, end)
             if scan_end is None:
                 raise ValueError("JPEG: the file ends before EOI")
-            end = scan_end.start()
+            end, begin = scan_end.start(), end
+            if _FILL in content[begin:end]:
+                found.parts += [view[kept:begin], memoryview(_without_fill(content[begin:end]))]
+                kept = end
         elif marker in _PASSED_OVER:
             found.parts.append(view[kept : at - 2])
             kept = end
@@ -115,6 +122,13 @@ def follow_markers(content: bytes, check_size: Callable[[int, int], None]) -> Ma
         raise ValueError(f"JPEG: {at:,} bytes cannot hold {_blocks(found):,} blocks")
     found.parts.append(view[kept:at])
     return found
+
+
+def _without_fill(scan: bytes) -> bytes:
+    """Long runs of FF mean one: libjpeg begins such a run anew with each piece of the file that Pillow hands it."""
+    while _FILL in scan:
+        scan = scan.replace(_FILL, b"\xff")
+    return scan
 
 
 def _look(marker: int, data: memoryview, found: Markers, check_size: Callable[[int, int], None]) -> None:

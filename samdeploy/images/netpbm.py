@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.images.refused import RefusedImage
+from samdeploy.images.refused import RefusedImage, check_whole
 
 SIGNATURES = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
 
-_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,10})")
+# Blanks and comments, which the end of what is looked at may cut short, then a number.
+_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*(?:[\r\n]|\Z))+([0-9]{0,10})")
 _COMMENT = re.compile(rb"#[^\r\n]*")
 # Texts take many times their length in memory once they are split into numbers.
 _MOST_TEXT = 4 << 20
+_MOST_HEADER = 1 << 16
 
 
 def read_netpbm(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Image.Image, int]:
@@ -33,7 +35,7 @@ def read_netpbm(content: bytes, check_size: Callable[[int, int], None]) -> tuple
         check_size: called with width and height before memory is reserved.
 
     Raises:
-        RefusedImage: more text than is read.
+        RefusedImage: more text, or a longer header, than is read, or too large to be held whole.
         ValueError: it is damaged or truncated; says why.
     """
     kind = content[1] - ord("0")
@@ -42,8 +44,12 @@ def read_netpbm(content: bytes, check_size: Callable[[int, int], None]) -> tuple
         raise RefusedImage(f"is a plain Netpbm of more than {_MOST_TEXT >> 20} MiB; convert it to the binary form")
     header, at = [], 2
     for _ in range(2 if is_bitmap else 3):
-        match = _NUMBER.match(content, at)
-        if match is None:
+        match = _NUMBER.match(content, at, _MOST_HEADER)
+        if match is not None and match.end() == _MOST_HEADER:
+            raise RefusedImage(
+                f"is a Netpbm whose header is longer than {_MOST_HEADER >> 10} KiB; save it again without comments"
+            )
+        if match is None or not match[1]:
             raise ValueError("Netpbm: damaged header")
         header.append(int(match[1]))
         at = match.end()
@@ -51,6 +57,7 @@ def read_netpbm(content: bytes, check_size: Callable[[int, int], None]) -> tuple
     if not width or not height or not 0 < largest < 1 << 16:
         raise ValueError(f"Netpbm: {width}x{height} pixels up to {largest}")
     check_size(width, height)
+    check_whole(width * height, max(4 if channels == 3 else 1, (2 if largest > 255 else 1) * channels), "Netpbm")
     if is_text:
         samples: NDArray[Any] = _from_text(content[at:], width * height * channels, is_bitmap=is_bitmap)
     else:

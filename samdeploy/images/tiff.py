@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from samdeploy.images.jpeg import follow_markers
-from samdeploy.images.refused import RefusedImage
+from samdeploy.images.refused import RefusedImage, check_whole
 from samdeploy.images.strict import StrictTiff
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -35,6 +35,8 @@ _LOOKED_AT = frozenset({*_KEPT, _SUBFILE, _OLD_SUBFILE, _ORIENTATION, _INKS, _FO
 
 _CODES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}
 _MOST_VALUES = 1 << 16
+# Bytes of all tiles together, beyond four times the image: so much may stick out over narrow images.
+_MOST_BEYOND = 64 << 20
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRICS = {0: "WhiteIsZero", 1: "BlackIsZero", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr",
@@ -97,6 +99,8 @@ def read_tiff(content: bytes, check_size: Callable[[int, int], None]) -> tuple[I
     page = _first_page(content)
     _check_kind(page)
     check_size(*page.size)
+    pixel_bytes = 1 if len(page.bits) == 1 and page.one(_PHOTOMETRIC, -1) != _PALETTE else 4
+    check_whole(page.size[0] * page.size[1], max(pixel_bytes, (sum(page.bits) + 7) // 8), "TIFF")
     _check_data(page, content, check_size)
     image: Image.Image = StrictTiff(io.BytesIO(_for_pillow(page, content)), "")
     image.load()
@@ -184,6 +188,11 @@ def _check_data(page: Page, content: bytes, check_size: Callable[[int, int], Non
         raise ValueError(f"TIFF: {min(len(offsets), len(lengths)):,} of {wanted:,} strips or tiles")
     compression = page.one(_COMPRESSION, _PLAIN)
     row = (across * (sum(page.bits) // planes) + 7) // 8
+    if row * down * wanted > 4 * (width * height * sum(page.bits) // 8) + _MOST_BEYOND:
+        raise RefusedImage(
+            f"is a TIFF of {width}x{height} pixels in {wanted:,} tiles of {across}x{down}, far more than it shows; "
+            "save it again"
+        )
     for index, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
         top = index % (wanted // planes) * down
         rows = down if is_tiled else min(down, height - top)
