@@ -6,6 +6,7 @@ the graph here is those ranges and which layers are quantised; weights are the t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -91,10 +92,12 @@ def read_quantization(graph: bytes) -> Quantization:
         try:
             scale, zero_point = (onnx.numpy_helper.to_array(numbers[name]) for name in node.input[1:3])
             limits = np.iinfo(zero_point.dtype)
-            grids[node.input[0]] = Grid(float(scale), int(zero_point), int(limits.min), int(limits.max))
+            grid: Grid | None = Grid(float(scale), int(zero_point), int(limits.min), int(limits.max))
         except (KeyError, ValueError, TypeError):
-            raise BackendUnavailable(
-                f"the INT8 graph does not hold the range of {node.input[0]!r} as two numbers"
-            ) from None
+            grid = None
+        # An infinite range would excuse any answer.
+        if grid is None or not 0 < grid.scale < math.inf:
+            raise BackendUnavailable(f"the INT8 graph does not hold the range of {node.input[0]!r} as two numbers")
+        grids[node.input[0]] = grid
     layers = frozenset(name.removesuffix(_ROUNDED) for name in numbers if name.endswith(_ROUNDED))
     return Quantization(grids, layers)

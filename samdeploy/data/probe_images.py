@@ -16,7 +16,8 @@ import numpy as np
 from samdeploy.arrays import UInt8Array
 
 _SEED = 2026
-_LEVELS = (0, 128, 255)
+# Two grids of colours, each in the middle of the other's cubes: no colour is further than 72 from one of them.
+_LEVELS, _BETWEEN = (0, 128, 255), (64, 191)
 _COLOURS: dict[tuple[int, ...], str] = {
     (0, 0, 0): "black",
     (128, 128, 128): "mid grey",
@@ -64,8 +65,8 @@ def coloured(golden: UInt8Array) -> UInt8Array:
 
 
 def _flat(height: int, width: int) -> Iterator[tuple[str, UInt8Array]]:
-    """All 27 colours of three levels: wrong at a colour, a brightness or a channel shows in some of them."""
-    for colour in itertools.product(_LEVELS, repeat=3):
+    """35 colours: wrong at a colour, a brightness or a channel shows in some of them."""
+    for colour in (*itertools.product(_LEVELS, repeat=3), *itertools.product(_BETWEEN, repeat=3)):
         name = _COLOURS.get(colour, f"colour {colour[0]}, {colour[1]}, {colour[2]}")
         yield name, np.broadcast_to(np.array(colour, np.uint8), (height, width, 3))
 

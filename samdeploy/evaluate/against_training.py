@@ -94,6 +94,10 @@ def compare_with_training(
     )
 
 
+# Of an evaluation, where `not_recorded` says why.
+NOT_COMPARED = "not compared with the accuracy at training, which the bundle does not record"
+
+
 def not_recorded(bundle: Bundle) -> str:
     """Why a bundle cannot be compared with its training; "" where it can."""
     if bundle.measured is None:

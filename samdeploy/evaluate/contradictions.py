@@ -10,12 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import availability
 from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session, sum_error, sum_tolerance
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.session import GOLDEN_TOLERANCE, golden_error
 from samdeploy.bundle import Bundle
+from samdeploy.data.bundle_hashes import ROLES
 from samdeploy.errors import BackendUnavailable, BundleError, first_line
 from samdeploy.fields import short
 from samdeploy.manifest import MANIFEST, BundleFile
@@ -76,10 +79,22 @@ def _measured(bundle: Bundle) -> Iterator[str]:
         yield f"{weights.path}: is not the file of epoch {measured.epoch} that training measured"
     if model_sha256(bundle.spec) != measured.model_sha256:
         yield f"{MANIFEST}: its architecture, classes or preprocessing are not those that were trained"
+    yield from _hashes(bundle)
     for name, split in (("val", measured.val), ("test", measured.test)):
         count = bundle.data.counts.get(name)
         if split is not None and count != split.images:
             yield f"{MANIFEST}: data.counts names {count} {name} images, training measured {split.images}"
+
+
+def _hashes(bundle: Bundle) -> Iterator[str]:
+    """Whether the images it was trained on can be known again: each has one row, copies share theirs."""
+    for split, role in ROLES.items():
+        images, file = bundle.data.counts.get(split, 0), bundle.find(role)
+        rows = len(bundle.array(role, np.dtype(np.uint64), (2,))) if file is not None else 0
+        if file is None and images:
+            yield f"{MANIFEST}: names no {role}, the hashes of its {images:,} {split} images"
+        elif file is not None and not min(images, 1) <= rows <= images:
+            yield f"{file.path}: holds {rows:,} hashes of {images:,} {split} images"
 
 
 def _is_as_trained(bundle: Bundle) -> bool:

@@ -22,7 +22,7 @@ from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.options import ALL, EvalOptions
 from samdeploy.evaluate.passes import EngineStopped, engine_pass, said
 from samdeploy.evaluate.pictures import PreparedPictures
-from samdeploy.evaluate.probes import NoReference, ProbeAnswers, ProbeReference, compare_probes
+from samdeploy.evaluate.probes import ProbeReference, compare_probes
 from samdeploy.evaluate.report import NotMeasured, Part, Result
 from samdeploy.evaluate.why import explain_if_possible, worst_pictures
 
@@ -90,8 +90,8 @@ def evaluate_engine(case: Case, backend: str, precision: str) -> Result:
             fault, wrong_golden = _golden(session, *case.golden)
             faults += [fault] if fault else []
             stage = "at the probe images"
-            parts["probes"] = answers = _probes(case, session)
-            faults += [answers.fault] if isinstance(answers, ProbeAnswers) and answers.fault else []
+            parts["probes"] = answers = compare_probes(session, case.bundle, case.probes)
+            faults += [answers.fault] if answers.fault else []
             stage = "while its latency was measured"
             latency = measure_latency(session, case.sample)
         except Exception as error:  # whatever a runtime throws; what was wrong until then comes first
@@ -128,14 +128,6 @@ def _golden(session: Session, images: UInt8Array, logits: Float32Array) -> tuple
         allowed = golden_outliers(session.precision, len(images))
         return str(error), images[worst_pictures(session.run(images), logits, allowed=allowed)]
     return "", images[:0]
-
-
-def _probes(case: Case, session: Session) -> ProbeAnswers | NotMeasured:
-    """How an engine answers the probe images, or why nothing can be said about them."""
-    try:
-        return compare_probes(session, case.bundle, case.probes)
-    except NoReference as error:
-        return NotMeasured(str(error))
 
 
 def _consistency(case: Case, session: Session) -> Consistency:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from samdeploy.evaluate.against_training import NOT_COMPARED
 from samdeploy.evaluate.answers import ranges_text
 from samdeploy.evaluate.cam import CamAgreement
 from samdeploy.evaluate.checks import Consistency
@@ -37,8 +38,6 @@ def verdict(report: Report) -> str:
     parts = [row.parts.get("consistency") for row in report.results]
     tried = [part.batch_sizes for part in parts if isinstance(part, Consistency) and part.batch_sizes]
     gaps += [f"batch sizes {ranges_text(min(tried, key=max))} tried"] if report.verdict == "holds" and tried else []
-    untried = [result.engine for result in report.results if isinstance(result.parts.get("probes"), NotMeasured)]
-    gaps += [f"probe images not compared: {', '.join(untried)}"] if untried else []
     return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")
 
 
@@ -52,7 +51,8 @@ def _other_images(report: Report) -> list[str]:
     against = report.against_training
     if against is not None and (against.remark or against.fault):
         return [against.remark] if against.remark else []
-    return [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
+    gaps = [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
+    return gaps if against is not None else [*gaps, NOT_COMPARED]
 
 
 def _trained_on(report: Report) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from samdeploy.evaluate.against_training import NOT_COMPARED
 from samdeploy.evaluate.test_set import AS_AT_TRAINING
 from samdeploy.report.rows import Kind, engine_name, listed, status
 
@@ -79,6 +80,8 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     gaps = [f"{engine_name(row)} was not run here: {row['reason']}." for row in rows if not row["ran"]]
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["left_out"]]
     against = evaluation["against_training"]
+    if against is None:
+        gaps.append(f"{NOT_COMPARED[0].upper()}{NOT_COMPARED[1:]}.")
     if against is not None and not against["same_images"]:
         gaps.append(
             f"The test images are not those that training measured: the network's top-1 is {against['top1']:.2f} % on "
