@@ -85,7 +85,8 @@ class Consistency:
             return "not all tried: " + "; ".join(f"{check.name}: {check.detail}" for check in self.unfinished)
         worst = max(check.worst for check in self.checks)
         within = f"within {worst:.1e} of the range" if worst else "equal answers"
-        return f"consistent: {len(self.checks)} checks, batch sizes {ranges_text(self.batch_sizes)}, {within}"
+        sizes = f", batch sizes {ranges_text(self.batch_sizes)}" if self.batch_sizes else ""
+        return f"consistent: {len(self.checks)} checks{sizes}, {within}"
 
     def to_json(self) -> dict[str, Any]:
         """As documented in docs/files.md; JSON has no infinity, so a missing answer's difference is null."""

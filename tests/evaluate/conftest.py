@@ -12,6 +12,7 @@ import pytest
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data.copies import TwoLabels
 from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison, PerPicture
+from samdeploy.evaluate.against_training import AgainstTraining
 from samdeploy.evaluate.checks import Check, Consistency
 from samdeploy.evaluate.consistency import check_consistency
 from samdeploy.evaluate.latency import Latency
@@ -98,6 +99,7 @@ def report(result: Callable[..., Result], not_run: Result) -> Callable[..., Repo
         class_names=("cat", "dog"),
         manifest_sha256="a" * 64,
         test_fingerprint="b" * 64,
+        against_training=AgainstTraining(True, True, 97.5, 359, 97.5, 359),
     )
     return lambda **changes: replace(made, **changes)
 

@@ -120,6 +120,14 @@ SABOTAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda root: edit(root, lambda values: values["preprocessing"].update(mean=[0.5, 0.5, 0.5])),
         "manifest.json: its architecture, classes or preprocessing are not those that were trained;",
     ),
+    "no hash of a training image": (
+        lambda root: np.save(root / "hashes" / "train.npy", np.empty((0, 2), np.uint64)),
+        "hashes/train.npy: holds 0 hashes of 719 train images;",
+    ),
+    "no hashes of training images": (
+        lambda root: edit(root, lambda values: values["files"].remove(of_role(values, "train_hashes"))),
+        "manifest.json: names no train_hashes, the hashes of its 719 train images;",
+    ),
     "another count": (
         lambda root: edit(root, lambda values: values["data"]["counts"].update(test=360)),
         "manifest.json: data.counts names 360 test images, training measured 359;",

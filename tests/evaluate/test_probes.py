@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from samdeploy.backends import open_session
-from samdeploy.backends.int8 import int8_reference
-from samdeploy.backends.session import CheckedSession
+from samdeploy.backends.int8 import int8_reference, read_quantization
+from samdeploy.backends.session import CheckedSession, pick_file
 from samdeploy.bundle import Bundle
 from samdeploy.data.probe_images import probe_images
+from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate.probes import LIMITS, ProbeAnswers, ProbeReference, judge_answers, probe_reference
 
 Wrong = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -39,7 +40,7 @@ def test_probes_are_the_same_bytes_everywhere() -> None:
     made = probe_images(golden)
     assert made.images.shape == (72, 24, 20, 3) and made.images.dtype == np.uint8
     assert len(set(made.names)) == len({image.tobytes() for image in made.images}) == 72
-    assert hashlib.sha256(made.images.tobytes()).hexdigest()[:16] == "78c149b858125b44"
+    assert hashlib.sha256(made.images.tobytes()).hexdigest()[:16] == "e3d3b115eba4d62b"
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1, 3), (5, 1, 5, 3), (8, 31, 7, 3)])
@@ -99,6 +100,29 @@ def test_int8_is_held_against_its_own_ranges(int8_bundle: Bundle, reference: Pro
     assert judge_answers(found, reference.logits, reference.probes, reference.typical, "int8").fault
     wrong = judge_answers(swapped, expected, reference.probes, reference.typical, "int8")
     assert wrong.fault.startswith("channels: the engine reads BGR for RGB; ")
+
+
+@pytest.mark.parametrize("scale", [np.float32("inf"), np.float32(0), None])
+def test_int8_cannot_excuse_itself_from_the_comparison(int8_bundle: Bundle, scale: np.float32 | None) -> None:
+    """A range that is infinite or computed would leave nothing to compare with."""
+    import onnx
+
+    model = onnx.load_from_string(int8_bundle.read(pick_file(int8_bundle, "graph", "onnxruntime", "int8")))
+    node = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
+    number = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    if scale is None:
+        number.name += ".other"
+    else:
+        number.CopyFrom(onnx.numpy_helper.from_array(np.array(scale), number.name))
+    with pytest.raises(BackendUnavailable, match=r"does not hold the range of '.*' as two numbers"):
+        read_quantization(model.SerializeToString())
+
+
+def test_probes_of_which_int8_answers_none_are_a_fault(reference: ProbeReference) -> None:
+    logits = np.full_like(reference.logits, np.nan)
+    found = judge_answers(reference.logits, logits, reference.probes, reference.typical, "int8")
+    assert found.fault == "probe images: in the ranges of its own graph the network answers none of them"
+    assert not judge_answers(reference.logits, logits, reference.probes, reference.typical, "bf16").fault
 
 
 def test_probes_that_explode_are_left_out_and_counted(reference: ProbeReference) -> None:
