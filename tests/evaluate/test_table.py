@@ -43,7 +43,7 @@ def test_table(report: Rows) -> None:
                                 "1.25"]  # fmt: skip
     assert lines[10].startswith("lost: right in PyTorch, wrong in the engine;")
     assert lines[11].startswith("onnxruntime fp32: consistent: 1 checks, within 1.5e-06 of")
-    assert lines[13].startswith("  tensorrt fp16: no CUDA device: no driver")
+    assert lines[12].startswith("  tensorrt fp16: no CUDA device: no driver")
     assert " ".join(" ".join(lines[13:]).split()).endswith("no driver no driver")
     assert len(lines) > 15  # the long reason went on
 
