@@ -92,6 +92,8 @@ class BackendUnavailable(SamdeployError):
 
 # Between the faults in the text of an error that reports several; the command line prints each in a line of its own.
 NEXT_FAULT = "\n  - "
+# Before each image that such a fault names: a line of its own, too.
+NEXT_IMAGE = "\n    "
 
 # Argument of a KeyboardInterrupt whose last words have been said.
 SAID = "said"

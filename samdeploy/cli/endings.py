@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from samdeploy.cli.arguments import missing_package
-from samdeploy.errors import NEXT_FAULT, SAID, DatasetMissing, SamdeployError
+from samdeploy.errors import NEXT_FAULT, NEXT_IMAGE, SAID, DatasetMissing, SamdeployError
 from samdeploy.terminal import printable
 
 
@@ -25,7 +26,10 @@ def one_line_errors(command: str, *, names_data: bool = False) -> Iterator[None]
     try:
         yield
     except SamdeployError as error:
-        text = NEXT_FAULT.join(printable(" ".join(line.split())) for line in str(error).split(NEXT_FAULT))
+        text = "".join(
+            part if part in (NEXT_FAULT, NEXT_IMAGE) else printable(" ".join(part.split()))
+            for part in re.split(f"({NEXT_FAULT}|{NEXT_IMAGE})", str(error))
+        )
         if isinstance(error, DatasetMissing) and not names_data:  # every command that opens a data set has this option
             text += "; if the files lie elsewhere, name their folder: --data DIR"
         print(f"samdeploy: {text}", file=sys.stderr)

@@ -28,7 +28,7 @@ from samdeploy.data.file_copies import file_copies
 from samdeploy.data.layout import find_layout
 from samdeploy.data.scan import Scan, compare_classes, missing_classes, scan_classes
 from samdeploy.data.split import TEST_FRACTION, TEST_SEED, hold_out
-from samdeploy.data.stream import find_broken
+from samdeploy.data.stream import broken_text, find_broken
 from samdeploy.errors import NEXT_FAULT, DatasetError, DatasetMissing
 from samdeploy.preprocess import decode
 from samdeploy.terminal import printable
@@ -153,7 +153,7 @@ def _refuse(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> NoRetur
     looked_at = paths[:_LOOKED_AT]
     broken = find_broken(partial(_load, looked_at), len(looked_at), "checking images")
     if broken:
-        faults.append(f"{len(broken)} of {len(looked_at)} images cannot be read: {shortened(broken)}")
+        faults.append(broken_text(broken, len(looked_at)))
     if len(faults) == 1:
         raise DatasetError(f"folder: {faults[0]}")
     raise DatasetError(NEXT_FAULT.join([f"folder: {len(faults)} faults in {printable(root)}:", *faults]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -12,10 +12,11 @@ import numpy as np
 
 from samdeploy.arrays import UInt8Array
 from samdeploy.data.dataset import Samples
-from samdeploy.errors import DatasetError, ImageError
+from samdeploy.errors import NEXT_IMAGE, DatasetError, ImageError
 from samdeploy.preprocess import resize
 from samdeploy.progress import progress_bar
 from samdeploy.spec import Preprocessing
+from samdeploy.terminal import printable
 
 # Pictures per task: one task per picture would cost more than a 28x28 picture itself.
 _BLOCK = 32
@@ -93,18 +94,21 @@ def find_broken(load: Callable[[int], UInt8Array], count: int, description: str)
     return found
 
 
+def broken_text(reasons: Sequence[str], looked_at: int) -> str:
+    """How many of the images cannot be read, then the first five reasons, each in a line of its own."""
+    more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+    title = f"{len(reasons)} of {looked_at} images cannot be read; replace or remove them:"
+    return NEXT_IMAGE.join([title, *map(printable, reasons[:_SHOWN]), *more])
+
+
 def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _broken_text(samples: Samples, broken: dict[int, str], description: str) -> str:
     shown = []
-    for index in sorted(broken)[:_SHOWN]:
+    for index in sorted(broken):
         name, reason = samples.names[index], broken[index]
         # A file's own error names it already; a name such as "data_batch_1[7]" is not in it.
         shown.append(reason if name in reason else f"{name}: {reason}")
-    more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    return (
-        f"{description}: {len(broken)} of {len(samples)} pictures cannot be read: {'; '.join(shown)}{more}. "
-        "Replace these files, or remove them from the data set, and start again"
-    )
+    return f"{description}: {broken_text(shown, len(samples))}"

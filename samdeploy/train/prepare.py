@@ -16,7 +16,7 @@ from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.picture_hashes import PictureHashes, set_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
-from samdeploy.errors import DatasetError, DatasetMissing
+from samdeploy.errors import NEXT_FAULT, DatasetError, DatasetMissing
 from samdeploy.files import expanded
 from samdeploy.spec import Preprocessing
 from samdeploy.terminal import printable
@@ -182,7 +182,10 @@ def prepare_splits(dataset: Dataset, recipe: Recipe) -> tuple[Dataset, dict[str,
         elif same in splits:
             splits[name] = splits[same]
     if broken:
-        raise DatasetError(". ".join(map(str, broken.values())))
+        texts = [str(error) for error in broken.values()]
+        raise DatasetError(
+            texts[0] if len(texts) == 1 else NEXT_FAULT.join([f"{len(texts)} splits are damaged:", *texts])
+        )
     dataset, splits = keep_apart(dataset, splits, prepare)
     check_counts(dataset)
     return dataset, splits

@@ -125,9 +125,9 @@ def pictures(tmp_path: Path, unreadable: list[Path]) -> Path:
 
 
 def assert_all_are_named(errors: str, part: Path) -> None:
-    assert "4 of 24 pictures cannot be read: " in errors
+    assert "4 of 24 images cannot be read; " in errors
     for name in ("cut.jpg", "link.jpg", "text.jpg", "zero.jpg"):
-        assert f"{part / name}: {REASONS[name]}" in errors
+        assert f"\n    {part / name}: {REASONS[name]}" in errors
 
 
 def test_training_needs_every_picture(pictures: Path, inside: Inside, tmp_path: Path) -> None:

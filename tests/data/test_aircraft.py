@@ -125,9 +125,8 @@ def test_missing_and_small_pictures_are_reported_together(aircraft_root: Path) -
     with pytest.raises(DatasetError) as error:
         load_images(samples, Preprocessing(8, 8), description="train")
     assert str(error.value) == (
-        f"train: 2 of 16 pictures cannot be read: {images / '0000001.jpg'}: no such file; {images / '0000003.jpg'}: "
-        "20 rows found, more than the 20 of the banner expected. Replace these files, or remove them from the data "
-        "set, and start again"
+        f"train: 2 of 16 images cannot be read; replace or remove them:\n    {images / '0000001.jpg'}: no such file\n"
+        f"    {images / '0000003.jpg'}: 20 rows found, more than the 20 of the banner expected"
     )
 
 

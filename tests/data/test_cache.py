@@ -194,7 +194,7 @@ def test_an_entry_of_another_pillow_is_made_again(
 
 def test_broken_pictures_are_named_and_leave_no_entry(train: Samples, folder: Path) -> None:
     Path(train.names[2]).write_bytes(b"no picture")
-    with pytest.raises(DatasetError, match=r"train: 1 of \d+ pictures cannot be read"):
+    with pytest.raises(DatasetError, match=r"train: 1 of \d+ images cannot be read"):
         prepare_split(train, SIZE, description="train")
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
 

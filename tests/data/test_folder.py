@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from samdeploy.data import Samples, load_images, open_dataset
-from samdeploy.errors import DatasetError
+from samdeploy.errors import NEXT_FAULT, DatasetError
 from samdeploy.spec import Preprocessing
 
 Tree = Callable[..., None]
@@ -145,7 +145,8 @@ def test_broken_link_is_reported_with_the_other_broken_pictures(tmp_path: Path, 
     with pytest.raises(DatasetError) as error:
         load_images(open_dataset("folder", tmp_path).train, Preprocessing(4, 4), description="train")
     text = str(error.value)
-    assert text.startswith(f"train: 3 of 5 pictures cannot be read: {tmp_path / 'train/cat/0.png'}: no such file; ")
+    assert text.startswith(f"train: 3 of 5 images cannot be read; replace or remove them:\n    {tmp_path}")
+    assert f"{tmp_path / 'train/cat/0.png'}: no such file\n" in text
     assert f"{tmp_path / 'train/dog/2.png'}: damaged or truncated (" in text
     assert f"{tmp_path / 'train/dog/9.jpg'}: " in text
 
@@ -245,9 +246,9 @@ def test_all_faults_are_reported_at_once(tmp_path: Path, picture_tree: Tree) -> 
         r"unprintable characters in their names: a\nb. Rename them",
         "1 file is in two splits: ",
         "test: no images of ",
-        "2 of 15 images cannot be read: ",
+        "2 of 15 images cannot be read; replace or remove them:\n    ",
         "train/cat/2.png: no such file",
         "train/dog/9.jpg: not an image",
     ):
         assert part in text, text
-    assert text.startswith(f"folder: {text.count(chr(10))} faults in {tmp_path}:\n  - ")
+    assert text.startswith(f"folder: {text.count(NEXT_FAULT)} faults in {tmp_path}:\n  - ")

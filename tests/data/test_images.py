@@ -46,9 +46,9 @@ def test_all_broken_pictures_are_counted_and_the_first_five_named() -> None:
     with pytest.raises(DatasetError) as error:
         load_images(samples, Preprocessing(4, 4), description="train")
     assert str(error.value) == (
-        "train: 34 of 100 pictures cannot be read: picture 0: reason 0; picture 3: reason 3; picture 6: reason 6; "
-        "picture 9: reason 9; picture 12: reason 12; and 29 more. Replace these files, or remove them from the data "
-        "set, and start again"
+        "train: 34 of 100 images cannot be read; replace or remove them:\n    picture 0: reason 0\n"
+        "    picture 3: reason 3\n    picture 6: reason 6\n    picture 9: reason 9\n    picture 12: reason 12\n"
+        "    and 29 more"
     )
 
 

@@ -268,5 +268,5 @@ def test_a_damaged_picture_is_named(digits_bundle: Bundle, pictures: Path) -> No
     (pictures / "test" / "3" / "1.png").write_bytes(b"no picture")
     with pytest.raises(DatasetError) as caught:
         evaluate_bundle(folder_bundle(digits_bundle), EvalOptions(data_root=pictures))
-    assert str(caught.value).startswith("test images: 1 of 30 pictures cannot be read: ")
+    assert str(caught.value).startswith("test images: 1 of 30 images cannot be read; ")
     assert str(pictures / "test" / "3" / "1.png") in str(caught.value)
