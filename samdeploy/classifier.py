@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, unknown
+from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError, unknown
 from samdeploy.spec import DEVICES, MAX_BYTES, MAX_PIXELS, PRECISIONS
 
 # All that needs numpy is imported where it is used: `open_session` says why.
@@ -41,7 +41,12 @@ class Classifier:
     Many threads may use one classifier at once, and get the answers that one alone would get.  In asyncio a thread
     waits, not the loop: ``await asyncio.to_thread(classifier.predict, path)``.  A process that was forked off after
     `open` needs a classifier of its own, and is told so.
+
+    Attributes:
+        passed_over: with backend "auto", each backend that was tried before this one -> why it was not taken.
     """
+
+    passed_over: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self, bundle: Bundle, session: Session, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
@@ -101,15 +106,18 @@ class Classifier:
         if backend != "auto":
             session = open_session(bundle, backend, device=device, precision=precision, meanwhile=_import_decoders)
             return cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
-        reasons = []
+        reasons: dict[str, SamdeployError] = {}
         for name in _PREFERENCE:
             try:
                 session = open_session(bundle, name, device=device, precision=precision, meanwhile=_import_decoders)
             except (BackendUnavailable, InputError) as error:
-                reasons.append(f"{name}: {error}")
+                reasons[name] = error
             else:
-                return cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
-        raise BackendUnavailable("no runtime can open this bundle here. " + "; ".join(reasons))
+                opened = cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
+                opened.passed_over = {name: str(e) for name, e in reasons.items() if isinstance(e, BackendUnavailable)}
+                return opened
+        every = "; ".join(f"{name}: {error}" for name, error in reasons.items())
+        raise BackendUnavailable(f"no runtime can open this bundle here. {every}")
 
     @property
     def classes(self) -> tuple[str, ...]:

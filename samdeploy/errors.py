@@ -15,6 +15,7 @@
      ├── BundleError              a bundle or run is damaged, foreign or unsafe
      │    └── Contradiction       the files of a bundle are not all of one network
      └── BackendUnavailable       this runtime cannot run this engine on this machine
+          └── FileSizeLimit        a graph is longer than the process's limit on file sizes
 
 Every text says what happened, what was found, what was expected, and the cure.  The command line
 prints it as one line and exits with `exit_code`: 2 where the user can mend the input, 1 where a
@@ -88,6 +89,10 @@ class BackendUnavailable(SamdeployError):
     """A runtime cannot run the asked engine here: package, driver, device or file is missing."""
 
     exit_code = 1
+
+
+class FileSizeLimit(BackendUnavailable):
+    """A graph is longer than this process's limit on file sizes."""
 
 
 # Between the faults in the text of an error that reports several; the command line prints each in a line of its own.

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, NoReturn
 
-from samdeploy.errors import BackendUnavailable, BundleError
+from samdeploy.errors import BundleError, FileSizeLimit
 
 # Nobody can change a file with these, not even its owner.
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -116,7 +116,7 @@ class SealedFile:
         """Holds `content`, or what the descriptor `source` still has to give.
 
         Raises:
-            BackendUnavailable: it is longer than the process's limit on file sizes.
+            FileSizeLimit: it is longer than the process's limit on file sizes.
         """
         self.bytes, self._handle = 0, -1
         self._handle = os.memfd_create("sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -131,7 +131,7 @@ class SealedFile:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError) and error.errno == errno.EFBIG:
-                raise BackendUnavailable(
+                raise FileSizeLimit(
                     "the graph cannot be held in memory (File too large); raise the limit on file sizes, which counts "
                     "here too: ulimit -f"
                 ) from None

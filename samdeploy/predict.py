@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from samdeploy.backends import availability
 from samdeploy.classifier import Classifier
 from samdeploy.errors import ImageError, InputError
 from samdeploy.named import Unread, named_images
@@ -50,6 +51,9 @@ def predict_paths(
     unread = Unread()
     with Classifier.open(bundle, backend, device=device, precision=precision) as classifier:
         session = classifier.session
+        for name, reason in classifier.passed_over.items():
+            if availability(name) is None:  # not worth a line where the runtime, or its GPU, is not there at all
+                print(f"not run with {name}: {printable(reason)}", file=sys.stderr)
         print(f"{bundle}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
         readable = [image.path for image in named if image.problem is None]
         answers = classifier.stream(readable, batch=GROUP, top=top, on_error="yield")

@@ -19,6 +19,7 @@ from samdeploy.images.refused import RefusedImage
 from samdeploy.images.resize import TooLong, as_rgb, check_sides, resized
 from samdeploy.images.rgb import orientation_of, upright
 from samdeploy.images.source import encoded, name_of
+from samdeploy.path_kind import path_kind
 from samdeploy.spec import MAX_BYTES, MAX_PIXELS, Preprocessing
 
 Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
@@ -127,7 +128,7 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        raise ImageError(f"{name}: {_not_a_file(name)}") from None
     except PermissionError:
         raise ImageError(f"{name}: may not be read (permission denied)") from None
     except RefusedImage as error:
@@ -140,6 +141,14 @@ def _named(name: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # the file system's own, such as a loop of links
             raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
         raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete image") from None
+
+
+def _not_a_file(name: str) -> str:
+    """Why nothing is at this path."""
+    kind = path_kind(name)
+    if kind == "URL":
+        return "addresses are not fetched; download the image and name the file"
+    return "standard input is not read; name a file" if kind == "standard input" else "no such file"
 
 
 def _undecoded(image: Image.Image) -> bytes | None:

@@ -50,6 +50,7 @@ EXIT_CODES = {
     "BundleError": 2,
     "Contradiction": 1,
     "BackendUnavailable": 1,
+    "FileSizeLimit": 1,
 }
 
 

@@ -334,7 +334,7 @@ def test_a_sealed_file_beyond_the_limit_on_file_sizes_names_the_limit() -> None:
     )
     command = [sys.executable, "-B", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "BackendUnavailable" in done.stderr
+    assert "FileSizeLimit" in done.stderr
     assert "ulimit -f" in done.stderr
 
 

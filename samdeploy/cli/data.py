@@ -33,4 +33,4 @@ def data(
 
     from samdeploy.train.look import look
 
-    look(loaded, sheet or Path(f"{loaded.name}-samples.png"))
+    look(loaded, sheet)

@@ -19,8 +19,8 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.session import pick_file
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BundleError, ImageError
-from samdeploy.explain.sources import ExplainOptions, find_sources, prepare_only
-from samdeploy.files import json_bytes, write_atomic
+from samdeploy.explain.sources import ExplainOptions, find_sources, prepare_only, write_out
+from samdeploy.files import json_bytes
 from samdeploy.named import Unread
 from samdeploy.progress import progress_bar
 
@@ -140,11 +140,10 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
             advance(1, "")
         gates = measure_gates(graph, np.stack(images), advance) if images else ()
     if gates:
-        options.out.mkdir(parents=True, exist_ok=True)
         picture = io.BytesIO()
         plot_gates(gates, NEUTRAL[bundle.spec.gate], len(images), picture)
-        write_atomic(options.out / GATES_PLOT, picture.getvalue())
-        write_atomic(options.out / GATES_FILE, json_bytes(_to_json(bundle, len(images), gates)))
+        write_out(options.out / GATES_PLOT, picture.getvalue())
+        write_out(options.out / GATES_FILE, json_bytes(_to_json(bundle, len(images), gates)))
         print(gates_table(gates, bundle.spec.gate))
         pictures = f"{len(images)} picture{'s' if len(images) > 1 else ''}"
         print(f"gates of {pictures}: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")

@@ -19,8 +19,7 @@ from samdeploy.explain.names import UniqueNames, picture_text
 from samdeploy.explain.overlay import overlay
 from samdeploy.explain.region import place_map
 from samdeploy.explain.sheet import TILES, Tile, draw_sheet, tile
-from samdeploy.explain.sources import ExplainOptions, Picture, Source, find_sources, read_picture
-from samdeploy.files import write_atomic
+from samdeploy.explain.sources import ExplainOptions, Picture, Source, find_sources, read_picture, write_out
 from samdeploy.named import Unread
 from samdeploy.progress import progress_bar
 from samdeploy.ranking import not_finite, softmax
@@ -85,8 +84,11 @@ def _open_maps(bundle: Bundle, options: ExplainOptions) -> CheckedCamSession:
         if reason is None:
             try:
                 return open_cam_session(bundle, name, options.device)
-            except (BackendUnavailable, InputError) as error:
+            except InputError as error:
                 reason = str(error)
+            except BackendUnavailable as error:
+                reason = str(error)
+                print(f"not run with {name}: {printable(reason)}", file=sys.stderr)
         reasons.append(f"{name}: {reason}")
     raise BackendUnavailable("no runtime can compute this bundle's class activation maps. " + "; ".join(reasons))
 
@@ -174,5 +176,4 @@ def _write_png(path: Path, picture: Image.Image, description: str) -> None:
     about.add_itxt("Description", description.encode("utf-8", "replace").decode("utf-8"))
     content = io.BytesIO()
     picture.save(content, "PNG", pnginfo=about)
-    path.parent.mkdir(parents=True, exist_ok=True)  # with the first picture: none stays where all were broken
-    write_atomic(path, content.getvalue())
+    write_out(path, content.getvalue())

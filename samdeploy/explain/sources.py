@@ -13,6 +13,7 @@ from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
+from samdeploy.files import write_atomic
 from samdeploy.named import named_images
 from samdeploy.preprocess import decode, prepare, resize
 from samdeploy.run_bundle import bundle_of, is_bundle_or_run, latest_bundle
@@ -74,6 +75,19 @@ class Picture:
     prepared: UInt8Array
     shown: UInt8Array
     region: Region
+
+
+def write_out(path: Path, content: bytes) -> None:
+    """Write one file of `ExplainOptions.out`; the folder is made with the first one.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); name another folder: --out DIR") from None
 
 
 def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle, list[Source]]:

@@ -54,12 +54,15 @@ class LoadingSpeed:
     augmented: float
 
 
-def look(recipe: Recipe, sheet: Path) -> None:
-    """Print class counts, the leak guard's verdict and loading speeds; write a contact sheet of training pictures.
+def look(recipe: Recipe, sheet: Path | None = None) -> None:
+    """Print class counts, the leak guard's verdict and loading speeds; write a contact sheet of training images.
+
+    Args:
+        sheet: where it is written; None: `<recipe>-samples.png`, and without a sheet if that cannot be written.
 
     Raises:
         DatasetError: a training would refuse these data; everything is printed before.
-        InputError: the sheet cannot be written.
+        InputError: `sheet` cannot be written.
     """
     dataset = open_recipe_data(recipe)
     for note in dataset.notes:
@@ -75,11 +78,12 @@ def look(recipe: Recipe, sheet: Path) -> None:
     training = prepare_larger(dataset, recipe, splits["train"])
     device = torch.device("cpu")
     augmentation = make_augmentation(recipe, len(dataset.classes), device)
-    _write_sheet(sheet, dataset, recipe, training, splits["train"], augmentation)
+    png = _draw_sheet(dataset, recipe, training, splits["train"], augmentation)
+    sheet_note = _write_sheet(sheet, Path(f"{recipe.name}-samples.png"), png)
     print()
     print(speed_text(measure_loading(dataset, recipe, training, augmentation), splits))
     print()
-    print(f"training pictures as prepared (first column) and as the network is given them: {sheet}")
+    print(sheet_note)
     if recipe.data.leaks == "refuse":
         refuse_leaks(leaks, f"data set {recipe.data.name!r}")
 
@@ -170,31 +174,34 @@ def _batch_speed(pictures: Pictures, batch_size: int, augmentation: Augmentation
                 return done / (time.perf_counter() - start)
 
 
-def _write_sheet(
-    path: Path,
-    dataset: Dataset,
-    recipe: Recipe,
-    training: PreparedSplit,
-    prepared: PreparedSplit,
-    augmentation: Augmentation,
-) -> None:
+def _write_sheet(path: Path | None, default: Path, png: bytes) -> str:
+    """Write the sheet to `path`, or to `default` if that is possible; says where it is, or why it is nowhere."""
+    wanted = path or default
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(wanted, png)
+    except OSError as error:
+        if path is not None:
+            raise InputError(f"--sheet {path}: cannot be written to ({error.strerror})") from None
+        return f"no contact sheet: {wanted} cannot be written ({error.strerror}); name another place: --sheet FILE"
+    return f"training images as prepared (first column) and as the network is given them: {wanted}"
+
+
+def _draw_sheet(
+    dataset: Dataset, recipe: Recipe, training: PreparedSplit, prepared: PreparedSplit, augmentation: Augmentation
+) -> bytes:
     chosen = spread_over_classes(dataset.train.labels, ROWS)
     names = [_cut(dataset.classes[label]) for label in dataset.train.labels[chosen]]
     images = torch.from_numpy(np.array(training.images[chosen]))
     labels = torch.from_numpy(training.labels[chosen])
     generator = torch.Generator().manual_seed(recipe.training.seed)
-    png = contact_sheet(
+    return contact_sheet(
         names,
         np.array(prepared.images[chosen]),
         lambda: augmentation(images, labels, generator)[0],
         recipe.image.preprocessing(),
         is_random=augmentation.is_random,
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, png)
-    except OSError as error:
-        raise InputError(f"--sheet {path}: cannot be written to ({error.strerror})") from None
 
 
 def spread_over_classes(labels: Int64Array, count: int) -> Int64Array:

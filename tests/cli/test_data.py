@@ -26,6 +26,16 @@ def test_digits_are_shown_and_measured(tmp_path: Path, inside: Inside, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["digits-strong-samples.png"]  # and no run
 
 
+def test_no_sheet_where_the_current_folder_cannot_be_written(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    from samdeploy.train import look
+
+    monkeypatch.setattr(look, "_SECONDS", 0.1)
+    code, out, err = inside("data", "digits", cwd=Path("/proc"))
+    assert code == 0, err
+    assert "no contact sheet: digits-samples.png cannot be written (" in out
+    assert "; name another place: --sheet FILE" in out
+
+
 def test_what_is_wrong_is_one_line(tmp_path: Path, inside: Inside) -> None:
     code, _, err = inside("data", "digits", "--set", "augment.flips=true", cwd=tmp_path)
     assert code == 2

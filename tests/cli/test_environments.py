@@ -133,6 +133,18 @@ def test_closed_streams(
         assert done.stdout == b""
 
 
+def test_limit_on_file_sizes_is_named(
+    digits_bundle: Bundle, digit_files: Sequence[Path], environment: dict[str, str]
+) -> None:
+    line = [sys.executable, "-m", "samdeploy", "predict", str(digits_bundle.root), str(digit_files[3])]
+    script = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *line]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert (
+        "not run with onnxruntime: the graph cannot be held in memory (File too large); raise the limit" in done.stderr
+    )
+    assert "not run with tensorrt" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "settings",
     [

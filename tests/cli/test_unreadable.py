@@ -148,6 +148,21 @@ def test_evaluation_needs_every_picture(pictures: Path, inside: Inside, copy_of_
     assert not (copy_of_bundle / "eval.json").exists()
 
 
+def test_addresses_and_standard_input_are_named(finished: Path, inside: Inside) -> None:
+    code, _, errors = inside("predict", "runs/digits/bundle", "https://example.org/z.jpg", "-", cwd=finished)
+    assert code == 2
+    assert "z.jpg: addresses are not fetched; download the image and name the file\n" in errors
+    assert "samdeploy: -: standard input is not read; name a file\n" in errors
+
+
+def test_maps_that_cannot_be_written_name_the_option(
+    finished: Path, digit_files: Sequence[Path], inside: Inside
+) -> None:
+    code, _, errors = inside("explain", finished / "runs/digits/bundle", digit_files[0], cwd=Path("/proc"))
+    assert code == 2
+    assert errors.endswith("; name another folder: --out DIR\n")
+
+
 def test_a_pipe_is_refused_and_not_waited_for(
     finished: Path, digit_files: Sequence[Path], tmp_path: Path, inside: Inside
 ) -> None:

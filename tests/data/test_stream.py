@@ -82,7 +82,7 @@ def test_from_the_first_broken_picture_on_nothing_is_yielded_but_all_are_counted
     assert seen <= 30
     assert load.asked == 98
     assert str(caught.value).startswith(
-        "test images: 2 of 100 images cannot be read; replace or remove them:\n    picture 37: reason 37\n    picture 99: "
+        "test images: 2 of 100 images cannot be read; replace or remove them:\n    picture 37: reason 37\n    "
     )
 
 

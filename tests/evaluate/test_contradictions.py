@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,15 @@ def test_contradiction_is_named(name: str, copy_of_bundle: Path, seal: Seal) -> 
 
 def test_honest_bundles_do_not_contradict_themselves(digits_bundle: Bundle, cam_bundle: Bundle) -> None:
     assert find_contradictions(digits_bundle) == find_contradictions(cam_bundle) == ()
+
+
+def test_limit_on_file_sizes_is_no_contradiction(digits_bundle: Bundle) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        assert find_contradictions(digits_bundle) == ()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_maps_beside_right_logits(cam_bundle: Bundle, tmp_path: Path, seal: Seal) -> None:
