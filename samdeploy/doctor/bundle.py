@@ -9,11 +9,11 @@ from pathlib import Path
 from samdeploy.backends import open_session
 from samdeploy.bench.engines import ALL, Engine, select_engines
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.doctor.evaluation import read_evaluation
 from samdeploy.doctor.findings import BundleState, EngineState
 from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.eval_file import EVAL_FILE
-from samdeploy.files import read_json
 from samdeploy.manifest import MANIFEST
 from samdeploy.progress import progress_bar
 
@@ -46,9 +46,8 @@ def examine_bundle(path: Path) -> BundleState:
             if not any(state.reason == "" for state in engines):
                 problems.append(f"bundle {path}: none of its engines runs on this machine")
     pixels, classes = bundle.spec.preprocessing, len(bundle.spec.classes)
-    evaluation = _evaluation(bundle)
-    if evaluation.startswith("not passed"):
-        problems.append(f"bundle {path}: its evaluation did not pass; samdeploy eval {path} --why")
+    evaluation = read_evaluation(bundle)
+    problems += [evaluation.problem] if evaluation.problem else []
     return BundleState(
         path=str(path),
         summary=f"{bundle.spec.arch} (gate {bundle.spec.gate}), {classes} classes, {pixels.height}x{pixels.width} px",
@@ -57,7 +56,7 @@ def examine_bundle(path: Path) -> BundleState:
         damaged=tuple(damaged),
         strangers=tuple(_strangers(bundle)),
         engines=engines,
-        evaluation=evaluation,
+        evaluation=evaluation.words,
         problems=tuple(problems),
     )
 
@@ -92,20 +91,3 @@ def _strangers(bundle: Bundle) -> Iterator[str]:
         name = found.relative_to(bundle.root).as_posix()
         if not found.is_dir() and name not in named and name not in _KNOWN:
             yield name
-
-
-def _evaluation(bundle: Bundle) -> str:
-    """The verdict of eval.json, and whether it is about this very manifest; "" where there is none."""
-    import hashlib
-
-    try:
-        found = read_json(bundle.root / EVAL_FILE, "evaluation")
-        digest = hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest()
-        rows = [f"{row['backend']} {row['precision']}" for row in found["results"] if row["ran"]]
-        words = f"{found['n_images']:,} test pictures: {', '.join(rows) or 'no engine ran'}"
-        verdict = {"holds": "passed", "fails": "not passed", "cannot tell": "cannot tell"}[found["verdict"]]
-        is_same = found["manifest_sha256"] == digest
-    except (BundleError, OSError, KeyError, TypeError, ValueError):
-        is_there = (bundle.root / EVAL_FILE).exists()
-        return f"{EVAL_FILE} is damaged, or of another version; make it again: samdeploy eval" if is_there else ""
-    return f"{verdict} on {words}" if is_same else f"of an earlier export ({verdict} on {words})"

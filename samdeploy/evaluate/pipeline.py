@@ -96,6 +96,11 @@ def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...
             *([against.fault] if against and against.fault else []),
             *found.faults,
         ),
+        test_set_faults=(
+            *([against.fault] if against and against.fault and not against.same_labels else []),
+            *found.faults,
+        ),
+        data_root=None if options.data_root is None else str(options.data_root.absolute()),
     )
 
 

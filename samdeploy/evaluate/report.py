@@ -129,6 +129,8 @@ class Report:
         leaks: test pictures that were trained on; None where the run's hashes are not at hand.
         left_out: in words, the bundle's engines that were not asked for, and its graphs that no engine ran.
         faults: why the evaluation as a whole fails, whatever the engines answer; one sentence each, the worst first.
+        test_set_faults: those of them that the test set is to blame for, and not the bundle.
+        data_root: folder of the data set that was named; None where it was found without.
     """
 
     bundle: str
@@ -151,6 +153,8 @@ class Report:
     floors: Floors = NO_FLOORS
     faults: tuple[str, ...] = ()
     against_training: AgainstTraining | None = None
+    test_set_faults: tuple[str, ...] = ()
+    data_root: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -192,6 +196,8 @@ class Report:
             "leaks": self.leaks and self.leaks.to_json(),
             "left_out": list(self.left_out),
             "faults": list(self.faults),
+            "test_set_faults": list(self.test_set_faults),
+            "data_root": self.data_root,
             "against_training": self.against_training and self.against_training.to_json(),
             "results": [result.to_json(self.class_names) for result in self.results],
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -96,13 +97,43 @@ def test_other_files_and_an_earlier_evaluation(copy_of_bundle: Path) -> None:
     (copy_of_bundle / "eval.json").write_text(json.dumps(report))
     found = examine_bundle(copy_of_bundle)
     assert found.strangers == ("notes.txt",)
-    assert found.evaluation == "of an earlier export (passed on 1,234 test pictures: onnxruntime fp32)"
+    assert found.evaluation == "of an earlier export (passed on 1,234 test images: onnxruntime fp32)"
     assert found.problems == ()
     (copy_of_bundle / "eval.json").write_text("[1]")
     damaged = "eval.json is damaged, or of another version; make it again: samdeploy eval"
     assert examine_bundle(copy_of_bundle).evaluation == damaged
     (copy_of_bundle / "eval.json").unlink()
     assert examine_bundle(copy_of_bundle).evaluation == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "faults", "problem"),
+    [
+        ("", ["9 of 9 test images were trained on"], ""),
+        ("top-1 is below --min-top1 99", [], ""),
+        ("agreement 90 %", [], "its evaluation did not pass; samdeploy eval {} --data '/my pets' --why"),
+        ("", ["the weights are others"], "its evaluation did not pass; samdeploy eval {} --data '/my pets' --why"),
+    ],
+)
+def test_the_bundle_is_not_blamed_for_its_test_set(
+    copy_of_bundle: Path, reason: str, faults: list[str], problem: str
+) -> None:
+    manifest = hashlib.sha256((copy_of_bundle / "manifest.json").read_bytes()).hexdigest()
+    row = {"backend": "onnxruntime", "precision": "fp32", "ran": True, "passed": not reason, "reason": reason}
+    row |= {"verdict": "fails" if reason else "holds", "below_minimum": reason if "--min" in reason else ""}
+    report = {"verdict": "fails", "n_images": 9, "results": [row], "manifest_sha256": manifest, "data_root": "/my pets"}
+    report |= {"faults": faults, "test_set_faults": [text for text in faults if "trained on" in text]}
+    (copy_of_bundle / "eval.json").write_text(json.dumps(report))
+    found = examine_bundle(copy_of_bundle)
+    words = "not passed on 9 test images of /my pets: onnxruntime fp32"
+    if problem:
+        assert (found.evaluation, found.problems) == (
+            words,
+            (f"bundle {copy_of_bundle}: {problem}".format(copy_of_bundle),),
+        )
+    else:
+        texts = [f"onnxruntime fp32: {reason}"] if reason else faults
+        assert (found.evaluation, found.problems) == ("; ".join([words, *texts, "no fault of the bundle"]), ())
 
 
 def test_no_bundle_there(tmp_path: Path) -> None:
