@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def printable(text: object) -> str:
     r"""`text` with its control, bidirectional and other invisible characters as escapes, for terminals and logs.
@@ -13,6 +15,14 @@ def printable(text: object) -> str:
     """
     text = str(text)
     return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def is_misread(text: str) -> bool:
+    """Whether only this locale's encoding makes `text` unprintable: its bytes are printable UTF-8."""
+    try:
+        return not text.isprintable() and os.fsencode(text).decode("utf-8").isprintable()
+    except UnicodeError:
+        return False
 
 
 def _escaped(character: str) -> str:

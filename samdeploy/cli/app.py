@@ -125,13 +125,15 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Standard streams that the caller closed (`>&-`) lead nowhere.
+    """Fill the standard streams that the caller closed (`>&-`): else the next file opened would be one of them.
 
-    Without that the next file that is opened would be standard output, and `print(file=None)` means standard output.
+    Writing to a closed standard output fails with EBADF, as for other programs; what goes to standard error is lost.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
+    for stream, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest number that is free: this one
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 

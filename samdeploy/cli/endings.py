@@ -94,6 +94,7 @@ def _file_error(error: OSError) -> str:
     cure = {
         errno.EACCES: "; change its permissions, or name another place",
         errno.EROFS: "; name a place that can be written to",
+        errno.EBADF: "; standard output is closed, redirect it: >/dev/null",
         errno.ENOSPC: "; free some space, or name another place",
     }.get(error.errno or 0, "")
     return f"{error.filename or 'output'}: {error.strerror or error}{cure}"

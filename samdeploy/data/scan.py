@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from unicodedata import is_normalized
 
 from samdeploy.data.layout import name_key, split_of, splits_mentioned
-from samdeploy.terminal import printable
+from samdeploy.terminal import is_misread, printable
 from samdeploy.walk import Found, counted, find_images, is_image_name, list_folder, shortened, suffix_of
 
 
@@ -118,7 +119,13 @@ def missing_classes(scan: Scan, classes: Iterable[str], part: str) -> Iterator[s
 
 def _name_faults(scan: Scan) -> Iterator[str]:
     # Class names go into JSON, CSV and file names: no line breaks, no bytes that are not UTF-8.
-    unprintable = [name for name in scan.images if not name.isprintable()]
+    unprintable = [name for name in scan.images if not name.isprintable() and not is_misread(name)]
+    misread = [name for name in scan.images if is_misread(name)]
+    if misread:
+        yield (
+            f"class folders in {printable(scan.folder)} have names that this locale's encoding "
+            f"({sys.getfilesystemencoding()}) lacks: {shortened(misread)}. Set LC_ALL=C.UTF-8"
+        )
     if unprintable:
         yield (
             f"class folders in {printable(scan.folder)} have unprintable characters in their names: "

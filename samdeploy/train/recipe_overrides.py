@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from samdeploy.errors import RecipeError
+from samdeploy.terminal import is_misread
 from samdeploy.train.recipe import Recipe
 from samdeploy.train.recipe_checks import ELSEWHERE, HINTS, SECTIONS, SIZE_KEYS, section_keys
 
@@ -30,7 +31,8 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     result = _copy(table)
     for override in overrides:
         if not override.isprintable():  # a byte that is no UTF-8 reaches Python as a lone surrogate
-            raise RecipeError(f"override {override!r}: printable text expected")
+            cure = "; this locale's encoding lacks its letters, set LC_ALL=C.UTF-8" if is_misread(override) else ""
+            raise RecipeError(f"override {override!r}: printable text expected{cure}")
         key, equals, text = override.partition("=")
         paths = _full_paths(key.strip())
         if not equals or not all(part for path in paths for part in path):

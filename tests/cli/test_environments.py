@@ -126,7 +126,12 @@ def test_closed_streams(
 ) -> None:
     line = [sys.executable, "-m", "samdeploy", "predict", "--json", str(digits_bundle.root), str(digit_files[3])]
     script = ["sh", "-c", f'exec "$@" {closed}', "sh", *line]
-    done = subprocess.run(script, env=environment, capture_output=True, timeout=120, check=True)
+    done = subprocess.run(script, env=environment, capture_output=True, timeout=120, check=False)
+    assert done.returncode == (2 if ">&-" in closed.replace("2>&-", "") else 0)
+    if closed == ">&-":
+        assert_one_line(
+            done.stderr.decode().split("\n", 1)[1], "output: Bad file descriptor; standard output is closed"
+        )
     if closed in ("<&-", "2>&-"):
         assert json.loads(done.stdout)["label"] == "3"  # and nothing of what is for standard error
     else:
@@ -171,6 +176,18 @@ def test_json_is_utf8_and_text_is_readable_whatever_the_terminal(
     text, answer = done.stdout.splitlines()
     assert b"\\u732b 3 " in text
     assert {key: json.loads(answer)[key] for key in ("image", "label")} == {"image": str(image), "label": "größe 猫 3"}
+
+
+def test_locale_is_named_that_has_no_letters_for_a_class(environment: dict[str, str], tmp_path: Path) -> None:
+    for name in ("Cat 🐱", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "1.png")
+    line = [sys.executable, "-m", "samdeploy", "data", "images"]
+    settings = {**environment, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(line, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "have names that this locale's encoding (ascii) lacks: Cat \\xf0\\x9f" in done.stderr
+    assert "Set LC_ALL=C.UTF-8" in done.stderr and "unprintable" not in done.stderr
 
 
 @pytest.mark.parametrize(
