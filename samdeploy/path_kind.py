@@ -43,6 +43,11 @@ def path_kind(text: str | Path) -> PathKind:
     return _SUFFIXES.get(path.suffix.lower(), "file") if path.exists() else "nothing"
 
 
+def has_image_suffix(path: Path) -> bool:
+    """Whether a file of this name would be an image."""
+    return _SUFFIXES.get(path.suffix.lower()) == "image"
+
+
 def a(kind: PathKind) -> str:
     """The kind with its article: "an image", "standard input"."""
     if kind in ("nothing", "standard input"):
@@ -72,7 +77,7 @@ def _folder_kind(path: Path) -> PathKind:
 
 def _holds_images(inside: list[Path], depth: int) -> bool:
     """Whether an image lies there or in a folder not much further below; of a large folder only a part is looked at."""
-    if any(_SUFFIXES.get(path.suffix.lower()) == "image" for path in inside[:_MOST_LOOKED_AT]):
+    if any(map(has_image_suffix, inside[:_MOST_LOOKED_AT])):
         return True
     folders = [path for path in inside[:_MOST_LOOKED_AT] if path.is_dir() and not path.is_symlink()] if depth else []
     for folder in folders[:10]:

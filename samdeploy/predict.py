@@ -13,7 +13,7 @@ from samdeploy.classifier import Classifier
 from samdeploy.errors import ImageError, InputError
 from samdeploy.named import Unread, named_images
 from samdeploy.ranking import Prediction
-from samdeploy.run_bundle import bundle_of, is_bundle_or_run, latest_bundle
+from samdeploy.run_bundle import bundle_and_images
 from samdeploy.terminal import printable
 
 # Images per call of the engine.
@@ -37,15 +37,12 @@ def predict_paths(
         as_json: one object per line with `image` and either `label`, `probability`, `top` or `error`.
 
     Raises:
-        InputError: no image was named, or a first path that is nothing and was meant as the bundle.
+        InputError: no image was named, or the first path was meant as a bundle and is none.
         ImageError: not one could be read.
         BundleError, BackendUnavailable: the bundle cannot be opened.
     """
-    is_bundle = is_bundle_or_run(paths[0])
-    if len(paths) > 1 and not os.path.exists(paths[0]) and not paths[0].suffix:  # noqa: PTH110 - it never raises
-        raise InputError(f"{paths[0]}: no such bundle, image or folder")
-    bundle = bundle_of(paths[0]) if is_bundle else latest_bundle(runs_root)
-    named = named_images(paths[1:] if is_bundle else paths)
+    bundle, images = bundle_and_images(paths, runs_root)
+    named = named_images(images)
     if not named:
         raise InputError("no image named; expected: samdeploy predict [BUNDLE] IMAGE...")
     unread = Unread()

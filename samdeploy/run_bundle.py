@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BundleError, InputError
 from samdeploy.manifest import MANIFEST
-from samdeploy.path_kind import a, path_kind
+from samdeploy.path_kind import a, has_image_suffix, path_kind
 from samdeploy.run import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, open_run
 
 
@@ -48,6 +49,30 @@ def is_bundle_or_run(path: Path) -> bool:
     """Whether `path` is meant as a bundle; a run without one is, too: opening it says what is missing."""
     # os.path, because a Path raises for a name that no file can have.
     return any(os.path.isfile(path / name) for name in (MANIFEST, RUN_FILE))  # noqa: PTH113
+
+
+def bundle_and_images(paths: Sequence[Path], runs_root: Path) -> tuple[Path, Sequence[Path]]:
+    """The bundle that the first path names, else the newest below `runs_root`; and the paths of the images.
+
+    Raises:
+        InputError: the first path can only be meant as a bundle, and is none; or there is no bundle.
+    """
+    if not paths:
+        return latest_bundle(runs_root), paths
+    first = paths[0]
+    if is_bundle_or_run(first):
+        return bundle_of(first), paths[1:]
+    if os.path.isdir(first):  # noqa: PTH112 - a Path raises for a name that no file can have
+        if path_kind(first) != "folder of images" and (len(paths) > 1 or _has_bundle_files(first)):
+            raise InputError(f"bundle {first}: {not_a_bundle(first)}")
+    elif len(paths) > 1 and not os.path.exists(first) and not has_image_suffix(first):  # noqa: PTH110 - likewise
+        raise InputError(f"{first}: no such bundle, image or folder")
+    return latest_bundle(runs_root), paths
+
+
+def _has_bundle_files(folder: Path) -> bool:
+    """Whether files lie in `folder` that a bundle or a run has."""
+    return any(path.name in ("golden", WEIGHTS_FILE) or path.suffix == ".onnx" for path in folder.iterdir())
 
 
 def unlike_its_run(bundle: Bundle) -> str:

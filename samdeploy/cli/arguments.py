@@ -100,13 +100,14 @@ def recipe_overrides(settings: Sequence[str] | None, given: Mapping[str, object]
     return result
 
 
-def read_recipe(name: str, overrides: Sequence[str], root: Path | None) -> Recipe:
+def read_recipe(name: str, overrides: Sequence[str], root: Path | None, *, verb: str = "training on") -> Recipe:
     """The recipe, changed as asked; a folder named with --data must be of use to it.
 
     Args:
         name: of a recipe, or the path of a .toml file or of a folder of images.
         overrides: as `recipe_overrides` gives them.
         root: of --data.
+        verb: what the command does with a folder of images.
     """
     from samdeploy.data import check_folder
     from samdeploy.train.recipe import load_recipe
@@ -117,7 +118,7 @@ def read_recipe(name: str, overrides: Sequence[str], root: Path | None) -> Recip
         if "data.root" in overridden(overrides):
             other = "--set data.root" if root is None else f"--data {root}"
             raise InputError(f"{name} and {other}: both name the folder of images; leave one out")
-        print(f"training on the images in {name} (recipe {FOLDER_RECIPE!r})", file=sys.stderr)
+        print(f"{verb} the images in {name} (recipe {FOLDER_RECIPE!r})", file=sys.stderr)
     elif name in recipe_names() and Path(name).is_dir():
         print(f"{name}: taken for the recipe; the folder of this name is ./{name}", file=sys.stderr)
     recipe = load_recipe(name, overrides)

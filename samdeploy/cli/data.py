@@ -29,7 +29,7 @@ def data(
     """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""
     given = {"--batch-size": batch_size, "--size": size, "--data": root}
     given |= {"--download": download or None, "--no-cache": None if cache else False}
-    loaded = read_recipe(recipe, recipe_overrides(settings, given), root)
+    loaded = read_recipe(recipe, recipe_overrides(settings, given), root, verb="reading")
 
     from samdeploy.train.look import look
 

@@ -60,7 +60,8 @@ def open_folder(
     ]
     if faults:
         _refuse(root, faults + missing, scans)
-    notes = layout.notes + [f"{part}: {note}" for part, scan in scans.items() for note in scan.notes()] + missing
+    notes = [*scans["train"].warnings(), *layout.notes]
+    notes += [f"{part}: {note}" for part, scan in scans.items() for note in scan.notes()] + missing
     samples = {part: _samples(scan, classes) for part, scan in scans.items()}
     cut = tuple(part for part in SPLITS if part not in samples)
     copies = file_copies(samples["train"].names) if cut else {}

@@ -39,17 +39,20 @@ class Scan:
         """Names of the class folders."""
         return tuple(self.images)
 
-    def notes(self) -> Iterator[str]:
-        """What is passed over, and what may be meant otherwise."""
-        yield from self.others.notes()
-        if self.loose:
-            yield f"{counted(len(self.loose), 'image')} outside of any class folder not used: {shortened(self.loose)}"
+    def warnings(self) -> Iterator[str]:
+        """What may be meant otherwise: class folders inside what is read as the classes."""
         inside = set.intersection(*self.nested.values()) if self.nested else set()
         if len(self.nested) > 1 and len(inside) > 1:
             yield (
-                f"{shortened(f'{name}/' for name in self.nested)} all have folders {shortened(sorted(inside))} inside; "
-                "the outer folders are taken as the classes"
+                f"warning: {shortened(f'{name}/' for name in self.nested)} are taken as the classes, and all hold "
+                f"folders {shortened(sorted(inside))}; if those are the classes, put each one's images into one folder"
             )
+
+    def notes(self) -> Iterator[str]:
+        """What is passed over."""
+        yield from self.others.notes()
+        if self.loose:
+            yield f"{counted(len(self.loose), 'image')} outside of any class folder not used: {shortened(self.loose)}"
 
 
 def scan_classes(folder: Path) -> Scan:

@@ -16,7 +16,7 @@ from samdeploy.explain.region import Region, seen_region
 from samdeploy.files import write_atomic
 from samdeploy.named import named_images
 from samdeploy.preprocess import decode, prepare, resize
-from samdeploy.run_bundle import bundle_of, is_bundle_or_run, latest_bundle
+from samdeploy.run_bundle import bundle_and_images
 from samdeploy.spec import Preprocessing
 
 # A picture is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a
@@ -102,9 +102,8 @@ def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle
     """
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out: {options.out} is a file; name a folder for the pictures")
-    is_bundle = bool(paths) and is_bundle_or_run(paths[0])
-    bundle = open_bundle(bundle_of(paths[0]) if is_bundle else latest_bundle(options.runs_root))
-    named = paths[1:] if is_bundle else paths
+    folder, named = bundle_and_images(paths, options.runs_root)
+    bundle = open_bundle(folder)
     sources = [
         Source(str(image.path), image.name, image.path, problem=image.problem)
         for image in named_images(named, options.out)

@@ -208,7 +208,9 @@ def _train_in(
             run.record = dataclasses.replace(run.record, provenance=figures)
         best = next((row for row in state.rows if row.epoch == run.record.best_epoch), None)
         if best is not None:
-            run.warn(training_cautions(best.train_top1, best.val_top1, test, counts["test"], data.classes))
+            run.warn(
+                training_cautions(best.train_top1, best.val_top1, test, counts["test"], data.classes, len(state.rows))
+            )
         run.complete(test)
         return test
 

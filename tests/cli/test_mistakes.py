@@ -64,6 +64,10 @@ from tests.conftest import Command
             2,
             "--backend: openvino, pytorch found, one name or all expected",
         ),
+        ("predict broken x.png", 2, "bundle broken: is a folder without manifest.json; name a bundle, the folder"),
+        ("explain broken x.png", 2, "bundle broken: is a folder without manifest.json; name a bundle, the folder"),
+        ("predict empty x.png", 2, "bundle empty: is an empty folder; make a bundle: samdeploy export"),
+        ("predict v1.2 x.png", 2, "v1.2: no such bundle, image or folder"),
         ("predict nowhere x.png", 2, "nowhere: no such bundle, image or folder"),
         ("predict --runs empty x.png", 2, "no bundle below empty/"),
         ("predict --backend onnx x.png", 2, "unknown backend 'onnx'"),
@@ -77,7 +81,8 @@ from tests.conftest import Command
     ],
 )
 def test_mistakes_are_one_line(finished: Path, inside: Inside, arguments: str, code: int, text: str | None) -> None:
-    (finished / "empty").mkdir(exist_ok=True)
+    for folder in ("empty", "broken/golden"):
+        (finished / folder).mkdir(exist_ok=True, parents=True)
     if text is None:
         (finished / "missing").write_text("a file where a folder is needed")
         text = "runs folder missing/runs: cannot be written to"
@@ -225,6 +230,8 @@ def test_recipe_wins_over_a_folder_of_its_name(tmp_path: Path, inside: Inside) -
     ):
         code, _, errors = inside("train", name, "--lr", "0", cwd=tmp_path)
         assert (code, errors.splitlines()[0]) == (2, said)
+    _, _, errors = inside("data", "./cifar10", cwd=tmp_path)
+    assert errors.startswith("reading the images in ./cifar10 (recipe 'folder')")
 
 
 @pytest.mark.parametrize(

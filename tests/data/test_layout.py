@@ -112,7 +112,11 @@ def test_what_could_mean_two_things_is_refused(make: Make, folders: list[str], s
         (["valid", "invalid"], "invalid valid", "valid/: read as a class beside invalid/"),
         ([*splits("train", "val", "test"), "unlabelled"], "cat dog", "unlabelled/ in "),
         ([*splits("train", "test"), "extra/1"], "cat dog", "extra/ in "),
-        (splits("fold1", "fold2"), "fold1 fold2", "fold1/, fold2/ all have folders cat, dog inside"),
+        (
+            splits("fold1", "fold2"),
+            "fold1 fold2",
+            "warning: fold1/, fold2/ are taken as the classes, and all hold folders cat, dog",
+        ),
         (["positive_test", "negative_test"], "negative_test positive_test", ""),
     ],
 )

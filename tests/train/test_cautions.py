@@ -43,13 +43,21 @@ def test_data(data: dict[str, tuple[int, int]], words: str) -> None:
         (99.0, 95.0, (10, 10), (9, 9), ""),
         (100.0, 50.0, (10, 10), (5, 5), "train top-1 is 100.0 %, validation 50.0 %: the network knows its training"),
         (60.0, 55.0, (20, 0), (10, 0), "every test image is taken for 'cat' (100 %): nothing was learnt"),
-        (60.0, 55.0, (19, 1), (10, 0), "no test image of 'dog' (0 of 10) is recognised"),
+        (60.0, 55.0, (19, 1), (10, 0), "no test image of 'dog' (0 of 10) is recognised; train longer"),
     ],
 )
 def test_training(train: float, val: float, predicted: tuple[int, int], right: tuple[int, int], words: str) -> None:
     test = Measured(0.5, sum(right), 20, predicted=predicted, right=right)
-    found = training_cautions(train, val, test, np.array([10, 10]), CLASSES)
+    found = training_cautions(train, val, test, np.array([10, 10]), CLASSES, epochs=3)
     assert len(found) == bool(words) and "".join(found).startswith(words)
+
+
+def test_more_images_are_advised_for_rare_classes_alone() -> None:
+    test = Measured(0.5, 10, 32, predicted=(11, 11, 10), right=(10, 0, 0))
+    arguments = (60.0, 55.0, test, np.array([10, 20, 2]), ("cat", "dog", "cow"))
+    (found,) = training_cautions(*arguments, epochs=3)
+    assert found.endswith("'dog' (0 of 20), 'cow' (0 of 2) is recognised; train longer, or add images of 'cow'")
+    assert training_cautions(*arguments, epochs=2) == ()
 
 
 def test_a_loss_keeps_its_column() -> None:

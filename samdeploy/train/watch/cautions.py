@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from samdeploy.arrays import Int64Array
 from samdeploy.train.measure import Measured
 
 _FEW_VAL, _FEW_OF_A_CLASS, _IMBALANCE = 100, 10, 10
-_LEARNT, _GAP = 90.0, 25.0
+_LEARNT, _GAP, _EPOCHS = 90.0, 25.0, 3
 _SHOWN = 5
 
 
@@ -46,7 +48,7 @@ def data_cautions(counts: Mapping[str, Int64Array], classes: Sequence[str]) -> t
 
 
 def training_cautions(
-    train_top1: float, val_top1: float, test: Measured, of_classes: Int64Array, classes: Sequence[str]
+    train_top1: float, val_top1: float, test: Measured, of_classes: Int64Array, classes: Sequence[str], epochs: int
 ) -> tuple[str, ...]:
     """What a finished training shows.
 
@@ -54,6 +56,8 @@ def training_cautions(
         train_top1, val_top1: in percent, of the best epoch.
         test: of the best weights, with its figures per class.
         of_classes: test images of each class, int64 [K].
+        epochs: that were trained; after fewer than 3 a class that is not recognised yet is worth a word only where the
+            others are, twice as often as by chance.
     """
     found = []
     if train_top1 >= _LEARNT and train_top1 - val_top1 >= _GAP:
@@ -68,15 +72,21 @@ def training_cautions(
             f"every test image is taken for {classes[answered[0]]!r} ({share:.0f} %): nothing was learnt; look at the "
             "images (samdeploy data), train longer, or try another --lr"
         )
-    elif test.right:
-        lost = [
-            f"{name!r} (0 of {count})"
-            for name, count, right in zip(classes, of_classes, test.right, strict=True)
-            if count and not right
-        ]
-        if lost:
-            found.append(f"no test image of {_some(lost)} is recognised; add images of it, or train longer")
+    elif test.right and (epochs >= _EPOCHS or test.top1 >= 200 / len(classes)):
+        found += _lost(test.right, of_classes, classes)
     return tuple(found)
+
+
+def _lost(right: Sequence[int], of_classes: Int64Array, classes: Sequence[str]) -> list[str]:
+    """Classes of which nothing is recognised; that more images help is advised for rare ones alone."""
+    lost = [index for index, count in enumerate(of_classes) if count and not right[index]]
+    if not lost:
+        return []
+    rare = [repr(classes[index]) for index in lost if of_classes[index] < np.median(of_classes) / 2]
+    names = _some([f"{classes[index]!r} (0 of {of_classes[index]})" for index in lost])
+    return [
+        f"no test image of {names} is recognised; train longer" + (f", or add images of {_some(rare)}" if rare else "")
+    ]
 
 
 def _some(names: Sequence[str]) -> str:
