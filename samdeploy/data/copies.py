@@ -70,14 +70,16 @@ def find_two_labels(splits: Mapping[str, PictureHashes], classes: Sequence[str],
     Args:
         splits: name -> its images; splits that are one and the same may stand under two names.
         classes: index -> name.
-        of: only images of this split, which is the last one; "": of any.
+        of: only images of this split; "": of any.
     """
+    if of:  # first, so that it is named: of the others a bundle knows no names
+        splits = {of: splits[of], **splits}
     digests = np.concatenate([found.digests for found in splits.values()])
     labels = np.concatenate([found.labels for found in splits.values()])
     first = first_copies(digests)
     differs = (labels >= 0) & (labels[first] >= 0) & (labels != labels[first])
     if of:
-        differs &= np.isin(first, first[-len(splits[of]) :])
+        differs &= np.isin(first, first[: len(splits[of])])
     others = np.flatnonzero(differs)
     _, places = np.unique(first[others], return_index=True)
     names = [name for found in splits.values() for name in found.names] if len(others) else []

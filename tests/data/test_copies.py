@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.data.bundle_hashes import from_bundle_hashes
 from samdeploy.data.copies import TwoLabels, find_two_labels, first_copies
 from samdeploy.data.file_copies import file_copies
 from samdeploy.data.picture_hashes import PictureHashes
@@ -62,3 +63,11 @@ def test_files_of_the_same_bytes_are_found_whatever_their_names(tmp_path: Path) 
     paths = [str(tmp_path / name) for name in (*contents, "link", "missing")]
     found = {Path(copy).name: Path(first).name for copy, first in file_copies(paths).items()}
     assert found == {"c": "a", "g": "a", "f": "d", "link": "b"}
+
+
+def test_two_labels_within_test_name_both_files_away_from_the_run() -> None:
+    known = from_bundle_hashes(np.array([[7, 0]], np.uint64), "train")
+    digests, labels = np.array([[7], [7]], np.uint64), np.array([0, 1])
+    test = PictureHashes(digests, np.zeros((2, 4), np.uint64), ["a/1.png", "b/2.png"], labels)
+    (line,) = find_two_labels({"train": known, "test": test}, ("a", "b"), of="test").lines()
+    assert line.startswith("1 image has two labels: a/1.png ('a') = b/2.png ('b'). ")
