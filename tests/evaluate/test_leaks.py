@@ -104,7 +104,8 @@ def test_a_test_image_that_was_trained_on_under_another_label_has_two(digits_bun
     for bundle in (digits_bundle, alone):
         found = find_two_labels(beside(known_images(bundle), wrong), bundle.spec.classes, of="test")
         assert found.images == 1
-        assert found.examples[0][1:] == (str(train.labels[2]), "c", str(wrong.labels[2]))
+        name, label, _, other_label = found.examples[0]
+        assert (name, label, other_label) == ("c", str(wrong.labels[2]), str(train.labels[2]))
 
 
 def test_a_test_set_that_is_the_training_set_fails_away_from_the_run(
