@@ -23,7 +23,7 @@ def test_a_large_batch_is_run_in_pieces(digits_bundle: Bundle, monkeypatch: pyte
 
 def test_weights_of_another_architecture(digits_bundle: Bundle) -> None:
     bundle = dataclasses.replace(digits_bundle, spec=dataclasses.replace(digits_bundle.spec, arch="sam-resnet34"))
-    with pytest.raises(WeightsError, match="does not fit the architecture"):
+    with pytest.raises(WeightsError, match="does not fit sam-resnet34; this looks like sam-resnet18"):
         open_session(bundle, "pytorch")
 
 

@@ -100,10 +100,11 @@ def test_digits_at_32_pixels_have_maps_of_one_cell(digits_bundle: Bundle) -> Non
         open_cam_session(digits_bundle, "onnxruntime", "cpu") as engine,
     ):
         found = compare_cams(reference, engine, digits_bundle.golden()[0])
-    assert found == CamAgreement(images=8, defined=0, cells=(1, 1), minimum=None, median=None)
+    images = len(digits_bundle.golden()[0])
+    assert found == CamAgreement(images=images, defined=0, cells=(1, 1), minimum=None, median=None)
     assert found.reason == "maps of one cell have no order; train at more than 32 pixels to have larger ones"
     assert found.to_json() == {
-        "images": 8, "defined": 0, "cells": [1, 1], "min": None, "median": None, "reason": found.reason
+        "images": images, "defined": 0, "cells": [1, 1], "min": None, "median": None, "reason": found.reason
     }  # fmt: skip
 
 

@@ -164,7 +164,7 @@ def test_a_bundle_holds_the_graph_unless_it_is_not_wanted(
     assert abs(file.bytes - fp32.bytes) < 2_000  # as large as the graph that classifies
     logits, maps = emulate_all(digits_bundle.read(file), digits_bundle.golden()[0])
     np.testing.assert_allclose(logits, digits_bundle.golden()[1], rtol=0, atol=1e-4 * np.ptp(logits))
-    assert maps.shape == (8, 10, 1, 1)
+    assert maps.shape[1:] == (10, 1, 1)
 
     monkeypatch.setattr("samdeploy.export.pictures.CALIBRATION_IMAGES", 8)
     run = tmp_path / "run"
