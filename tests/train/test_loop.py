@@ -22,6 +22,7 @@ from samdeploy.run import latest_run, open_run
 from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD
 from samdeploy.train import epoch as epoch_file
 from samdeploy.train import fit, loop
+from samdeploy.train import prepare as prepare_file
 from samdeploy.train.recipe import Recipe, dump_recipe, load_recipe
 from samdeploy.train.watch.history import COLUMNS
 
@@ -253,7 +254,7 @@ def test_nothing_is_written_where_a_picture_is_damaged(recipe: MakeRecipe, pictu
 def test_weights_are_looked_at_before_images(
     recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samdeploy.train.prepare.prepare_splits", lambda *_: pytest.fail("images were decoded"))
+    monkeypatch.setattr(prepare_file, "prepare_splits", lambda *_: pytest.fail("images were decoded"))
     save_weights(build_model("sam-resnet34", 2), tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match="does not fit sam-resnet18: this looks like sam-resnet34"):
         loop.train(recipe(f"model.pretrained={tmp_path / 'w.safetensors'}"), runs_root=tmp_path / "runs")
