@@ -36,7 +36,7 @@ bool has_right_checksum(const std::uint8_t* chunk, std::size_t length) {
   return crc32_z(0, chunk + 4, length + 4) == big_endian(chunk + 8 + length, 4);
 }
 
-// Splits `text` behind its first NUL; all of it where there is none.
+// Splits `text` behind its first NUL; all of it if it has none.
 std::string_view cut(std::string_view* text) {
   const std::size_t at = std::min(text->find('\0'), text->size());
   const std::string_view head = text->substr(0, at);

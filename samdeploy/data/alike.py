@@ -44,7 +44,7 @@ def find_alike(found: Float32Array, advance: Advance | None = None) -> Int64Arra
 
     Args:
         found: float32 [N, 64], from `thumbnails`.
-        advance: is told how many are done, and "".
+        advance: called with the number done, and "".
     """
     pairs = [np.empty((0, 2), np.int64)]
     for start in range(0, len(found), _ROWS):

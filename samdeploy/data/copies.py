@@ -19,7 +19,7 @@ _EXAMPLES = 3
 
 
 def first_copies(digests: UInt64Array) -> Int64Array:
-    """For each image the index of the first one with the same digest, its own where there is none before it.
+    """For each image, the index of the first image with the same digest: its own if none came before.
 
     Args:
         digests: uint64 [N, M], equal where the images are.

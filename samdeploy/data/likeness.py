@@ -26,7 +26,7 @@ def find_likenesses(
 
     Args:
         one, other: uint64 [N, 4] and [M, 4], see `samdeploy.data.picture_hashes.perceptual_hashes`.
-        advance: is told how many rows of `one` are done, and "".
+        advance: called with the number of rows of `one` done, and "".
     """
     # The last word holds the highest frequencies, in which images differ most: it alone excludes nearly all pairs.
     last_of_one, last_of_other = np.ascontiguousarray(one[:, -1]), np.ascontiguousarray(other[:, -1])

@@ -42,11 +42,11 @@ def with_colour(golden: UInt8Array, answer: Callable[[UInt8Array], Float32Array]
             if seen > best_seen:
                 best, best_seen = orders, seen
     if best_seen < max(CHANNELS_FLOOR, CHANNELS_RATIO * _INT8_ERROR):
-        print(
-            f"golden images: the network's answers depend on the order of channels by {best_seen:.1e} of their range "
-            "only; opening an engine below FP32 will not show exchanged channels",
-            file=sys.stderr,
-        )
+        why = f"the network's answers depend on the order of channels by {best_seen:.1e} of their range only"
+        which = "an engine below FP32"
+        if not len(best):
+            why, which = "the network's answers explode, or are equal, for every image with colour", "an engine"
+        print(f"golden images: {why}; opening {which} will not show exchanged channels", file=sys.stderr)
     return np.concatenate([golden, best])
 
 

@@ -43,7 +43,7 @@ class Markers:
         width, height: in pixels.
         components: sampling factors of each, horizontal and vertical.
         parts: what the pixels are made from, without metadata and fill bytes.
-        exif, xmp: the blocks, None where there is none.
+        exif, xmp: the blocks, or None.
     """
 
     width: int = 0

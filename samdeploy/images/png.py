@@ -44,7 +44,7 @@ class StoredPixels:
         chunks: those that the pixels are made from, whole, with the signature before them.
         parts: data of each IDAT.
         needed: bytes of pixels, once inflated.
-        exif, xmp: the blocks; None where there is none, or a damaged one.
+        exif, xmp: the blocks; None if absent or damaged.
     """
 
     chunks: list[memoryview]
@@ -189,7 +189,7 @@ def _is_sound(chunk: memoryview) -> bool:
 
 
 def _text(chunk: memoryview | None) -> bytes | None:
-    """A text, inflated; None where there is none, or it is longer than `MOST_METADATA`, or damaged."""
+    """A text, inflated; None if it is absent, damaged or longer than `MOST_METADATA`."""
     if chunk is None:
         return None
     kind, content = bytes(chunk[4:8]), bytes(chunk[8:-4]).partition(b"\0")[2]
