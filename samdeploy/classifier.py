@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.spec import DEVICES, MAX_BYTES, MAX_PIXELS, PRECISIONS
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError, unknown
-from samdeploy.spec import DEVICES, MAX_BYTES, MAX_PIXELS, PRECISIONS
 
 # All that needs numpy is imported where it is used: `open_session` says why.
 if TYPE_CHECKING:
     from samdeploy.arrays import UInt8Array
     from samdeploy.backends.session import Session
-    from samdeploy.preprocess import Source
+    from samdeploy.images.decode import Source
     from samdeploy.ranking import Prediction
 
 # With backend "auto": a GPU engine first, then the CPU runtimes, then the reference.
@@ -204,7 +204,7 @@ class Classifier:
             InputError: an argument is wrong, or the classifier is closed.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
-        from samdeploy.stream import Stream  # late: its pools cost a start 10 ms
+        from samdeploy.images.stream import Stream  # late: its pools cost a start 10 ms
 
         _check_many("stream", sources)
         for name, value in (("batch", batch), ("top", top), ("threads", 1 if threads is None else threads)):
@@ -229,7 +229,7 @@ class Classifier:
         Raises:
             ImageError: the picture cannot be read.
         """
-        from samdeploy.preprocess import prepare  # late: see `_import_decoders`
+        from samdeploy.images.decode import prepare  # late: see `_import_decoders`
 
         limits = {"max_pixels": self.max_pixels, "max_bytes": self.max_bytes}
         return prepare(source, self.bundle.spec.preprocessing, **limits)
@@ -275,7 +275,7 @@ class Classifier:
 
 def _import_decoders() -> None:
     """Load Pillow and its formats, which the first image would wait for: 25 ms."""
-    import samdeploy.preprocess  # noqa: F401
+    import samdeploy.images.decode  # noqa: F401
 
 
 def _raising(answers: Generator[Prediction | ImageError, None, None]) -> Generator[Prediction, None, None]:

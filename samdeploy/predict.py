@@ -11,9 +11,9 @@ from pathlib import Path
 from samdeploy.backends import availability
 from samdeploy.classifier import Classifier
 from samdeploy.errors import ImageError, InputError
-from samdeploy.named import Unread, named_images
+from samdeploy.images.unreadable import Unread, named_images
 from samdeploy.ranking import Prediction
-from samdeploy.run_bundle import bundle_and_images
+from samdeploy.runs.locate import bundle_and_images
 from samdeploy.terminal import printable
 
 # Images per call of the engine.

@@ -25,7 +25,7 @@ from PIL import Image
 
 import samdeploy
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.manifest import MANIFEST
+from samdeploy.bundle.names import MANIFEST
 from tests.packages import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -74,8 +74,8 @@ def digits_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
 
     Half of the training pictures and two epochs are enough for that, in a few seconds of two cores.
     """
-    from samdeploy.train.loop import train
-    from samdeploy.train.recipe import load_recipe
+    from samdeploy.train.loop.train import train
+    from samdeploy.train.recipe.load import load_recipe
 
     settings = ("training.epochs=2", "training.batch_size=32", "training.device=cpu", "training.precision=fp32")
     settings += ("data.val_fraction=0.5",)
@@ -97,12 +97,13 @@ def cam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     The graph that classifies and the graph of class activation maps, in FP32.
     """
     torch = pytest.importorskip("torch", reason="pip install 'samdeploy[export]'")
-    from samdeploy.export.cam import add_cam_graph
-    from samdeploy.export.onnx import graph_from_model, serialize
+    from samdeploy.bundle.manifest import DataRecord
+    from samdeploy.bundle.spec import Preprocessing, model_spec
+    from samdeploy.export.cam_graph import add_cam_graph
     from samdeploy.export.pack import BundleWriter
-    from samdeploy.manifest import DataRecord
-    from samdeploy.models import Exported, build_model, fold, save_weights
-    from samdeploy.spec import Preprocessing, model_spec
+    from samdeploy.models import Exported, build_model, save_weights
+    from samdeploy.models.sam_resnet.fold import fold
+    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
     torch.manual_seed(5)
     classes = ("T-shirt/top", "t-shirt top", "..", "Größe", "e")
@@ -184,7 +185,7 @@ def digit_files(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory)
     from sklearn.datasets import load_digits
 
     from samdeploy.backends import open_session
-    from samdeploy.preprocess import prepare
+    from samdeploy.images.decode import prepare
 
     folder = tmp_path_factory.mktemp("pictures")
     data = load_digits()

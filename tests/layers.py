@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +12,8 @@ import samdeploy
 
 PACKAGE = Path(samdeploy.__file__).parent
 
-# Plain data and its files: the standard library is all they need.
-_DATA = frozenset({"errors", "spec", "fields", "files", "spec_json", "measured", "manifest", "run", "path_kind"})
-_ARRAYS = _DATA | {"arrays"}
-_ON_DISK = frozenset({"terminal", "walk"})  # names of files and classes, and where images lie
-_APPLICATION = _ARRAYS | {
-    "terminal",
-    "bundle",
-    "run_bundle",
-    "preprocess",
-    "stream",
-    "backends",
-    "ranking",
-    "classifier",
-}
+_BUNDLE = frozenset({"errors", "files", "arrays", "bundle"})
+_APPLICATION = _BUNDLE | {"terminal", "runs", "images", "backends", "ranking", "classifier"}
 
 # A part (a module or a package directly below samdeploy) -> the other parts it may import, anywhere in its files.
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -33,93 +21,68 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "__main__": frozenset({"cli"}),
     "errors": frozenset(),
     "arrays": frozenset(),
-    "spec": frozenset({"errors"}),
-    "fields": frozenset({"errors"}),
-    "files": frozenset({"errors"}),
-    "spec_json": frozenset({"errors", "spec", "fields"}),
-    "measured": frozenset({"errors", "spec", "fields", "spec_json"}),
-    "manifest": frozenset({"errors", "spec", "fields", "files", "spec_json", "measured"}),
-    "run": frozenset({"errors", "spec", "fields", "files", "spec_json", "manifest", "path_kind"}),
-    "path_kind": frozenset({"manifest", "run"}),
-    "progress": frozenset(),
-    "bundle": _ARRAYS | {"golden", "run_bundle"},
-    "golden": _ARRAYS | {"bundle"},
-    "run_bundle": _DATA | {"bundle"},
-    "images": _ARRAYS,
-    "preprocess": _ARRAYS | {"bundle", "images"},
-    "stream": _ARRAYS | {"preprocess"},
     "terminal": frozenset(),
-    "walk": frozenset({"errors", "terminal"}),
-    "named": frozenset({"errors"}) | _ON_DISK,
+    "progress": frozenset(),
     "native": frozenset({"errors"}),
-    "lettering": frozenset(),
-    "models": _ARRAYS,
-    "data": _ARRAYS | _ON_DISK | {"preprocess", "progress"},
-    "backends": _ARRAYS | {"bundle", "models"},  # the pytorch backend builds the trained network
-    "ranking": _ARRAYS,
-    "classifier": _ARRAYS | {"bundle", "preprocess", "stream", "backends", "ranking"},
-    "predict": _APPLICATION | {"named"},
-    "explain": _APPLICATION | {"named", "progress", "lettering"},
-    "train": _ARRAYS | {"terminal", "preprocess", "progress", "lettering", "models", "data"},
-    "export": _ARRAYS | {"bundle", "golden", "preprocess", "backends", "progress", "models", "data"},
-    "evaluate": _APPLICATION | _ON_DISK | {"golden", "progress", "data"},
-    "bench": _APPLICATION | _ON_DISK | {"progress", "models", "data", "evaluate"},
-    "report": _APPLICATION | {"progress", "data", "evaluate", "explain"},
-    "doctor": _APPLICATION | {"golden", "progress", "evaluate", "bench"},
+    "files": frozenset({"errors"}),
+    "bundle": frozenset({"errors", "files", "arrays"}),
+    "runs": frozenset({"errors", "files", "bundle"}),
+    "images": _BUNDLE | {"terminal"},
+    "preprocess": frozenset({"images"}),
+    "models": _BUNDLE | {"runs"},
+    "data": _BUNDLE | {"terminal", "images", "progress"},
+    "backends": _BUNDLE | {"models"},  # the pytorch backend builds the trained network
+    "ranking": _BUNDLE,
+    "classifier": _BUNDLE | {"images", "backends", "ranking"},
+    "predict": _APPLICATION,
+    "explain": _APPLICATION | {"progress"},
+    "train": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
+    "export": _BUNDLE | {"runs", "images", "backends", "progress", "models", "data"},
+    "evaluate": _APPLICATION | {"progress", "data"},
+    "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
+    "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
+    "report": _APPLICATION | {"progress", "data", "evaluate", "explain", "export", "bench", "doctor"},
     "cli": _APPLICATION
-    | {
-        "progress",
-        "predict",
-        "explain",
-        "models",
-        "data",
-        "train",
-        "export",
-        "evaluate",
-        "bench",
-        "report",
-        "doctor",
-    },
+    | {"progress", "predict", "explain", "models", "data", "train", "export", "evaluate", "bench", "report", "doctor"},
 }
 
-# A runtime -> the file that may import it at module level (and its <name>_cuda.py), besides the parts below.
+# A runtime -> the file or folder that may import it at module level, besides the parts below.
 RUNTIME_HOME = {
-    "torch": "backends/pytorch.py",
-    "torchvision": "backends/pytorch.py",
-    "onnxruntime": "backends/onnxruntime.py",
-    "tensorrt": "backends/tensorrt.py",
-    "tensorrt_rtx": "backends/tensorrt.py",
-    "cuda": "backends/cuda.py",
+    "torch": "backends/pytorch",
+    "torchvision": "backends/pytorch",
+    "onnxruntime": "backends/onnxruntime",
+    "tensorrt": "backends/tensorrt",
+    "tensorrt_rtx": "backends/tensorrt",
+    "cuda": "backends/device",
     "onnx": None,
 }
 RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
 
-# A part -> all packages of others that it may import at module level; parts that are not named are free.
+# A part, or one of its files -> the packages of others that it may import at module level; others are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
-    **dict.fromkeys((*_DATA, *_ON_DISK, "__init__", "native", "named"), frozenset()),
-    "arrays": frozenset({"numpy"}),
-    **dict.fromkeys(("bundle", "classifier", "run_bundle"), frozenset()),
-    **dict.fromkeys(("golden", "ranking"), frozenset({"numpy"})),
-    **dict.fromkeys(("images", "preprocess"), frozenset({"numpy", "PIL"})),
-    "stream": frozenset({"numpy"}),
-    "predict": frozenset({"numpy"}),
+    **dict.fromkeys(("__init__", "errors", "files", "terminal", "native", "bundle", "runs", "classifier"), frozenset()),
+    **dict.fromkeys(("arrays", "ranking", "predict", "bundle/golden"), frozenset({"numpy"})),
+    "images": frozenset({"numpy", "PIL"}),
     "cli": frozenset({"typer"}),
 }
 
-# A part -> the parts it may import at module level, where that is less than MAY_IMPORT: the rest costs time.
+# A part, or one of its files -> the parts it may import at module level, where that is less than MAY_IMPORT: the rest
+# costs time.
 EARLY = {
     "cli": frozenset({"cli", "errors", "terminal"}),
     "__init__": frozenset(),
     # Opening starts to read the graph before numpy is imported.
-    "bundle": _DATA,
-    "classifier": _DATA | {"bundle", "backends"},
+    "bundle": frozenset({"errors", "files", "bundle"}),
+    "bundle/golden": _BUNDLE,
+    "runs": frozenset({"errors", "files", "bundle", "runs"}),
+    "classifier": frozenset({"errors", "files", "bundle", "backends"}),
 }
 
 # A part -> packages that it may not import anywhere, not even inside a function.
 NEVER = {"evaluate": frozenset({"torch", "torchvision"})}
 
 # A package -> the one file that may import it, even inside a function: there its telemetry is switched off.
-ONLY_IN = {"openvino": "backends/openvino_package.py"}
+ONLY_IN = {"openvino": "backends/openvino/package.py"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +95,9 @@ class Import:
 
 
 class _Imports(ast.NodeVisitor):
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, modules: Collection[str] = ()) -> None:
         self.found: list[Import] = []
+        self._modules = modules
         self._package = package.split(".")
         self._functions = 0
 
@@ -144,11 +108,9 @@ class _Imports(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         above = self._package[: len(self._package) - node.level + 1] if node.level else []
         module = ".".join([*above, *([node.module] if node.module else [])])
-        if module == "samdeploy":  # `from samdeploy import train` imports samdeploy.train
-            for name in node.names:
-                self._add(f"samdeploy.{name.name}", node)
-        else:
-            self._add(module, node)
+        for name in node.names:
+            full = f"{module}.{name.name}"  # `from samdeploy import train` imports samdeploy.train
+            self._add(full if module == "samdeploy" or full in self._modules else module, node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if (
@@ -183,9 +145,13 @@ class _Imports(ast.NodeVisitor):
         self.found.append(Import(target, node.lineno, self._functions == 0))
 
 
-def imports_of(path: Path, package: Path) -> list[Import]:
-    """Every import in a file, except those under `if TYPE_CHECKING`."""
-    visitor = _Imports(".".join(["samdeploy", *path.parent.relative_to(package).parts]))
+def imports_of(path: Path, package: Path, modules: Collection[str] = ()) -> list[Import]:
+    """Every import in a file, except those under `if TYPE_CHECKING`.
+
+    Args:
+        modules: dotted names of modules: `from a import b` is an import of `a.b` where that is one of them.
+    """
+    visitor = _Imports(".".join(["samdeploy", *path.parent.relative_to(package).parts]), modules)
     visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
     return visitor.found
 
@@ -212,11 +178,14 @@ def _violations_in(path: Path, package: Path) -> Iterator[str]:
     if part not in MAY_IMPORT:
         yield f"{file}: has no place among the layers; enter {part!r} into MAY_IMPORT of tests/layers.py"
         return
+    stem = file.removesuffix(".py")
+    early = EARLY.get(stem, EARLY.get(part, MAY_IMPORT[part] | {part}))
+    packages = THIRD_PARTY.get(stem, THIRD_PARTY.get(part))
     for found in imports_of(path, package):
         where, other, outside = f"{file}:{found.line}", part_of(found.target), found.target.partition(".")[0]
         if other is not None and other != part and other not in MAY_IMPORT[part]:
             yield f"{where}: {part} may not import {other}"
-        if other is not None and found.at_module_level and other not in EARLY.get(part, MAY_IMPORT[part] | {part}):
+        if other is not None and found.at_module_level and other not in early:
             yield f"{where}: {part} may import {other} inside functions only"
         if outside in NEVER.get(part, ()):
             yield f"{where}: {part} may not import {outside}, not even inside a function"
@@ -224,9 +193,9 @@ def _violations_in(path: Path, package: Path) -> Iterator[str]:
             yield f"{where}: only {ONLY_IN[outside]} imports {outside}"
         if not found.at_module_level or outside == "samdeploy":
             continue
-        if outside in RUNTIME_HOME and part not in RUNTIMES_WELCOME and not _at_home(file, RUNTIME_HOME[outside]):
+        if outside in RUNTIME_HOME and part not in RUNTIMES_WELCOME and not _at_home(stem, RUNTIME_HOME[outside]):
             yield f"{where}: the runtime {outside} is not at home here"
-        if outside not in sys.stdlib_module_names and outside not in THIRD_PARTY.get(part, {outside}):
+        if outside not in sys.stdlib_module_names and packages is not None and outside not in packages:
             yield f"{where}: {part} may not import the package {outside} at module level"
 
 
@@ -234,4 +203,37 @@ def _at_home(file: str, home: str | None) -> bool:
     # The alternatives that bench compares with lie in files of the same names as the backends.
     if home is None:
         return False
-    return file in (home, home.replace(".py", "_cuda.py"), home.replace("backends/", "bench/"))
+    return file == home or file.startswith(f"{home}/") or file == home.replace("backends/", "bench/alternatives/")
+
+
+def circles(package: Path) -> list[list[str]]:
+    """Files that import one another in a circle, also inside functions; each circle as sorted module names.
+
+    A folder's own `__init__` counts as a file like any other.
+    """
+    files = {_module(path, package): path for path in package.rglob("*.py")}
+    imports = {
+        name: {found.target for found in imports_of(path, package, files) if found.target in files} - {name}
+        for name, path in files.items()
+    }
+    found: list[list[str]] = []
+    reached = {name: _reachable(name, imports) for name in imports}
+    for name in sorted(imports):
+        circle = sorted(other for other in reached[name] if name in reached[other])
+        if name in circle and circle not in found:
+            found.append(circle)
+    return found
+
+
+def _reachable(start: str, imports: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for target in imports[waiting.pop()] - seen:
+            seen.add(target)
+            waiting.append(target)
+    return seen
+
+
+def _module(path: Path, package: Path) -> str:
+    return ".".join(["samdeploy", *path.relative_to(package).with_suffix("").parts]).removesuffix(".__init__")

@@ -18,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1] / "samdeploy"
-FILES = (*sorted(PACKAGE.glob("backends/tensorrt*.py")), *(
-    PACKAGE / "export" / f"{name}.py"
-    for name in ("tensorrt", "precision_proof", "timing_cache", "build_monitor", "build_target")
-))  # fmt: skip
+FILES = (*sorted(PACKAGE.glob("backends/tensorrt/*.py")), *sorted(PACKAGE.glob("export/tensorrt/*.py")))
 # Parameters and attributes that samdeploy annotates as Any -> what they are; "" is nothing of TensorRT's.
 NAMED = {
     "builder": "Builder", "network": "INetworkDefinition", "config": "IBuilderConfig", "engine": "ICudaEngine",

@@ -72,6 +72,6 @@ def test_openvino_reports_only_with_consent(consent: str, environment: dict[str,
     if consent:
         (home / "intel" / "openvino_telemetry").write_text(consent)
     path = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
-    code = "import sys, samdeploy.backends.openvino; assert ('openvino_telemetry' in sys.modules) is ("
+    code = "import sys, samdeploy.backends.openvino.session; assert ('openvino_telemetry' in sys.modules) is ("
     child(environment, home, "-c", code + repr(consent == "1") + ")", PYTHONPATH=path)
     assert (package / "sent").exists() is (consent == "1")

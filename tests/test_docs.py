@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from samdeploy.bench.bench_json import BenchReport, EngineBench
 from samdeploy.bench.cold_start import ColdStart
 from samdeploy.bench.nvml import GpuState
-from samdeploy.bench.report import BenchReport, EngineBench
 from samdeploy.bench.throughput import BatchPoint, ThreadPoint
 from samdeploy.cli import app
 

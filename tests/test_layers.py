@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from tests.layers import MAY_IMPORT, PACKAGE, violations
+from tests.layers import MAY_IMPORT, PACKAGE, circles, violations
 
 
 def test_samdeploy_keeps_to_its_layers() -> None:
     assert violations(PACKAGE) == []
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    assert circles(PACKAGE) == []
+
+
+def test_a_circle_is_found_also_inside_functions(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("from samdeploy import b")
+    (tmp_path / "b.py").write_text("def f():\n    from . import c")
+    (tmp_path / "c.py").write_text("import samdeploy.a\nimport samdeploy.d")
+    (tmp_path / "d.py").write_text("")
+    assert circles(tmp_path) == [["samdeploy.a", "samdeploy.b", "samdeploy.c"]]
+
+
+def test_the_parts_form_no_circle_and_the_root_is_small() -> None:
+    order: list[str] = []
+    while len(order) < len(MAY_IMPORT):
+        free = [part for part in MAY_IMPORT if part not in order and MAY_IMPORT[part] <= set(order)]
+        assert free, f"in a circle: {sorted(set(MAY_IMPORT) - set(order))}"
+        order += free
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+
+
+def test_folders_have_no_logic_of_their_own() -> None:
+    for path in PACKAGE.rglob("*/__init__.py"):
+        for node in ast.parse(path.read_text()).body:
+            assert isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign), f"{path}:{node.lineno}"
 
 
 def test_every_part_in_the_table_exists() -> None:
@@ -21,47 +49,47 @@ def test_every_part_in_the_table_exists() -> None:
 PLANTED = {
     # rule: (file, source, found)
     "a lower layer imports a higher one": (
-        "bundle.py",
+        "bundle/open.py",
         "from samdeploy.classifier import Classifier",
         [
-            "bundle.py:1: bundle may not import classifier",
-            "bundle.py:1: bundle may import classifier inside functions only",
+            "bundle/open.py:1: bundle may not import classifier",
+            "bundle/open.py:1: bundle may import classifier inside functions only",
         ],
     ),
     "inside a function too": (
-        "preprocess.py",
+        "images/decode.py",
         "def f():\n    from samdeploy.backends import open_session",
-        ["preprocess.py:2: preprocess may not import backends"],
+        ["images/decode.py:2: images may not import backends"],
     ),
     "errors import nothing": (
         "errors.py",
-        "def f():\n    import samdeploy.spec",
-        ["errors.py:2: errors may not import spec"],
+        "def f():\n    import samdeploy.bundle.spec",
+        ["errors.py:2: errors may not import bundle"],
     ),
     "train does not know export": (
-        "train/loop.py",
+        "train/loop/train.py",
         "async def f():\n    from samdeploy.export.stage import staged",
-        ["train/loop.py:2: train may not import export"],
+        ["train/loop/train.py:2: train may not import export"],
     ),
     "export does not know train": (
-        "export/pipeline.py",
-        "f = lambda: __import__('samdeploy.train.loop')",
-        ["export/pipeline.py:1: export may not import train"],
+        "export/export.py",
+        "f = lambda: __import__('samdeploy.train.loop.train')",
+        ["export/export.py:1: export may not import train"],
     ),
     "evaluate does not know export": (
-        "evaluate/pipeline.py",
+        "evaluate/evaluate.py",
         "def f():\n    from ..export import pack",
-        ["evaluate/pipeline.py:2: evaluate may not import export"],
+        ["evaluate/evaluate.py:2: evaluate may not import export"],
     ),
     "evaluate does not know models": (
-        "evaluate/pipeline.py",
+        "evaluate/evaluate.py",
         "def f():\n    from samdeploy import models",
-        ["evaluate/pipeline.py:2: evaluate may not import models"],
+        ["evaluate/evaluate.py:2: evaluate may not import models"],
     ),
     "a public name is its module": (
-        "data/digits.py",
+        "errors.py",
         "import samdeploy\ndef f():\n    return samdeploy.open_bundle, samdeploy.__version__",
-        ["data/digits.py:3: data may not import bundle"],
+        ["errors.py:3: errors may not import bundle"],
     ),
     "from the package itself": (
         "models/graph.py",
@@ -69,24 +97,24 @@ PLANTED = {
         ["models/graph.py:2: models may not import classifier"],
     ),
     "evaluate never imports torch": (
-        "evaluate/latency.py",
+        "evaluate/latency/measure.py",
         "def f():\n    import torch.cuda",
-        ["evaluate/latency.py:2: evaluate may not import torch, not even inside a function"],
+        ["evaluate/latency/measure.py:2: evaluate may not import torch, not even inside a function"],
     ),
     "a runtime in another's file": (
-        "backends/openvino.py",
+        "backends/openvino/session.py",
         "import numpy\nimport onnxruntime as ort\ndef f():\n    import tensorrt",
-        ["backends/openvino.py:2: the runtime onnxruntime is not at home here"],
+        ["backends/openvino/session.py:2: the runtime onnxruntime is not at home here"],
     ),
     "a runtime in another's file of bench": (
-        "bench/onnxruntime.py",
+        "bench/alternatives/onnxruntime.py",
         "import onnxruntime\nimport torch",
-        ["bench/onnxruntime.py:2: the runtime torch is not at home here"],
+        ["bench/alternatives/onnxruntime.py:2: the runtime torch is not at home here"],
     ),
     "OpenVINO with its telemetry": (
-        "backends/openvino.py",
+        "backends/openvino/session.py",
         "def f():\n    from openvino.frontend import FrontEndManager",
-        ["backends/openvino.py:2: only backends/openvino_package.py imports openvino"],
+        ["backends/openvino/session.py:2: only backends/openvino/package.py imports openvino"],
     ),
     "a runtime in the folder's __init__": (
         "backends/__init__.py",
@@ -117,22 +145,19 @@ PLANTED = {
         ["cli.py:1: cli may not import the package numpy at module level"],
     ),
     "plain data needs no package": (
-        "manifest.py",
+        "bundle/manifest.py",
         "import json, numpy",
-        ["manifest.py:1: manifest may not import the package numpy at module level"],
+        ["bundle/manifest.py:1: bundle may not import the package numpy at module level"],
     ),
     "a bundle is opened before numpy is there": (
-        "bundle.py",
-        "import numpy\nimport samdeploy.golden",
-        [
-            "bundle.py:1: bundle may not import the package numpy at module level",
-            "bundle.py:2: bundle may import golden inside functions only",
-        ],
+        "bundle/open.py",
+        "import samdeploy.arrays",
+        ["bundle/open.py:1: bundle may import arrays inside functions only"],
     ),
-    "a bundle's golden pictures are read with numpy alone": (
-        "golden.py",
+    "a bundle's golden images are read with numpy alone": (
+        "bundle/golden.py",
         "import numpy, PIL",
-        ["golden.py:1: golden may not import the package PIL at module level"],
+        ["bundle/golden.py:1: bundle may not import the package PIL at module level"],
     ),
     "a new part needs a place": (
         "utils/misc.py",
@@ -151,11 +176,14 @@ def test_a_planted_violation_is_found(rule: str, tmp_path: Path) -> None:
 
 
 def test_what_is_allowed_is_not_found(tmp_path: Path) -> None:
-    (tmp_path / "backends").mkdir()
-    (tmp_path / "backends" / "cuda.py").write_text("from cuda.bindings import runtime\nfrom . import session\n")
-    (tmp_path / "bundle.py").write_text(
+    (tmp_path / "backends" / "device").mkdir(parents=True)
+    (tmp_path / "backends" / "device" / "cuda.py").write_text(
+        "from cuda.bindings import runtime\nfrom . import session\n"
+    )
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "open.py").write_text(
         "from typing import TYPE_CHECKING\nimport samdeploy\nVERSION = samdeploy.__version__\n"
         "if TYPE_CHECKING:\n    import torch\n    from samdeploy.classifier import Classifier\n"
-        "else:\n    from samdeploy.manifest import Manifest\n"
+        "else:\n    from samdeploy.bundle.manifest import Manifest\n"
     )
     assert violations(tmp_path) == []

@@ -34,14 +34,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from samdeploy.backends.difference import difference_shares, picture_ranges
-from samdeploy.bench.pytorch import export_module
+from samdeploy.bench.alternatives.pytorch import export_module
+from samdeploy.bundle.names import WEIGHTS_FILE
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
 from samdeploy.export.cost import multiply_adds
-from samdeploy.export.onnx import graph_from_model, serialize
-from samdeploy.export.quantize import quantize_graph
-from samdeploy.models import Exported, SamResNet, build_model, fold, load_weights
+from samdeploy.export.int8.search import quantize_graph
+from samdeploy.models import Exported, SamResNet, build_model, load_weights
 from samdeploy.models.graph import Normalize
-from samdeploy.run import WEIGHTS_FILE, open_run
-from samdeploy.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.runs.record import open_run
 
 Run = Callable[[np.ndarray], np.ndarray]
 CASES = ((192, 1), (64, 16))

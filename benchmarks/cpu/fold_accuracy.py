@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from engines import network, onnxruntime, openvino, pictures  # the script beside this one
 
-from samdeploy.export.onnx import graph_from_model, serialize
-from samdeploy.models import Exported, fold
+from samdeploy.models import Exported
+from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
 PICTURES = 32
 CASES = (("sam-resnet18", 64), ("sam-resnet50", 64), ("sam-resnet50", 192))

@@ -14,11 +14,12 @@ def make_bundle(root: Path, arch: str, px: int) -> Path:
     """A bundle with the FP32 graph of `arch` at px x px pixels, and eight golden pictures."""
     import torch
 
-    from samdeploy.export.onnx import graph_from_model, serialize
+    from samdeploy.bundle.manifest import DataRecord
+    from samdeploy.bundle.spec import Preprocessing, model_spec
     from samdeploy.export.pack import BundleWriter
-    from samdeploy.manifest import DataRecord
-    from samdeploy.models import Exported, build_model, fold
-    from samdeploy.spec import Preprocessing, model_spec
+    from samdeploy.models import Exported, build_model
+    from samdeploy.models.sam_resnet.fold import fold
+    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
     torch.manual_seed(0)
     spec = model_spec(arch, "identity", tuple(f"class {i}" for i in range(CLASSES)), Preprocessing(px, px))
@@ -44,9 +45,9 @@ def make_tiny_bundle(root: Path, px: int = 32, classes: int = 10) -> Path:
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
+    from samdeploy.bundle.manifest import DataRecord
+    from samdeploy.bundle.spec import Preprocessing, model_spec
     from samdeploy.export.pack import BundleWriter
-    from samdeploy.manifest import DataRecord
-    from samdeploy.spec import Preprocessing, model_spec
 
     generator = np.random.default_rng(0)
     weights = {"w": generator.normal(0, 0.1, (16, 3, 3, 3)), "m": generator.normal(0, 1, (16, classes))}

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from samdeploy import open_bundle, open_session  # noqa: E402  (the path above makes the working copy come first)
 from samdeploy.bundle import Bundle  # noqa: E402
-from samdeploy.preprocess import decode, resize  # noqa: E402
+from samdeploy.images.decode import decode, resize  # noqa: E402
 from tests.cpp import build as cpp_build  # noqa: E402
 from tests.cpp import corpus  # noqa: E402
 

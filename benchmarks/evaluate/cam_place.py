@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from samdeploy.backends.cam import open_cam_session
+from samdeploy.backends.maps import open_cam_session
 from samdeploy.bundle import open_bundle
+from samdeploy.bundle.spec import FEATURE_STRIDE
 from samdeploy.explain.region import Region, place_map
-from samdeploy.preprocess import prepare
-from samdeploy.run_bundle import latest_bundle
-from samdeploy.spec import FEATURE_STRIDE
+from samdeploy.images.decode import prepare
+from samdeploy.runs.locate import latest_bundle
 
 KINDS = ("disc", "square", "cross")
 SIZE = 160

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samdeploy.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
 
 CLASSES = tuple(map(str, range(100)))
 # Pauses before a turn, so that threads of the other, which spin for a while after a run, give the cores back.
@@ -48,9 +48,10 @@ def make_case(folder: Path, arch: str, px: int, threads: int) -> Case:
     """Write graph and pictures; random weights whose batch norms hold plausible statistics."""
     import torch
 
-    from samdeploy.export.onnx import graph_from_model, serialize
-    from samdeploy.models import build_model, fold
+    from samdeploy.models import build_model
     from samdeploy.models.graph import Normalize
+    from samdeploy.models.sam_resnet.fold import fold
+    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
     case = Case(str(folder), arch, px, threads)
     torch.manual_seed(0)

@@ -16,9 +16,9 @@ def one_engine(case: Case, seconds: float) -> tuple[list[tuple[float, float]], i
     import onnxruntime
     from polygraphy.backend.onnxrt import OnnxrtRunner
 
-    from samdeploy.backends.onnxruntime import OnnxruntimeSession
+    from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
     from samdeploy.backends.session import CheckedSession
-    from samdeploy.evaluate.clock import host_timer, warm_up
+    from samdeploy.evaluate.latency.clock import host_timer, warm_up
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = case.threads

@@ -29,7 +29,7 @@ def one_engine(case: Case, seconds: float) -> tuple[list[tuple[float, float]], i
     """benchmark_app's own loop and clock, and ours, on one compiled network in turns; nothing is left out."""
     from openvino.tools.benchmark.benchmark import Benchmark
 
-    from samdeploy.evaluate.clock import host_timer, warm_up
+    from samdeploy.evaluate.latency.clock import host_timer, warm_up
 
     compiled, session = open_engine(case)
     images = case.pictures()
@@ -103,8 +103,8 @@ def our_program(case: Case) -> float:
 
 def main() -> None:
     """Our clock in this process."""
-    from samdeploy.evaluate.clock import host_timer
-    from samdeploy.evaluate.latency import measure
+    from samdeploy.evaluate.latency.clock import host_timer
+    from samdeploy.evaluate.latency.measure import measure
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
@@ -117,7 +117,7 @@ def open_engine(case: Case) -> tuple[Any, Any]:
     """The compiled network, and our session on it."""
     import openvino
 
-    from samdeploy.backends.openvino import OpenvinoSession
+    from samdeploy.backends.openvino.session import OpenvinoSession
     from samdeploy.backends.session import CheckedSession
 
     threads = {"INFERENCE_NUM_THREADS": str(case.threads)} if case.threads else {}

@@ -30,10 +30,10 @@ from samdeploy.backends.session import GOLDEN_TOLERANCE, check_golden
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import load_images, open_dataset
 from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError
-from samdeploy.evaluate.consistency import TOLERANCE, check_consistency, larger_batches, largest_batch
+from samdeploy.evaluate.consistency.run import TOLERANCE, check_consistency, larger_batches, largest_batch
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.train.loop import train
-from samdeploy.train.recipe import load_recipe
+from samdeploy.train.loop.train import train
+from samdeploy.train.recipe.load import load_recipe
 
 # Networks with attention that is trained, and one that is hardly trained: its logits nearly cancel.
 NETWORKS = (

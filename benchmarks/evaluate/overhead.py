@@ -66,12 +66,13 @@ def make_bundle(work: Path) -> Path:
     """A bundle of random weights whose batch norms hold plausible statistics."""
     import torch
 
+    from samdeploy.bundle.names import WEIGHTS_FILE
+    from samdeploy.bundle.spec import Preprocessing
     from samdeploy.data import load_images, open_dataset
     from samdeploy.export import ExportOptions, export_run
     from samdeploy.models import build_model, save_weights
     from samdeploy.models.graph import Normalize
-    from samdeploy.run import WEIGHTS_FILE, RunRecord, write_run
-    from samdeploy.spec import Preprocessing
+    from samdeploy.runs.record import RunRecord, write_run
 
     preprocessing = Preprocessing(PX, PX)
     dataset = open_dataset("fashion-mnist")
@@ -97,8 +98,8 @@ def make_bundle(work: Path) -> Path:
 
 def subset(work: Path, count: int) -> Path:
     """Fashion-MNIST with the first `count` test pictures, as files of the same kind."""
-    from samdeploy.data.fashion_mnist import DEBIAN_FOLDER, FILES
-    from samdeploy.data.idx import read_idx
+    from samdeploy.data.sets.fashion_mnist import DEBIAN_FOLDER, FILES
+    from samdeploy.data.sets.idx import read_idx
 
     folder = work / f"fashion-{count}"
     if folder.is_dir():
@@ -135,10 +136,10 @@ def times(bundle_path: Path, data: Path, rounds: int) -> dict[str, Any]:
     """Eval's passes and bare loops, in turns."""
     from samdeploy.backends import open_session
     from samdeploy.bundle import open_bundle
-    from samdeploy.evaluate.accuracy import compare
+    from samdeploy.evaluate.accuracy.compare import compare
     from samdeploy.evaluate.passes import BATCH, engine_pass
-    from samdeploy.evaluate.pictures import PreparedPictures
-    from samdeploy.evaluate.test_set import open_test_set
+    from samdeploy.evaluate.test_set.open import open_test_set
+    from samdeploy.evaluate.test_set.prepared import PreparedPictures
 
     bundle = open_bundle(bundle_path)
     test = open_test_set(bundle, data)

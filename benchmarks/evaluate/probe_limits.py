@@ -9,7 +9,7 @@ FOLDER holds the images of CIFAR-10 as train/<class>/ and test/<class>/; without
 As a control, faults are planted in the engines of the networks of 32x32 pixels.  The probe images alone must catch
 each, unless the probe that would show it is left out for this engine, or the network hardly looks at colour: both are
 counted.  Exits with 1 where an honest engine is accused or a fault is missed.  The limits in
-`samdeploy.evaluate.probes` are chosen from the largest differences, printed at the end.
+`samdeploy.evaluate.consistency.probes` are chosen from the largest differences, printed at the end.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ from samdeploy.backends.session import Session
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import load_images, open_dataset
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
-from samdeploy.evaluate.machine import machine, versions
-from samdeploy.evaluate.probes import (
+from samdeploy.evaluate.consistency.probes import (
     EXPLODES,
     EXPLODING_LIMITS,
     LIMITS,
@@ -53,8 +52,9 @@ from samdeploy.evaluate.probes import (
     compare_probes,
     probe_reference,
 )
+from samdeploy.evaluate.machine import machine, versions
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.run import open_run
+from samdeploy.runs.record import open_run
 
 # Most seconds for the consistency checks of one engine; `eval` allows 60.
 CONSISTENCY_S = 4.0

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from samdeploy.bundle.names import WEIGHTS_FILE
+from samdeploy.bundle.spec import model_spec
 from samdeploy.data import load_images, open_dataset
 from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.models import Exported, build_model, load_weights
 from samdeploy.models.weights import save_weights
-from samdeploy.run import WEIGHTS_FILE, open_run, write_run
-from samdeploy.spec import model_spec
-from samdeploy.train.loop import train
-from samdeploy.train.recipe import load_recipe
+from samdeploy.runs.record import open_run, write_run
+from samdeploy.train.loop.train import train
+from samdeploy.train.recipe.load import load_recipe
 
 TRAIN_IMAGES, TEST_IMAGES = 240, 100
 # About 12 steps of 16 images each.

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from clock_case import Case, make_case
 
-from samdeploy.evaluate.clock import host_timer
-from samdeploy.evaluate.latency import MAX_WAITED_PERCENT, measure
+from samdeploy.evaluate.latency.clock import host_timer
+from samdeploy.evaluate.latency.measure import MAX_WAITED_PERCENT, measure
 from samdeploy.evaluate.machine import machine, versions
 
 NETWORKS = (("sam-resnet18", 64), ("sam-resnet50", 128))
@@ -91,7 +91,7 @@ def open_engines(case: Case) -> Iterator[tuple[str, Any]]:
     import onnxruntime
     from clock_openvino import open_engine
 
-    from samdeploy.backends.onnxruntime import OnnxruntimeSession
+    from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
 
     yield "openvino", open_engine(case)[1]
     session = onnxruntime.InferenceSession(str(case.graph), providers=["CPUExecutionProvider"])

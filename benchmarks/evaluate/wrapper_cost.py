@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from samdeploy.backends.session import CheckedSession, Session
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.spec import ModelSpec, Preprocessing, model_spec
 
 MOST_CALLS = 25
 MOST_US = 20.0
@@ -124,7 +124,7 @@ def checked(session: Session) -> Call:
 def onnxruntime() -> tuple[Call, Call]:
     import onnxruntime as ort
 
-    from samdeploy.backends.onnxruntime import OnnxruntimeSession
+    from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
 
     inference = ort.InferenceSession(tiny_graph(), providers=["CPUExecutionProvider"])
     return lambda: inference.run(None, {"image": BATCH}), checked(OnnxruntimeSession(inference, "cpu", "fp32", SPEC))
@@ -133,7 +133,7 @@ def onnxruntime() -> tuple[Call, Call]:
 def openvino() -> tuple[Call, Call]:
     import openvino as ov
 
-    from samdeploy.backends.openvino import OpenvinoSession
+    from samdeploy.backends.openvino.session import OpenvinoSession
 
     core = ov.Core()
     compiled = core.compile_model(core.read_model(tiny_graph()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -1,7 +1,7 @@
 """The networks that are compared, their weights, and the pictures they see.
 
 sam              SAM-ResNet-50 as trained: batch norms, gates on the block's output, three linear layers
-sam-folded       the same function after `samdeploy.models.fold`
+sam-folded       the same function after `samdeploy.models.sam_resnet.fold`
 resnet50         torchvision's ResNet-50, without attention, one linear layer
 resnet50-folded  the same with its batch norms folded: what the fold alone gives a network without gates
 
@@ -23,9 +23,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from samdeploy.models import Exported, build_model, fold
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.models import Exported, build_model
 from samdeploy.models.graph import Normalize
-from samdeploy.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.models.sam_resnet.fold import fold
 
 NETS = ("sam", "sam-folded", "resnet50", "resnet50-folded")
 # Runtimes that optimise a graph fold batch norms by themselves.

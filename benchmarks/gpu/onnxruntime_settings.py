@@ -23,14 +23,15 @@ import onnxruntime as ort
 import torch
 from networks import Plan, TypedExported, calibrate, fresh, pictures, spec_of
 
-from samdeploy.backends.cuda import device_zero
-from samdeploy.backends.cuda_objects import Stream
-from samdeploy.backends.device_session import DeviceSession
-from samdeploy.backends.onnxruntime_cuda import CudaEngine
-from samdeploy.bench.pytorch import export_module
-from samdeploy.export.onnx import graph_from_model, serialize
-from samdeploy.models import Exported, fold
-from samdeploy.spec import ModelSpec
+from samdeploy.backends.device.cuda import device_zero
+from samdeploy.backends.device.objects import Stream
+from samdeploy.backends.device.session import DeviceSession
+from samdeploy.backends.onnxruntime.cuda import CudaEngine
+from samdeploy.bench.alternatives.pytorch import export_module
+from samdeploy.bundle.spec import ModelSpec
+from samdeploy.models import Exported
+from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
 CASES = ((18, 32, 10, (1, 64)), (50, 192, 100, (1, 8, 64)))  # layers, pixels, classes, batches
 ROUNDS, RUNS = 7, 8

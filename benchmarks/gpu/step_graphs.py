@@ -9,7 +9,7 @@ import torch
 from child import emit, reason, run
 from networks import GRAPH_NETS, Plan, TypedExported, load_nets, pictures, spec_of
 
-from samdeploy.export.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
 
 def step(plan: Plan, work: Path, options: argparse.Namespace) -> None:

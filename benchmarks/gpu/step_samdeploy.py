@@ -44,9 +44,10 @@ def _has(module: str) -> bool:
 
 
 def _run_directory(plan: Plan, work: Path) -> Path:
+    from samdeploy.bundle.names import WEIGHTS_FILE
+    from samdeploy.bundle.spec import Preprocessing
     from samdeploy.models import save_weights
-    from samdeploy.run import WEIGHTS_FILE, RunRecord, write_run
-    from samdeploy.spec import Preprocessing
+    from samdeploy.runs.record import RunRecord, write_run
 
     torch.manual_seed(3)
     # 18 layers: random weights of 50 lose so much to FP16 that samdeploy rightly refuses to export them in it.
@@ -66,8 +67,8 @@ def _run_directory(plan: Plan, work: Path) -> Path:
 
 def _digits() -> list[torch.Tensor]:
     """Training pictures of the data set that the bundle's golden pictures come from: uint8 [128, H, W, 3] each."""
+    from samdeploy.bundle.spec import Preprocessing
     from samdeploy.data import load_images, open_dataset
-    from samdeploy.spec import Preprocessing
 
     train = open_dataset("digits", Path("data"), val_fraction=0.1, seed=0).train
     images, _ = load_images(train, Preprocessing(_PX, _PX), description="digits")

@@ -11,8 +11,8 @@ from networks import Plan, fresh, pictures
 from timing import Call, measure
 from torch.nn import functional as F
 
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.models.graph import Normalize
-from samdeploy.spec import Preprocessing
 
 
 def step(plan: Plan, work: Path, options: argparse.Namespace) -> None:

@@ -25,17 +25,18 @@ import onnx
 import onnx.numpy_helper
 import torch
 
-from samdeploy.backends.tensorrt import named_targets, open_plan
-from samdeploy.backends.tensorrt_library import create, error_log, import_runtime
+from samdeploy.backends.tensorrt.library import create, error_log, import_runtime
+from samdeploy.backends.tensorrt.session import named_targets, open_plan
+from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import SamdeployError, first_line
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.export.onnx import graph_from_model, serialize
-from samdeploy.export.precision_proof import check_graph_precision, heavy_layers
-from samdeploy.export.qdq import calibrate, quantize
-from samdeploy.export.tensorrt import build_engine
-from samdeploy.models import Exported, build_model, fold
-from samdeploy.models.attention import GATES
-from samdeploy.spec import Preprocessing, model_spec
+from samdeploy.export.int8.qdq import calibrate, quantize
+from samdeploy.export.tensorrt.build import build_engine
+from samdeploy.export.tensorrt.precision_proof import check_graph_precision, heavy_layers
+from samdeploy.models import Exported, build_model
+from samdeploy.models.sam_resnet.attention import GATES
+from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
 ARCHITECTURES = ("sam-resnet18", "sam-resnet50")
 PRECISIONS = ("fp32", "fp16", "int8")

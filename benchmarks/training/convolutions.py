@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/training/convolutions.py [--rounds 7] [--out FILE.json]
 
 Forward, gradient of the pictures and gradient of the weights, milliseconds, each way in turns.  A star marks where
-`samdeploy.models.convolution` takes the product; its limits come from this table.
+`samdeploy.models.sam_resnet.convolution` takes the product; its limits come from this table.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.models import convolution
-from samdeploy.models.convolution import Conv2d
-from samdeploy.train.host_memory import freed_memory_kept
+from samdeploy.models.sam_resnet import convolution
+from samdeploy.models.sam_resnet.convolution import Conv2d
+from samdeploy.train.loop.host_memory import freed_memory_kept
 
 PASSES = ("forward", "pictures", "weights")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.models import GATES
-from samdeploy.train.recipe import load_recipe
+from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.reproduce import reproduce
 from samdeploy.train.reproduction import Reproduction
 

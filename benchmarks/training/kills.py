@@ -28,9 +28,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from PIL import Image
 
-from samdeploy.train import loop  # PyTorch; nothing is computed in this process, which must stay fit to be forked
 from samdeploy.train.checkpoints.resume import unfinished_runs
-from samdeploy.train.recipe import Recipe, load_recipe
+from samdeploy.train.loop import (
+    train as loop,  # PyTorch; nothing is computed in this process, which must stay fit to be forked
+)
+from samdeploy.train.recipe.load import load_recipe
+from samdeploy.train.recipe.recipe import Recipe
 
 RECIPE = """
 [data]

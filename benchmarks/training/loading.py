@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 from photographs import write_photographs
 
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import open_dataset
 from samdeploy.data.cache import prepare_split
 from samdeploy.data.stream import stream_images
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.spec import Preprocessing
-from samdeploy.train.pictures import Pictures
+from samdeploy.train.loop.batches import Pictures
 
 BAR = 20.0
 BATCH = 128

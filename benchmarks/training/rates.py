@@ -45,18 +45,18 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD
 from samdeploy.data import open_dataset
 from samdeploy.data.cache import prepare_split
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.models import build_model
-from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.choices.precision_probe import probe
 from samdeploy.train.device import Autocast, multiplies_bf16
-from samdeploy.train.host_memory import freed_memory_kept
-from samdeploy.train.pictures import Pictures
-from samdeploy.train.recipe import load_recipe
-from samdeploy.train.step import Stepper
+from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.host_memory import freed_memory_kept
+from samdeploy.train.loop.step import Stepper
+from samdeploy.train.recipe.load import load_recipe
 
 RATE = 1e-4  # published
 LOOPS = ("ours", "plain-resnet", "published", "timm", "timm-ese")

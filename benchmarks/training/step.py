@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
-from samdeploy.spec import Preprocessing
-from samdeploy.train.pictures import Pictures
-from samdeploy.train.recipe import TrainingSection
-from samdeploy.train.step import Stepper
+from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.step import Stepper
+from samdeploy.train.recipe.recipe import TrainingSection
 
 VARIANTS = ("fp32 foreach Adam", "fp32", "bf16", "fp32 compiled", "bf16 compiled")
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from samdeploy.models import build_model
 from samdeploy.train.device import autocast_dtype, device_name, training_device
 from samdeploy.train.distributed import Ranks
-from samdeploy.train.loop import _state
+from samdeploy.train.loop.train import _state
 from samdeploy.train.prepare import prepare_data
-from samdeploy.train.recipe import load_recipe
+from samdeploy.train.recipe.load import load_recipe
 
 WARM_UP, CALLS = 5, 20
 AUGMENTED = ("augment.flip=true", "augment.crop_padding=2", "augment.cutmix=1")

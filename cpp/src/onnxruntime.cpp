@@ -1,5 +1,5 @@
 // ONNX Runtime on the CPU: FP32, and INT8 where its profile shows INT8 convolutions, as in
-// samdeploy/backends/onnxruntime.py.  Only headers are needed to build it: the library is loaded when it is asked for,
+// samdeploy/backends/onnxruntime/session.py.  Only headers are needed to build it: the library is loaded when it is asked for,
 // because the one in the Python package carries no name that a linker would find.
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
@@ -20,7 +20,7 @@
 namespace samdeploy::core {
 namespace {
 
-constexpr double kMinInt8Share = 50.0;  // percent of the convolutions; see samdeploy/backends/onnxruntime_proof.py
+constexpr double kMinInt8Share = 50.0;  // percent of the convolutions; see samdeploy/backends/onnxruntime/int8_proof.py
 
 const OrtApi* api = nullptr;  // set once, by load_api
 

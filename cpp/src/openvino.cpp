@@ -1,5 +1,5 @@
 // OpenVINO on the CPU: FP32, INT8, and BF16 or FP16 where the processor computes in it.  As in
-// samdeploy/backends/openvino.py, what was asked for is proved twice: the hint that took effect, and the type that each
+// samdeploy/backends/openvino/session.py, what was asked for is proved twice: the hint that took effect, and the type that each
 // convolution of the compiled network computes in.
 #include <cstring>
 #include <map>

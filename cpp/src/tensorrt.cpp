@@ -3,7 +3,7 @@
 // NOT YET RUN ON A GPU.  It was compiled against CUDA's own headers and run on stand-ins for NvInfer.h and CUDA's runtime
 // (tests/cpp/tensorrt_stand_in).
 //
-// As in samdeploy/backends/tensorrt.py: an engine runs only where it was built for, so `built_for` is compared before
+// As in samdeploy/backends/tensorrt/session.py: an engine runs only where it was built for, so `built_for` is compared before
 // TensorRT sees a byte, because its own answer to a foreign engine is a null pointer or a crash.  A device must be there
 // before the first TensorRT object, or the process dies of SIGSEGV.
 #include <NvInfer.h>

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends import load_module
+from samdeploy.backends.registry import load_module
 from samdeploy.backends.session import pick_file
 from samdeploy.errors import BackendUnavailable
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from samdeploy.bundle import Bundle
 
 if TYPE_CHECKING:
+    from samdeploy.bundle.manifest import BundleFile
     from samdeploy.files import SealedFile
-    from samdeploy.manifest import BundleFile
 
 
 @contextmanager

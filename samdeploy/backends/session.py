@@ -12,12 +12,12 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.channels import channel_twins, order_read
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
+from samdeploy.bundle.spec import ModelSpec, TensorSpec
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
-from samdeploy.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
-    from samdeploy.manifest import BundleFile
+    from samdeploy.bundle.manifest import BundleFile
 
 
 # Largest allowed difference from the golden logits, as a share of their range (`picture_ranges`).
@@ -39,7 +39,7 @@ class Session(Protocol):
     Attributes:
         backend: name in `BACKENDS`.
         device: "cpu" or "cuda", where the engine really runs.
-        precision: of the arithmetic, one of `samdeploy.spec.PRECISIONS`.
+        precision: of the arithmetic, one of `samdeploy.bundle.spec.PRECISIONS`.
     """
 
     backend: str

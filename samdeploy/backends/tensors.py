@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends import BACKENDS, load_module
+from samdeploy.backends.registry import BACKENDS, load_module
 from samdeploy.backends.session import pick_file
+from samdeploy.bundle.spec import DEVICES, PRECISIONS
 from samdeploy.errors import BackendUnavailable, InputError, unknown
-from samdeploy.spec import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
-    from samdeploy.backends import onnxruntime, openvino
+    from samdeploy.backends.onnxruntime import session as onnxruntime
+    from samdeploy.backends.openvino import session as openvino
     from samdeploy.bundle import Bundle
 
     # Lets mypy prove that each module keeps the promise of `TensorBackend`.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from samdeploy.backends import BACKENDS, precisions_held
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.spec import PRECISIONS
 from samdeploy.errors import InputError, unknown
-from samdeploy.spec import PRECISIONS
 
 ALL = "all"
 # The largest batch where no profile sets one.

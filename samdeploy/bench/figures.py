@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.backends.session import CheckedSession
-from samdeploy.bench.pictures import Pictures
+from samdeploy.bench.timed_images import Pictures
 from samdeploy.bundle import Bundle
 from samdeploy.classifier import Classifier
-from samdeploy.evaluate.clock import host_timer
-from samdeploy.evaluate.latency import Latency, measure, random_batches
+from samdeploy.evaluate.latency.clock import host_timer
+from samdeploy.evaluate.latency.measure import Latency, measure, random_batches
 
 DEVICE_ONLY, WITH_COPIES, END_TO_END = "device only", "with copies", "end to end"
 STAGES = (DEVICE_ONLY, WITH_COPIES, END_TO_END)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from samdeploy.backends import cuda
+from samdeploy.backends.device import cuda
 from samdeploy.errors import BackendUnavailable
 
 # nvmlClocksEventReasons in nvml.h: why the clock is not higher.

@@ -11,8 +11,8 @@ import numpy as np
 
 from samdeploy.arrays import UInt8Array
 from samdeploy.backends.session import Session
-from samdeploy.evaluate.clock import host_timer, time_runs, warm_up
-from samdeploy.evaluate.latency import random_batches
+from samdeploy.evaluate.latency.clock import host_timer, time_runs, warm_up
+from samdeploy.evaluate.latency.measure import random_batches
 
 # Fewer runs than for latency: of a large batch each run averages over many pictures already.
 LEAST_RUNS = 5

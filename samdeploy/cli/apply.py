@@ -23,8 +23,8 @@ def predict(
 ) -> None:
     """Name the classes of pictures; the bundle is the newest unless the first path is one."""
     from samdeploy.backends import BACKENDS
+    from samdeploy.bundle.spec import DEVICES, PRECISIONS
     from samdeploy.predict import predict_paths
-    from samdeploy.spec import DEVICES, PRECISIONS
 
     check_name("backend", backend, ("auto", *BACKENDS))
     check_name("precision", precision, PRECISIONS)
@@ -50,8 +50,8 @@ def explain(
 ) -> None:
     """Draw where the network sees each class; the bundle is the newest unless the first path is one."""
     from samdeploy.backends import BACKENDS
+    from samdeploy.bundle.spec import DEVICES
     from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
-    from samdeploy.spec import DEVICES
 
     check_name("backend", backend, ("auto", *BACKENDS))
     check_name("device", device, DEVICES)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from samdeploy.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from samdeploy.train.recipe import Recipe
+    from samdeploy.train.recipe.recipe import Recipe
 
 # An option -> the recipe's key that it stands for.
 OPTION_KEYS = {
@@ -88,7 +88,7 @@ def recipe_overrides(settings: Sequence[str] | None, given: Mapping[str, object]
         InputError: an option and --set give the same key.
     """
     # Late: the parts of training and of data that are no runtime still take time to import.
-    from samdeploy.train.recipe_overrides import overridden
+    from samdeploy.train.recipe.overrides import overridden
 
     result = list(settings or [])
     for option, value in given.items():
@@ -110,9 +110,9 @@ def read_recipe(name: str, overrides: Sequence[str], root: Path | None, *, verb:
         verb: what the command does with a folder of images.
     """
     from samdeploy.data import check_folder
-    from samdeploy.train.recipe import load_recipe
-    from samdeploy.train.recipe_overrides import overridden
-    from samdeploy.train.recipe_source import FOLDER_RECIPE, is_folder_of_images, recipe_names
+    from samdeploy.train.recipe.load import load_recipe
+    from samdeploy.train.recipe.overrides import overridden
+    from samdeploy.train.recipe.source import FOLDER_RECIPE, is_folder_of_images, recipe_names
 
     if is_folder_of_images(name):
         if "data.root" in overridden(overrides):
@@ -132,7 +132,7 @@ def no_such_option(option: str, own_options: Iterable[str]) -> str:
     >>> no_such_option("--learning-rate", ["--lr", "--set"])
     'use --lr or --set training.learning_rate=VALUE'
     """
-    from samdeploy.train.recipe_overrides import keys_like, overridden
+    from samdeploy.train.recipe.overrides import keys_like, overridden
 
     keys = keys_like(option.lstrip("-").replace("-", "_"))
     names = ("image.size",) if set(keys) == overridden(["size"]) else keys

@@ -34,9 +34,9 @@ def bench(
     """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives."""
     from samdeploy.backends import BACKENDS
     from samdeploy.bundle import open_bundle
+    from samdeploy.bundle.spec import DEVICES, PRECISIONS
     from samdeploy.errors import InputError
-    from samdeploy.run_bundle import bundle_of, latest_bundle
-    from samdeploy.spec import DEVICES, PRECISIONS
+    from samdeploy.runs.locate import bundle_of, latest_bundle
 
     check_name("backend", backend, (*BACKENDS, "all"))
     check_name("precision", precision, PRECISIONS)
@@ -48,10 +48,10 @@ def bench(
     sizes = sizes_from(batch)
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
 
+    from samdeploy.bench.bench import bench_against, bench_bundle
     from samdeploy.bench.options import ALTERNATIVES, BenchOptions
-    from samdeploy.bench.pipeline import bench_against, bench_bundle
-    from samdeploy.bench.table import table
     from samdeploy.files import json_bytes, write_atomic
+    from samdeploy.report.text.bench import table
 
     names = tuple(part.strip() for part in alternatives.split(",")) if alternatives is not None else ALTERNATIVES
     options = BenchOptions(backend, precision, device, sizes, images, data, seconds, rounds, names)

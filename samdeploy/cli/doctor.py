@@ -22,10 +22,12 @@ def doctor(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """What this machine can run, what is wrong with a bundle, and the cure."""
-    from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine, table
+    from samdeploy.bundle.path_kind import not_a_bundle
+    from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine
     from samdeploy.errors import InputError
     from samdeploy.files import json_bytes
-    from samdeploy.run_bundle import bundle_of, latest_bundle, not_a_bundle
+    from samdeploy.report.text.doctor import table
+    from samdeploy.runs.locate import bundle_of, latest_bundle
 
     if collect is not None:
         from samdeploy.doctor.collect import collect_report

@@ -52,10 +52,11 @@ def eval(
     """
     from samdeploy.bundle import open_bundle
     from samdeploy.errors import InputError
-    from samdeploy.evaluate import EvalOptions, evaluate_bundle, table, verdict, write_eval
-    from samdeploy.evaluate.floors import Floors
+    from samdeploy.evaluate import EvalOptions, evaluate_bundle, write_eval
+    from samdeploy.evaluate.accuracy.floors import Floors
     from samdeploy.files import json_bytes, write_atomic
-    from samdeploy.run_bundle import bundle_of, latest_bundle
+    from samdeploy.report.text.evaluation import table, verdict
+    from samdeploy.runs.locate import bundle_of, latest_bundle
 
     backend = one_name("--backend", backends, "all")
     floors = Floors(min_top1, min_class_recall)

@@ -38,9 +38,9 @@ def export(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
+    from samdeploy.bundle.spec import ENGINES, PRECISIONS
     from samdeploy.errors import InputError
-    from samdeploy.run import latest_run
-    from samdeploy.spec import ENGINES, PRECISIONS
+    from samdeploy.runs.record import latest_run
 
     engine = one_name("--engine", engines, "all")
     # Before PyTorch is loaded, and whether or not there is a run.
@@ -55,7 +55,7 @@ def export(
     run_dir = run if run is not None else taken("run", latest_run(runs))
 
     from samdeploy.export import ExportOptions, export_run
-    from samdeploy.export.table import export_table, headroom_table, int8_lines
+    from samdeploy.report.text.export import export_table, headroom_table, int8_lines
 
     # What was left out has its default in one place.
     given: dict[str, Any] = {
@@ -75,7 +75,7 @@ def export(
     result = export_run(run_dir, options)
     print(headroom_table(result.headroom))
     if headroom_plot is not None:
-        from samdeploy.export.headroom_plot import plot_headroom
+        from samdeploy.export.fp16.headroom_plot import plot_headroom
 
         plot_headroom(result.headroom, headroom_plot)
         print(f"head-room of every tensor: {headroom_plot}")

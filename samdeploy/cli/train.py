@@ -64,7 +64,7 @@ def _run(recipe: str | None, overrides: list[str], data: Path | None, *, resume:
     if resume:
         from samdeploy.train.checkpoints.resume import find_run
         from samdeploy.train.distributed import joined
-        from samdeploy.train.loop import resume as go_on
+        from samdeploy.train.loop.train import resume as go_on
 
         with joined() as ranks:
             return go_on(ranks.first(lambda: find_run(recipe, runs)), overrides=overrides, force=force)
@@ -77,6 +77,6 @@ def _run(recipe: str | None, overrides: list[str], data: Path | None, *, resume:
         with joined() as ranks:
             loaded = ranks.first(lambda: read_recipe(recipe or "digits", overrides, data))
 
-    from samdeploy.train.loop import train as run_training
+    from samdeploy.train.loop.train import train as run_training
 
     return run_training(loaded, runs_root=runs)

@@ -31,17 +31,17 @@ import PIL
 from PIL import features
 
 from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data.cache_file import CachedPictures, DamagedCache, labels_hash, open_cache_file, write_cache_file
 from samdeploy.data.dataset import Samples
+from samdeploy.data.duplicates.image_hashes import PictureHashes, hash_pictures
 from samdeploy.data.images import fingerprint, load_images
-from samdeploy.data.picture_hashes import PictureHashes, hash_pictures
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import ImageError
 from samdeploy.files import cache_folder
-from samdeploy.preprocess import resize
-from samdeploy.spec import Preprocessing
+from samdeploy.images.decode import resize
 
-# Counts changes of `samdeploy.preprocess` and `samdeploy.images` that change bytes.
+# Counts changes of `samdeploy.images.decode` and `samdeploy.images` that change bytes.
 _PREPARATION = "2"
 # Pictures decoded again whenever an entry is opened: 10 ms each for large photographs.
 _SAMPLED = 4

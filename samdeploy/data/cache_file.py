@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import UInt8Array, UInt64Array
-from samdeploy.data.picture_hashes import digests_of, perceptual_hashes
+from samdeploy.data.duplicates.image_hashes import digests_of, perceptual_hashes
 from samdeploy.files import json_bytes, temporary_name
 
 _MAGIC = b"samdeploy-pictures-1\n"
@@ -49,7 +49,7 @@ class CachedPictures:
         mapping: of the whole file.
         images: uint8 [N, H, W, 3] RGB, mapped from the file; writing to it changes this process's copy alone.
         stamps: uint64 [N, 2], see `samdeploy.data.dataset.Samples`.
-        digests, perceptual: as in `samdeploy.data.picture_hashes.PictureHashes`.
+        digests, perceptual: as in `samdeploy.data.duplicates.image_hashes.PictureHashes`.
         key: what the pictures were made from and how, as given to `write_cache_file`.
         labels_sha256, fingerprint: of the labels at the time, and what `samdeploy.data.fingerprint` gave with them.
     """

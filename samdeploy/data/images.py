@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 
 from samdeploy.arrays import Int64Array, UInt8Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data.dataset import Samples
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import DatasetError
-from samdeploy.spec import Preprocessing
 
 
 def load_images(samples: Samples, preprocessing: Preprocessing, *, description: str) -> tuple[UInt8Array, Int64Array]:

@@ -42,7 +42,7 @@ def hold_out(
         classes: names, for errors.
         part: what the held-out pictures become, "val" or "test", for errors.
         dataset: the data set's name, for errors.
-        copies: name of a sample -> name of what it is a copy of; see `samdeploy.data.file_copies`.
+        copies: name of a sample -> name of what it is a copy of; see `samdeploy.data.duplicates.file_copies`.
 
     Raises:
         DatasetError: a class has fewer than two different images, or the fraction leaves a side with fewer images than

@@ -11,11 +11,11 @@ from itertools import islice
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data.dataset import Samples
 from samdeploy.errors import NEXT_IMAGE, DatasetError, ImageError
-from samdeploy.preprocess import resize
+from samdeploy.images.decode import resize
 from samdeploy.progress import progress_bar
-from samdeploy.spec import Preprocessing
 from samdeploy.terminal import printable
 
 # Pictures per task: one task per picture would cost more than a 28x28 picture itself.

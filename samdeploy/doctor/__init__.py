@@ -7,6 +7,5 @@ bundle's golden pictures.
 from samdeploy.doctor.bundle import examine_bundle
 from samdeploy.doctor.findings import Diagnosis
 from samdeploy.doctor.machine import examine_machine
-from samdeploy.doctor.table import table
 
-__all__ = ["Diagnosis", "examine_bundle", "examine_machine", "table"]
+__all__ = ["Diagnosis", "examine_bundle", "examine_machine"]

@@ -9,12 +9,12 @@ from pathlib import Path
 from samdeploy.backends import open_session
 from samdeploy.bench.engines import ALL, Engine, select_engines
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.doctor.evaluation import read_evaluation
 from samdeploy.doctor.findings import BundleState, EngineState
 from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.eval_file import EVAL_FILE
-from samdeploy.manifest import MANIFEST
 from samdeploy.progress import progress_bar
 
 # Written beside the manifest by eval and bench, and listed nowhere.
@@ -62,7 +62,7 @@ def examine_bundle(path: Path) -> BundleState:
 
 
 def _golden_problems(bundle: Bundle) -> Iterator[str]:
-    from samdeploy.golden import proves_nothing
+    from samdeploy.bundle.golden import proves_nothing
 
     try:
         nothing = proves_nothing(*bundle.golden())

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from samdeploy.backends.cuda import cuda_devices
-from samdeploy.backends.tensorrt import describe_engine, open_plan
-from samdeploy.backends.tensorrt_library import import_runtime
+from samdeploy.backends.device.cuda import cuda_devices
+from samdeploy.backends.tensorrt.library import import_runtime
+from samdeploy.backends.tensorrt.session import describe_engine, open_plan
 from samdeploy.bundle import open_bundle
 from samdeploy.doctor.findings import Diagnosis
 from samdeploy.doctor.machine import examine_machine

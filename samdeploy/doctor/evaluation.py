@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BundleError
 from samdeploy.evaluate.eval_file import EVAL_FILE
 from samdeploy.files import read_json
-from samdeploy.manifest import MANIFEST
 
 _DAMAGED = f"{EVAL_FILE} is damaged, or of another version; make it again: samdeploy eval"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import samdeploy
 from samdeploy.backends import BACKENDS, availability
-from samdeploy.backends.cuda import cuda_devices, describe_device
+from samdeploy.backends.device.cuda import cuda_devices, describe_device
 from samdeploy.bench.load import usable_cores
 from samdeploy.doctor.findings import Extra, Machine, Runtime
 from samdeploy.evaluate.machine import machine as machine_line

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from samdeploy.evaluate.eval_file import write_eval
+from samdeploy.evaluate.evaluate import evaluate_bundle
 from samdeploy.evaluate.options import ALL, EvalOptions
-from samdeploy.evaluate.pipeline import evaluate_bundle
-from samdeploy.evaluate.report import Report, Result
-from samdeploy.evaluate.table import table, verdict
+from samdeploy.evaluate.result import Report, Result
 
 __all__ = [
     "ALL",
@@ -14,7 +13,5 @@ __all__ = [
     "Report",
     "Result",
     "evaluate_bundle",
-    "table",
-    "verdict",
     "write_eval",
 ]

@@ -14,17 +14,17 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import availability
-from samdeploy.backends.cam import CAM_PRECISIONS, open_cam_session, sum_error, sum_tolerance
 from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.maps import CAM_PRECISIONS, open_cam_session, sum_error, sum_tolerance
 from samdeploy.backends.session import GOLDEN_TOLERANCE, golden_error
 from samdeploy.bundle import Bundle
-from samdeploy.data.bundle_hashes import ROLES
+from samdeploy.bundle.fields import short
+from samdeploy.bundle.manifest import BundleFile
+from samdeploy.bundle.measured import model_sha256
+from samdeploy.bundle.names import BUNDLE_FOLDER, MANIFEST, RUN_FILE
+from samdeploy.data.duplicates.bundle_hashes import ROLES
 from samdeploy.errors import BackendUnavailable, BundleError, FileSizeLimit, first_line
-from samdeploy.fields import short
-from samdeploy.manifest import MANIFEST, BundleFile
-from samdeploy.measured import model_sha256
-from samdeploy.run import BUNDLE_FOLDER, RUN_FILE
-from samdeploy.run_bundle import unlike_its_run
+from samdeploy.runs.locate import unlike_its_run
 
 
 def find_contradictions(bundle: Bundle) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def _maps(
 
 
 def _graph(bundle: Bundle, file: BundleFile, images: UInt8Array, golden: Float32Array) -> Iterator[str]:
-    from samdeploy.backends.onnxruntime import emulate
+    from samdeploy.backends.onnxruntime.session import emulate
 
     precision = file.precision or "fp32"
     try:

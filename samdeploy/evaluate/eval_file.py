@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from samdeploy.errors import BundleError
-from samdeploy.evaluate.report import Report, overall_verdict
+from samdeploy.evaluate.result import Report, overall_verdict
 from samdeploy.files import json_bytes, read_json, write_atomic
 
 # Beside the manifest, which does not list it: no runtime reads it.

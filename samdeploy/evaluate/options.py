@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samdeploy.backends import BACKENDS
+from samdeploy.bundle.spec import DEVICES, PRECISIONS
 from samdeploy.errors import InputError, unknown
-from samdeploy.evaluate.accuracy import DEFAULT_CONFIDENCE
-from samdeploy.evaluate.floors import NO_FLOORS, Floors
-from samdeploy.evaluate.gate import DEFAULT_MARGIN
-from samdeploy.spec import DEVICES, PRECISIONS
+from samdeploy.evaluate.accuracy.compare import DEFAULT_CONFIDENCE
+from samdeploy.evaluate.accuracy.floors import NO_FLOORS, Floors
+from samdeploy.evaluate.accuracy.gate import DEFAULT_MARGIN
 
 ALL = "all"
 # Seconds for the checks of one engine against itself; small networks need a few.

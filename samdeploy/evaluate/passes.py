@@ -10,7 +10,7 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.session import Session
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import SamdeployError
-from samdeploy.evaluate.pictures import PreparedPictures
+from samdeploy.evaluate.test_set.prepared import PreparedPictures
 from samdeploy.progress import progress_bar
 
 BATCH = 64

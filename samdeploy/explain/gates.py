@@ -21,7 +21,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import BundleError, ImageError
 from samdeploy.explain.sources import ExplainOptions, find_sources, prepare_only, write_out
 from samdeploy.files import json_bytes
-from samdeploy.named import Unread
+from samdeploy.images.unreadable import Unread
 from samdeploy.progress import progress_bar
 
 GATES_FILE, GATES_PLOT = "gates.json", "gates.png"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array
-from samdeploy.spec import FEATURE_STRIDE, Preprocessing
+from samdeploy.bundle.spec import FEATURE_STRIDE, Preprocessing
 
 BoolArray = NDArray[np.bool_]
 

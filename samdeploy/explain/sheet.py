@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from samdeploy import lettering
 from samdeploy.arrays import UInt8Array
 from samdeploy.explain.overlay import legend_bar
+from samdeploy.images import font as lettering
 
 # All in pixels.
 _BOX = 176  # picture and map are fitted into squares of this side

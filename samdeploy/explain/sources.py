@@ -11,13 +11,13 @@ from PIL import Image
 
 from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import ImageError, InputError
 from samdeploy.explain.region import Region, seen_region
 from samdeploy.files import write_atomic
-from samdeploy.named import named_images
-from samdeploy.preprocess import decode, prepare, resize
-from samdeploy.run_bundle import bundle_and_images
-from samdeploy.spec import Preprocessing
+from samdeploy.images.decode import decode, prepare, resize
+from samdeploy.images.unreadable import named_images
+from samdeploy.runs.locate import bundle_and_images
 
 # A picture is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a
 # 50-megapixel photograph would hold a few dozen cells in gigabytes.

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from samdeploy.export.engines import EngineRow, ExportOptions
-from samdeploy.export.pipeline import ExportResult, export_run
+from samdeploy.export.export import ExportResult, export_run
 
 __all__ = ["EngineRow", "ExportOptions", "ExportResult", "export_run"]

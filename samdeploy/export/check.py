@@ -8,13 +8,13 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
-from samdeploy.backends.onnxruntime import emulate
+from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.backends.session import GOLDEN_TOLERANCE
+from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
-from samdeploy.export.onnx import GraphPrecision
-from samdeploy.export.precision import fp16_logits
+from samdeploy.export.fp16.plan import fp16_logits
 from samdeploy.models import FoldedResNet
-from samdeploy.spec import ModelSpec
+from samdeploy.models.sam_resnet.onnx import GraphPrecision
 
 # One, two, and a number that is no multiple of any vector width: exporters are known to get some of them wrong.
 BATCH_SIZES = (1, 2, 7)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from samdeploy.bundle.spec import ModelSpec
 from samdeploy.models import FoldedResNet
-from samdeploy.spec import ModelSpec
 
 
 def multiply_adds(net: FoldedResNet, spec: ModelSpec) -> dict[str, int]:

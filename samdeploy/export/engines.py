@@ -10,12 +10,13 @@ from typing import Literal
 from samdeploy.backends import open_session
 from samdeploy.backends.session import check_golden
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.manifest import BundleFile
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import ENGINES, PRECISIONS
 from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError, unknown
 from samdeploy.export.pack import BundleWriter
-from samdeploy.export.tensorrt import build_engine, check_settings
-from samdeploy.manifest import MANIFEST, BundleFile
+from samdeploy.export.tensorrt.build import build_engine, check_settings
 from samdeploy.progress import progress_bar
-from samdeploy.spec import ENGINES, PRECISIONS
 
 # What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
 _DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
+from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
 from samdeploy.export.cost import multiply_adds
-from samdeploy.export.headroom import TensorRange, measure_ranges
-from samdeploy.export.onnx import graph_from_model, serialize
+from samdeploy.export.fp16.headroom import TensorRange, measure_ranges
+from samdeploy.export.fp16.plan import Fp16Plan, plan_fp16
+from samdeploy.export.int8.search import QuantizedGraph, quantize_graph
 from samdeploy.export.pack import BundleWriter
-from samdeploy.export.pictures import ExportPictures
-from samdeploy.export.precision import Fp16Plan, plan_fp16
-from samdeploy.export.quantize import QuantizedGraph, quantize_graph
+from samdeploy.export.run_images import ExportPictures
 from samdeploy.files import json_bytes
 from samdeploy.models import FoldedResNet
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 from samdeploy.progress import progress_bar
-from samdeploy.spec import ModelSpec
 
 HEADROOM_FILE = "headroom.json"
 # Of the multiply-adds; an FP16 engine with less is FP32 in all but name.

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
+from samdeploy.bundle.measured import Measured
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import ModelSpec
 from samdeploy.files import write_atomic
-from samdeploy.manifest import MANIFEST, BundleFile, DataRecord, Manifest, manifest_bytes
-from samdeploy.measured import Measured
-from samdeploy.spec import ModelSpec
 
 
 class BundleWriter:

@@ -2,7 +2,7 @@
 
 Pillow's antialiased bilinear filter: a triangle whose support grows with the scale, 22-bit fixed-point weights, one
 rounding to uint8 after each pass.  Pillow changed the order of the passes in version 13, so each axis is resized in a
-call of its own, **vertical first**: the same bytes with every release, and in C++ (tests/preprocess/test_resize.py has
+call of its own, **vertical first**: the same bytes with every release, and in C++ (tests/images/test_resize.py has
 a numpy twin).
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import ImageError
-from samdeploy.spec import Preprocessing
 
 # An image of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the two passes of the resize it would
 # fill gigabytes.  No photograph comes near this many pixels there (it is half a GiB).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from samdeploy.spec import ModelSpec, Preprocessing
+from samdeploy.bundle.spec import ModelSpec, Preprocessing
 
 
 class Normalize(nn.Module):

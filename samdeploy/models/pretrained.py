@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
+from samdeploy.bundle.manifest import MOST_BYTES, manifest_from_json
+from samdeploy.bundle.names import MANIFEST, RUN_FILE, WEIGHTS_FILE
 from samdeploy.errors import BundleError, WeightsError
 from samdeploy.files import made_folder, read_json
-from samdeploy.manifest import MANIFEST, MOST_BYTES, manifest_from_json
 from samdeploy.models.look_alike import look_alike
-from samdeploy.models.resnet import SamResNet
+from samdeploy.models.sam_resnet.resnet import SamResNet
 from samdeploy.models.weights import read_state, some
-from samdeploy.run import RUN_FILE, WEIGHTS_FILE, open_run
+from samdeploy.runs.record import open_run
 
 # The original work starts from torchvision's V1 weights, not from the better V2.  The addresses stand here because
 # importing torchvision's models costs two seconds; the name of each file ends in the beginning of its SHA-256.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.evaluate.accuracy import Int32Array, PerPicture
-from samdeploy.evaluate.report import Report
+from samdeploy.evaluate.accuracy.compare import Int32Array, PerPicture
+from samdeploy.evaluate.result import Report
 
 REFERENCE = "PyTorch"
 # Beyond this, a matrix is larger than a page, and nearly all of it is zero.

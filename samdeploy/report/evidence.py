@@ -15,9 +15,9 @@ import numpy as np
 from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle
 from samdeploy.errors import ImageError, SamdeployError
-from samdeploy.evaluate.accuracy import PerPicture
-from samdeploy.evaluate.report import Report
-from samdeploy.evaluate.test_set import open_test_set
+from samdeploy.evaluate.accuracy.compare import PerPicture
+from samdeploy.evaluate.result import Report
+from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.report.confusion import Confusion, confusions
 from samdeploy.report.maps import MapSheet, draw_maps
 from samdeploy.report.records import (

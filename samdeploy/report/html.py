@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from samdeploy.bundle import Bundle
-from samdeploy.evaluate.gate import FP32_DIFFERENCE
+from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE
 from samdeploy.report.evidence import Evidence
 from samdeploy.report.plots import Range, RangePlot, headroom_plot, range_plot, sweep_plot
 from samdeploy.report.records import Against

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from samdeploy.evaluate.gate import FP32_DIFFERENCE, logits_differ
-from samdeploy.evaluate.probes import ProbeAnswers
-from samdeploy.evaluate.report import Report, Result
-from samdeploy.evaluate.test_set import AS_AT_TRAINING
+from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE, logits_differ
+from samdeploy.evaluate.consistency.probes import ProbeAnswers
+from samdeploy.evaluate.result import Report, Result
+from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
 
 # All that XML 1.0 section 2.2 does not allow, not even escaped; runtimes colour their messages with escape sequences.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

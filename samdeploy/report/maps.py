@@ -9,11 +9,11 @@ import numpy as np
 
 from samdeploy.arrays import UInt8Array
 from samdeploy.backends import availability
-from samdeploy.backends.cam import CAM_PRECISIONS, CheckedCamSession, open_cam_session
+from samdeploy.backends.maps import CAM_PRECISIONS, CheckedCamSession, open_cam_session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.explain.region import place_map, seen_region
-from samdeploy.preprocess import resize
+from samdeploy.images.decode import resize
 from samdeploy.ranking import softmax
 from samdeploy.report.thumbnail import SIDE, Thumbnail, thumbnail
 

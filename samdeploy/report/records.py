@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import LEAKS_FILE
 from samdeploy.errors import BundleError
 from samdeploy.files import contained_file, read_json
-from samdeploy.run import LEAKS_FILE
 
 # Where the report looks for what `samdeploy bench --json FILE` wrote.
 BENCH_FILE, AGAINST_FILE = "bench.json", "bench-against.json"

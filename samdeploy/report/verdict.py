@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from samdeploy.evaluate.against_training import NOT_COMPARED
-from samdeploy.evaluate.test_set import AS_AT_TRAINING
+from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
+from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
 from samdeploy.report.rows import Kind, engine_name, listed, status
 
 _WORDS: dict[str, tuple[str, str, Kind]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
-from samdeploy.evaluate.report import Report
+from samdeploy.evaluate.result import Report
 from samdeploy.files import json_bytes, write_atomic
 from samdeploy.report.evidence import gather
 from samdeploy.report.html import render_html

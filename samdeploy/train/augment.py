@@ -21,7 +21,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from samdeploy.models.graph import Normalize
-from samdeploy.train.recipe import AugmentSection, Recipe
+from samdeploy.train.recipe.recipe import AugmentSection, Recipe
 
 # Pictures that share one draw of crop and policy.
 GROUP = {"cpu": 1, "cuda": 8}

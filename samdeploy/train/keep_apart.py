@@ -14,7 +14,7 @@ import numpy as np
 
 from samdeploy.data.cache import PreparedSplit
 from samdeploy.data.dataset import SPLITS, Dataset, Samples
-from samdeploy.data.leaks import is_among
+from samdeploy.data.duplicates.leaks import is_among
 
 
 def keep_apart(

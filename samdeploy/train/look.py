@@ -14,15 +14,15 @@ import torch
 
 from samdeploy.arrays import Int64Array
 from samdeploy.data.cache import PreparedSplit
-from samdeploy.data.copies import TwoLabels, find_two_labels
 from samdeploy.data.dataset import SPLITS, Dataset
-from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
+from samdeploy.data.duplicates.copies import TwoLabels, find_two_labels
+from samdeploy.data.duplicates.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import InputError
 from samdeploy.files import write_atomic
 from samdeploy.terminal import printable
 from samdeploy.train.augment import Augmentation, make_augmentation
-from samdeploy.train.pictures import Pictures
+from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.prepare import (
     check_counts,
     class_counts,
@@ -30,7 +30,7 @@ from samdeploy.train.prepare import (
     prepare_larger,
     prepare_splits,
 )
-from samdeploy.train.recipe import Recipe
+from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.sheet import ROWS, contact_sheet
 
 # Seconds that each speed is measured for, at least one batch.

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from samdeploy.arrays import Int64Array, UInt8Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import DATASETS, SPLITS, open_dataset
 from samdeploy.data.cache import PreparedSplit, prepare_split
-from samdeploy.data.copies import TwoLabels, find_two_labels
 from samdeploy.data.dataset import Dataset, Samples
-from samdeploy.data.leaks import LeakReport, find_leaks, refuse_leaks
-from samdeploy.data.picture_hashes import PictureHashes, set_hashes
+from samdeploy.data.duplicates.copies import TwoLabels, find_two_labels
+from samdeploy.data.duplicates.image_hashes import PictureHashes, set_hashes
+from samdeploy.data.duplicates.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import NEXT_FAULT, DatasetError, DatasetMissing
 from samdeploy.files import expanded
-from samdeploy.spec import Preprocessing
 from samdeploy.terminal import printable
 from samdeploy.train.keep_apart import keep_apart
-from samdeploy.train.recipe import Recipe
+from samdeploy.train.recipe.recipe import Recipe
 
 _SHOWN = 5
 
@@ -61,7 +61,7 @@ class PreparedData:
         return measures
 
     def set_hashes(self) -> dict[str, tuple[str, str]]:
-        """Of val and test, the images without and with their labels, see `samdeploy.data.picture_hashes.set_hashes`."""
+        """Of val and test, the images without and with their labels, see `image_hashes.set_hashes`."""
         return {name: set_hashes(self.hashes[name].digests, self.splits[name][1]) for name in ("val", "test")}
 
     def counts(self) -> dict[str, int]:
@@ -80,7 +80,7 @@ def prepare_data(recipe: Recipe, before_decoding: Callable[[], None] = lambda: N
 
     Raises:
         DatasetError: missing, damaged, fewer than two classes, an empty split (see `samdeploy.data`), or splits that
-            share too many pictures (see `samdeploy.data.leaks`).
+            share too many pictures (see `samdeploy.data.duplicates.leaks`).
     """
     dataset = open_recipe_data(recipe)
     check_counts(dataset)

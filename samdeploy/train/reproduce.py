@@ -20,13 +20,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from samdeploy.bundle.names import RECIPE_FILE, RUN_FILE
 from samdeploy.data.protocol import PROTOCOLS
 from samdeploy.errors import BundleError, InputError, RecipeError, TrainingError
 from samdeploy.files import write_atomic
-from samdeploy.run import RECIPE_FILE, RUN_FILE, RunRecord, open_run
+from samdeploy.runs.record import RunRecord, open_run
 from samdeploy.train.checkpoints.resume import changed_keys, unfinished_runs
-from samdeploy.train.loop import resume, train
-from samdeploy.train.recipe import NOT_THE_EXPERIMENT, Precision, Recipe, dump_recipe, load_recipe
+from samdeploy.train.loop.train import resume, train
+from samdeploy.train.recipe.load import dump_recipe, load_recipe
+from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Precision, Recipe
 from samdeploy.train.reproduction import (
     FinishedRun,
     Published,
@@ -57,7 +59,7 @@ def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
     Raises:
         RecipeError: `folder` holds runs of another recipe.
         InputError: `count` is below 1, or `folder` cannot be written to.
-        TrainingError, DatasetError, ...: as `samdeploy.train.loop.train`; a run that diverges is counted, and the
+        TrainingError, DatasetError, ...: as `samdeploy.train.loop.train.train`; a run that diverges is counted, and the
             others go on.
     """
     if count < 1:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.lettering import font
-from samdeploy.spec import Preprocessing
+from samdeploy.bundle.spec import Preprocessing
+from samdeploy.images.font import font
 
 # Pictures, and times that each of them is augmented.
 ROWS, COLUMNS = 10, 8

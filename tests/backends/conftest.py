@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
-from samdeploy.manifest import BundleFile, DataRecord
-from samdeploy.spec import Preprocessing, model_spec
+from samdeploy.bundle.manifest import BundleFile, DataRecord
+from samdeploy.bundle.spec import Preprocessing, model_spec
 
 AddFile = Callable[..., Bundle]
 
@@ -23,9 +23,10 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """SAM-ResNet-18 at 32x32, ten classes, graphs in FP32 and FP16: random weights, activations of a plausible size."""
     torch = pytest.importorskip("torch", reason="pip install 'samdeploy[export]'")
     pytest.importorskip("onnx", reason="pip install 'samdeploy[export]'")
-    from samdeploy.export.onnx import graph_from_model, serialize
     from samdeploy.export.pack import BundleWriter
-    from samdeploy.models import Exported, build_model, fold, save_weights
+    from samdeploy.models import Exported, build_model, save_weights
+    from samdeploy.models.sam_resnet.fold import fold
+    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
     torch.manual_seed(7)
     spec = model_spec("sam-resnet18", "identity", tuple("0123456789"), Preprocessing(32, 32))
@@ -71,7 +72,7 @@ def with_file(digits_bundle: Bundle, tmp_path: Path) -> AddFile:
 def engine_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle with an FP16 engine for this machine's GPU, batch 2 to 4: smaller and larger ones need care."""
     from samdeploy.backends import availability
-    from samdeploy.export.tensorrt import build_engine
+    from samdeploy.export.tensorrt.build import build_engine
 
     reason = availability("tensorrt")
     if reason:

@@ -10,7 +10,7 @@ import pytest
 
 from samdeploy.backends.channels import channel_twins, order_read
 from samdeploy.backends.difference import picture_ranges
-from samdeploy.export.golden import with_colour
+from samdeploy.export.golden_colour import with_colour
 
 Answer = Callable[[np.ndarray], np.ndarray]
 GREY = np.repeat(np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8), 3, axis=3)

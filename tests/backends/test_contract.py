@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from samdeploy.backends import BACKENDS, availability, open_session
-from samdeploy.backends.cuda import cuda_devices
+from samdeploy.backends.device.cuda import cuda_devices
 from samdeploy.backends.session import GOLDEN_TOLERANCE, CheckedSession
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError

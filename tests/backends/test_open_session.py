@@ -44,7 +44,7 @@ def test_availability_of_an_unknown_backend() -> None:
 
 
 def test_a_missing_package_is_named_with_its_cure(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "samdeploy.backends.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "samdeploy.backends.openvino.session", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)  # Python's own way to say "not installed"
     cure = r"needs the package 'openvino', which is not installed; pip install 'samdeploy\[openvino\]'"
     with pytest.raises(BackendUnavailable, match=cure):
@@ -124,7 +124,7 @@ def test_weights_that_are_no_weights(with_file) -> None:  # type: ignore[no-unty
 
 def test_looking_at_the_backends_imports_no_runtime() -> None:
     code = (
-        "import sys, samdeploy.backends, samdeploy.backends.cuda as cuda; cuda.cuda_devices(); "
+        "import sys, samdeploy.backends, samdeploy.backends.device.cuda as cuda; cuda.cuda_devices(); "
         "runtimes = 'torch onnxruntime openvino tensorrt tensorrt_rtx cuda'.split(); "
         "print([name for name in runtimes if name in sys.modules])"
     )

@@ -11,9 +11,9 @@ import pytest
 from samdeploy.backends import open_session
 from samdeploy.backends.read_ahead import reading_ahead
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.manifest import BundleFile
 from samdeploy.errors import BundleError
 from samdeploy.files import SealedFile
-from samdeploy.manifest import BundleFile
 from tests.test_files import sealed_files
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
-from samdeploy.manifest import BundleFile, DataRecord
-from samdeploy.spec import Preprocessing, model_spec
+from samdeploy.bundle.manifest import BundleFile, DataRecord
+from samdeploy.bundle.spec import Preprocessing, model_spec
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
 

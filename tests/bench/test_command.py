@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samdeploy.backends.onnxruntime import OnnxruntimeSession
+from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
 from samdeploy.bench import cold_start
-from samdeploy.bench.one_engine import CONCURRENCY
+from samdeploy.bench.bench import bench_bundle
+from samdeploy.bench.bench_engine import CONCURRENCY
 from samdeploy.bench.options import BenchOptions
-from samdeploy.bench.pipeline import bench_bundle
-from samdeploy.bench.table import table
 from samdeploy.bundle import Bundle
 from samdeploy.cli.bench import bench
+from samdeploy.report.text.bench import table
 
 pytest.importorskip("onnxruntime")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -71,8 +71,8 @@ def test_against_from_the_command_line(digits_bundle: Bundle, command: Command, 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold_start, "REPEATS", 1)
-    monkeypatch.setattr("samdeploy.bench.one_engine.CONCURRENCY", ((2, 1),))
-    monkeypatch.setattr("samdeploy.evaluate.latency.MIN_RUNS", 10)
+    monkeypatch.setattr("samdeploy.bench.bench_engine.CONCURRENCY", ((2, 1),))
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.MIN_RUNS", 10)
 
 
 @pytest.mark.usefixtures("quick")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from samdeploy.backends import cuda
+from samdeploy.backends.device import cuda
 from samdeploy.bench.nvml import THROTTLING, GpuState, device_memory_mib, gpu_state, limits_of
 from samdeploy.errors import BackendUnavailable
 

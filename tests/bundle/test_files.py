@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from samdeploy.bundle import open_bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BundleError
-from samdeploy.manifest import MANIFEST
 from tests.bundle.written import FILES, edit, refusal, to_symlink
 
 ESCAPES = [

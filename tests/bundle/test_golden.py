@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.golden import proves_nothing
 from samdeploy.errors import BundleError
-from samdeploy.golden import proves_nothing
 from tests.bundle.written import CONTENTS, FILES, IMAGES, LOGITS, SOUND, entry, npy, write_bundle
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from samdeploy.bundle import open_bundle
-from samdeploy.manifest import MANIFEST, ROLES
+from samdeploy.bundle.manifest import ROLES
+from samdeploy.bundle.names import MANIFEST
 from tests.bundle.written import edit, refusal
 
 

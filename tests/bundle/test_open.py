@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.manifest import Manifest, manifest_bytes, manifest_from_json
+from samdeploy.bundle.names import MANIFEST, RUN_FILE, WEIGHTS_FILE
+from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import BundleError, InputError
-from samdeploy.manifest import MANIFEST, Manifest, manifest_bytes, manifest_from_json
-from samdeploy.run import RUN_FILE, WEIGHTS_FILE, open_run
-from samdeploy.run_bundle import bundle_of, latest_bundle, unlike_its_run
-from samdeploy.spec import Preprocessing, model_spec
+from samdeploy.runs.locate import bundle_of, latest_bundle, unlike_its_run
+from samdeploy.runs.record import open_run
 from tests.bundle.written import (
     CONTENTS,
     DATA,

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import open_bundle
+from samdeploy.bundle.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
+from samdeploy.bundle.measured import Measured, MeasuredSplit
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import BundleError
-from samdeploy.manifest import MANIFEST, BundleFile, DataRecord, Manifest, manifest_bytes
-from samdeploy.measured import Measured, MeasuredSplit
-from samdeploy.spec import Preprocessing, model_spec
 
 SPEC = model_spec("sam-resnet18", "identity", ("cat", "Löwe"), Preprocessing(4, 5))
 DATA = DataRecord("digits", {"level": "variant", "cut": True}, 0.1, 7, {"test": 3}, {"test": "ab" * 32})

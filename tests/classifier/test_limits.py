@@ -14,8 +14,8 @@ from PIL import Image
 
 from samdeploy import Classifier
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
 from samdeploy.errors import ImageError, InputError
-from samdeploy.spec import MAX_BYTES, MAX_PIXELS
 
 
 def test_the_limit_on_pixels(open_one: Callable[..., Classifier]) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from samdeploy.manifest import MANIFEST
-from samdeploy.run import RUN_FILE
+from samdeploy.bundle.names import MANIFEST, RUN_FILE
 from tests.cli.typed import Inside
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from samdeploy.backends.user_cache import read_cache, write_cache
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import RecipeError
 from samdeploy.files import cache_folder, expanded
-from samdeploy.manifest import MANIFEST
-from samdeploy.train.recipe import load_recipe
+from samdeploy.train.recipe.load import load_recipe
 from tests.cli.typed import TINY, assert_one_line
 
 # All commands in one process: importing torch anew for each would take most of the time.

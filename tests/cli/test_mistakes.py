@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from samdeploy.manifest import MANIFEST
-from samdeploy.run import RUN_FILE
+from samdeploy.bundle.names import MANIFEST, RUN_FILE
 from tests.cli.typed import Inside, assert_one_line
 from tests.conftest import Command
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from samdeploy.bundle import Bundle
-from samdeploy.manifest import MANIFEST
+from samdeploy.bundle.names import MANIFEST
 from tests.cli.typed import Inside
 from tests.conftest import Command
 

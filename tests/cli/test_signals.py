@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from samdeploy.bundle import open_bundle
-from samdeploy.run import HISTORY_FILE, RUN_FILE, WEIGHTS_FILE, open_run
+from samdeploy.bundle.names import HISTORY_FILE, RUN_FILE, WEIGHTS_FILE
+from samdeploy.runs.record import open_run
 from tests.cli.typed import TINY, Inside
 
 pytestmark = pytest.mark.slow

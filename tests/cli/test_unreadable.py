@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samdeploy.manifest import MANIFEST
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.predict import predict_paths
 from tests.cli.typed import Inside, assert_one_line
 

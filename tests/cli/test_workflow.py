@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from samdeploy.bundle import open_bundle
-from samdeploy.run import open_run
+from samdeploy.runs.record import open_run
 from tests.cli.typed import TINY, Inside
 from tests.conftest import Command
 from tests.marks import without_gpu

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
-from samdeploy.spec import Preprocessing, model_spec
+from samdeploy.bundle.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
+from samdeploy.bundle.spec import Preprocessing, model_spec
 from tests.cpp import corpus
 
 TARGETS = ("manifest", "jpeg", "png", "orientation", "npy", "bundle")

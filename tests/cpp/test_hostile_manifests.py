@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from samdeploy.manifest import MANIFEST
+from samdeploy.bundle.names import MANIFEST
 from tests.cpp import measure
 from tests.cpp.build import SANITIZE, Build
 

@@ -12,12 +12,13 @@ from PIL import Image
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.errors import BackendUnavailable
-from samdeploy.export.onnx import graph_from_model, serialize
-from samdeploy.models import build_model, fold, load_weights
-from samdeploy.preprocess import prepare
+from samdeploy.images.decode import prepare
+from samdeploy.models import build_model, load_weights
+from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 from samdeploy.ranking import softmax
-from samdeploy.run import WEIGHTS_FILE
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZE, Build, call
 from tests.cpp.conftest import Probe

@@ -14,8 +14,8 @@ import pytest
 from samdeploy.backends import open_session
 from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.export.qdq import calibrate, quantize
-from samdeploy.manifest import MANIFEST
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.export.int8.qdq import calibrate, quantize
 from tests.cpp.build import Build
 from tests.cpp.conftest import Probe
 from tests.cpp.test_misuse import run

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import ImageError
-from samdeploy.preprocess import decode, prepare, resize
-from samdeploy.spec import Preprocessing
+from samdeploy.images.decode import decode, prepare, resize
 from tests.cpp import corpus
 from tests.cpp.conftest import Probe
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import ImageError
-from samdeploy.preprocess import decode
-from samdeploy.spec import Preprocessing
+from samdeploy.images.decode import decode
 from tests.cpp import mutations
 from tests.cpp.conftest import Probe
 from tests.cpp.test_same_bytes import ask

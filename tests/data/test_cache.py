@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import Samples, fingerprint, load_images, open_dataset
 from samdeploy.data import cache as cache_module
 from samdeploy.data.cache import entry_path, pictures_folder, prepare_split, stream_prepared
 from samdeploy.data.dataset import array_samples
-from samdeploy.data.picture_hashes import hash_pictures
+from samdeploy.data.duplicates.image_hashes import hash_pictures
 from samdeploy.errors import DatasetError
-from samdeploy.spec import Preprocessing
 
 SIZE = Preprocessing(12, 9)
 
@@ -272,7 +272,7 @@ import sys, hashlib
 from pathlib import Path
 from samdeploy.data import open_dataset
 from samdeploy.data.cache import prepare_split
-from samdeploy.spec import Preprocessing
+from samdeploy.bundle.spec import Preprocessing
 found = prepare_split(open_dataset("folder", Path(sys.argv[1])).train, Preprocessing(12, 9), description="train")
 print(found.is_cached, found.fingerprint)
 """

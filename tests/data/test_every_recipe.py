@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from samdeploy.data import cifar, digits, fashion_mnist
-from samdeploy.models import resnet
-from samdeploy.run import open_run
-from samdeploy.train.loop import train
-from samdeploy.train.recipe import load_recipe
-from samdeploy.train.recipe_source import recipe_names
+from samdeploy.data.sets import cifar, digits, fashion_mnist
+from samdeploy.models.sam_resnet import resnet
+from samdeploy.runs.record import open_run
+from samdeploy.train.loop.train import train
+from samdeploy.train.recipe.load import load_recipe
+from samdeploy.train.recipe.source import recipe_names
 
 NAMES = [name for name in recipe_names() if "-strong" in name or name.endswith("-original")]
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import Samples, fingerprint, load_images, open_dataset
 from samdeploy.data.dataset import array_samples
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import DatasetError, ImageError
-from samdeploy.preprocess import resize
-from samdeploy.spec import Preprocessing
+from samdeploy.images.decode import resize
 
 
 def test_pictures_come_in_order_and_through_the_one_resize() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import Samples, load_images, open_dataset
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import DatasetError, ImageError
-from samdeploy.spec import Preprocessing
 
 SIZE = Preprocessing(4, 6)
 

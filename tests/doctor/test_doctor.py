@@ -16,8 +16,9 @@ import pytest
 import samdeploy.doctor.machine
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
-from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine, table
+from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine
 from samdeploy.doctor.findings import Machine
+from samdeploy.report.text.doctor import table
 from tests.conftest import Command
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.data.copies import TwoLabels
-from samdeploy.evaluate.accuracy import ClassAccuracy, Comparison, PerPicture
-from samdeploy.evaluate.against_training import AgainstTraining
-from samdeploy.evaluate.checks import Check, Consistency
-from samdeploy.evaluate.consistency import check_consistency
-from samdeploy.evaluate.latency import Latency
-from samdeploy.evaluate.paired import paired_difference
-from samdeploy.evaluate.report import Report, Result
-from samdeploy.evaluate.test_images import TestImages
+from samdeploy.data.duplicates.copies import TwoLabels
+from samdeploy.evaluate.accuracy.against_training import AgainstTraining
+from samdeploy.evaluate.accuracy.compare import ClassAccuracy, Comparison, PerPicture
+from samdeploy.evaluate.accuracy.paired import paired_difference
+from samdeploy.evaluate.consistency.checks import Check, Consistency
+from samdeploy.evaluate.consistency.run import check_consistency
+from samdeploy.evaluate.latency.measure import Latency
+from samdeploy.evaluate.result import Report, Result
+from samdeploy.evaluate.test_set.distinct import TestImages
 
 LATENCY = Latency(
     p50_ms=1.5, p90_ms=2.0, p95_ms=2.25, p99_ms=12.125, max_ms=13.0, runs=300, p50_low_ms=1.45, p50_high_ms=1.55,
@@ -121,8 +121,8 @@ def reference(digits_bundle: Bundle, images: np.ndarray) -> dict[str, np.ndarray
 @pytest.fixture(scope="session")
 def int8_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle with an INT8 graph, all layers quantised, calibrated on its golden images."""
+    from samdeploy.export.int8.qdq import calibrate, quantize
     from samdeploy.export.pack import BundleWriter
-    from samdeploy.export.qdq import calibrate, quantize
 
     root = tmp_path_factory.mktemp("int8") / "bundle"
     root.mkdir()
@@ -140,9 +140,9 @@ def int8_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty timed runs instead of three hundred, after one window of warm-up; checks up to batch size 3, 5 repeats."""
-    monkeypatch.setattr("samdeploy.evaluate.latency.RUNS", 30)
-    monkeypatch.setattr("samdeploy.evaluate.latency.LEAST_S", 0.0)
-    monkeypatch.setattr("samdeploy.evaluate.latency.WARM_UP_LIMIT_S", 0.0)
-    monkeypatch.setattr("samdeploy.evaluate.one_engine.largest_batch", lambda *_: 3)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.RUNS", 30)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.LEAST_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.WARM_UP_LIMIT_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.largest_batch", lambda *_: 3)
     few = partial(check_consistency, repeats_wanted=5)
-    monkeypatch.setattr("samdeploy.evaluate.one_engine.check_consistency", few)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.check_consistency", few)

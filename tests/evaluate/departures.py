@@ -11,9 +11,9 @@ import onnx
 import onnx.numpy_helper
 
 from samdeploy.bundle import Bundle
-from samdeploy.evaluate.why import Why
-from samdeploy.evaluate.why_table import why_table
+from samdeploy.evaluate.why.explain import Why
 from samdeploy.files import json_bytes
+from samdeploy.report.text.why import why_table
 from tests.evaluate import faults
 
 Seal = Callable[[Path], Bundle]

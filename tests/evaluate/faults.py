@@ -18,7 +18,7 @@ import onnx.numpy_helper
 import onnxruntime as ort
 
 from samdeploy.backends.session import Session
-from samdeploy.manifest import MANIFEST
+from samdeploy.bundle.names import MANIFEST
 
 # Of the logits' range: ten times what FP32 is allowed, and far too little to change a class.
 SLIGHT = 1e-3

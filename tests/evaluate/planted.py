@@ -9,7 +9,7 @@ from pathlib import Path
 from samdeploy.backends import open_session
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
-from samdeploy.evaluate.consistency import Consistency, check_consistency
+from samdeploy.evaluate.consistency.run import Consistency, check_consistency
 
 Seal = Callable[[Path], Bundle]
 

@@ -14,11 +14,11 @@ import pytest
 from onnx import numpy_helper
 
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.doctor import examine_bundle
 from samdeploy.errors import Contradiction
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.contradictions import find_contradictions
-from samdeploy.manifest import MANIFEST
 
 Seal = Callable[[Path], Bundle]
 Values = dict[str, Any]

@@ -11,10 +11,10 @@ import pytest
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
-from samdeploy.evaluate.pipeline import _engines
-from samdeploy.manifest import MANIFEST
+from samdeploy.evaluate.evaluate import _engines
 from tests.marks import without_gpu
 
 pytestmark = pytest.mark.usefixtures("short_latency")
@@ -28,7 +28,7 @@ def test_nothing_that_ran_is_not_passed(digits_bundle: Bundle, monkeypatch: pyte
             return open_session(bundle, backend, device="cpu")
         raise BackendUnavailable(f"{backend} is not installed")
 
-    monkeypatch.setattr("samdeploy.evaluate.one_engine.open_session", refuse)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.open_session", refuse)
     report = evaluate_bundle(digits_bundle, EvalOptions())
     assert {row.ran for row in report.results} == {False}
     assert not report.passed
@@ -71,9 +71,9 @@ def test_each_engine_that_was_named_must_run(digits_bundle: Bundle, monkeypatch:
             raise BackendUnavailable("built for another GPU")
         return open_session(bundle, "pytorch", device="cpu")
 
-    monkeypatch.setattr("samdeploy.evaluate.one_engine.open_session", one_of_two)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.open_session", one_of_two)
     monkeypatch.setattr(
-        "samdeploy.evaluate.pipeline._engines", lambda *_: iter([("tensorrt", "fp32"), ("tensorrt", "fp16")])
+        "samdeploy.evaluate.evaluate._engines", lambda *_: iter([("tensorrt", "fp32"), ("tensorrt", "fp16")])
     )
     report = evaluate_bundle(digits_bundle, EvalOptions(backend="tensorrt"))
     assert [row.passed for row in report.results] == [True, False]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from samdeploy.evaluate.eval_file import EVAL_FILE, write_eval
-from samdeploy.evaluate.report import Report, Result
+from samdeploy.evaluate.result import Report, Result
 
 Rows, Results = Callable[..., Report], Callable[..., Result]
 

@@ -11,7 +11,7 @@ from samdeploy.data import fingerprint
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import BackendUnavailable, DatasetError
 from samdeploy.evaluate.passes import EngineStopped, engine_pass, reference_pass
-from samdeploy.evaluate.pictures import PreparedPictures
+from samdeploy.evaluate.test_set.prepared import PreparedPictures
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (150, 2, 2, 3), dtype=np.uint8)
 

@@ -16,8 +16,8 @@ import pytest
 from samdeploy.backends import availability, open_session
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
-from samdeploy.evaluate import questions
-from samdeploy.evaluate.consistency import check_consistency
+from samdeploy.evaluate.consistency import questions
+from samdeploy.evaluate.consistency.run import check_consistency
 from tests.evaluate import faults
 from tests.evaluate.planted import Seal, detail, failed
 

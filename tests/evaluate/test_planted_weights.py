@@ -12,8 +12,8 @@ import onnx.numpy_helper
 import pytest
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
-from samdeploy.manifest import MANIFEST
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 

@@ -14,14 +14,14 @@ from PIL import Image
 
 pytest.importorskip("matplotlib", reason="pip install 'samdeploy[plots]'")
 
-from samdeploy.backends.cam import open_cam_session
+from samdeploy.backends.maps import open_cam_session
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BackendUnavailable, ImageError, InputError
 from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
 from samdeploy.explain import sources as sources_file
 from samdeploy.explain.gates import ModuleGates, gates_table, measure_gates
-from samdeploy.manifest import MANIFEST
-from samdeploy.preprocess import prepare
+from samdeploy.images.decode import prepare
 
 # As file names, in the order of the classes.
 LABELS = ("T-shirt_top", "t-shirt_top-2", "class2", "Größe", "e")
@@ -257,7 +257,7 @@ def test_gates_are_the_trained_networks(cam_bundle: Bundle) -> None:
     import torch
 
     from samdeploy.models import Exported, build_model
-    from samdeploy.models.attention import StreamlinedAttention
+    from samdeploy.models.sam_resnet.attention import StreamlinedAttention
     from samdeploy.models.weights import load_state, state_dict_from_bytes
 
     spec = cam_bundle.spec

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.explain.region import Region, place_map, seen_region
-from samdeploy.preprocess import resize
-from samdeploy.spec import Preprocessing
+from samdeploy.images.decode import resize
 
 SQUEEZE = Preprocessing(64, 96)
 CROP = Preprocessing(64, 64, fit="center_crop", resize_short=96)

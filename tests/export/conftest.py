@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
 from samdeploy.models import SamResNet, build_model
 from samdeploy.models.graph import Normalize
-from samdeploy.spec import ModelSpec, Preprocessing, model_spec
 
 CLASSES = 10
 

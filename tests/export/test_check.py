@@ -11,12 +11,13 @@ import onnx.numpy_helper
 import pytest
 import torch
 
-from samdeploy.backends.onnxruntime import emulate
+from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
-from samdeploy.export.onnx import graph_from_model, serialize
-from samdeploy.export.precision import fp16_logits
-from samdeploy.models import Exported, fold
+from samdeploy.export.fp16.plan import fp16_logits
+from samdeploy.models import Exported
+from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
 ARCH, GATE = "sam-resnet18", "original"
 

@@ -13,9 +13,10 @@ import pytest
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import open_bundle
+from samdeploy.bundle.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import BackendUnavailable, BundleError
-from samdeploy.manifest import MANIFEST, BundleFile, DataRecord, Manifest, manifest_bytes
-from samdeploy.spec import Preprocessing, model_spec
 from tests.cpp.conftest import Probe, built, probe
 
 __all__ = ["built", "probe"]

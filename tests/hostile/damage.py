@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from samdeploy.bundle import Bundle
-from samdeploy.manifest import MANIFEST
+from samdeploy.bundle.names import MANIFEST
 from tests.hostile.conftest import npy
 
 # Of cpp/include/samdeploy.h.

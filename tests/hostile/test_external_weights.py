@@ -12,8 +12,8 @@ import pytest
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import open_bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BackendUnavailable
-from samdeploy.manifest import MANIFEST
 from tests.cpp.build import Build
 from tests.cpp.conftest import Probe
 from tests.hostile.conftest import npy

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BackendUnavailable, BundleError
-from samdeploy.manifest import MANIFEST
 from tests.hostile.conftest import Reader
 from tests.hostile.damage import (
     ARRAY,

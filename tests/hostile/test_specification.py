@@ -11,10 +11,11 @@ import pytest
 
 from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.manifest import FORMAT, ROLES, VERSION
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import FITS, PRECISIONS
+from samdeploy.bundle.spec_json import RESIZE
 from samdeploy.images.resize import MOST_PIXELS_BETWEEN_PASSES
-from samdeploy.manifest import FORMAT, MANIFEST, ROLES, VERSION
-from samdeploy.spec import FITS, PRECISIONS
-from samdeploy.spec_json import RESIZE
 from tests.hostile.test_hostile import MANIFESTS
 
 jsonschema = pytest.importorskip("jsonschema", reason="pip install 'samdeploy[dev]'")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from samdeploy.models import Exported, build_model, fold
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing, model_spec
+from samdeploy.models import Exported, build_model
 from samdeploy.models.graph import Normalize
-from samdeploy.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing, model_spec
+from samdeploy.models.sam_resnet.fold import fold
 
 
 def spec() -> ModelSpec:

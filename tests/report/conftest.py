@@ -15,17 +15,17 @@ pytest.importorskip("jinja2", reason="pip install 'samdeploy[report]'")
 
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
-from samdeploy.data.copies import TwoLabels
-from samdeploy.data.leaks import LeakReport, Overlap, SharedPicture
-from samdeploy.evaluate.accuracy import Comparison, compare
-from samdeploy.evaluate.checks import Check, Consistency
-from samdeploy.evaluate.gate import judge
-from samdeploy.evaluate.latency import Latency
-from samdeploy.evaluate.probes import ProbeAnswers
-from samdeploy.evaluate.report import NotMeasured, Report, Result
-from samdeploy.evaluate.test_images import TestImages
-from samdeploy.evaluate.why import Why
-from samdeploy.evaluate.why_tensors import TensorRow
+from samdeploy.data.duplicates.copies import TwoLabels
+from samdeploy.data.duplicates.leaks import LeakReport, Overlap, SharedPicture
+from samdeploy.evaluate.accuracy.compare import Comparison, compare
+from samdeploy.evaluate.accuracy.gate import judge
+from samdeploy.evaluate.consistency.checks import Check, Consistency
+from samdeploy.evaluate.consistency.probes import ProbeAnswers
+from samdeploy.evaluate.latency.measure import Latency
+from samdeploy.evaluate.result import NotMeasured, Report, Result
+from samdeploy.evaluate.test_set.distinct import TestImages
+from samdeploy.evaluate.why.explain import Why
+from samdeploy.evaluate.why.tensors import TensorRow
 from samdeploy.report.write import write_report
 
 LATENCY = Latency(

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samdeploy.backends.onnxruntime import OnnxruntimeSession
+from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
 from samdeploy.bundle import Bundle
 from samdeploy.cli import main
 from samdeploy.errors import InputError
-from samdeploy.evaluate import pipeline
+from samdeploy.evaluate import evaluate as pipeline
 
 pytest.importorskip("onnxruntime")
 Evaluate = Callable[..., int]
@@ -26,9 +26,9 @@ Evaluate = Callable[..., int]
 @pytest.fixture
 def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
     """`evaluate(*arguments)`: `samdeploy eval` in this process with short measurements; the exit code."""
-    monkeypatch.setattr("samdeploy.evaluate.latency.RUNS", 30)
-    monkeypatch.setattr("samdeploy.evaluate.latency.LEAST_S", 0.0)
-    monkeypatch.setattr("samdeploy.evaluate.latency.WARM_UP_LIMIT_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.RUNS", 30)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.LEAST_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.WARM_UP_LIMIT_S", 0.0)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
@@ -116,7 +116,7 @@ def test_a_place_that_cannot_be_written_to_is_known_before_anything_is_measured(
 ) -> None:  # fmt: skip
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(pipeline, "evaluate_bundle", None)
-    monkeypatch.setattr("samdeploy.evaluate.evaluate_bundle", None)  # calling it would be a traceback
+    monkeypatch.setattr("samdeploy.evaluate.evaluate", None)  # calling it would be a traceback
     assert evaluate(copy_of_bundle, option, place) == 2
     assert capsys.readouterr().err == f"samdeploy: {text}\n"
 
@@ -153,7 +153,7 @@ def test_a_failing_evaluation_leaves_no_empty_folder_and_hides_no_error(
             (folder / "notes.txt").write_text("mine")
         raise InputError("the true reason")
 
-    monkeypatch.setattr("samdeploy.evaluate.evaluate_bundle", fails)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate", fails)
     monkeypatch.setattr("sys.argv", ["samdeploy", "eval", str(digits_bundle.root), "--report", str(folder)])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
-from samdeploy.evaluate.accuracy import compare
-from samdeploy.evaluate.cam import CamAgreement
-from samdeploy.evaluate.report import NotMeasured, Report
+from samdeploy.evaluate.accuracy.compare import compare
+from samdeploy.evaluate.map_agreement import CamAgreement
+from samdeploy.evaluate.result import NotMeasured, Report
 from samdeploy.report.evidence import MOST_PICTURES, gather
 from samdeploy.report.html import render_html
 from samdeploy.report.write import write_report

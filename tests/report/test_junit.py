@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from samdeploy.data.leaks import LeakReport, Overlap
-from samdeploy.evaluate.report import Report
+from samdeploy.data.duplicates.leaks import LeakReport, Overlap
+from samdeploy.evaluate.result import Report
 from samdeploy.report.junit import junit_xml
 
 junitparser = pytest.importorskip("junitparser")

@@ -13,8 +13,8 @@ import pytest
 
 from samdeploy.bundle import Bundle
 from samdeploy.evaluate import EvalOptions, evaluate_bundle, write_eval
-from samdeploy.evaluate.cam import CamAgreement
-from samdeploy.evaluate.report import NotMeasured, Report
+from samdeploy.evaluate.map_agreement import CamAgreement
+from samdeploy.evaluate.result import NotMeasured, Report
 from samdeploy.report.schema import eval_schema
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -44,9 +44,9 @@ def test_every_key_has_a_meaning() -> None:
 def test_a_real_evaluation(
     digits_bundle: Bundle, errors: Callable[[Any], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("samdeploy.evaluate.latency.RUNS", 30)
-    monkeypatch.setattr("samdeploy.evaluate.latency.LEAST_S", 0.0)
-    monkeypatch.setattr("samdeploy.evaluate.latency.WARM_UP_LIMIT_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.RUNS", 30)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.LEAST_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.WARM_UP_LIMIT_S", 0.0)
     write_eval(
         tmp_path, evaluate_bundle(digits_bundle, EvalOptions(backend="onnxruntime", device="cpu", consistency_s=1.0))
     )

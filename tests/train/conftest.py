@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samdeploy.models import resnet
-from samdeploy.train import loop
-from samdeploy.train.recipe import Recipe, load_recipe
+from samdeploy.models.sam_resnet import resnet
+from samdeploy.train.loop import train as loop
+from samdeploy.train.recipe.load import load_recipe
+from samdeploy.train.recipe.recipe import Recipe
 from tests.train.started import SMALL, SMALL_DEPTHS, Started
 from tests.train.stopping import stopping
 
@@ -126,7 +127,7 @@ def start(environment: dict[str, str]) -> Iterator[Callable[..., Started]]:
     four processes most of a test's time.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["samdeploy.cli", "samdeploy.train.loop", "samdeploy.train.watch.curves"])
+    context.set_forkserver_preload(["samdeploy.cli", "samdeploy.train.loop.train", "samdeploy.train.watch.curves"])
     begun: list[Started] = []
 
     def make(*arguments: str | Path, cwd: Path, **variables: str) -> Started:

@@ -63,7 +63,7 @@ def _samdeploy(arguments: tuple[str, ...], cwd: str, out: str, said: str, variab
     os.environ |= variables
     sys.argv = ["samdeploy", *arguments]
     from samdeploy.cli import main
-    from samdeploy.models import resnet
+    from samdeploy.models.sam_resnet import resnet
 
     if variables.get(SMALL):
         resnet.ARCHITECTURES["sam-resnet18"] = (resnet.BasicBlock, SMALL_DEPTHS)

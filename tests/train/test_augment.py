@@ -10,7 +10,7 @@ import torch
 from samdeploy.errors import RecipeError
 from samdeploy.models.graph import Normalize
 from samdeploy.train.augment import GROUP, Augmentation, make_augmentation
-from samdeploy.train.recipe import AugmentSection, Recipe
+from samdeploy.train.recipe.recipe import AugmentSection, Recipe
 
 CPU = torch.device("cpu")
 CLASSES = 5
@@ -188,7 +188,7 @@ def test_on_a_gpu_nothing_waits_and_a_seed_gives_the_same_batch(recipe: MakeReci
         pytest.skip("PyTorch sees no GPU")
     device = torch.device("cuda")
     images, labels = (tensor.to(device) for tensor in batch(32))
-    # Without a policy: torchvision's rotations and shears copy their matrix to the GPU and wait (see train/ahead.py).
+    # Without a policy: torchvision's rotations and shears copy their matrix to the GPU and wait (see loop/ahead.py).
     made = recipe("augment.flip=true", "augment.crop_scale=0.3", "augment.cutmix=1")
     augmentation = make_augmentation(made, CLASSES, device)
     generator = torch.Generator(device)

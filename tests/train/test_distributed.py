@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from samdeploy.run import open_run
+from samdeploy.runs.record import open_run
 from samdeploy.train.checkpoints.state import join_small_end
 from samdeploy.train.distributed import Ranks
-from samdeploy.train.loop import train
-from samdeploy.train.recipe import Recipe, dump_recipe
+from samdeploy.train.loop.train import train
+from samdeploy.train.recipe.load import dump_recipe
+from samdeploy.train.recipe.recipe import Recipe
 from tests.train.started import SMALL, Started
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from samdeploy.errors import SamdeployError, TrainingError
-from samdeploy.run import open_run
-from samdeploy.train import epoch as epoch_file
-from samdeploy.train import loop
+from samdeploy.runs.record import open_run
 from samdeploy.train.checkpoints import saver
 from samdeploy.train.checkpoints.checkpoint import read_checkpoint
-from samdeploy.train.recipe import Recipe
+from samdeploy.train.loop import epoch as epoch_file
+from samdeploy.train.loop import train as loop
+from samdeploy.train.recipe.recipe import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 

@@ -11,15 +11,15 @@ import torch
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, TrainingError
-from samdeploy.run import open_run
-from samdeploy.train import pictures as pictures_file
-from samdeploy.train.ahead import Ahead, Batch, Place
+from samdeploy.runs.record import open_run
 from samdeploy.train.augment import make_augmentation
-from samdeploy.train.loop import train
-from samdeploy.train.pictures import Pictures
+from samdeploy.train.loop import batches as pictures_file
+from samdeploy.train.loop.ahead import Ahead, Batch, Place
+from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.seeds import StepRandomness
+from samdeploy.train.loop.train import train
 from samdeploy.train.prepare import prepare_data
-from samdeploy.train.recipe import Recipe
-from samdeploy.train.seeds import StepRandomness
+from samdeploy.train.recipe.recipe import Recipe
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samdeploy.data.picture_hashes import digests_of, read_hashes
+from samdeploy.bundle.names import HASHES_FILE, LEAKS_FILE
+from samdeploy.data.duplicates.image_hashes import digests_of, read_hashes
 from samdeploy.errors import DatasetError, RecipeError
-from samdeploy.preprocess import prepare
-from samdeploy.run import HASHES_FILE, LEAKS_FILE, open_run
-from samdeploy.train import loop
-from samdeploy.train.recipe import Recipe
+from samdeploy.images.decode import prepare
+from samdeploy.runs.record import open_run
+from samdeploy.train.loop import train as loop
+from samdeploy.train.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -15,7 +15,7 @@ from samdeploy.data.dataset import array_samples
 from samdeploy.errors import DatasetError, InputError
 from samdeploy.train import look as look_module
 from samdeploy.train.look import counts_table, look, spread_over_classes
-from samdeploy.train.recipe import Recipe
+from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.sheet import COLUMNS
 
 MakeRecipe = Callable[..., Recipe]

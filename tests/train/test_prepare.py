@@ -14,7 +14,7 @@ from samdeploy.data import Dataset, open_dataset
 from samdeploy.data.dataset import array_samples
 from samdeploy.errors import DatasetError, InputError
 from samdeploy.train.prepare import check_counts, prepare_data
-from samdeploy.train.recipe import Recipe
+from samdeploy.train.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 REPORT = "data.leaks=report"

@@ -13,8 +13,9 @@ import scipy.stats
 from PIL import Image
 
 from samdeploy.errors import InputError, RecipeError
-from samdeploy.run import open_run
-from samdeploy.train.recipe import Recipe, dump_recipe
+from samdeploy.runs.record import open_run
+from samdeploy.train.recipe.load import dump_recipe
+from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE, PUBLISHED, reproduce
 from samdeploy.train.reproduction import FinishedRun, Published, Reproduction, reproduction_png, reproduction_table
 from tests.train.started import Started

@@ -26,9 +26,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from samdeploy.bundle.names import RECIPE_FILE
 from samdeploy.errors import WeightsError
 from samdeploy.files import sync_folder, write_atomic
-from samdeploy.run import RECIPE_FILE
 
 FOLDER = "checkpoints"
 NEXT, LAST, PREVIOUS = "next.safetensors", "last.safetensors", "previous.safetensors"

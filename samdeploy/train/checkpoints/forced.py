@@ -10,10 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from samdeploy.data.leaks import LeakReport, find_leaks, is_among, refuse_leaks
-from samdeploy.data.picture_hashes import PictureHashes, read_hashes
+from samdeploy.bundle.names import HASHES_FILE, RECIPE_FILE
+from samdeploy.data.duplicates.image_hashes import PictureHashes, read_hashes
+from samdeploy.data.duplicates.leaks import LeakReport, find_leaks, is_among, refuse_leaks
 from samdeploy.errors import DatasetError
-from samdeploy.run import HASHES_FILE, RECIPE_FILE, RunRecord
+from samdeploy.runs.record import RunRecord
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits
 
 MOVED = (

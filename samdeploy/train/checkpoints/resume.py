@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samdeploy.bundle.names import RECIPE_FILE, RUN_FILE, WEIGHTS_FILE
 from samdeploy.errors import BundleError, InputError, RecipeError, WeightsError
 from samdeploy.files import expanded, write_atomic
 from samdeploy.models.weights import read_state
-from samdeploy.run import RECIPE_FILE, RUN_FILE, WEIGHTS_FILE, RunRecord, open_run
+from samdeploy.runs.record import RunRecord, open_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
-from samdeploy.train.recipe import NOT_THE_EXPERIMENT, Recipe, dump_recipe, load_recipe, recipe_table
-from samdeploy.train.recipe_checks import recipe_from_table
-from samdeploy.train.run_folder import IN_USE, best_file, is_locked
+from samdeploy.train.recipe.checks import recipe_from_table
+from samdeploy.train.recipe.load import dump_recipe, load_recipe, recipe_table
+from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
+from samdeploy.train.run.folder import IN_USE, best_file, is_locked
 
 _FREE = NOT_THE_EXPERIMENT | {"description"}
 # Keys that make it another network, into which the weights do not fit.

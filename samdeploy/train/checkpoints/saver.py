@@ -12,7 +12,7 @@ from pathlib import Path
 from samdeploy.errors import TrainingError
 from samdeploy.train.checkpoints.checkpoint import write_checkpoint
 from samdeploy.train.checkpoints.state import TrainState
-from samdeploy.train.run_folder import RunFolder
+from samdeploy.train.run.folder import RunFolder
 
 # An epoch's checkpoint is left out where writing the last one took more than this share of the time since: epochs of
 # a second must not spend it on the disk.

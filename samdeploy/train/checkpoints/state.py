@@ -13,11 +13,11 @@ from samdeploy.models import SamResNet
 from samdeploy.models.weights import load_state
 from samdeploy.train.checkpoints.checkpoint import Checkpoint
 from samdeploy.train.distributed import Ranks, smallest_batch
-from samdeploy.train.ema import WeightMean
-from samdeploy.train.pictures import Pictures
-from samdeploy.train.recipe import TrainingSection
-from samdeploy.train.seeds import Shuffle
-from samdeploy.train.step import Stepper
+from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.ema import WeightMean
+from samdeploy.train.loop.seeds import Shuffle
+from samdeploy.train.loop.step import Stepper
+from samdeploy.train.recipe.recipe import TrainingSection
 from samdeploy.train.watch.activations import GateRow
 from samdeploy.train.watch.history import EpochRow
 

@@ -1,7 +1,7 @@
 """float32 or bf16 on a CPU that multiplies bf16: measured before training, because it depends on more than the CPU.
 
 Alone on two AVX512-BF16 cores, SAM-ResNet-50 at 64 pixels trained 1.5 to 1.8 times as fast in bf16, before its
-convolutions became products (`samdeploy.models.convolution`).  Beside other
+convolutions became products (`samdeploy.models.sam_resnet.convolution`).  Beside other
 programs it trained at a fourth of the speed of float32: the threads of oneDNN's bf16 convolutions wait for one another
 in a loop, and where one has lost its core the others burn theirs.  So it is tried on the network that is to be trained,
 on the machine as it is now.
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from samdeploy.errors import RecipeError
 from samdeploy.models import SamResNet
 from samdeploy.train.device import Autocast, autocast_dtype, multiplies_bf16, precision_name
-from samdeploy.train.recipe import Recipe
+from samdeploy.train.recipe.recipe import Recipe
 
 PICTURES = 16  # in one try, at least; more, up to the training's batch, where they take less than STEP_S
 STEP_S = 0.5  # larger batches gain more from bf16, and short steps are timed badly

@@ -20,13 +20,13 @@ from torch.utils.hooks import RemovableHandle
 
 from samdeploy.files import write_atomic
 from samdeploy.models import SamResNet
-from samdeploy.models.attention import StreamlinedAttention
-from samdeploy.train.pictures import Pictures
+from samdeploy.models.sam_resnet.attention import StreamlinedAttention
+from samdeploy.train.loop.batches import Pictures
 
 GATES_FILE = "gates.csv"
 PICTURES = 128  # as many as the export measures its head-room on
 FP16_MAX = 65504.0
-# Bits below FP16's end from which on the export rescales tensors; see `samdeploy.export.headroom`.
+# Bits below FP16's end from which on the export rescales tensors; see `samdeploy.export.fp16.headroom`.
 TIGHT_BITS = 3.0
 _SMALLEST = 2.0**-24  # FP16's smallest number
 

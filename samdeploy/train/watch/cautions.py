@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from samdeploy.arrays import Int64Array
-from samdeploy.train.measure import Measured
+from samdeploy.train.loop.measure import Measured
 
 _FEW_VAL, _FEW_OF_A_CLASS, _IMBALANCE = 100, 10, 10
 _LEARNT, _GAP, _EPOCHS = 90.0, 25.0, 3

@@ -5,7 +5,6 @@ A picture is no reason to lose a training: whatever goes wrong here is said once
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import sys
@@ -14,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samdeploy.bundle.names import HISTORY_FILE
 from samdeploy.files import write_atomic
-from samdeploy.run import HISTORY_FILE
+from samdeploy.train.watch.history import Row, read_columns, read_stages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CURVES_FILE = "curves.png"
-_GATES_FILE = "gates.csv"
 # Below so many bits of head-room the export has to rescale, or a layer has to stay FP32.
 _TIGHT_BITS = 3.0
 
@@ -34,8 +33,6 @@ _MAX_SHARE = 0.05
 _FIRST_COST = 0.5  # seconds; what drawing takes, as long as it was not measured
 
 _said: set[str] = set()
-
-Row = dict[str, float]
 
 
 class LiveCurves:
@@ -82,23 +79,6 @@ def draw_curves(run: Path) -> None:
     except Exception as error:
         kind = type(error).__name__
         _say(kind, f"{run / CURVES_FILE} could not be drawn ({kind}: {error}); the training goes on")
-
-
-def read_columns(path: Path) -> list[Row]:
-    """A CSV file of numbers as one dictionary per row; empty cells are left out, cells of text too."""
-    rows: list[Row] = []
-    if not path.is_file():
-        return rows
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line in csv.DictReader(file):
-            row = {}
-            for key, text in line.items():
-                try:
-                    row[key] = float(text)
-                except (TypeError, ValueError):
-                    continue
-            rows.append(row)
-    return rows
 
 
 def curves_png(history: Sequence[Row], stages: dict[str, list[Row]], title: str) -> bytes:
@@ -185,19 +165,6 @@ def _draw_headroom(axes: Axes, stages: dict[str, list[Row]]) -> None:
         axes.legend(frameon=False, ncols=2)
     else:
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
-
-
-def read_stages(run: Path) -> dict[str, list[Row]]:
-    """The rows of gates.csv by stage, in the order in which the stages come."""
-    path = run / _GATES_FILE
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = [line.get("stage") or "" for line in csv.DictReader(file)]
-    stages: dict[str, list[Row]] = {}
-    for name, row in zip(names, read_columns(path), strict=True):
-        stages.setdefault(name, []).append(row)
-    return stages
 
 
 def _say(kind: str, text: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from samdeploy.models.attention import StreamlinedAttention
+from samdeploy.models.sam_resnet.attention import StreamlinedAttention
 from samdeploy.train.checkpoints.state import TrainState
 
 

@@ -37,6 +37,9 @@ class EpochRow:
     seconds: float
 
 
+Row = dict[str, float]
+
+_GATES_FILE = "gates.csv"
 COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow))
 
 
@@ -60,6 +63,36 @@ def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
     writer.writerow(COLUMNS)
     writer.writerows(_cells(row) for row in rows)
     write_atomic(path, text.getvalue().encode())
+
+
+def read_columns(path: Path) -> list[Row]:
+    """A CSV file of numbers as one dictionary per row; empty cells are left out, cells of text too."""
+    rows: list[Row] = []
+    if not path.is_file():
+        return rows
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for line in csv.DictReader(file):
+            row = {}
+            for key, text in line.items():
+                try:
+                    row[key] = float(text)
+                except (TypeError, ValueError):
+                    continue
+            rows.append(row)
+    return rows
+
+
+def read_stages(run: Path) -> dict[str, list[Row]]:
+    """The rows of gates.csv by stage, in the order in which the stages come."""
+    path = run / _GATES_FILE
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        names = [line.get("stage") or "" for line in csv.DictReader(file)]
+    stages: dict[str, list[Row]] = {}
+    for name, row in zip(names, read_columns(path), strict=True):
+        stages.setdefault(name, []).append(row)
+    return stages
 
 
 def _cells(row: EpochRow) -> Iterator[str | int]:

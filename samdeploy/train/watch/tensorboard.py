@@ -9,9 +9,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from samdeploy.bundle.names import HISTORY_FILE
 from samdeploy.errors import BackendUnavailable
-from samdeploy.run import HISTORY_FILE
-from samdeploy.train.watch.curves import Row, read_columns, read_stages
+from samdeploy.train.watch.history import Row, read_columns, read_stages
 
 EVENTS_FILE = "events.out.tfevents.samdeploy"
 

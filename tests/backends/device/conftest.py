@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from samdeploy.backends.device_session import DeviceSession
+from samdeploy.backends.device.session import DeviceSession
 
 if TYPE_CHECKING:
     from tests.backends.device.host_cuda import Engine, HostCuda
@@ -35,7 +35,7 @@ def engine(cuda: HostCuda) -> Engine:
 
 @pytest.fixture
 def session(cuda: HostCuda, engine: Engine) -> Iterator[DeviceSession]:
-    from samdeploy.backends.cuda_objects import Stream
+    from samdeploy.backends.device.objects import Stream
     from tests.backends.device.host_cuda import SPEC
 
     opened = DeviceSession("tensorrt", "fp16", SPEC, engine, Stream())

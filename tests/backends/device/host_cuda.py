@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samdeploy.backends.cuda_objects import Stream
+from samdeploy.backends.device.objects import Stream
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
 from samdeploy.errors import BackendUnavailable
-from samdeploy.spec import ModelSpec, Preprocessing, model_spec
 
 cuda_bindings = pytest.importorskip("cuda.bindings", reason="pip install 'cuda-python>=12.9'")
 real = pytest.importorskip("cuda.bindings.runtime")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samdeploy.backends.cuda_objects import Stream
-from samdeploy.backends.device_session import DeviceSession
+from samdeploy.backends.device.objects import Stream
+from samdeploy.backends.device.session import DeviceSession
 from samdeploy.errors import InputError
 from tests.backends.device.host_cuda import SPEC, Engine, HostCuda, OnDevice, images_of, logits_of, to_device, view
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samdeploy.backends.cuda_objects import Stream
-from samdeploy.backends.device_session import DeviceSession
+from samdeploy.backends.device.objects import Stream
+from samdeploy.backends.device.session import DeviceSession
 from samdeploy.errors import BackendUnavailable, InputError
 from tests.backends.device.host_cuda import SPEC, Engine, HostCuda, images_of, logits_of, view
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from samdeploy.backends import device_session
-from samdeploy.backends.cuda_objects import Stream
-from samdeploy.backends.device_session import GRAPH_LIMIT, DeviceSession
+from samdeploy.backends.device import session as device_session
+from samdeploy.backends.device.objects import Stream
+from samdeploy.backends.device.session import GRAPH_LIMIT, DeviceSession
 from samdeploy.errors import BackendUnavailable
 from tests.backends.device.host_cuda import SPEC, Engine, HostCuda, images_of, logits_of
 

@@ -1,0 +1,1 @@
+"""CUDA without a runtime: buffers, streams, graphs, and sessions on device memory."""

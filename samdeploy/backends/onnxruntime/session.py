@@ -1,0 +1,317 @@
+"""ONNX Runtime: FP32 and INT8 on the CPU, FP32 and FP16 on CUDA.
+
+On CUDA the session is a `DeviceSession`: the same buffers, stream, graphs and `run_async` as TensorRT's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.onnxruntime.errors import memory_full
+from samdeploy.backends.session import cam_file, check_tensors, pick_file
+from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
+from samdeploy.errors import BackendUnavailable, first_line
+from samdeploy.files import SealedFile
+
+if TYPE_CHECKING:
+    from samdeploy.backends.device.objects import Stream
+    from samdeploy.backends.device.session import DeviceSession
+    from samdeploy.bundle import Bundle
+
+PRECISIONS = ("fp32", "fp16", "int8")
+RUNS_ON = ("cpu", "cuda")
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+
+
+def unavailable() -> str | None:
+    """None: the CPU provider runs everywhere the package can be imported."""
+    return None
+
+
+def load(bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = True) -> OnnxruntimeSession | DeviceSession:
+    """Open the bundle's ONNX graph of this precision.
+
+    Args:
+        cuda_graph: see `DeviceSession.cuda_graph`; without meaning on the CPU.  ONNX Runtime does not promise that its
+            work can be recorded from outside, and the session goes without where a recording does not repeat its run.
+
+    Raises:
+        BackendUnavailable: no such graph; CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
+        BundleError: the graph was changed or has other tensors than the manifest says.
+    """
+    file = pick_file(bundle, "graph", "onnxruntime", precision)
+    if precision == "int8":
+        if device == "cuda":
+            raise BackendUnavailable(
+                "ONNX Runtime's CUDA provider has no INT8 convolutions and would compute them in FP32 between "
+                "conversions; use device cpu, or backend tensorrt"
+            )
+        device = "cpu"
+    no_cuda = _no_cuda()
+    if device == "cuda" and no_cuda:
+        raise BackendUnavailable(no_cuda)
+    with bundle.seal(file) as graph:
+        return _load(graph, bundle.spec, device, precision, no_cuda, cuda_graph)
+
+
+def _load(
+    graph: SealedFile, spec: ModelSpec, device: str, precision: str, no_cuda: str | None, cuda_graph: bool
+) -> OnnxruntimeSession | DeviceSession:
+    if no_cuda is None and device != "cpu":
+        session = _load_cuda(graph, spec, precision, cuda_graph)
+        if session is not None:
+            return session
+        no_cuda = (
+            f"ONNX Runtime {ort.__version__} could not start its CUDA provider and fell back to the CPU: the CUDA or "
+            "cuDNN libraries are missing or of another version"
+        )
+        if device == "cuda":
+            raise BackendUnavailable(f"{no_cuda}; install them, or use device 'cpu'")
+    if precision == "fp16":
+        # Seen in profiles of 1.31 on AVX-512: Conv, Gemm and the rest run on float tensors between inserted casts.
+        raise BackendUnavailable(
+            "ONNX Runtime's CPU provider has no FP16 kernels and computes an FP16 graph in FP32, so its answers would "
+            f"not be those of FP16; use precision fp32, or a CUDA device ({no_cuda or 'device cpu was asked for'})"
+        )
+    if precision == "int8":
+        from samdeploy.backends.onnxruntime.int8_proof import prove
+
+        inference = prove(
+            lambda prefix: _inference(graph, _CPU, has_fp16=False, profile=prefix),
+            spec.input.name,
+            tuple(int(length) for length in spec.input.shape[1:]),
+            precision,
+        )
+    else:  # the CPU provider has no lesser arithmetic to fall to
+        inference = _inference(graph, _CPU, has_fp16=False)
+    return OnnxruntimeSession(inference, "cpu", precision, spec)
+
+
+def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str, cuda_graph: bool) -> DeviceSession | None:
+    """None where ONNX Runtime fell back to the CPU."""
+    # Late, as all of CUDA's part: it costs a start on the CPU 10 ms.
+    from samdeploy.backends.device import cuda
+    from samdeploy.backends.device.objects import Stream
+    from samdeploy.backends.device.session import DeviceSession
+    from samdeploy.backends.onnxruntime.cuda import CudaEngine
+
+    with cuda.device_zero():
+        stream = Stream()
+        try:
+            inference = _inference(graph, _CUDA, has_fp16=precision == "fp16", stream=stream)
+            # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
+            if inference.get_providers()[0] == _CUDA:
+                _check_graph(inference, precision, spec)
+                engine = CudaEngine(inference, spec)
+                return DeviceSession("onnxruntime", precision, spec, engine, stream, cuda_graph=cuda_graph)
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
+    return None
+
+
+class OnnxruntimeSession:
+    """One graph on the CPU.  ONNX Runtime's own `run` may be called from several threads at once."""
+
+    backend = "onnxruntime"
+
+    def __init__(self, inference: Any, device: str, precision: str, spec: ModelSpec) -> None:
+        """`inference` is an `onnxruntime.InferenceSession`; its tensors must be those of `spec`."""
+        self.device = device
+        self.precision = precision
+        _check_graph(inference, precision, spec)
+        self._inference: Any = inference
+        self._input = spec.input.name
+
+    def run(self, batch: UInt8Array) -> Float32Array:
+        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
+        return _run(self._inference, self._input, batch)
+
+    def close(self) -> None:
+        """Drop the graph."""
+        self._inference = None
+
+
+def load_cam(bundle: Bundle, device: str, precision: str) -> OnnxruntimeCamSession:
+    """Open the bundle's graph of class activation maps; arrays are in host memory on CUDA too.
+
+    Raises:
+        BackendUnavailable: CUDA asked and not to be had.
+        BundleError: the graph was changed or has other tensors than the manifest says.
+    """
+    no_cuda = _no_cuda()
+    if device == "cuda" and no_cuda:
+        raise BackendUnavailable(no_cuda)
+    provider = _CPU if no_cuda or device == "cpu" else _CUDA
+    with bundle.seal(cam_file(bundle, "onnxruntime")) as graph:
+        inference = _inference(graph, provider, has_fp16=False)
+    # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
+    found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
+    if device == "cuda" and found == "cpu":
+        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
+    return OnnxruntimeCamSession(inference, found, precision, bundle.spec)
+
+
+class OnnxruntimeCamSession:
+    """The graph of class activation maps.  Threads may share it."""
+
+    backend = "onnxruntime"
+
+    def __init__(self, inference: Any, device: str, precision: str, spec: ModelSpec) -> None:
+        """`inference` is an `onnxruntime.InferenceSession` with outputs `logits` and `cam`."""
+        self.device = device
+        self.precision = precision
+        _check_graph(inference, precision, spec, cam_spec(spec))
+        self._inference: Any = inference
+        self._input = spec.input.name
+
+    def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
+        logits, maps = _run_all(self._inference, self._input, batch, self.device)
+        return logits, maps
+
+    def close(self) -> None:
+        """Drop the graph."""
+        self._inference = None
+
+
+def emulate(graph: bytes, batch: UInt8Array) -> Float32Array:
+    """Logits of a graph of any precision, on the CPU: a numeric check of an export, not a backend.
+
+    Of an FP16 graph this shows the **rounding of weights and constants only**: the CPU provider puts casts around
+    FP16 nodes and keeps activations in FP32 between them (1.31 does so at every optimization level), so neither
+    the rounding nor the overflow of an FP16 activation is seen.  In a test, a convolution whose FP16 result is
+    infinite gave its finite FP32 value.
+
+    Args:
+        graph: an ONNX file with one input and one output.
+        batch: uint8 [N, H, W, 3].
+
+    Returns:
+        float32 [N, K].
+
+    Raises:
+        BackendUnavailable: ONNX Runtime refuses the graph or the batch.
+    """
+    return emulate_all(graph, batch)[0]
+
+
+def emulate_all(graph: bytes, batch: UInt8Array) -> list[Float32Array]:
+    """Every output of a graph, in its order; see `emulate`."""
+    with SealedFile(graph) as sealed:
+        inference = _inference(sealed, _CPU, has_fp16=True)
+    return _run_all(inference, inference.get_inputs()[0].name, batch, "cpu")
+
+
+def graph_precision(precision: str) -> str:
+    """Each precision has a graph of its own."""
+    return precision
+
+
+def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) -> tuple[list[Any], str]:
+    """Every output of a graph, as arrays in its order, and where it ran: a `TensorBackend`.
+
+    Raises:
+        BackendUnavailable: CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
+    """
+    no_cuda = _no_cuda()
+    if device == "cuda" and (no_cuda or precision == "int8"):
+        raise BackendUnavailable(no_cuda or "ONNX Runtime's CUDA provider has no INT8 convolutions; use device cpu")
+    is_cuda = not no_cuda and device != "cpu" and precision != "int8"
+    with SealedFile(graph) as sealed:
+        inference = _inference(sealed, _CUDA if is_cuda else _CPU, has_fp16=precision == "fp16")
+    found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
+    if device == "cuda" and found == "cpu":
+        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
+    if precision == "fp16" and found == "cpu":
+        raise BackendUnavailable(
+            "ONNX Runtime's CPU provider computes an FP16 graph in FP32, so its tensors would not be those of FP16"
+        )
+    return _run_all(inference, inference.get_inputs()[0].name, batch, found), found
+
+
+def _no_cuda() -> str | None:
+    """Why CUDA cannot be used; None where it can be tried."""
+    if _CUDA not in ort.get_available_providers():
+        return (
+            f"ONNX Runtime {ort.__version__} is installed without CUDA; pip uninstall onnxruntime, then "
+            "pip install 'samdeploy[onnxruntime-gpu]' (the two packages overwrite each other)"
+        )
+    from samdeploy.backends.device import cuda
+
+    count, why = cuda.cuda_devices()
+    if not count:
+        return f"no CUDA device: {why}"
+    try:
+        cuda.call("cudaGetDevice")  # cuda-python is there, and the driver is new enough for it
+    except BackendUnavailable as error:
+        return str(error)
+    return None
+
+
+def _check_graph(inference: Any, precision: str, spec: ModelSpec, *more: TensorSpec) -> None:
+    tensors = [
+        TensorSpec(t.name, _TYPES.get(t.type, t.type), tuple(str(n) if n is None else n for n in t.shape))
+        for t in (*inference.get_inputs(), *inference.get_outputs())
+    ]
+    check_tensors(f"the {precision} graph", tensors, spec, *more)
+
+
+def _inference(
+    graph: SealedFile, provider: str, *, has_fp16: bool, stream: Stream | None = None, profile: str | None = None
+) -> Any:
+    options = ort.SessionOptions()
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    options.log_severity_level = 3  # errors; its warnings about constant folding tell the user nothing
+    # uint8 times int8 overflows 16 bits on CPUs without VNNI; this makes ONNX Runtime take slower kernels there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    providers: list[Any] = [_CPU]
+    if provider == _CUDA:
+        if hasattr(ort, "preload_dlls"):  # since 1.21: finds the CUDA libraries that pip installed
+            ort.preload_dlls()
+        # FP32 must mean FP32: by default convolutions use TF32 on Ampere and later.  Not for FP16: the switch is
+        # cuDNN's, and takes FP16 off the tensor cores too (15.2 instead of 6.9 ms: SAM-ResNet-50, 192 px, batch 64,
+        # H100).  The layers that an FP16 graph keeps in FP32, for its range, lose no more in TF32 than the others.
+        # Channels last is faster in FP16 (5.9 instead of 6.8 ms, as above) and slower in FP32 (22.7 instead of 19.2).
+        settings = {"prefer_nhwc": "1"} if has_fp16 else {"use_tf32": "0"}
+        if stream is not None:
+            settings["user_compute_stream"] = str(stream.handle)
+        providers = [(_CUDA, settings), _CPU]
+    try:
+        # 1.30 and 1.31 die of SIGSEGV in this optimizer on some FP16 graphs; it serves FP32 convolutions on CPUs.
+        off = ["NchwcTransformer"] if has_fp16 else []
+        inference = ort.InferenceSession(graph.path, options, providers=providers, disabled_optimizers=off)
+    except Exception as error:  # its exception classes are private and share no other base
+        device = "cuda" if provider == _CUDA else "cpu"
+        cure = memory_full(error, device) or f"{first_line(error)}; export again, or pip install --upgrade onnxruntime"
+        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} cannot open the graph: {cure}") from error
+    # Else it opens the path again, on the CPU and with a line of its own printed, where a run on CUDA fails.
+    inference.disable_fallback()
+    return inference
+
+
+def _run(inference: Any, name: str, batch: UInt8Array) -> Float32Array:
+    """On the CPU."""
+    try:
+        return np.asarray(inference.run(None, {name: batch})[0], np.float32)
+    except Exception as error:  # as above
+        why = memory_full(error, "cpu") or first_line(error)
+        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error
+
+
+def _run_all(inference: Any, name: str, batch: UInt8Array, device: str) -> list[Float32Array]:
+    try:
+        return [np.asarray(output, np.float32) for output in inference.run(None, {name: batch})]
+    except Exception as error:  # as above
+        why = memory_full(error, device) or first_line(error)
+        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error

@@ -1,0 +1,13 @@
+"""Names of the files of a bundle, and of the run around it."""
+
+from __future__ import annotations
+
+MANIFEST = "manifest.json"
+
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.toml"
+HISTORY_FILE = "history.csv"
+WEIGHTS_FILE = "weights.safetensors"
+LEAKS_FILE = "leaks.json"
+HASHES_FILE = "hashes.npz"
+BUNDLE_FOLDER = "bundle"

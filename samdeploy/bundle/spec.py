@@ -1,0 +1,125 @@
+"""What a model takes and gives, as plain data: the contract between training, export and runtimes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from samdeploy.errors import BundleError
+
+Fit = Literal["squeeze", "center_crop"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+FITS: tuple[str, ...] = get_args(Fit)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Where an engine may be asked to run.
+DEVICES = ("auto", "cpu", "cuda")
+# What `export` can be asked to build.
+ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
+
+# Of torchvision's ImageNet training references; the original protocol uses them for every data set.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Pixels of the input per cell of the last stage's features, in every network of the family: five halvings.
+FEATURE_STRIDE = 32
+
+# Most pixels of an image that are decoded, and most bytes of one that are read, unless a caller says otherwise.
+MAX_PIXELS = 178_956_970
+MAX_BYTES = 64 << 20
+
+# Longest side of an input, in pixels, that docs/bundle.md allows.
+LONGEST_SIDE = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, element type and shape of one tensor; a `str` in `shape` is a symbolic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a decoded picture becomes the model's input.
+
+    The resize (`samdeploy.images.decode`) happens outside the graph, on uint8 RGB; `mean` and `std` refer to
+    RGB in [0, 1] and are applied inside the graph.
+
+    Attributes:
+        height: rows of the model's input, in pixels.
+        width: columns of the model's input, in pixels.
+        fit: "squeeze" resizes to height x width and ignores the aspect ratio; "center_crop" resizes the
+            shorter side to `resize_short` and cuts the middle.
+        resize_short: length of the shorter side before the crop, in pixels; None with "squeeze".
+        mean: per channel, R G B.
+        std: per channel, R G B.
+    """
+
+    height: int
+    width: int
+    fit: Fit = "squeeze"
+    resize_short: int | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise BundleError(f"preprocessing: size {self.height}x{self.width} found, both sides must be at least 1")
+        longest = max(self.height, self.width, self.resize_short or 0)
+        if longest > LONGEST_SIDE:
+            raise BundleError(f"preprocessing: a side of {longest} pixels found, at most {LONGEST_SIDE} expected")
+        if self.fit not in FITS:
+            raise BundleError(f"preprocessing: fit {self.fit!r} found, one of {', '.join(FITS)} expected")
+        if (self.fit == "center_crop") != (self.resize_short is not None):
+            raise BundleError("preprocessing: resize_short belongs to fit 'center_crop' and to no other")
+        if self.resize_short is not None and self.resize_short < max(self.height, self.width):
+            raise BundleError(
+                f"preprocessing: resize_short {self.resize_short} is smaller than the crop {self.height}x{self.width}"
+            )
+        if min(self.std) <= 0:
+            raise BundleError(f"preprocessing: std {self.std} found, every value must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A classifier: architecture, classes, tensors and preprocessing.
+
+    Attributes:
+        arch: for example "sam-resnet50".
+        gate: "original" (x * W·GAP(x)), "identity" (x * (1 + W·GAP(x))) or "none" (x).
+        classes: names; the index is the logit's column.
+        input: ("image", "uint8", ("N", H, W, 3)), RGB.
+        output: ("logits", "float32", ("N", K)).
+        preprocessing: from a decoded picture to the input.
+    """
+
+    arch: str
+    gate: str
+    classes: tuple[str, ...]
+    input: TensorSpec
+    output: TensorSpec
+    preprocessing: Preprocessing
+
+
+def model_spec(arch: str, gate: str, classes: tuple[str, ...], preprocessing: Preprocessing) -> ModelSpec:
+    """The spec of every model that samdeploy exports: uint8 NHWC in, float32 logits out."""
+    return ModelSpec(
+        arch=arch,
+        gate=gate,
+        classes=classes,
+        input=TensorSpec("image", "uint8", ("N", preprocessing.height, preprocessing.width, 3)),
+        output=TensorSpec("logits", "float32", ("N", len(classes))),
+        preprocessing=preprocessing,
+    )
+
+
+def cam_spec(spec: ModelSpec) -> TensorSpec:
+    """The class activation maps of a model: ("cam", "float32", ("N", K, h, w)), one map per class.
+
+    Each halving of the network rounds up, so h = ceil(H / 32) and w = ceil(W / 32).
+    """
+    height, width = (-(-side // FEATURE_STRIDE) for side in (spec.preprocessing.height, spec.preprocessing.width))
+    return TensorSpec("cam", "float32", ("N", len(spec.classes), height, width))

@@ -1,0 +1,178 @@
+"""Engine against trained network, picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdeploy.arrays import Float32Array, Int64Array
+from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.evaluate.accuracy.ece import expected_calibration_error
+from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference
+
+Int32Array = NDArray[np.int32]
+
+DEFAULT_CONFIDENCE = 0.95
+TOP = 5
+# Rows that are sorted together: of a large test set, not more than the logits themselves stand in memory.
+_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAccuracy:
+    """One class: its index, its test pictures, and top-1 of engine and reference on them, in percent."""
+
+    index: int
+    images: int
+    top1: float
+    reference_top1: float
+
+
+@dataclass(frozen=True, slots=True)
+class PerPicture:
+    """What was said about each picture.
+
+    Attributes:
+        labels: int32 [N], the truth.
+        engine, reference: int32 [N], class with the highest logit; -1 for a row that is not finite.
+        places: int64 [N], where in the test set each image is; None: there are no others.
+    """
+
+    labels: Int32Array
+    engine: Int32Array
+    reference: Int32Array
+    places: Int64Array | None = None
+
+    def place(self, row: int) -> int:
+        """Where in the test set the image at `row` is."""
+        return int(row if self.places is None else self.places[row])
+
+    def changed(self) -> Int64Array:
+        """Indices of the pictures for which the two name different classes: lost ones first, then gained, then others.
+
+        int64 [M]; each kind in the pictures' order.
+        """
+        was_right, is_right = self.reference == self.labels, self.engine == self.labels
+        kinds = (was_right & ~is_right, is_right & ~was_right, ~was_right & ~is_right & (self.engine != self.reference))
+        return np.concatenate([np.flatnonzero(kind) for kind in kinds]).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How two sets of logits for the same pictures differ.
+
+    Attributes:
+        top1, reference_top1: share of pictures whose highest logit is the label's, in percent.
+        top1_agreement: share of pictures for which both name the same class, in percent.
+        max_difference_of_range: the largest difference of a logit, as a share of its picture's
+            `samdeploy.backends.difference.picture_ranges`; infinite if a logit is not finite.
+        finite: whether every logit of the engine is a finite number.
+        top5, reference_top5: share of pictures whose label is among the five highest logits, in percent; None where
+            there are no more than five classes.
+        change: of top-1, with its confidence interval, and the flips each way.
+        mcnemar_p: see `paired.mcnemar_p`.
+        ece, reference_ece: see `ece.expected_calibration_error`, in points; None where logits are not finite.
+        classes: those with test pictures, in their order.
+        per_picture: the classes that both name.
+    """
+
+    top1: float
+    reference_top1: float
+    top1_agreement: float
+    max_difference_of_range: float
+    finite: bool
+    top5: float | None
+    reference_top5: float | None
+    change: PairedDifference
+    mcnemar_p: float
+    ece: float | None
+    reference_ece: float
+    classes: tuple[ClassAccuracy, ...]
+    per_picture: PerPicture = field(repr=False, compare=False)
+
+    def worst_class(self) -> ClassAccuracy:
+        """The class that loses most; of several, the one with the lowest top-1."""
+        return min(self.classes, key=lambda found: (found.top1 - found.reference_top1, found.top1))
+
+
+def compare(
+    logits: Float32Array,
+    reference: Float32Array,
+    labels: Int64Array,
+    *,
+    confidence: float = DEFAULT_CONFIDENCE,
+    places: Int64Array | None = None,
+) -> Comparison:
+    """Compare an engine's logits with the reference's.
+
+    Args:
+        logits, reference: float32 [N, K], for the same pictures in the same order; the reference's are finite, N >= 1.
+        labels: int64 [N].
+        confidence: of the interval, in (0, 1).
+        places: see `PerPicture`.
+    """
+    finite_rows: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
+    finite = bool(finite_rows.all())
+    # argmax takes NaN for the highest value; a row that holds one names no class.
+    chosen = np.where(finite_rows, logits.argmax(axis=1), -1)
+    expected = reference.argmax(axis=1)
+    is_right, was_right = chosen == labels, expected == labels
+    lost, gained = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
+    return Comparison(
+        top1=_percent(is_right),
+        reference_top1=_percent(was_right),
+        top1_agreement=_percent(chosen == expected),
+        max_difference_of_range=float(difference_shares(logits, reference, picture_ranges(reference)).max()),
+        finite=finite,
+        top5=_top5(logits, labels, finite_rows),
+        reference_top5=_top5(reference, labels, np.ones_like(finite_rows)),
+        change=paired_difference(lost, gained, len(labels), confidence),
+        mcnemar_p=mcnemar_p(lost, gained),
+        ece=expected_calibration_error(logits, labels) if finite else None,
+        reference_ece=expected_calibration_error(reference, labels),
+        classes=_per_class(labels, is_right, was_right),
+        per_picture=PerPicture(labels.astype(np.int32), chosen.astype(np.int32), expected.astype(np.int32), places),
+    )
+
+
+def _percent(hits: NDArray[np.bool_]) -> float:
+    # From integers: 100 * mean would give 99.99999999999999 for a perfect score of some sizes.
+    return 100 * int(hits.sum()) / len(hits)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))
+
+
+def _top5(logits: Float32Array, labels: Int64Array, finite_rows: NDArray[np.bool_]) -> float | None:
+    if logits.shape[1] <= TOP:
+        return None
+    hits = np.zeros(len(labels), np.bool_)
+    for part in _parts(len(labels)):
+        rows, label = logits[part], labels[part, None]
+        own = np.take_along_axis(rows, label, axis=1)
+        # Of equal logits the first counts as the higher one, as argmax has it.
+        before = (rows > own) | ((rows == own) & (np.arange(rows.shape[1]) < label))
+        hits[part] = before.sum(axis=1) < TOP
+    return _percent(hits & finite_rows)
+
+
+def _per_class(
+    labels: Int64Array, is_right: NDArray[np.bool_], was_right: NDArray[np.bool_]
+) -> tuple[ClassAccuracy, ...]:
+    images = np.bincount(labels)
+    hits, reference_hits = (
+        np.bincount(labels, weights=right, minlength=len(images)) for right in (is_right, was_right)
+    )
+    return tuple(
+        ClassAccuracy(
+            int(index),
+            int(images[index]),
+            100 * int(hits[index]) / int(images[index]),
+            100 * int(reference_hits[index]) / int(images[index]),
+        )
+        for index in np.flatnonzero(images)
+    )

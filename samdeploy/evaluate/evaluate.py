@@ -1,0 +1,156 @@
+"""`samdeploy eval`: the test set through each engine, paired with PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends import BACKENDS, open_session, precisions_held
+from samdeploy.bundle import Bundle
+from samdeploy.bundle.golden import proves_nothing
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.data.cache import stream_prepared
+from samdeploy.data.duplicates.leaks import LeakReport
+from samdeploy.data.images import Fingerprint
+from samdeploy.errors import BackendUnavailable, BundleError, Contradiction, SamdeployError
+from samdeploy.evaluate.accuracy.against_training import compare_with_training, not_recorded
+from samdeploy.evaluate.consistency.probes import ProbeReference, probe_reference
+from samdeploy.evaluate.contradictions import find_contradictions
+from samdeploy.evaluate.evaluate_engine import SAMPLE, Case, evaluate_engine
+from samdeploy.evaluate.machine import machine, versions
+from samdeploy.evaluate.options import ALL, EvalOptions
+from samdeploy.evaluate.passes import BATCH, EngineStopped, reference_pass
+from samdeploy.evaluate.result import Report, Result
+from samdeploy.evaluate.test_set.examine import examine
+from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TestSet, open_test_set, same_as_at_training
+from samdeploy.evaluate.test_set.prepared import PreparedPictures
+
+# "all" leaves PyTorch out: it is what the others are compared with.
+_ENGINES = tuple(backend for backend in BACKENDS if backend != "pytorch")
+
+
+def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
+    """Every test picture through each engine and through the network as trained.
+
+    Raises:
+        BundleError: a file of the bundle was changed or is unsafe, or it has no golden pictures: no application could
+            open it.
+        BackendUnavailable: the reference, PyTorch, cannot run here.
+        DatasetError: the test pictures are missing or damaged, or the disk has no room for them.
+        InputError: the classes of the data set are not the bundle's; the engine named never has that device.
+        Contradiction: any of these, of a bundle that contradicts itself: that comes first.
+    """
+    # Used only once all pictures went through an engine; that the package is missing should be known before.
+    import scipy.stats  # noqa: F401
+
+    bundle.verify()
+    contradictions = find_contradictions(bundle)
+    try:
+        return _report(bundle, options, contradictions)
+    except SamdeployError as error:
+        if contradictions:
+            raise Contradiction("; ".join(contradictions)) from error
+        raise
+
+
+def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...]) -> Report:
+    test = open_test_set(bundle, options.data_root)
+    golden = bundle.golden()
+    preprocessing = bundle.spec.preprocessing
+    with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
+        reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
+        found = examine(bundle, test.samples, pictures)
+        against = compare_with_training(bundle, found.hashes.digests, found.hashes.labels, reference)
+        spread = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).round().astype(np.int64)
+        sample = pictures.take(spread)
+        rows = found.distinct
+        case = Case(bundle, options, pictures, test.samples.labels[rows], reference[rows], rows, sample, golden, probes)
+        results = tuple(evaluate_engine(case, backend, precision) for backend, precision in _engines(bundle, options))
+    return Report(
+        bundle=str(bundle.root),
+        dataset=bundle.data.name,
+        n_images=len(rows),
+        test_images=found.test_images,
+        test_set=AS_AT_TRAINING if against and against.same_labels else same_as_at_training(bundle, fingerprint),
+        against_training=against,
+        versions=versions(),
+        machine=machine(),
+        results=results,
+        named=options.backend != ALL,
+        margin=options.margin,
+        confidence=options.confidence,
+        floors=options.floors,
+        class_names=bundle.spec.classes,
+        manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
+        test_fingerprint=fingerprint,
+        notes=(*_notes(bundle, test, found.leaks), *found.test_images.notes()),
+        left_out=tuple(_left_out(bundle, results)),
+        leaks=found.leaks,
+        faults=(
+            *contradictions,
+            *_golden_faults(*bundle.golden()),
+            *([against.fault] if against and against.fault else []),
+            *found.faults,
+        ),
+        test_set_faults=(
+            *([against.fault] if against and against.fault and not against.same_labels else []),
+            *found.faults,
+        ),
+        data_root=None if options.data_root is None else str(options.data_root.absolute()),
+    )
+
+
+def _golden_faults(images: UInt8Array, logits: Float32Array) -> Iterator[str]:
+    if nothing := proves_nothing(images, logits):
+        yield f"{nothing}: opening an engine proves nothing; make the bundle again: samdeploy export"
+
+
+def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:
+    unknown_figure = not_recorded(bundle)
+    return (*([unknown_figure] if unknown_figure else []), *test.notes, *(leaks.lines() if leaks else ()))
+
+
+def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:
+    """The bundle's engines that nobody asked for, and its graphs that no engine ran."""
+    asked = {(row.backend, row.precision) for row in results}
+    missing = [engine for engine in _engines(bundle, EvalOptions()) if engine not in asked]
+    if missing:
+        yield f"not asked for: {', '.join(f'{backend} {precision}' for backend, precision in missing)}"
+    said = {row.precision for row in results if row.ran} | {precision for _, precision in missing}
+    said |= {"fp32"} if "bf16" in said else set()
+    for file in bundle.files:
+        if file.role == "graph" and file.precision not in said:
+            yield f"not judged: {file.path}, which no engine ran"
+
+
+def _reference(
+    bundle: Bundle, options: EvalOptions, test: TestSet, pictures: PreparedPictures, golden: UInt8Array
+) -> tuple[Float32Array, str, ProbeReference]:
+    """The trained network's logits float32 [N, K], the fingerprint of the images, which are then in the file, and its
+    answers to the probe images."""
+    digest = Fingerprint(pictures.shape)
+    blocks = stream_prepared(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
+    # Whether it answers the golden images is among the contradictions: those are reported, with all figures.
+    with open_session(bundle, "pytorch", device=options.device, check=False) as session, closing(blocks):
+        try:
+            logits = reference_pass(session, blocks, pictures, digest, len(bundle.spec.classes))
+        except EngineStopped as stopped:
+            raise BackendUnavailable(f"the reference, pytorch on {session.device}, {stopped}") from stopped
+        if not np.isfinite(logits).all():
+            raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
+        probes = probe_reference(session, golden, logits)
+    return logits, digest.hexdigest(test.samples.labels), probes
+
+
+def _engines(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
+    for backend in _ENGINES if options.backend == ALL else (options.backend,):
+        held = precisions_held(bundle, backend)
+        if options.precision is None:
+            yield from ((backend, precision) for precision in held)
+        # Of a plan that was never built there is nothing to say, unless it is asked for by name.
+        elif options.backend != ALL or backend != "tensorrt" or options.precision in held:
+            yield backend, options.precision

@@ -1,0 +1,126 @@
+"""What the test images are worth as evidence: copies, classes without any, two labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from samdeploy.arrays import Int64Array, UInt8Array
+from samdeploy.data.duplicates.alike import find_alike, thumbnails
+from samdeploy.data.duplicates.copies import TwoLabels, first_copies
+from samdeploy.data.duplicates.image_hashes import PictureHashes
+from samdeploy.progress import progress_bar
+
+# Of so many images the headline says how few they are.
+FEW = 100
+# Percent of the distinct images that may look like another one before the headline says so.
+NEAR_PERCENT = 2.0
+# Likenesses are looked for among so many images: 1.25e9 pairs, some seconds.
+_MOST_COMPARED = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class TestImages:
+    """The test set, counted.
+
+    Attributes:
+        images: in the test set.
+        distinct: with different prepared pixels; every figure counts each of them once.
+        near: distinct ones that look like an earlier one, see `samdeploy.data.duplicates.alike`; None where too many
+            to compare.
+        near_example: (name, name) of two such; None without any.
+        classes, classes_seen: of the network, and those with a test image.
+        two_labels: test images with another label in the test set, or where they were trained on.
+    """
+
+    # pytest would take the name for a class of tests.
+    __test__ = False
+
+    images: int
+    distinct: int
+    near: int | None
+    near_example: tuple[str, str] | None
+    classes: int
+    classes_seen: int
+    two_labels: TwoLabels
+
+    def to_json(self) -> dict[str, Any]:
+        """As in eval.json; see docs/files.md."""
+        return {
+            "images": self.images,
+            "distinct": self.distinct,
+            "near": self.near,
+            "classes": self.classes,
+            "classes_seen": self.classes_seen,
+            "two_labels": self.two_labels.to_json(),
+            "remarks": list(self.headline()),
+        }
+
+    def headline(self) -> Iterator[str]:
+        """What the verdict must not be read without; nothing for an ordinary test set."""
+        if self.distinct < self.images:
+            yield f"{self.images:,} test images, {self.distinct:,} distinct"
+        elif self.images < FEW:
+            yield f"only {self.images} test images"
+        if self.near is not None and 100 * self.near > NEAR_PERCENT * self.distinct:
+            yield f"{self.near:,} test images look like another one"
+        if self.classes_seen < self.classes:
+            yield f"test images of {self.classes_seen:,} of {self.classes:,} classes only"
+        if self.two_labels.images:
+            yield f"{self.two_labels.images:,} test images have two labels"
+
+    def notes(self) -> Iterator[str]:
+        """The same in sentences, with examples."""
+        if self.distinct < self.images:
+            yield (
+                f"{self.images - self.distinct:,} of {self.images:,} test images are copies of another one, pixel by "
+                "pixel; every figure counts an image once"
+            )
+        if self.near and self.near_example:
+            one, other = self.near_example
+            yield (
+                f"{self.near:,} of {self.distinct:,} distinct test images look like another one, for example {one} ~ "
+                f"{other}; where they are resaved copies, the intervals are too narrow"
+            )
+        yield from self.two_labels.lines()
+
+
+def distinct_images(hashes: PictureHashes) -> Int64Array:
+    """The index of the first copy of each distinct image, int64 [M], in order."""
+    return np.flatnonzero(first_copies(hashes.digests) == np.arange(len(hashes)))
+
+
+def count_test_images(
+    hashes: PictureHashes, distinct: Int64Array, blocks: Iterable[UInt8Array], classes: int, two_labels: TwoLabels
+) -> TestImages:
+    """The test set, counted.
+
+    Args:
+        hashes: of all test images.
+        distinct: from `distinct_images`.
+        blocks: the distinct images, uint8 [n, H, W, 3] each.
+        classes: of the network.
+        two_labels: see `TestImages`.
+    """
+    alike = _alike(blocks, len(distinct)) if len(distinct) <= _MOST_COMPARED else None
+    example = None
+    if alike is not None and len(alike):
+        one, other = distinct[alike[0]]
+        example = hashes.names[one], hashes.names[other]
+    return TestImages(
+        images=len(hashes),
+        distinct=len(distinct),
+        near=None if alike is None else len(alike),
+        near_example=example,
+        classes=classes,
+        classes_seen=len(np.unique(hashes.labels)),
+        two_labels=two_labels,
+    )
+
+
+def _alike(blocks: Iterable[UInt8Array], count: int) -> Int64Array:
+    with progress_bar("looking for likenesses", count) as advance:
+        return find_alike(np.concatenate([thumbnails(block) for block in blocks]), advance)

@@ -1,0 +1,160 @@
+"""The test pictures that a bundle is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import RUN_FILE
+from samdeploy.data import check_folder, open_dataset
+from samdeploy.data.cache import stream_prepared
+from samdeploy.data.dataset import Dataset, Samples
+from samdeploy.data.images import Fingerprint
+from samdeploy.data.protocol import HONEST
+from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
+from samdeploy.errors import DatasetError, DatasetMissing, InputError
+from samdeploy.evaluate.passes import BATCH
+from samdeploy.files import expanded
+from samdeploy.images.walk import natural_key
+from samdeploy.runs.record import open_run
+
+# What `Report.test_set` says where the pictures are the very ones that training measured.
+AS_AT_TRAINING = "as at training"
+_SHOWN = 5
+_CHANGED = "the list in the bundle's manifest was changed; make the bundle again: samdeploy export"
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """Labelled test pictures, read when they are asked for, and what there is to say about their files."""
+
+    # pytest would take the name for a class of tests.
+    __test__ = False
+
+    samples: Samples
+    notes: tuple[str, ...]
+
+
+def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
+    """The test split of the bundle's data set.
+
+    Of the data set "folder" it is test/, or, of class folders that were not trained on, all images.
+
+    Args:
+        bundle: names the data set, its options and its split.
+        data_root: where it lies; None: where the run beside the bundle found it, or where the data set is looked for
+            by itself.
+
+    Raises:
+        DatasetError: files are missing or damaged, or there is no test picture.
+        InputError: its classes are not those of the bundle, or `data_root` does not exist.
+    """
+    check_folder(bundle.data.name, data_root, "the bundle's")
+    if bundle.data.name == "folder" and data_root is not None and not expanded(data_root).exists():
+        raise InputError(f"{data_root}: no such folder; a folder with test/<class>/ or <class>/ images expected")
+    root = _data_root(bundle, data_root)
+    return _away_from_its_run(bundle) if root is None else _test_set_in(root, bundle)
+
+
+def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
+    data = bundle.data
+    if data.name == "folder" and data.options.get("protocol", HONEST) == HONEST:
+        folder = expanded(root)
+        if has_test_folder(folder) or (is_class_tree(folder) and not _was_trained_on(folder, bundle)):
+            return _test_images_alone(folder, bundle.spec.classes)
+    dataset = _whole_dataset(root, bundle)
+    if dataset.classes != bundle.spec.classes:
+        raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
+    if not len(dataset.test):
+        raise DatasetMissing(f"data set {data.name!r} has no test pictures in {root}")
+    return TestSet(dataset.test, dataset.notes)
+
+
+def _whole_dataset(root: Path, bundle: Bundle) -> Dataset:
+    """With the splits of training, those that it cut included."""
+    data = bundle.data
+    return open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
+
+
+def _was_trained_on(root: Path, bundle: Bundle) -> bool:
+    """Whether the class folders in `root` are those of training, of which it cut its test images.
+
+    They are where the run found them, or anywhere else if the same cut gives the same test images.
+    """
+    run_root = _data_root(bundle, None)
+    if run_root is not None and expanded(run_root).resolve() == root.resolve():
+        return True
+    try:
+        dataset = _whole_dataset(root, bundle)
+        is_alike = dataset.classes == bundle.spec.classes and len(dataset.test) == bundle.data.counts.get("test")
+        return is_alike and _fingerprint(dataset.test, bundle) == bundle.data.fingerprints.get("test")
+    except DatasetError:  # too few to be cut, or damaged: training would have refused them
+        return False
+
+
+def _fingerprint(samples: Samples, bundle: Bundle) -> str:
+    preprocessing = bundle.spec.preprocessing
+    digest = Fingerprint((len(samples), preprocessing.height, preprocessing.width, 3))
+    for block in stream_prepared(samples, preprocessing, description="comparing with training", block=BATCH):
+        digest.update(block)
+    return digest.hexdigest(samples.labels)
+
+
+def _away_from_its_run(bundle: Bundle) -> TestSet:
+    """The images, where a data set that is known by its name is found without a run that says where."""
+    name = bundle.data.name
+    here = f"no test images here: {bundle.root} does not lie in its run, which knows where they are"
+    if name == "folder":
+        raise InputError(f"{here}; give a folder of test/<class>/ or <class>/ images: --data FOLDER")
+    try:
+        return _test_set_in(Path("data"), bundle)
+    except DatasetMissing as error:
+        raise InputError(f"{here}; give the folder of {name!r}: --data FOLDER ({error})") from None
+
+
+def _test_images_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
+    in_order = tuple(sorted(classes, key=natural_key))
+    if in_order != classes:  # no training folder tells that two names were swapped, but their order does
+        raise InputError(_other_classes("folder", in_order, classes))
+    return TestSet(*open_test_folder(root, classes))
+
+
+def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:
+    """Whether pictures with this fingerprint are those that training measured, in words."""
+    recorded = bundle.data.fingerprints.get("test")
+    if recorded is None:
+        return "not recorded at training"
+    return AS_AT_TRAINING if recorded == fingerprint else "differs from the one at training"
+
+
+def _data_root(bundle: Bundle, data_root: Path | None) -> Path | None:
+    if data_root is not None:
+        return data_root
+    run_dir = bundle.root.resolve().parent
+    return Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else None
+
+
+def _other_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> str:
+    extra = [label for label in found if label not in expected]
+    missing = [label for label in expected if label not in found]
+    parts = [f"the bundle does not know {_names(extra)}"] if extra else []
+    parts += [f"the data set lacks {_names(missing)}"] if missing else []
+    if not parts:
+        place = next(index for index, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other)
+        parts = [f"the same in another order: class {place} is {found[place]!r}, {expected[place]!r} expected"]
+        cure = f"Their order follows from the names: {_CHANGED}"
+    elif name == "folder":
+        cure = "These are not its pictures: give their folder with --data, or rename the class folders"
+    else:
+        cure = f"The data set's names never change: {_CHANGED}"
+    return (
+        f"data set {name!r} has {len(found)} classes, the bundle was trained on {len(expected)}: {'; '.join(parts)}. "
+        + cure
+    )
+
+
+def _names(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(map(repr, labels[:_SHOWN])) + more

@@ -1,0 +1,62 @@
+"""Whether the test images were seen in training: compared with what the bundle, or the run around it, remembers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import HASHES_FILE
+from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes, from_bundle_hashes
+from samdeploy.data.duplicates.image_hashes import PictureHashes, read_hashes
+from samdeploy.data.duplicates.leaks import MAX_EXACT_PERCENT, LeakReport, find_leaks
+from samdeploy.data.protocol import HONEST
+
+
+def known_images(bundle: Bundle) -> dict[str, PictureHashes]:
+    """What is remembered of train and val; empty where nothing is.
+
+    The run around the bundle knows names and likenesses too; the bundle's own hashes say whether it is the bundle's
+    run.
+
+    Raises:
+        BundleError: the bundle's hashes are damaged.
+        DatasetError: the run's are.
+    """
+    own = {
+        split: bundle.array(role, np.dtype(np.uint64), (2,))
+        for split, role in ROLES.items()
+        if bundle.find(role) is not None
+    }
+    path = bundle.root.resolve().parent / HASHES_FILE
+    run = {split: found for split, found in read_hashes(path).items() if split in ROLES} if path.is_file() else {}
+    if run and all(split in run and np.array_equal(bundle_hashes(run[split]), rows) for split, rows in own.items()):
+        return run
+    return {split: from_bundle_hashes(rows, split) for split, rows in own.items()}
+
+
+def beside(known: Mapping[str, PictureHashes], test: PictureHashes) -> dict[str, PictureHashes]:
+    """`known` and the test images, all with digests of one width."""
+    width = min([found.digests.shape[1] for found in known.values()], default=test.digests.shape[1])
+    return {**known, "test": dataclasses.replace(test, digests=test.digests[:, :width])}
+
+
+def find_test_leaks(known: Mapping[str, PictureHashes], test: PictureHashes) -> LeakReport | None:
+    """Distinct test images that are in train or val, too; None where neither is known.
+
+    Training compares its own splits; here the images may be others (`--data`), and be those that were trained on.
+    """
+    return find_leaks(beside(known, test), into=("test",)) if known else None
+
+
+def trained_on(leaks: LeakReport | None, protocol: str) -> tuple[str, ...]:
+    """Why the evaluation fails where too many test images were trained on; nothing where training declared that."""
+    found = [row for row in leaks.overlaps if row.other == "train"] if leaks is not None else []
+    return tuple(
+        f"{row.exact:,} of {row.images:,} test images ({row.exact_percent:.1f} %) were trained on, at most "
+        f"{MAX_EXACT_PERCENT:g} % is accepted: give images that were not, with --data"
+        for row in found
+        if row.exact_percent > MAX_EXACT_PERCENT and protocol == HONEST
+    )

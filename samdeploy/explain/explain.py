@@ -1,0 +1,179 @@
+"""`samdeploy explain`: for every picture the maps of its most probable classes, and a contact sheet of all."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from samdeploy.arrays import Float32Array
+from samdeploy.backends import availability
+from samdeploy.backends.maps import CAM_PRECISIONS, CheckedCamSession, open_cam_session
+from samdeploy.bundle import Bundle
+from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError
+from samdeploy.explain.names import UniqueNames, picture_text
+from samdeploy.explain.overlay import overlay
+from samdeploy.explain.region import place_map
+from samdeploy.explain.sheet import TILES, Tile, draw_sheet, tile
+from samdeploy.explain.sources import ExplainOptions, Picture, Source, find_sources, read_picture, write_out
+from samdeploy.images.unreadable import Unread
+from samdeploy.progress import progress_bar
+from samdeploy.ranking import not_finite, softmax
+from samdeploy.terminal import printable
+
+SHEET_FILE = "contact-sheet.png"
+# Pictures per call of the runtime; each is held at up to 1280 pixels a side, which is 5 MB.
+_GROUP = 8
+
+
+def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
+    """Write `<picture>.<class>.png` for the top classes of every picture, and the contact sheets.
+
+    Red raises the class's logit, blue lowers it; the colours of all maps of one picture share a scale.
+
+    Args:
+        paths: pictures and folders; the first may be a bundle, else the newest is taken.
+
+    Returns:
+        Whether all pictures could be read.
+
+    Raises:
+        InputError: an unusable `out`.
+        ImageError: not one picture could be read.
+        BundleError, BackendUnavailable: the bundle's maps cannot be had.
+    """
+    bundle, sources = find_sources(paths, options)
+    with _open_maps(bundle, options) as session:
+        print(f"{bundle.root}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
+        writer, unread = _Writer(bundle, options, session.backend), Unread()
+        with progress_bar("explaining", len(sources)) as advance:
+            for start in range(0, len(sources), _GROUP):
+                group = sources[start : start + _GROUP]
+                pictures = [_read(source, bundle) for source in group]
+                good = [picture for picture in pictures if isinstance(picture, Picture)]
+                answers = (
+                    zip(*session.run(np.stack([picture.prepared for picture in good])), strict=True) if good else ()
+                )
+                rest = iter(answers)
+                for source, picture in zip(group, pictures, strict=True):
+                    if isinstance(picture, ImageError):
+                        unread.add(picture)
+                        continue
+                    logits, maps = next(rest)
+                    error = not_finite(logits, session.precision)
+                    if error:
+                        unread.add(AnswerError(f"{source.title}: {error}"))
+                    else:
+                        print(writer.add(source, picture, logits, maps))
+                advance(len(group), f"{unread.count} broken" if unread.count else "")
+    for line in writer.close():
+        print(line)
+    return unread.none_of(len(sources))
+
+
+def _open_maps(bundle: Bundle, options: ExplainOptions) -> CheckedCamSession:
+    if options.backend != "auto":
+        return open_cam_session(bundle, options.backend, options.device)
+    reasons = []
+    for name in CAM_PRECISIONS:
+        reason = availability(name)
+        if reason is None:
+            try:
+                return open_cam_session(bundle, name, options.device)
+            except InputError as error:
+                reason = str(error)
+            except BackendUnavailable as error:
+                reason = str(error)
+                print(f"not run with {name}: {printable(reason)}", file=sys.stderr)
+        reasons.append(f"{name}: {reason}")
+    raise BackendUnavailable("no runtime can compute this bundle's class activation maps. " + "; ".join(reasons))
+
+
+def _read(source: Source, bundle: Bundle) -> Picture | ImageError:
+    try:
+        return read_picture(source, bundle.spec.preprocessing)
+    except ImageError as error:
+        return error
+
+
+class _Writer:
+    """Writes the files of one call."""
+
+    def __init__(self, bundle: Bundle, options: ExplainOptions, backend: str) -> None:
+        self._out, self._top = options.out, min(options.top, len(bundle.spec.classes))
+        self._classes, self._preprocessing = bundle.spec.classes, bundle.spec.preprocessing
+        names = UniqueNames()
+        self._class_names = [names.take(label, f"class{index}") for index, label in enumerate(self._classes)]
+        self._names = UniqueNames()
+        self._title = f"{bundle.spec.arch}, {backend}: picture, map of the most probable class"
+        self._cells = (1, 1)
+        self._tiles: list[Tile] = []
+        self._sheets = self._maps = 0
+
+    def add(self, source: Source, picture: Picture, logits: Float32Array, maps: Float32Array) -> str:
+        """Write the maps [K, h, w] of one picture; returns the line that names its classes."""
+        probabilities = softmax(logits)
+        order = np.argsort(-logits, kind="stable")[: self._top]
+        name = self._names.take(picture_text(source.name), "picture")
+        # One scale per picture: a class that is hardly there must not look as strong as the one that is.
+        scale = float(np.abs(maps[order]).max()) or 1.0
+        self._cells = maps.shape[1], maps.shape[2]
+        for rank, index in enumerate(order):
+            shape = picture.shown.shape[0], picture.shown.shape[1]
+            values, seen = place_map(maps[index], picture.region, self._preprocessing, shape)
+            drawn = overlay(picture.shown, values, seen, scale)
+            answer = f"{self._classes[index]} {100 * probabilities[index]:.2f} %"
+            about = (
+                f"{answer}; class activation map of {source.name}. Red raises the class's logit, blue lowers it; "
+                f"full colour is +-{scale:.4g}, for every map of this picture. Its mean plus the class's bias is the "
+                f"logit {logits[index]:.4g}."
+            )
+            _write_png(self._out / f"{name}.{self._class_names[index]}.png", Image.fromarray(drawn), about)
+            self._maps += 1
+            if rank == 0:
+                self._tiles.append(tile(picture.shown, drawn, source.name, answer))
+        if len(self._tiles) == TILES:
+            self._write_sheet()
+        answers = ", ".join(f"{self._classes[i]} {100 * probabilities[i]:.2f} %" for i in order)
+        return f"{printable(f'{source.title}: {answers} -> {self._out / name}')}.*.png"
+
+    def close(self) -> list[str]:
+        """Write what is left; returns the lines that sum up."""
+        if self._tiles:
+            self._write_sheet()
+        if not self._maps:
+            return []
+        sheet = f"{self._out / SHEET_FILE}" + (f" (and {self._sheets - 1} more)" if self._sheets > 1 else "")
+        lines = [
+            f"{self._maps} maps in {self._out}, all at a glance: {sheet}",
+            "red raises the class's logit, blue lowers it; maps of one picture share a scale",
+        ]
+        return lines + ([self._coarse()] if self._coarse() else [])
+
+    def _coarse(self) -> str:
+        height, width = self._cells
+        size = f"{self._preprocessing.height}x{self._preprocessing.width}"
+        if height * width == 1:
+            return f"at {size} pixels a map is one cell: it says how much, and nothing about where"
+        return f"at {size} pixels a map has {height}x{width} cells" if height * width < 16 else ""
+
+    def _write_sheet(self) -> None:
+        self._sheets += 1
+        path = self._out / (SHEET_FILE if self._sheets == 1 else f"contact-sheet-{self._sheets}.png")
+        note = "blue lowers the class's logit, red raises it; full colour: largest value among the picture's maps"
+        coarse = self._coarse()
+        page = draw_sheet(self._tiles, self._title, [note, coarse] if coarse else [note])
+        _write_png(path, page, f"{self._title}; {note}")
+        self._tiles.clear()
+
+
+def _write_png(path: Path, picture: Image.Image, description: str) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_itxt("Description", description.encode("utf-8", "replace").decode("utf-8"))
+    content = io.BytesIO()
+    picture.save(content, "PNG", pnginfo=about)
+    write_out(path, content.getvalue())

@@ -1,0 +1,200 @@
+"""`samdeploy export`: from a run directory to a bundle whose engines were tried where they can run."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+import samdeploy
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends import BACKENDS, check_precision
+from samdeploy.bundle.golden import proves_nothing
+from samdeploy.bundle.manifest import DataRecord
+from samdeploy.bundle.measured import Measured, MeasuredSplit, model_sha256
+from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS_FILE
+from samdeploy.bundle.spec import ModelSpec, model_spec
+from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
+from samdeploy.data.duplicates.image_hashes import read_hashes
+from samdeploy.errors import ExportError
+from samdeploy.export.cam_graph import add_cam_graph
+from samdeploy.export.check import BATCH_SIZES
+from samdeploy.export.cost import multiply_adds
+from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
+from samdeploy.export.golden_colour import with_colour
+from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
+from samdeploy.export.int8.search import QuantizedGraph
+from samdeploy.export.pack import BundleWriter
+from samdeploy.export.run_images import ExportPictures, export_pictures, headroom_images, validation_pictures
+from samdeploy.export.stage import staged
+from samdeploy.models import Exported, build_model, load_weights
+from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.runs.record import RunRecord, open_run
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """Where the bundle lies and what stands in it."""
+
+    bundle: Path
+    parameters: int
+    folded_parameters: int
+    headroom: Headroom
+    int8: tuple[QuantizedGraph, ...]
+    rows: tuple[EngineRow, ...]
+
+
+def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
+    """Fold, write graphs, build engines, try them, and put the bundle at `run_dir/bundle`.
+
+    Engines of an earlier export of the same weights stay, unless they are built anew.  If anything that was asked
+    for by name fails, the bundle that was there stays untouched.
+
+    Raises:
+        InputError: the engine that was named never has this precision.
+        BundleError: the run is damaged or of a newer version.
+        WeightsError, DatasetError: weights or pictures cannot be read.
+        ExportError: a graph or engine is not the trained network.
+        BackendUnavailable: an engine that was asked for by name cannot be built here.
+    """
+    if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
+        check_precision(options.engine, options.precision)
+    record = open_run(run_dir)
+    if record.status != "complete":
+        print(
+            f"run {run_dir}: its training is not complete ({record.status}); exporting the weights of epoch "
+            f"{record.best_epoch}",
+            file=sys.stderr,
+        )
+    weights = _weights(run_dir, record)
+    spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
+    model = build_model(record.arch, len(record.classes), record.gate)
+    load_weights(model, run_dir / WEIGHTS_FILE)
+    model.eval()
+    net = fold(model)
+    n_headroom = headroom_images(sum(multiply_adds(net, spec).values()))
+    pictures = export_pictures(run_dir, record, options.data_root, n_headroom)
+    exported = Exported(model, spec)
+
+    @torch.inference_mode()
+    def answer(images: UInt8Array) -> Float32Array:
+        logits: Float32Array = exported(torch.from_numpy(images)).numpy()
+        return logits
+
+    pictures = replace(pictures, golden=with_colour(pictures.golden, answer))
+    logits = answer(pictures.golden)
+    if not np.isfinite(logits).all():
+        raise ExportError(f"{run_dir}: the trained network's own logits are not finite; train again")
+
+    if nothing := proves_nothing(pictures.golden, logits):
+        raise ExportError(f"{run_dir}: {nothing}, so the bundle could not test its engines; train again")
+
+    target = run_dir / BUNDLE_FOLDER
+    with staged(target) as stage:
+        writer = BundleWriter(stage, spec, _data_record(record), _provenance(run_dir, record), _measured(record, spec))
+        writer.add("weights", "weights.safetensors", weights)
+        writer.add_array("golden_images", "golden/images.npy", pictures.golden)
+        writer.add_array("golden_logits", "golden/logits.npy", logits)
+        _add_hashes(writer, run_dir)
+        headroom, no_graph = add_graphs(writer, net, spec, pictures, logits)
+        if options.cam:
+            add_cam_graph(writer, net, model, spec, pictures.golden)
+        int8 = _add_int8(writer, run_dir, record, options, pictures, no_graph) if options.precision == "int8" else []
+        rows = [row for engine, named in wanted_engines(options.engine)
+                for row in add_engine(writer, engine, options, named=named, no_graph=no_graph)]  # fmt: skip
+        rows += keep_engines(writer, target)
+        writer.write_manifest()
+    return ExportResult(target, _parameters(model), _parameters(net), headroom, tuple(int8), tuple(rows))
+
+
+def _add_hashes(writer: BundleWriter, run_dir: Path) -> None:
+    """What `eval` needs to know training images again, also away from the run."""
+    path = run_dir / HASHES_FILE
+    hashes = read_hashes(path) if path.is_file() else {}
+    for split, role in ROLES.items():
+        if split in hashes:
+            writer.add_array(role, f"hashes/{split}.npy", bundle_hashes(hashes[split]))
+
+
+def _add_int8(
+    writer: BundleWriter,
+    run_dir: Path,
+    record: RunRecord,
+    options: ExportOptions,
+    pictures: ExportPictures,
+    no_graph: dict[tuple[str, str | None], ExportError],
+) -> list[QuantizedGraph]:
+    """The INT8 graphs that the wanted engines are made from; what cannot be had goes into `no_graph`."""
+    validation = validation_pictures(run_dir, record, options.data_root)
+    found = []
+    for backend in sorted({graph_backend(engine, "int8") for engine, _ in wanted_engines(options.engine)}, key=str):
+        try:
+            found.append(add_int8_graph(writer, backend, pictures.calibration, validation, options.max_drop))
+        except ExportError as error:
+            no_graph["int8", backend] = error
+    return found
+
+
+def _weights(run_dir: Path, record: RunRecord) -> bytes:
+    """weights.safetensors, which must be the file that training measured."""
+    path = run_dir / WEIGHTS_FILE
+    content = path.read_bytes() if path.is_file() else b""  # load_weights names a missing file
+    if content and record.weights_sha256 not in ("", hashlib.sha256(content).hexdigest()):
+        raise ExportError(
+            f"{path}: is not the file of epoch {record.best_epoch} that {RUN_FILE} names; put it back, or go on with: "
+            f"samdeploy train --resume {run_dir}"
+        )
+    return content
+
+
+def _data_record(record: RunRecord) -> DataRecord:
+    return DataRecord(
+        name=record.dataset,
+        options=record.data_options,
+        val_fraction=record.val_fraction,
+        split_seed=record.split_seed,
+        counts=record.counts,
+        fingerprints=record.fingerprints,
+    )
+
+
+def _measured(record: RunRecord, spec: ModelSpec) -> Measured | None:
+    """What training measured; None where the run did not record it."""
+    if not record.weights_sha256 or not record.images_sha256:
+        return None
+
+    def split(name: str, top1: float) -> MeasuredSplit:
+        return MeasuredSplit(top1, record.counts[name], record.images_sha256[name], record.labelled_sha256[name])
+
+    return Measured(
+        model_sha256=model_sha256(spec),
+        weights_sha256=record.weights_sha256,
+        epoch=record.best_epoch,
+        val=split("val", record.best_val_top1),
+        test=split("test", record.test_top1) if record.test_top1 is not None else None,
+    )
+
+
+def _provenance(run_dir: Path, record: RunRecord) -> dict[str, str]:
+    trained = {f"trained_with_{key}": value for key, value in record.provenance.items()}
+    return {
+        "run": run_dir.resolve().name,
+        "run_status": record.status,
+        "samdeploy": samdeploy.__version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "checked_batch_sizes": ",".join(map(str, BATCH_SIZES)),
+        **trained,
+    }
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,187 @@
+"""Q/DQ nodes around the layers of an FP32 graph, placed by ONNX Runtime's static quantiser.
+
+The quantiser is ONNX Runtime's (`onnxruntime.quantization`): export depends on that package anyway, it works on the
+ONNX file itself and leaves its node names alone, and where it puts its Q/DQ pairs both CPU runtimes fuse every
+convolution, gate product and sum into integer kernels.
+
+Two forms are needed, because no pair of types suits all runtimes:
+
+- ``cpu``: activations uint8 with a zero point.  ONNX Runtime has fast kernels for uint8 times int8 alone: it ran the
+  int8 form of SAM-ResNet-50 at the speed of FP32, the uint8 form three to four times as fast.  After a ReLU the zero
+  point is 0, so the ReLU is the lower end of the quantiser and its node goes away.
+- ``tensorrt``: activations int8 with zero point 0, the only kind that TensorRT's parser accepts; ReLU nodes stay, and
+  quantisation comes after them.
+
+Weights are int8, symmetric, one scale per output channel, in both.  Biases stay float: TensorRT refuses int32 ones,
+and the CPU runtimes turn them into int32 by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.shape_inference
+import onnxruntime as ort
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+
+from samdeploy.arrays import Float32Array, UInt8Array
+
+Form = Literal["cpu", "tensorrt"]
+
+# Pictures per calibration run: every tensor of the network is held at once.
+_BATCH = 4
+_BLOCK = re.compile(r"(layer\d+\.\d+)\.(.+)")
+_GATE = ("mean", "gate", "gated", "sum", "relu")
+_OPTIONS: dict[Form, dict[str, Any]] = {
+    "cpu": {"ActivationSymmetric": False},
+    # The next layer quantises what it reads, which is what comes out of the ReLU.
+    "tensorrt": {
+        "ActivationSymmetric": True,
+        "OpTypesToExcludeOutputQuantization": ["Conv", "Add", "GlobalAveragePool"],
+    },
+}
+_OPERATORS: dict[Form, list[str]] = {
+    "cpu": ["Conv", "Relu", "Mul", "Add", "GlobalAveragePool", "MaxPool"],
+    "tensorrt": ["Conv", "Mul", "Add", "GlobalAveragePool", "MaxPool"],
+}
+_ACTIVATIONS: dict[Form, QuantType] = {"cpu": QuantType.QUInt8, "tensorrt": QuantType.QInt8}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """An FP32 graph with the extremes of every tensor, seen on training pictures.
+
+    Attributes:
+        graph: the FP32 ONNX file.
+        names: of the tensors that were watched.
+        smallest, largest: float32 [pictures, tensors], of each tensor for each picture.
+        layers: layer -> its nodes.  A layer is what is quantised or left in FP32 as a whole: "stem",
+            "<block>.convs" with the convolutions, "<block>.gate" with the mean, the gate, its product and the sum.
+        multiply_adds: node -> multiply-adds for one picture, of every convolution and matrix product.
+    """
+
+    graph: bytes
+    names: tuple[str, ...]
+    smallest: Float32Array
+    largest: Float32Array
+    layers: dict[str, tuple[str, ...]]
+    multiply_adds: dict[str, int]
+
+    def share(self, kept: Collection[str]) -> float:
+        """Percent of the multiply-adds that int8 computes where the layers `kept` stay in FP32."""
+        quantised = (node for layer, nodes in self.layers.items() if layer not in kept for node in nodes)
+        return 100 * sum(self.multiply_adds.get(node, 0) for node in quantised) / sum(self.multiply_adds.values())
+
+    def ranges(self, coverage: float) -> Any:
+        """The quantiser's `TensorsData`: per tensor, the extremes of at least `coverage` percent of the pictures.
+
+        Attention without squashing grows with the square of its input, so that single pictures can give values a
+        million times larger than all others; a range that holds them has no step left for the rest.
+        """
+        low = np.quantile(self.smallest, 1 - coverage / 100, axis=0, method="lower")
+        high = np.quantile(self.largest, coverage / 100, axis=0, method="higher")
+        pairs = {name: (np.float32(low[i]), np.float32(high[i])) for i, name in enumerate(self.names)}
+        return TensorsData(CalibrationMethod.MinMax, pairs)
+
+
+def calibrate(graph: bytes, images: UInt8Array) -> Calibrated:
+    """Find the smallest and largest value of every tensor for every picture.
+
+    Args:
+        graph: FP32 ONNX file as `samdeploy.models.sam_resnet.onnx` writes it.
+        images: uint8 [n, H, W, 3], RGB, of the training split.
+    """
+    model = onnx.load_from_string(graph)
+    names = tuple(output for node in model.graph.node for output in node.output)
+    watched = onnx.load_from_string(graph)
+    known = {output.name for output in watched.graph.output}
+    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in known)
+    session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    smallest, largest = (np.empty((len(images), len(names)), np.float32) for _ in range(2))
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        rows = slice(start, start + len(batch))
+        for column, value in enumerate(session.run(names, {model.graph.input[0].name: batch})):
+            flat = np.asarray(value).reshape(len(batch), -1)
+            smallest[rows, column], largest[rows, column] = flat.min(axis=1), flat.max(axis=1)
+    return Calibrated(graph, names, smallest, largest, _layers(model), _multiply_adds(model))
+
+
+def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), coverage: float = 100) -> bytes:
+    """The graph with Q/DQ pairs around every layer but those in `kept`, which compute in FP32.
+
+    `coverage` is explained in `Calibrated.ranges`; what lies outside its range is clipped.
+    Pixels and head stay in FP32 always: the head is small, and its input carries what the classes differ by.
+    """
+    nodes = [node for layer, names in calibrated.layers.items() if layer not in kept for node in names]
+    if not nodes:  # the quantiser takes an empty list for all nodes
+        return calibrated.graph
+    model = onnx.load_from_string(calibrated.graph)
+    producer = model.producer_name, model.producer_version
+    quantizer = QDQQuantizer(
+        model,
+        True,  # one scale per output channel
+        False,  # all 8 bits of the weights
+        QuantType.QInt8,
+        _ACTIVATIONS[form],
+        calibrated.ranges(coverage),
+        nodes,
+        [],
+        _OPERATORS[form],
+        {"WeightSymmetric": True, "QuantizeBias": False, **_OPTIONS[form]},
+    )
+    with _quiet():
+        quantizer.quantize_model()
+    # It appends its nodes at the end; the specification wants every tensor made before it is read.
+    quantizer.model.topological_sort()
+    model = quantizer.model.model
+    model.producer_name, model.producer_version = producer
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _layers(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        match = _BLOCK.fullmatch(node.name)
+        if match:
+            found.setdefault(f"{match[1]}.{'gate' if match[2] in _GATE else 'convs'}", []).append(node.name)
+        elif node.name in ("stem", "stem.relu", "maxpool"):
+            found.setdefault("stem", []).append(node.name)
+    return {layer: tuple(nodes) for layer, nodes in found.items()}
+
+
+def _multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
+    """Each output position of each channel sums over one filter."""
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    positions = {
+        value.name: int(np.prod([axis.dim_value for axis in value.type.tensor_type.shape.dim[2:]], dtype=np.int64))
+        for value in (*inferred.value_info, *inferred.output)
+    }
+    return {
+        node.name: int(np.prod(weights[node.input[1]], dtype=np.int64)) * positions[node.output[0]]
+        for node in model.graph.node
+        if node.op_type in ("Conv", "Gemm")
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser reports through the root logger and prints; what matters here is measured afterwards."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,1 @@
+"""TensorRT engines: building, timing cache, and the proof of their precision."""

@@ -1,0 +1,195 @@
+"""One way from an image to the model's input, for training, evaluation and prediction alike.
+
+Decode (`samdeploy.images`), then resize, both in exact integers; docs/bundle.md, section 4, says how.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.path_kind import path_kind
+from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS, Preprocessing
+from samdeploy.errors import ImageError
+from samdeploy.images.refused import RefusedImage
+from samdeploy.images.resize import TooLong, as_rgb, check_sides, resized
+from samdeploy.images.rgb import orientation_of, upright
+from samdeploy.images.source import encoded, name_of
+
+Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
+
+# Decoders report damage through all of these, depending on the format; a warning where they are errors.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    struct.error,
+    Warning,
+)
+
+
+def decode(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> UInt8Array:
+    """The image as uint8 [h, w, 3] RGB, upright.
+
+    - EXIF orientation is applied.
+    - Grey becomes three equal channels; a palette is looked up.
+    - Transparency is laid over white, as most viewers show it: ``(c * a + 255 * (255 - a) + 127) // 255``.
+    - 16 bits per channel keep their high byte (0..65535 maps to 0..255), colour and grey alike.
+    - CMYK and YCbCr are converted, colour profiles are ignored; of an animation the first frame counts.
+
+    Args:
+        source: a path, the encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB or [h, w] grey.  A Pillow
+            image whose file is not decoded yet is read like the file.
+        max_pixels: an image whose header says more is refused before memory is reserved for it.
+        max_bytes: a longer file is refused before it is read.
+
+    Raises:
+        ImageError: the file is missing, empty, truncated, too large, no image, or of a kind that is not read right,
+            such as floats or 32-bit integers.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    return _decoded(source, max_pixels, max_bytes, as_rgb)
+
+
+def resize(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
+    """Bring uint8 [h, w, 3] RGB to uint8 [H, W, 3] as `preprocessing` says.
+
+    Raises:
+        ImageError: the image is so long and thin that its resize would fill the memory.
+    """
+    return resized(Image.fromarray(image), preprocessing)
+
+
+def prepare(
+    source: Source, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> UInt8Array:
+    """Decode and resize: the bytes that every backend is fed, uint8 [H, W, 3] RGB.
+
+    Raises:
+        ImageError: as `decode` and `resize` do.
+    """
+
+    try:
+        if isinstance(source, np.ndarray):
+            return resized(Image.fromarray(_from_array(source, max_pixels)), preprocessing)
+        # Not resize(decode(...)): a photograph need not become an array and a Pillow image again on its way.
+        return _decoded(source, max_pixels, max_bytes, lambda image: resized(image, preprocessing), preprocessing)
+    except TooLong as error:
+        raise ImageError(f"{name_of(source)}: {error}") from None
+
+
+def _decoded(
+    source: str | Path | bytes | bytearray | memoryview | Image.Image,
+    max_pixels: int,
+    max_bytes: int,
+    use: Callable[[Image.Image], UInt8Array],
+    preprocessing: Preprocessing | None = None,
+) -> UInt8Array:
+    """What `use` makes of the decoded image, in mode L or RGB and upright; it must not keep it."""
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
+    if not isinstance(source, str | Path | bytes | Image.Image):
+        # What OpenCV's imread gives for a missing file is None.
+        raise ImageError(
+            f"image: {type(source).__name__} found; expected a path, bytes, a Pillow image or a uint8 array"
+        )
+    name = name_of(source)
+
+    def check_size(width: int, height: int) -> None:
+        _check_pixels(width, height, name, max_pixels)
+        if preprocessing is not None:
+            check_sides(width, height, preprocessing)
+
+    with _named(name):
+        if isinstance(source, Image.Image):
+            content = _undecoded(source)
+            if content is None:
+                return use(upright(_loaded(source, check_size), orientation_of(source)))
+            source = content
+        reader, content = encoded(source, max_bytes)
+        return use(upright(*reader(content, check_size)))
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Every way in which an image cannot be read, as an ImageError that begins with its name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ImageError(f"{name}: {_not_a_file(name)}") from None
+    except PermissionError:
+        raise ImageError(f"{name}: may not be read (permission denied)") from None
+    except RefusedImage as error:
+        raise ImageError(f"{name}: {error}") from None
+    except MemoryError:
+        raise ImageError(f"{name}: the memory is too full to decode and resize it; scale it down first") from None
+    except Image.DecompressionBombError as error:  # of a Pillow image that the caller opened
+        raise ImageError(f"{name}: too many pixels, scale it down first ({error})") from None
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the file system's own, such as a loop of links
+            raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
+        raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete image") from None
+
+
+def _not_a_file(name: str) -> str:
+    """Why nothing is at this path."""
+    kind = path_kind(name)
+    if kind == "URL":
+        return "addresses are not fetched; download the image and name the file"
+    return "standard input is not read; name a file" if kind == "standard input" else "no such file"
+
+
+def _undecoded(image: Image.Image) -> bytes | None:
+    """The file behind an image of which nothing is decoded yet and the first frame is shown; else None."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or image.tell() != 0:
+        return None
+    file = getattr(image, "fp", None)
+    if file is None or getattr(image, "_im", None) is not None:
+        return None
+    before = file.tell()
+    try:
+        file.seek(0)
+        return bytes(file.read())
+    finally:
+        file.seek(before)
+
+
+def _loaded(image: Image.Image, check_size: Callable[[int, int], None]) -> Image.Image:
+    if 0 in image.size:
+        raise RefusedImage(f"{image.width}x{image.height} pixels (width x height), at least one expected")
+    check_size(*image.size)
+    image.load()
+    return image
+
+
+def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: too many pixels, scale it down first ({width}x{height} are {width * height:,}, at most "
+            f"{max_pixels:,} are decoded; Classifier.open(max_pixels=) sets it)"
+        )
+
+
+def _from_array(array: UInt8Array, max_pixels: int) -> UInt8Array:
+    if array.dtype != np.uint8:
+        raise ImageError(f"image array: dtype {array.dtype} found, uint8 expected (0..255, not 0..1)")
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(f"image array: shape {list(array.shape)} found, [height, width, 3] RGB expected")
+    if 0 in array.shape:
+        raise ImageError(f"image array: shape {list(array.shape)} found, at least one pixel expected")
+    _check_pixels(array.shape[1], array.shape[0], "image array", max_pixels)
+    return np.ascontiguousarray(array)

@@ -1,0 +1,1 @@
+"""SAM-ResNet: a ResNet with streamlined attention, its exact fold and its ONNX graph."""

@@ -1,0 +1,1 @@
+"""Run directories: their record, and finding runs and bundles."""

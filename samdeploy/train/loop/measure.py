@@ -1,0 +1,94 @@
+"""Loss and accuracy over a whole split: every picture counts once, the last partial batch included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from samdeploy.progress import progress_bar
+from samdeploy.train.distributed import Ranks
+from samdeploy.train.loop.batches import Pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """
+    Attributes:
+        loss: cross entropy in nats, mean over the images.
+        correct: images whose largest logit is at their label.
+        images: how many there were.
+        last_correct, last_images: of the last batch alone, which is all that the original work's script reported.
+        predicted, right: per class, images taken for it, and images of it that were; () of a network that does not say
+            how many classes it has.
+    """
+
+    loss: float
+    correct: int
+    images: int
+    last_correct: int = 0
+    last_images: int = 0
+    predicted: tuple[int, ...] = ()
+    right: tuple[int, ...] = ()
+
+    @property
+    def top1(self) -> float:
+        """In percent."""
+        return 100 * self.correct / self.images
+
+
+def measure(
+    model: nn.Module,
+    normalize: nn.Module,
+    pictures: Pictures,
+    batch_size: int,
+    description: str,
+    ranks: Ranks | None = None,
+    check: Callable[[], None] | None = None,
+) -> Measured:
+    """Run `model` over all pictures, in eval mode (it is left there) and in float32, as it will be exported.
+
+    Args:
+        model: float32 [N, 3, H, W], normalised -> logits [N, K].
+        normalize: uint8 [N, H, W, 3] -> float32 [N, 3, H, W], normalised.
+        description: for the progress bar.
+        ranks: take a share of every batch each; no picture is counted twice, however they divide.
+        check: called after each batch; may raise.
+    """
+    ranks = ranks or Ranks()
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=pictures.device)
+    correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
+    hits = torch.zeros_like(correct)
+    classes = int(getattr(model, "num_classes", 0))
+    predicted, right = torch.zeros((2, classes), dtype=torch.int64, device=pictures.device)
+    rows = torch.empty(0)
+    with progress_bar(description, len(pictures)) as advance, torch.inference_mode():
+        for rows in pictures.batches(batch_size):
+            mine = ranks.share(rows)
+            hits = torch.zeros_like(correct)
+            if len(mine):
+                images, labels = pictures.take(mine)
+                logits = model(normalize(images))
+                loss += F.cross_entropy(logits, labels, reduction="sum")
+                answers = logits.argmax(1)
+                is_right = answers == labels
+                hits = is_right.sum()
+                correct += hits
+                if classes:
+                    predicted += torch.bincount(answers, minlength=classes)
+                    right.index_add_(0, labels, is_right.to(torch.int64))
+            advance(len(rows), "")
+            if check is not None:
+                check()
+    sums = ranks.sum(
+        torch.cat([torch.stack([loss, correct.double(), hits.double()]), predicted.double(), right.double()])
+    )
+    total, hit, last, *per_class = sums.tolist()
+    tallies = tuple(map(int, per_class))
+    return Measured(
+        total / len(pictures), int(hit), len(pictures), int(last), len(rows), tallies[:classes], tallies[classes:]
+    )

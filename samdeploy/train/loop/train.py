@@ -1,0 +1,290 @@
+"""Training, from a recipe to a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE
+from samdeploy.data.duplicates.image_hashes import write_hashes
+from samdeploy.data.protocol import HONEST, PROTOCOLS
+from samdeploy.errors import WeightsError
+from samdeploy.files import expanded
+from samdeploy.models import Pretrained, SamResNet, build_model, load_pretrained, read_pretrained
+from samdeploy.models.graph import Normalize
+from samdeploy.runs.record import RunRecord
+from samdeploy.train.augment import make_augmentation
+from samdeploy.train.checkpoints.forced import check_pictures, is_best_of_other_pictures
+from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_classes, open_resumed
+from samdeploy.train.checkpoints.saver import Saver, check_room
+from samdeploy.train.checkpoints.state import TrainState
+from samdeploy.train.checkpoints.stop import Stop
+from samdeploy.train.choices.compile_choice import CompileChoice
+from samdeploy.train.choices.precision_probe import settle_precision
+from samdeploy.train.device import Autocast, autocast_dtype, training_device
+from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, joined
+from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.epoch import Stopped, Surroundings
+from samdeploy.train.loop.fit import Splits, fit, measure_test, remeasure_best
+from samdeploy.train.loop.host_memory import freed_memory_kept
+from samdeploy.train.loop.measure import Measured
+from samdeploy.train.loop.step import Stepper
+from samdeploy.train.prepare import PreparedData, prepare_data
+from samdeploy.train.recipe.recipe import Recipe
+from samdeploy.train.run.ending import Ending
+from samdeploy.train.run.folder import RunFolder, check_runs_root
+from samdeploy.train.run.provenance import announce, new_record, resumed_provenance
+from samdeploy.train.watch.cautions import data_cautions, training_cautions
+from samdeploy.train.watch.tensorboard import require_tensorboard
+
+
+def train(recipe: Recipe, *, runs_root: Path) -> Path:
+    """Train as the recipe says.
+
+    The validation split chooses the epoch; the test split is measured once, at the end, with the weights of
+    the best epoch.  On the CPU the same recipe in the same precision (which "auto" chooses by measuring) gives the
+    same bytes of weights on the same machine, also where the training was stopped and resumed in between.
+
+    Args:
+        recipe: from `load_recipe`.
+        runs_root: gets a new directory `<recipe>-<YYYYmmdd-HHMMSS>`; nothing is written before all data are
+            loaded and found sound, and the directory goes again where there is nothing to go on from.
+
+    Returns:
+        The run directory; see `samdeploy.runs.record` for its files.
+
+    Raises:
+        BackendUnavailable: the device is not here.
+        DatasetError: the data are missing or damaged.
+        RecipeError: the recipe does not suit device, data or number of processes.
+        WeightsError: the ImageNet weights cannot be had.
+        TrainingError: the loss is not finite, the memory is too small, or the disk is full.
+        KeyboardInterrupt: Ctrl-C; the training was saved.
+        SystemExit: SIGTERM, code 143, or SIGHUP, code 129; the training was saved.
+    """
+    with joined() as ranks:
+        ranks.first(lambda: check_runs_root(runs_root))  # before minutes of decoding and measuring
+        return _train(recipe, runs_root, None, ranks)
+
+
+def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> Path:
+    """Go on with an unfinished run, at the very step where its newest checkpoint was written.
+
+    Args:
+        run: its folder.
+        overrides: as for `load_recipe`.
+        force: allow a changed recipe, or changed pictures.
+
+    Returns:
+        `run`.
+
+    Raises:
+        InputError: another process is training it.
+        SamdeployError: as `open_resumed`, `check_classes`, `check_pictures` and `train`.
+    """
+    with joined() as ranks:
+        resumed = ranks.first(lambda: open_resumed(run, overrides, force=force))
+        return _train(resumed.recipe, run.parent, resumed, ranks)
+
+
+def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks) -> Path:
+    # Ranks other than 0, and trainings that are resumed, get their weights elsewhere.
+    device, data, start = ranks.all(lambda: _prepare(recipe, ranks, starts=ranks.main and resumed is None))
+    # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.backends.cudnn.flags(enabled=True, benchmark=True),  # enabled is False where it is not given
+        freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
+    ):
+        torch.manual_seed(recipe.training.seed)
+        model = ranks.all(lambda: build_model(recipe.model.arch, len(data.classes), recipe.model.gate))
+        if start is not None:
+            print(load_pretrained(model, start, data.classes), file=sys.stderr)
+            start = None  # a copy of all weights
+        kept = None if resumed is None else resumed.checkpoint.facts["provenance"]["precision"]
+        count, height, width = data.training[0].shape[:3]
+        autocast, why = ranks.first(lambda: settle_precision(recipe, model, device, height, width, count, kept))
+        record = new_record(recipe, data, device, autocast, why, ranks)
+        if resumed is not None:
+            data = _with_history(data, resumed, record, ranks)
+            facts = {**record.provenance, "test_measures": data.test_measures}
+            record = dataclasses.replace(record, provenance=facts)
+        run = _open_run(recipe, runs_root, resumed, record, ranks)
+        test = _train_in(run, recipe, data, model, resumed, device, autocast, ranks)
+    measures = run.record.provenance["test_measures"]
+    note = "" if measures == PROTOCOLS[HONEST] else f"; this is {measures}"
+    if data.protocol != HONEST:
+        note += f"; {_last_batch(test)}"
+    print(
+        f"test top-1 {test.top1:.2f} % ({test.correct} of {test.images} images), weights of epoch "
+        f"{run.record.best_epoch} (val top-1 {run.record.best_val_top1:.2f} %): {run.path}{note}",
+        file=sys.stderr,
+    )
+    if ranks.main and (run.path / BUNDLE_FOLDER).is_dir():
+        print(
+            f"{run.path / BUNDLE_FOLDER} is of earlier weights; make it again: samdeploy export {run.path}",
+            file=sys.stderr,
+        )
+    return run.path
+
+
+def _pretrained(recipe: Recipe) -> Sequence[Pretrained]:
+    """The weights to start from; none where they are fresh."""
+    pretrained = recipe.model.pretrained
+    if pretrained is True:
+        return (read_pretrained(recipe.model.arch),)
+    if not pretrained:
+        return ()
+    path = expanded(pretrained)
+    if not path.exists():
+        raise WeightsError(
+            f"model.pretrained: {pretrained!r} found, no such file; true, false, or a file of weights expected"
+        )
+    return (read_pretrained(recipe.model.arch, path),)
+
+
+def _last_batch(test: Measured) -> str:
+    """What the original work's script would have reported."""
+    share = 100 * test.last_correct / test.last_images
+    return (
+        f"of the last batch alone, as the published script reported it: {share:.2f} % "
+        f"({test.last_correct} of {test.last_images} images)"
+    )
+
+
+def _train_in(
+    run: RunFolder,
+    recipe: Recipe,
+    data: PreparedData,
+    model: SamResNet,
+    resumed: Resumed | None,
+    device: torch.device,
+    autocast: Autocast,
+    ranks: Ranks,
+) -> Measured:
+    """Train into `run`; whatever happens, the run says so, and how to go on."""
+    training = recipe.training
+    saver = Saver(run, training.checkpoint_minutes, writes=ranks.main)
+    if resumed is not None:
+        saver.written = True
+        saver.position = (resumed.checkpoint.facts["epoch"], resumed.checkpoint.facts["step"])
+    ending = Ending(run, training, saver, device, ranks)
+
+    def body() -> Measured:
+        announce(run, data, ranks)
+        counts = {name: np.bincount(labels, minlength=len(data.classes)) for name, (_, labels) in data.splits.items()}
+        run.warn(data_cautions(counts, data.classes))
+        if resumed is None or changed_splits(resumed, run.record):
+            run.write(LEAKS_FILE, {**data.leaks.to_json(), "two_labels": data.two_labels.to_json()})
+            if ranks.main:
+                write_hashes(run.path / HASHES_FILE, data.hashes)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        state, splits = _state(recipe, data, model, device, autocast, ranks)
+        ending.state = state
+        if resumed is not None:
+            state.restore(resumed.checkpoint, f"checkpoint of {run.path}")
+            run.restore(resumed.checkpoint.facts, state.rows, state.gate_rows)
+        if ranks.main:
+            check_room(run.path, state)
+        with Stop(ending.save, speaks=ranks.main) as stop:
+            try:
+                steps = training.epochs * -(-len(splits.train) // training.batch_size)
+                choice = CompileChoice(training.compile, device, ranks, steps)
+                choice.begin(state)
+                around = Surroundings(recipe, ranks, stop, saver, choice)
+                if resumed is not None and is_best_of_other_pictures(resumed, run.record):
+                    remeasure_best(run, model, splits, around)
+                fit(state, run, splits, around)
+                test = measure_test(run, model, splits, around)
+            except Stopped as stopped:
+                raise ending.stopped(stopped.number) from None
+        if data.protocol != HONEST:
+            figures = {**run.record.provenance, "last_batch_top1": _last_batch(test)}
+            run.record = dataclasses.replace(run.record, provenance=figures)
+        best = next((row for row in state.rows if row.epoch == run.record.best_epoch), None)
+        if best is not None:
+            run.warn(
+                training_cautions(best.train_top1, best.val_top1, test, counts["test"], data.classes, len(state.rows))
+            )
+        run.complete(test)
+        return test
+
+    return ending.guard(body)
+
+
+def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.device, PreparedData, Pretrained | None]:
+    """Everything that may be refused before anything is written.
+
+    Args:
+        starts: read the weights to start from, too; None where they are fresh.
+    """
+    start: list[Pretrained] = []
+    training = recipe.training
+    device = training_device(training.device, ranks)
+    autocast_dtype(training.precision, device)  # refuses what the device does not have
+    check_sync_batch_norm(training.sync_batch_norm, device)
+    if training.tensorboard:
+        require_tensorboard()
+    data = prepare_data(recipe, before_decoding=lambda: start.extend(_pretrained(recipe) if starts else ()))
+    check_shares(training.batch_size, len(data.training[1]), ranks.world, training.accumulate)
+    return device, data, start[0] if start else None
+
+
+def _state(
+    recipe: Recipe,
+    data: PreparedData,
+    model: SamResNet,
+    device: torch.device,
+    autocast: Autocast,
+    ranks: Ranks,
+) -> tuple[TrainState, Splits]:
+    normalize = Normalize(recipe.image.preprocessing()).to(device)
+    splits = Splits(
+        Pictures(*data.training, device),
+        Pictures(*data.splits["val"], device),
+        Pictures(*data.splits["test"], device),
+        normalize,
+    )
+    augment = make_augmentation(recipe, len(data.classes), device)
+    stepper = Stepper(model, splits.train, augment, recipe.training, device, autocast, ranks)
+    return TrainState(model, stepper, splits.train, recipe.training), splits
+
+
+def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord, ranks: Ranks) -> PreparedData:
+    """On rank 0, which writes them, hashes and leaks speak of all pictures that the weights have learnt from."""
+    found = [data]
+
+    def look() -> None:
+        check_classes(resumed, record)
+        if changed_splits(resumed, record):
+            hashes, leaks, changed = check_pictures(resumed, record, data.hashes)
+            for line in (changed, *(line for line in leaks.lines() if line not in data.leaks.lines())):
+                print(line, file=sys.stderr)
+            found[0] = dataclasses.replace(data, hashes=hashes, leaks=leaks)
+
+    ranks.first(look)
+    return found[0]
+
+
+def _open_run(recipe: Recipe, runs_root: Path, resumed: Resumed | None, record: RunRecord, ranks: Ranks) -> RunFolder:
+    """The run's folder, new or known; made by rank 0 alone."""
+    opened: list[RunFolder] = []
+    if resumed is not None:
+        record = dataclasses.replace(record, provenance=resumed_provenance(resumed, record))
+
+    def make() -> Path:
+        if resumed is None:
+            opened.append(RunFolder.create(runs_root, recipe, record))
+        else:
+            opened.append(RunFolder(resumed.path, recipe, record))
+            opened[0].lock()
+        return opened[0].path
+
+    path = ranks.first(make)
+    return opened[0] if opened else RunFolder(path, recipe, record, writes=False)

@@ -1,0 +1,1 @@
+"""Recipes: sections and their limits, where they are read from, overrides."""

@@ -1,0 +1,54 @@
+"""Read a recipe with its overrides, and write one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from samdeploy.train.recipe.checks import recipe_from_table
+from samdeploy.train.recipe.overrides import apply_overrides, overridden
+from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
+from samdeploy.train.recipe.source import read_recipe_source
+from samdeploy.train.recipe.toml_text import toml_text
+
+# Between a recipe's description and the keys that are no longer as it describes them.
+_CHANGED = "; changed: "
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply overrides and check the result.
+
+    Args:
+        name_or_path: one of `recipe_names()`, the path of a `.toml` file, or a folder of images.
+        overrides: each "section.key=value"; the value is TOML, and text that is no TOML is taken as a string.
+            The section may be left out where the key occurs once; name and description are top-level keys.  The
+            description names the keys, unless it is one of them.
+
+    Raises:
+        InputError: no such recipe, file or folder.
+        RecipeError: not TOML, extends what cannot be had, or unknown keys, wrong types or impossible values; all of
+            them are listed.
+    """
+    source = read_recipe_source(str(name_or_path))
+    recipe = recipe_from_table(apply_overrides(source.table, overrides), source.origin)
+    changed = (source.changed | overridden(overrides)) - NOT_THE_EXPERIMENT
+    if not changed or recipe.description != source.table.get("description", ""):
+        return recipe
+    # The recipe of a run may be a changed one already.
+    description, _, before = recipe.description.partition(_CHANGED)
+    keys = ", ".join(sorted(changed | set(filter(None, before.split(", ")))))
+    return dataclasses.replace(recipe, description=f"{description}{_CHANGED}{keys}".lstrip("; "))
+
+
+def recipe_table(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested dictionaries, name and description first."""
+    table = dataclasses.asdict(recipe)
+    head = {key: table.pop(key) for key in ("name", "description")}
+    return {**head, **table}
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as complete TOML: every key, defaults and overrides resolved, no comments."""
+    return toml_text(recipe_table(recipe))

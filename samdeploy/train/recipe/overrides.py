@@ -1,0 +1,119 @@
+"""Overrides of a recipe: "section.key=value", as `--set` takes them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from samdeploy.errors import RecipeError
+from samdeploy.terminal import is_misread
+from samdeploy.train.recipe.checks import ELSEWHERE, HINTS, SECTIONS, SIZE_KEYS, section_keys
+from samdeploy.train.recipe.recipe import Recipe
+
+# Names that overrides may use beside the keys' own.
+_ALIASES = {
+    **dict.fromkeys(("size", "image.size"), SIZE_KEYS),
+    **dict.fromkeys(("lr", "training.lr"), ("training.learning_rate",)),
+}
+_SIZE_PATHS = [key.split(".") for key in SIZE_KEYS]
+
+
+def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `table` with each "section.key=value" set; unknown keys are left to `recipe_from_table`.
+
+    Raises:
+        RecipeError: an override has no "=", or runs through a key that is no table.
+    """
+    result = _copy(table)
+    for override in overrides:
+        if not override.isprintable():  # a byte that is no UTF-8 reaches Python as a lone surrogate
+            cure = "; this locale's encoding lacks its letters, set LC_ALL=C.UTF-8" if is_misread(override) else ""
+            raise RecipeError(f"override {override!r}: printable text expected{cure}")
+        key, equals, text = override.partition("=")
+        paths = _full_paths(key.strip())
+        if not equals or not all(part for path in paths for part in path):
+            raise RecipeError(f"override {override!r}: section.key=value expected, for example training.epochs=3")
+        if paths == _SIZE_PATHS:
+            values: Sequence[Any] = _sides(text.strip(), override)
+        else:
+            values = [_override_value(path, text.strip()) for path in paths]
+        for path, value in zip(paths, values, strict=True):
+            _set(result, path, value, override)
+    return result
+
+
+def _set(table: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"override {override!r}: {part!r} is a value, not a section")
+    if len(path) == 1 and path[0] in SECTIONS and isinstance(value, dict):  # would drop the recipe's other keys
+        one_by_one = "its keys one by one expected, for example training.epochs=3"
+        raise RecipeError(f"override {override!r}: a whole section found; {one_by_one}")
+    table[path[-1]] = value
+
+
+def _sides(text: str, override: str) -> tuple[int, int]:
+    """Height and width from "64" or "64x48"."""
+    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)
+    if found is None:
+        raise RecipeError(f"override {override!r}: pixels expected, as one number or as HEIGHTxWIDTH, such as 64x48")
+    height, width = found.groups()
+    return int(height), int(width or height)
+
+
+def overridden(overrides: Sequence[str]) -> set[str]:
+    """The keys that `apply_overrides` sets, each with its section."""
+    keys = (override.partition("=")[0].strip() for override in overrides)
+    return {".".join(path) for key in keys for path in _full_paths(key)}
+
+
+def keys_like(name: str) -> tuple[str, ...]:
+    """The keys, each with its section, that somebody means who writes `name`; () if nobody can tell."""
+    name = name.lower()
+    own = [f"{section}.{key}" for section, keys in section_keys().items() for key in keys if key == name]
+    if own or (meant := ELSEWHERE.get(name)):
+        return tuple(own) or meant or ()
+    everywhere = {key: f"{section}.{key}" for section, keys in section_keys().items() for key in keys}
+    near = difflib.get_close_matches(name, everywhere, n=2, cutoff=0.7)
+    return tuple(everywhere[key] for key in near)
+
+
+def _full_paths(key: str) -> list[list[str]]:
+    """The parts of the dotted keys that an override's key sets; a bare one that only one section has gets that section.
+
+    Two where one name stands for two keys: size for height and width.
+    """
+    if aliases := _ALIASES.get(key):
+        return [alias.split(".") for alias in aliases]
+    path = [part.strip() for part in key.split(".")]
+    if len(path) == 1 and key not in HINTS:
+        homes = [name for name, keys in section_keys().items() if key in keys]
+        if len(homes) == 1:
+            return [[homes[0], key]]
+    return [path]
+
+
+def _override_value(path: Sequence[str], text: str) -> Any:
+    """`text` as TOML; as a plain string where it is no TOML, or where only a string fits (a folder called 2024)."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = parsed["value"]
+    if len(parsed) > 1 or (_wants_string(path) and not isinstance(value, str)):
+        return text
+    return value
+
+
+def _wants_string(path: Sequence[str]) -> bool:
+    hints = HINTS if len(path) == 1 else typing.get_type_hints(SECTIONS.get(path[0], Recipe))
+    return len(path) <= 2 and hints.get(path[-1]) is str
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}

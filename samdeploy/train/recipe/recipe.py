@@ -1,0 +1,184 @@
+"""Recipes: one TOML file is one experiment.
+
+A key's default is its value in `recipes/folder.toml`.  This file imports no torch, so that listing recipes is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocessing
+from samdeploy.train.recipe.toml_text import Scalar
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+# Keys that change neither the network nor what it learns: where the data lie, and what is written when.
+NOT_THE_EXPERIMENT = frozenset(
+    {"data.root", "data.download", "data.cache", "training.checkpoint_minutes", "training.tensorboard"}
+)
+
+T = TypeVar("T")
+
+
+def _bounded(default: T, **limits: float) -> T:
+    """A field whose value `recipe_checks` holds within `at_least`, `at_most`, `above` and `below`."""
+    return field(default=default, metadata=limits)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSection:
+    """Which pictures, and how they are split.
+
+    Attributes:
+        name: one of `samdeploy.data.DATASETS`.
+        root: folder that holds the data, relative to where the command runs.
+        val_fraction: part of the training pictures that is kept aside to choose weights on.
+        split_seed: seed of that split; stays the same while `training.seed` varies over repeated runs.
+        download: fetch the data set into `root` where it is not there yet.
+        leaks: what to do about pictures that stand in two splits: "refuse" does not train where they are more than
+            `samdeploy.data.duplicates.leaks.MAX_EXACT_PERCENT` of a split; "report" says so and trains.
+        cache: keep the prepared pictures on disk for the next run (see `samdeploy.data.cache`).
+        options: what this data set offers beyond that, for example `level` of aircraft; and `protocol` of every set.
+    """
+
+    name: str = "folder"
+    root: str = "data"
+    val_fraction: float = _bounded(0.1, above=0, below=1)
+    split_seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
+    download: bool = False
+    leaks: Literal["refuse", "report"] = "refuse"
+    cache: bool = True
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """The network and its start.
+
+    Attributes:
+        arch: one of `samdeploy.models.ARCHS`.
+        gate: one of `samdeploy.models.GATES`.
+        pretrained: true fetches ImageNet weights for the encoder; a string is the path of what to start from: a state
+            dict, a run or a bundle.
+    """
+
+    arch: str = "sam-resnet50"
+    gate: str = "identity"
+    pretrained: bool | str = True
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSection:
+    """From a decoded picture to the network's input; see `samdeploy.bundle.spec.Preprocessing`.
+
+    Attributes:
+        resize_short: length of the shorter side before the crop in pixels; 0 with fit "squeeze".
+    """
+
+    height: int = _bounded(192, at_least=1, at_most=4096)
+    width: int = _bounded(192, at_least=1, at_most=4096)
+    fit: Fit = "squeeze"
+    resize_short: int = _bounded(0, at_least=0, at_most=8192)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def preprocessing(self) -> Preprocessing:
+        """The same as the contract that travels with the weights.
+
+        Raises:
+            BundleError: the values contradict one another.
+        """
+        return Preprocessing(self.height, self.width, self.fit, self.resize_short or None, self.mean, self.std)
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSection:
+    """What is done to the training pictures, each time they come by; the defaults do nothing.
+
+    Attributes:
+        flip: mirror every other picture, left to right.
+        crop_padding: pixels of black around the picture, of which the old size is cut at random; 0 does not.
+        crop_scale: smallest share of the area that a random crop keeps (its sides 3:4 to 4:3, resized to the full
+            size); 1 does not crop.
+        policy: "trivial" is TrivialAugment (one random operation per picture), "rand" RandAugment (two of medium size).
+        mixup, cutmix: alpha of the Beta distribution that pictures (or parts) of a batch are mixed with; 0 does not.
+            With both, each batch takes one of the two.
+        train_size: side of the training pictures in pixels; 0 is that of the image section.  A network is often best
+            at pictures somewhat larger than those it was trained on (H. Touvron et al., 2019, arXiv:1906.06423).
+        oversize: keep the training pictures this many times as large in each direction, so that crops need not be
+            enlarged; only with crop_scale below 1.
+        group: pictures that share one draw of crop and policy; 0 is 1 on the CPU and 8 on a GPU.
+    """
+
+    flip: bool = False
+    crop_padding: int = _bounded(0, at_least=0, at_most=1024)
+    crop_scale: float = _bounded(1.0, above=0, at_most=1)
+    policy: Literal["none", "trivial", "rand"] = "none"
+    mixup: float = _bounded(0.0, at_least=0)
+    cutmix: float = _bounded(0.0, at_least=0)
+    train_size: int = _bounded(0, at_least=0, at_most=4096)
+    oversize: float = _bounded(1.0, at_least=1, at_most=4)
+    group: int = _bounded(0, at_least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSection:
+    """Optimiser, schedule and machine.
+
+    Attributes:
+        epochs: at most this many.
+        batch_size: images per step; a last batch of one image joins the batch before it.
+        learning_rate: of Adam, at its peak.
+        schedule: "constant", or "cosine" down to zero over all steps after the warm-up.
+        warmup_epochs: epochs of a linear rise from zero.
+        weight_decay: decoupled (AdamW), on weights with two or more axes; 0 is plain Adam.
+        label_smoothing: of the training loss; 0 is plain cross entropy.
+        patience: stop after this many epochs without better validation; 0 never stops early.
+        precision: "auto" is bf16 (else fp16) on a GPU; on a CPU that multiplies bf16 it is tried which of fp32 and bf16
+            is faster, so name one where every run must give the same bytes. Evaluation is always fp32.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        seed: of the fresh weights, dropout and the order of the images.
+        clip_norm: largest norm of the gradient over all weights; 0 does not clip.
+        ema_decay: validate and keep an exponential mean of the weights that forgets this slowly (0.9999 for long
+            trainings); 0 keeps the weights themselves.
+        accumulate: pieces that each batch is cut into, one after the other on the device; the step is the same but
+            for batch norm, which sees the pieces, and needs as much less memory.
+        compile: torch.compile; "auto" tries it on a GPU where the training is long enough, and keeps what is faster.
+        sync_batch_norm: on several GPUs, batch norm over the whole batch instead of each GPU's share.
+        checkpoint_minutes: write a checkpoint at least this often, besides those at the ends of epochs.
+        tensorboard: also write TensorBoard's event file into the run (the extra `tensorboard`).
+    """
+
+    epochs: int = _bounded(45, at_least=1)
+    batch_size: int = _bounded(32, at_least=2)
+    learning_rate: float = _bounded(1e-4, above=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_epochs: int = _bounded(1, at_least=0)
+    weight_decay: float = _bounded(0.0, at_least=0)
+    label_smoothing: float = _bounded(0.0, at_least=0, below=1)
+    patience: int = _bounded(12, at_least=0)
+    precision: Precision = "auto"
+    device: str = "auto"
+    seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
+    clip_norm: float = _bounded(1.0, at_least=0)
+    ema_decay: float = _bounded(0.0, at_least=0, below=1)
+    accumulate: int = _bounded(1, at_least=1)
+    compile: Literal["auto", "on", "off"] = "auto"
+    sync_batch_norm: bool = False
+    checkpoint_minutes: float = _bounded(10.0, above=0)
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole experiment.  Made by `load_recipe`, which checks it."""
+
+    name: str
+    description: str = ""
+    data: DataSection = field(default_factory=DataSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    image: ImageSection = field(default_factory=ImageSection)
+    augment: AugmentSection = field(default_factory=AugmentSection)
+    training: TrainingSection = field(default_factory=TrainingSection)

@@ -1,0 +1,158 @@
+"""Where a recipe comes from: a built-in name, a file with what it extends, or a folder of images."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samdeploy.bundle.names import RECIPE_FILE
+from samdeploy.bundle.path_kind import PathKind, a, path_kind
+from samdeploy.errors import InputError, RecipeError, unknown
+from samdeploy.files import expanded, user_text
+from samdeploy.train.recipe.checks import recipe_from_table
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+# The recipe for a folder of images that is named in the place of a recipe; its values are every key's default.
+FOLDER_RECIPE = "folder"
+# Key that names the recipe whose values a file starts from.
+_EXTENDS = "extends"
+_OWN_KEYS = ("name", "description")
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeSource:
+    """A recipe before overrides and checks.
+
+    Attributes:
+        table: as TOML has it, together with what it extends.
+        origin: "recipe digits"; opens the text of errors.
+        changed: keys whose values differ from those of the recipe that its description was written for.
+    """
+
+    table: dict[str, Any]
+    origin: str
+    changed: frozenset[str] = frozenset()
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that come with samdeploy, sorted."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+
+def is_folder_of_images(name_or_path: str) -> bool:
+    """Whether `read_recipe_source` takes this for a folder of images: a recipe's name wins unless it has a slash."""
+    if name_or_path in recipe_names() or not expanded(name_or_path).is_dir():
+        return False
+    return path_kind(expanded(name_or_path)) in ("folder of images", "folder", "empty folder")
+
+
+def read_recipe_source(name_or_path: str) -> RecipeSource:
+    """Read a recipe and what it extends.
+
+    Args:
+        name_or_path: one of `recipe_names()`, the path of a `.toml` file, or a folder of images.
+
+    Raises:
+        InputError: no such recipe, file or folder.
+        RecipeError: not TOML, or what it extends cannot be had.
+    """
+    if is_folder_of_images(name_or_path):
+        table = _table(RECIPES / f"{FOLDER_RECIPE}.toml", f"recipe {FOLDER_RECIPE}")
+        table["data"]["root"] = name_or_path
+        return RecipeSource(table, f"recipe {FOLDER_RECIPE}")
+    return _with_bases(_recipe_path(name_or_path), ())
+
+
+def _with_bases(path: Path, before: tuple[Path, ...]) -> RecipeSource:
+    origin = f"recipe {path.stem}" if path.parent == RECIPES else f"recipe {path}"
+    table = _table(path, origin)
+    base_name = table.pop(_EXTENDS, None)
+    chain = (*before, path.resolve())
+    if base_name is None:
+        table.setdefault("name", path.stem)
+        return RecipeSource(table, origin)
+    if not isinstance(base_name, str):
+        raise RecipeError(f"{origin}: {_EXTENDS}: {base_name!r} found, a recipe's name or the path of a .toml expected")
+    try:
+        base_path = _recipe_path(base_name, path.parent)
+    except InputError as error:
+        raise RecipeError(f"{origin}: {_EXTENDS}: {error}") from None
+    if base_path.resolve() in chain:
+        names = " -> ".join(one.name for one in (*chain, base_path))
+        raise RecipeError(f"{origin}: {_EXTENDS}: the recipes extend one another in a circle: {names}")
+    base = _with_bases(base_path, chain)
+    recipe_from_table(base.table, base.origin)  # a mistake in the base is named with the base's file
+    return _extended(base, table, path.stem, origin)
+
+
+def _extended(base: RecipeSource, own: dict[str, Any], name: str, origin: str) -> RecipeSource:
+    start = dict(base.table)
+    data, own_data = start.get("data", {}), own.get("data")
+    if isinstance(own_data, Mapping) and own_data.get("name", data.get("name")) != data.get("name"):
+        start["data"] = {key: value for key, value in data.items() if key != "options"}  # they belong to the other set
+    merged = {**_merged(start, own), "name": own.get("name", name)}
+    if "description" in own:
+        return RecipeSource(merged, origin)
+    was, now = dict(_leaves(base.table)), dict(_leaves(merged))
+    changed = {key for key, value in now.items() if key not in _OWN_KEYS and was.get(key) != value}
+    return RecipeSource(merged, origin, base.changed | changed)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        result[key] = _merged(base[key], value) if both else value
+    return result
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _table(path: Path, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(user_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin}: not valid TOML: {error}") from None
+    except (OSError, UnicodeError) as error:
+        raise RecipeError(f"{origin}: cannot be read as UTF-8 text ({error})") from None
+
+
+def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
+    """The file of a recipe; a path is relative to `folder`."""
+    if name_or_path in recipe_names():
+        return RECIPES / f"{name_or_path}.toml"
+    path = folder / expanded(name_or_path)
+    kind = path_kind(path if path_kind(name_or_path) != "URL" else name_or_path)
+    if kind in ("recipe", "file"):
+        return path
+    if kind == "nothing" and path.suffix != ".toml" and "/" not in name_or_path:
+        where = "or a .toml file, or a folder of images"
+        raise InputError(f"{unknown('recipe', name_or_path, recipe_names())} ({where})")
+    raise InputError(f"recipe {path}: {_not_a_recipe(kind, path)}")
+
+
+def _not_a_recipe(kind: PathKind, path: Path) -> str:
+    expected = "a recipe's name, a .toml file or a folder of images expected"
+    if kind == "nothing":
+        return f"no such file or folder; {expected}"
+    if kind in ("run", "run without a bundle", "unfinished run"):
+        again = f"to train its recipe again: samdeploy train {path / RECIPE_FILE}"
+        return f"is a run; to continue it: samdeploy train --resume {path}; {again}"
+    cure = {
+        "URL": "; download it, then: samdeploy train FOLDER",
+        "image": "; name the folder whose folders are the classes: samdeploy train FOLDER",
+        "archive": "; unpack it, then: samdeploy train FOLDER",
+        "weight file": f"; to start from it: samdeploy train FOLDER --set model.pretrained={path}",
+        "bundle": f"; to evaluate it: samdeploy eval {path}",
+        "folder of runs": f"; to continue the newest: samdeploy train --resume --runs {path}",
+    }.get(kind, "")
+    return f"is {a(kind)}; {expected}{cure}"

@@ -1,0 +1,144 @@
+"""A real bundle beside real alternatives: same answers, one base, reasons for those that cannot run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
+from samdeploy.bench import turns
+from samdeploy.bench.alternatives import against
+from samdeploy.bench.alternatives.against import SAME_NETWORK, compare
+from samdeploy.bench.alternatives.comparison import Comparison, comparison_json
+from samdeploy.bench.engines import Engine
+from samdeploy.bench.timed_images import Pictures, load_pictures
+from samdeploy.bundle import Bundle
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+OURS = Engine("onnxruntime", "fp32")
+
+
+@pytest.fixture(scope="module")
+def pictures(digits_bundle: Bundle) -> Pictures:
+    return load_pictures(digits_bundle, None, None)
+
+
+@pytest.fixture(autouse=True)
+def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PAUSE_S", 0.0)
+    monkeypatch.setattr(turns, "TURN_MS", 0.0)
+
+
+def _compare(bundle: Bundle, pictures: Pictures, engines: list[Engine], *names: str, batch: int = 1) -> Comparison:
+    return compare(bundle, engines, names, pictures, batch=batch, rounds=5, device="cpu")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_ours_and_pytorch_take_turns(digits_bundle: Bundle, pictures: Pictures, batch: int) -> None:
+    found = _compare(digits_bundle, pictures, [OURS], "pytorch eager", batch=batch)
+    assert [(row.name, row.ours, row.ran, row.reason) for row in found.rows] == [
+        ("samdeploy onnxruntime fp32", True, True, ""),
+        ("pytorch eager", False, True, ""),
+    ]
+    ours, eager = found.rows
+    assert found.base == "pytorch eager"
+    assert eager.times_base == turns.Ratio(1, 1, 1)
+    assert ours.times_base is not None
+    assert ours.times_base.p10 <= ours.times_base.median <= ours.times_base.p90
+    for row in found.rows:
+        assert row.difference is not None
+        assert row.difference < 1e-4
+        assert 0 < (row.p10_ms or 0) <= (row.p50_ms or 0) <= (row.p90_ms or 0)
+    assert comparison_json(found)["batch"] == batch
+
+
+def test_pytorchs_own_export_runs_in_both_runtimes(digits_bundle: Bundle, pictures: Pictures) -> None:
+    pytest.importorskip("onnxscript", reason="pip install 'samdeploy[bench]'")
+    pytest.importorskip("openvino")
+    found = _compare(digits_bundle, pictures, [], "onnxruntime plain export", "openvino plain export")
+    assert [row.reason for row in found.rows] == ["", ""]
+    assert [row.ran for row in found.rows] == [True, True]
+    assert max(row.difference or 1 for row in found.rows) < 1e-4
+
+
+def test_without_onnxscript_both_rows_say_so(
+    digits_bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    found = _compare(digits_bundle, pictures, [OURS], "onnxruntime plain export", "openvino plain export")
+    assert [row.reason for row in found.rows[1:]] == [
+        "PyTorch's exporter needs onnxscript, which is not installed; pip install 'samdeploy[bench]'"
+    ] * 2
+    assert found.base == "samdeploy onnxruntime fp32"  # the only one that ran
+
+
+def test_another_network_is_not_compared(
+    digits_bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The golden answers are those of the network as trained; an alternative with two classes swapped is not it."""
+    plain = against._others
+
+    def swapped(bundle: Bundle, names: list[str], device: str) -> dict[str, object]:
+        run = plain(bundle, names, device)["pytorch eager"]()
+        return {"pytorch eager": lambda: lambda batch: np.asarray(run(batch))[:, [1, 0, *range(2, 10)]]}
+
+    monkeypatch.setattr(against, "_others", swapped)
+    (ours, other) = _compare(digits_bundle, pictures, [OURS], "pytorch eager").rows
+    assert ours.ran
+    assert not other.ran
+    assert other.reason.endswith(f"of their range, at most {SAME_NETWORK:.0e} expected: not the same network")
+
+
+def test_an_engine_that_dies_in_the_middle(
+    digits_bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, count = OnnxruntimeSession.run, 0
+
+    def dying(self: OnnxruntimeSession, batch: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        if count > 9:  # one for the answers, three to warm up, two in each round
+            raise RuntimeError("out of memory")
+        return plain(self, batch)
+
+    monkeypatch.setattr(OnnxruntimeSession, "run", dying)
+    ours, eager = _compare(digits_bundle, pictures, [OURS], "pytorch eager").rows
+    assert (ours.ran, ours.reason) == (False, "died in round 3: out of memory")
+    assert ours.p50_ms is not None
+    assert eager.ran
+
+
+def test_an_engine_whose_profile_has_no_such_batch(digits_bundle: Bundle, pictures: Pictures) -> None:
+    bounded = dataclasses.replace(OURS, smallest=2, largest=4)
+    (row,) = _compare(digits_bundle, pictures, [bounded], batch=8).rows
+    assert (row.ran, row.reason) == (False, "its profile takes batches of 2 to 4")
+
+
+def test_pictures_of_a_folder_keep_their_files(digits_bundle: Bundle, digit_files: list[Path]) -> None:
+    found = load_pictures(digits_bundle, digit_files[0].parent, None)
+    assert sorted(found.encoded) == sorted(path.read_bytes() for path in digit_files)
+    assert found.prepared.shape == (5, 32, 32, 3)
+    assert found.source == f"5 pictures of {digit_files[0].parent}"
+
+
+def test_pictures_of_the_test_split_are_encoded_without_loss(digits_bundle: Bundle, pictures: Pictures) -> None:
+    from samdeploy.data import open_dataset
+    from samdeploy.images.decode import decode
+
+    test = open_dataset("digits", Path("data"), options={}, val_fraction=0.1, seed=0).test
+    originals = {test.load(index).tobytes() for index in range(len(test))}
+    assert len(pictures.encoded) == 64
+    assert all(decode(data).tobytes() in originals for data in pictures.encoded)
+    assert pictures.source == "64 test pictures of digits (PNG, the first of 8x8)"
+
+
+def test_without_the_data_set_the_golden_pictures_serve(digits_bundle: Bundle) -> None:
+    data = dataclasses.replace(digits_bundle.data, name="cifar10")
+    found = load_pictures(dataclasses.replace(digits_bundle, data=data), None, None)
+    assert (found.prepared == digits_bundle.golden()[0]).all()
+    assert "golden pictures as PNG, already of the network's size" in found.source
