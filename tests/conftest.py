@@ -107,8 +107,8 @@ def cam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
     torch.manual_seed(5)
     classes = ("T-shirt/top", "t-shirt top", "..", "Größe", "e")
-    spec = model_spec("sam-resnet18", "identity", classes, Preprocessing(96, 64))
-    model = build_model(spec.arch, len(classes), spec.gate)
+    spec = model_spec("sam-resnet18", {"gate": "identity"}, classes, Preprocessing(96, 64))
+    model = build_model(spec.arch, len(classes), spec.options)
     images = np.random.default_rng(3).integers(0, 256, (16, 96, 64, 3), dtype=np.uint8)
     # Blocks of a colour: pure noise looks the same everywhere, and so would its maps.
     images = images[:, ::16, ::16].repeat(16, axis=1).repeat(16, axis=2)

@@ -110,11 +110,11 @@ def network(
     """The network of a run, or one of random weights whose batch norms hold plausible statistics."""
     if run is not None:
         record = open_run(run)
-        net = build_model(record.arch, len(record.classes), record.gate)
+        net = build_model(record.arch, len(record.classes), record.options)
         load_weights(net, run / WEIGHTS_FILE)
-        return net.eval(), model_spec(record.arch, record.gate, record.classes, Preprocessing(px, px))
+        return net.eval(), model_spec(record.arch, record.options, record.classes, Preprocessing(px, px))
     torch.manual_seed(seed)
-    net = build_model(arch, 100, gate)
+    net = build_model(arch, 100, {"gate": gate})
     for key, weight in net.named_parameters():
         if ".sl.fc." in key:
             torch.nn.init.normal_(weight, std=0.1 / weight.shape[1] ** 0.5)
@@ -123,7 +123,7 @@ def network(
             module.momentum = 1.0
     with torch.no_grad():
         net.train()(Normalize(Preprocessing(px, px))(torch.from_numpy(pictures(16, px))))
-    return net.eval(), model_spec(arch, gate, tuple(map(str, range(100))), Preprocessing(px, px))
+    return net.eval(), model_spec(arch, {"gate": gate}, tuple(map(str, range(100))), Preprocessing(px, px))
 
 
 def pictures(count: int, px: int) -> np.ndarray:

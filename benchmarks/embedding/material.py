@@ -22,8 +22,8 @@ def make_bundle(root: Path, arch: str, px: int) -> Path:
     from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
     torch.manual_seed(0)
-    spec = model_spec(arch, "identity", tuple(f"class {i}" for i in range(CLASSES)), Preprocessing(px, px))
-    model = build_model(arch, CLASSES, spec.gate)
+    spec = model_spec(arch, {"gate": "identity"}, tuple(f"class {i}" for i in range(CLASSES)), Preprocessing(px, px))
+    model = build_model(arch, CLASSES, spec.options)
     images = np.random.default_rng(0).integers(0, 256, (16, px, px, 3), dtype=np.uint8)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -70,7 +70,7 @@ def make_tiny_bundle(root: Path, px: int = 32, classes: int = 10) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     images = generator.integers(0, 256, (4, px, px, 3), dtype=np.uint8)
     logits = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
-    spec = model_spec("sam-resnet18", "none", tuple(map(str, range(classes))), Preprocessing(px, px))
+    spec = model_spec("sam-resnet18", {"gate": "none"}, tuple(map(str, range(classes))), Preprocessing(px, px))
     root.mkdir(parents=True)
     writer = BundleWriter(root, spec, DataRecord("random", {}, 0.1, 0, {}, {}), {"made_by": "benchmarks/embedding"})
     writer.add_array("golden_images", "golden/images.npy", images)

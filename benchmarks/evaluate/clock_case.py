@@ -36,7 +36,7 @@ class Case:
 
     @property
     def spec(self) -> ModelSpec:
-        return model_spec(self.arch, "identity", CLASSES, Preprocessing(self.px, self.px))
+        return model_spec(self.arch, {"gate": "identity"}, CLASSES, Preprocessing(self.px, self.px))
 
     def pictures(self) -> list[np.ndarray]:
         """uint8 [1, px, px, 3] each."""
@@ -59,7 +59,7 @@ def make_case(folder: Path, arch: str, px: int, threads: int) -> Case:
     smooth = torch.nn.functional.interpolate(coarse, (px, px), mode="bilinear").permute(0, 2, 3, 1)
     noise = 0.1 * (torch.rand((16, px, px, 3)) - 0.5)
     images = ((smooth + noise).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
-    net = build_model(arch, len(CLASSES), "identity")
+    net = build_model(arch, len(CLASSES), {"gate": "identity"})
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

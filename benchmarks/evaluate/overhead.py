@@ -78,7 +78,7 @@ def make_bundle(work: Path) -> Path:
     dataset = open_dataset("fashion-mnist")
     images, _ = load_images(dataset.val.take(dataset.val.labels[:128]), preprocessing, description="statistics")
     torch.manual_seed(0)
-    net = build_model("sam-resnet18", 10, "identity")
+    net = build_model("sam-resnet18", 10, {"gate": "identity"})
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -88,7 +88,7 @@ def make_bundle(work: Path) -> Path:
     run_dir.mkdir()
     save_weights(net.eval(), run_dir / WEIGHTS_FILE)
     write_run(run_dir, RunRecord(
-        arch="sam-resnet18", gate="identity", classes=dataset.classes, preprocessing=preprocessing,
+        arch="sam-resnet18", options={"gate": "identity"}, classes=dataset.classes, preprocessing=preprocessing,
         dataset="fashion-mnist", data_options={}, data_root="data", val_fraction=0.1, split_seed=0, counts={},
         fingerprints={}, status="complete", best_epoch=1, best_val_top1=0.0, best_val_loss=0.0, test_top1=None,
         test_correct=None, test_images=None, provenance={"made_by": "benchmarks/evaluate/overhead.py, random weights"},

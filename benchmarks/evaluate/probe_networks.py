@@ -125,10 +125,10 @@ def _write(samples: Samples, folder: Path, classes: int, count: int, random: np.
 def _randomise(run: Path, network: Network) -> None:
     """Random gates and head, batch-norm statistics of the training images, in the run's weights."""
     record = open_run(run)
-    spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
+    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing)
     dataset = open_dataset("folder", Path(record.data_root), val_fraction=record.val_fraction, seed=record.split_seed)
     images, _ = load_images(dataset.train, spec.preprocessing, description="training images")
-    model = build_model(spec.arch, len(spec.classes), spec.gate)
+    model = build_model(spec.arch, len(spec.classes), spec.options)
     load_weights(model, run / WEIGHTS_FILE)
     generator = torch.Generator().manual_seed(network.seed)
     for name, parameter in model.named_parameters():

@@ -26,7 +26,7 @@ MOST_CALLS = 25
 MOST_US = 20.0
 _RUNS = 20
 
-SPEC: ModelSpec = model_spec("sam-resnet18", "identity", ("dark", "light", "other"), Preprocessing(8, 8))
+SPEC: ModelSpec = model_spec("sam-resnet18", {"gate": "identity"}, ("dark", "light", "other"), Preprocessing(8, 8))
 BATCH = np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)
 Call = Callable[[], object]
 

@@ -69,7 +69,9 @@ REHEARSAL = Plan(18, 10, (64, 32), (2, 1), 2, 0.02, 4, "cpu", "fp32")
 
 
 def spec_of(plan: Plan, px: int) -> ModelSpec:
-    return model_spec(plan.arch, "identity", tuple(f"class{i}" for i in range(plan.classes)), Preprocessing(px, px))
+    return model_spec(
+        plan.arch, {"gate": "identity"}, tuple(f"class{i}" for i in range(plan.classes)), Preprocessing(px, px)
+    )
 
 
 def pictures(count: int, px: int, seed: int) -> torch.Tensor:
@@ -85,7 +87,7 @@ def fresh(plan: Plan, name: str) -> nn.Module:
     """`sam` or `resnet50` with new weights."""
     if name == "resnet50":
         return getattr(torchvision.models, f"resnet{plan.depth}")(weights=None, num_classes=plan.classes)
-    net = build_model(plan.arch, plan.classes, "identity")
+    net = build_model(plan.arch, plan.classes, {"gate": "identity"})
     for key, weight in net.named_parameters():
         if ".sl.fc." in key:
             nn.init.normal_(weight, std=0.1 / weight.shape[1] ** 0.5)

@@ -56,7 +56,8 @@ def _run_directory(plan: Plan, work: Path) -> Path:
     run_dir.mkdir()
     save_weights(calibrate(fresh(small, "sam"), _digits(), plan.device).cpu(), run_dir / WEIGHTS_FILE)
     record = RunRecord(
-        arch=small.arch, gate="identity", classes=tuple("0123456789"), preprocessing=Preprocessing(_PX, _PX),
+        arch=small.arch, options={"gate": "identity"}, classes=tuple("0123456789"),
+        preprocessing=Preprocessing(_PX, _PX),
         dataset="digits", data_options={}, data_root="data", val_fraction=0.1, split_seed=0, counts={},
         fingerprints={}, status="complete", best_epoch=1, best_val_top1=0.0, best_val_loss=0.0, test_top1=None,
         test_correct=None, test_images=None, provenance={"made_by": "gpu_check, random weights"},

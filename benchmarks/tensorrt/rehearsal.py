@@ -74,8 +74,8 @@ def main() -> None:
 def _graphs(arch: str, gate: str) -> dict[str, bytes]:
     """The graphs of a network with random weights whose batch norms know the statistics of images."""
     torch.manual_seed(0)
-    spec = model_spec(arch, gate, tuple(f"class {k}" for k in range(10)), Preprocessing(64, 64))
-    model = build_model(arch, 10, gate)
+    spec = model_spec(arch, {"gate": gate}, tuple(f"class {k}" for k in range(10)), Preprocessing(64, 64))
+    model = build_model(arch, 10, {"gate": gate})
     images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

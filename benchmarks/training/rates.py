@@ -152,7 +152,7 @@ def chosen_precision(options: argparse.Namespace) -> Autocast:
         return torch.bfloat16 if options.precision == "bf16" else None
     if not multiplies_bf16():
         return None
-    return probe(build_model("sam-resnet50", CLASSES, "original"), options.size, options.size).autocast
+    return probe(build_model("sam-resnet50", CLASSES, {"gate": "original"}), options.size, options.size).autocast
 
 
 def report(rounds: list[dict[str, float]], loops: dict[str, Apart], options: argparse.Namespace) -> None:
@@ -193,7 +193,7 @@ def make(name: str, root: Path, options: argparse.Namespace) -> Timed:
     """The loop of that name."""
     torch.manual_seed(0)
     if name == "ours":
-        return product(build_model("sam-resnet50", CLASSES, "original"), root, options)
+        return product(build_model("sam-resnet50", CLASSES, {"gate": "original"}), root, options)
     if name == "published":
         return published(root, options)
     import timm
@@ -234,7 +234,7 @@ def published(root: Path, options: argparse.Namespace) -> Timed:
     loader = DataLoader(
         ImageFolder(str(root / "train"), transform), options.batch, shuffle=True, num_workers=options.workers
     )
-    model = build_model("sam-resnet50", CLASSES, "original").train()
+    model = build_model("sam-resnet50", CLASSES, {"gate": "original"}).train()
     return usual_loop(model, loader, torch.optim.Adam(model.parameters(), lr=RATE), None)
 
 

@@ -40,7 +40,7 @@ def stepper(variant: str, arguments: argparse.Namespace) -> Callable[[], None]:
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(arguments.arch, 10, "identity").to(device, memory_format=torch.channels_last)
+    model = build_model(arguments.arch, 10, {"gate": "identity"}).to(device, memory_format=torch.channels_last)
     images = draw.integers(0, 256, (arguments.batch, arguments.size, arguments.size, 3), dtype=np.uint8)
     pictures = Pictures(images, draw.integers(0, 10, arguments.batch), device)
     normalize = Normalize(Preprocessing(arguments.size, arguments.size)).to(device)

@@ -56,7 +56,7 @@ def _case(name: str, changes: tuple[str, ...], options: argparse.Namespace, devi
         ],
     )  # fmt: skip
     data = prepare_data(recipe)
-    model = build_model(recipe.model.arch, 10, "identity").to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model(recipe.model.arch, 10, {"gate": "identity"}).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state, _ = _state(recipe, data, model, device, autocast_dtype("auto", device), Ranks())
     state.start_epoch(Ranks())
     stepper, rows = state.stepper, max(state.batches, key=len)

@@ -203,7 +203,7 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
 
   Fields model(model_json, "model");
   manifest.arch = model.text("arch");
-  model.text("gate");
+  model.map_of("options", {Kind::text, Kind::integer, Kind::number, Kind::boolean}, "texts, numbers and booleans");
   manifest.classes = model.texts("classes");
   for (const std::string& name : manifest.classes) {
     if (name.find('\0') != std::string::npos) model.report("a class's name holds U+0000, which C cannot show");

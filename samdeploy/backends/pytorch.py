@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def trained_network(bundle: Bundle, device: str) -> tuple[SamResNet, str]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     spec = bundle.spec
     try:
-        network = build_model(spec.arch, len(spec.classes), spec.gate)
+        network = cast(SamResNet, build_model(spec.arch, len(spec.classes), spec.options))
     except InputError as error:
         raise BackendUnavailable(f"pytorch cannot rebuild this bundle's network: {error}") from error
     load_state(network, state_dict_from_bytes(bundle.read(file)), file.path)

@@ -88,7 +88,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
         {
             "format": FORMAT,
             "version": VERSION,
-            "model": {"arch": spec.arch, "gate": spec.gate, "classes": list(spec.classes)},
+            "model": {"arch": spec.arch, "options": dict(spec.options), "classes": list(spec.classes)},
             "input": _tensor_to_json(spec.input),
             "output": _tensor_to_json(spec.output),
             "preprocessing": preprocessing_to_json(spec.preprocessing),
@@ -115,10 +115,12 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
             fit the classes and the preprocessing.
     """
     check_format(values, FORMAT, VERSION, where)
+    if isinstance(values.get("model"), dict) and "gate" in values["model"]:
+        raise BundleError(f"{where}: a development version wrote it; make it again from its run: samdeploy export RUN")
     fields = Fields(values, where, BundleError)
     fields.text("format"), fields.integer("version")
     model = fields.section("model")
-    arch, gate, classes = model.text("arch"), model.text("gate"), model.texts("classes")
+    arch, options, classes = model.text("arch"), model.scalar_map("options"), model.texts("classes")
     if any("\0" in name for name in classes):
         model.report("a class's name holds U+0000, which C cannot show")
     tensors = tuple(_tensor(fields.section(key)) for key in ("input", "output"))
@@ -136,7 +138,7 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
         raise BundleError(f"{where}: 'files' names {', '.join(map(short, twice[:5]))} twice")
     if not classes:
         raise BundleError(f"{where}: model: no classes found, at least one expected")
-    spec = model_spec(arch, gate, classes, preprocessing)
+    spec = model_spec(arch, options, classes, preprocessing)
     for key, found, expected in zip(("input", "output"), tensors, (spec.input, spec.output), strict=True):
         if found != expected:
             raise BundleError(

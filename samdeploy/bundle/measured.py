@@ -48,10 +48,10 @@ class Measured:
 
 
 def model_sha256(spec: ModelSpec) -> str:
-    """SHA-256 of `arch`, `gate`, `classes` and `preprocessing`: compact JSON with sorted keys, in ASCII."""
+    """SHA-256 of `arch`, `options`, `classes` and `preprocessing`: compact JSON with sorted keys, in ASCII."""
     values = {
         "arch": spec.arch,
-        "gate": spec.gate,
+        "options": dict(spec.options),
         "classes": list(spec.classes),
         "preprocessing": preprocessing_to_json(spec.preprocessing),
     }

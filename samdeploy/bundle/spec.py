@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,6 +10,8 @@ from samdeploy.errors import BundleError
 
 Fit = Literal["squeeze", "center_crop"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+# Of a data set or a family of networks.
+OptionValue = str | int | float | bool
 
 FITS: tuple[str, ...] = get_args(Fit)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -89,7 +92,7 @@ class ModelSpec:
 
     Attributes:
         arch: for example "sam-resnet50".
-        gate: "original" (x * W·GAP(x)), "identity" (x * (1 + W·GAP(x))) or "none" (x).
+        options: of the architecture's family, such as {"gate": "identity"}.
         classes: names; the index is the logit's column.
         input: ("image", "uint8", ("N", H, W, 3)), RGB.
         output: ("logits", "float32", ("N", K)).
@@ -97,18 +100,20 @@ class ModelSpec:
     """
 
     arch: str
-    gate: str
+    options: Mapping[str, OptionValue]
     classes: tuple[str, ...]
     input: TensorSpec
     output: TensorSpec
     preprocessing: Preprocessing
 
 
-def model_spec(arch: str, gate: str, classes: tuple[str, ...], preprocessing: Preprocessing) -> ModelSpec:
+def model_spec(
+    arch: str, options: Mapping[str, OptionValue], classes: tuple[str, ...], preprocessing: Preprocessing
+) -> ModelSpec:
     """The spec of every model that samdeploy exports: uint8 NHWC in, float32 logits out."""
     return ModelSpec(
         arch=arch,
-        gate=gate,
+        options=options,
         classes=classes,
         input=TensorSpec("image", "uint8", ("N", preprocessing.height, preprocessing.width, 3)),
         output=TensorSpec("logits", "float32", ("N", len(classes))),
@@ -123,3 +128,9 @@ def cam_spec(spec: ModelSpec) -> TensorSpec:
     """
     height, width = (-(-side // FEATURE_STRIDE) for side in (spec.preprocessing.height, spec.preprocessing.width))
     return TensorSpec("cam", "float32", ("N", len(spec.classes), height, width))
+
+
+def named_model(spec: ModelSpec) -> str:
+    """Architecture and options for people: "sam-resnet18 (gate identity)"."""
+    options = ", ".join(f"{name} {value}" for name, value in spec.options.items())
+    return f"{spec.arch} ({options})" if options else spec.arch

@@ -10,6 +10,7 @@ from samdeploy.backends import open_session
 from samdeploy.bench.engines import ALL, Engine, select_engines
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import named_model
 from samdeploy.doctor.evaluation import read_evaluation
 from samdeploy.doctor.findings import BundleState, EngineState
 from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
@@ -50,7 +51,7 @@ def examine_bundle(path: Path) -> BundleState:
     problems += [evaluation.problem] if evaluation.problem else []
     return BundleState(
         path=str(path),
-        summary=f"{bundle.spec.arch} (gate {bundle.spec.gate}), {classes} classes, {pixels.height}x{pixels.width} px",
+        summary=f"{named_model(bundle.spec)}, {classes} classes, {pixels.height}x{pixels.width} px",
         files=len(bundle.files),
         size=sum(file.bytes for file in bundle.files),
         damaged=tuple(damaged),

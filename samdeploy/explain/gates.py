@@ -141,10 +141,10 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
         gates = measure_gates(graph, np.stack(images), advance) if images else ()
     if gates:
         picture = io.BytesIO()
-        plot_gates(gates, NEUTRAL[bundle.spec.gate], len(images), picture)
+        plot_gates(gates, NEUTRAL[str(bundle.spec.options["gate"])], len(images), picture)
         write_out(options.out / GATES_PLOT, picture.getvalue())
         write_out(options.out / GATES_FILE, json_bytes(_to_json(bundle, len(images), gates)))
-        print(gates_table(gates, bundle.spec.gate))
+        print(gates_table(gates, str(bundle.spec.options["gate"])))
         pictures = f"{len(images)} picture{'s' if len(images) > 1 else ''}"
         print(f"gates of {pictures}: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")
     return unread.none_of(len(sources))
@@ -178,8 +178,8 @@ def gates_table(gates: Sequence[ModuleGates], kind: str) -> str:
 def _to_json(bundle: Bundle, images: int, gates: Sequence[ModuleGates]) -> dict[str, Any]:
     return {
         "bundle": str(bundle.root),
-        "gate": bundle.spec.gate,
+        "gate": str(bundle.spec.options["gate"]),
         "images": images,
-        "neutral": NEUTRAL[bundle.spec.gate],
-        "modules": [module.to_json(NEUTRAL[bundle.spec.gate]) for module in gates],
+        "neutral": NEUTRAL[str(bundle.spec.options["gate"])],
+        "modules": [module.to_json(NEUTRAL[str(bundle.spec.options["gate"])]) for module in gates],
     }

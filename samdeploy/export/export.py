@@ -7,6 +7,7 @@ import platform
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ from samdeploy.export.int8.search import QuantizedGraph
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import ExportPictures, export_pictures, headroom_images, validation_pictures
 from samdeploy.export.stage import staged
-from samdeploy.models import Exported, build_model, load_weights
+from samdeploy.models import Exported, SamResNet, build_model, load_weights
 from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.runs.record import RunRecord, open_run
 
@@ -73,8 +74,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
             file=sys.stderr,
         )
     weights = _weights(run_dir, record)
-    spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
-    model = build_model(record.arch, len(record.classes), record.gate)
+    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing)
+    model = cast(SamResNet, build_model(record.arch, len(record.classes), record.options))
     load_weights(model, run_dir / WEIGHTS_FILE)
     model.eval()
     net = fold(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samdeploy.models.build import build_model
+from samdeploy.models.family import FAMILIES, ModelFamily, build_model, family_of
 from samdeploy.models.graph import Exported
 from samdeploy.models.pretrained import Pretrained, load_pretrained, read_pretrained
 from samdeploy.models.sam_resnet.attention import GATES, StreamlinedAttention
@@ -12,13 +12,16 @@ from samdeploy.models.weights import load_weights, save_weights, state_dict_from
 
 __all__ = [
     "ARCHS",
+    "FAMILIES",
     "GATES",
     "Exported",
     "FoldedResNet",
+    "ModelFamily",
     "Pretrained",
     "SamResNet",
     "StreamlinedAttention",
     "build_model",
+    "family_of",
     "fold",
     "load_pretrained",
     "load_weights",

@@ -147,11 +147,11 @@ def _trained_as(folder: Path) -> tuple[tuple[str, ...] | None, str | None]:
     try:
         if (folder / RUN_FILE).is_file():
             record = open_run(folder)
-            return record.classes, record.gate
+            return record.classes, str(record.options.get("gate"))
         if (folder / MANIFEST).is_file():
             manifest = folder / MANIFEST
             spec = manifest_from_json(read_json(manifest, "bundle", max_bytes=MOST_BYTES), str(manifest)).spec
-            return spec.classes, spec.gate
+            return spec.classes, str(spec.options.get("gate"))
     except BundleError:  # damaged, or of another version: then its weights are a file like others
         pass
     return None, None

@@ -72,7 +72,7 @@ def unlike_its_run(bundle: Bundle) -> str:
     except BundleError:  # of another version, or damaged: its own commands say so
         return ""
     spec = bundle.spec
-    here = {"classes": spec.classes, "preprocessing": spec.preprocessing, "arch": spec.arch, "gate": spec.gate}
+    here = {"classes": spec.classes, "preprocessing": spec.preprocessing, "arch": spec.arch, "options": spec.options}
     changed = [name for name, value in here.items() if getattr(record, name) != value]
     if not changed:
         return ""

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 
 from samdeploy.bundle.fields import Fields, check_format, short
 from samdeploy.bundle.names import MANIFEST, RECIPE_FILE, RUN_FILE, WEIGHTS_FILE
-from samdeploy.bundle.spec import Preprocessing
+from samdeploy.bundle.spec import OptionValue, Preprocessing
 from samdeploy.bundle.spec_json import preprocessing_from_fields, preprocessing_to_json
 from samdeploy.errors import BundleError, InputError
 from samdeploy.files import json_bytes, read_json, write_atomic
@@ -37,7 +37,7 @@ class RunRecord:
     """What is known about one training run.
 
     Attributes:
-        arch, gate, classes, preprocessing: the model, as in `ModelSpec`.
+        arch, options, classes, preprocessing: the model, as in `ModelSpec`.
         dataset: name of the data set.
         data_options: options it was opened with, such as {"level": "variant"}.
         data_root: folder of the data on the training machine.
@@ -57,11 +57,11 @@ class RunRecord:
     """
 
     arch: str
-    gate: str
+    options: Mapping[str, OptionValue]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     dataset: str
-    data_options: Mapping[str, str | int | float | bool]
+    data_options: Mapping[str, OptionValue]
     data_root: str
     val_fraction: float
     split_seed: int
@@ -116,7 +116,8 @@ def open_run(run_dir: Path) -> RunRecord:
     fields.text("format"), fields.integer("version")
     record = RunRecord(
         arch=fields.text("arch"),
-        gate=fields.text("gate"),
+        # Development versions wrote the one option of the one family.
+        options={"gate": fields.text("gate")} if fields.has("gate") else fields.scalar_map("options"),
         classes=fields.texts("classes"),
         preprocessing=preprocessing_from_fields(fields.section("preprocessing")),
         dataset=fields.text("dataset"),

@@ -29,8 +29,8 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
     torch.manual_seed(7)
-    spec = model_spec("sam-resnet18", "identity", tuple("0123456789"), Preprocessing(32, 32))
-    model = build_model(spec.arch, len(spec.classes), spec.gate)
+    spec = model_spec("sam-resnet18", {"gate": "identity"}, tuple("0123456789"), Preprocessing(32, 32))
+    model = build_model(spec.arch, len(spec.classes), spec.options)
     images = np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
     with torch.no_grad():
         for module in model.modules():

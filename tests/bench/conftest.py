@@ -55,7 +55,7 @@ def bundle_of(tmp_path: Path) -> Callable[..., Bundle]:
     """`bundle_of((backend, precision, batch), ...)`: engines where a batch is given, graphs otherwise."""
 
     def make(*files: tuple[str | None, str, str]) -> Bundle:
-        spec = model_spec("sam-resnet18", "identity", ("a", "b", "c"), Preprocessing(8, 8))
+        spec = model_spec("sam-resnet18", {"gate": "identity"}, ("a", "b", "c"), Preprocessing(8, 8))
         made = tuple(
             BundleFile("engine" if batch else "graph", f"{number}", "0" * 64, 1, backend, precision,
                        {"batch": batch} if batch else {})

@@ -194,3 +194,8 @@ def test_a_manifest_of_many_megabytes_is_not_read(root: Path) -> None:
 def test_the_same_path_twice(root: Path) -> None:
     edit(root, lambda values: values["files"].append({**values["files"][0], "role": "engine"}))
     assert refusal(root) == "'files' names 'weights.safetensors' twice"
+
+
+def test_a_bundle_of_a_development_version_names_the_command(root: Path) -> None:
+    edit(root, lambda values: values["model"].update(gate=values["model"].pop("options")["gate"]))
+    assert refusal(root) == "a development version wrote it; make it again from its run: samdeploy export RUN"

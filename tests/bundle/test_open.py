@@ -49,7 +49,7 @@ def test_a_sound_bundle_gives_back_what_was_written(root: Path) -> None:
 def test_manifest_round_trip() -> None:
     crop = Preprocessing(4, 5, "center_crop", 6, mean=(0.1, 0.2, 1 / 3), std=(0.4, 0.5, 0.6))
     for preprocessing in (Preprocessing(4, 5), crop):
-        spec = model_spec("sam-resnet50", "original", ("a",), preprocessing)
+        spec = model_spec("sam-resnet50", {"gate": "original"}, ("a",), preprocessing)
         measured = dataclasses.replace(MEASURED, test=MEASURED.val if crop is preprocessing else None)
         manifest = Manifest(spec, FILES, DATA, PROVENANCE, measured)
         assert manifest_from_json(json.loads(manifest_bytes(manifest)), "manifest.json") == manifest

@@ -19,7 +19,7 @@ from samdeploy.bundle.names import MANIFEST
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import BundleError
 
-SPEC = model_spec("sam-resnet18", "identity", ("cat", "Löwe"), Preprocessing(4, 5))
+SPEC = model_spec("sam-resnet18", {"gate": "identity"}, ("cat", "Löwe"), Preprocessing(4, 5))
 DATA = DataRecord("digits", {"level": "variant", "cut": True}, 0.1, 7, {"test": 3}, {"test": "ab" * 32})
 PROVENANCE = {"samdeploy": "0.1.0", "torch": "2.9.0"}
 

@@ -50,7 +50,7 @@ def _manifest() -> bytes:
         BundleFile(role, path, f"{index:064x}", 900000 + index, precision=precision)
         for index, (role, path, precision) in enumerate(_ROLES, 1)
     )
-    spec = model_spec("sam-resnet18", "identity", ("cat", "Löwe"), Preprocessing(4, 5))
+    spec = model_spec("sam-resnet18", {"gate": "identity"}, ("cat", "Löwe"), Preprocessing(4, 5))
     data = DataRecord("digits", {"level": "variant"}, 0.1, 7, {"test": 3}, {"test": "ab" * 32})
     return manifest_bytes(Manifest(spec, files, data, {"samdeploy": "0.1.0"}))
 

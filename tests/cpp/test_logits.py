@@ -60,7 +60,7 @@ def test_layers_that_fp16_cannot_hold_are_not_computed_in_it(
 ) -> None:
     """OpenVINO's hint takes them all, and does not say so."""
     spec = seal(copy_of_bundle).spec
-    model = build_model(spec.arch, len(spec.classes), spec.gate)
+    model = build_model(spec.arch, len(spec.classes), spec.options)
     load_weights(model, digits_run / WEIGHTS_FILE)
     mixed = graph_from_model(fold(model.eval()), spec, "fp16", ["layer2.0"])
     (copy_of_bundle / "model.fp16.onnx").write_bytes(serialize(mixed))

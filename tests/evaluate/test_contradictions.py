@@ -47,7 +47,7 @@ def of_role(values: Values, role: str) -> Values:
 def other_weights(root: Path) -> None:
     from samdeploy.models import build_model, save_weights
 
-    save_weights(build_model("sam-resnet18", 10, "original"), root / "weights.safetensors")
+    save_weights(build_model("sam-resnet18", 10, {"gate": "original"}), root / "weights.safetensors")
 
 
 def other_golden(root: Path) -> None:

@@ -264,7 +264,7 @@ def test_gates_are_the_trained_networks(cam_bundle: Bundle) -> None:
     images = cam_bundle.golden()[0]
     weights, graph = cam_bundle.find("weights"), cam_bundle.find("graph", precision="fp32")
     assert weights is not None and graph is not None
-    net = build_model(spec.arch, len(spec.classes), spec.gate)
+    net = build_model(spec.arch, len(spec.classes), spec.options)
     load_state(net, state_dict_from_bytes(cam_bundle.read(weights)), "weights")
     seen: dict[str, np.ndarray] = {}
     for name, module in net.named_modules():

@@ -21,7 +21,7 @@ CLASSES = 10
 def spec_of() -> Callable[[str, str], ModelSpec]:
     """(arch, gate) -> the spec of a 32x32 classifier of ten classes."""
     classes = tuple(f"class {index}" for index in range(CLASSES))
-    return lambda arch, gate: model_spec(arch, gate, classes, Preprocessing(32, 32))
+    return lambda arch, gate: model_spec(arch, {"gate": gate}, classes, Preprocessing(32, 32))
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def network(pictures) -> Callable[[str, str], SamResNet]:
     @functools.cache
     def make(arch: str, gate: str) -> SamResNet:
         torch.manual_seed(7)
-        net = build_model(arch, CLASSES, gate)
+        net = build_model(arch, CLASSES, {"gate": gate})
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.2)

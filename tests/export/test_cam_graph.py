@@ -31,7 +31,9 @@ FP32_RATIO = 5.0
 @pytest.fixture(scope="module")
 def wide_spec():
     """96x64 pixels: maps of 3x2 cells, so that an exchange of height and width would show."""
-    return model_spec("sam-resnet50", "identity", tuple(f"class {i}" for i in range(10)), Preprocessing(96, 64))
+    return model_spec(
+        "sam-resnet50", {"gate": "identity"}, tuple(f"class {i}" for i in range(10)), Preprocessing(96, 64)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_interface(network, wide_spec) -> None:
 @pytest.mark.parametrize("pixels", [(33, 64), (65, 97)])
 def test_the_number_of_cells_is_stated_right(network, pixels: tuple[int, int]) -> None:
     """ONNX's own shape inference, run by the checker, would contradict a wrong one."""
-    spec = model_spec("sam-resnet18", "original", tuple("0123456789"), Preprocessing(*pixels))
+    spec = model_spec("sam-resnet18", {"gate": "original"}, tuple("0123456789"), Preprocessing(*pixels))
     graph = serialize(cam_graph_from_model(fold(network("sam-resnet18", "original")), spec))
     _, maps = emulate_all(graph, np.zeros((1, *pixels, 3), np.uint8))
     assert maps.shape[2:] == (-(-pixels[0] // 32), -(-pixels[1] // 32))

@@ -58,7 +58,7 @@ def tree(root: Path) -> dict[str, str]:
 
 def change_weights(run: Path, value: float) -> None:
     record = open_run(run)
-    model = build_model(record.arch, len(record.classes), record.gate)
+    model = build_model(record.arch, len(record.classes), record.options)
     load_weights(model, run / WEIGHTS_FILE)
     with torch.no_grad():
         model.fc.bias[0] = value
@@ -111,7 +111,7 @@ def test_what_stands_in_a_bundle(digits_run: Path, digits_bundle: Bundle) -> Non
 
     assert (bundle.root / "weights.safetensors").read_bytes() == (digits_run / WEIGHTS_FILE).read_bytes()
     spec = bundle.spec
-    assert (spec.arch, spec.gate, spec.classes) == ("sam-resnet18", "original", tuple("0123456789"))
+    assert (spec.arch, spec.options, spec.classes) == ("sam-resnet18", {"gate": "original"}, tuple("0123456789"))
     assert spec.preprocessing == record.preprocessing
     assert (bundle.data.name, bundle.data.val_fraction, bundle.data.split_seed) == ("digits", 0.5, 0)
     assert dict(bundle.data.fingerprints) == dict(record.fingerprints)

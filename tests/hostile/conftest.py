@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
         (root / path).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         files.append(BundleFile(role, path, digest, len(content), precision=precision))
-    spec = model_spec("sam-resnet18", "identity", ("cat", "Löwe"), Preprocessing(4, 5))
+    spec = model_spec("sam-resnet18", {"gate": "identity"}, ("cat", "Löwe"), Preprocessing(4, 5))
     data = DataRecord("digits", {"level": "variant"}, 0.1, 7, {"test": 3}, {"test": "ab" * 32})
     (root / MANIFEST).write_bytes(manifest_bytes(Manifest(spec, tuple(files), data, {"samdeploy": "0.1.0"})))
     return root

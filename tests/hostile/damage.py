@@ -125,7 +125,9 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
         BAD_MANIFEST, "deeper than 32", "not valid JSON",
     ),
     "nested in an option": (text('"variant"', '{"a": 1}'), BAD_MANIFEST, "'options' must map", "'options' must map"),
-    "repeated key": (text('"arch"', '"gate": "x", "arch"'), BAD_MANIFEST, "'gate' stands twice", "'gate' stands twice"),
+    "repeated key": (
+        text('"arch"', '"options": {}, "arch"'), BAD_MANIFEST, "'options' stands twice", "'options' stands twice",
+    ),
     "repeated key, escaped": (
         text('"version"', '"form\\u0061t": 1, "version"'), BAD_MANIFEST, "'format' stands", "'format' stands",
     ),
@@ -133,7 +135,9 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
         edit(lambda v: v["files"][1].update(note="x", url="y")),
         BAD_MANIFEST, "files[1]: unknown key 'note'; files[1]: unknown key 'url'", "files[1]: unknown key 'note'",
     ),
-    "missing key": (edit(lambda v: v["model"].pop("gate")), BAD_MANIFEST, "'gate' is missing", "'gate' is missing"),
+    "missing key": (
+        edit(lambda v: v["model"].pop("options")), BAD_MANIFEST, "'options' is missing", "'options' is missing",
+    ),
     "mistyped value": (
         edit(lambda v: v["preprocessing"].update(height="4")),
         BAD_MANIFEST, "'height' must be an integer, text '4' found", "'height' must be an integer",

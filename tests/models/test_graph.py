@@ -12,7 +12,7 @@ from samdeploy.models.sam_resnet.fold import fold
 
 
 def spec() -> ModelSpec:
-    return model_spec("sam-resnet18", "original", ("a", "b", "c"), Preprocessing(32, 40))
+    return model_spec("sam-resnet18", {"gate": "original"}, ("a", "b", "c"), Preprocessing(32, 40))
 
 
 def every_pixel_value() -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_normalize_keeps_rows_columns_and_channels_in_their_places() -> None:
 
 def test_exported_takes_pixels_and_gives_float32_logits() -> None:
     torch.manual_seed(0)
-    model = build_model("sam-resnet18", 3, "original").eval()
+    model = build_model("sam-resnet18", 3, {"gate": "original"}).eval()
     image = torch.randint(0, 256, (5, 32, 40, 3), dtype=torch.uint8)
     with torch.inference_mode():
         logits = Exported(model, spec())(image)

@@ -41,12 +41,12 @@ def torchvision_file(tmp_path: Path) -> Path:
 
 def started(path: Path | None, classes: Sequence[str] = CLASSES, arch: str = "sam-resnet18") -> tuple[SamResNet, str]:
     """A network started from `path`, with gates that are not zero, and what was said."""
-    net = build_model(arch, len(classes), "original")
+    net = build_model(arch, len(classes), {"gate": "original"})
     return net, load_pretrained(net, read_pretrained(arch, path), classes)
 
 
 def test_torchvisions_weights_reach_the_encoder_and_nothing_else(torchvision_file: Path) -> None:
-    net = build_model("sam-resnet18", 3, "original")
+    net = build_model("sam-resnet18", 3, {"gate": "original"})
     before = {key: value.clone() for key, value in net.state_dict().items()}
     theirs = torch.load(torchvision_file, weights_only=True)
     said = load_pretrained(net, read_pretrained("sam-resnet18", torchvision_file), CLASSES)
@@ -76,13 +76,13 @@ def test_a_head_is_kept_where_the_classes_agree(digits_run: Path, digits_bundle:
 
 
 def test_a_head_without_names_is_kept_where_the_count_agrees(tmp_path: Path) -> None:
-    save_weights(build_model("sam-resnet18", 3, "original"), tmp_path / "w.safetensors")
+    save_weights(build_model("sam-resnet18", 3, {"gate": "original"}), tmp_path / "w.safetensors")
     assert started(tmp_path / "w.safetensors")[1].endswith("attention, head")
     assert started(tmp_path / "w.safetensors", ["a", "b"])[1].endswith("head: 3 classes in the file, 2 in the data")
 
 
 def test_attention_of_another_gate_is_skipped(digits_run: Path) -> None:
-    net = build_model("sam-resnet18", 3, "identity")
+    net = build_model("sam-resnet18", 3, {"gate": "identity"})
     said = load_pretrained(net, read_pretrained("sam-resnet18", digits_run), CLASSES)
     assert "attention: trained with the gate original, not identity" in said
     assert not net.state_dict()["layer1.0.sl.fc.weight"].any()
@@ -102,7 +102,7 @@ def test_prefixes_wrappers_and_strangers(tmp_path: Path, torchvision_file: Path)
     ("make", "message"),
     [
         (torchvision.models.resnet18, r"this looks like resnet18. .*\. Give --set model.arch=sam-resnet18, or weights"),
-        (lambda: build_model("sam-resnet34", 2, "original"), "this looks like sam-resnet34. "),
+        (lambda: build_model("sam-resnet34", 2, {"gate": "original"}), "this looks like sam-resnet34. "),
         (
             torchvision.models.wide_resnet50_2,
             "this looks like wide_resnet50. .* Weights of resnet50 or of sam",

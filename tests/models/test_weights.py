@@ -15,7 +15,7 @@ from samdeploy.models import SamResNet, build_model, load_weights, save_weights,
 
 def model(seed: int = 0, classes: int = 3, arch: str = "sam-resnet18") -> SamResNet:
     torch.manual_seed(seed)
-    net = build_model(arch, classes, "original")
+    net = build_model(arch, classes, {"gate": "original"})
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None

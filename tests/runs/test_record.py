@@ -17,7 +17,7 @@ from samdeploy.runs.record import RunRecord, latest_run, open_run, write_run
 
 COMPLETE = RunRecord(
     arch="sam-resnet18",
-    gate="identity",
+    options={"gate": "identity"},
     classes=("Löwe", "cat"),
     preprocessing=Preprocessing(32, 30, "center_crop", 36, mean=(0.1, 0.2, 1 / 3), std=(0.4, 0.5, 0.6)),
     dataset="folder",
@@ -90,7 +90,7 @@ def test_refused(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
 
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     preprocessing = {"height": "32", "width": 30, "fit": "squeeze", "resize_shrt": None}
-    changes = {"arch": ..., "gat": "identity", "status": "done", "test_images": 1.5, "preprocessing": preprocessing}
+    changes = {"arch": ..., "clases": [], "status": "done", "test_images": 1.5, "preprocessing": preprocessing}
     with pytest.raises(BundleError) as caught:
         open_run(changed(tmp_path, **changes))
     problems = str(caught.value).removeprefix(f"{tmp_path / RUN_FILE}: ").split("; ")
@@ -98,7 +98,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         "'arch' is missing",
         "status 'done' found, one of training, complete, interrupted, diverged expected",
         "'test_images' must be an integer, number 1.5 found",
-        "unknown key 'gat'",
+        "unknown key 'clases'",
         "preprocessing: 'height' must be an integer, text '32' found",
         "preprocessing: 'resize_short' is missing",
         "preprocessing: 'resize' is missing",
@@ -106,7 +106,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         "preprocessing: 'std' is missing",
         "preprocessing: unknown key 'resize_shrt'",
     ]
-    assert "unknown key 'gat'; did you mean 'gate'" in str(caught.value)
+    assert "unknown key 'clases'; did you mean 'classes'" in str(caught.value)
     assert "unknown key 'resize_shrt'; did you mean 'resize_short'" in str(caught.value)
 
 

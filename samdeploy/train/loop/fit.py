@@ -127,7 +127,7 @@ def remeasure_best(run: RunFolder, model: SamResNet, splits: Splits, around: Sur
 def _measure_best(
     run: RunFolder, model: SamResNet, normalize: nn.Module, pictures: Pictures, name: str, around: Surroundings
 ) -> Measured:
-    best = build_model(model.arch, model.num_classes, model.gate).to(next(model.parameters()).device)
+    best = build_model(model.arch, model.num_classes, {"gate": model.gate}).to(next(model.parameters()).device)
     if around.ranks.main:  # the file may be on another machine
         load_weights(best, run.path / WEIGHTS_FILE)
     around.ranks.equalise(best.state_dict().values())

@@ -7,11 +7,13 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE
+from samdeploy.bundle.spec import OptionValue
 from samdeploy.data.duplicates.image_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import WeightsError
@@ -103,7 +105,8 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
     ):
         torch.manual_seed(recipe.training.seed)
-        model = ranks.all(lambda: build_model(recipe.model.arch, len(data.classes), recipe.model.gate))
+        options: dict[str, OptionValue] = {"gate": recipe.model.gate}
+        model = cast(SamResNet, ranks.all(lambda: build_model(recipe.model.arch, len(data.classes), options)))
         if start is not None:
             print(load_pretrained(model, start, data.classes), file=sys.stderr)
             start = None  # a copy of all weights

@@ -56,7 +56,7 @@ def new_record(
     sets = data.set_hashes()
     return RunRecord(
         arch=recipe.model.arch,
-        gate=recipe.model.gate,
+        options={"gate": recipe.model.gate},
         classes=data.classes,
         preprocessing=recipe.image.preprocessing(),
         dataset=recipe.data.name,
@@ -101,7 +101,8 @@ def announce(run: RunFolder, data: PreparedData, ranks: Ranks) -> None:
         several += f" (before: {before}; the weights are not those of an undisturbed training)"
     resumed = provenance.get("resumed", "").rpartition("; ")[2].partition(" on ")[0]
     print(
-        f"training {run.record.arch} (gate {run.record.gate}) on {run.record.dataset}: {len(data.classes)} classes, "
+        f"training {run.record.arch} (gate {run.record.options['gate']}) on {run.record.dataset}: "
+        f"{len(data.classes)} classes, "
         f"{counts} images; {provenance['device']}{several}, {provenance['precision']}; into {run.path}"
         f"{f', going on at {resumed}' if resumed else ''}",
         file=sys.stderr,

@@ -22,7 +22,9 @@ from samdeploy.errors import BackendUnavailable
 cuda_bindings = pytest.importorskip("cuda.bindings", reason="pip install 'cuda-python>=12.9'")
 real = pytest.importorskip("cuda.bindings.runtime")
 
-SPEC: ModelSpec = model_spec("sam-resnet18", "identity", ("cat", "dog", "owl"), Preprocessing(height=8, width=32))
+SPEC: ModelSpec = model_spec(
+    "sam-resnet18", {"gate": "identity"}, ("cat", "dog", "owl"), Preprocessing(height=8, width=32)
+)
 OK = real.cudaError_t.cudaSuccess
 FULL = real.cudaError_t.cudaErrorMemoryAllocation
 Work = Callable[[], None]

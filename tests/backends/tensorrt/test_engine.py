@@ -17,7 +17,9 @@ from samdeploy.errors import BackendUnavailable, BundleError
 
 real = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
 
-SPEC: ModelSpec = model_spec("sam-resnet18", "identity", ("cat", "dog", "owl"), Preprocessing(height=8, width=32))
+SPEC: ModelSpec = model_spec(
+    "sam-resnet18", {"gate": "identity"}, ("cat", "dog", "owl"), Preprocessing(height=8, width=32)
+)
 A4000 = Device("NVIDIA RTX A4000", "SM86", "13.0")
 STREAM: Any = SimpleNamespace(handle=7)
 
@@ -228,7 +230,7 @@ def test_a_plan_that_cannot_be_opened(trt: Package) -> None:
 
 
 def test_a_plan_with_other_tensors(trt: Package) -> None:
-    other = model_spec("sam-resnet18", "identity", ("cat", "dog"), Preprocessing(height=8, width=32))
+    other = model_spec("sam-resnet18", {"gate": "identity"}, ("cat", "dog"), Preprocessing(height=8, width=32))
     with pytest.raises(BundleError, match=r"engine.plan: .*logits float32 \[N, 3\] found, .*logits float32 \[N, 2\]"):
         TensorrtEngine(trt, b"plan", "engine.plan", other, RuntimeCache(trt, A4000, "ab"))
 

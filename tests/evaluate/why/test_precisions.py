@@ -37,8 +37,8 @@ def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Pa
     from samdeploy.runs.record import open_run
 
     record = open_run(digits_run)
-    spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
-    model = build_model(record.arch, len(record.classes), record.gate)
+    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing)
+    model = build_model(record.arch, len(record.classes), record.options)
     load_weights(model, digits_run / "weights.safetensors")
     model.eval()
     block = model.layer2[1]

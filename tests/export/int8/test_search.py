@@ -50,8 +50,8 @@ class Case(NamedTuple):
 def case(digits_run: Path) -> Case:
     """The trained network of `digits_run`, training pictures and validation pictures."""
     record = open_run(digits_run)
-    spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
-    model = build_model(record.arch, len(record.classes), record.gate)
+    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing)
+    model = build_model(record.arch, len(record.classes), record.options)
     load_weights(model, digits_run / WEIGHTS_FILE)
     net = fold(model.eval())
     dataset = open_dataset("digits", Path(), val_fraction=record.val_fraction, seed=record.split_seed)

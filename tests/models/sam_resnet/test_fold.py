@@ -20,7 +20,7 @@ FLOAT32_RATIO = 2.0
 def awkward_model(arch: str, gate: str, classes: int = 10, seed: int = 0) -> SamResNet:
     """A network in eval mode whose batch norms, gates and biases are all far from their simple starting values."""
     torch.manual_seed(seed)
-    model = build_model(arch, classes, gate).eval()
+    model = build_model(arch, classes, {"gate": gate}).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -82,7 +82,7 @@ def test_every_block_alone(arch: str, gate: str) -> None:
 
 
 def test_bottleneck_gates_read_the_narrow_tensor() -> None:
-    folded = fold(build_model("sam-resnet50", 10, "identity"))
+    folded = fold(build_model("sam-resnet50", 10, {"gate": "identity"}))
     shapes = {name: tuple(block.gate.weight.shape[:2]) for name, block in folded.blocks()}
     assert shapes["layer1.0"] == (256, 64)
     assert shapes["layer4.2"] == (2048, 512)
@@ -92,7 +92,7 @@ def test_parameters_of_resnet50_with_100_classes() -> None:
     def count(module: nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
 
-    folded = count(fold(build_model("sam-resnet50", 100, "original")))
+    folded = count(fold(build_model("sam-resnet50", 100, {"gate": "original"})))
     assert folded == 28_731_364
     assert folded <= 28_740_000
 

@@ -143,13 +143,13 @@ def test_rescale_leaves_its_input_alone(network, spec_of, pictures) -> None:
 def test_trained_network_answers_all_test_pictures_alike(digits_run) -> None:
     """Naive FP16 gives no finite answer; rescaled, every test picture keeps its class, with all layers in FP16."""
     record = open_run(digits_run)
-    spec = model_spec(record.arch, record.gate, record.classes, record.preprocessing)
-    model = build_model(record.arch, len(record.classes), record.gate)
+    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing)
+    model = build_model(record.arch, len(record.classes), record.options)
     load_weights(model, digits_run / WEIGHTS_FILE)
     dataset = open_dataset(record.dataset)
     test, _ = load_images(dataset.test, record.preprocessing, description="test")
     train, _ = load_images(dataset.train.take(np.arange(64)), record.preprocessing, description="train")
-    net = fold(inflate(model.eval(), record.gate))
+    net = fold(inflate(model.eval(), str(record.options["gate"])))
     expected = logits(net, spec, test)
     assert not np.isfinite(fp16_logits(net, spec, test)).all()
     plan = plan_fp16(net, spec, measure_ranges(serialize(graph_from_model(net, spec, "fp32")), train), train)

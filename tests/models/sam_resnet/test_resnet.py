@@ -49,7 +49,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 def test_equals_the_original_code(name: str, arch: str, classes: int, batch: int, size: int) -> None:
     with np.load(REFERENCE / f"{name}.npz") as file:
         logits, layer4_mean, keys = file["logits"], file["layer4_mean"], [str(key) for key in file["keys"]]
-    model = build_model(arch, classes, "original")
+    model = build_model(arch, classes, {"gate": "original"})
     state = model.state_dict()
     assert sorted(state) == sorted(keys)
     filled = {key: torch.from_numpy(reference_weight(key, tuple(value.shape))) for key, value in state.items()}
@@ -68,12 +68,12 @@ def test_equals_the_original_code(name: str, arch: str, classes: int, batch: int
 
 @pytest.mark.parametrize(("arch", "parameters"), [("sam-resnet50", 46_301_860), ("sam-resnet101", 83_119_780)])
 def test_parameter_count_as_published(arch: str, parameters: int) -> None:
-    assert sum(p.numel() for p in build_model(arch, 100, "original").parameters()) == parameters
+    assert sum(p.numel() for p in build_model(arch, 100, {"gate": "original"}).parameters()) == parameters
 
 
 def test_identity_gate_starts_as_the_plain_network() -> None:
     torch.manual_seed(0)
-    model = build_model("sam-resnet18", 10, "identity").eval()
+    model = build_model("sam-resnet18", 10, {"gate": "identity"}).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         gated = model(x)
@@ -86,13 +86,13 @@ def test_identity_gate_starts_as_the_plain_network() -> None:
 def test_every_architecture_gives_one_logit_per_class() -> None:
     for arch in ARCHS:
         with torch.inference_mode():
-            assert build_model(arch, 7, "identity").eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+            assert build_model(arch, 7, {"gate": "identity"}).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
 
 
 def test_unknown_names() -> None:
     with pytest.raises(InputError, match=r"unknown architecture 'sam-resnet5'; did you mean 'sam-resnet50'"):
         build_model("sam-resnet5", 10)
     with pytest.raises(InputError, match=r"unknown gate 'identiti'; did you mean 'identity'"):
-        build_model("sam-resnet18", 10, "identiti")
+        build_model("sam-resnet18", 10, {"gate": "identiti"})
     with pytest.raises(InputError, match="num_classes: 0 found"):
         build_model("sam-resnet18", 0)

@@ -19,8 +19,8 @@ from samdeploy.models.sam_resnet.tensors import folded_tensors
 @pytest.mark.parametrize(("arch", "gate"), [("sam-resnet18", "original"), ("sam-resnet50", "identity")])
 def test_every_tensor_is_the_graphs(arch: str, gate: str) -> None:
     torch.manual_seed(3)
-    spec = model_spec(arch, gate, ("a", "b", "c"), Preprocessing(64, 32))
-    model = build_model(arch, 3, gate).eval()
+    spec = model_spec(arch, {"gate": gate}, ("a", "b", "c"), Preprocessing(64, 32))
+    model = build_model(arch, 3, {"gate": gate}).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".sl." in name:

@@ -46,12 +46,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def settle(recipe: Recipe, kept: str | None = None) -> tuple[torch.dtype | None, str]:
-    return settle_precision(recipe, build_model("sam-resnet18", 2, "none"), CPU, 32, 32, 22, kept)
+    return settle_precision(recipe, build_model("sam-resnet18", 2, {"gate": "none"}), CPU, 32, 32, 22, kept)
 
 
 def test_no_bf16_where_its_gradients_are_wrong(recipe: MakeRecipe, clock: Callable[..., None]) -> None:
     clock()  # nothing is measured
-    model = build_model("sam-resnet18", 2, "none")
+    model = build_model("sam-resnet18", 2, {"gate": "none"})
     found = settle_precision(recipe("precision=auto"), model, CPU, 16, 32, 22, None)
     assert found == (None, "bf16 gradients on a CPU are wrong up to 16 pixels")
     for asked, kept in (("bf16", None), ("auto", "bf16")):
@@ -61,7 +61,7 @@ def test_no_bf16_where_its_gradients_are_wrong(recipe: MakeRecipe, clock: Callab
 
 def test_the_measurement_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision_probe, "PICTURES", 2)
-    model = build_model("sam-resnet18", 2, "identity").eval()
+    model = build_model("sam-resnet18", 2, {"gate": "identity"}).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     found = probe(model, 32, 32, 4)
     assert found.gain > 0
@@ -78,7 +78,7 @@ def test_batches_are_as_large_as_the_training_has_them_if_that_is_quick(
 ) -> None:
     monkeypatch.setattr(precision_probe, "PICTURES", 2)
     monkeypatch.setattr(precision_probe, "STEP_S", seconds)
-    model = build_model("sam-resnet18", 2, "identity")
+    model = build_model("sam-resnet18", 2, {"gate": "identity"})
     seen = []
     model.register_forward_hook(lambda _, arguments, __: seen.append(len(arguments[0])))
     probe(model, 32, 32, 6)

@@ -130,7 +130,7 @@ def test_gates_and_head_room() -> None:
     draw = np.random.default_rng(0)
     pictures = Pictures(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
     normalize = Normalize(Preprocessing(32, 32))
-    model = build_model("sam-resnet18", 2, "identity")
+    model = build_model("sam-resnet18", 2, {"gate": "identity"})
     rows = measure_activations(model, normalize, pictures, 4)
     assert [row.stage for row in rows] == ["layer1", "layer2", "layer3", "layer4"]
     assert all(
@@ -144,7 +144,7 @@ def test_gates_and_head_room() -> None:
     assert spoilt[0] == rows[0]
     assert spoilt[1].headroom_bits < 0
     assert "beyond FP16's end of 65,504" in (headroom_warning(spoilt) or "")
-    none = measure_activations(build_model("sam-resnet18", 2, "none"), normalize, pictures, 1)
+    none = measure_activations(build_model("sam-resnet18", 2, {"gate": "none"}), normalize, pictures, 1)
     assert all(row.gate_mean is None and row.largest > 0 for row in none)
 
 

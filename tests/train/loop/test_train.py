@@ -55,7 +55,7 @@ def test_a_run_holds_its_files_and_its_resolved_recipe(finished: Path, recipe: M
 def test_run_json(finished: Path, pictures: Path) -> None:
     record = open_run(finished)
     assert record.status == "complete"
-    assert (record.arch, record.gate, record.classes) == ("sam-resnet18", "identity", ("bright", "dark"))
+    assert (record.arch, record.options, record.classes) == ("sam-resnet18", {"gate": "identity"}, ("bright", "dark"))
     assert record.counts == {"train": 22, "val": 8, "test": 10}
     assert record.data_root == str(pictures)
     assert len({len(record.fingerprints[split]) for split in ("train", "val", "test")}) == 1
@@ -84,7 +84,7 @@ def test_history_has_one_row_per_epoch_and_agrees_with_run_json(finished: Path) 
 def test_test_accuracy_equals_a_recount_over_every_picture(finished: Path, pictures: Path) -> None:
     # Independent: one picture at a time, float64, its own normalisation; 10 pictures are a batch of 7 and one of 3.
     record = open_run(finished)
-    model = build_model("sam-resnet18", 2, "identity").double().eval()
+    model = build_model("sam-resnet18", 2, {"gate": "identity"}).double().eval()
     load_weights(model, finished / "weights.safetensors")
     model.double()
     correct = 0
@@ -184,7 +184,7 @@ def test_divergence_later_keeps_the_best_weights(
     record = open_run(run)
     assert (record.status, record.best_epoch, record.test_top1) == ("diverged", 1, None)
     assert len(history(run)) == 1
-    load_weights(build_model("sam-resnet18", 2, "identity"), run / "weights.safetensors")
+    load_weights(build_model("sam-resnet18", 2, {"gate": "identity"}), run / "weights.safetensors")
 
 
 def test_a_validation_loss_that_is_not_finite_is_divergence_too(
@@ -234,7 +234,7 @@ def test_a_real_interrupt_keeps_the_best_weights(recipe: MakeRecipe, tmp_path: P
     assert record.status == "interrupted"
     assert record.best_epoch >= 1
     assert f"The best weights (epoch {record.best_epoch}, " in rest
-    load_weights(build_model("sam-resnet18", 2, "identity"), run / "weights.safetensors")
+    load_weights(build_model("sam-resnet18", 2, {"gate": "identity"}), run / "weights.safetensors")
     assert not [path for path in run.iterdir() if path.name.startswith(".")], "a temporary file was left"
 
 

@@ -1,0 +1,146 @@
+"""The seam: what samdeploy asks of a family of networks, and the registry of families.
+
+Only `samdeploy/models/<family>` knows an architecture.  Everything after `to_onnx` works on nodes and tensor names of
+the graph.  A new family is one file and one line of `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, cast
+
+from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
+from samdeploy.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+    from torch import nn
+
+# Prefix of an architecture's name -> "module:object".  A name without a prefix, such as "sam-resnet50", is of "sam".
+FAMILIES: Mapping[str, str] = MappingProxyType({"sam": "samdeploy.models.sam_resnet.family:FAMILY"})
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesAndHead:
+    """A network cut where its features are averaged: ``head(features(x).mean(dim=(2, 3)))`` is the network.
+
+    Attributes:
+        features: float [N, 3, H, W], normalised -> float [N, C, h, w].
+        head: float [..., C] -> logits float [..., K]; affine.
+    """
+
+    features: Callable[[torch.Tensor], torch.Tensor]
+    head: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """The same function, with some of its tensors stored smaller.
+
+    Attributes:
+        model: for `ModelFamily.to_onnx`.
+        exponents: tensor of the graph -> k, where it is stored as its value times 2**-k; only those that are not 0.
+    """
+
+    model: nn.Module
+    exponents: Mapping[str, int]
+
+
+class ModelFamily(Protocol):
+    """A family of networks.  `samdeploy.models.torch_family.TorchFamily` has defaults for all but `build`.
+
+    Attributes:
+        prefix: of its architectures' names, the key in `FAMILIES`.
+        options: name -> the values that it may take, the first of which is the default: keys of a recipe's [model].
+    """
+
+    prefix: str
+    options: Mapping[str, tuple[OptionValue, ...]]
+
+    @property
+    def rescale(self) -> Callable[[nn.Module, Mapping[str, float]], Rescaled] | None:
+        """Brings the tensors of a simplified network into the range of FP16, exactly; None where the family cannot.
+
+        Called with the network and the largest absolute value of each tensor of its graph, by the tensor's name.
+        """
+        ...
+
+    def architectures(self) -> Sequence[str]:
+        """Names that `build` takes, with the prefix."""
+        ...
+
+    def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module:
+        """A network with fresh weights, drawn from torch's global generator: normalised [N, 3, H, W] -> [N, K].
+
+        Args:
+            arch: with its prefix.
+            options: complete and checked.
+        """
+        ...
+
+    def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
+        """What the architecture's published weights expect; None where there is no such record."""
+        ...
+
+    def simplify(self, model: nn.Module) -> nn.Module:
+        """The same function as a trained network in eval mode, with less to compute; `model` is left as it is."""
+        ...
+
+    def to_onnx(self, model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+        """A simplified network in FP32: uint8 [N, H, W, 3] RGB -> logits float32 [N, K], normalisation included."""
+        ...
+
+    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
+        """Where a trained network averages its features; None where it has no such place, and so no maps."""
+        ...
+
+
+def family_of(arch: str) -> ModelFamily:
+    """The family of an architecture, imported now.
+
+    Raises:
+        InputError: no such family.
+    """
+    prefix, colon, _ = arch.partition(":")
+    prefix = prefix if colon else "sam"
+    if prefix not in FAMILIES:
+        raise InputError(unknown("family of networks", prefix, FAMILIES))
+    module, name = FAMILIES[prefix].split(":")
+    return cast("ModelFamily", getattr(importlib.import_module(module), name))
+
+
+def complete_options(arch: str, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+    """`options` with the family's defaults for those that are left out.
+
+    Raises:
+        InputError: unknown architecture, option or value.
+    """
+    family = family_of(arch)
+    if arch not in family.architectures():
+        raise InputError(unknown("architecture", arch, family.architectures()))
+    for name, value in options.items():
+        if name not in family.options:
+            raise InputError(unknown(f"option of {arch}", name, family.options))
+        if value not in family.options[name]:
+            raise InputError(unknown(name, str(value), [str(valid) for valid in family.options[name]]))
+    return {name: options.get(name, values[0]) for name, values in family.options.items()}
+
+
+def build_model(arch: str, num_classes: int, options: Mapping[str, OptionValue] = MappingProxyType({})) -> nn.Module:
+    """A network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        arch: one of the names that `family_of(arch).architectures()` gives.
+        num_classes: number of logits.
+        options: of the family; what is left out takes its default.
+
+    Raises:
+        InputError: unknown architecture, option or value, or num_classes below 1.
+    """
+    if num_classes < 1:
+        raise InputError(f"num_classes: {num_classes} found, at least 1 expected")
+    return family_of(arch).build(arch, num_classes, complete_options(arch, options))
