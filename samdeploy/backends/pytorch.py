@@ -15,8 +15,8 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.models import Exported, SamResNet, build_model
 from samdeploy.models.graph import Normalize
+from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.memory import is_out_of_memory, memory_reason
-from samdeploy.models.sam_resnet.cam import ClassActivationMaps
 from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.tensors import folded_tensors
 from samdeploy.models.weights import load_state, state_dict_from_bytes

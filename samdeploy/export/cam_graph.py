@@ -15,7 +15,7 @@ from samdeploy.errors import ExportError
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.pack import BundleWriter
 from samdeploy.models import FoldedResNet, SamResNet
-from samdeploy.models.sam_resnet.cam import ClassActivationMaps
+from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.sam_resnet.onnx import cam_graph_from_model, serialize
 
 CAM_GRAPH_FILE = "model.cam.fp32.onnx"

@@ -20,7 +20,7 @@ from samdeploy.errors import ExportError
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.export.cam_graph import CAM_GRAPH_FILE, check_cam_graph
 from samdeploy.models import Exported
-from samdeploy.models.sam_resnet.cam import ClassActivationMaps
+from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.onnx import cam_graph_from_model, graph_from_model, serialize
 
