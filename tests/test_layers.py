@@ -41,6 +41,16 @@ def test_folders_have_no_logic_of_their_own() -> None:
             assert isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign), f"{path}:{node.lineno}"
 
 
+def test_onnxruntime_opens_graphs_in_one_place() -> None:
+    """`bench` opens others' graphs as a user of ONNX Runtime would."""
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "InferenceSession(" in path.read_text()
+    }
+    assert found == {"backends/onnxruntime/inference.py", "bench/alternatives/onnxruntime.py"}
+
+
 def test_every_part_in_the_table_exists() -> None:
     existing = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert set(MAY_IMPORT) == existing

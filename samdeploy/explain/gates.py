@@ -89,7 +89,8 @@ def measure_gates(
         BundleError: the graph holds no gates, or one that is not finite.
     """
     import onnx
-    import onnxruntime
+
+    from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 
     model = onnx.load_from_string(graph)
     names = [node.output[0] for node in model.graph.node if node.op_type == "Conv" and node.name.endswith(".gate")]
@@ -99,11 +100,11 @@ def measure_gates(
             "else make the bundle again: samdeploy export"
         )
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_inference(model.SerializeToString())
     parts: list[list[Float32Array]] = [[] for _ in names]
     for start in range(0, len(images), _GROUP):
         batch = images[start : start + _GROUP]
-        for found, value in zip(parts, session.run(names, {"image": batch}), strict=True):
+        for found, value in zip(parts, run_inference(session, {"image": batch}, names), strict=True):
             found.append(value.reshape(len(batch), -1))
         if progress is not None:
             progress(len(batch), "")

@@ -11,22 +11,27 @@ import numpy as np
 import onnxruntime as ort
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.onnxruntime.errors import memory_full
+from samdeploy.backends.onnxruntime.inference import (
+    CPU,
+    CUDA,
+    Options,
+    device_of,
+    open_inference,
+    run_graph,
+    run_inference,
+)
 from samdeploy.backends.session import cam_file, check_tensors, pick_file
 from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
-from samdeploy.errors import BackendUnavailable, first_line
+from samdeploy.errors import BackendUnavailable
 from samdeploy.files import SealedFile
 
 if TYPE_CHECKING:
-    from samdeploy.backends.device.objects import Stream
     from samdeploy.backends.device.session import DeviceSession
     from samdeploy.bundle import Bundle
 
 PRECISIONS = ("fp32", "fp16", "int8")
 RUNS_ON = ("cpu", "cuda")
 
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -84,13 +89,13 @@ def _load(
         from samdeploy.backends.onnxruntime.int8_proof import prove
 
         inference = prove(
-            lambda prefix: _inference(graph, _CPU, has_fp16=False, profile=prefix),
+            lambda prefix: open_inference(graph, Options(profile=prefix)),
             spec.input.name,
             tuple(int(length) for length in spec.input.shape[1:]),
             precision,
         )
     else:  # the CPU provider has no lesser arithmetic to fall to
-        inference = _inference(graph, _CPU, has_fp16=False)
+        inference = open_inference(graph)
     return OnnxruntimeSession(inference, "cpu", precision, spec)
 
 
@@ -105,9 +110,8 @@ def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str, cuda_graph: b
     with cuda.device_zero():
         stream = Stream()
         try:
-            inference = _inference(graph, _CUDA, has_fp16=precision == "fp16", stream=stream)
-            # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
-            if inference.get_providers()[0] == _CUDA:
+            inference = open_inference(graph, Options(CUDA, fp16=precision == "fp16", stream=stream))
+            if device_of(inference) == "cuda":
                 _check_graph(inference, precision, spec)
                 engine = CudaEngine(inference, spec)
                 return DeviceSession("onnxruntime", precision, spec, engine, stream, cuda_graph=cuda_graph)
@@ -133,7 +137,7 @@ class OnnxruntimeSession:
 
     def run(self, batch: UInt8Array) -> Float32Array:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
-        return _run(self._inference, self._input, batch)
+        return np.asarray(run_inference(self._inference, {self._input: batch})[0], np.float32)
 
     def close(self) -> None:
         """Drop the graph."""
@@ -150,11 +154,9 @@ def load_cam(bundle: Bundle, device: str, precision: str) -> OnnxruntimeCamSessi
     no_cuda = _no_cuda()
     if device == "cuda" and no_cuda:
         raise BackendUnavailable(no_cuda)
-    provider = _CPU if no_cuda or device == "cpu" else _CUDA
     with bundle.seal(cam_file(bundle, "onnxruntime")) as graph:
-        inference = _inference(graph, provider, has_fp16=False)
-    # A CUDA provider whose libraries do not load is dropped with no more than a line in the log.
-    found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
+        inference = open_inference(graph, Options(CPU if no_cuda or device == "cpu" else CUDA))
+    found = device_of(inference)
     if device == "cuda" and found == "cpu":
         raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
     return OnnxruntimeCamSession(inference, found, precision, bundle.spec)
@@ -175,8 +177,8 @@ class OnnxruntimeCamSession:
 
     def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
-        logits, maps = _run_all(self._inference, self._input, batch, self.device)
-        return logits, maps
+        logits, maps = run_inference(self._inference, {self._input: batch})
+        return np.asarray(logits, np.float32), np.asarray(maps, np.float32)
 
     def close(self) -> None:
         """Drop the graph."""
@@ -206,9 +208,7 @@ def emulate(graph: bytes, batch: UInt8Array) -> Float32Array:
 
 def emulate_all(graph: bytes, batch: UInt8Array) -> list[Float32Array]:
     """Every output of a graph, in its order; see `emulate`."""
-    with SealedFile(graph) as sealed:
-        inference = _inference(sealed, _CPU, has_fp16=True)
-    return _run_all(inference, inference.get_inputs()[0].name, batch, "cpu")
+    return [np.asarray(output, np.float32) for output in run_graph(graph, batch, Options(fp16=True))[0]]
 
 
 def graph_precision(precision: str) -> str:
@@ -226,21 +226,19 @@ def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) ->
     if device == "cuda" and (no_cuda or precision == "int8"):
         raise BackendUnavailable(no_cuda or "ONNX Runtime's CUDA provider has no INT8 convolutions; use device cpu")
     is_cuda = not no_cuda and device != "cpu" and precision != "int8"
-    with SealedFile(graph) as sealed:
-        inference = _inference(sealed, _CUDA if is_cuda else _CPU, has_fp16=precision == "fp16")
-    found = "cuda" if inference.get_providers()[0] == _CUDA else "cpu"
+    outputs, found = run_graph(graph, batch, Options(CUDA if is_cuda else CPU, fp16=precision == "fp16"))
     if device == "cuda" and found == "cpu":
         raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
     if precision == "fp16" and found == "cpu":
         raise BackendUnavailable(
             "ONNX Runtime's CPU provider computes an FP16 graph in FP32, so its tensors would not be those of FP16"
         )
-    return _run_all(inference, inference.get_inputs()[0].name, batch, found), found
+    return outputs, found
 
 
 def _no_cuda() -> str | None:
     """Why CUDA cannot be used; None where it can be tried."""
-    if _CUDA not in ort.get_available_providers():
+    if CUDA not in ort.get_available_providers():
         return (
             f"ONNX Runtime {ort.__version__} is installed without CUDA; pip uninstall onnxruntime, then "
             "pip install 'samdeploy[onnxruntime-gpu]' (the two packages overwrite each other)"
@@ -263,55 +261,3 @@ def _check_graph(inference: Any, precision: str, spec: ModelSpec, *more: TensorS
         for t in (*inference.get_inputs(), *inference.get_outputs())
     ]
     check_tensors(f"the {precision} graph", tensors, spec, *more)
-
-
-def _inference(
-    graph: SealedFile, provider: str, *, has_fp16: bool, stream: Stream | None = None, profile: str | None = None
-) -> Any:
-    options = ort.SessionOptions()
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile
-    options.log_severity_level = 3  # errors; its warnings about constant folding tell the user nothing
-    # uint8 times int8 overflows 16 bits on CPUs without VNNI; this makes ONNX Runtime take slower kernels there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    providers: list[Any] = [_CPU]
-    if provider == _CUDA:
-        if hasattr(ort, "preload_dlls"):  # since 1.21: finds the CUDA libraries that pip installed
-            ort.preload_dlls()
-        # FP32 must mean FP32: by default convolutions use TF32 on Ampere and later.  Not for FP16: the switch is
-        # cuDNN's, and takes FP16 off the tensor cores too (15.2 instead of 6.9 ms: SAM-ResNet-50, 192 px, batch 64,
-        # H100).  The layers that an FP16 graph keeps in FP32, for its range, lose no more in TF32 than the others.
-        # Channels last is faster in FP16 (5.9 instead of 6.8 ms, as above) and slower in FP32 (22.7 instead of 19.2).
-        settings = {"prefer_nhwc": "1"} if has_fp16 else {"use_tf32": "0"}
-        if stream is not None:
-            settings["user_compute_stream"] = str(stream.handle)
-        providers = [(_CUDA, settings), _CPU]
-    try:
-        # 1.30 and 1.31 die of SIGSEGV in this optimizer on some FP16 graphs; it serves FP32 convolutions on CPUs.
-        off = ["NchwcTransformer"] if has_fp16 else []
-        inference = ort.InferenceSession(graph.path, options, providers=providers, disabled_optimizers=off)
-    except Exception as error:  # its exception classes are private and share no other base
-        device = "cuda" if provider == _CUDA else "cpu"
-        cure = memory_full(error, device) or f"{first_line(error)}; export again, or pip install --upgrade onnxruntime"
-        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} cannot open the graph: {cure}") from error
-    # Else it opens the path again, on the CPU and with a line of its own printed, where a run on CUDA fails.
-    inference.disable_fallback()
-    return inference
-
-
-def _run(inference: Any, name: str, batch: UInt8Array) -> Float32Array:
-    """On the CPU."""
-    try:
-        return np.asarray(inference.run(None, {name: batch})[0], np.float32)
-    except Exception as error:  # as above
-        why = memory_full(error, "cpu") or first_line(error)
-        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error
-
-
-def _run_all(inference: Any, name: str, batch: UInt8Array, device: str) -> list[Float32Array]:
-    try:
-        return [np.asarray(output, np.float32) for output in inference.run(None, {name: batch})]
-    except Exception as error:  # as above
-        why = memory_full(error, device) or first_line(error)
-        raise BackendUnavailable(f"ONNX Runtime failed on a batch of {len(batch)}: {why}") from error

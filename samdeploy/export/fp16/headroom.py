@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 from samdeploy.errors import ExportError
 from samdeploy.progress import progress_bar
 
@@ -63,12 +63,12 @@ def measure_ranges(graph: bytes, images: UInt8Array) -> tuple[TensorRange, ...]:
     names = [output for node in model.graph.node for output in node.output]
     kept = {output.name for output in model.graph.output}
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in kept)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_inference(model.SerializeToString())
     seen = {name: _Seen() for name in names}
     with progress_bar("head-room", len(images)) as advance:
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            for name, value in zip(names, session.run(names, {"image": batch}), strict=True):
+            for name, value in zip(names, run_inference(session, {"image": batch}, names), strict=True):
                 seen[name].add(name, value)
             advance(len(batch), "")
     return tuple(row.range(name) for name, row in seen.items())

@@ -30,10 +30,10 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.shape_inference
-import onnxruntime as ort
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
 from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 
 Form = Literal["cpu", "tensorrt"]
 
@@ -105,12 +105,12 @@ def calibrate(graph: bytes, images: UInt8Array) -> Calibrated:
     watched = onnx.load_from_string(graph)
     known = {output.name for output in watched.graph.output}
     watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in known)
-    session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_inference(watched.SerializeToString())
     smallest, largest = (np.empty((len(images), len(names)), np.float32) for _ in range(2))
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
         rows = slice(start, start + len(batch))
-        for column, value in enumerate(session.run(names, {model.graph.input[0].name: batch})):
+        for column, value in enumerate(run_inference(session, {model.graph.input[0].name: batch}, list(names))):
             flat = np.asarray(value).reshape(len(batch), -1)
             smallest[rows, column], largest[rows, column] = flat.min(axis=1), flat.max(axis=1)
     return Calibrated(graph, names, smallest, largest, _layers(model), _multiply_adds(model))

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 from samdeploy.errors import ExportError, InputError
 from samdeploy.export.int8.qdq import Calibrated, Form, calibrate, quantize
 
@@ -221,12 +221,10 @@ class _Search:
 
 def _logits(graph: bytes, images: UInt8Array) -> Float32Array:
     """float32 [n, K], on the CPU."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = open_inference(graph)
     name = session.get_inputs()[0].name
     batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-    return np.concatenate([np.asarray(session.run(None, {name: batch})[0], np.float32) for batch in batches])
+    return np.concatenate([np.asarray(run_inference(session, {name: batch})[0], np.float32) for batch in batches])
 
 
 def _silent(steps: int, status: str) -> None:

@@ -19,6 +19,7 @@ from samdeploy.backends.device import cuda
 from samdeploy.backends.device import objects as cuda_objects
 from samdeploy.backends.device.cuda import cuda_devices
 from samdeploy.backends.onnxruntime import session as backend
+from samdeploy.backends.onnxruntime.inference import CUDA, Options, open_inference
 from samdeploy.backends.onnxruntime.int8_proof import check_profile
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
@@ -162,7 +163,7 @@ def test_only_fp32_forbids_tf32_on_cuda(
         SealedFile(_graph(digits_bundle, precision)) as graph,
         pytest.raises(BackendUnavailable, match="cannot open the graph: the GPU's memory is full: use a smaller batch"),
     ):
-        backend._inference(graph, "CUDAExecutionProvider", has_fp16=precision == "fp16")
+        open_inference(graph, Options(CUDA, fp16=precision == "fp16"))
     assert asked[0] == ("CUDAExecutionProvider", settings)
 
 
