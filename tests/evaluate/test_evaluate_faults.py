@@ -42,7 +42,7 @@ def with_session(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Eval
                 session.run = change(session.run)  # type: ignore[method-assign]
             return session
 
-        for module in ("pipeline", "one_engine"):  # the reference, and each engine
+        for module in ("evaluate", "evaluate_engine"):  # the reference, and each engine
             monkeypatch.setattr(f"samdeploy.evaluate.{module}.open_session", opened)
         return evaluate_bundle(digits_bundle, EvalOptions(device="cpu", **options))
 

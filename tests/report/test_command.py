@@ -116,7 +116,7 @@ def test_a_place_that_cannot_be_written_to_is_known_before_anything_is_measured(
 ) -> None:  # fmt: skip
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(pipeline, "evaluate_bundle", None)
-    monkeypatch.setattr("samdeploy.evaluate.evaluate", None)  # calling it would be a traceback
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_bundle", None)  # calling it would be a traceback
     assert evaluate(copy_of_bundle, option, place) == 2
     assert capsys.readouterr().err == f"samdeploy: {text}\n"
 
@@ -153,7 +153,7 @@ def test_a_failing_evaluation_leaves_no_empty_folder_and_hides_no_error(
             (folder / "notes.txt").write_text("mine")
         raise InputError("the true reason")
 
-    monkeypatch.setattr("samdeploy.evaluate.evaluate", fails)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_bundle", fails)
     monkeypatch.setattr("sys.argv", ["samdeploy", "eval", str(digits_bundle.root), "--report", str(folder)])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -214,7 +214,7 @@ def test_a_real_interrupt_keeps_the_best_weights(recipe: MakeRecipe, tmp_path: P
     code = (
         "import sys; from pathlib import Path\n"
         "from samdeploy.train.loop.train import train\n"
-        "from samdeploy.train.recipe.recipe import load_recipe\n"
+        "from samdeploy.train.recipe.load import load_recipe\n"
         "try: train(load_recipe(sys.argv[1]), runs_root=Path(sys.argv[2]))\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
