@@ -78,7 +78,8 @@ def test_seed_out_of_range(seed: int) -> None:
 def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needs_absent_package.py").write_text("import absent_package\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("samdeploy.data.registry.DATASETS", {"absent": DatasetEntry("needs_absent_package:open_it", "")})
+    absent = {"absent": DatasetEntry("needs_absent_package:open_it", "")}
+    monkeypatch.setattr("samdeploy.data.registry.DATASETS", absent)
     with pytest.raises(DatasetError) as error:
         open_dataset("absent", tmp_path)
     assert str(error.value) == (
