@@ -86,6 +86,20 @@ def test_python(backend: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> No
         os.close(handle)
 
 
+def test_graphs_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that `eval`, `explain` and `export` read and change before they run them."""
+    pytest.importorskip("onnxruntime")
+    from samdeploy.backends.onnxruntime.inference import run_graph
+
+    put(root, None)
+    monkeypatch.chdir(root / "graphs")
+    images = np.zeros((1, 4, 5, 3), np.uint8)
+    run_graph(graph(None), images)
+    for location in locations(root):
+        with pytest.raises(BackendUnavailable, match="cannot open the graph"):
+            run_graph(graph(location), images)
+
+
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_cpp(backend: str, built: Build, probe: Probe, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if backend not in built.backends:

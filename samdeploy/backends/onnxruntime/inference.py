@@ -47,9 +47,15 @@ class Options:
 def open_inference(graph: SealedFile | bytes, options: Options = Options()) -> Any:
     """An `onnxruntime.InferenceSession`.
 
+    Bytes are put into a `SealedFile` first: of a graph without a path, ONNX Runtime reads weights that are kept in
+    other files from the working directory, which nobody has checked.
+
     Raises:
         BackendUnavailable: ONNX Runtime refuses the graph, or the memory is full.
     """
+    if isinstance(graph, bytes):
+        with SealedFile(graph) as sealed:
+            return open_inference(sealed, options)
     settings = ort.SessionOptions()
     if options.profile is not None:
         settings.enable_profiling = True
@@ -61,9 +67,8 @@ def open_inference(graph: SealedFile | bytes, options: Options = Options()) -> A
     settings.add_session_config_entry("session.x64quantprecision", "1")
     # 1.30 and 1.31 die of SIGSEGV in this optimizer on some FP16 graphs; it serves FP32 convolutions on CPUs.
     off = ["NchwcTransformer"] if options.fp16 else []
-    source = graph.path if isinstance(graph, SealedFile) else graph
     try:
-        inference = ort.InferenceSession(source, settings, providers=_providers(options), disabled_optimizers=off)
+        inference = ort.InferenceSession(graph.path, settings, providers=_providers(options), disabled_optimizers=off)
     except Exception as error:  # its exception classes are private and share no other base
         device = "cuda" if options.provider == CUDA else "cpu"
         cure = memory_full(error, device) or f"{first_line(error)}; export again, or pip install --upgrade onnxruntime"
