@@ -130,7 +130,7 @@ def cam_spec(spec: ModelSpec) -> TensorSpec:
     return TensorSpec("cam", "float32", ("N", len(spec.classes), height, width))
 
 
-def named_model(spec: ModelSpec) -> str:
+def named_model(arch: str, options: Mapping[str, OptionValue]) -> str:
     """Architecture and options for people: "sam-resnet18 (gate identity)"."""
-    options = ", ".join(f"{name} {value}" for name, value in spec.options.items())
-    return f"{spec.arch} ({options})" if options else spec.arch
+    listed = ", ".join(f"{name} {value}" for name, value in options.items())
+    return f"{arch} ({listed})" if listed else arch

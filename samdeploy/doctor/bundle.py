@@ -46,12 +46,13 @@ def examine_bundle(path: Path) -> BundleState:
             problems += _golden_problems(bundle)
             if not any(state.reason == "" for state in engines):
                 problems.append(f"bundle {path}: none of its engines runs on this machine")
-    pixels, classes = bundle.spec.preprocessing, len(bundle.spec.classes)
+    spec, pixels = bundle.spec, bundle.spec.preprocessing
+    size = f"{len(spec.classes)} classes, {pixels.height}x{pixels.width} px"
     evaluation = read_evaluation(bundle)
     problems += [evaluation.problem] if evaluation.problem else []
     return BundleState(
         path=str(path),
-        summary=f"{named_model(bundle.spec)}, {classes} classes, {pixels.height}x{pixels.width} px",
+        summary=f"{named_model(spec.arch, spec.options)}, {size}",
         files=len(bundle.files),
         size=sum(file.bytes for file in bundle.files),
         damaged=tuple(damaged),

@@ -50,6 +50,36 @@ class Rescaled:
     exponents: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is watched of one stage of a network while it is trained.
+
+    Attributes:
+        name: "layer1".
+        activations: modules whose outputs an exported network has, too.
+        gates: modules whose outputs are gates, and what is added to them: channels are multiplied by the sum.
+    """
+
+    name: str
+    activations: Sequence[nn.Module]
+    gates: Sequence[tuple[nn.Module, float]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tensors that start fresh where a file of weights does not hold them.
+
+    Attributes:
+        name: "attention".
+        holds: whether a tensor of this name, as in the state dict, belongs to it.
+        options: that must be those of the training which the file is from.
+    """
+
+    name: str
+    holds: Callable[[str], bool]
+    options: tuple[str, ...] = ()
+
+
 class ModelFamily(Protocol):
     """A family of networks.  `samdeploy.models.torch_family.TorchFamily` has defaults for all but `build`.
 
@@ -67,6 +97,25 @@ class ModelFamily(Protocol):
 
         Called with the network and the largest absolute value of each tensor of its graph, by the tensor's name.
         """
+        ...
+
+    @property
+    def calmer(self) -> Callable[[Mapping[str, OptionValue]], str] | None:
+        """What makes trainings with these options calmer, as a command line's --set in words; "" for nothing."""
+        ...
+
+    @property
+    def stages(self) -> Callable[[nn.Module], Sequence[Stage]] | None:
+        """What to watch of a network while it is trained; None: its top-level stages, which have no gates."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[Part] | None:
+        """What pretrained weights need not hold, the head last; None: the head, found as what the classes change."""
+        ...
+
+    def weights_url(self, arch: str) -> str | None:
+        """Published weights, a state dict whose file's name ends in the first 8 digits of its SHA-256; or None."""
         ...
 
     def architectures(self) -> Sequence[str]:
@@ -111,6 +160,17 @@ def family_of(arch: str) -> ModelFamily:
         raise InputError(unknown("family of networks", prefix, FAMILIES))
     module, name = FAMILIES[prefix].split(":")
     return cast("ModelFamily", getattr(importlib.import_module(module), name))
+
+
+def calmer_training(arch: str, options: Mapping[str, OptionValue]) -> str:
+    """What makes trainings calmer with options of the architecture's family; "" for nothing."""
+    calmer = family_of(arch).calmer
+    return calmer(options) if calmer else ""
+
+
+def option_names() -> set[str]:
+    """The options of all families."""
+    return {name for prefix in FAMILIES for name in family_of(f"{prefix}:").options}
 
 
 def complete_options(arch: str, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:

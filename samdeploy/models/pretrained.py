@@ -1,4 +1,4 @@
-"""The weights that a training starts from: torchvision's of ImageNet, or any state dict that holds the encoder."""
+"""The weights that a training starts from: those that were published, or any state dict of the same architecture."""
 
 from __future__ import annotations
 
@@ -9,42 +9,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from samdeploy.bundle.manifest import MOST_BYTES, manifest_from_json
 from samdeploy.bundle.names import MANIFEST, RUN_FILE, WEIGHTS_FILE
+from samdeploy.bundle.spec import OptionValue
 from samdeploy.errors import BundleError, WeightsError
 from samdeploy.files import made_folder, read_json
+from samdeploy.models.family import Part, build_model, family_of
 from samdeploy.models.look_alike import look_alike
-from samdeploy.models.sam_resnet.resnet import SamResNet
 from samdeploy.models.weights import read_state, some
 from samdeploy.runs.record import open_run
 
-# The original work starts from torchvision's V1 weights, not from the better V2.  The addresses stand here because
-# importing torchvision's models costs two seconds; the name of each file ends in the beginning of its SHA-256.
-_IMAGENET = {
-    "sam-resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    "sam-resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
-    "sam-resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    "sam-resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
-    "sam-resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
-}
-_HEAD, _ATTENTION, _COUNTER = "fc.", ".sl.", "num_batches_tracked"
+_COUNTER = "num_batches_tracked"  # that torchvision's older files lack, and inference never reads
+# A file with more other tensors than this share of a network's own holds a larger network.
+_MOST_OTHERS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """Weights to start from, found to hold the encoder of an architecture.
+    """Weights to start from, found to hold the encoder of an architecture: all but its optional parts.
 
     Attributes:
+        arch: what they are to start.
         source: the file.
         state: its tensors.
-        classes, gate: of the network they were trained in; None where nothing beside the file says so.
+        classes, options: of the network they were trained in; None where nothing beside the file says so.
     """
 
+    arch: str
     source: Path
     state: Mapping[str, torch.Tensor]
     classes: tuple[str, ...] | None = None
-    gate: str | None = None
+    options: Mapping[str, OptionValue] | None = None
 
 
 def read_pretrained(arch: str, path: Path | None = None) -> Pretrained:
@@ -52,83 +49,110 @@ def read_pretrained(arch: str, path: Path | None = None) -> Pretrained:
 
     Args:
         arch: decides which file is fetched, and what it must hold.
-        path: a state dict, a run or a bundle; None fetches torchvision's ImageNet file once into torch's own cache,
-            with a progress bar, and checks the SHA-256 prefix in its name.
+        path: a state dict, a run or a bundle; None fetches the published file once into torch's own cache, with a
+            progress bar, and checks the SHA-256 prefix in its name.
 
     Raises:
         WeightsError: the file cannot be had, is damaged, or is of another architecture.
     """
     if path is None:
-        path, classes, gate = _imagenet_file(arch), None, None
+        path, classes, options = _published_file(arch), None, None
     else:
         path = path / WEIGHTS_FILE if path.is_dir() else path
-        classes, gate = _trained_as(path.parent)
+        classes, options = _trained_as(path.parent)
     state = read_state(path)
-    with torch.device("meta"):  # shapes alone
-        wanted = _encoder(SamResNet(arch, 1, "none").state_dict())
-    missing = [key for key in wanted if key not in state]
-    misshapen = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    alike = look_alike(state)
-    # A deeper network holds all of a shallower one's tensors.
-    is_another = alike.removeprefix("sam-") not in ("", arch.removeprefix("sam-"))
-    if missing or misshapen or is_another:
-        raise WeightsError(_other_architecture(path, state, arch, [*missing, *misshapen], len(wanted)))
-    return Pretrained(path, state, classes, gate)
+    own, parts = _shapes(arch, 1), _parts(arch)
+    wanted = {key: shape for key, shape in own.items() if _part_of(key, parts) is None}
+    wrong = [key for key in wanted if key not in state]
+    wrong += [key for key in wanted if key in state and state[key].shape != wanted[key]]
+    others = [key for key in state if key not in own and _part_of(key, parts) is None and not key.endswith(_COUNTER)]
+    if wrong or len(others) > _MOST_OTHERS * len(own):
+        raise WeightsError(_other_architecture(path, state, arch, wrong, len(wanted)))
+    return Pretrained(arch, path, state, classes, options)
 
 
-def load_pretrained(model: SamResNet, pretrained: Pretrained, classes: Sequence[str]) -> str:
-    """Copy the encoder, and attention and head where they fit; what does not keeps its fresh start.
+def load_pretrained(
+    model: nn.Module, pretrained: Pretrained, classes: Sequence[str], options: Mapping[str, OptionValue]
+) -> str:
+    """Copy the encoder, and the other parts where they fit; what does not keeps its fresh start.
 
     Args:
+        model: a network of `pretrained.arch`.
         classes: that `model` is to tell apart.
+        options: that it was built with.
 
     Returns:
         What was loaded, what was skipped, and why.
     """
-    state, own = pretrained.state, model.state_dict()
-    taken = {key: state[key] for key in _encoder(own)}
-    taken |= {key: state[key] for key in own if key.endswith(_COUNTER) and key in state}
-    loaded, skipped = [f"encoder ({len(_encoder(own))} tensors)"], []
-    attention = [key for key in own if _ATTENTION in key]
-    for name, keys, reason in (
-        ("attention", attention, _why_no_attention(pretrained, own, attention, model.gate)),
-        ("head", [key for key in own if key.startswith(_HEAD)], _why_no_head(pretrained, own, classes)),
-    ):
-        if not reason:
-            taken |= {key: state[key] for key in keys}
-            loaded += [name] if keys else []
+    state, own, parts = pretrained.state, model.state_dict(), _parts(pretrained.arch)
+    encoder = [key for key in own if _part_of(key, parts) is None and not key.endswith(_COUNTER)]
+    taken = {key: state[key] for key in own if key in encoder or (key.endswith(_COUNTER) and key in state)}
+    loaded, skipped = [f"encoder ({len(encoder)} tensors)"], []
+    for part in parts:
+        keys = [key for key in own if part.holds(key)]
+        if part is parts[-1]:
+            reason = _why_no_head(part, keys, pretrained, own, classes)
         else:
-            skipped.append(f"{name}: {reason}")
-    known = (*taken, *(key for key in state if key.startswith(_HEAD) or _ATTENTION in key or key.endswith(_COUNTER)))
-    if strangers := [key for key in state if key not in known]:
-        skipped.append(f"{len(strangers)} tensors that {model.arch} does not have: {some(strangers)}")
+            reason = _why_not(part, keys, pretrained, own, options)
+        if reason:
+            skipped.append(f"{part.name}: {reason}")
+        elif keys:
+            taken |= {key: state[key] for key in keys}
+            loaded.append(part.name)
+    others = [key for key in state if key not in taken and _part_of(key, parts) is None and not key.endswith(_COUNTER)]
+    if others:
+        skipped.append(f"{len(others)} tensors that {pretrained.arch} does not have: {some(others)}")
     model.load_state_dict(taken, strict=False)
     left = f"; starts fresh or not used: {'; '.join(skipped)}" if skipped else ""
     return f"pretrained weights {pretrained.source}: loaded {', '.join(loaded)}{left}"
 
 
-def _encoder(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without attention and head, and without the counters that torchvision's older files lack."""
-    return {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(_HEAD) and _ATTENTION not in key and not key.endswith(_COUNTER)
-    }
+def _shapes(arch: str, classes: int) -> dict[str, torch.Size]:
+    """Of the tensors of an architecture with default options, without its counters."""
+    with torch.device("meta"):
+        state = build_model(arch, classes).state_dict()
+    return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}
 
 
-def _why_no_attention(pretrained: Pretrained, own: Mapping[str, torch.Tensor], keys: Sequence[str], gate: str) -> str:
+def _parts(arch: str) -> Sequence[Part]:
+    """The parts of a network that may start fresh, the head last."""
+    if (parts := family_of(arch).parts) is not None:
+        return parts
+    one, two = _shapes(arch, 1), _shapes(arch, 2)
+    head = {key for key, shape in one.items() if two[key] != shape}
+    return (Part("head", head.__contains__),)
+
+
+def _part_of(key: str, parts: Sequence[Part]) -> Part | None:
+    return next((part for part in parts if part.holds(key)), None)
+
+
+def _why_not(
+    part: Part,
+    keys: Sequence[str],
+    pretrained: Pretrained,
+    own: Mapping[str, torch.Tensor],
+    options: Mapping[str, OptionValue],
+) -> str:
     if any(key not in pretrained.state for key in keys):
         return "not in the file"
     if any(pretrained.state[key].shape != own[key].shape for key in keys):
         return "its shapes differ"
-    if keys and pretrained.gate not in (None, gate):
-        return f"trained with the gate {pretrained.gate}, not {gate}"
+    trained = options if pretrained.options is None else pretrained.options
+    for name in part.options:
+        if keys and trained.get(name) != options[name]:
+            return f"trained with the {name} {trained.get(name)}, not {options[name]}"
     return ""
 
 
-def _why_no_head(pretrained: Pretrained, own: Mapping[str, torch.Tensor], classes: Sequence[str]) -> str:
-    state, keys = pretrained.state, [key for key in own if key.startswith(_HEAD)]
-    theirs = [key for key in state if key.startswith(_HEAD)]
+def _why_no_head(
+    part: Part,
+    keys: Sequence[str],
+    pretrained: Pretrained,
+    own: Mapping[str, torch.Tensor],
+    classes: Sequence[str],
+) -> str:
+    state, theirs = pretrained.state, [key for key in pretrained.state if part.holds(key)]
     if not theirs:
         return "not in the file"
     count = state[theirs[-1]].shape[0]
@@ -142,16 +166,16 @@ def _why_no_head(pretrained: Pretrained, own: Mapping[str, torch.Tensor], classe
     return ""
 
 
-def _trained_as(folder: Path) -> tuple[tuple[str, ...] | None, str | None]:
-    """Classes and gate, where a run or a bundle lies around the weights."""
+def _trained_as(folder: Path) -> tuple[tuple[str, ...] | None, Mapping[str, OptionValue] | None]:
+    """Classes and options, where a run or a bundle lies around the weights."""
     try:
         if (folder / RUN_FILE).is_file():
             record = open_run(folder)
-            return record.classes, str(record.options.get("gate"))
+            return record.classes, record.options
         if (folder / MANIFEST).is_file():
             manifest = folder / MANIFEST
             spec = manifest_from_json(read_json(manifest, "bundle", max_bytes=MOST_BYTES), str(manifest)).spec
-            return spec.classes, str(spec.options.get("gate"))
+            return spec.classes, spec.options
     except BundleError:  # damaged, or of another version: then its weights are a file like others
         pass
     return None, None
@@ -160,19 +184,30 @@ def _trained_as(folder: Path) -> tuple[tuple[str, ...] | None, str | None]:
 def _other_architecture(
     path: Path, state: Mapping[str, torch.Tensor], arch: str, wrong: Sequence[str], count: int
 ) -> str:
-    alike = look_alike(state)
+    family, alike = family_of(arch), look_alike(state)
     what = f"this looks like {alike}" if alike else f"its first tensors are {some(list(state))}"
-    name = f"sam-{alike.removeprefix('sam-')}"
-    cure = f"Give --set model.arch={name}, or weights of {arch.removeprefix('sam-')}"
-    if name not in _IMAGENET or name == arch:
-        cure = f"Weights of {arch.removeprefix('sam-')} or of {arch} expected"
+    prefixes = (f"{family.prefix}:", f"{family.prefix}-")
+    plain, alike_plain = (_without(name, prefixes) for name in (arch, alike))
+    known = [prefix + alike_plain for prefix in prefixes if prefix + alike_plain in family.architectures()]
+    cure = f"Weights of {plain} or of {arch} expected"
+    if known and known[0] != arch:
+        cure = f"Give --set model.arch={known[0]}, or weights of {plain}"
     if wrong:
         what += f". {len(wrong)} of {count} tensors of the encoder are missing or of another shape, such as {wrong[0]}"
     return f"model.pretrained: {path} does not fit {arch}: {what}. {cure}"
 
 
-def _imagenet_file(arch: str) -> Path:
-    url = _IMAGENET[arch]
+def _without(name: str, prefixes: Sequence[str]) -> str:
+    return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
+
+
+def _published_file(arch: str) -> Path:
+    url = family_of(arch).weights_url(arch)
+    if url is None:
+        raise WeightsError(
+            f"model.pretrained: true found, but there are no published weights of {arch}; start fresh with --set "
+            "model.pretrained=false, or from a file: --set model.pretrained=FILE"
+        )
     name = url.rsplit("/", 1)[-1]
     target = Path(torch.hub.get_dir(), "checkpoints", name)
     prefix = name.removesuffix(".pth").rsplit("-", 1)[-1]
@@ -182,7 +217,7 @@ def _imagenet_file(arch: str) -> Path:
                 torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix, progress=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise WeightsError(
-                f"the ImageNet weights {name} could not be fetched ({error}). Start without them: --set "
+                f"the published weights {name} could not be fetched ({error}). Start without them: --set "
                 f"model.pretrained=false; or download {url} elsewhere and give --set model.pretrained=FILE, or put it "
                 f"at {target}"
             ) from None

@@ -114,11 +114,11 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
     if missing or unexpected or misshapen:
         kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
         counts = "; ".join(f"{len(keys)} {kind}: {some(keys)}" for kind, keys in kinds if keys)
-        arch, alike = getattr(model, "arch", None), look_alike(state)
-        if arch and alike and alike.removeprefix("sam-") != arch.removeprefix("sam-"):
-            raise WeightsError(f"{source}: does not fit {arch}; this looks like {alike}: {counts}")
+        alike, own = look_alike(state), look_alike(wanted)
+        if own and alike and alike != own:
+            raise WeightsError(f"{source}: does not fit {own}; this looks like {alike}: {counts}")
         raise WeightsError(
-            f"{source}: does not fit the architecture; {counts}. Check arch, gate and the number of classes"
+            f"{source}: does not fit the architecture; {counts}. Check arch, its options and the number of classes"
         )
     model.load_state_dict(dict(state), strict=False)
 

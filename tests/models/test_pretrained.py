@@ -16,9 +16,11 @@ from torch import nn
 
 from samdeploy.bundle import Bundle
 from samdeploy.errors import WeightsError
-from samdeploy.models import SamResNet, build_model, load_pretrained, pretrained, read_pretrained, save_weights
+from samdeploy.models import SamResNet, build_model, load_pretrained, read_pretrained, save_weights
+from samdeploy.models.sam_resnet.family import PUBLISHED_WEIGHTS
 
 CLASSES = ("cat", "dog", "eel")
+ORIGINAL = {"gate": "original"}
 
 
 def test_addresses_are_torchvisions_of_its_first_weights() -> None:
@@ -26,7 +28,7 @@ def test_addresses_are_torchvisions_of_its_first_weights() -> None:
         f"sam-resnet{depth}": torchvision.models.get_weight(f"ResNet{depth}_Weights.IMAGENET1K_V1").url
         for depth in (18, 34, 50, 101, 152)
     }
-    assert expected == pretrained._IMAGENET
+    assert expected == PUBLISHED_WEIGHTS
 
 
 @pytest.fixture
@@ -41,15 +43,15 @@ def torchvision_file(tmp_path: Path) -> Path:
 
 def started(path: Path | None, classes: Sequence[str] = CLASSES, arch: str = "sam-resnet18") -> tuple[SamResNet, str]:
     """A network started from `path`, with gates that are not zero, and what was said."""
-    net = build_model(arch, len(classes), {"gate": "original"})
-    return net, load_pretrained(net, read_pretrained(arch, path), classes)
+    net = build_model(arch, len(classes), ORIGINAL)
+    return net, load_pretrained(net, read_pretrained(arch, path), classes, ORIGINAL)
 
 
 def test_torchvisions_weights_reach_the_encoder_and_nothing_else(torchvision_file: Path) -> None:
     net = build_model("sam-resnet18", 3, {"gate": "original"})
     before = {key: value.clone() for key, value in net.state_dict().items()}
     theirs = torch.load(torchvision_file, weights_only=True)
-    said = load_pretrained(net, read_pretrained("sam-resnet18", torchvision_file), CLASSES)
+    said = load_pretrained(net, read_pretrained("sam-resnet18", torchvision_file), CLASSES, ORIGINAL)
     after = net.state_dict()
     encoder = {key for key in after if not key.startswith("fc.") and ".sl." not in key}
     assert encoder == {key for key in theirs if not key.startswith("fc.")}
@@ -67,7 +69,7 @@ def test_a_head_is_kept_where_the_classes_agree(digits_run: Path, digits_bundle:
     digits = [str(number) for number in range(10)]
     for path in (digits_run, digits_run / "weights.safetensors", digits_bundle.root):
         found = read_pretrained("sam-resnet18", path)
-        assert (found.classes, found.gate) == (tuple(digits), "original")
+        assert (found.classes, found.options) == (tuple(digits), ORIGINAL)
         net, said = started(path, digits)
         assert torch.equal(net.state_dict()["fc.weight"], found.state["fc.weight"])
         assert said.endswith("loaded encoder (100 tensors), attention, head")
@@ -83,7 +85,7 @@ def test_a_head_without_names_is_kept_where_the_count_agrees(tmp_path: Path) -> 
 
 def test_attention_of_another_gate_is_skipped(digits_run: Path) -> None:
     net = build_model("sam-resnet18", 3, {"gate": "identity"})
-    said = load_pretrained(net, read_pretrained("sam-resnet18", digits_run), CLASSES)
+    said = load_pretrained(net, read_pretrained("sam-resnet18", digits_run), CLASSES, {"gate": "identity"})
     assert "attention: trained with the gate original, not identity" in said
     assert not net.state_dict()["layer1.0.sl.fc.weight"].any()
 
@@ -131,7 +133,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def url(monkeypatch: pytest.MonkeyPatch, port: int, name: str) -> str:
     found = f"http://127.0.0.1:{port}/{name}"
-    monkeypatch.setitem(pretrained._IMAGENET, "sam-resnet18", found)
+    monkeypatch.setitem(PUBLISHED_WEIGHTS, "sam-resnet18", found)
     return found
 
 

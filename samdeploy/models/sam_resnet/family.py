@@ -9,12 +9,22 @@ import onnx
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
-from samdeploy.models.family import FeaturesAndHead, ModelFamily, Rescaled
-from samdeploy.models.sam_resnet.attention import GATES
+from samdeploy.models.family import FeaturesAndHead, ModelFamily, Part, Rescaled, Stage
+from samdeploy.models.sam_resnet.attention import GATES, StreamlinedAttention
 from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.models.sam_resnet.rescale import choose_scales, rescale
 from samdeploy.models.sam_resnet.resnet import ARCHS, SamResNet
+
+# The original work starts from torchvision's V1 weights, not from the better V2.  The addresses are here because
+# importing torchvision's models takes two seconds.
+PUBLISHED_WEIGHTS = {
+    "sam-resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "sam-resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    "sam-resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "sam-resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    "sam-resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
+}
 
 
 class SamResNetFamily:
@@ -22,6 +32,10 @@ class SamResNetFamily:
 
     prefix = "sam"
     options: Mapping[str, tuple[OptionValue, ...]] = {"gate": ("identity", *(g for g in GATES if g != "identity"))}
+    parts: Sequence[Part] | None = (
+        Part("attention", lambda name: ".sl." in name, options=("gate",)),
+        Part("head", lambda name: name.startswith("fc.")),
+    )
 
     def architectures(self) -> Sequence[str]:
         return ARCHS
@@ -42,12 +56,31 @@ class SamResNetFamily:
         network = cast(SamResNet, model)
         return FeaturesAndHead(network.features, network.fc)
 
+    def weights_url(self, arch: str) -> str | None:
+        return PUBLISHED_WEIGHTS[arch]
+
+    def calmer(self, options: Mapping[str, OptionValue]) -> str:
+        if options["gate"] != "original":
+            return ""
+        return "start the attention from nothing: --set model.gate=identity"
+
+    def stages(self, model: nn.Module) -> Sequence[Stage]:
+        """Outputs of batch norms, attention and blocks: a convolution's own vanishes when its batch norm is folded."""
+        return [_stage(f"layer{number}", stage) for number, stage in enumerate(cast(SamResNet, model).stages(), 1)]
+
     def rescale(self, model: nn.Module, largest: Mapping[str, float]) -> Rescaled:
         """See `samdeploy.models.sam_resnet.rescale`."""
         net = cast(FoldedResNet, model)
         scales = choose_scales(net, largest)
         exponents = scales.exponents()
         return Rescaled(rescale(net, scales) if exponents else net, exponents)
+
+
+def _stage(name: str, stage: nn.Sequential) -> Stage:
+    attention = [module for module in stage.modules() if isinstance(module, StreamlinedAttention)]
+    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    gates = [(module.fc, 1.0 if module.gate == "identity" else 0.0) for module in attention if module.gate != "none"]
+    return Stage(name, [*stage, *norms, *attention], gates)
 
 
 FAMILY: ModelFamily = SamResNetFamily()

@@ -21,8 +21,6 @@ from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
 from samdeploy.train.run.folder import IN_USE, best_file, is_locked
 
 _FREE = NOT_THE_EXPERIMENT | {"description"}
-# Keys that make it another network, into which the weights do not fit.
-_NETWORK = {"model.arch", "model.gate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,8 @@ def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resume
         print(f"{path / RECIPE_FILE}: was gone; written anew from the checkpoint, which holds it too", file=sys.stderr)
     recipe = load_recipe(path / RECIPE_FILE, overrides)
     changes = changed_keys(before, recipe)
-    other = [change for key, change in changes.items() if key in _NETWORK]
+    # All of [model] but the start makes another network, into which the weights do not fit.
+    other = [change for key, change in changes.items() if key.startswith("model.") and key != "model.pretrained"]
     if other:
         raise WeightsError(
             f"run {path}: its checkpoint is of another network ({'; '.join(other)}), whose weights do not fit; take "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
+from torch import nn
 
-from samdeploy.models import SamResNet
 from samdeploy.models.weights import load_state
 from samdeploy.train.checkpoints.checkpoint import Checkpoint
 from samdeploy.train.distributed import Ranks, smallest_batch
@@ -38,7 +38,7 @@ class TrainState:
         compiled: whether torch.compile was chosen; None while that is open.
     """
 
-    def __init__(self, model: SamResNet, stepper: Stepper, pictures: Pictures, training: TrainingSection) -> None:
+    def __init__(self, model: nn.Module, stepper: Stepper, pictures: Pictures, training: TrainingSection) -> None:
         self.model, self.stepper = model, stepper
         self.mean = WeightMean(model, training.ema_decay) if training.ema_decay else None
         self._pictures, self._training = pictures, training
@@ -58,9 +58,9 @@ class TrainState:
         """Pieces that each batch is cut into."""
         return self._training.accumulate
 
-    def kept_model(self) -> SamResNet:
+    def kept_model(self) -> nn.Module:
         """The network that is validated and kept."""
-        return cast(SamResNet, self.mean.model) if self.mean else self.model
+        return self.mean.model if self.mean else self.model
 
     def start_epoch(self, ranks: Ranks) -> None:
         """Deal the epoch's batches, also where some of them are done already."""

@@ -18,10 +18,10 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from samdeploy.errors import RecipeError
-from samdeploy.models import SamResNet
 from samdeploy.train.device import Autocast, autocast_dtype, multiplies_bf16, precision_name
 from samdeploy.train.recipe.recipe import Recipe
 
@@ -52,7 +52,7 @@ class Probe:
 
 
 def settle_precision(
-    recipe: Recipe, model: SamResNet, device: torch.device, height: int, width: int, pictures: int, kept: str | None
+    recipe: Recipe, model: nn.Module, device: torch.device, height: int, width: int, pictures: int, kept: str | None
 ) -> tuple[Autocast, str]:
     """The precision of a training, and why it is that one.
 
@@ -98,7 +98,7 @@ def settle_precision(
     return found.autocast, why
 
 
-def probe(model: SamResNet, height: int, width: int, most: int) -> Probe:
+def probe(model: nn.Module, height: int, width: int, most: int) -> Probe:
     """Train a few batches of a copy in both precisions, in turns.
 
     Args:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from samdeploy.errors import TrainingError
+from samdeploy.models.family import calmer_training
 from samdeploy.progress import progress_bar
 from samdeploy.train.checkpoints.saver import Saver
 from samdeploy.train.checkpoints.state import TrainState
@@ -183,8 +184,8 @@ def diverged(what: str, recipe: Recipe, layer: str = "") -> TrainingError:
     cures = [f"lower the learning rate: --set training.learning_rate={rate / 10:g}"]
     if not recipe.training.clip_norm:
         cures.append("clip the gradient: --set training.clip_norm=1")
-    if recipe.model.gate == "original":
-        cures.append("start the attention from nothing: --set model.gate=identity")
+    if calmer := calmer_training(recipe.model.arch, recipe.model.options):
+        cures.append(calmer)
     if recipe.training.precision == "fp16":
         cures.append("compute in a wider range: --set training.precision=bf16")
     return TrainingError(f"training diverged: {what} (learning rate {rate:g}){layer}; {', or '.join(cures)}")

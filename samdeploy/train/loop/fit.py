@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from samdeploy.bundle.names import WEIGHTS_FILE
-from samdeploy.models import SamResNet, build_model, load_weights
+from samdeploy.models import build_model, load_weights
+from samdeploy.models.family import calmer_training
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.epoch import Stopped, Surroundings, diverged, loss_text, train_epoch
@@ -44,6 +45,7 @@ def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings)
         Stopped: somebody wants the end; the state is between two steps.
     """
     training, ranks = around.recipe.training, around.ranks
+    arch, options = run.record.arch, run.record.options
     start, first = time.perf_counter(), state.epoch
     curves = LiveCurves(run.path, tensorboard=training.tensorboard)
     warned = bool(state.gate_rows) and headroom_warning(state.gate_rows) is not None
@@ -61,7 +63,7 @@ def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings)
             )
             if not math.isfinite(val.loss):
                 raise diverged(f"the validation loss is {val.loss} after epoch {state.epoch}", around.recipe)
-            gates = measure_activations(kept, splits.normalize, splits.val, state.epoch) if ranks.main else []
+            gates = measure_activations(arch, kept, splits.normalize, splits.val, state.epoch) if ranks.main else []
         row = EpochRow(
             epoch=state.epoch,
             learning_rate=figures.rate,
@@ -78,7 +80,7 @@ def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings)
         if row.epoch == first:
             print(_HEADER, file=sys.stderr)
         print(_epoch_line(row, training.epochs, best, left), file=sys.stderr)
-        warning = headroom_warning(gates) if gates and not warned else None
+        warning = headroom_warning(gates, calmer_training(arch, options)) if gates and not warned else None
         if warning:
             warned = True
             print(warning, file=sys.stderr)
@@ -97,7 +99,7 @@ def is_over(state: TrainState, training: TrainingSection, best_epoch: int) -> bo
     return done >= training.epochs or bool(training.patience and done and done - best_epoch >= training.patience)
 
 
-def measure_test(run: RunFolder, model: SamResNet, splits: Splits, around: Surroundings) -> Measured:
+def measure_test(run: RunFolder, model: nn.Module, splits: Splits, around: Surroundings) -> Measured:
     """The one look at the test pictures, with the best weights as they are on disk.
 
     Args:
@@ -106,7 +108,7 @@ def measure_test(run: RunFolder, model: SamResNet, splits: Splits, around: Surro
     return _measure_best(run, model, splits.normalize, splits.test, "test", around)
 
 
-def remeasure_best(run: RunFolder, model: SamResNet, splits: Splits, around: Surroundings) -> None:
+def remeasure_best(run: RunFolder, model: nn.Module, splits: Splits, around: Surroundings) -> None:
     """Measure the best weights so far on the validation pictures of now; what they reached on others does not compare.
 
     Args:
@@ -125,9 +127,10 @@ def remeasure_best(run: RunFolder, model: SamResNet, splits: Splits, around: Sur
 
 
 def _measure_best(
-    run: RunFolder, model: SamResNet, normalize: nn.Module, pictures: Pictures, name: str, around: Surroundings
+    run: RunFolder, model: nn.Module, normalize: nn.Module, pictures: Pictures, name: str, around: Surroundings
 ) -> Measured:
-    best = build_model(model.arch, model.num_classes, {"gate": model.gate}).to(next(model.parameters()).device)
+    record = run.record
+    best = build_model(record.arch, len(record.classes), record.options).to(next(model.parameters()).device)
     if around.ranks.main:  # the file may be on another machine
         load_weights(best, run.path / WEIGHTS_FILE)
     around.ranks.equalise(best.state_dict().values())

@@ -7,18 +7,17 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE
-from samdeploy.bundle.spec import OptionValue
 from samdeploy.data.duplicates.image_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import WeightsError
 from samdeploy.files import expanded
-from samdeploy.models import Pretrained, SamResNet, build_model, load_pretrained, read_pretrained
+from samdeploy.models import Pretrained, build_model, load_pretrained, read_pretrained
 from samdeploy.models.graph import Normalize
 from samdeploy.runs.record import RunRecord
 from samdeploy.train.augment import make_augmentation
@@ -105,10 +104,10 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
     ):
         torch.manual_seed(recipe.training.seed)
-        options: dict[str, OptionValue] = {"gate": recipe.model.gate}
-        model = cast(SamResNet, ranks.all(lambda: build_model(recipe.model.arch, len(data.classes), options)))
+        wanted = recipe.model
+        model = ranks.all(lambda: build_model(wanted.arch, len(data.classes), wanted.options))
         if start is not None:
-            print(load_pretrained(model, start, data.classes), file=sys.stderr)
+            print(load_pretrained(model, start, data.classes, wanted.options), file=sys.stderr)
             start = None  # a copy of all weights
         kept = None if resumed is None else resumed.checkpoint.facts["provenance"]["precision"]
         count, height, width = data.training[0].shape[:3]
@@ -165,7 +164,7 @@ def _train_in(
     run: RunFolder,
     recipe: Recipe,
     data: PreparedData,
-    model: SamResNet,
+    model: nn.Module,
     resumed: Resumed | None,
     device: torch.device,
     autocast: Autocast,
@@ -242,7 +241,7 @@ def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.devic
 def _state(
     recipe: Recipe,
     data: PreparedData,
-    model: SamResNet,
+    model: nn.Module,
     device: torch.device,
     autocast: Autocast,
     ranks: Ranks,

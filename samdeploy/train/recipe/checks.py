@@ -6,6 +6,7 @@ and collects all problems before it raises, so that a recipe is mended in one go
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -17,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from samdeploy.data import DATASETS
-from samdeploy.errors import BundleError, RecipeError, unknown
-from samdeploy.train.recipe.recipe import AugmentSection, ImageSection, Recipe, TrainingSection
+from samdeploy.errors import BundleError, InputError, RecipeError, unknown
+from samdeploy.train.recipe.recipe import AugmentSection, ImageSection, ModelSection, Recipe, TrainingSection
 
 HINTS = typing.get_type_hints(Recipe)
 SECTIONS: dict[str, Any] = {name: hint for name, hint in HINTS.items() if dataclasses.is_dataclass(hint)}
@@ -67,8 +68,10 @@ def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key in SECTIONS and isinstance(value, Mapping):
+    for key, value in {**table, "model": table.get("model", {})}.items():
+        if key == "model" and isinstance(value, Mapping):
+            values[key] = _model_section(value, problems)
+        elif key in SECTIONS and isinstance(value, Mapping):
             values[key] = _section(key, value, problems)
         elif key in SECTIONS:
             problems.append(f"{key}: {value!r} found, a section [{key}] expected")
@@ -77,7 +80,7 @@ def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
         elif isinstance(value, Mapping):
             problems.append(unknown("section", key, SECTIONS))
         else:
-            everywhere = (name for names in section_keys().values() for name in names)
+            everywhere = (name for names in every_key().values() for name in names)
             problems.append(_unknown_key(key, "", sorted({"name", "description", *everywhere})))
     if not problems:
         return Recipe(**values)
@@ -103,6 +106,33 @@ def _section(section: str, table: Mapping[str, Any], problems: list[str]) -> Any
     return made
 
 
+def _model_section(table: Mapping[str, Any], problems: list[str]) -> ModelSection | None:
+    """[model], where the options of the architecture's family are keys like the others."""
+    from samdeploy.models.family import family_of  # late: it comes with torch
+
+    own = section_keys()["model"]
+    section: ModelSection | None = _section("model", {key: table[key] for key in own if key in table}, problems)
+    if section is None:
+        return None
+    try:
+        family = family_of(section.arch)
+    except InputError as error:
+        problems.append(f"model.arch: {error}")
+        return None
+    if section.arch not in family.architectures():
+        problems.append(unknown("model.arch", section.arch, family.architectures()))
+    options = {name: values[0] for name, values in family.options.items()}
+    for name, value in table.items():
+        if name in own:
+            continue
+        if name not in options:
+            problems.append(_unknown_key(name, "model", [*own, *options]))
+        elif value not in family.options[name]:
+            problems.append(unknown(f"model.{name}", str(value), map(str, family.options[name])))
+        options[name] = value
+    return dataclasses.replace(section, options=options)
+
+
 def _checked(where: str, value: Any, hint: Any, limits: Mapping[str, float], problems: list[str]) -> Any:
     """`value` as `hint` wants it, or None with a problem added."""
     converted, expected = _convert(value, hint)
@@ -118,9 +148,8 @@ def _checked(where: str, value: Any, hint: Any, limits: Mapping[str, float], pro
             return None
     if where in _PATTERNS and not _PATTERNS[where][0].fullmatch(converted):
         problems.append(f"{where}: {value!r} found, {_PATTERNS[where][1]} expected")
-    names = _names(where)
-    if names and converted not in names:
-        problems.append(unknown(where, converted, names))
+    if where == "data.name" and converted not in DATASETS:
+        problems.append(unknown(where, converted, DATASETS))
     return converted
 
 
@@ -151,18 +180,6 @@ def _convert(value: Any, hint: Any) -> tuple[Any, str]:
     return (value, "") if isinstance(value, str) else (None, "a string")
 
 
-def _names(where: str) -> Iterable[str]:
-    """What a key may be where another part of samdeploy holds the table; nothing for other keys."""
-    if where == "data.name":
-        return DATASETS
-    if where in ("model.arch", "model.gate"):
-        # Here and not above: these tables come with torch, and listing recipes must not wait for that.
-        from samdeploy.models import ARCHS, GATES
-
-        return ARCHS if where == "model.arch" else GATES
-    return ()
-
-
 def _contradictions(section: Any) -> Iterable[str]:
     """Values of one section that exclude one another."""
     if isinstance(section, ImageSection):
@@ -180,8 +197,8 @@ def _contradictions(section: Any) -> Iterable[str]:
 
 
 def _unknown_key(key: str, section: str, valid: list[str]) -> str:
-    everywhere = {f"{home}.{name}": name for home, names in section_keys().items() for name in names}
-    homes = [name for name, keys in section_keys().items() if key in keys and name != section]
+    everywhere = {f"{home}.{name}": name for home, names in every_key().items() for name in names}
+    homes = [name for name, keys in every_key().items() if key in keys and name != section]
     if homes:
         place = f"in [{section}]" if section else "outside all sections"
         return f"key {key!r} stands {place} but belongs in [{homes[0]}]"
@@ -196,5 +213,17 @@ def _unknown_key(key: str, section: str, valid: list[str]) -> str:
 
 
 def section_keys() -> dict[str, list[str]]:
-    """Section -> its keys."""
-    return {name: [field.name for field in dataclasses.fields(kind)] for name, kind in SECTIONS.items()}
+    """Section -> its keys, without the options of models."""
+    keys = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in SECTIONS.items()}
+    keys["model"].remove("options")
+    return keys
+
+
+def every_key() -> dict[str, list[str]]:
+    """Section -> its keys; [model] with the options of all families, where PyTorch is installed."""
+    keys = section_keys()
+    with contextlib.suppress(ModuleNotFoundError):
+        from samdeploy.models.family import option_names  # late: it comes with torch
+
+        keys["model"] += sorted(option_names())
+    return keys

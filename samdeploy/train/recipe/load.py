@@ -46,6 +46,8 @@ def recipe_table(recipe: Recipe) -> dict[str, Any]:
     """The recipe as nested dictionaries, name and description first."""
     table = dataclasses.asdict(recipe)
     head = {key: table.pop(key) for key in ("name", "description")}
+    model = table["model"]
+    table["model"] = {"arch": model["arch"], **model["options"], "pretrained": model["pretrained"]}
     return {**head, **table}
 
 

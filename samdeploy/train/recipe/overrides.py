@@ -6,13 +6,13 @@ import difflib
 import re
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from samdeploy.errors import RecipeError
+from samdeploy.errors import InputError, RecipeError
 from samdeploy.terminal import is_misread
-from samdeploy.train.recipe.checks import ELSEWHERE, HINTS, SECTIONS, SIZE_KEYS, section_keys
-from samdeploy.train.recipe.recipe import Recipe
+from samdeploy.train.recipe.checks import ELSEWHERE, HINTS, SECTIONS, SIZE_KEYS, every_key, section_keys
+from samdeploy.train.recipe.recipe import ModelSection, Recipe
 
 # Names that overrides may use beside the keys' own.
 _ALIASES = {
@@ -43,7 +43,32 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[
             values = [_override_value(path, text.strip()) for path in paths]
         for path, value in zip(paths, values, strict=True):
             _set(result, path, value, override)
-    return result
+    given = {key.removeprefix("model.") for key in overridden(overrides)}
+    return without_other_options(result, table, given)
+
+
+def without_other_options(table: dict[str, Any], before: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """A recipe without the options of the family that it was written for, if it has an architecture of another now.
+
+    Args:
+        table: the recipe; its architecture may be changed.
+        before: the recipe as its file has it.
+        given: options that were named together with the new architecture.
+    """
+    sections = [one.get("model", {}) for one in (before, table)]
+    if not all(isinstance(section, Mapping) for section in sections):  # reported when the recipe is checked
+        return table
+    old, new = (str(section.get("arch", ModelSection().arch)) for section in sections)
+    if old == new:
+        return table
+    from samdeploy.models.family import family_of  # late: it comes with torch
+
+    try:
+        others = set(family_of(old).options) if family_of(old) is not family_of(new) else set()
+    except InputError:  # likewise
+        return table
+    kept = {key: value for key, value in sections[1].items() if key not in others or key in given}
+    return {**table, "model": kept}
 
 
 def _set(table: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
@@ -78,7 +103,7 @@ def keys_like(name: str) -> tuple[str, ...]:
     own = [f"{section}.{key}" for section, keys in section_keys().items() for key in keys if key == name]
     if own or (meant := ELSEWHERE.get(name)):
         return tuple(own) or meant or ()
-    everywhere = {key: f"{section}.{key}" for section, keys in section_keys().items() for key in keys}
+    everywhere = {key: f"{section}.{key}" for section, keys in every_key().items() for key in keys}
     near = difflib.get_close_matches(name, everywhere, n=2, cutoff=0.7)
     return tuple(everywhere[key] for key in near)
 
@@ -93,6 +118,7 @@ def _full_paths(key: str) -> list[list[str]]:
     path = [part.strip() for part in key.split(".")]
     if len(path) == 1 and key not in HINTS:
         homes = [name for name, keys in section_keys().items() if key in keys]
+        homes = homes or [name for name, keys in every_key().items() if key in keys]
         if len(homes) == 1:
             return [[homes[0], key]]
     return [path]

@@ -58,15 +58,15 @@ class ModelSection:
     """The network and its start.
 
     Attributes:
-        arch: one of `samdeploy.models.ARCHS`.
-        gate: one of `samdeploy.models.GATES`.
-        pretrained: true fetches ImageNet weights for the encoder; a string is the path of what to start from: a state
-            dict, a run or a bundle.
+        arch: an architecture of one of `samdeploy.models.family.FAMILIES`.
+        pretrained: true fetches published weights; a string is the path of what to start from: a state dict, a run or
+            a bundle.
+        options: all options of the architecture's family; in a recipe, keys beside the two above.
     """
 
     arch: str = "sam-resnet50"
-    gate: str = "identity"
     pretrained: bool | str = True
+    options: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

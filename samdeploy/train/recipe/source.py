@@ -13,6 +13,7 @@ from samdeploy.bundle.path_kind import PathKind, a, path_kind
 from samdeploy.errors import InputError, RecipeError, unknown
 from samdeploy.files import expanded, user_text
 from samdeploy.train.recipe.checks import recipe_from_table
+from samdeploy.train.recipe.overrides import without_other_options
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 # The recipe for a folder of images that is named in the place of a recipe; its values are every key's default.
@@ -94,6 +95,8 @@ def _extended(base: RecipeSource, own: dict[str, Any], name: str, origin: str) -
     if isinstance(own_data, Mapping) and own_data.get("name", data.get("name")) != data.get("name"):
         start["data"] = {key: value for key, value in data.items() if key != "options"}  # they belong to the other set
     merged = {**_merged(start, own), "name": own.get("name", name)}
+    own_model = own.get("model")
+    merged = without_other_options(merged, start, own_model if isinstance(own_model, Mapping) else ())
     if "description" in own:
         return RecipeSource(merged, origin)
     was, now = dict(_leaves(base.table)), dict(_leaves(merged))

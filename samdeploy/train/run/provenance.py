@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import torch
 
 import samdeploy
+from samdeploy.bundle.spec import named_model
 from samdeploy.files import expanded
 from samdeploy.runs.record import RunRecord
 from samdeploy.train.checkpoints.forced import forced_changes
@@ -56,7 +57,7 @@ def new_record(
     sets = data.set_hashes()
     return RunRecord(
         arch=recipe.model.arch,
-        options={"gate": recipe.model.gate},
+        options=recipe.model.options,
         classes=data.classes,
         preprocessing=recipe.image.preprocessing(),
         dataset=recipe.data.name,
@@ -101,7 +102,7 @@ def announce(run: RunFolder, data: PreparedData, ranks: Ranks) -> None:
         several += f" (before: {before}; the weights are not those of an undisturbed training)"
     resumed = provenance.get("resumed", "").rpartition("; ")[2].partition(" on ")[0]
     print(
-        f"training {run.record.arch} (gate {run.record.options['gate']}) on {run.record.dataset}: "
+        f"training {named_model(run.record.arch, run.record.options)} on {run.record.dataset}: "
         f"{len(data.classes)} classes, "
         f"{counts} images; {provenance['device']}{several}, {provenance['precision']}; into {run.path}"
         f"{f', going on at {resumed}' if resumed else ''}",

@@ -1,7 +1,7 @@
 """What the gates and activations look like after each epoch: `gates.csv`, and an early word about FP16.
 
-Attention without squashing is quadratic in its input, so activations may grow over training until FP16, which ends at
-65,504, cannot hold them.  A few validation pictures show it long before the export.
+Activations may grow over training until FP16, which ends at 65,504, cannot hold them; those of attention without
+squashing do, which is quadratic in its input.  A few validation images show it long before the export.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from samdeploy.files import write_atomic
-from samdeploy.models import SamResNet
-from samdeploy.models.sam_resnet.attention import StreamlinedAttention
+from samdeploy.models.family import Stage, family_of
 from samdeploy.train.loop.batches import Pictures
 
 GATES_FILE = "gates.csv"
@@ -37,9 +36,9 @@ class GateRow:
 
     Attributes:
         epoch: counted from 1.
-        stage: "layer1" to "layer4".
-        gate_mean, gate_sd, gate_min, gate_max: of the factors that the stage's attention multiplies channels with, over
-            pictures, channels and modules; None in a network without attention.
+        stage: of the network, such as "layer1".
+        gate_mean, gate_sd, gate_min, gate_max: of the factors that the stage's gates multiply channels by, over images,
+            channels and modules; None in a network without gates.
         largest: largest absolute activation in the stage.
         headroom_bits: powers of two between that and FP16's end; negative where it is beyond.
     """
@@ -58,74 +57,79 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(GateRow))
 
 
 class _Watch:
-    """Sums over one stage's tensors, kept on the device until the end."""
+    """Looks at one stage while the network runs; its tensors stay on the device until the end."""
 
-    def __init__(self) -> None:
-        self.gates: list[torch.Tensor] = []
+    def __init__(self, stage: Stage) -> None:
         self.largest: list[torch.Tensor] = []
+        self._name = stage.name
+        self._gates: list[torch.Tensor] = []
+        self._added = dict(stage.gates)
+        self.handles: list[RemovableHandle] = [module.register_forward_hook(self._gate) for module, _ in stage.gates]
+        self.handles += [module.register_forward_hook(self._activation) for module in stage.activations]
 
-    def gate(self, module: StreamlinedAttention) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        one = 1.0 if module.gate == "identity" else 0.0
+    def _gate(self, module: nn.Module, _: object, output: torch.Tensor) -> None:
+        self._gates.append((output + self._added[module]).double().flatten())
 
-        def hook(_: nn.Module, __: object, output: torch.Tensor) -> None:
-            self.gates.append((output + one).double().flatten())
+    def _activation(self, _: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            self.largest.append(output.abs().amax())
 
-        return hook
-
-    def activation(self, _: nn.Module, __: object, output: torch.Tensor) -> None:
-        self.largest.append(output.abs().amax())
-
-    def row(self, epoch: int, stage: str) -> GateRow:
+    def row(self, epoch: int) -> GateRow:
         # Finite and above zero, so that the row can stand in JSON.
         largest = float(torch.stack(self.largest).amax().nan_to_num().clamp(min=_SMALLEST))
         bits = math.log2(FP16_MAX / largest)
-        if not self.gates:
-            return GateRow(epoch, stage, None, None, None, None, largest, bits)
-        gates = torch.cat(self.gates)
+        if not self._gates:
+            return GateRow(epoch, self._name, None, None, None, None, largest, bits)
+        gates = torch.cat(self._gates)
         figures = torch.stack([gates.mean(), gates.std(correction=0), gates.amin(), gates.amax()])
         mean, sd, low, high = figures.tolist()
-        return GateRow(epoch, stage, mean, sd, low, high, largest, bits)
+        return GateRow(epoch, self._name, mean, sd, low, high, largest, bits)
 
 
 @torch.inference_mode()
-def measure_activations(model: SamResNet, normalize: nn.Module, pictures: Pictures, epoch: int) -> list[GateRow]:
-    """One row per stage, over up to 128 pictures spread evenly over the split, in eval mode and float32.
+def measure_activations(
+    arch: str, model: nn.Module, normalize: nn.Module, pictures: Pictures, epoch: int
+) -> list[GateRow]:
+    """One row per stage, over up to 128 images spread evenly over the split, in eval mode and float32.
 
-    Watched are the outputs of batch norms, attention and blocks: what an exported network has, too (a convolution's own
-    output vanishes when the batch norm is folded into it).
+    Args:
+        arch: of `model`; its family says what to look at.
     """
     model.eval()
     every = pictures.batches(len(pictures))[0]
     rows = every[:: max(1, len(every) // PICTURES)][:PICTURES]
-    watches = {f"layer{number}": _Watch() for number in range(1, 5)}
-    handles: list[RemovableHandle] = []
+    watches = [_Watch(stage) for stage in (family_of(arch).stages or top_level_stages)(model)]
     try:
-        for (_, watch), stage in zip(watches.items(), model.stages(), strict=True):
-            handles += [block.register_forward_hook(watch.activation) for block in stage]
-            for module in stage.modules():
-                if isinstance(module, StreamlinedAttention) and module.gate != "none":
-                    handles.append(module.fc.register_forward_hook(watch.gate(module)))
-                if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm | StreamlinedAttention):
-                    handles.append(module.register_forward_hook(watch.activation))
         for part in torch.split(rows, 32):  # small, so that this never needs more memory than training does
             images, _ = pictures.take(part)
             model(normalize(images))
     finally:
-        for handle in handles:
+        for handle in (handle for watch in watches for handle in watch.handles):
             handle.remove()
-    return [watch.row(epoch, stage) for stage, watch in watches.items()]
+    return [watch.row(epoch) for watch in watches if watch.largest]  # some parts are only there to be trained
 
 
-def headroom_warning(rows: Sequence[GateRow]) -> str | None:
-    """A sentence where FP16 will be tight, about the stage with the largest activation."""
+def top_level_stages(model: nn.Module) -> list[Stage]:
+    """The parts of a network that are made of parts themselves, with the outputs of all modules in them."""
+    children = [(name, child) for name, child in model.named_children() if any(True for _ in child.parameters())]
+    return [Stage(name, list(child.modules())) for name, child in children if any(True for _ in child.children())]
+
+
+def headroom_warning(rows: Sequence[GateRow], cure: str = "") -> str | None:
+    """A sentence where FP16 will be tight, about the stage with the largest activation.
+
+    Args:
+        cure: of the network's family.
+    """
     row = max(rows, key=lambda row: row.largest)
     if row.headroom_bits >= TIGHT_BITS:
         return None
     where = f"the largest activation is {row.largest:,.0f} in {row.stage}"
     if row.headroom_bits < 0:
+        cures = "; ".join(filter(None, ("clip the gradient (training.clip_norm=1)", "decay the weights", cure)))
         return (
-            f"note: {where}, beyond FP16's end of 65,504; an FP16 export will have to rescale it. A clipped gradient "
-            "(training.clip_norm=1), weight decay or model.gate=identity keep activations smaller"
+            f"note: {where}, beyond FP16's end of 65,504; an FP16 export will have to rescale it. To keep activations "
+            f"smaller: {cures}"
         )
     return (
         f"note: {where}, {row.headroom_bits:.1f} bits below FP16's end; an FP16 export will rescale where fewer than "

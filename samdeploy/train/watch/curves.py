@@ -6,6 +6,7 @@ A picture is no reason to lose a training: whatever goes wrong here is said once
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import sys
 import time
@@ -26,7 +27,7 @@ _TIGHT_BITS = 3.0
 
 # Okabe and Ito's palette, which people who see colours differently can tell apart.
 _TRAIN, _VAL, _OTHER = "#0072B2", "#D55E00", "#009E73"
-_STAGES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+_STAGES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 
 # Epochs of a second must not spend it on pictures of themselves.
 _MAX_SHARE = 0.05
@@ -138,7 +139,7 @@ def _mark_best(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _draw_gates(axes: Axes, stages: dict[str, list[Row]]) -> None:
     axes.set_title("gates: mean, band of one standard deviation", loc="left")
-    for (stage, rows), colour in zip(stages.items(), _STAGES, strict=False):
+    for (stage, rows), colour in zip(stages.items(), itertools.cycle(_STAGES), strict=False):
         known = [row for row in rows if "gate_mean" in row and "gate_sd" in row]
         if not known:
             continue
@@ -155,7 +156,7 @@ def _draw_gates(axes: Axes, stages: dict[str, list[Row]]) -> None:
 
 def _draw_headroom(axes: Axes, stages: dict[str, list[Row]]) -> None:
     axes.set_title(f"FP16 head-room (bits); below {_TIGHT_BITS:g} the export has work", loc="left")
-    for (stage, rows), colour in zip(stages.items(), _STAGES, strict=False):
+    for (stage, rows), colour in zip(stages.items(), itertools.cycle(_STAGES), strict=False):
         known = [row for row in rows if math.isfinite(row.get("headroom_bits", math.nan))]
         if known:
             epochs, bits = [row["epoch"] for row in known], [row["headroom_bits"] for row in known]

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from samdeploy.models.sam_resnet.attention import StreamlinedAttention
 from samdeploy.train.checkpoints.state import TrainState
 
 
@@ -20,10 +19,10 @@ class _FirstBad:
         self.found = ""
 
     def hook(self, name: str, module: nn.Module) -> RemovableHandle:
-        def look(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            if self.found or bool(torch.isfinite(output).all()):
+        def look(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            if self.found or not isinstance(output, torch.Tensor) or bool(torch.isfinite(output).all()):
                 return
-            largest = float(inputs[0].detach().abs().max())
+            largest = max([float(value.detach().abs().max()) for value in inputs if isinstance(value, torch.Tensor)])
             weights = [float(weight.detach().abs().max()) for weight in module.parameters()]
             made = f", its weights up to {max(weights):.3g}" if weights else ""
             self.found = f"'{name}' ({type(module).__name__}, its input up to {largest:.3g}{made})"
@@ -39,12 +38,8 @@ def first_bad_layer(state: TrainState, step: int) -> str:
     model = state.model
     model.train()
     first = _FirstBad()
-    # The smallest parts that do something, and the attention, which multiplies.
-    handles = [
-        first.hook(name, module)
-        for name, module in model.named_modules()
-        if not list(module.children()) or isinstance(module, StreamlinedAttention)
-    ]
+    # The hooks of the parts are called before those of the whole.
+    handles = [first.hook(name, module) for name, module in model.named_modules() if name]
     state.stepper.compile(False)  # hooks are for the network as it is written
     try:
         with contextlib.suppress(RuntimeError):  # out of memory: then there is no name

@@ -131,7 +131,7 @@ def test_gates_and_head_room() -> None:
     pictures = Pictures(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
     normalize = Normalize(Preprocessing(32, 32))
     model = build_model("sam-resnet18", 2, {"gate": "identity"})
-    rows = measure_activations(model, normalize, pictures, 4)
+    rows = measure_activations("sam-resnet18", model, normalize, pictures, 4)
     assert [row.stage for row in rows] == ["layer1", "layer2", "layer3", "layer4"]
     assert all(
         (row.gate_mean, row.gate_sd, row.gate_min, row.gate_max) == (1, 0, 1, 1) for row in rows
@@ -140,11 +140,11 @@ def test_gates_and_head_room() -> None:
     assert not any(module._forward_hooks for module in model.modules())
     with torch.no_grad():
         model.layer2[1].bn2.weight.fill_(1e6)  # type: ignore[union-attr, operator, index]
-    spoilt = measure_activations(model, normalize, pictures, 4)
+    spoilt = measure_activations("sam-resnet18", model, normalize, pictures, 4)
     assert spoilt[0] == rows[0]
     assert spoilt[1].headroom_bits < 0
     assert "beyond FP16's end of 65,504" in (headroom_warning(spoilt) or "")
-    none = measure_activations(build_model("sam-resnet18", 2, {"gate": "none"}), normalize, pictures, 1)
+    none = measure_activations("sam-resnet18", build_model("sam-resnet18", 2, {"gate": "none"}), normalize, pictures, 1)
     assert all(row.gate_mean is None and row.largest > 0 for row in none)
 
 

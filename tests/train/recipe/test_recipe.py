@@ -15,7 +15,7 @@ from samdeploy.data import DATASETS
 from samdeploy.errors import InputError, RecipeError
 from samdeploy.train.recipe import checks as recipe_checks
 from samdeploy.train.recipe.load import dump_recipe, load_recipe, recipe_table
-from samdeploy.train.recipe.recipe import AugmentSection, Recipe
+from samdeploy.train.recipe.recipe import AugmentSection, ModelSection
 from samdeploy.train.recipe.source import RECIPES, recipe_names
 
 MINIMAL = '[data]\nname = "digits"\n'
@@ -72,7 +72,7 @@ def test_only_originals_use_test_pictures_before_the_end(name: str) -> None:
 def test_strong_recipes(name: str) -> None:
     recipe = load_recipe(name)
     training, augment = recipe.training, recipe.augment
-    assert recipe.model.gate == "identity"
+    assert recipe.model.options["gate"] == "identity"
     assert (training.schedule, training.patience) == ("cosine", 0)
     assert min(training.warmup_epochs, training.weight_decay, training.label_smoothing, training.ema_decay) > 0
     assert augment.crop_padding or augment.crop_scale < 1
@@ -88,7 +88,7 @@ def test_published_protocol(name: str) -> None:
     assert recipe.augment == AugmentSection()
     side = 192 if "aircraft" in name else 64
     assert recipe.image.preprocessing() == Preprocessing(side, side)
-    assert (recipe.model.arch, recipe.model.gate, recipe.model.pretrained) == ("sam-resnet50", "original", True)
+    assert recipe.model == ModelSection("sam-resnet50", True, {"gate": "original"})
     training = recipe.training
     assert (training.learning_rate, training.batch_size, training.epochs, training.patience) == (1e-4, 128, 45, 12)
     assert (training.schedule, training.weight_decay, training.clip_norm) == ("constant", 0, 0)
@@ -211,7 +211,7 @@ def test_impossible_values(override: str, message: str) -> None:
 
 def test_left_out_keys_mean_what_folder_toml_says(tmp_path: Path) -> None:
     folder = load_recipe("folder")
-    assert Recipe("folder", folder.description) == folder
+    assert recipe_checks.recipe_from_table({"name": "folder", "description": folder.description}, "") == folder
     assert load_recipe(written(tmp_path, "[training]\nepochs = 3\n")) == dataclasses.replace(
         folder, name="mine", description="", training=dataclasses.replace(folder.training, epochs=3)
     )
@@ -338,3 +338,30 @@ def test_what_is_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=what):
         load_recipe(name)
+
+
+def test_options_of_the_family_are_keys_of_model(tmp_path: Path) -> None:
+    recipe = load_recipe("digits", ["gate=identity"])
+    assert recipe.model == load_recipe("digits", ["model.gate=identity"]).model
+    assert list(recipe_table(recipe)["model"].items()) == [
+        ("arch", "sam-resnet18"), ("gate", "identity"), ("pretrained", False)
+    ]  # fmt: skip
+    assert load_recipe(written(tmp_path, MINIMAL)).model.options == {"gate": "identity"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.gat=none", "unknown key in [model] 'gat'; did you mean 'gate'?"),
+        ("model.gate=tanh", "unknown model.gate 'tanh'. Valid: identity, original, none"),
+        ("model.gate=3", "unknown model.gate '3'. Valid: identity"),
+        ("training.gate=none", "key 'gate' stands in [training] but belongs in [model]"),
+        ("model.options.gate=none", "unknown key in [model] 'options'"),
+        ("model.arch=tim:x", "model.arch: unknown family of networks 'tim'"),
+        ("model.arch=3", "unknown model.arch '3'. Valid: sam-resnet18"),
+    ],
+)
+def test_unknown_options_are_refused(override: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("digits", [override])
+    assert said in str(caught.value)
