@@ -356,7 +356,6 @@ def test_options_of_the_family_are_keys_of_model(tmp_path: Path) -> None:
         ("model.gate=tanh", "unknown model.gate 'tanh'. Valid: identity, original, none"),
         ("model.gate=3", "unknown model.gate '3'. Valid: identity"),
         ("training.gate=none", "key 'gate' stands in [training] but belongs in [model]"),
-        ("model.options.gate=none", "unknown key in [model] 'options'"),
         ("model.arch=tim:x", "model.arch: unknown family of networks 'tim'"),
         ("model.arch=3", "unknown model.arch '3'. Valid: sam-resnet18"),
     ],

@@ -23,7 +23,7 @@ from samdeploy.train.watch.history import EpochRow
 
 RECORD = RunRecord(
     arch="sam-resnet18",
-    gate="identity",
+    options={"gate": "identity"},
     classes=("a", "b"),
     preprocessing=Preprocessing(32, 32),
     dataset="folder",
