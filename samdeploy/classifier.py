@@ -11,9 +11,10 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 from samdeploy.backends import open_session
+from samdeploy.backends.names import PREFERENCE, check_names
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.bundle.spec import DEVICES, MAX_BYTES, MAX_PIXELS, PRECISIONS
-from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError, unknown
+from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
+from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError, check_name
 
 # All that needs numpy is imported where it is used: `open_session` says why.
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from samdeploy.backends.session import Session
     from samdeploy.images.decode import Source
     from samdeploy.ranking import Prediction
-
-# With backend "auto": a GPU engine first, then the CPU runtimes, then the reference.
-_PREFERENCE = ("tensorrt", "onnxruntime", "openvino", "pytorch")
 
 # What `stream` does with a picture that cannot be read.
 ON_ERROR = ("raise", "yield")
@@ -96,18 +94,13 @@ class Classifier:
         _check_count("max_bytes", max_bytes)
         if not isinstance(path, str | os.PathLike):
             raise InputError(f"path: {type(path).__name__} found, a bundle's folder expected, as str or pathlib.Path")
-        if backend not in (*_PREFERENCE, "auto"):
-            raise InputError(unknown("backend", backend, (*_PREFERENCE, "auto")))
-        if device not in DEVICES:
-            raise InputError(unknown("device", device, DEVICES))
-        if precision is not None and precision not in PRECISIONS:
-            raise InputError(unknown("precision", precision, PRECISIONS))
+        check_names(backend, device, precision, also="auto")
         bundle = open_bundle(path if isinstance(path, str) else Path(path))
         if backend != "auto":
             session = open_session(bundle, backend, device=device, precision=precision, meanwhile=_import_decoders)
             return cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
         reasons: dict[str, SamdeployError] = {}
-        for name in _PREFERENCE:
+        for name in PREFERENCE:
             try:
                 session = open_session(bundle, name, device=device, precision=precision, meanwhile=_import_decoders)
             except (BackendUnavailable, InputError) as error:
@@ -209,8 +202,7 @@ class Classifier:
         _check_many("stream", sources)
         for name, value in (("batch", batch), ("top", top), ("threads", 1 if threads is None else threads)):
             _check_count(name, value)
-        if on_error not in ON_ERROR:
-            raise InputError(unknown("on_error", on_error, ON_ERROR))
+        check_name("on_error", on_error, ON_ERROR)
         self.session.check_usable()
         size = self.bundle.spec.preprocessing
         running = Stream(

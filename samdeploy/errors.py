@@ -134,6 +134,17 @@ def unknown(kind: str, found: object, valid: Iterable[str]) -> str:
     return f"unknown {kind} {found!r}. Valid: {', '.join(names)}"
 
 
+def check_name(kind: str, found: object, valid: Iterable[str]) -> None:
+    """Refuse a name that is none of `valid`, with the nearest ones.
+
+    Raises:
+        InputError: see `unknown`.
+    """
+    names = tuple(valid)
+    if found not in names:
+        raise InputError(unknown(kind, found, names))
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

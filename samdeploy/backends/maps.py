@@ -14,10 +14,11 @@ import numpy as np
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
-from samdeploy.backends.registry import BACKENDS, load_module
+from samdeploy.backends.names import check_names, check_supported
+from samdeploy.backends.registry import load_module
 from samdeploy.backends.session import GOLDEN_TOLERANCE, check_golden
-from samdeploy.bundle.spec import DEVICES, PRECISIONS, ModelSpec
-from samdeploy.errors import BackendUnavailable, BundleError, InputError, unknown
+from samdeploy.bundle.spec import ModelSpec
+from samdeploy.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from samdeploy.backends import pytorch
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     _pytorch: CamBackend = pytorch
     _onnxruntime: CamBackend = onnxruntime
     _openvino: CamBackend = openvino
-
-# What computes maps, and in which precisions.  OpenVINO applies bf16 to the FP32 graph by itself; fp16
-# would need a graph that is scaled for it, as the one that classifies is.
-CAM_PRECISIONS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16"), "pytorch": ("fp32",)}
 
 
 class CamSession(Protocol):
@@ -65,9 +62,6 @@ class CamSession(Protocol):
 class CamBackend(Protocol):
     """What the module of a runtime offers for maps."""
 
-    @property
-    def RUNS_ON(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
-
     def load_cam(self, bundle: Bundle, device: str, precision: str) -> CamSession:
         """Open the bundle's maps; `device` and `precision` are valid, `device` may be "auto"."""
         ...
@@ -95,25 +89,9 @@ def open_cam_session(
         BackendUnavailable: no maps in TensorRT; package, device or the bundle's graph of maps is missing.
         BundleError: a file was changed, the logits are not the model's, or the maps do not add up to them.
     """
-    if backend not in BACKENDS:
-        raise InputError(unknown("backend", backend, BACKENDS))
-    if device not in DEVICES:
-        raise InputError(unknown("device", device, DEVICES))
-    if precision not in PRECISIONS:
-        raise InputError(unknown("precision", precision, PRECISIONS))
-    if backend not in CAM_PRECISIONS:
-        raise BackendUnavailable(
-            f"backend {backend!r} computes no class activation maps: no engine of the bundle's cam_graph is built for "
-            f"it; use {', '.join(CAM_PRECISIONS)}"
-        )
-    if precision not in CAM_PRECISIONS[backend]:
-        raise InputError(
-            f"backend {backend!r} computes class activation maps in {', '.join(CAM_PRECISIONS[backend])}; "
-            f"precision {precision!r} found"
-        )
+    check_names(backend, device, precision)
+    check_supported(backend, device, precision, maps=True)
     module = cast(CamBackend, load_module(backend))
-    if device not in ("auto", *module.RUNS_ON):
-        raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
     session = CheckedCamSession(module.load_cam(bundle, device, precision), bundle.spec)
     try:
         if check:

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from samdeploy.backends.int8 import Quantization
     from samdeploy.bundle import Bundle
 
-PRECISIONS = ("fp32",)
-RUNS_ON = ("cpu", "cuda")
-
 # Images per forward pass: a whole test set in one pass would need its activations in memory at once.
 _CHUNK = 256
 # Where all tensors of each image are held.

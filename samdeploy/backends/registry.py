@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
+from samdeploy.backends.names import BACKENDS, check_names, check_supported
 from samdeploy.backends.read_ahead import reading_ahead
-from samdeploy.bundle.spec import DEVICES, PRECISIONS
-from samdeploy.errors import BackendUnavailable, InputError, unknown
+from samdeploy.errors import BackendUnavailable, check_name
 
 if TYPE_CHECKING:
     from samdeploy.backends import pytorch
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
     _onnxruntime: Backend = onnxruntime
     _openvino: Backend = openvino
     _tensorrt: Backend = tensorrt
-
-BACKENDS = {
-    "pytorch": "samdeploy.backends.pytorch",
-    "onnxruntime": "samdeploy.backends.onnxruntime.session",
-    "openvino": "samdeploy.backends.openvino.session",
-    "tensorrt": "samdeploy.backends.tensorrt.session",
-}
-
-# What `precision=None` means; known without importing a runtime.  FP16 is what TensorRT is there for.
-DEFAULT_PRECISION = {"pytorch": "fp32", "onnxruntime": "fp32", "openvino": "fp32", "tensorrt": "fp16"}
-
-# What `pip install 'samdeploy[...]'` must name to get the runtime.
-_EXTRA = {"pytorch": "train", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 
 def open_session(
@@ -59,7 +46,7 @@ def open_session(
         bundle: from `open_bundle`.
         backend: one of `BACKENDS`.
         device: "cpu", "cuda", or "auto": cuda where this backend can really use it.
-        precision: None means `DEFAULT_PRECISION`.
+        precision: None means the first that the backend has.
         check: False skips the golden images; only for tools that compare by themselves.
         meanwhile: called once the runtime is imported, when the graph is still being read: imports that are needed
             later cost nothing here.
@@ -69,14 +56,10 @@ def open_session(
         BackendUnavailable: package, driver, device or engine is missing, or they do not fit together.
         BundleError: a file was changed, or the engine's answers are not the model's.
     """
-    if backend not in BACKENDS:
-        raise InputError(unknown("backend", backend, BACKENDS))
-    if device not in DEVICES:
-        raise InputError(unknown("device", device, DEVICES))
-    if precision is not None and precision not in PRECISIONS:
-        raise InputError(unknown("precision", precision, PRECISIONS))
-    precision = precision or DEFAULT_PRECISION[backend]
-    is_first = BACKENDS[backend] not in sys.modules and backend in ("onnxruntime", "openvino")
+    check_names(backend, device, precision)
+    precision = precision or BACKENDS[backend].precisions[0]
+    check_supported(backend, device, precision)
+    is_first = BACKENDS[backend].module not in sys.modules and backend in ("onnxruntime", "openvino")
     with reading_ahead(bundle, backend, precision) if is_first else nullcontext(bundle) as opened:
         # Only now, while the graph is read: in a new process this imports numpy, which takes as long as a runtime.
         from samdeploy.backends.session import CheckedSession, check_golden
@@ -84,9 +67,6 @@ def open_session(
         # Before the runtime: none is loaded for a bundle that cannot be tested.
         golden = bundle.golden() if check else None
         module = load_module(backend)
-        if device not in ("auto", *module.RUNS_ON):
-            raise InputError(f"backend {backend!r} runs on {' and '.join(module.RUNS_ON)}; device {device!r} found")
-        check_precision(backend, precision)
         if meanwhile is not None:
             meanwhile()
         session = CheckedSession(module.load(opened, device, precision), bundle.spec)
@@ -104,25 +84,13 @@ def precisions_held(bundle: Bundle, backend: str) -> tuple[str, ...]:
 
     TensorRT has those of its engines; the others their default, and INT8 where there is a graph of it.
     """
-    usual = DEFAULT_PRECISION[backend]
+    usual = BACKENDS[backend].precisions[0]
     if backend == "tensorrt":
         # Several targets may share a precision; one of them fits this machine, or none does.
         found = dict.fromkeys(str(file.precision) for file in bundle.select("engine", backend=backend))
         return tuple(found) or (usual,)
     has_int8 = backend != "pytorch" and bundle.find("graph", backend=backend, precision="int8") is not None
     return (usual, "int8") if has_int8 else (usual,)
-
-
-def check_precision(backend: str, precision: str) -> None:
-    """Refuse a precision that a backend never has, on no machine.
-
-    Raises:
-        InputError: naming those that it has.
-        BackendUnavailable: the runtime is not installed.
-    """
-    valid = load_module(backend).PRECISIONS
-    if precision not in valid:
-        raise InputError(f"backend {backend!r} runs {', '.join(valid)}; precision {precision!r} found")
 
 
 def availability(backend: str) -> str | None:
@@ -133,8 +101,7 @@ def availability(backend: str) -> str | None:
     Raises:
         InputError: an unknown backend.
     """
-    if backend not in BACKENDS:
-        raise InputError(unknown("backend", backend, BACKENDS))
+    check_name("backend", backend, BACKENDS)
     try:
         return load_module(backend).unavailable()
     except BackendUnavailable as error:
@@ -148,18 +115,18 @@ def load_module(backend: str) -> Backend:
         BackendUnavailable: its package is missing or does not load.
     """
     try:
-        return cast("Backend", importlib.import_module(BACKENDS[backend]))
+        return cast("Backend", importlib.import_module(BACKENDS[backend].module))
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             f"backend {backend!r} needs the package {error.name!r}, which is not installed; "
-            f"pip install 'samdeploy[{_EXTRA[backend]}]'"
+            f"pip install 'samdeploy[{BACKENDS[backend].extra}]'"
         ) from error
     except (ImportError, OSError) as error:  # installed, but one of its shared libraries does not load
         if _interrupted(error):
             raise KeyboardInterrupt from None
         raise BackendUnavailable(
             f"backend {backend!r} is installed but cannot be loaded: {error}; "
-            f"pip install --force-reinstall 'samdeploy[{_EXTRA[backend]}]'"
+            f"pip install --force-reinstall 'samdeploy[{BACKENDS[backend].extra}]'"
         ) from error
 
 

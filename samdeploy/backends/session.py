@@ -63,23 +63,14 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """What the module of a runtime offers; it is imported only when that runtime is asked for.
-
-    `PRECISIONS` holds what it can run; `RUNS_ON` the devices it can run on.
-    """
-
-    @property
-    def PRECISIONS(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
-
-    @property
-    def RUNS_ON(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
+    """What the module of a runtime offers; it is imported only when that runtime is asked for."""
 
     def unavailable(self) -> str | None:
         """Why this runtime cannot run on this machine, with the cure; None where it can."""
         ...
 
     def load(self, bundle: Bundle, device: str, precision: str) -> Session:
-        """Open the bundle's engine.  `device` and `precision` are valid names; `device` may be "auto"."""
+        """Open the bundle's engine; `device` and `precision` passed `check_supported`."""
         ...
 
 

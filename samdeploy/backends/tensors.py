@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.registry import BACKENDS, load_module
+from samdeploy.backends.names import check_names, check_supported
+from samdeploy.backends.registry import load_module
 from samdeploy.backends.session import pick_file
-from samdeploy.bundle.spec import DEVICES, PRECISIONS
-from samdeploy.errors import BackendUnavailable, InputError, unknown
+from samdeploy.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from samdeploy.backends.onnxruntime import session as onnxruntime
@@ -54,12 +54,6 @@ class EngineTensors:
 
 class TensorBackend(Protocol):
     """What the module of a runtime offers for intermediate tensors."""
-
-    @property
-    def PRECISIONS(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
-
-    @property
-    def RUNS_ON(self) -> tuple[str, ...]: ...  # noqa: N802 - a module's constant
 
     def graph_precision(self, precision: str) -> str:
         """Which of the bundle's graphs the runtime opens to compute in `precision`."""
@@ -109,19 +103,11 @@ def engine_tensors(
         BackendUnavailable: the runtime cannot run this graph here, or lets no tensors out.
         BundleError: the graph was changed.
     """
-    for kind, found, valid in (
-        ("backend", backend, BACKENDS), ("device", device, DEVICES), ("precision", precision, PRECISIONS),
-    ):  # fmt: skip
-        if found not in valid:
-            raise InputError(unknown(kind, found, valid))
+    check_names(backend, device, precision)
     if backend in _WITHOUT:
         raise BackendUnavailable(_WITHOUT[backend])
+    check_supported(backend, device, precision)
     module = cast(TensorBackend, load_module(backend))
-    if precision not in module.PRECISIONS or device not in ("auto", *module.RUNS_ON):
-        raise InputError(
-            f"backend {backend!r} runs {', '.join(module.PRECISIONS)} on {' and '.join(module.RUNS_ON)}; "
-            f"{precision!r} on {device!r} found"
-        )
     graph_precision = module.graph_precision(precision)
     model = _parsed(bundle.read(pick_file(bundle, "graph", backend, graph_precision)))
     wanted = _watch(model, names)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from samdeploy.backends import BACKENDS, precisions_held
 from samdeploy.bundle import Bundle
-from samdeploy.bundle.spec import PRECISIONS
-from samdeploy.errors import InputError, unknown
+from samdeploy.errors import InputError
 
 ALL = "all"
 # The largest batch where no profile sets one.
@@ -44,14 +43,7 @@ def select_engines(bundle: Bundle, backend: str, precision: str | None) -> tuple
     Args:
         backend: a key of `BACKENDS`, or "all".
         precision: None: all that the bundle holds for a backend, see `precisions_held`.
-
-    Raises:
-        InputError: unknown names.
     """
-    if backend not in (*BACKENDS, ALL):
-        raise InputError(unknown("backend", backend, (*BACKENDS, ALL)))
-    if precision is not None and precision not in PRECISIONS:
-        raise InputError(unknown("precision", precision, PRECISIONS))
     names = _ENGINES if backend == ALL else (backend,)
     return tuple(
         _engine(bundle, name, chosen)

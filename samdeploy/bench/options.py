@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from samdeploy.backends.names import check_names
 from samdeploy.bench.engines import ALL
 
 # Alternatives that take turns with ours, and tools that only run in a process of their own.
@@ -35,6 +36,9 @@ class BenchOptions:
         seconds: of measuring for each point, about.
         rounds: against the alternatives.
         alternatives: some of `ALTERNATIVES`.
+
+    Raises:
+        InputError: unknown names of backend, device or precision.
     """
 
     backend: str = ALL
@@ -46,3 +50,6 @@ class BenchOptions:
     seconds: float = 1.0
     rounds: int = 21
     alternatives: tuple[str, ...] = ALTERNATIVES
+
+    def __post_init__(self) -> None:
+        check_names(self.backend, self.device, self.precision, also=ALL)

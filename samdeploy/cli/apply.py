@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import RunsRoot, command
-from samdeploy.cli.arguments import check_name, print_as_utf8
+from samdeploy.cli.arguments import print_as_utf8
 
 
 @command
@@ -22,13 +22,10 @@ def predict(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Name the classes of pictures; the bundle is the newest unless the first path is one."""
-    from samdeploy.backends import BACKENDS
-    from samdeploy.bundle.spec import DEVICES, PRECISIONS
+    from samdeploy.backends.names import check_names
     from samdeploy.predict import predict_paths
 
-    check_name("backend", backend, ("auto", *BACKENDS))
-    check_name("precision", precision, PRECISIONS)
-    check_name("device", device, DEVICES)
+    check_names(backend, device, precision, also="auto")
     if as_json:
         print_as_utf8()
     if not predict_paths(paths, runs, top=top, backend=backend, precision=precision, device=device, as_json=as_json):
@@ -49,12 +46,8 @@ def explain(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Draw where the network sees each class; the bundle is the newest unless the first path is one."""
-    from samdeploy.backends import BACKENDS
-    from samdeploy.bundle.spec import DEVICES
     from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
 
-    check_name("backend", backend, ("auto", *BACKENDS))
-    check_name("device", device, DEVICES)
     options = ExplainOptions(runs_root=runs, out=out, top=top, backend=backend, device=device)
     if not (explain_gates if gates else explain_paths)(paths or [], options):
         raise SystemExit(1)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samdeploy.errors import InputError, unknown
+from samdeploy.errors import InputError
 
 if TYPE_CHECKING:
     from samdeploy.train.recipe.recipe import Recipe
@@ -37,12 +37,6 @@ _EXTRAS = {
     "matplotlib": "plots",
     "jinja2": "report",
 }
-
-
-def check_name(kind: str, found: str | None, valid: Iterable[str]) -> None:
-    """Refuse a name that is none of `valid`, with the nearest ones; None is always fine."""
-    if found is not None and found not in valid:
-        raise InputError(unknown(kind, found, valid))
 
 
 def one_name(option: str, found: Sequence[str] | None, default: str) -> str:

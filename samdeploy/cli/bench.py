@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import check_name, check_writable, sizes_from, taken
+from samdeploy.cli.arguments import check_writable, sizes_from, taken
 
 
 @command
@@ -32,29 +32,24 @@ def bench(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives."""
-    from samdeploy.backends import BACKENDS
+    from samdeploy.bench.options import ALTERNATIVES, BenchOptions
     from samdeploy.bundle import open_bundle
-    from samdeploy.bundle.spec import DEVICES, PRECISIONS
     from samdeploy.errors import InputError
     from samdeploy.runs.locate import bundle_of, latest_bundle
 
-    check_name("backend", backend, (*BACKENDS, "all"))
-    check_name("precision", precision, PRECISIONS)
-    check_name("device", device, DEVICES)
+    names = tuple(part.strip() for part in alternatives.split(",")) if alternatives is not None else ALTERNATIVES
+    sizes = sizes_from(batch)
+    options = BenchOptions(backend, precision, device, sizes, images, data, seconds, rounds, names)
     if alternatives is not None and not against:
         raise InputError("--alternatives: has a meaning beside --against only; add it")
     if json_file is not None:  # known now, not after minutes of measuring
         check_writable("--json", json_file)
-    sizes = sizes_from(batch)
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
 
     from samdeploy.bench.bench import bench_against, bench_bundle
-    from samdeploy.bench.options import ALTERNATIVES, BenchOptions
     from samdeploy.files import json_bytes, write_atomic
     from samdeploy.report.text.bench import table
 
-    names = tuple(part.strip() for part in alternatives.split(",")) if alternatives is not None else ALTERNATIVES
-    options = BenchOptions(backend, precision, device, sizes, images, data, seconds, rounds, names)
     report = (bench_against if against else bench_bundle)(opened, options)
     print(table(report))
     if json_file is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import batch_sizes, check_name, check_writable, one_name, taken
+from samdeploy.cli.arguments import batch_sizes, check_writable, one_name, taken
 
 
 @command
@@ -39,13 +39,14 @@ def export(
 ) -> None:
     """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
     from samdeploy.bundle.spec import ENGINES, PRECISIONS
-    from samdeploy.errors import InputError
+    from samdeploy.errors import InputError, check_name
     from samdeploy.runs.record import latest_run
 
     engine = one_name("--engine", engines, "all")
     # Before PyTorch is loaded, and whether or not there is a run.
     check_name("engine", engine, ENGINES)
-    check_name("precision", precision, PRECISIONS)
+    if precision is not None:
+        check_name("precision", precision, PRECISIONS)
     own = {"--batch": batch, "--target": target, "--optimization-level": optimization_level, "--workspace": workspace}
     for option, value in own.items():
         if value is not None and engine in ("onnxruntime", "openvino"):

@@ -15,7 +15,8 @@ import numpy as np
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import availability
 from samdeploy.backends.difference import difference_shares, picture_ranges
-from samdeploy.backends.maps import CAM_PRECISIONS, open_cam_session, sum_error, sum_tolerance
+from samdeploy.backends.maps import open_cam_session, sum_error, sum_tolerance
+from samdeploy.backends.names import MAP_BACKENDS
 from samdeploy.backends.session import GOLDEN_TOLERANCE, golden_error
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.fields import short
@@ -123,7 +124,7 @@ def _answers(bundle: Bundle) -> Iterator[str]:
     if availability("onnxruntime") is None:
         for file in bundle.select("graph"):
             yield from _graph(bundle, file, images, golden)
-    runtimes = [name for name in CAM_PRECISIONS if name != "pytorch"]
+    runtimes = [name for name in MAP_BACKENDS if name != "pytorch"]
     texts, drawn = _maps(bundle, "cam_graph", runtimes, images, golden)
     yield from texts
     cam = bundle.find("cam_graph")

@@ -8,7 +8,8 @@ from functools import partial
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
-from samdeploy.backends.maps import CAM_PRECISIONS, open_cam_session
+from samdeploy.backends.maps import open_cam_session
+from samdeploy.backends.names import BACKENDS
 from samdeploy.backends.session import Session, check_golden, golden_outliers
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
@@ -145,7 +146,7 @@ def _consistency(case: Case, session: Session) -> Consistency:
 
 def _maps(case: Case, backend: str, precision: str) -> Part | None:
     """How well the engine's class activation maps agree with PyTorch's; None where one of them has none."""
-    if precision not in CAM_PRECISIONS.get(backend, ()) or case.bundle.find("cam_graph") is None:
+    if precision not in BACKENDS[backend].maps_in or case.bundle.find("cam_graph") is None:
         return None
     device = case.options.device
     try:

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from samdeploy.backends import BACKENDS
-from samdeploy.bundle.spec import DEVICES, PRECISIONS
-from samdeploy.errors import InputError, unknown
+from samdeploy.backends.names import check_names
+from samdeploy.errors import InputError
 from samdeploy.evaluate.accuracy.compare import DEFAULT_CONFIDENCE
 from samdeploy.evaluate.accuracy.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.accuracy.gate import DEFAULT_MARGIN
@@ -48,12 +47,7 @@ class EvalOptions:
     floors: Floors = NO_FLOORS
 
     def __post_init__(self) -> None:
-        if self.backend not in (*BACKENDS, ALL):
-            raise InputError(unknown("backend", self.backend, (*BACKENDS, ALL)))
-        if self.device not in DEVICES:
-            raise InputError(unknown("device", self.device, DEVICES))
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise InputError(unknown("precision", self.precision, PRECISIONS))
+        check_names(self.backend, self.device, self.precision, also=ALL)
         if not 0 < self.margin < 100:
             hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if self.margin == 0 else ""
             raise InputError(f"margin {self.margin:g} found, percentage points above 0 and below 100 expected{hint}")

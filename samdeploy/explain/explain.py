@@ -12,7 +12,8 @@ from PIL import Image, PngImagePlugin
 
 from samdeploy.arrays import Float32Array
 from samdeploy.backends import availability
-from samdeploy.backends.maps import CAM_PRECISIONS, CheckedCamSession, open_cam_session
+from samdeploy.backends.maps import CheckedCamSession, open_cam_session
+from samdeploy.backends.names import MAP_BACKENDS
 from samdeploy.bundle import Bundle
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError
 from samdeploy.explain.names import UniqueNames, picture_text
@@ -79,7 +80,7 @@ def _open_maps(bundle: Bundle, options: ExplainOptions) -> CheckedCamSession:
     if options.backend != "auto":
         return open_cam_session(bundle, options.backend, options.device)
     reasons = []
-    for name in CAM_PRECISIONS:
+    for name in MAP_BACKENDS:
         reason = availability(name)
         if reason is None:
             try:

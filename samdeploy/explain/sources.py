@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.backends.names import check_names
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import ImageError, InputError
@@ -34,6 +35,9 @@ class ExplainOptions:
         top: classes per picture.
         backend: "auto", or a backend that computes maps.
         device: "cpu", "cuda" or "auto".
+
+    Raises:
+        InputError: an unknown backend or device.
     """
 
     runs_root: Path
@@ -41,6 +45,9 @@ class ExplainOptions:
     top: int = 3
     backend: str = "auto"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_names(self.backend, self.device, None, also="auto")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.manifest import BundleFile
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.bundle.spec import ENGINES, PRECISIONS
-from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError, unknown
+from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError, check_name
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.tensorrt.build import build_engine, check_settings
 from samdeploy.progress import progress_bar
@@ -80,10 +80,9 @@ class ExportOptions:
     cam: bool = True
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise InputError(unknown("engine", self.engine, ENGINES))
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise InputError(unknown("precision", self.precision, PRECISIONS))
+        check_name("engine", self.engine, ENGINES)
+        if self.precision is not None:
+            check_name("precision", self.precision, PRECISIONS)
         check_settings(self.batch, self.optimization_level, self.workspace)
 
 

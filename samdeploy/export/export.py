@@ -15,7 +15,7 @@ import torch
 
 import samdeploy
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends import BACKENDS, check_precision
+from samdeploy.backends.names import BACKENDS, check_supported
 from samdeploy.bundle.golden import proves_nothing
 from samdeploy.bundle.manifest import DataRecord
 from samdeploy.bundle.measured import Measured, MeasuredSplit, model_sha256
@@ -65,7 +65,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         BackendUnavailable: an engine that was asked for by name cannot be built here.
     """
     if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
-        check_precision(options.engine, options.precision)
+        check_supported(options.engine, "auto", options.precision)
     record = open_run(run_dir)
     if record.status != "complete":
         print(

@@ -9,7 +9,8 @@ import numpy as np
 
 from samdeploy.arrays import UInt8Array
 from samdeploy.backends import availability
-from samdeploy.backends.maps import CAM_PRECISIONS, CheckedCamSession, open_cam_session
+from samdeploy.backends.maps import CheckedCamSession, open_cam_session
+from samdeploy.backends.names import MAP_BACKENDS
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.explain.region import place_map, seen_region
@@ -84,7 +85,7 @@ def draw_maps(bundle: Bundle, images: Sequence[UInt8Array], indices: Sequence[in
 
 def _open(bundle: Bundle) -> CheckedCamSession:
     reasons = []
-    for backend in CAM_PRECISIONS:
+    for backend in MAP_BACKENDS:
         reason = availability(backend)
         if reason is None:
             try:

@@ -15,7 +15,8 @@ import pytest
 
 from samdeploy.backends import availability
 from samdeploy.backends.device.cuda import cuda_devices
-from samdeploy.backends.maps import CAM_PRECISIONS, CheckedCamSession, open_cam_session
+from samdeploy.backends.maps import CheckedCamSession, open_cam_session
+from samdeploy.backends.names import MAP_BACKENDS
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 from samdeploy.files import write_atomic
@@ -205,4 +206,4 @@ def test_foreign_maps_are_refused(
 
 
 def test_every_backend_named_exists() -> None:
-    assert set(CAM_PRECISIONS) == {"onnxruntime", "openvino", "pytorch"}
+    assert set(MAP_BACKENDS) == {"onnxruntime", "openvino", "pytorch"}

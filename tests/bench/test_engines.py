@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from samdeploy.bench.engines import Engine, check_sizes, select_engines, sweep_sizes
+from samdeploy.bench.options import BenchOptions
 from samdeploy.errors import InputError
 
 PLAN = Engine("tensorrt", "fp16", 2, 48)
@@ -31,11 +32,13 @@ def test_plans_for_several_targets_take_what_all_of_them_take(bundle_of: Callabl
     assert select_engines(bundle, "tensorrt", None) == (Engine("tensorrt", "fp16", 2, 32),)
 
 
-def test_unknown_names(bundle_of: Callable) -> None:
+def test_unknown_names() -> None:
     with pytest.raises(InputError, match="unknown backend 'onnx'; did you mean 'onnxruntime'"):
-        select_engines(bundle_of(), "onnx", None)
+        BenchOptions("onnx")
     with pytest.raises(InputError, match="unknown precision 'half'"):
-        select_engines(bundle_of(), "all", "half")
+        BenchOptions("all", "half")
+    with pytest.raises(InputError, match="unknown device 'gpu'"):
+        BenchOptions(device="gpu")
 
 
 def test_the_sweep_doubles_up_to_the_profiles_end() -> None:

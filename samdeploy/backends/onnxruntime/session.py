@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from samdeploy.backends.device.session import DeviceSession
     from samdeploy.bundle import Bundle
 
-PRECISIONS = ("fp32", "fp16", "int8")
-RUNS_ON = ("cpu", "cuda")
-
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
 

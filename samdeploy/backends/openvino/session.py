@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 ov = import_openvino()
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-RUNS_ON = ("cpu",)
-
 # Of the multiply-adds in convolutions that must compute in the precision that was asked for.
 MIN_SHARE = 95.0
 

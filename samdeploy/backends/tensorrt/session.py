@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
     from samdeploy.bundle.manifest import BundleFile
 
-PRECISIONS = ("fp16", "fp32", "bf16", "int8")
-RUNS_ON = ("cuda",)
-
 # In `built_for["target"]`: the GPU of the machine that built it, whose capability is `built_for["capability"]`.
 CURRENT = "current"
 
