@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runs": frozenset({"errors", "files", "bundle"}),
     "images": _BUNDLE | {"terminal"},
     "preprocess": frozenset({"images"}),
-    "models": _BUNDLE | {"runs"},
+    "graphs": _BUNDLE,
+    "models": _BUNDLE | {"runs", "graphs"},
     "data": _BUNDLE | {"terminal", "images", "progress"},
     "backends": _BUNDLE | {"models"},  # the pytorch backend builds the trained network
     "ranking": _BUNDLE,
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "predict": _APPLICATION,
     "explain": _APPLICATION | {"progress"},
     "train": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
-    "export": _BUNDLE | {"runs", "images", "backends", "progress", "models", "data"},
+    "export": _BUNDLE | {"runs", "images", "backends", "progress", "graphs", "models", "data"},
     "evaluate": _APPLICATION | {"progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
@@ -56,13 +57,14 @@ RUNTIME_HOME = {
     "cuda": "backends/device",
     "onnx": None,
 }
-RUNTIMES_WELCOME = frozenset({"models", "data", "train", "export"})
+RUNTIMES_WELCOME = frozenset({"graphs", "models", "data", "train", "export"})
 
 # A part, or one of its files -> the packages of others that it may import at module level; others are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("__init__", "errors", "files", "terminal", "native", "bundle", "runs", "classifier"), frozenset()),
     **dict.fromkeys(("arrays", "ranking", "predict", "bundle/golden"), frozenset({"numpy"})),
     "images": frozenset({"numpy", "PIL"}),
+    "graphs": frozenset({"numpy", "onnx"}),
     "cli": frozenset({"typer"}),
 }
 

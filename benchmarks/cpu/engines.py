@@ -37,8 +37,8 @@ from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.bench.alternatives.pytorch import export_module
 from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
-from samdeploy.export.cost import multiply_adds
 from samdeploy.export.int8.search import quantize_graph
+from samdeploy.graphs.cost import layer_multiply_adds
 from samdeploy.models import Exported, SamResNet, build_model, load_weights
 from samdeploy.models.graph import Normalize
 from samdeploy.models.sam_resnet.fold import fold
@@ -101,7 +101,7 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
             times[name].append(time.perf_counter() - start)
         for kind, values in peaks.items():
             values.append(rate(products[kind]))
-    return _report(px, batch, multiply_adds(fold(net), spec), times, differences, peaks)
+    return _report(px, batch, layer_multiply_adds(graph_from_model(fold(net), spec, "fp32")), times, differences, peaks)
 
 
 def network(

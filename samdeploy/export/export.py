@@ -26,7 +26,6 @@ from samdeploy.data.duplicates.image_hashes import read_hashes
 from samdeploy.errors import ExportError
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
-from samdeploy.export.cost import multiply_adds
 from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
 from samdeploy.export.golden_colour import with_colour
 from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
@@ -34,8 +33,10 @@ from samdeploy.export.int8.search import QuantizedGraph
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import ExportPictures, export_pictures, headroom_images, validation_pictures
 from samdeploy.export.stage import staged
+from samdeploy.graphs.cost import multiply_adds
 from samdeploy.models import Exported, SamResNet, build_model, load_weights
 from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.runs.record import RunRecord, open_run
 
 
@@ -79,7 +80,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     load_weights(model, run_dir / WEIGHTS_FILE)
     model.eval()
     net = fold(model)
-    n_headroom = headroom_images(sum(multiply_adds(net, spec).values()))
+    n_headroom = headroom_images(sum(multiply_adds(graph_from_model(net, spec, "fp32")).values()))
     pictures = export_pictures(run_dir, record, options.data_root, n_headroom)
     exported = Exported(model, spec)
 

@@ -9,13 +9,13 @@ from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
-from samdeploy.export.cost import multiply_adds
 from samdeploy.export.fp16.headroom import TensorRange, measure_ranges
 from samdeploy.export.fp16.plan import Fp16Plan, plan_fp16
 from samdeploy.export.int8.search import QuantizedGraph, quantize_graph
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import ExportPictures
 from samdeploy.files import json_bytes
+from samdeploy.graphs.cost import layer_multiply_adds
 from samdeploy.models import FoldedResNet
 from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 from samdeploy.progress import progress_bar
@@ -81,13 +81,14 @@ def add_graphs(
         ExportError: the FP32 graph is not the network; no engine could be right.
     """
     golden = pictures.golden
-    graph = serialize(graph_from_model(net, spec, "fp32"))
+    model = graph_from_model(net, spec, "fp32")
+    graph = serialize(model)
     check_graph(graph, "fp32", net, spec, golden, logits)
     writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
 
     ranges = measure_ranges(graph, pictures.headroom)
     plan = plan_fp16(net, spec, ranges, pictures.calibration)
-    headroom = _headroom(plan, spec, ranges, len(pictures.headroom))
+    headroom = _headroom(plan, layer_multiply_adds(model), ranges, len(pictures.headroom))
     writer.add("headroom", HEADROOM_FILE, json_bytes(headroom.to_json()))
 
     failed: dict[tuple[str, str | None], ExportError] = {}
@@ -143,8 +144,7 @@ def add_int8_graph(
     return quantized
 
 
-def _headroom(plan: Fp16Plan, spec: ModelSpec, ranges: tuple[TensorRange, ...], images: int) -> Headroom:
-    cost = multiply_adds(plan.net, spec)
+def _headroom(plan: Fp16Plan, cost: dict[str, int], ranges: tuple[TensorRange, ...], images: int) -> Headroom:
     in_fp16 = sum(count for layer, count in cost.items() if layer not in plan.fp32)
     return Headroom(
         images=images,

@@ -29,11 +29,11 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnx.helper
-import onnx.shape_inference
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
+from samdeploy.graphs.cost import multiply_adds
 
 Form = Literal["cpu", "tensorrt"]
 
@@ -113,7 +113,7 @@ def calibrate(graph: bytes, images: UInt8Array) -> Calibrated:
         for column, value in enumerate(run_inference(session, {model.graph.input[0].name: batch}, list(names))):
             flat = np.asarray(value).reshape(len(batch), -1)
             smallest[rows, column], largest[rows, column] = flat.min(axis=1), flat.max(axis=1)
-    return Calibrated(graph, names, smallest, largest, _layers(model), _multiply_adds(model))
+    return Calibrated(graph, names, smallest, largest, _layers(model), multiply_adds(model))
 
 
 def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), coverage: float = 100) -> bytes:
@@ -157,21 +157,6 @@ def _layers(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
         elif node.name in ("stem", "stem.relu", "maxpool"):
             found.setdefault("stem", []).append(node.name)
     return {layer: tuple(nodes) for layer, nodes in found.items()}
-
-
-def _multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
-    """Each output position of each channel sums over one filter."""
-    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    positions = {
-        value.name: int(np.prod([axis.dim_value for axis in value.type.tensor_type.shape.dim[2:]], dtype=np.int64))
-        for value in (*inferred.value_info, *inferred.output)
-    }
-    return {
-        node.name: int(np.prod(weights[node.input[1]], dtype=np.int64)) * positions[node.output[0]]
-        for node in model.graph.node
-        if node.op_type in ("Conv", "Gemm")
-    }
 
 
 @contextlib.contextmanager

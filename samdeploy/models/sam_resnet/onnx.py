@@ -23,8 +23,8 @@ from torch import nn
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
 from samdeploy.errors import ExportError
+from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models import FoldedResNet
-from samdeploy.models.graph import Normalize
 from samdeploy.models.sam_resnet.fold import FoldedBlock
 
 GraphPrecision = Literal["fp32", "fp16"]
@@ -106,21 +106,12 @@ def serialize(model: onnx.ModelProto) -> bytes:
 
 def _features(writer: _Writer, net: FoldedResNet, spec: ModelSpec) -> str:
     """From the pixels to the last stage's output."""
-    x = writer.enter("stem", _pixels(writer, spec))
+    x = writer.enter("stem", writer.pixels(spec))
     x = writer.conv("stem", net.stem, x, relu=True)
     x = writer.node("MaxPool", "maxpool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     for name, block in net.blocks():
         x = _block(writer, name, block, writer.enter(name, x))
     return x
-
-
-def _pixels(writer: _Writer, spec: ModelSpec) -> str:
-    normalize = Normalize(spec.preprocessing)
-    # TensorRT allows uint8 only up to the first Cast, so the transposition comes after it.
-    x = writer.node("Cast", "pixels", ["image"], to=onnx.TensorProto.FLOAT)
-    x = writer.node("Transpose", "pixels.nchw", [x], perm=[0, 3, 1, 2])
-    x = writer.node("Mul", "pixels.scaled", [x, writer.constant("pixels.scale", normalize.scale.numpy())])
-    return writer.node("Add", "pixels.shifted", [x, writer.constant("pixels.shift", normalize.shift.numpy())])
 
 
 def _block(writer: _Writer, name: str, block: FoldedBlock, x: str) -> str:
@@ -177,6 +168,13 @@ class _Writer:
                 f"{np.finfo(dtype).max:.0f}; export with --precision fp32"
             )
         return self.constant(name, array)
+
+    def pixels(self, spec: ModelSpec) -> str:
+        """The normalisation; float32 in both precisions."""
+        nodes, constants = pixel_nodes(spec.input.name, spec.preprocessing)
+        self._nodes += nodes
+        self._weights += constants
+        return NORMALISED
 
     def conv(self, name: str, conv: nn.Module, x: str, *, relu: bool = False) -> str:
         assert isinstance(conv, nn.Conv2d) and conv.bias is not None
