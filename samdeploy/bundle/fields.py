@@ -1,166 +1,179 @@
-"""Typed reading of JSON and TOML objects: every unknown, missing or mistyped key is reported at once."""
+"""Dataclasses from JSON and TOML objects: their annotations are the only list of a file's keys and types.
+
+Every unknown, missing or mistyped key is reported at once.  A dataclass may hold texts, numbers, booleans and
+`Literal`s, tuples and mappings of them, other dataclasses and tuples of those, each also "or None".  What an annotation
+cannot express, the field says in its `metadata`, see `samdeploy.bundle.annotations.Rules`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import reprlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+from samdeploy.bundle.annotations import SCALARS, Entry, Form, broken_rule, entries_of, of_wrong_type
 from samdeploy.errors import BundleError, SamdeployError, unknown
+
+T = TypeVar("T")
 
 # A hostile file must not fill the screen with its values, nor nest deeper than repr can follow.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
+# Describing a problem takes its time, and nobody reads more than the first ones.
 _MOST = 20
 
 
-class Fields:
-    """One object of a file, read key by key and then closed.
+def read(kind: type[T], values: object, where: str, error: type[SamdeployError]) -> T:
+    """A dataclass from an object of a JSON file, which must have all of its keys and no others.
 
-    >>> fields = Fields({"height": 32}, "manifest.json: preprocessing", BundleError)
-    >>> fields.integer("height")
-    32
-    >>> fields.close()      # raises if a key was unknown, missing or of the wrong type
+    Args:
+        values: as `samdeploy.files.read_json` returns them.
+        where: the file, and the place in it; opens the text of errors.
+        error: what to raise.
 
-    Until then a wrong value reads as an empty one, so that reading goes on and `close` can tell everything.
+    Raises:
+        SamdeployError: of the kind `error`; lists everything that is wrong.  The first `_MOST` problems are described,
+            the others counted.
+    """
+    return Reader().read(kind, values, where, error)
+
+
+def to_json(value: Any) -> Any:
+    """What `read` reads back as `value`: dataclasses and mappings as dictionaries, tuples as lists."""
+    if dataclasses.is_dataclass(value):
+        items = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {
+            field.name: to_json(item) for field, item in items if item is not None or "no_null" not in field.metadata
+        }
+    if isinstance(value, Mapping):
+        return {name: to_json(item) for name, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class Reader:
+    """Reads one file and collects what is wrong with it; a subclass changes which keys may be absent, and the words.
+
+    Attributes:
+        problems: the first ones, in words.
+        count: of all problems.
     """
 
-    def __init__(self, values: object, where: str, error: type[SamdeployError]) -> None:
-        self._where, self._error = where, error
-        if not isinstance(values, Mapping):
+    # Whether keys that the dataclass lacks are passed over.
+    ignores_other_keys = False
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.count = 0
+
+    def read(self, kind: type[T], values: object, where: str, error: type[SamdeployError]) -> T:
+        """As the function `read`."""
+        if not isinstance(values, dict):
             raise error(f"{where}: {_kind(values)} found, an object was expected")
-        self._values: Mapping[str, Any] = values
-        self._asked: list[str] = []
-        self._problems: list[str] = []
-        self._more = 0  # problems that are counted and not described: nobody reads more than the first ones
-        self._sections: list[Fields] = []
+        made: T = self._section(kind, values, "")
+        if self.count:
+            raise error(f"{where}: {self.text()}")
+        return made
 
-    def text(self, key: str) -> str:
-        return str(self._get(key, str, "text", ""))
+    def report(self, describe: Callable[..., str], *arguments: Any) -> None:
+        """Count a problem; only one of the first is described, by `describe(*arguments)`."""
+        self.count += 1
+        if len(self.problems) < _MOST:
+            self.problems.append(describe(*arguments))
 
-    def text_or_none(self, key: str) -> str | None:
-        return None if self._values.get(key, "") is None and self._ask(key) else self.text(key)
+    def text(self) -> str:
+        """All problems in one line."""
+        more = [f"and {self.count - len(self.problems)} more"] if self.count > len(self.problems) else []
+        return "; ".join([*self.problems, *more])
 
-    def integer(self, key: str) -> int:
-        return int(self._get(key, int, "an integer", 0))
+    def may_be_absent(self, field: dataclasses.Field[Any]) -> bool:
+        """Whether a file may leave the key out."""
+        return "optional" in field.metadata
 
-    def integer_or_none(self, key: str) -> int | None:
-        return None if self._values.get(key, 0) is None and self._ask(key) else self.integer(key)
+    def unknown_key(self, section: str, name: str, value: object, valid: Iterable[str]) -> str:
+        """The words for a key that the dataclass lacks."""
+        return _in(section, unknown("key", name[:60], valid))
 
-    def number(self, key: str) -> float:
-        return float(self._get(key, (int, float), "a number", 0.0))
+    def wrong_type(self, section: str, name: str, value: object, expected: str, at: object = None) -> str:
+        """The words for a value of the wrong type; `at`: the place of an item in its list or mapping."""
+        place = "" if at is None else f" at {short(at)}"
+        must = expected if expected.startswith("map ") else f"be {expected}"
+        return _in(section, f"{name!r} must {must}, {_found(value)} found{place}")
 
-    def number_or_none(self, key: str) -> float | None:
-        return None if self._values.get(key, 0) is None and self._ask(key) else self.number(key)
+    def wrong_value(self, section: str, name: str, value: object, expected: str) -> str:
+        """The words for a value that its rules do not allow."""
+        return _in(section, f"{name} {short(value)} found, {expected} expected")
 
-    def items(self, key: str) -> list[Any]:
-        return list(self._get(key, list, "a list", []))
+    def objections(self, section: str, name: str, value: Any) -> Iterable[str]:
+        """What is wrong with a value that follows its rules."""
+        return ()
 
-    def table(self, key: str) -> dict[str, Any]:
-        return dict(self._get(key, dict, "an object", {}))
+    def contradictions(self, section: str, made: object) -> Iterable[str]:
+        """What is wrong with a section whose every value is right."""
+        return ()
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        items = self.items(key)
-        if not all(isinstance(item, str) for item in items):
-            self.report(f"{key!r} must be a list of texts")
-            return ()
-        return tuple(items)
+    def _section(self, kind: Any, values: Mapping[str, Any], section: str) -> Any:
+        """The dataclass; None where something is wrong.  Problems of the sections inside come after its own."""
+        before, entries, made = self.count, entries_of(kind), dict[str, Any]()
+        for name, entry in entries.items():
+            if name in values:
+                made[name] = self._key(entry, values[name], section)
+            elif not self.may_be_absent(entry.field):
+                self.report(_in, section, f"{name!r} is missing")
+        if not self.ignores_other_keys:
+            for name in values:
+                if name not in entries:
+                    self.report(self.unknown_key, section, name, values[name], entries)
+        for name, value in made.items():
+            if entries[name].form.of not in SCALARS and value is not None:
+                made[name] = self._inner(entries[name].form, name, value, section)
+        if self.count > before:
+            return None
+        try:
+            found = kind(**made)
+        except SamdeployError as error:
+            self.report(_in, section, str(error).removeprefix(f"{section}: "))
+            return None
+        for problem in self.contradictions(section, found):
+            self.report(str, problem)
+        return found if self.count == before else None
 
-    def numbers(self, key: str, length: int) -> tuple[float, ...]:
-        items = self.items(key)
-        if len(items) != length or not all(_is(item, (int, float)) for item in items):
-            if key in self._values and isinstance(self._values[key], list):
-                self.report(f"{key!r} must be a list of {length} numbers, {short(items)} found")
-            return (1.0,) * length
-        return tuple(float(item) for item in items)
+    def _key(self, entry: Entry, value: Any, section: str) -> Any:
+        """A value as the dataclass wants it; None where it is wrong; what sections are made of as it is."""
+        name, form, before = entry.name, entry.form, self.count
+        for found, place in of_wrong_type(form, value):
+            self.report(self.wrong_type, section, name, found, entry.expected, place)
+        if value is None or self.count > before:
+            return None
+        if form.of not in SCALARS or form.shape == "map":
+            return value
+        if form.shape == "list":
+            return tuple(map(float, value) if form.of is float else value)
+        if expected := broken_rule(entry, value):
+            self.report(self.wrong_value, section, name, value, expected)
+        for problem in self.objections(section, name, value):
+            self.report(str, problem)
+        return float(value) if form.of is float else value
 
-    def text_map(self, key: str) -> dict[str, str]:
-        return self._map(key, str, "texts")
-
-    def integer_map(self, key: str) -> dict[str, int]:
-        return self._map(key, int, "integers")
-
-    def scalar_map(self, key: str) -> dict[str, str | int | float | bool]:
-        return self._map(key, (str, int, float, bool), "texts, numbers and booleans")
-
-    def section(self, key: str) -> Fields:
-        """The object under `key`; `close` of this object closes it too."""
-        before = len(self._problems)
-        section = Fields(self.table(key), key, self._error)
-        if len(self._problems) == before:  # else it is missing: one problem, not one for each key in it
-            self._sections.append(section)
-        return section
-
-    def has(self, key: str) -> bool:
-        """Whether the object has `key`, be it null."""
-        return key in self._values
-
-    def section_or_none(self, key: str) -> Fields | None:
-        """As `section`; None where the value is null."""
-        return None if self._values.get(key, "") is None and self._ask(key) else self.section(key)
-
-    def sections(self, key: str) -> list[Fields]:
-        """The objects in the list under `key`; `close` of this object closes them too."""
-        found = []
-        for index, item in enumerate(self.items(key)):
-            if isinstance(item, Mapping):
-                found.append(Fields(item, f"{key}[{index}]", self._error))
+    def _inner(self, form: Form, name: str, value: Any, section: str) -> Any:
+        """The dataclass, or the tuple of them, that a value of the right type holds."""
+        if form.shape == "one":
+            return self._section(form.of, value, _place(section, name))
+        made = []
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                made.append(self._section(form.of, item, _place(section, f"{name}[{index}]")))
             else:
-                self.report(f"{key}[{index}] must be an object, {_found(item)} found")
-        self._sections += found
-        return found
+                self.report(self.wrong_type, section, f"{name}[{index}]", item, "an object")
+        return tuple(made)
 
-    def report(self, problem: str) -> None:
-        """Let `close` tell this problem too."""
-        self._problems.append(problem)
 
-    def problems(self) -> list[str]:
-        """What was wrong so far, and which keys were not asked for; at most `_MOST` of all."""
-        return self._first_problems(_MOST)[0]
+def _place(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
 
-    def _first_problems(self, most: int) -> tuple[list[str], int]:
-        """The first `most` of them, and how many there are: describing one takes its time."""
-        extra = [key for key in self._values if key not in self._asked]
-        found = self._problems[:most]
-        found += [unknown("key", str(key)[:60], self._asked) for key in extra[: most - len(found)]]
-        count = len(self._problems) + self._more + len(extra)
-        for section in self._sections:
-            inner, inner_count = section._first_problems(most - len(found))
-            found += [f"{section._where}: {problem}" for problem in inner]
-            count += inner_count
-        return found, count
 
-    def close(self) -> None:
-        """Raise one error that lists everything that was wrong; nothing if all was right."""
-        problems, count = self._first_problems(_MOST)
-        if count > len(problems):
-            problems = [*problems, f"and {count - len(problems)} more"]
-        if problems:
-            raise self._error(f"{self._where}: {'; '.join(problems)}")
-
-    def _map(self, key: str, kind: Any, name: str) -> dict[str, Any]:
-        table = self.table(key)
-        wrong = [inner for inner, value in table.items() if not _is(value, kind)]
-        for inner in wrong[:_MOST]:
-            self.report(f"{key!r} must map names to {name}, {_found(table[inner])} found at {short(inner)}")
-        self._more += len(wrong[_MOST:])
-        for inner in wrong:
-            del table[inner]
-        return table
-
-    def _ask(self, key: str) -> bool:
-        self._asked.append(key)
-        return key in self._values
-
-    def _get(self, key: str, kind: Any, name: str, default: Any) -> Any:
-        if not self._ask(key):
-            self.report(f"{key!r} is missing")
-            return default
-        value = self._values[key]
-        if not _is(value, kind):
-            self.report(f"{key!r} must be {name}, {_found(value)} found")
-            return default
-        return value
+def _in(section: str, problem: str) -> str:
+    return f"{section}: {problem}" if section else problem
 
 
 def check_format(values: Mapping[str, Any], name: str, version: int, where: str) -> None:
@@ -184,12 +197,6 @@ def check_format(values: Mapping[str, Any], name: str, version: int, where: str)
 def short(value: object) -> str:
     """`repr`, cut to what fits into a message."""
     return _SHORT.repr(value)
-
-
-def _is(value: object, kind: Any) -> bool:
-    # bool is an int in Python, but not in a file.
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 def _found(value: object) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from samdeploy.bundle.fields import Fields, check_format, short
-from samdeploy.bundle.measured import Measured, measured_from_fields, measured_to_json
-from samdeploy.bundle.spec import PRECISIONS, ModelSpec, TensorSpec, model_spec
-from samdeploy.bundle.spec_json import preprocessing_from_fields, preprocessing_to_json
+from samdeploy.bundle.annotations import SHA256, Rules
+from samdeploy.bundle.fields import check_format, read, short, to_json
+from samdeploy.bundle.measured import Measured
+from samdeploy.bundle.spec import PRECISIONS, ModelSpec, OptionValue, Preprocessing, TensorSpec, model_spec
 from samdeploy.errors import BundleError
 from samdeploy.files import json_bytes
 
@@ -41,12 +41,12 @@ class BundleFile:
         built_for: what an engine depends on, such as runtime, version and target; empty for other files.
     """
 
-    role: str
+    role: str = field(metadata=Rules(one_of=ROLES))
     path: str
-    sha256: str
+    sha256: str = field(metadata=SHA256)
     bytes: int
     backend: str | None = None
-    precision: str | None = None
+    precision: str | None = field(default=None, metadata=Rules(one_of=PRECISIONS))
     built_for: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ class DataRecord:
     """
 
     name: str
-    options: Mapping[str, str | int | float | bool]
+    options: Mapping[str, OptionValue]
     val_fraction: float
     split_seed: int
     counts: Mapping[str, int]
@@ -81,30 +81,58 @@ class Manifest:
     measured: Measured | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """`model` of manifest.json."""
+
+    arch: str
+    options: Mapping[str, OptionValue]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if any("\0" in name for name in self.classes):
+            raise BundleError("a class's name holds U+0000, which C cannot show")
+        if not self.classes:
+            raise BundleError("no classes found, at least one expected")
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """manifest.json, key by key."""
+
+    format: str
+    version: int
+    model: _Model
+    input: TensorSpec
+    output: TensorSpec
+    preprocessing: Preprocessing
+    files: tuple[BundleFile, ...]
+    data: DataRecord
+    provenance: Mapping[str, str]
+    measured: Measured | None = field(default=None, metadata=Rules(optional=True, no_null=True))
+
+    def __post_init__(self) -> None:
+        twice = sorted(path for path, count in Counter(file.path for file in self.files).items() if count > 1)
+        if twice:
+            raise BundleError(f"'files' names {', '.join(map(short, twice[:5]))} twice")
+
+
 def manifest_bytes(manifest: Manifest) -> bytes:
     """`manifest` as UTF-8 JSON."""
-    spec, data = manifest.spec, manifest.data
-    return json_bytes(
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": {"arch": spec.arch, "options": dict(spec.options), "classes": list(spec.classes)},
-            "input": _tensor_to_json(spec.input),
-            "output": _tensor_to_json(spec.output),
-            "preprocessing": preprocessing_to_json(spec.preprocessing),
-            "files": [_file_to_json(file) for file in manifest.files],
-            "data": {
-                "name": data.name,
-                "options": dict(data.options),
-                "val_fraction": data.val_fraction,
-                "split_seed": data.split_seed,
-                "counts": dict(data.counts),
-                "fingerprints": dict(data.fingerprints),
-            },
-            "provenance": dict(manifest.provenance),
-            **({"measured": measured_to_json(manifest.measured)} if manifest.measured else {}),
-        }
+    spec = manifest.spec
+    content = _Content(
+        format=FORMAT,
+        version=VERSION,
+        model=_Model(spec.arch, spec.options, spec.classes),
+        input=spec.input,
+        output=spec.output,
+        preprocessing=spec.preprocessing,
+        files=manifest.files,
+        data=manifest.data,
+        provenance=manifest.provenance,
+        measured=manifest.measured,
     )
+    return json_bytes(to_json(content))
 
 
 def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
@@ -117,87 +145,15 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
     check_format(values, FORMAT, VERSION, where)
     if isinstance(values.get("model"), dict) and "gate" in values["model"]:
         raise BundleError(f"{where}: a development version wrote it; make it again from its run: samdeploy export RUN")
-    fields = Fields(values, where, BundleError)
-    fields.text("format"), fields.integer("version")
-    model = fields.section("model")
-    arch, options, classes = model.text("arch"), model.scalar_map("options"), model.texts("classes")
-    if any("\0" in name for name in classes):
-        model.report("a class's name holds U+0000, which C cannot show")
-    tensors = tuple(_tensor(fields.section(key)) for key in ("input", "output"))
-    preprocessing = preprocessing_from_fields(fields.section("preprocessing"))
     entries = values.get("files")
     if isinstance(entries, list) and len(entries) > MOST_FILES:
         raise BundleError(f"{where}: 'files' has {len(entries):,} entries, at most {MOST_FILES:,} are read")
-    files = tuple(_file(section) for section in fields.sections("files"))
-    data = _data(fields.section("data"))
-    provenance = fields.text_map("provenance")
-    measured = measured_from_fields(fields.section("measured")) if fields.has("measured") else None
-    fields.close()
-    twice = sorted(path for path, count in Counter(file.path for file in files).items() if count > 1)
-    if twice:
-        raise BundleError(f"{where}: 'files' names {', '.join(map(short, twice[:5]))} twice")
-    if not classes:
-        raise BundleError(f"{where}: model: no classes found, at least one expected")
-    spec = model_spec(arch, options, classes, preprocessing)
-    for key, found, expected in zip(("input", "output"), tensors, (spec.input, spec.output), strict=True):
-        if found != expected:
+    found = read(_Content, values, where, BundleError)
+    spec = model_spec(found.model.arch, found.model.options, found.model.classes, found.preprocessing)
+    for name, tensor, expected in (("input", found.input, spec.input), ("output", found.output, spec.output)):
+        if tensor != expected:
             raise BundleError(
-                f"{where}: {key} {short(_tensor_to_json(found))} found, the preprocessing and the {len(classes)} "
-                f"classes ask for {_tensor_to_json(expected)}"
+                f"{where}: {name} {short(to_json(tensor))} found, the preprocessing and the {len(spec.classes)} "
+                f"classes ask for {to_json(expected)}"
             )
-    return Manifest(spec, files, data, provenance, measured)
-
-
-def _tensor_to_json(tensor: TensorSpec) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
-
-
-def _file_to_json(file: BundleFile) -> dict[str, Any]:
-    return {
-        "role": file.role,
-        "path": file.path,
-        "sha256": file.sha256,
-        "bytes": file.bytes,
-        "backend": file.backend,
-        "precision": file.precision,
-        "built_for": dict(file.built_for),
-    }
-
-
-def _tensor(fields: Fields) -> TensorSpec:
-    name, dtype, shape = fields.text("name"), fields.text("dtype"), fields.items("shape")
-    if not all(isinstance(axis, str | int) and not isinstance(axis, bool) for axis in shape):
-        fields.report(f"shape {short(shape)} found, numbers and names expected")
-    return TensorSpec(name, dtype, tuple(shape))
-
-
-def _file(fields: Fields) -> BundleFile:
-    file = BundleFile(
-        role=fields.text("role"),
-        path=fields.text("path"),
-        sha256=fields.text("sha256"),
-        bytes=fields.integer("bytes"),
-        backend=fields.text_or_none("backend"),
-        precision=fields.text_or_none("precision"),
-        built_for=fields.text_map("built_for"),
-    )
-    if fields.problems():
-        return file
-    if file.role not in ROLES:
-        fields.report(f"role {short(file.role)} found, one of {', '.join(ROLES)} expected")
-    if file.precision is not None and file.precision not in PRECISIONS:
-        fields.report(f"precision {short(file.precision)} found, one of {', '.join(PRECISIONS)} expected")
-    if len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef"):
-        fields.report(f"sha256 {short(file.sha256)} found, 64 lower-case hexadecimal digits expected")
-    return file
-
-
-def _data(fields: Fields) -> DataRecord:
-    return DataRecord(
-        name=fields.text("name"),
-        options=fields.scalar_map("options"),
-        val_fraction=fields.number("val_fraction"),
-        split_seed=fields.integer("split_seed"),
-        counts=fields.integer_map("counts"),
-        fingerprints=fields.text_map("fingerprints"),
-    )
+    return Manifest(spec, found.files, found.data, found.provenance, found.measured)

@@ -9,11 +9,14 @@ from typing import Literal, get_args
 from samdeploy.errors import BundleError
 
 Fit = Literal["squeeze", "center_crop"]
+# The resize of samdeploy.images.decode; another algorithm will get another name.
+Resize = Literal["bilinear-antialias-vertical-first-q22"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 # Of a data set or a family of networks.
 OptionValue = str | int | float | bool
 
 FITS: tuple[str, ...] = get_args(Fit)
+RESIZES: tuple[str, ...] = get_args(Resize)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 # Where an engine may be asked to run.
 DEVICES = ("auto", "cpu", "cuda")
@@ -59,6 +62,7 @@ class Preprocessing:
         resize_short: length of the shorter side before the crop, in pixels; None with "squeeze".
         mean: per channel, R G B.
         std: per channel, R G B.
+        resize: name of the resize.
     """
 
     height: int
@@ -67,6 +71,7 @@ class Preprocessing:
     resize_short: int | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    resize: Resize = "bilinear-antialias-vertical-first-q22"
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:

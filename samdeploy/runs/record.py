@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from samdeploy.bundle.fields import Fields, check_format, short
+from samdeploy.bundle.annotations import Rules
+from samdeploy.bundle.fields import check_format, read, to_json
 from samdeploy.bundle.names import MANIFEST, RECIPE_FILE, RUN_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import OptionValue, Preprocessing
-from samdeploy.bundle.spec_json import preprocessing_from_fields, preprocessing_to_json
 from samdeploy.errors import BundleError, InputError
 from samdeploy.files import json_bytes, read_json, write_atomic
 
@@ -30,6 +30,7 @@ FORMAT = "samdeploy-run"
 VERSION = 1
 
 Status = Literal["training", "complete", "interrupted", "diverged"]
+_OPTIONAL = Rules(optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,15 @@ class RunRecord:
     test_correct: int | None
     test_images: int | None
     provenance: Mapping[str, str]
-    weights_sha256: str = ""
-    images_sha256: Mapping[str, str] = field(default_factory=dict)
-    labelled_sha256: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    weights_sha256: str = field(default="", metadata=_OPTIONAL)
+    images_sha256: Mapping[str, str] = field(default_factory=dict, metadata=_OPTIONAL)
+    labelled_sha256: Mapping[str, str] = field(default_factory=dict, metadata=_OPTIONAL)
+    warnings: tuple[str, ...] = field(default=(), metadata=_OPTIONAL)
 
 
 def write_run(run_dir: Path, record: RunRecord) -> None:
     """Write run.json, atomically."""
-    write_atomic(run_dir / RUN_FILE, json_bytes(_to_json(record)))
+    write_atomic(run_dir / RUN_FILE, json_bytes({"format": FORMAT, "version": VERSION, **to_json(record)}))
 
 
 def open_run(run_dir: Path) -> RunRecord:
@@ -112,36 +113,10 @@ def open_run(run_dir: Path) -> RunRecord:
         raise BundleError(f"run {run_dir}: is {a(kind)}; {cure}")
     values = read_json(path, "run")
     check_format(values, FORMAT, VERSION, str(path))
-    fields = Fields(values, str(path), BundleError)
-    fields.text("format"), fields.integer("version")
-    record = RunRecord(
-        arch=fields.text("arch"),
-        # Development versions wrote the one option of the one family.
-        options={"gate": fields.text("gate")} if fields.has("gate") else fields.scalar_map("options"),
-        classes=fields.texts("classes"),
-        preprocessing=preprocessing_from_fields(fields.section("preprocessing")),
-        dataset=fields.text("dataset"),
-        data_options=fields.scalar_map("data_options"),
-        data_root=fields.text("data_root"),
-        val_fraction=fields.number("val_fraction"),
-        split_seed=fields.integer("split_seed"),
-        counts=fields.integer_map("counts"),
-        fingerprints=fields.text_map("fingerprints"),
-        status=_status(fields),
-        best_epoch=fields.integer("best_epoch"),
-        best_val_top1=fields.number("best_val_top1"),
-        best_val_loss=fields.number("best_val_loss"),
-        test_top1=fields.number_or_none("test_top1"),
-        test_correct=fields.integer_or_none("test_correct"),
-        test_images=fields.integer_or_none("test_images"),
-        provenance=fields.text_map("provenance"),
-        weights_sha256=fields.text("weights_sha256") if fields.has("weights_sha256") else "",
-        images_sha256=fields.text_map("images_sha256") if fields.has("images_sha256") else {},
-        labelled_sha256=fields.text_map("labelled_sha256") if fields.has("labelled_sha256") else {},
-        warnings=fields.texts("warnings") if fields.has("warnings") else (),
-    )
-    fields.close()
-    return record
+    del values["format"], values["version"]
+    if "gate" in values:  # development versions wrote the one option of the one family
+        values["options"] = {"gate": values.pop("gate")}
+    return read(RunRecord, values, str(path), BundleError)
 
 
 def latest_run(runs_root: Path) -> Path:
@@ -154,27 +129,3 @@ def latest_run(runs_root: Path) -> Path:
     if not found:
         raise InputError(f"no run with weights below {runs_root}/; train one first: samdeploy train")
     return max(found, key=lambda path: ((path / RUN_FILE).stat().st_mtime_ns, path.name))
-
-
-def _to_json(record: RunRecord) -> dict[str, Any]:
-    values: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    for name in RunRecord.__slots__:
-        value = getattr(record, name)
-        if isinstance(value, Preprocessing):
-            value = preprocessing_to_json(value)
-        elif isinstance(value, tuple):
-            value = list(value)
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        values[name] = value
-    return values
-
-
-def _status(fields: Fields) -> Status:
-    text = fields.text("status")
-    for status in get_args(Status):
-        if text == status:
-            return status  # type: ignore[no-any-return]
-    if text:  # else it is missing, which is reported already
-        fields.report(f"status {short(text)} found, one of {', '.join(get_args(Status))} expected")
-    return "training"

@@ -13,8 +13,7 @@ from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.manifest import FORMAT, ROLES, VERSION
 from samdeploy.bundle.names import MANIFEST
-from samdeploy.bundle.spec import FITS, PRECISIONS
-from samdeploy.bundle.spec_json import RESIZE
+from samdeploy.bundle.spec import FITS, PRECISIONS, RESIZES
 from samdeploy.images.resize import MOST_PIXELS_BETWEEN_PASSES
 from tests.hostile.test_hostile import MANIFESTS
 
@@ -73,5 +72,5 @@ def test_the_page_has_the_numbers_and_names_of_the_code() -> None:
     assert PAGE.startswith(f"# The bundle, version {VERSION}\n")
     written = re.findall(r"([\d.e-]+) for (fp32|fp16|bf16|int8)\b", PAGE)
     assert {precision: float(value) for value, precision in written} == GOLDEN_TOLERANCE
-    assert all(f"`{name}`" in PAGE for name in (*ROLES, *PRECISIONS, *FITS, RESIZE))
+    assert all(f"`{name}`" in PAGE for name in (*ROLES, *PRECISIONS, *FITS, *RESIZES))
     assert MOST_PIXELS_BETWEEN_PASSES == 2**27 and re.search(r"above\s+2\^27", PAGE)

@@ -77,7 +77,7 @@ def changed(folder: Path, **changes: Any) -> Path:
         ({"best_epoch": 1.5}, "'best_epoch' must be an integer, number 1.5 found"),
         ({"best_val_top1": True}, "'best_val_top1' must be a number, boolean True found"),
         ({"test_top1": "90"}, "'test_top1' must be a number, text '90' found"),
-        ({"classes": "cat"}, "'classes' must be a list, text 'cat' found"),
+        ({"classes": "cat"}, "'classes' must be a list of texts, text 'cat' found"),
         ({"classes": ["cat", 1]}, "'classes' must be a list of texts"),
     ],
 )
@@ -101,9 +101,9 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         "unknown key 'clases'",
         "preprocessing: 'height' must be an integer, text '32' found",
         "preprocessing: 'resize_short' is missing",
-        "preprocessing: 'resize' is missing",
         "preprocessing: 'mean' is missing",
         "preprocessing: 'std' is missing",
+        "preprocessing: 'resize' is missing",
         "preprocessing: unknown key 'resize_shrt'",
     ]
     assert "unknown key 'clases'; did you mean 'classes'" in str(caught.value)

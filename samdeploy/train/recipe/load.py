@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from samdeploy.bundle.fields import to_json
 from samdeploy.train.recipe.checks import recipe_from_table
 from samdeploy.train.recipe.overrides import apply_overrides, overridden
 from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
@@ -44,11 +45,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
     """The recipe as nested dictionaries, name and description first."""
-    table = dataclasses.asdict(recipe)
-    head = {key: table.pop(key) for key in ("name", "description")}
-    model = table["model"]
-    table["model"] = {"arch": model["arch"], **model["options"], "pretrained": model["pretrained"]}
-    return {**head, **table}
+    table: dict[str, Any] = to_json(recipe)
+    options = table["model"].pop("options")
+    table["model"] = {"arch": recipe.model.arch, **options, "pretrained": recipe.model.pretrained}
+    return table
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, Unpack
 
+from samdeploy.bundle.annotations import Rules
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocessing
 from samdeploy.train.recipe.toml_text import Scalar
 
@@ -19,12 +20,18 @@ NOT_THE_EXPERIMENT = frozenset(
     {"data.root", "data.download", "data.cache", "training.checkpoint_minutes", "training.tensorboard"}
 )
 
+_NUMBER = "a finite number such as 0.001"
+_NAME = Rules(
+    pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    expected="a name of letters, digits, '.', '_' and '-' (the run's folder is called so)",
+)
+
 T = TypeVar("T")
 
 
-def _bounded(default: T, **limits: float) -> T:
-    """A field whose value `recipe_checks` holds within `at_least`, `at_most`, `above` and `below`."""
-    return field(default=default, metadata=limits)
+def _ruled(default: T, **rules: Unpack[Rules]) -> T:
+    """A field with rules for its value."""
+    return field(default=default, metadata=rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,9 @@ class DataSection:
     """
 
     name: str = "folder"
-    root: str = "data"
-    val_fraction: float = _bounded(0.1, above=0, below=1)
-    split_seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
+    root: str = _ruled("data", pattern=r"[^\0]+", expected="a folder")
+    val_fraction: float = _ruled(0.1, above=0, below=1)
+    split_seed: int = _ruled(0, at_least=0, at_most=2**32 - 1)
     download: bool = False
     leaks: Literal["refuse", "report"] = "refuse"
     cache: bool = True
@@ -65,7 +72,7 @@ class ModelSection:
     """
 
     arch: str = "sam-resnet50"
-    pretrained: bool | str = True
+    pretrained: bool | str = _ruled(True, pattern=r"[^\0]+", expected="true, false or a path as a string")
     options: Mapping[str, Scalar] = field(default_factory=dict)
 
 
@@ -77,10 +84,10 @@ class ImageSection:
         resize_short: length of the shorter side before the crop in pixels; 0 with fit "squeeze".
     """
 
-    height: int = _bounded(192, at_least=1, at_most=4096)
-    width: int = _bounded(192, at_least=1, at_most=4096)
+    height: int = _ruled(192, at_least=1, at_most=4096)
+    width: int = _ruled(192, at_least=1, at_most=4096)
     fit: Fit = "squeeze"
-    resize_short: int = _bounded(0, at_least=0, at_most=8192)
+    resize_short: int = _ruled(0, at_least=0, at_most=8192)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -113,14 +120,14 @@ class AugmentSection:
     """
 
     flip: bool = False
-    crop_padding: int = _bounded(0, at_least=0, at_most=1024)
-    crop_scale: float = _bounded(1.0, above=0, at_most=1)
+    crop_padding: int = _ruled(0, at_least=0, at_most=1024)
+    crop_scale: float = _ruled(1.0, above=0, at_most=1)
     policy: Literal["none", "trivial", "rand"] = "none"
-    mixup: float = _bounded(0.0, at_least=0)
-    cutmix: float = _bounded(0.0, at_least=0)
-    train_size: int = _bounded(0, at_least=0, at_most=4096)
-    oversize: float = _bounded(1.0, at_least=1, at_most=4)
-    group: int = _bounded(0, at_least=0)
+    mixup: float = _ruled(0.0, at_least=0)
+    cutmix: float = _ruled(0.0, at_least=0)
+    train_size: int = _ruled(0, at_least=0, at_most=4096)
+    oversize: float = _ruled(1.0, at_least=1, at_most=4)
+    group: int = _ruled(0, at_least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +158,23 @@ class TrainingSection:
         tensorboard: also write TensorBoard's event file into the run (the extra `tensorboard`).
     """
 
-    epochs: int = _bounded(45, at_least=1)
-    batch_size: int = _bounded(32, at_least=2)
-    learning_rate: float = _bounded(1e-4, above=0)
+    epochs: int = _ruled(45, at_least=1)
+    batch_size: int = _ruled(32, at_least=2)
+    learning_rate: float = _ruled(1e-4, above=0, expected=_NUMBER)
     schedule: Literal["constant", "cosine"] = "cosine"
-    warmup_epochs: int = _bounded(1, at_least=0)
-    weight_decay: float = _bounded(0.0, at_least=0)
-    label_smoothing: float = _bounded(0.0, at_least=0, below=1)
-    patience: int = _bounded(12, at_least=0)
+    warmup_epochs: int = _ruled(1, at_least=0)
+    weight_decay: float = _ruled(0.0, at_least=0, expected=_NUMBER)
+    label_smoothing: float = _ruled(0.0, at_least=0, below=1)
+    patience: int = _ruled(12, at_least=0)
     precision: Precision = "auto"
-    device: str = "auto"
-    seed: int = _bounded(0, at_least=0, at_most=2**32 - 1)
-    clip_norm: float = _bounded(1.0, at_least=0)
-    ema_decay: float = _bounded(0.0, at_least=0, below=1)
-    accumulate: int = _bounded(1, at_least=1)
+    device: str = _ruled("auto", pattern=r"auto|cpu|cuda(:\d+)?", expected="'auto', 'cpu', 'cuda' or 'cuda:N'")
+    seed: int = _ruled(0, at_least=0, at_most=2**32 - 1)
+    clip_norm: float = _ruled(1.0, at_least=0)
+    ema_decay: float = _ruled(0.0, at_least=0, below=1)
+    accumulate: int = _ruled(1, at_least=1)
     compile: Literal["auto", "on", "off"] = "auto"
     sync_batch_norm: bool = False
-    checkpoint_minutes: float = _bounded(10.0, above=0)
+    checkpoint_minutes: float = _ruled(10.0, above=0)
     tensorboard: bool = False
 
 
@@ -175,7 +182,7 @@ class TrainingSection:
 class Recipe:
     """A whole experiment.  Made by `load_recipe`, which checks it."""
 
-    name: str
+    name: str = field(metadata=_NAME)
     description: str = ""
     data: DataSection = field(default_factory=DataSection)
     model: ModelSection = field(default_factory=ModelSection)
