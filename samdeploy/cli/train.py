@@ -67,7 +67,7 @@ def _run(recipe: str | None, overrides: list[str], data: Path | None, *, resume:
         from samdeploy.train.loop.train import resume as go_on
 
         with joined() as ranks:
-            return go_on(ranks.first(lambda: find_run(recipe, runs)), overrides=overrides, force=force)
+            return go_on(ranks.first(find_run, recipe, runs), overrides=overrides, force=force)
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         loaded = read_recipe(recipe or "digits", overrides, data)  # before PyTorch is loaded
@@ -75,7 +75,7 @@ def _run(recipe: str | None, overrides: list[str], data: Path | None, *, resume:
         from samdeploy.train.distributed import joined
 
         with joined() as ranks:
-            loaded = ranks.first(lambda: read_recipe(recipe or "digits", overrides, data))
+            loaded = ranks.first(read_recipe, recipe or "digits", overrides, data)
 
     from samdeploy.train.loop.train import train as run_training
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from samdeploy.errors import RecipeError, SamdeployError, TrainingError, first_line
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # How long a rank waits for the others in one collective: the slowest thing that they do apart is reading data.
@@ -64,39 +65,49 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def first(self, function: Callable[[], T]) -> T:
-        """What `function` gives on rank 0, on every rank.
+    def alone(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What `function` gives on rank 0, there; None on the other ranks, which wait for it.
 
         An error of samdeploy's own is raised on rank 0, which reports it; the other ranks end quietly.
         """
         if self.world == 1:
-            return function()
-        outcome: list[Any] = [None, None]
+            return function(*args, **kwargs)
+        result: T | None = None
         error: SamdeployError | None = None
         if self.main:
             try:
-                outcome = [function(), None]
+                result = function(*args, **kwargs)
             except SamdeployError as caught:
-                error, outcome = caught, [None, caught.exit_code]
-        dist.broadcast_object_list(outcome, src=0)
+                error = caught
+        exit_code = self.tell(error.exit_code if error else None)
         if error is not None:
             raise error
-        if outcome[1] is not None:
-            raise SystemExit(outcome[1])
-        result: T = outcome[0]
+        if exit_code is not None:
+            raise SystemExit(exit_code)
         return result
 
-    def all(self, function: Callable[[], T]) -> T:
+    def tell(self, value: T) -> T:
+        """The `value` of rank 0, on every rank."""
+        values = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def first(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `function` gives on rank 0, on every rank; errors as in `alone`."""
+        return self.tell(self.alone(function, *args, **kwargs))  # type: ignore[return-value]
+
+    def all(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `function` gives on this rank, provided that it succeeds on every rank.
 
         Raises:
             SamdeployError: on rank 0, the first rank's error; the other ranks end quietly.
         """
         if self.world == 1:
-            return function()
+            return function(*args, **kwargs)
         result, problem = None, None
         try:
-            result = function()
+            result = function(*args, **kwargs)
         except SamdeployError as error:
             problem = (type(error), str(error))
         problems: list[tuple[type[SamdeployError], str] | None] = [None] * self.world

@@ -109,7 +109,7 @@ class CompileChoice:
 
     def _per_step(self) -> float:
         """Seconds, of rank 0: all ranks must choose alike."""
-        return self._ranks.first(lambda: (self._clock() - self._start) / TIMED)
+        return self._ranks.tell((self._clock() - self._start) / TIMED)
 
     def _waited(self) -> float:
         if self._device.type == "cuda":

@@ -70,7 +70,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
         SystemExit: SIGTERM, code 143, or SIGHUP, code 129; the training was saved.
     """
     with joined() as ranks:
-        ranks.first(lambda: check_runs_root(runs_root))  # before minutes of decoding and measuring
+        ranks.first(check_runs_root, runs_root)  # before minutes of decoding and measuring
         return _train(recipe, runs_root, None, ranks)
 
 
@@ -90,13 +90,13 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
         SamdeployError: as `open_resumed`, `check_classes`, `check_pictures` and `train`.
     """
     with joined() as ranks:
-        resumed = ranks.first(lambda: open_resumed(run, overrides, force=force))
+        resumed = ranks.first(open_resumed, run, overrides, force=force)
         return _train(resumed.recipe, run.parent, resumed, ranks)
 
 
 def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks) -> Path:
     # Ranks other than 0, and trainings that are resumed, get their weights elsewhere.
-    device, data, start = ranks.all(lambda: _prepare(recipe, ranks, starts=ranks.main and resumed is None))
+    device, data, start = ranks.all(_prepare, recipe, ranks, starts=ranks.main and resumed is None)
     # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
@@ -105,16 +105,16 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
     ):
         torch.manual_seed(recipe.training.seed)
         wanted = recipe.model
-        model = ranks.all(lambda: build_model(wanted.arch, len(data.classes), wanted.options))
+        model = ranks.all(build_model, wanted.arch, len(data.classes), wanted.options)
         if start is not None:
             print(load_pretrained(model, start, data.classes, wanted.options), file=sys.stderr)
             start = None  # a copy of all weights
         kept = None if resumed is None else resumed.checkpoint.facts["provenance"]["precision"]
         count, height, width = data.training[0].shape[:3]
-        autocast, why = ranks.first(lambda: settle_precision(recipe, model, device, height, width, count, kept))
+        autocast, why = ranks.first(settle_precision, recipe, model, device, height, width, count, kept)
         record = new_record(recipe, data, device, autocast, why, ranks)
         if resumed is not None:
-            data = _with_history(data, resumed, record, ranks)
+            data = ranks.alone(_with_history, data, resumed, record) or data  # rank 0 writes hashes and leaks
             facts = {**record.provenance, "test_measures": data.test_measures}
             record = dataclasses.replace(record, provenance=facts)
         run = _open_run(recipe, runs_root, resumed, record, ranks)
@@ -258,35 +258,23 @@ def _state(
     return TrainState(model, stepper, splits.train, recipe.training), splits
 
 
-def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord, ranks: Ranks) -> PreparedData:
-    """On rank 0, which writes them, hashes and leaks speak of all pictures that the weights have learnt from."""
-    found = [data]
-
-    def look() -> None:
-        check_classes(resumed, record)
-        if changed_splits(resumed, record):
-            hashes, leaks, changed = check_pictures(resumed, record, data.hashes)
-            for line in (changed, *(line for line in leaks.lines() if line not in data.leaks.lines())):
-                print(line, file=sys.stderr)
-            found[0] = dataclasses.replace(data, hashes=hashes, leaks=leaks)
-
-    ranks.first(look)
-    return found[0]
+def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord) -> PreparedData:
+    """The data with hashes and leaks of all images that the weights have learnt from."""
+    check_classes(resumed, record)
+    if not changed_splits(resumed, record):
+        return data
+    hashes, leaks, changed = check_pictures(resumed, record, data.hashes)
+    for line in (changed, *(line for line in leaks.lines() if line not in data.leaks.lines())):
+        print(line, file=sys.stderr)
+    return dataclasses.replace(data, hashes=hashes, leaks=leaks)
 
 
 def _open_run(recipe: Recipe, runs_root: Path, resumed: Resumed | None, record: RunRecord, ranks: Ranks) -> RunFolder:
-    """The run's folder, new or known; made by rank 0 alone."""
-    opened: list[RunFolder] = []
-    if resumed is not None:
+    """The run's folder, new or known; rank 0 alone makes or locks it."""
+    if resumed is None:
+        run = ranks.alone(RunFolder.create, runs_root, recipe, record)
+    else:
         record = dataclasses.replace(record, provenance=resumed_provenance(resumed, record))
-
-    def make() -> Path:
-        if resumed is None:
-            opened.append(RunFolder.create(runs_root, recipe, record))
-        else:
-            opened.append(RunFolder(resumed.path, recipe, record))
-            opened[0].lock()
-        return opened[0].path
-
-    path = ranks.first(make)
-    return opened[0] if opened else RunFolder(path, recipe, record, writes=False)
+        run = ranks.alone(RunFolder.known, resumed.path, recipe, record)
+    path = ranks.tell(Path() if run is None else run.path)
+    return run or RunFolder(path, recipe, record, writes=False)

@@ -70,6 +70,17 @@ class RunFolder:
         write_atomic(run.path / RECIPE_FILE, dump_recipe(recipe).encode())
         return run
 
+    @classmethod
+    def known(cls, path: Path, recipe: Recipe, record: RunRecord) -> RunFolder:
+        """Lock the directory of a run that goes on.
+
+        Raises:
+            InputError: another process trains into it.
+        """
+        run = cls(path, recipe, record)
+        run.lock()
+        return run
+
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
