@@ -19,7 +19,7 @@ from samdeploy.models import build_model
 from samdeploy.train.device import autocast_dtype, device_name, training_device
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.loop.train import _state
-from samdeploy.train.prepare import prepare_data
+from samdeploy.train.prepare import open_recipe_data, prepare_data
 from samdeploy.train.recipe.load import load_recipe
 
 WARM_UP, CALLS = 5, 20
@@ -55,7 +55,7 @@ def _case(name: str, changes: tuple[str, ...], options: argparse.Namespace, devi
             f"image.width={options.size}", f"training.batch_size={options.batch}", "training.clip_norm=1", *changes,
         ],
     )  # fmt: skip
-    data = prepare_data(recipe)
+    data = prepare_data(recipe, open_recipe_data(recipe))
     model = build_model(recipe.model.arch, 10, {"gate": "identity"}).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state, _ = _state(recipe, data, model, device, autocast_dtype("auto", device), Ranks())
     state.start_epoch(Ranks())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 import time
 from collections.abc import Sequence
@@ -65,8 +64,6 @@ def look(recipe: Recipe, sheet: Path | None = None) -> None:
         InputError: `sheet` cannot be written.
     """
     dataset = open_recipe_data(recipe)
-    for note in dataset.notes:
-        print(printable(note), file=sys.stderr)
     print(counts_table(dataset))
     check_counts(dataset)
     dataset, splits = prepare_splits(dataset, recipe)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,24 +68,18 @@ class PreparedData:
         return {name: len(labels) for name, (_, labels) in self.splits.items()}
 
 
-def prepare_data(recipe: Recipe, before_decoding: Callable[[], None] = lambda: None) -> PreparedData:
-    """Open the recipe's data set and read all three splits.
+def prepare_data(recipe: Recipe, dataset: Dataset) -> PreparedData:
+    """Read all three splits.
 
-    The test pictures are read here too, though nothing looks at them before the end: a damaged one should
-    be known now, and not after hours of training.
+    The test images are read here too, though nothing looks at them before the end: a damaged one should be known now,
+    and not after hours of training.
 
     Args:
-        before_decoding: called once the files are listed; may raise.
+        dataset: the recipe's, as `open_recipe_data` gives it.
 
     Raises:
-        DatasetError: missing, damaged, fewer than two classes, an empty split (see `samdeploy.data`), or splits that
-            share too many pictures (see `samdeploy.data.duplicates.leaks`).
+        DatasetError: images are damaged, or splits share too many of them (see `samdeploy.data.duplicates.leaks`).
     """
-    dataset = open_recipe_data(recipe)
-    check_counts(dataset)
-    for note in dataset.notes:
-        print(printable(note), file=sys.stderr)
-    before_decoding()
     dataset, splits = prepare_splits(dataset, recipe)
     hashes = {name: split.hashes for name, split in splits.items()}
     leaks, two_labels = find_leaks(hashes), find_two_labels(hashes, dataset.classes)
@@ -110,14 +103,14 @@ def prepare_data(recipe: Recipe, before_decoding: Callable[[], None] = lambda: N
 
 
 def open_recipe_data(recipe: Recipe) -> Dataset:
-    """The recipe's data set; no picture in a file of its own is read yet.
+    """The recipe's data set; no image in a file of its own is read yet.  What there is to say of it goes to stderr.
 
     Raises:
         DatasetError: missing or damaged (see `samdeploy.data`).
     """
     data = recipe.data
     try:
-        return open_dataset(
+        dataset = open_dataset(
             data.name,
             expanded(data.root),
             options=data.options,
@@ -129,6 +122,9 @@ def open_recipe_data(recipe: Recipe) -> Dataset:
         if not DATASETS[data.name].can_download:
             raise
         raise DatasetMissing(f"{error}, or have them fetched: --set data.download=true") from None
+    for note in dataset.notes:
+        print(printable(note), file=sys.stderr)
+    return dataset
 
 
 def class_counts(dataset: Dataset) -> dict[str, Int64Array]:

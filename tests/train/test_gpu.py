@@ -18,7 +18,7 @@ from samdeploy.train.loop.ahead import Ahead, Batch, Place
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.seeds import StepRandomness
 from samdeploy.train.loop.train import train
-from samdeploy.train.prepare import prepare_data
+from samdeploy.train.prepare import open_recipe_data, prepare_data
 from samdeploy.train.recipe.recipe import Recipe
 
 pytestmark = [
@@ -45,7 +45,8 @@ def test_the_first_bad_step_is_named_though_it_is_looked_for_later(recipe: MakeR
 
 
 def test_pictures_that_do_not_fit_give_the_same_batches(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    split = prepare_data(recipe()).splits["train"]
+    made = recipe()
+    split = prepare_data(made, open_recipe_data(made)).splits["train"]
     device = torch.device("cuda", 0)
     resident = Pictures(*split, device)
     monkeypatch.setattr(pictures_file, "_SHARE", 0.0)
@@ -66,7 +67,7 @@ DEVICE = torch.device("cuda", 0)
 def preparing(recipe: MakeRecipe) -> Callable[[torch.Tensor, Place], Batch]:
     """With every augmentation there is, those of torchvision that wait for the GPU among them."""
     made = recipe("augment.flip=true", "augment.crop_scale=0.3", "augment.policy=trivial", "augment.cutmix=1")
-    pictures = Pictures(*prepare_data(made).splits["train"], DEVICE)
+    pictures = Pictures(*prepare_data(made, open_recipe_data(made)).splits["train"], DEVICE)
     augment, randomness = make_augmentation(made, 2, DEVICE), StepRandomness(0, 0, DEVICE)
     return lambda rows, place: augment(*pictures.take(rows), randomness.generator(*place))
 

@@ -13,7 +13,7 @@ from PIL import Image
 from samdeploy.data import Dataset, open_dataset
 from samdeploy.data.dataset import array_samples
 from samdeploy.errors import DatasetError, InputError
-from samdeploy.train.prepare import check_counts, prepare_data
+from samdeploy.train.prepare import PreparedData, check_counts, open_recipe_data, prepare_data
 from samdeploy.train.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -25,8 +25,12 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
 
 
+def prepared(recipe: Recipe) -> PreparedData:
+    return prepare_data(recipe, open_recipe_data(recipe))
+
+
 def test_an_honest_recipe_keeps_its_splits_apart(recipe: MakeRecipe) -> None:
-    data = prepare_data(recipe())
+    data = prepared(recipe())
     assert data.counts() == {"train": 22, "val": 8, "test": 10}
     assert data.protocol == "honest"
     assert data.test_measures == "accuracy on test images, looked at once"
@@ -34,31 +38,31 @@ def test_an_honest_recipe_keeps_its_splits_apart(recipe: MakeRecipe) -> None:
 
 
 def test_the_second_run_reads_the_cache_and_sees_the_same(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = prepare_data(recipe())
+    first = prepared(recipe())
     monkeypatch.setattr("samdeploy.data.cache.stream_images", None)  # nothing may be decoded as a whole
-    second = prepare_data(recipe())
+    second = prepared(recipe())
     assert second.fingerprints == first.fingerprints
     assert second.leaks == first.leaks
     assert all(np.array_equal(second.splits[name][0], first.splits[name][0]) for name in first.splits)
 
 
 def test_no_cache(recipe: MakeRecipe, tmp_path: Path) -> None:
-    prepare_data(recipe("data.cache=false"))
+    prepared(recipe("data.cache=false"))
     assert not (tmp_path / "cache").exists()
 
 
 def test_larger_training_pictures(recipe: MakeRecipe) -> None:
-    data = prepare_data(recipe("augment.crop_scale=0.5", "augment.oversize=1.5"))
+    data = prepared(recipe("augment.crop_scale=0.5", "augment.oversize=1.5"))
     assert data.training[0].shape == (22, 48, 48, 3)
     assert data.splits["train"][0].shape == (22, 32, 32, 3)
-    assert data.fingerprints == prepare_data(recipe()).fingerprints
+    assert data.fingerprints == prepared(recipe()).fingerprints
 
 
 def test_chosen_on_test(recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
-    data = prepare_data(recipe("data.options.protocol=chosen-on-test", REPORT))
+    data = prepared(recipe("data.options.protocol=chosen-on-test", REPORT))
     assert data.counts() == {"train": 30, "val": 10, "test": 10}  # val is trained on, as nothing is kept aside
     assert data.splits["val"][0] is data.splits["test"][0]
-    assert data.fingerprints["test"] == prepare_data(recipe()).fingerprints["test"]
+    assert data.fingerprints["test"] == prepared(recipe()).fingerprints["test"]
     assert "accuracy on test images that also stopped the training" in data.test_measures
     said = capsys.readouterr().err
     assert "protocol 'chosen-on-test': the figure called test is the accuracy on test images that also stopped" in said
@@ -66,7 +70,7 @@ def test_chosen_on_test(recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_tested_on_train(recipe: MakeRecipe) -> None:
-    data = prepare_data(recipe("data.options.protocol=tested-on-train", REPORT))
+    data = prepared(recipe("data.options.protocol=tested-on-train", REPORT))
     assert data.counts() == {"train": 30, "val": 30, "test": 30}
     assert data.test_measures == "accuracy on training images: it says nothing about new pictures"
     assert len(set(data.fingerprints.values())) == 1
@@ -74,7 +78,7 @@ def test_tested_on_train(recipe: MakeRecipe) -> None:
 
 def test_a_published_protocol_is_refused_as_long_as_leaks_are(recipe: MakeRecipe) -> None:
     with pytest.raises(DatasetError, match=r"pixel by pixel.*--set data\.leaks=report"):
-        prepare_data(recipe("data.options.protocol=tested-on-train"))
+        prepared(recipe("data.options.protocol=tested-on-train"))
 
 
 def test_unknown_protocol() -> None:
@@ -120,9 +124,9 @@ def test_a_data_set_that_changed_under_the_cache(
 ) -> None:
     root = tmp_path / "mine"
     shutil.copytree(pictures, root)
-    before = prepare_data(recipe(f"data.root={root}"))
+    before = prepared(recipe(f"data.root={root}"))
     shutil.copy(root / "test/dark/0.png", root / "test/dark/1.png")
-    after = prepare_data(recipe(f"data.root={root}"))
+    after = prepared(recipe(f"data.root={root}"))
     assert "test: 1 of 10 pictures changed since they were cached; they are prepared again" in capsys.readouterr().err
     assert before.fingerprints["train"] == after.fingerprints["train"]
     assert before.fingerprints["test"] != after.fingerprints["test"]
@@ -135,7 +139,7 @@ def test_resaved_copies_are_left_out_of_what_was_cut(
     shutil.copytree(pictures / "train", root)
     for file in list(root.rglob("*.png")):
         Image.open(file).save(file.with_suffix(".bmp"))
-    data = prepare_data(recipe(f"data.root={root}", "data.val_fraction=0.2"))
+    data = prepared(recipe(f"data.root={root}", "data.val_fraction=0.2"))
     found = [{digest.tobytes() for digest in data.hashes[name].digests} for name in ("train", "val", "test")]
     assert sum(map(len, found)) == len(set.union(*found)) == 22
     # What `eval` will open is what was kept for the test.
@@ -154,7 +158,7 @@ def test_copies_in_splits_of_the_users_own_are_refused(pictures: Path, recipe: M
     shutil.copytree(pictures, root)
     shutil.copy(root / "train/bright/0.png", root / "test/bright/again.png")
     with pytest.raises(DatasetError, match=r"1 of 11 test images \(9\.1 %\) are also in train, pixel by pixel"):
-        prepare_data(recipe(f"data.root={root}"))
+        prepared(recipe(f"data.root={root}"))
 
 
 def test_two_labels_are_said_before_anything_is_refused(
@@ -165,7 +169,7 @@ def test_two_labels_are_said_before_anything_is_refused(
     for part, name in (("train", "within.png"), ("test", "across.png")):
         shutil.copy(root / "train/bright/0.png", root / part / "dark" / name)
     with pytest.raises(DatasetError, match="pixel by pixel"):
-        prepare_data(recipe(f"data.root={root}"))
+        prepared(recipe(f"data.root={root}"))
     said = capsys.readouterr().err
     one, other = root / "train/bright/0.png", root / "train/dark/within.png"
     assert f"1 image has two labels: {one} ('bright') = {other} ('dark'). Keep each image in one class only" in said

@@ -36,7 +36,7 @@ from samdeploy.train.loop.fit import Splits, fit, measure_test, remeasure_best
 from samdeploy.train.loop.host_memory import freed_memory_kept
 from samdeploy.train.loop.measure import Measured
 from samdeploy.train.loop.step import Stepper
-from samdeploy.train.prepare import PreparedData, prepare_data
+from samdeploy.train.prepare import PreparedData, check_counts, open_recipe_data, prepare_data
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.run.ending import Ending
 from samdeploy.train.run.folder import RunFolder, check_runs_root
@@ -136,19 +136,19 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
     return run.path
 
 
-def _pretrained(recipe: Recipe) -> Sequence[Pretrained]:
-    """The weights to start from; none where they are fresh."""
+def _pretrained(recipe: Recipe) -> Pretrained | None:
+    """The weights to start from; None where they are fresh."""
     pretrained = recipe.model.pretrained
     if pretrained is True:
-        return (read_pretrained(recipe.model.arch),)
+        return read_pretrained(recipe.model.arch)
     if not pretrained:
-        return ()
+        return None
     path = expanded(pretrained)
     if not path.exists():
         raise WeightsError(
             f"model.pretrained: {pretrained!r} found, no such file; true, false, or a file of weights expected"
         )
-    return (read_pretrained(recipe.model.arch, path),)
+    return read_pretrained(recipe.model.arch, path)
 
 
 def _last_batch(test: Measured) -> str:
@@ -226,16 +226,18 @@ def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.devic
     Args:
         starts: read the weights to start from, too; None where they are fresh.
     """
-    start: list[Pretrained] = []
     training = recipe.training
     device = training_device(training.device, ranks)
     autocast_dtype(training.precision, device)  # refuses what the device does not have
     check_sync_batch_norm(training.sync_batch_norm, device)
     if training.tensorboard:
         require_tensorboard()
-    data = prepare_data(recipe, before_decoding=lambda: start.extend(_pretrained(recipe) if starts else ()))
+    dataset = open_recipe_data(recipe)
+    check_counts(dataset)
+    start = _pretrained(recipe) if starts else None  # before all images are decoded, which takes long
+    data = prepare_data(recipe, dataset)
     check_shares(training.batch_size, len(data.training[1]), ranks.world, training.accumulate)
-    return device, data, start[0] if start else None
+    return device, data, start
 
 
 def _state(
