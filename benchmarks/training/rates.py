@@ -52,7 +52,7 @@ from samdeploy.evaluate.machine import machine, versions
 from samdeploy.models import build_model
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.choices.precision_probe import probe
-from samdeploy.train.device import Autocast, multiplies_bf16
+from samdeploy.train.device import Autocast, Compute, multiplies_bf16
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.host_memory import freed_memory_kept
 from samdeploy.train.loop.step import Stepper
@@ -212,7 +212,7 @@ def product(model: nn.Module, root: Path, options: argparse.Namespace) -> Timed:
     model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     pictures = Pictures(split.images, split.labels, CPU)
     augmentation = make_augmentation(recipe, CLASSES, CPU)
-    stepper = Stepper(model, pictures, augmentation, recipe.training, CPU, options.autocast)
+    stepper = Stepper(model, pictures, augmentation, recipe.training, Compute(CPU, options.autocast))
     number = 0
 
     def epoch() -> int:

@@ -20,6 +20,7 @@ import torch
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
+from samdeploy.train.device import Compute
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.recipe import TrainingSection
@@ -49,8 +50,7 @@ def stepper(variant: str, arguments: argparse.Namespace) -> Callable[[], None]:
         pictures,
         lambda images, labels, _: (normalize(images), labels),
         TrainingSection(),
-        device,
-        torch.bfloat16 if "bf16" in variant else None,
+        Compute(device, torch.bfloat16 if "bf16" in variant else None),
     )
     if "foreach" in variant:
         made.optimizer = Foreach(model.parameters(), lr=1e-4, weight_decay=0.0, foreach=True)

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from samdeploy.models import build_model
-from samdeploy.train.device import autocast_dtype, device_name, training_device
+from samdeploy.train.device import Compute, autocast_dtype, device_name, training_device
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.loop.train import _state
 from samdeploy.train.prepare import open_recipe_data, prepare_data
@@ -57,7 +57,7 @@ def _case(name: str, changes: tuple[str, ...], options: argparse.Namespace, devi
     )  # fmt: skip
     data = prepare_data(recipe, open_recipe_data(recipe))
     model = build_model(recipe.model.arch, 10, {"gate": "identity"}).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state, _ = _state(recipe, data, model, device, autocast_dtype("auto", device), Ranks())
+    state, _ = _state(recipe, Compute(device, autocast_dtype("auto", device)), data, model)
     state.start_epoch(Ranks())
     stepper, rows = state.stepper, max(state.batches, key=len)
     images, targets = stepper._prepare(rows, (1, 0, 0))

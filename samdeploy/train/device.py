@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,6 +12,21 @@ from samdeploy.train.distributed import Ranks
 
 # What the forward and backward passes compute in; None is float32 throughout.
 Autocast = torch.dtype | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """What a training computes with.
+
+    Attributes:
+        device: where network and batches are.
+        autocast: what the passes compute in.
+        ranks: who else takes a share of each batch.
+    """
+
+    device: torch.device
+    autocast: Autocast = None
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 def training_device(asked: str, ranks: Ranks | None = None) -> torch.device:

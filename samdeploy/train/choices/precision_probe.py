@@ -52,20 +52,19 @@ class Probe:
 
 
 def settle_precision(
-    recipe: Recipe, model: nn.Module, device: torch.device, height: int, width: int, pictures: int, kept: str | None
+    recipe: Recipe, model: nn.Module, device: torch.device, shape: tuple[int, int, int], kept: str | None
 ) -> tuple[Autocast, str]:
     """The precision of a training, and why it is that one.
 
     Args:
         model: on the CPU; left as it is.
-        height, width: of the training pictures.
-        pictures: in one epoch.
+        shape: images of one epoch, their height and width.
         kept: what "auto" chose when this training began, where it goes on.
 
     Raises:
         RecipeError: the device does not have the precision asked for.
     """
-    asked = recipe.training.precision
+    asked, (images, height, width) = recipe.training.precision, shape
     is_small = device.type == "cpu" and min(height, width) <= UNSOUND_PX
     if is_small and "bf16" in (asked, kept):
         raise RecipeError(
@@ -84,7 +83,7 @@ def settle_precision(
         return autocast_dtype("auto", device), "the device's best"
     if is_small:
         return None, f"bf16 gradients on a CPU are wrong up to {UNSOUND_PX} pixels"
-    total = pictures * recipe.training.epochs
+    total = images * recipe.training.epochs
     if total < WORTH:
         return None, "too short a training to measure what is faster"
     found = probe(model, height, width, min(recipe.training.batch_size, total // (SHARE * STEPS)))

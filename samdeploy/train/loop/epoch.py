@@ -14,13 +14,10 @@ import torch
 from samdeploy.errors import TrainingError
 from samdeploy.models.family import calmer_training
 from samdeploy.progress import progress_bar
-from samdeploy.train.checkpoints.saver import Saver
 from samdeploy.train.checkpoints.state import TrainState
-from samdeploy.train.checkpoints.stop import Stop
-from samdeploy.train.choices.compile_choice import CompileChoice
-from samdeploy.train.distributed import Ranks
 from samdeploy.train.loop.schedule import learning_rate
 from samdeploy.train.recipe.recipe import Recipe
+from samdeploy.train.surroundings import Surroundings
 from samdeploy.train.watch.first_layer import first_bad_layer
 
 # Steps between two looks at the losses.  A look waits for the GPU and empties its queue; on the CPU it costs nothing.
@@ -52,17 +49,6 @@ class EpochFigures:
     top1: float
     rate: float
     images_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is around one training: who else trains, who wants it to end, and where it is saved."""
-
-    recipe: Recipe
-    ranks: Ranks
-    stop: Stop
-    saver: Saver
-    choice: CompileChoice
 
 
 def train_epoch(state: TrainState, around: Surroundings) -> EpochFigures:

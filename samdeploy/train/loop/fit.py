@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -14,10 +15,10 @@ from samdeploy.models import build_model, load_weights
 from samdeploy.models.family import calmer_training
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.loop.batches import Pictures
-from samdeploy.train.loop.epoch import Stopped, Surroundings, diverged, loss_text, train_epoch
-from samdeploy.train.loop.measure import Measured, measure
+from samdeploy.train.loop.epoch import Stopped, diverged, loss_text, train_epoch
+from samdeploy.train.loop.measure import Measured, Split, measure
 from samdeploy.train.recipe.recipe import TrainingSection
-from samdeploy.train.run.folder import RunFolder
+from samdeploy.train.surroundings import Surroundings
 from samdeploy.train.watch.activations import headroom_warning, measure_activations
 from samdeploy.train.watch.curves import LiveCurves
 from samdeploy.train.watch.history import EpochRow
@@ -25,26 +26,21 @@ from samdeploy.train.watch.history import EpochRow
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """What is learnt and measured.
-
-    Attributes:
-        normalize: uint8 [n, H, W, 3] -> float32 [n, 3, H, W], normalised.
-    """
+    """What is learnt and measured."""
 
     train: Pictures
-    val: Pictures
-    test: Pictures
-    normalize: nn.Module
+    val: Split
+    test: Split
 
 
-def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings) -> None:
+def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
     """All epochs that are left, or fewer where the validation stops getting better.
 
     Raises:
         TrainingError: a loss is not finite, or a checkpoint cannot be written.
         Stopped: somebody wants the end; the state is between two steps.
     """
-    training, ranks = around.recipe.training, around.ranks
+    training, ranks, run = around.recipe.training, around.ranks, around.run
     arch, options = run.record.arch, run.record.options
     start, first = time.perf_counter(), state.epoch
     curves = LiveCurves(run.path, tensorboard=training.tensorboard)
@@ -58,12 +54,10 @@ def fit(state: TrainState, run: RunFolder, splits: Splits, around: Surroundings)
         kept = state.kept_model()
         with around.stop.interruptible():
             ranks.equalise(kept.buffers())
-            val = measure(
-                kept, splits.normalize, splits.val, training.batch_size, "val", ranks, lambda: _check_stop(around)
-            )
+            val = measure(kept, splits.val, ranks, partial(_check_stop, around))
             if not math.isfinite(val.loss):
                 raise diverged(f"the validation loss is {val.loss} after epoch {state.epoch}", around.recipe)
-            gates = measure_activations(arch, kept, splits.normalize, splits.val, state.epoch) if ranks.main else []
+            gates = measure_activations(arch, kept, splits.val, state.epoch) if ranks.main else []
         row = EpochRow(
             epoch=state.epoch,
             learning_rate=figures.rate,
@@ -99,26 +93,26 @@ def is_over(state: TrainState, training: TrainingSection, best_epoch: int) -> bo
     return done >= training.epochs or bool(training.patience and done and done - best_epoch >= training.patience)
 
 
-def measure_test(run: RunFolder, model: nn.Module, splits: Splits, around: Surroundings) -> Measured:
+def measure_test(model: nn.Module, splits: Splits, around: Surroundings) -> Measured:
     """The one look at the test pictures, with the best weights as they are on disk.
 
     Args:
         model: gives architecture and device; its weights are left alone, since they may have to be saved yet.
     """
-    return _measure_best(run, model, splits.normalize, splits.test, "test", around)
+    return _measure_best(model, splits.test, around)
 
 
-def remeasure_best(run: RunFolder, model: nn.Module, splits: Splits, around: Surroundings) -> None:
+def remeasure_best(model: nn.Module, splits: Splits, around: Surroundings) -> None:
     """Measure the best weights so far on the validation pictures of now; what they reached on others does not compare.
 
     Args:
         model: as for `measure_test`.
     """
-    record = run.record
+    record = around.run.record
     if record.best_epoch == 0:
         return
-    val = _measure_best(run, model, splits.normalize, splits.val, "val", around)
-    run.best_is_now(val)
+    val = _measure_best(model, splits.val, around)
+    around.run.best_is_now(val)
     print(
         f"the best weights so far (epoch {record.best_epoch}): val top-1 {record.best_val_top1:.2f} % on the pictures "
         f"as they were, {val.top1:.2f} % as they are now; the latter counts",
@@ -126,24 +120,14 @@ def remeasure_best(run: RunFolder, model: nn.Module, splits: Splits, around: Sur
     )
 
 
-def _measure_best(
-    run: RunFolder, model: nn.Module, normalize: nn.Module, pictures: Pictures, name: str, around: Surroundings
-) -> Measured:
-    record = run.record
+def _measure_best(model: nn.Module, split: Split, around: Surroundings) -> Measured:
+    record = around.run.record
     best = build_model(record.arch, len(record.classes), record.options).to(next(model.parameters()).device)
     if around.ranks.main:  # the file may be on another machine
-        load_weights(best, run.path / WEIGHTS_FILE)
+        load_weights(best, around.run.path / WEIGHTS_FILE)
     around.ranks.equalise(best.state_dict().values())
     with around.stop.interruptible():
-        return measure(
-            best,
-            normalize,
-            pictures,
-            around.recipe.training.batch_size,
-            name,
-            around.ranks,
-            lambda: _check_stop(around),
-        )
+        return measure(best, split, around.ranks, partial(_check_stop, around))
 
 
 def _check_stop(around: Surroundings) -> None:

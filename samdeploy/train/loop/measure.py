@@ -22,8 +22,7 @@ class Measured:
         correct: images whose largest logit is at their label.
         images: how many there were.
         last_correct, last_images: of the last batch alone, which is all that the original work's script reported.
-        predicted, right: per class, images taken for it, and images of it that were; () of a network that does not say
-            how many classes it has.
+        predicted, right: per class, images taken for it, and images of it that were.
     """
 
     loss: float
@@ -40,50 +39,56 @@ class Measured:
         return 100 * self.correct / self.images
 
 
-def measure(
-    model: nn.Module,
-    normalize: nn.Module,
-    pictures: Pictures,
-    batch_size: int,
-    description: str,
-    ranks: Ranks | None = None,
-    check: Callable[[], None] | None = None,
-) -> Measured:
-    """Run `model` over all pictures, in eval mode (it is left there) and in float32, as it will be exported.
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images that a network is measured on.
+
+    Attributes:
+        name: for the progress bar.
+        pictures: all of them.
+        normalize: uint8 [N, H, W, 3] -> float32 [N, 3, H, W], normalised.
+        classes: how many there are.
+        batch_size: images that go through the network at once.
+    """
+
+    name: str
+    pictures: Pictures
+    normalize: nn.Module
+    classes: int
+    batch_size: int
+
+
+def measure(model: nn.Module, split: Split, ranks: Ranks, check: Callable[[], None]) -> Measured:
+    """Run `model` over all images, in eval mode (it is left there) and in float32, as it will be exported.
 
     Args:
         model: float32 [N, 3, H, W], normalised -> logits [N, K].
-        normalize: uint8 [N, H, W, 3] -> float32 [N, 3, H, W], normalised.
-        description: for the progress bar.
-        ranks: take a share of every batch each; no picture is counted twice, however they divide.
+        ranks: take a share of every batch each; no image is counted twice, however they divide.
         check: called after each batch; may raise.
     """
-    ranks = ranks or Ranks()
     model.eval()
+    pictures, classes = split.pictures, split.classes
     loss = torch.zeros((), dtype=torch.float64, device=pictures.device)
     correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
     hits = torch.zeros_like(correct)
-    classes = int(getattr(model, "num_classes", 0))
     predicted, right = torch.zeros((2, classes), dtype=torch.int64, device=pictures.device)
     rows = torch.empty(0)
-    with progress_bar(description, len(pictures)) as advance, torch.inference_mode():
-        for rows in pictures.batches(batch_size):
+    with progress_bar(split.name, len(pictures)) as advance, torch.inference_mode():
+        for rows in pictures.batches(split.batch_size):
             mine = ranks.share(rows)
             hits = torch.zeros_like(correct)
             if len(mine):
                 images, labels = pictures.take(mine)
-                logits = model(normalize(images))
+                logits = model(split.normalize(images))
                 loss += F.cross_entropy(logits, labels, reduction="sum")
                 answers = logits.argmax(1)
                 is_right = answers == labels
                 hits = is_right.sum()
                 correct += hits
-                if classes:
-                    predicted += torch.bincount(answers, minlength=classes)
-                    right.index_add_(0, labels, is_right.to(torch.int64))
+                predicted += torch.bincount(answers, minlength=classes)
+                right.index_add_(0, labels, is_right.to(torch.int64))
             advance(len(rows), "")
-            if check is not None:
-                check()
+            check()
     sums = ranks.sum(
         torch.cat([torch.stack([loss, correct.double(), hits.double()]), predicted.double(), right.double()])
     )

@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from samdeploy.train.device import Autocast
-from samdeploy.train.distributed import Ranks
+from samdeploy.train.device import Compute
 from samdeploy.train.loop.ahead import Ahead, Batch, Place
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.seeds import StepRandomness
@@ -44,9 +43,7 @@ class Stepper:
         pictures: Pictures,
         augment: Augmentation,
         training: TrainingSection,
-        device: torch.device,
-        autocast: Autocast,
-        ranks: Ranks | None = None,
+        compute: Compute,
     ) -> None:
         """
         Args:
@@ -54,12 +51,11 @@ class Stepper:
             pictures: the training split.
             augment: from stored to learnt pictures.
             training: optimiser settings.
-            device: where model and batches are.
-            autocast: what the passes compute in; None is float32.
-            ranks: who else takes a share of each batch.
+            compute: where, in which precision, and with whom.
         """
         self.model, self._pictures, self._augment, self._training = model, pictures, augment, training
-        self._device, self._autocast, self._ranks = device, autocast, ranks or Ranks()
+        self._device, self._autocast, self._ranks = compute.device, compute.autocast, compute.ranks
+        device = self._device
         self._wrapped = self._ranks.wrap(model, device, training.sync_batch_norm)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = self._wrapped
         self._randomness = StepRandomness(training.seed, self._ranks.rank, device)
@@ -70,7 +66,7 @@ class Stepper:
         self.in_step = False
         self.optimizer = _adam(model, training)
         # Only fp16 needs the loss scaled: bf16 has float32's range.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self._autocast == torch.float16)
         self.bad_step = torch.full((), _SOUND, dtype=torch.int64, device=device)
 
     def compile(self, wanted: bool) -> None:

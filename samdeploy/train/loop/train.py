@@ -15,32 +15,31 @@ from torch import nn
 from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, LEAKS_FILE
 from samdeploy.data.duplicates.image_hashes import write_hashes
 from samdeploy.data.protocol import HONEST, PROTOCOLS
-from samdeploy.errors import WeightsError
+from samdeploy.errors import RecipeError, WeightsError, first_line
 from samdeploy.files import expanded
 from samdeploy.models import Pretrained, build_model, load_pretrained, read_pretrained
 from samdeploy.models.graph import Normalize
+from samdeploy.models.memory import is_out_of_memory
 from samdeploy.runs.record import RunRecord
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.checkpoints.forced import check_pictures, is_best_of_other_pictures
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_classes, open_resumed
-from samdeploy.train.checkpoints.saver import Saver, check_room
+from samdeploy.train.checkpoints.saver import check_room
 from samdeploy.train.checkpoints.state import TrainState
-from samdeploy.train.checkpoints.stop import Stop
-from samdeploy.train.choices.compile_choice import CompileChoice
 from samdeploy.train.choices.precision_probe import settle_precision
-from samdeploy.train.device import Autocast, autocast_dtype, training_device
+from samdeploy.train.device import Compute, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, joined
 from samdeploy.train.loop.batches import Pictures
-from samdeploy.train.loop.epoch import Stopped, Surroundings
+from samdeploy.train.loop.epoch import Stopped
 from samdeploy.train.loop.fit import Splits, fit, measure_test, remeasure_best
 from samdeploy.train.loop.host_memory import freed_memory_kept
-from samdeploy.train.loop.measure import Measured
+from samdeploy.train.loop.measure import Measured, Split
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.prepare import PreparedData, check_counts, open_recipe_data, prepare_data
 from samdeploy.train.recipe.recipe import Recipe
-from samdeploy.train.run.ending import Ending
 from samdeploy.train.run.folder import RunFolder, check_runs_root
 from samdeploy.train.run.provenance import announce, new_record, resumed_provenance
+from samdeploy.train.surroundings import Surroundings, surroundings
 from samdeploy.train.watch.cautions import data_cautions, training_cautions
 from samdeploy.train.watch.tensorboard import require_tensorboard
 
@@ -104,21 +103,67 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         freed_memory_kept() if device.type == "cpu" else contextlib.nullcontext(),
     ):
         torch.manual_seed(recipe.training.seed)
-        wanted = recipe.model
-        model = ranks.all(build_model, wanted.arch, len(data.classes), wanted.options)
-        if start is not None:
-            print(load_pretrained(model, start, data.classes, wanted.options), file=sys.stderr)
-            start = None  # a copy of all weights
+        model = ranks.all(_network, recipe, data.classes, start)
+        start = None  # a copy of all weights
         kept = None if resumed is None else resumed.checkpoint.facts["provenance"]["precision"]
-        count, height, width = data.training[0].shape[:3]
-        autocast, why = ranks.first(settle_precision, recipe, model, device, height, width, count, kept)
-        record = new_record(recipe, data, device, autocast, why, ranks)
+        shape = data.training[0].shape[:3]
+        autocast, why = ranks.first(settle_precision, recipe, model, device, shape, kept)
+        compute = Compute(device, autocast, ranks)
+        record = new_record(recipe, data, compute, why)
         if resumed is not None:
             data = ranks.alone(_with_history, data, resumed, record) or data  # rank 0 writes hashes and leaks
             facts = {**record.provenance, "test_measures": data.test_measures}
             record = dataclasses.replace(record, provenance=facts)
         run = _open_run(recipe, runs_root, resumed, record, ranks)
-        test = _train_in(run, recipe, data, model, resumed, device, autocast, ranks)
+        around = surroundings(recipe, compute, run, len(data.training[0]), resumed)
+        test = around.ending.guard(_learn, around, data, model, resumed)
+    _say_result(run, data, test)
+    if ranks.main and (run.path / BUNDLE_FOLDER).is_dir():
+        print(
+            f"{run.path / BUNDLE_FOLDER} is of earlier weights; make it again: samdeploy export {run.path}",
+            file=sys.stderr,
+        )
+    return run.path
+
+
+def _learn(around: Surroundings, data: PreparedData, model: nn.Module, resumed: Resumed | None) -> Measured:
+    """All epochs and the test; `around.ending` looks after what stops them."""
+    run, ranks, ending = around.run, around.ranks, around.ending
+    announce(run, data, ranks)
+    counts = {name: np.bincount(labels, minlength=len(data.classes)) for name, (_, labels) in data.splits.items()}
+    run.warn(data_cautions(counts, data.classes))
+    if resumed is None or changed_splits(resumed, run.record):
+        run.write(LEAKS_FILE, {**data.leaks.to_json(), "two_labels": data.two_labels.to_json()})
+        if ranks.main:
+            write_hashes(run.path / HASHES_FILE, data.hashes)
+    model.to(around.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state, splits = _state(around.recipe, around.compute, data, model)
+    ending.state = state
+    if resumed is not None:
+        state.restore(resumed.checkpoint, f"checkpoint of {run.path}")
+        run.restore(resumed.checkpoint.facts, state.rows, state.gate_rows)
+    if ranks.main:
+        check_room(run.path, state)
+    with around.stop:
+        try:
+            around.choice.begin(state)
+            if resumed is not None and is_best_of_other_pictures(resumed, run.record):
+                remeasure_best(model, splits, around)
+            fit(state, splits, around)
+            test = measure_test(model, splits, around)
+        except Stopped as stopped:
+            raise ending.stopped(stopped.number) from None
+    if data.protocol != HONEST:
+        figures = {**run.record.provenance, "last_batch_top1": _last_batch(test)}
+        run.record = dataclasses.replace(run.record, provenance=figures)
+    best = next((row for row in state.rows if row.epoch == run.record.best_epoch), None)
+    if best is not None:
+        run.warn(training_cautions(best.train_top1, best.val_top1, test, counts["test"], data.classes, len(state.rows)))
+    run.complete(test)
+    return test
+
+
+def _say_result(run: RunFolder, data: PreparedData, test: Measured) -> None:
     measures = run.record.provenance["test_measures"]
     note = "" if measures == PROTOCOLS[HONEST] else f"; this is {measures}"
     if data.protocol != HONEST:
@@ -128,12 +173,6 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
         f"{run.record.best_epoch} (val top-1 {run.record.best_val_top1:.2f} %): {run.path}{note}",
         file=sys.stderr,
     )
-    if ranks.main and (run.path / BUNDLE_FOLDER).is_dir():
-        print(
-            f"{run.path / BUNDLE_FOLDER} is of earlier weights; make it again: samdeploy export {run.path}",
-            file=sys.stderr,
-        )
-    return run.path
 
 
 def _pretrained(recipe: Recipe) -> Pretrained | None:
@@ -160,66 +199,6 @@ def _last_batch(test: Measured) -> str:
     )
 
 
-def _train_in(
-    run: RunFolder,
-    recipe: Recipe,
-    data: PreparedData,
-    model: nn.Module,
-    resumed: Resumed | None,
-    device: torch.device,
-    autocast: Autocast,
-    ranks: Ranks,
-) -> Measured:
-    """Train into `run`; whatever happens, the run says so, and how to go on."""
-    training = recipe.training
-    saver = Saver(run, training.checkpoint_minutes, writes=ranks.main)
-    if resumed is not None:
-        saver.written = True
-        saver.position = (resumed.checkpoint.facts["epoch"], resumed.checkpoint.facts["step"])
-    ending = Ending(run, training, saver, device, ranks)
-
-    def body() -> Measured:
-        announce(run, data, ranks)
-        counts = {name: np.bincount(labels, minlength=len(data.classes)) for name, (_, labels) in data.splits.items()}
-        run.warn(data_cautions(counts, data.classes))
-        if resumed is None or changed_splits(resumed, run.record):
-            run.write(LEAKS_FILE, {**data.leaks.to_json(), "two_labels": data.two_labels.to_json()})
-            if ranks.main:
-                write_hashes(run.path / HASHES_FILE, data.hashes)
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        state, splits = _state(recipe, data, model, device, autocast, ranks)
-        ending.state = state
-        if resumed is not None:
-            state.restore(resumed.checkpoint, f"checkpoint of {run.path}")
-            run.restore(resumed.checkpoint.facts, state.rows, state.gate_rows)
-        if ranks.main:
-            check_room(run.path, state)
-        with Stop(ending.save, speaks=ranks.main) as stop:
-            try:
-                steps = training.epochs * -(-len(splits.train) // training.batch_size)
-                choice = CompileChoice(training.compile, device, ranks, steps)
-                choice.begin(state)
-                around = Surroundings(recipe, ranks, stop, saver, choice)
-                if resumed is not None and is_best_of_other_pictures(resumed, run.record):
-                    remeasure_best(run, model, splits, around)
-                fit(state, run, splits, around)
-                test = measure_test(run, model, splits, around)
-            except Stopped as stopped:
-                raise ending.stopped(stopped.number) from None
-        if data.protocol != HONEST:
-            figures = {**run.record.provenance, "last_batch_top1": _last_batch(test)}
-            run.record = dataclasses.replace(run.record, provenance=figures)
-        best = next((row for row in state.rows if row.epoch == run.record.best_epoch), None)
-        if best is not None:
-            run.warn(
-                training_cautions(best.train_top1, best.val_top1, test, counts["test"], data.classes, len(state.rows))
-            )
-        run.complete(test)
-        return test
-
-    return ending.guard(body)
-
-
 def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.device, PreparedData, Pretrained | None]:
     """Everything that may be refused before anything is written.
 
@@ -240,24 +219,46 @@ def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.devic
     return device, data, start
 
 
-def _state(
-    recipe: Recipe,
-    data: PreparedData,
-    model: nn.Module,
-    device: torch.device,
-    autocast: Autocast,
-    ranks: Ranks,
-) -> tuple[TrainState, Splits]:
-    normalize = Normalize(recipe.image.preprocessing()).to(device)
-    splits = Splits(
-        Pictures(*data.training, device),
-        Pictures(*data.splits["val"], device),
-        Pictures(*data.splits["test"], device),
-        normalize,
+def _network(recipe: Recipe, classes: Sequence[str], start: Pretrained | None) -> nn.Module:
+    """The network with the weights that it starts from.
+
+    Raises:
+        RecipeError: it does not take images of the recipe's size.
+    """
+    wanted = recipe.model
+    model = build_model(wanted.arch, len(classes), wanted.options)
+    if start is not None:
+        print(load_pretrained(model, start, classes, wanted.options), file=sys.stderr)
+    side = recipe.augment.train_size
+    for height, width in {(recipe.image.height, recipe.image.width), (side, side)} - {(0, 0)}:
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, height, width))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise RecipeError(
+                f"image: {height}x{width} pixels found, which {wanted.arch} does not take ({first_line(error)}); "
+                "another size expected: --size PIXELS"
+            ) from None
+    return model.train()
+
+
+def _state(recipe: Recipe, compute: Compute, data: PreparedData, model: nn.Module) -> tuple[TrainState, Splits]:
+    classes = len(data.classes)
+    normalize = Normalize(recipe.image.preprocessing()).to(compute.device)
+    train, val, test = (
+        Pictures(*split, compute.device) for split in (data.training, data.splits["val"], data.splits["test"])
     )
-    augment = make_augmentation(recipe, len(data.classes), device)
-    stepper = Stepper(model, splits.train, augment, recipe.training, device, autocast, ranks)
-    return TrainState(model, stepper, splits.train, recipe.training), splits
+    batch_size = recipe.training.batch_size
+    splits = Splits(
+        train,
+        Split("val", val, normalize, classes, batch_size),
+        Split("test", test, normalize, classes, batch_size),
+    )
+    augment = make_augmentation(recipe, classes, compute.device)
+    stepper = Stepper(model, train, augment, recipe.training, compute)
+    return TrainState(model, stepper, train, recipe.training), splits
 
 
 def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord) -> PreparedData:

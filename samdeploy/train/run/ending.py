@@ -6,8 +6,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable
-
-import torch
+from typing import ParamSpec
 
 from samdeploy.errors import SAID, TrainingError, first_line
 from samdeploy.models.memory import is_out_of_memory, memory_reason
@@ -15,12 +14,14 @@ from samdeploy.train.checkpoints.saver import CheckpointError, Saver, room_cure
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.choices.compile_choice import CompilerFailed
 from samdeploy.train.choices.memory import fitting_batch, out_of_memory_text
-from samdeploy.train.distributed import Ranks, is_lost_connection
+from samdeploy.train.device import Compute
+from samdeploy.train.distributed import is_lost_connection
 from samdeploy.train.loop.measure import Measured
 from samdeploy.train.recipe.recipe import TrainingSection
 from samdeploy.train.run.folder import RunFolder
 
 _START = (1, 0)  # epoch and step
+P = ParamSpec("P")
 
 
 class Ending:
@@ -30,13 +31,12 @@ class Ending:
         state: what is trained; None until it stands on the device.
     """
 
-    def __init__(
-        self, run: RunFolder, training: TrainingSection, saver: Saver, device: torch.device, ranks: Ranks
-    ) -> None:
+    def __init__(self, run: RunFolder, training: TrainingSection, saver: Saver, compute: Compute) -> None:
         self.state: TrainState | None = None
-        self._run, self._training, self._saver, self._device, self._ranks = run, training, saver, device, ranks
+        self._run, self._training, self._saver = run, training, saver
+        self._device, self._ranks = compute.device, compute.ranks
 
-    def guard(self, train: Callable[[], Measured]) -> Measured:
+    def guard(self, train: Callable[P, Measured], *args: P.args, **kwargs: P.kwargs) -> Measured:
         """Call `train`; whatever it raises, the run is ended, and the error says how to go on.
 
         Raises:
@@ -45,7 +45,7 @@ class Ending:
             BaseException: all others as they are; the last words stand on stderr.
         """
         try:
-            return train()
+            return train(*args, **kwargs)
         except CheckpointError as error:
             raise CheckpointError(f"{error}. {self._interrupted()}") from None
         except BrokenPipeError:  # whoever read the progress has gone, as `| head` does

@@ -14,7 +14,7 @@ from samdeploy.files import expanded
 from samdeploy.runs.record import RunRecord
 from samdeploy.train.checkpoints.forced import forced_changes
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits
-from samdeploy.train.device import Autocast, device_name, precision_name
+from samdeploy.train.device import Compute, device_name, precision_name
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.prepare import PreparedData
 from samdeploy.train.recipe.recipe import Recipe
@@ -46,9 +46,7 @@ def resumed_provenance(resumed: Resumed, record: RunRecord) -> dict[str, str]:
     return {**record.provenance, **kept}
 
 
-def new_record(
-    recipe: Recipe, data: PreparedData, device: torch.device, autocast: Autocast, why: str, ranks: Ranks
-) -> RunRecord:
+def new_record(recipe: Recipe, data: PreparedData, compute: Compute, why: str) -> RunRecord:
     """What run.json will say, before anything is trained.
 
     Args:
@@ -78,9 +76,9 @@ def new_record(
             "recipe": recipe.name,
             "seed": str(recipe.training.seed),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": device_name(device),
-            "processes": str(ranks.world),
-            "precision": precision_name(autocast),
+            "device": device_name(compute.device),
+            "processes": str(compute.ranks.world),
+            "precision": precision_name(compute.autocast),
             "precision_choice": why,
             "test_measures": data.test_measures,
             "samdeploy": samdeploy.__version__,

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from samdeploy.files import write_atomic
 from samdeploy.models.family import Stage, family_of
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.measure import Split
 
 GATES_FILE = "gates.csv"
 PICTURES = 128  # as many as the export measures its head-room on
@@ -87,22 +87,20 @@ class _Watch:
 
 
 @torch.inference_mode()
-def measure_activations(
-    arch: str, model: nn.Module, normalize: nn.Module, pictures: Pictures, epoch: int
-) -> list[GateRow]:
+def measure_activations(arch: str, model: nn.Module, split: Split, epoch: int) -> list[GateRow]:
     """One row per stage, over up to 128 images spread evenly over the split, in eval mode and float32.
 
     Args:
         arch: of `model`; its family says what to look at.
     """
     model.eval()
-    every = pictures.batches(len(pictures))[0]
+    every = split.pictures.batches(len(split.pictures))[0]
     rows = every[:: max(1, len(every) // PICTURES)][:PICTURES]
     watches = [_Watch(stage) for stage in (family_of(arch).stages or top_level_stages)(model)]
     try:
         for part in torch.split(rows, 32):  # small, so that this never needs more memory than training does
-            images, _ = pictures.take(part)
-            model(normalize(images))
+            images, _ = split.pictures.take(part)
+            model(split.normalize(images))
     finally:
         for handle in (handle for watch in watches for handle in watch.handles):
             handle.remove()

@@ -46,17 +46,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def settle(recipe: Recipe, kept: str | None = None) -> tuple[torch.dtype | None, str]:
-    return settle_precision(recipe, build_model("sam-resnet18", 2, {"gate": "none"}), CPU, 32, 32, 22, kept)
+    return settle_precision(recipe, build_model("sam-resnet18", 2, {"gate": "none"}), CPU, (22, 32, 32), kept)
 
 
 def test_no_bf16_where_its_gradients_are_wrong(recipe: MakeRecipe, clock: Callable[..., None]) -> None:
     clock()  # nothing is measured
     model = build_model("sam-resnet18", 2, {"gate": "none"})
-    found = settle_precision(recipe("precision=auto"), model, CPU, 16, 32, 22, None)
+    found = settle_precision(recipe("precision=auto"), model, CPU, (22, 16, 32), None)
     assert found == (None, "bf16 gradients on a CPU are wrong up to 16 pixels")
     for asked, kept in (("bf16", None), ("auto", "bf16")):
         with pytest.raises(RecipeError, match=r"bf16 at 32x16 pixels found; .* --set training.precision=fp32"):
-            settle_precision(recipe(f"precision={asked}"), model, CPU, 32, 16, 22, kept)
+            settle_precision(recipe(f"precision={asked}"), model, CPU, (22, 32, 16), kept)
 
 
 def test_the_measurement_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:

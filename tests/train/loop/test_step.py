@@ -10,8 +10,10 @@ from torch import nn
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
+from samdeploy.train.device import Compute
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.ema import WeightMean
+from samdeploy.train.loop.measure import Split
 from samdeploy.train.loop.seeds import Shuffle, step_seed
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.recipe import TrainingSection
@@ -41,7 +43,7 @@ def stepper(dropout: float = 0.5, **settings: object) -> Stepper:
     pictures = Pictures(draw.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), draw.integers(0, 3, 12), CPU)
     model = Small(dropout).to(memory_format=torch.channels_last)
     training = TrainingSection(**settings)  # type: ignore[arg-type]
-    return Stepper(model, pictures, lambda images, labels, _: (NORMALIZE(images), labels), training, CPU, None)
+    return Stepper(model, pictures, lambda images, labels, _: (NORMALIZE(images), labels), training, Compute(CPU))
 
 
 def gradient(made: Stepper, epoch: int, step: int) -> torch.Tensor:
@@ -129,9 +131,9 @@ def test_gates_and_head_room() -> None:
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
     pictures = Pictures(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
-    normalize = Normalize(Preprocessing(32, 32))
+    split = Split("val", pictures, Normalize(Preprocessing(32, 32)), 2, 5)
     model = build_model("sam-resnet18", 2, {"gate": "identity"})
-    rows = measure_activations("sam-resnet18", model, normalize, pictures, 4)
+    rows = measure_activations("sam-resnet18", model, split, 4)
     assert [row.stage for row in rows] == ["layer1", "layer2", "layer3", "layer4"]
     assert all(
         (row.gate_mean, row.gate_sd, row.gate_min, row.gate_max) == (1, 0, 1, 1) for row in rows
@@ -140,11 +142,11 @@ def test_gates_and_head_room() -> None:
     assert not any(module._forward_hooks for module in model.modules())
     with torch.no_grad():
         model.layer2[1].bn2.weight.fill_(1e6)  # type: ignore[union-attr, operator, index]
-    spoilt = measure_activations("sam-resnet18", model, normalize, pictures, 4)
+    spoilt = measure_activations("sam-resnet18", model, split, 4)
     assert spoilt[0] == rows[0]
     assert spoilt[1].headroom_bits < 0
     assert "beyond FP16's end of 65,504" in (headroom_warning(spoilt) or "")
-    none = measure_activations("sam-resnet18", build_model("sam-resnet18", 2, {"gate": "none"}), normalize, pictures, 1)
+    none = measure_activations("sam-resnet18", build_model("sam-resnet18", 2, {"gate": "none"}), split, 1)
     assert all(row.gate_mean is None and row.largest > 0 for row in none)
 
 
