@@ -2,54 +2,21 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <variant>
 #include <vector>
 
 #include "error.hpp"
 
 namespace samdeploy::core {
 
-// One value, in 16 bytes and what a text, list or object holds: a hostile manifest is a list of millions.
-class Json {
- public:
-  enum class Kind { null, boolean, integer, number, text, list, object };
-  using List = std::vector<Json>;
-  using Object = std::map<std::string, Json>;
+using Json = nlohmann::json;
+// Asks a value for its type: `&Json::is_string` and the like.
+using IsType = bool (Json::*)() const noexcept;
 
-  Json() = default;
-  template <typename Plain>
-  explicit Json(Plain value) : value_(value) {}
-  explicit Json(std::string&& text) : value_(std::make_unique<std::string>(std::move(text))) {}
-  static Json empty(Kind kind);
-
-  Kind kind() const { return static_cast<Kind>(value_.index()); }
-  // 0, or empty, where the value is of another kind; an integer is a number, too.
-  std::int64_t integer() const;
-  double number() const;
-  const std::string& text() const;
-  const List& list() const;
-  const Object& object() const;
-  // Only of a list, or an object.
-  Json& append(Json&& value);
-  Json& insert(std::string&& key, Json&& value);
-
-  // "text 'abc'", for messages; long values are cut.
-  std::string found() const;
-
- private:
-  // In the order of Kind; the pointers of empty lists and objects are null.
-  std::variant<std::monostate, bool, std::int64_t, double, std::unique_ptr<std::string>, std::unique_ptr<List>,
-               std::unique_ptr<Object>>
-      value_;
-};
-
-// What is wrong with a manifest: the first faults, and how many there are.
+// What is wrong with a manifest: the first problems, and how many there are.
 class Problems {
  public:
   void add(const std::string& text) {
@@ -74,11 +41,14 @@ class Problems {
 constexpr std::size_t kMostJsonBytes = std::size_t{4} << 20;
 constexpr std::size_t kDeepestJson = 32;
 
-// Throws MANIFEST: no JSON, no object, a key that stands twice, nested deeper than kDeepestJson, a number that is not
+// Throws MANIFEST: not JSON, not an object, a repeated key, nested deeper than kDeepestJson, a number that is not
 // finite or an integer that does not fit 64 bits.  `where` names the file in messages.
 Json parse_json(std::string_view content, const std::string& where);
 
-// One object, read key by key and then closed; everything that is wrong with it is told at once.
+// "text 'abc'", for messages; long values are cut.
+std::string shown(const Json& value);
+
+// One object, read key by key and then closed; everything that is wrong with it is reported at once.
 class Fields {
  public:
   Fields(const Json& value, std::string where);
@@ -92,18 +62,19 @@ class Fields {
   double number(const std::string& key);
   std::vector<std::string> texts(const std::string& key);
   std::vector<double> numbers(const std::string& key, std::size_t length);
-  const Json::List& items(const std::string& key);
+  // Null where `key` is missing or of another type; then `Fields` of it has nothing to report.
+  const Json& items(const std::string& key);
   const Json& section(const std::string& key);
-  // Every value under `key` must be of one of `kinds`.
-  void map_of(const std::string& key, const std::vector<Json::Kind>& kinds, const std::string& name);
+  // Every value under `key` must be of one of `types`, which `names` tells.
+  void map_of(const std::string& key, const std::vector<IsType>& types, const std::string& names);
   void report(const std::string& problem) { problems_.add(problem); }
 
-  // Adds the problems found, and the keys that nobody asked for, to `all`; nothing for what is no object, since that
-  // was told where it was asked for.
+  // Adds the problems found, and the keys that nobody asked for, to `all`; nothing where the value is no object, which
+  // was reported where it was asked for.
   void close(Problems* all) const;
 
  private:
-  const Json* get(const std::string& key, Json::Kind kind, const std::string& name);
+  const Json* get(const std::string& key, IsType is_type, const std::string& name);
 
   const Json& value_;
   std::string where_;

@@ -8,8 +8,6 @@
 namespace samdeploy::core {
 namespace {
 
-using Kind = Json::Kind;
-
 constexpr const char* kFormat = "samdeploy-bundle";
 constexpr std::int64_t kVersion = 1;
 constexpr std::size_t kMostFiles = 4096;
@@ -17,6 +15,8 @@ constexpr const char* kResize = "bilinear-antialias-vertical-first-q22";
 const std::vector<std::string> kRoles = {"weights",       "graph",    "cam_graph",    "engine",       "golden_images",
                                          "golden_logits", "headroom", "quantization", "train_hashes", "val_hashes"};
 const std::vector<std::string> kPrecisions = {"fp32", "fp16", "bf16", "int8"};
+const std::vector<IsType> kScalar = {&Json::is_string, &Json::is_number, &Json::is_boolean};
+constexpr const char* kScalarNames = "texts, numbers and booleans";
 
 bool contains(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -37,18 +37,17 @@ void check_sha256(const std::string& key, const std::string& text, Fields* field
 }
 
 void check_format(const Json& root, const std::string& where) {
-  const auto format = root.object().find("format");
-  const auto version = root.object().find("version");
-  if (format == root.object().end() || format->second.kind() != Kind::text || format->second.text() != kFormat) {
-    const std::string found = format == root.object().end() ? "none" : format->second.found();
+  const auto format = root.find("format"), version = root.find("version");
+  if (format == root.end() || *format != kFormat) {
+    const std::string found = format == root.end() ? "none" : shown(*format);
     throw Error(SAMDEPLOY_MANIFEST, where + ": format " + found + " found, '" + kFormat + "' expected");
   }
-  if (version == root.object().end() || version->second.kind() != Kind::integer || version->second.integer() < 1) {
-    const std::string found = version == root.object().end() ? "none" : version->second.found();
+  if (version == root.end() || !version->is_number_integer() || *version < 1) {
+    const std::string found = version == root.end() ? "none" : shown(*version);
     throw Error(SAMDEPLOY_MANIFEST, where + ": version " + found + " found, an integer of at least 1 expected");
   }
-  if (version->second.integer() > kVersion) {
-    throw Error(SAMDEPLOY_NEWER_VERSION, where + ": format version " + std::to_string(version->second.integer()) +
+  if (*version > kVersion) {
+    throw Error(SAMDEPLOY_NEWER_VERSION, where + ": format version " + version->dump() +
                                              " found, this library reads up to " + std::to_string(kVersion) +
                                              "; install a newer one");
   }
@@ -61,7 +60,7 @@ Preprocessing read_preprocessing(const Json& json, Problems* problems) {
   value.width = fields.integer("width");
   const std::string fit = fields.text("fit");
   value.resize_short = fields.integer_or("resize_short", 0);
-  const bool has_short = json.object().count("resize_short") && json.object().at("resize_short").kind() != Kind::null;
+  const bool has_short = json.contains("resize_short") && !json.at("resize_short").is_null();
   const std::string resize = fields.text("resize");
   fields.numbers("mean", 3);
   const std::vector<double> std = fields.numbers("std", 3);
@@ -96,14 +95,11 @@ BundleFile read_file(const Json& json, const std::string& where, Problems* probl
   file.bytes = fields.integer("bytes");
   file.backend = fields.text_or_null("backend");
   file.precision = fields.text_or_null("precision");
-  fields.map_of("built_for", {Kind::text}, "texts");
-  const auto built_for = json.object().find("built_for");
-  if (built_for != json.object().end()) {
-    for (const auto& [key, value] : built_for->second.object()) file.built_for[key] = value.text();
-  }
+  fields.map_of("built_for", {&Json::is_string}, "texts");
   const std::size_t before = problems->count();
   fields.close(problems);
   if (problems->count() != before) return file;
+  file.built_for = json.at("built_for").get<std::map<std::string, std::string>>();
   const auto report = [&](const std::string& text) { problems->add(where + ": " + text); };
   if (!contains(kRoles, file.role)) {
     report("role '" + file.role.substr(0, 60) + "' found, one of " + joined(kRoles, ", ") + " expected");
@@ -124,11 +120,11 @@ std::string read_tensor(const Json& json, const std::string& where, Problems* pr
   std::string text = fields.text("name") + " " + fields.text("dtype") + " [";
   bool first = true;
   for (const Json& axis : fields.items("shape")) {
-    if (axis.kind() != Kind::text && axis.kind() != Kind::integer) {
-      fields.report("numbers and names expected in 'shape', " + axis.found() + " found");
+    if (!axis.is_string() && !axis.is_number_integer()) {
+      fields.report("numbers and names expected in 'shape', " + shown(axis) + " found");
     }
     text += first ? "" : ", ";
-    text += axis.kind() == Kind::integer ? std::to_string(axis.integer()) : axis.text().substr(0, 60);
+    text += axis.is_string() ? axis.get_ref<const std::string&>().substr(0, 60) : axis.is_number() ? axis.dump() : "?";
     first = false;
   }
   fields.close(problems);
@@ -138,11 +134,11 @@ std::string read_tensor(const Json& json, const std::string& where, Problems* pr
 void read_data(const Json& json, Problems* problems) {
   Fields fields(json, "data");
   fields.text("name");
-  fields.map_of("options", {Kind::text, Kind::integer, Kind::number, Kind::boolean}, "texts, numbers and booleans");
+  fields.map_of("options", kScalar, kScalarNames);
   fields.number("val_fraction");
   fields.integer("split_seed");
-  fields.map_of("counts", {Kind::integer}, "integers");
-  fields.map_of("fingerprints", {Kind::text}, "texts");
+  fields.map_of("counts", {&Json::is_number_integer}, "integers");
+  fields.map_of("fingerprints", {&Json::is_string}, "texts");
   fields.close(problems);
 }
 
@@ -191,19 +187,19 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   const Json& model_json = fields.section("model");
   const Json &input_json = fields.section("input"), &output_json = fields.section("output");
   const Json& preprocessing_json = fields.section("preprocessing");
-  const Json::List& files_json = fields.items("files");
+  const Json& files_json = fields.items("files");
   if (files_json.size() > kMostFiles) {
     throw Error(SAMDEPLOY_MANIFEST, where + ": 'files' has " + std::to_string(files_json.size()) +
                                         " entries, at most " + std::to_string(kMostFiles) + " are read");
   }
   const Json& data_json = fields.section("data");
-  fields.map_of("provenance", {Kind::text}, "texts");
-  const Json* measured_json = root.object().count("measured") ? &fields.section("measured") : nullptr;
+  fields.map_of("provenance", {&Json::is_string}, "texts");
+  const Json* measured_json = root.contains("measured") ? &fields.section("measured") : nullptr;
   fields.close(&problems);
 
   Fields model(model_json, "model");
   manifest.arch = model.text("arch");
-  model.map_of("options", {Kind::text, Kind::integer, Kind::number, Kind::boolean}, "texts, numbers and booleans");
+  model.map_of("options", kScalar, kScalarNames);
   manifest.classes = model.texts("classes");
   for (const std::string& name : manifest.classes) {
     if (name.find('\0') != std::string::npos) model.report("a class's name holds U+0000, which C cannot show");
@@ -214,7 +210,7 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   manifest.preprocessing = read_preprocessing(preprocessing_json, &problems);
   for (std::size_t i = 0; i < files_json.size(); ++i) {
     const std::string name = "files[" + std::to_string(i) + "]";
-    if (files_json[i].kind() != Kind::object) problems.add(name + " must be an object");
+    if (!files_json[i].is_object()) problems.add(name + " must be an object");
     else if (BundleFile file = read_file(files_json[i], name, &problems); problems.count() == 0) {
       manifest.files.push_back(std::move(file));
     }
