@@ -46,7 +46,7 @@ def pictures() -> Iterator[tuple[str, bytes]]:
     while True:
         height, width = (int(2 ** generator.uniform(0, 10.5)) for _ in range(2))
         if generator.integers(4):
-            image = Image.fromarray(corpus.picture(height, width, index))
+            image = Image.fromarray(corpus.pixels(height, width, index))
             mode = ("RGB", "RGB", "RGB", "L", "CMYK")[generator.integers(5)]
             exif = b"Exif\0\0" + corpus.tiff_orientation(int(generator.integers(1, 9)), order="<>"[index % 2])
             options = {

@@ -1,4 +1,4 @@
-// From an encoded image to the model's input, in exact integers: the same bytes as samdeploy/preprocess.py.
+// From an encoded image to the model's input, in exact integers: the same bytes as samdeploy/images/decode.py.
 //
 // An image is never held whole: a decoder gives its rows to `Rows`, and `Resize` keeps of them what it still needs.
 #pragma once
@@ -37,7 +37,7 @@ class Rows {
   virtual void add(const std::uint8_t* row) noexcept = 0;
 };
 
-// Brings an image to uint8 [H, W, 3] at `target`: upright, antialiased bilinear, vertical pass first.
+// Brings an image to uint8 [H, W, 3] at `target`: upright, with an antialiased filter, vertical pass first.
 class Resize final : public Rows {
  public:
   Resize(const Preprocessing& preprocessing, std::uint8_t* target, Workspace& space)
@@ -48,6 +48,8 @@ class Resize final : public Rows {
   void add(const std::uint8_t* row) noexcept override;
 
  private:
+  // What is cut off above or left, of what is cut off on both sides.
+  std::int64_t margin(std::int64_t both) const;
   void finish(std::size_t span) noexcept;
 
   const Preprocessing& preprocessing_;

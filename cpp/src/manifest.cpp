@@ -11,7 +11,9 @@ namespace {
 constexpr const char* kFormat = "samdeploy-bundle";
 constexpr std::int64_t kVersion = 1;
 constexpr std::size_t kMostFiles = 4096;
-constexpr const char* kResize = "bilinear-antialias-vertical-first-q22";
+const std::vector<std::string> kResizes = {"bilinear-antialias-vertical-first-q22",
+                                           "bicubic-antialias-vertical-first-q22"};  // in the order of Filter
+const std::vector<std::string> kFits = {"squeeze", "center_crop"}, kCrops = {"floor", "half-even"};
 const std::vector<std::string> kRoles = {"weights",       "graph",    "cam_graph",    "engine",       "golden_images",
                                          "golden_logits", "headroom", "quantization", "train_hashes", "val_hashes"};
 const std::vector<std::string> kPrecisions = {"fp32", "fp16", "bf16", "int8"};
@@ -26,6 +28,13 @@ std::string joined(const std::vector<std::string>& parts, const char* between) {
   std::string text;
   for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
   return text;
+}
+
+// Reports a name that is none of `names`.
+void check_name(const std::string& what, const std::string& found, const std::vector<std::string>& names,
+                Problems* problems) {
+  if (contains(names, found)) return;
+  problems->add(what + " '" + found.substr(0, 60) + "' found, one of " + joined(names, ", ") + " expected");
 }
 
 bool is_sha256(const std::string& text) {
@@ -53,6 +62,16 @@ void check_format(const Json& root, const std::string& where) {
   }
 }
 
+// Refuses what development versions wrote: with `gate` in place of `options`, or without `crop`.
+void refuse_old_format(const Json& root, const std::string& where) {
+  const auto model = root.find("model"), preprocessing = root.find("preprocessing");
+  if ((model != root.end() && model->contains("gate")) ||
+      (preprocessing != root.end() && preprocessing->is_object() && !preprocessing->contains("crop"))) {
+    throw Error(SAMDEPLOY_MANIFEST,
+                where + ": a development version wrote it; make it again from its run: samdeploy export RUN");
+  }
+}
+
 Preprocessing read_preprocessing(const Json& json, Problems* problems) {
   Fields fields(json, "preprocessing");
   Preprocessing value;
@@ -61,7 +80,7 @@ Preprocessing read_preprocessing(const Json& json, Problems* problems) {
   const std::string fit = fields.text("fit");
   value.resize_short = fields.integer_or("resize_short", 0);
   const bool has_short = json.contains("resize_short") && !json.at("resize_short").is_null();
-  const std::string resize = fields.text("resize");
+  const std::string crop = fields.text("crop"), resize = fields.text("resize");
   fields.numbers("mean", 3);
   const std::vector<double> std = fields.numbers("std", 3);
   const std::size_t before = problems->count();
@@ -70,14 +89,16 @@ Preprocessing read_preprocessing(const Json& json, Problems* problems) {
 
   const auto report = [problems](const std::string& text) { problems->add("preprocessing: " + text); };
   const std::int64_t longest = std::max({value.height, value.width, value.resize_short});
-  if (resize != kResize) report("resize '" + resize.substr(0, 60) + "' found, only '" + kResize + "' is known");
   if (value.height < 1 || value.width < 1 || longest > kLongestSide) {
     report("size " + std::to_string(value.height) + "x" + std::to_string(value.width) +
            " found, every side must be from 1 to " + std::to_string(kLongestSide));
   }
-  if (fit != "squeeze" && fit != "center_crop") {
-    report("fit '" + fit.substr(0, 60) + "' found, one of squeeze, center_crop expected");
-  } else if ((fit == "center_crop") != has_short) {
+  check_name("preprocessing: fit", fit, kFits, problems);
+  check_name("preprocessing: crop", crop, kCrops, problems);
+  check_name("preprocessing: resize", resize, kResizes, problems);
+  value.filter = resize == kResizes[0] ? Filter::bilinear : Filter::bicubic;
+  value.is_half_even = crop == "half-even";
+  if ((fit == "center_crop") != has_short) {
     report("resize_short belongs to fit 'center_crop' and to no other");
   } else if (has_short && value.resize_short < std::max(value.height, value.width)) {
     report("resize_short " + std::to_string(value.resize_short) + " is smaller than the crop");
@@ -100,16 +121,11 @@ BundleFile read_file(const Json& json, const std::string& where, Problems* probl
   fields.close(problems);
   if (problems->count() != before) return file;
   file.built_for = json.at("built_for").get<std::map<std::string, std::string>>();
-  const auto report = [&](const std::string& text) { problems->add(where + ": " + text); };
-  if (!contains(kRoles, file.role)) {
-    report("role '" + file.role.substr(0, 60) + "' found, one of " + joined(kRoles, ", ") + " expected");
-  }
-  if (file.precision && !contains(kPrecisions, *file.precision)) {
-    report("precision '" + file.precision->substr(0, 60) + "' found, one of " + joined(kPrecisions, ", ") +
-           " expected");
-  }
+  check_name(where + ": role", file.role, kRoles, problems);
+  if (file.precision) check_name(where + ": precision", *file.precision, kPrecisions, problems);
   if (!is_sha256(file.sha256)) {
-    report("sha256 '" + file.sha256.substr(0, 60) + "' found, 64 lower-case hexadecimal digits expected");
+    problems->add(where + ": sha256 '" + file.sha256.substr(0, 60) +
+                  "' found, 64 lower-case hexadecimal digits expected");
   }
   return file;
 }
@@ -179,6 +195,7 @@ void check_tensor(const std::string& key, const std::string& found, const std::s
 Manifest parse_manifest(std::string_view content, const std::string& where) {
   const Json root = parse_json(content, where);
   check_format(root, where);
+  refuse_old_format(root, where);
   Problems problems;
   Manifest manifest;
 
@@ -201,6 +218,7 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   manifest.arch = model.text("arch");
   model.map_of("options", kScalar, kScalarNames);
   manifest.classes = model.texts("classes");
+  model.text_or_null("license");
   for (const std::string& name : manifest.classes) {
     if (name.find('\0') != std::string::npos) model.report("a class's name holds U+0000, which C cannot show");
   }

@@ -10,10 +10,14 @@
 
 namespace samdeploy::core {
 
+enum class Filter { bilinear, bicubic };
+
 struct Preprocessing {
   std::int64_t height = 0;        // of the model's input, in pixels
   std::int64_t width = 0;
   std::int64_t resize_short = 0;  // 0: "squeeze"; else the shorter side before the crop
+  Filter filter = Filter::bilinear;
+  bool is_half_even = false;      // how half of the crop's margin is rounded; else down
 };
 
 struct BundleFile {
@@ -46,7 +50,7 @@ inline const BundleFile* find_file(const Manifest& manifest, const std::string& 
   return for_all;
 }
 
-// A model takes no larger pictures, on either side; keeps every product of sizes within 64 bits.
+// A model takes no larger images, on either side; keeps every product of sizes within 64 bits.
 constexpr std::int64_t kLongestSide = 65536;
 
 // Throws MANIFEST: another format; unknown, missing, repeated or mistyped keys; tensors that do not fit classes and

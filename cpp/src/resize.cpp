@@ -1,5 +1,5 @@
-// Pillow's antialiased bilinear filter (ImagingResample, src/libImaging/Resample.c) with its passes in a fixed order:
-// a triangle whose support grows with the scale, 22-bit weights, one rounding to uint8 after each pass.
+// Pillow's antialiased bilinear and bicubic filters (ImagingResample, src/libImaging/Resample.c) with their passes in a
+// fixed order: a kernel whose support grows with the scale, 22-bit weights, one rounding to uint8 after each pass.
 //
 // Rows come in the file's order.  Where they are rows of the upright image too, each waits until a target row can be
 // summed up, which is then resized along; where they are its columns, each is resized along, which is the vertical pass,
@@ -29,10 +29,23 @@ struct Axis {
   std::int64_t length, scaled, first, count;
 };
 
+// Kernels by the distance from the centre, which is never negative.
+struct Triangle {
+  static constexpr double kSupport = 1.0;
+  static double at(double x) { return x < 1.0 ? 1.0 - x : 0.0; }
+};
+struct Cubic {  // R. Keys, 1981, with a = -0.5
+  static constexpr double kSupport = 2.0;
+  static double at(double x) {
+    if (x < 1.0) return (1.5 * x - 2.5) * x * x + 1.0;
+    return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5 : 0.0;
+  }
+};
+
+template <typename Kernel>
 void make_weights(const Axis& axis, Workspace& space, Weights* found) {
   const double scale = static_cast<double>(axis.length) / static_cast<double>(axis.scaled);
-  const double support = std::max(scale, 1.0);
-  const double inverse = 1.0 / support;
+  const double stretch = std::max(scale, 1.0), support = Kernel::kSupport * stretch, inverse = 1.0 / stretch;
   found->spans.clear();
   found->values.clear();
   std::vector<double>& weights = space.span;
@@ -43,13 +56,13 @@ void make_weights(const Axis& axis, Workspace& space, Weights* found) {
     weights.clear();
     double sum = 0.0;
     for (std::int64_t x = start; x < end; ++x) {
-      const double distance = std::abs((static_cast<double>(x) - centre + 0.5) * inverse);
-      weights.push_back(distance < 1.0 ? 1.0 - distance : 0.0);
+      weights.push_back(Kernel::at(std::abs((static_cast<double>(x) - centre + 0.5) * inverse)));
       sum += weights.back();
     }
     found->spans.push_back({start, end - start, found->values.size()});
     for (const double weight : weights) {
-      found->values.push_back(static_cast<std::int32_t>(0.5 + (sum != 0.0 ? weight / sum : weight) * (1 << kBits)));
+      const double share = (sum != 0.0 ? weight / sum : weight) * (1 << kBits);
+      found->values.push_back(static_cast<std::int32_t>(share < 0.0 ? share - 0.5 : share + 0.5));
     }
   }
 }
@@ -116,13 +129,14 @@ void Resize::begin(std::int64_t stored_height, std::int64_t stored_width, int or
     scaled_width = height <= width ? side * width / height : side;
   }
   refuse_thin(height, width, scaled_height, scaled_width);
-  // Only what the crop keeps is computed; margins are rounded down, as in Python.
+  // Only what the crop keeps is computed.
   const std::int64_t rows = preprocessing_.height, columns = preprocessing_.width;
-  const Axis vertical = {height, scaled_height, (scaled_height - rows) / 2, rows};
-  const Axis horizontal = {width, scaled_width, (scaled_width - columns) / 2, columns};
+  const Axis vertical = {height, scaled_height, margin(scaled_height - rows), rows};
+  const Axis horizontal = {width, scaled_width, margin(scaled_width - columns), columns};
   Weights &across = space_.across, &along = space_.along;
-  make_weights(lies_ ? horizontal : vertical, space_, &across);
-  make_weights(lies_ ? vertical : horizontal, space_, &along);
+  const auto make = preprocessing_.filter == Filter::bicubic ? make_weights<Cubic> : make_weights<Triangle>;
+  make(lies_ ? horizontal : vertical, space_, &across);
+  make(lies_ ? vertical : horizontal, space_, &along);
   across.is_mirrored = is_one_of("3467"), along.is_mirrored = is_one_of("2378");
   if (across.is_mirrored) mirror(stored_height, &across);
   if (along.is_mirrored) mirror(stored_width, &along);
@@ -133,6 +147,10 @@ void Resize::begin(std::int64_t stored_height, std::int64_t stored_width, int or
   space_.kept.resize(static_cast<std::size_t>(kept_) * line_);
   space_.between.resize(line_);
   space_.sums.resize(line_);
+}
+
+std::int64_t Resize::margin(std::int64_t both) const {
+  return preprocessing_.is_half_even ? (both + both / 2 % 2) / 2 : both / 2;
 }
 
 void Resize::add(const std::uint8_t* row) noexcept {

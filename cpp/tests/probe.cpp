@@ -59,20 +59,32 @@ struct Whole final : core::Rows {
   std::unique_ptr<core::Resize> resize_;
 };
 
-// OUT MOST_PIXELS: for every line "HEIGHT WIDTH SHORT PATH" on stdin, status, then the picture and its resize, or a
-// text.
-int pictures(const std::string& out_path, std::uint64_t most_pixels) {
+// "bicubic half-even" and the like.
+std::istream& operator>>(std::istream& in, core::Preprocessing& size) {
+  std::string filter, crop;
+  in >> size.height >> size.width >> size.resize_short >> filter >> crop;
+  size.filter = filter == "bicubic" ? core::Filter::bicubic : core::Filter::bilinear;
+  size.is_half_even = crop == "half-even";
+  return in;
+}
+
+// OUT MOST_PIXELS: for every line "HEIGHT WIDTH SHORT FILTER CROP PATH" on stdin, status, then the image and its resize,
+// or a text.  Where PATH is "=", it is the image of the line before, and only its resize is written.
+int images(const std::string& out_path, std::uint64_t most_pixels) {
   std::ofstream out(out_path, std::ios::binary);
   core::Preprocessing size;
-  core::Workspace space;  // one for all: what a picture leaves behind must not be seen in the next one
+  core::Workspace space;  // one for all: what an image leaves behind must not be seen in the next one
+  std::vector<std::uint8_t> encoded;
+  core::ImageLimits limits;
+  limits.pixels = most_pixels;
   std::string path;
-  while (std::cin >> size.height >> size.width >> size.resize_short && std::getline(std::cin >> std::ws, path)) {
+  while (std::cin >> size && std::getline(std::cin >> std::ws, path)) {
     try {
-      const std::vector<std::uint8_t> encoded = read_file(path);
       Whole whole;
-      core::ImageLimits limits;
-      limits.pixels = most_pixels;
-      core::decode(encoded.data(), encoded.size(), limits, space, whole);
+      if (path != "=") {
+        encoded = read_file(path);
+        core::decode(encoded.data(), encoded.size(), limits, space, whole);
+      }
       std::vector<std::uint8_t> resized(static_cast<std::size_t>(size.height * size.width * 3));
       core::Resize resize(size, resized.data(), space);
       core::decode(encoded.data(), encoded.size(), limits, space, resize);
@@ -124,7 +136,7 @@ Batch read_batch(const samdeploy_classifier* classifier, const char* path) {
   return batch;
 }
 
-// BUNDLE PRECISION THREADS PIXELS BATCH OUT: logits of the pictures in PIXELS, BATCH at a time.
+// BUNDLE PRECISION THREADS PIXELS BATCH OUT: logits of the images in PIXELS, BATCH at a time.
 int run(char** argument) {
   samdeploy_classifier* classifier = open_or_exit(argument[0], options(argument[1], std::atoi(argument[2]), 0));
   const Batch batch = read_batch(classifier, argument[3]);
@@ -168,7 +180,7 @@ int threads(char** argument) {
   return 0;
 }
 
-// BUNDLE IMAGE OUT: writes the picture as prepared from its file, from memory, and from rows with a gap between them.
+// BUNDLE IMAGE OUT: writes the image as prepared from its file, from memory, and from rows with a gap between them.
 int prepare(char** argument) {
   samdeploy_classifier* classifier = open_or_exit(argument[0], options("fp32", 0, 0));
   samdeploy_description about = {};
@@ -263,7 +275,7 @@ int refuse(const char* said) {
 
 int main(int count, char** argument) {
   const std::string command = count > 1 ? argument[1] : "";
-  if (command == "pictures" && count == 4) return pictures(argument[2], std::strtoull(argument[3], nullptr, 10));
+  if (command == "images" && count == 4) return images(argument[2], std::strtoull(argument[3], nullptr, 10));
   if (command == "open" && count == 4) return open_bundle(argument[2], argument[3]);
   if (command == "run" && count == 8) return run(argument + 2);
   if (command == "threads" && count == 7) return threads(argument + 2);
@@ -271,6 +283,6 @@ int main(int count, char** argument) {
   if (command == "rank" && count == 3) return rank(argument[2]);
   if (command == "arguments" && count == 3) return arguments(argument[2]);
   if (command == "refuse" && count == 3) return refuse(argument[2]);
-  std::fprintf(stderr, "usage: samdeploy-probe pictures|open|run|threads|prepare|rank|arguments|refuse ...\n");
+  std::fprintf(stderr, "usage: samdeploy-probe images|open|run|threads|prepare|rank|arguments|refuse ...\n");
   return 2;
 }

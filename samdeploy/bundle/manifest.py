@@ -52,14 +52,14 @@ class BundleFile:
 
 @dataclass(frozen=True, slots=True)
 class DataRecord:
-    """Which pictures a bundle was trained and is to be judged on.
+    """Which images a bundle was trained and is to be judged on.
 
     Attributes:
         name: data set.
         options: those it was opened with, such as {"level": "variant"}.
         val_fraction, split_seed: how val was taken out of train.
-        counts: pictures per split.
-        fingerprints: SHA-256 over prepared pictures and labels, per split; `eval` compares test's.
+        counts: images per split.
+        fingerprints: SHA-256 over prepared images and labels, per split; `eval` compares test's.
     """
 
     name: str
@@ -88,6 +88,7 @@ class _Model:
     arch: str
     options: Mapping[str, OptionValue]
     classes: tuple[str, ...]
+    license: str | None
 
     def __post_init__(self) -> None:
         if any("\0" in name for name in self.classes):
@@ -123,7 +124,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     content = _Content(
         format=FORMAT,
         version=VERSION,
-        model=_Model(spec.arch, spec.options, spec.classes),
+        model=_Model(spec.arch, spec.options, spec.classes, spec.license),
         input=spec.input,
         output=spec.output,
         preprocessing=spec.preprocessing,
@@ -143,13 +144,14 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
             fit the classes and the preprocessing.
     """
     check_format(values, FORMAT, VERSION, where)
-    if isinstance(values.get("model"), dict) and "gate" in values["model"]:
+    if _is_old(values):
         raise BundleError(f"{where}: a development version wrote it; make it again from its run: samdeploy export RUN")
     entries = values.get("files")
     if isinstance(entries, list) and len(entries) > MOST_FILES:
         raise BundleError(f"{where}: 'files' has {len(entries):,} entries, at most {MOST_FILES:,} are read")
     found = read(_Content, values, where, BundleError)
-    spec = model_spec(found.model.arch, found.model.options, found.model.classes, found.preprocessing)
+    model = found.model
+    spec = model_spec(model.arch, model.options, model.classes, found.preprocessing, model.license)
     for name, tensor, expected in (("input", found.input, spec.input), ("output", found.output, spec.output)):
         if tensor != expected:
             raise BundleError(
@@ -157,3 +159,11 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
                 f"classes ask for {to_json(expected)}"
             )
     return Manifest(spec, found.files, found.data, found.provenance, found.measured)
+
+
+def _is_old(values: dict[str, Any]) -> bool:
+    """Whether a development version wrote this: with `gate` in place of `options`, or without `crop`."""
+    model, preprocessing = values.get("model"), values.get("preprocessing")
+    return (isinstance(model, dict) and "gate" in model) or (
+        isinstance(preprocessing, dict) and "crop" not in preprocessing
+    )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from samdeploy.errors import BundleError
 
 Fit = Literal["squeeze", "center_crop"]
-# The resize of samdeploy.images.decode; another algorithm will get another name.
-Resize = Literal["bilinear-antialias-vertical-first-q22"]
+Crop = Literal["floor", "half-even"]
+Filter = Literal["bilinear", "bicubic"]
+# The whole of the algorithm in samdeploy.images.resize; another one will get another name.
+Resize = Literal["bilinear-antialias-vertical-first-q22", "bicubic-antialias-vertical-first-q22"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 # Of a data set or a family of networks.
 OptionValue = str | int | float | bool
 
 FITS: tuple[str, ...] = get_args(Fit)
-RESIZES: tuple[str, ...] = get_args(Resize)
+CROPS: tuple[str, ...] = get_args(Crop)
+RESIZES: Mapping[Filter, Resize] = MappingProxyType(dict(zip(get_args(Filter), get_args(Resize), strict=True)))
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 # Where an engine may be asked to run.
 DEVICES = ("auto", "cpu", "cuda")
@@ -49,9 +53,9 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a decoded picture becomes the model's input.
+    """How a decoded image becomes the model's input.
 
-    The resize (`samdeploy.images.decode`) happens outside the graph, on uint8 RGB; `mean` and `std` refer to
+    The resize (`samdeploy.images.resize`) happens outside the graph, on uint8 RGB; `mean` and `std` refer to
     RGB in [0, 1] and are applied inside the graph.
 
     Attributes:
@@ -62,7 +66,9 @@ class Preprocessing:
         resize_short: length of the shorter side before the crop, in pixels; None with "squeeze".
         mean: per channel, R G B.
         std: per channel, R G B.
-        resize: name of the resize.
+        resize: one of `RESIZES`.
+        crop: how half of an odd margin is rounded to what "center_crop" cuts off above or left: "floor", or
+            "half-even" as torchvision does; "squeeze" cuts nothing.
     """
 
     height: int
@@ -71,7 +77,8 @@ class Preprocessing:
     resize_short: int | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    resize: Resize = "bilinear-antialias-vertical-first-q22"
+    resize: Resize = RESIZES["bilinear"]
+    crop: Crop = "floor"
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -101,7 +108,8 @@ class ModelSpec:
         classes: names; the index is the logit's column.
         input: ("image", "uint8", ("N", H, W, 3)), RGB.
         output: ("logits", "float32", ("N", K)).
-        preprocessing: from a decoded picture to the input.
+        preprocessing: from a decoded image to the input.
+        license: of the weights, as their own record names it; None if there is none.
     """
 
     arch: str
@@ -110,10 +118,15 @@ class ModelSpec:
     input: TensorSpec
     output: TensorSpec
     preprocessing: Preprocessing
+    license: str | None = None
 
 
 def model_spec(
-    arch: str, options: Mapping[str, OptionValue], classes: tuple[str, ...], preprocessing: Preprocessing
+    arch: str,
+    options: Mapping[str, OptionValue],
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    license: str | None = None,
 ) -> ModelSpec:
     """The spec of every model that samdeploy exports: uint8 NHWC in, float32 logits out."""
     return ModelSpec(
@@ -123,6 +136,7 @@ def model_spec(
         input=TensorSpec("image", "uint8", ("N", preprocessing.height, preprocessing.width, 3)),
         output=TensorSpec("logits", "float32", ("N", len(classes))),
         preprocessing=preprocessing,
+        license=license,
     )
 
 

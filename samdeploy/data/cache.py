@@ -198,7 +198,8 @@ def _prepared(found: CachedPictures, samples: Samples) -> PreparedSplit:
 
 def _geometry(preprocessing: Preprocessing) -> list[str | int | None]:
     """What of the preprocessing changes bytes; mean and spread are applied in the network."""
-    return [preprocessing.height, preprocessing.width, preprocessing.fit, preprocessing.resize_short]
+    size = [preprocessing.height, preprocessing.width, preprocessing.fit, preprocessing.resize_short]
+    return [*size, preprocessing.crop, preprocessing.resize]
 
 
 def _key(preprocessing: Preprocessing) -> dict[str, str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array
 from samdeploy.bundle.spec import FEATURE_STRIDE, Preprocessing
+from samdeploy.images.resize import placement
 
 BoolArray = NDArray[np.bool_]
 
@@ -24,21 +25,16 @@ class Region:
 
 
 def seen_region(preprocessing: Preprocessing, height: int, width: int) -> Region:
-    """The part of a picture of `height` x `width` pixels that reaches the network; see `preprocess.resize`.
+    """The part of a picture of `height` x `width` pixels that reaches the network; see `samdeploy.images.resize`.
 
     With "squeeze" that is all of it.  "center_crop" sees the middle, and nothing of the ends of the longer side.
     """
-    short = preprocessing.resize_short
-    if short is None:
-        return Region()
-    # In the same whole pixels as the crop itself.
-    scaled_height = short if height <= width else short * height // width
-    scaled_width = short * width // height if height <= width else short
+    place = placement(preprocessing, height, width)
     return Region(
-        top=((scaled_height - preprocessing.height) // 2) / scaled_height,
-        left=((scaled_width - preprocessing.width) // 2) / scaled_width,
-        height=preprocessing.height / scaled_height,
-        width=preprocessing.width / scaled_width,
+        top=place.top / place.height,
+        left=place.left / place.width,
+        height=preprocessing.height / place.height,
+        width=preprocessing.width / place.width,
     )
 
 

@@ -75,7 +75,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
             file=sys.stderr,
         )
     weights = _weights(run_dir, record)
-    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing)
+    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing, record.license)
     model = cast(SamResNet, build_model(record.arch, len(record.classes), record.options))
     load_weights(model, run_dir / WEIGHTS_FILE)
     model.eval()

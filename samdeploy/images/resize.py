@@ -1,18 +1,20 @@
 """From any size to the model's, in exact integers (docs/bundle.md, section 4, steps 3 and 4).
 
-Pillow's antialiased bilinear filter: a triangle whose support grows with the scale, 22-bit fixed-point weights, one
-rounding to uint8 after each pass.  Pillow changed the order of the passes in version 13, so each axis is resized in a
-call of its own, **vertical first**: the same bytes with every release, and in C++ (tests/images/test_resize.py has
-a numpy twin).
+Pillow's antialiased bilinear and bicubic filters: a kernel whose support grows with the scale, 22-bit fixed-point
+weights, one rounding to uint8 after each pass.  Pillow changed the order of the passes in version 13, so each axis is
+resized in a call of its own, **vertical first**: the same bytes with every release, and in C++.
+tests/images/test_resize.py has a numpy twin.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.bundle.spec import Preprocessing
+from samdeploy.bundle.spec import RESIZES, Preprocessing, Resize
 from samdeploy.errors import ImageError
 
 # An image of 1 x 1,000,000 pixels is a file of a few kilobytes, and between the two passes of the resize it would
@@ -21,9 +23,45 @@ MOST_PIXELS_BETWEEN_PASSES = 1 << 27
 # Longer sides are those of hostile files; the weights of one would fill gigabytes.
 _LONGEST_SIDE = 1 << 20
 
+_PILLOWS: dict[Resize, Image.Resampling] = {
+    RESIZES["bilinear"]: Image.Resampling.BILINEAR,
+    RESIZES["bicubic"]: Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the model's input lies on the scaled image, in pixels.
+
+    Attributes:
+        height, width: of the scaled image.
+        top, left: of the input.
+    """
+
+    height: int
+    width: int
+    top: int = 0
+    left: int = 0
+
 
 class TooLong(ImageError):
     """An image whose resize would fill the memory; its name is not in the text yet."""
+
+
+def placement(preprocessing: Preprocessing, height: int, width: int) -> Placement:
+    """How an image of `height` x `width` pixels is scaled, and what of it is kept."""
+    short = preprocessing.resize_short
+    if short is None:
+        return Placement(preprocessing.height, preprocessing.width)
+    # As torchvision's Resize, which rounds the longer side down, whatever `crop` says.
+    scaled_height, scaled_width = (
+        (short, short * width // height) if height <= width else (short * height // width, short)
+    )
+    above_and_below, beside = scaled_height - preprocessing.height, scaled_width - preprocessing.width
+    if preprocessing.crop == "floor":
+        return Placement(scaled_height, scaled_width, above_and_below // 2, beside // 2)
+    # As torchvision's CenterCrop: Python's round takes the even neighbour of a half.
+    return Placement(scaled_height, scaled_width, round(above_and_below / 2), round(beside / 2))
 
 
 def resized(image: Image.Image, preprocessing: Preprocessing) -> UInt8Array:
@@ -32,18 +70,13 @@ def resized(image: Image.Image, preprocessing: Preprocessing) -> UInt8Array:
     Raises:
         TooLong: it is so long and thin that its resize would fill the memory.
     """
-    width, height = image.size
-    short = preprocessing.resize_short
-    if short is None:
-        return as_rgb(resize_exact(image, preprocessing.height, preprocessing.width))
-    if height <= width:
-        scaled = resize_exact(image, short, short * width // height)
-    else:
-        scaled = resize_exact(image, short * height // width, short)
-    top = (scaled.height - preprocessing.height) // 2
-    left = (scaled.width - preprocessing.width) // 2
+    place = placement(preprocessing, image.height, image.width)
+    found = as_rgb(resize_exact(image, place.height, place.width, preprocessing.resize))
+    if preprocessing.fit == "squeeze":
+        return found
     # Not Image.crop, which obeys Image.MAX_IMAGE_PIXELS.
-    return as_rgb(scaled)[top : top + preprocessing.height, left : left + preprocessing.width].copy()
+    bottom, right = place.top + preprocessing.height, place.left + preprocessing.width
+    return found[place.top : bottom, place.left : right].copy()
 
 
 def as_rgb(image: Image.Image) -> UInt8Array:
@@ -61,7 +94,7 @@ def check_sides(width: int, height: int, preprocessing: Preprocessing) -> None:
         raise _too_long(width, height, preprocessing.height, preprocessing.width)
 
 
-def resize_exact(image: Image.Image, height: int, width: int) -> Image.Image:
+def resize_exact(image: Image.Image, height: int, width: int, resize: Resize) -> Image.Image:
     """Vertically, then horizontally.
 
     Raises:
@@ -72,9 +105,9 @@ def resize_exact(image: Image.Image, height: int, width: int) -> Image.Image:
     if is_long or height * max(source_width, width) > MOST_PIXELS_BETWEEN_PASSES:
         raise _too_long(source_width, source_height, height, width)
     if height != source_height:
-        image = image.resize((source_width, height), Image.Resampling.BILINEAR)
+        image = image.resize((source_width, height), _PILLOWS[resize])
     if width != source_width:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), _PILLOWS[resize])
     return image
 
 

@@ -54,7 +54,7 @@ def unlike_its_run(bundle: Bundle) -> str:
     """How a bundle departs from the run around it, with the cure; "" if it does not, or if there is no run.
 
     The run was trained on since, or the manifest names other classes or another preprocessing than were trained: no
-    hash tells of that, as the manifest holds the hashes itself.
+    hash shows that, as the manifest holds the hashes itself.
     """
     root = bundle.root if bundle.root.name not in ("", "..") else bundle.root.resolve()
     run, file = root.parent, bundle.find("weights")
@@ -72,8 +72,8 @@ def unlike_its_run(bundle: Bundle) -> str:
     except BundleError:  # of another version, or damaged: its own commands say so
         return ""
     spec = bundle.spec
-    here = {"classes": spec.classes, "preprocessing": spec.preprocessing, "arch": spec.arch, "options": spec.options}
-    changed = [name for name, value in here.items() if getattr(record, name) != value]
+    names = ("classes", "preprocessing", "arch", "options", "license")
+    changed = [name for name in names if getattr(spec, name) != getattr(record, name)]
     if not changed:
         return ""
     what = " and ".join(changed)

@@ -54,6 +54,7 @@ class RunRecord:
         weights_sha256: of weights.safetensors; "" while no epoch has ended, and in runs that did not record it.
         images_sha256, labelled_sha256: of the prepared images of val and test as sets, without and with their labels;
             empty in runs that did not record it.
+        license: of the weights, see `ModelSpec`.
         warnings: what data or training do not support, for people; see `samdeploy.train.watch.cautions`.
     """
 
@@ -79,6 +80,7 @@ class RunRecord:
     weights_sha256: str = field(default="", metadata=_OPTIONAL)
     images_sha256: Mapping[str, str] = field(default_factory=dict, metadata=_OPTIONAL)
     labelled_sha256: Mapping[str, str] = field(default_factory=dict, metadata=_OPTIONAL)
+    license: str | None = field(default=None, metadata=_OPTIONAL)
     warnings: tuple[str, ...] = field(default=(), metadata=_OPTIONAL)
 
 
@@ -116,6 +118,8 @@ def open_run(run_dir: Path) -> RunRecord:
     del values["format"], values["version"]
     if "gate" in values:  # development versions wrote the one option of the one family
         values["options"] = {"gate": values.pop("gate")}
+    if isinstance(values.get("preprocessing"), dict):
+        values["preprocessing"].setdefault("crop", "floor")  # which development versions did not write
     return read(RunRecord, values, str(path), BundleError)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -198,12 +198,10 @@ def prepare_larger(dataset: Dataset, recipe: Recipe, train: PreparedSplit) -> Pr
 
 def training_preprocessing(recipe: Recipe) -> Preprocessing:
     """As the image section has it, `augment.oversize` times as large in each direction."""
-    image, factor = recipe.image, recipe.augment.oversize
-    return Preprocessing(
-        round(image.height * factor),
-        round(image.width * factor),
-        image.fit,
-        round(image.resize_short * factor) or None,
-        image.mean,
-        image.std,
+    image, factor = recipe.image.preprocessing(), recipe.augment.oversize
+    return replace(
+        image,
+        height=round(image.height * factor),
+        width=round(image.width * factor),
+        resize_short=None if image.resize_short is None else round(image.resize_short * factor),
     )

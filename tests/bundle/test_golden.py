@@ -1,4 +1,4 @@
-"""Golden pictures and answers: hostile arrays, wrong shapes, no numbers."""
+"""Golden images and answers: hostile arrays, wrong shapes, no numbers."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_golden_images_and_answers_in_different_numbers(root: Path, count: int) 
         with_golden(root, "golden_images", npy(images)).golden()
 
 
-def test_a_test_of_no_pictures_is_no_test(root: Path) -> None:
+def test_a_test_of_no_images_is_no_test(root: Path) -> None:
     contents = {
         **CONTENTS,
         "golden/images.npy": npy(IMAGES[:0]),

@@ -16,7 +16,7 @@ import pytest
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.manifest import Manifest, manifest_bytes, manifest_from_json
 from samdeploy.bundle.names import MANIFEST, RUN_FILE, WEIGHTS_FILE
-from samdeploy.bundle.spec import Preprocessing, model_spec
+from samdeploy.bundle.spec import RESIZES, Preprocessing, model_spec
 from samdeploy.errors import BundleError, InputError
 from samdeploy.runs.locate import bundle_of, latest_bundle, unlike_its_run
 from samdeploy.runs.record import open_run
@@ -47,9 +47,16 @@ def test_a_sound_bundle_gives_back_what_was_written(root: Path) -> None:
 
 
 def test_manifest_round_trip() -> None:
-    crop = Preprocessing(4, 5, "center_crop", 6, mean=(0.1, 0.2, 1 / 3), std=(0.4, 0.5, 0.6))
+    bicubic = RESIZES["bicubic"]
+    crop = Preprocessing(4, 5, "center_crop", 6, (0.1, 0.2, 1 / 3), (0.4, 0.5, 0.6), bicubic, "half-even")
     for preprocessing in (Preprocessing(4, 5), crop):
-        spec = model_spec("sam-resnet50", {"gate": "original"}, ("a",), preprocessing)
+        spec = model_spec(
+            "sam-resnet50",
+            {"gate": "original"},
+            ("a",),
+            preprocessing,
+            license="MIT" if crop is preprocessing else None,
+        )
         measured = dataclasses.replace(MEASURED, test=MEASURED.val if crop is preprocessing else None)
         manifest = Manifest(spec, FILES, DATA, PROVENANCE, measured)
         assert manifest_from_json(json.loads(manifest_bytes(manifest)), "manifest.json") == manifest

@@ -1,4 +1,4 @@
-"""Pictures of every kind that both readers know: made here, so that each is known to the byte."""
+"""Images of every kind that both readers know: made here, so that each is known to the byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def picture(height: int, width: int, seed: int = 0) -> UInt8Array:
+def pixels(height: int, width: int, seed: int = 0) -> UInt8Array:
     """uint8 [h, w, 3]: smooth colours, edges and noise, so that every step of a decoder has something to do."""
     generator = np.random.default_rng((seed, height, width))
     coarse = generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -59,7 +59,7 @@ def png(
     before: bytes = b"",
     after: bytes = b"",
 ) -> bytes:
-    """Random samples under random filters: any bytes are a picture, as long as there are enough of them."""
+    """Random samples under random filters: any bytes are an image, as long as there are enough of them."""
     generator = np.random.default_rng((seed, height, width, depth, colour))
     bits = depth * _SAMPLES[colour]
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
@@ -78,14 +78,14 @@ def png(
 
 def jpegs() -> Iterator[tuple[str, bytes]]:
     for height, width in ((1, 1), (2, 3), (17, 16), (61, 47), (100, 233)):
-        image = Image.fromarray(picture(height, width))
+        image = Image.fromarray(pixels(height, width))
         for name, subsampling in (("444", 0), ("422", 1), ("420", 2), ("411", "4:1:1")):
             yield f"jpeg-{name}-{height}x{width}", jpeg(image, subsampling=subsampling, quality=85)
         yield f"jpeg-progressive-{height}x{width}", jpeg(image, progressive=True, quality=70)
         yield f"jpeg-grey-{height}x{width}", jpeg(image.convert("L"))
         yield f"jpeg-cmyk-{height}x{width}", jpeg(image.convert("CMYK"), quality=90)
         yield f"jpeg-rgb-{height}x{width}", jpeg(image, keep_rgb=True)
-    image = Image.fromarray(picture(53, 38))
+    image = Image.fromarray(pixels(53, 38))
     yield "jpeg-restarts", jpeg(image, restart_marker_blocks=2)
     yield "jpeg-coarse", jpeg(image, quality=3)
     # Ink that is not merely inverted RGB.
@@ -105,8 +105,8 @@ def jpegs() -> Iterator[tuple[str, bytes]]:
     yield "jpeg-xmp", jpeg(image, xmp=xmp)
     yield "jpeg-xmp-element", jpeg(image, xmp=b"<tiff:Orientation>7</tiff:Orientation>")
     yield "jpeg-xmp-and-exif", jpeg(image, xmp=xmp, exif=b"Exif\0\0" + tiff_orientation(3))
-    yield "jpeg-photo", jpeg(Image.fromarray(picture(700, 1000)), quality=92)
-    yield "jpeg-large", jpeg(Image.fromarray(picture(3000, 4000)), exif=b"Exif\0\0" + tiff_orientation(6))
+    yield "jpeg-photo", jpeg(Image.fromarray(pixels(700, 1000)), quality=92)
+    yield "jpeg-large", jpeg(Image.fromarray(pixels(3000, 4000)), exif=b"Exif\0\0" + tiff_orientation(6))
 
 
 def pngs() -> Iterator[tuple[str, bytes]]:

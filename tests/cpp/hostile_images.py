@@ -103,7 +103,7 @@ def flat_jpeg(width: int, height: int, **options: object) -> bytes:
 
 def metadata_jpeg(count: int, head: bytes) -> bytes:
     """`count` APP1 markers of 64 KiB."""
-    small = corpus.jpeg(Image.fromarray(corpus.picture(20, 20)))
+    small = corpus.jpeg(Image.fromarray(corpus.pixels(20, 20)))
     marker = b"\xff\xe1" + struct.pack(">H", 65535) + head + bytes(65533 - len(head))
     return small[:2] + marker * count + small[2:]
 

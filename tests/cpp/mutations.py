@@ -17,16 +17,16 @@ FLIPS = 24  # random ones, of each image
 
 
 def images() -> dict[str, bytes]:
-    picture = Image.fromarray(corpus.picture(48, 64))
+    image = Image.fromarray(corpus.pixels(48, 64))
     ink = Image.fromarray(np.random.default_rng(4).integers(0, 256, (32, 40, 4), dtype=np.uint8), "CMYK")
     exif = corpus.chunk(b"eXIf", corpus.tiff_orientation(6))
     return {
-        "jpeg": corpus.jpeg(picture, quality=80),
-        "jpeg-progressive": corpus.jpeg(picture, quality=80, progressive=True, subsampling=0),
-        "jpeg-grey": corpus.jpeg(picture.convert("L")),
+        "jpeg": corpus.jpeg(image, quality=80),
+        "jpeg-progressive": corpus.jpeg(image, quality=80, progressive=True, subsampling=0),
+        "jpeg-grey": corpus.jpeg(image.convert("L")),
         "jpeg-cmyk": corpus.jpeg(ink, quality=90),
-        "jpeg-restarts": corpus.jpeg(picture, restart_marker_blocks=3),
-        "jpeg-exif": corpus.jpeg(picture, exif=b"Exif\0\0" + corpus.tiff_orientation(6)),
+        "jpeg-restarts": corpus.jpeg(image, restart_marker_blocks=3),
+        "jpeg-exif": corpus.jpeg(image, exif=b"Exif\0\0" + corpus.tiff_orientation(6)),
         "png-rgb": corpus.png(30, 40, 8, 2, before=exif),
         "png-rgba16-interlaced": corpus.png(20, 30, 16, 6, interlaced=True),
         "png-palette4": corpus.png(30, 40, 4, 3, before=corpus.chunk(b"tRNS", b"\x10\x80")),

@@ -36,18 +36,18 @@ def test_the_lines_of_predict(
     built: Build, command: Command, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
 ) -> None:
     """The same bytes, but for what each decoder says in its own words, which stands in brackets."""
-    (tmp_path / 'no"picture.png').write_text("text")
+    (tmp_path / 'no"image.png').write_text("text")
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "cut.jpg").write_bytes(corpus.jpeg(Image.fromarray(corpus.picture(40, 50)))[:-200])
+    (tmp_path / "cut.jpg").write_bytes(corpus.jpeg(Image.fromarray(corpus.pixels(40, 50)))[:-200])
     (tmp_path / "cut.png").write_bytes(corpus.png(40, 30, 8, 2, seed=1)[:-60])
     odd = [tmp_path / "Löwe\t\x7f.jpg", tmp_path / os.fsdecode(b"L\xf6we\b.jpg")]
     for path in odd:
-        path.write_bytes(corpus.jpeg(Image.fromarray(corpus.picture(70, 50)), quality=80))
+        path.write_bytes(corpus.jpeg(Image.fromarray(corpus.pixels(70, 50)), quality=80))
     many = [tmp_path / f"{index}.png" for index in range(40)]  # more than one group
     for index, path in enumerate(many):
         path.write_bytes(corpus.png(9 + index, 30, 8, 2, seed=index))
     many.append(too_far_off(tmp_path))
-    damaged = [tmp_path / name for name in ('no"picture.png', "cut.jpg", "cut.png", "empty.jpg", "none.png")]
+    damaged = [tmp_path / name for name in ('no"image.png', "cut.jpg", "cut.png", "empty.jpg", "none.png")]
     arguments = ("--backend", "openvino", "--json")
     for code, files in ((1, [*digit_files, *damaged, *odd, *many]), (2, damaged)):
         found = run(built.classify, digits_bundle.root, *files)
@@ -65,13 +65,13 @@ def test_the_lines_of_predict(
 
 
 def too_far_off(folder: Path) -> Path:
-    """A picture to which the network of the digits has no finite answer; see tests/classifier/test_no_answer.py."""
+    """An image to which the network of the digits has no finite answer; see tests/classifier/test_no_answer.py."""
     Image.new("RGB", (40, 25), "red").save(folder / "red.png")
     return folder / "red.png"
 
 
 def without_details(text: str) -> str:
-    """What Python and C++ say alike of a picture that cannot be read."""
+    """What Python and C++ say alike of an image that cannot be read."""
     text = re.sub(r"damaged or truncated \(.+\); expected", "damaged or truncated (...); expected", text)
     return re.sub(r"expected JPEG(, PNG, .+| or PNG); convert it first", "...", text)
 
@@ -100,7 +100,7 @@ def test_the_snippet_of_the_readme_names_what_it_reads(built: Build, digits_bund
     assert done.stderr == "photo.jpg: is WebP; expected JPEG or PNG; convert it first\n"
 
 
-def test_an_option_is_no_picture(built: Build, digits_bundle: Bundle) -> None:
+def test_an_option_is_no_image(built: Build, digits_bundle: Bundle) -> None:
     for arguments in (("--backend", digits_bundle.root, "a.png"), (digits_bundle.root, "--json", "a.png")):
         done = run(built.classify, *arguments)
         (option,) = [str(word) for word in arguments if str(word).startswith("--")]
@@ -113,13 +113,13 @@ def test_a_full_disk_and_a_closed_stdout_are_told(
     built: Build, digits_bundle: Bundle, digit_files: Sequence[Path]
 ) -> None:
     """The line of Python's command line; what was printed is lost, so the exit code says so."""
-    picture, folder = digit_files[0], digit_files[0].parent
+    image, folder = digit_files[0], digit_files[0].parent
     cases = [
-        ("samdeploy-classify", 2, [built.classify, digits_bundle.root, picture]),
+        ("samdeploy-classify", 2, [built.classify, digits_bundle.root, image]),
         ("samdeploy-classify", 2, [built.classify, "--help"]),
         ("samdeploy-worker", 2, [built.worker, digits_bundle.root, folder]),
         ("samdeploy-worker", 2, [built.worker, digits_bundle.root, folder, "--json"]),
-        ("classify", 1, [built.classify_c, digits_bundle.root, picture]),
+        ("classify", 1, [built.classify_c, digits_bundle.root, image]),
     ]
     for name, code, command in cases:
         full = run("sh", "-c", 'exec "$0" "$@" >/dev/full', *command)
@@ -172,7 +172,7 @@ def test_the_worker(built: Build, digits_bundle: Bundle, digit_files: Sequence[P
     done = run(built.worker, digits_bundle.root, tmp_path, "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["failed"] == 2
-    assert f"samdeploy-worker: {red}: 10 of 10 logits are not finite numbers: the picture" in done.stderr
+    assert f"samdeploy-worker: {red}: 10 of 10 logits are not finite numbers: the image" in done.stderr
     assert f"{tmp_path}/broken.jpg: damaged or truncated (JPEG: " in done.stderr
 
 

@@ -26,8 +26,8 @@ from tests.cpp.conftest import Probe
 UNAVAILABLE = 10
 
 
-def pictures(bundle: Bundle) -> NDArray[np.uint8]:
-    """The golden pictures and as many of noise."""
+def images(bundle: Bundle) -> NDArray[np.uint8]:
+    """The golden images and as many of noise."""
     golden, _ = bundle.golden()
     noise = np.random.default_rng(1).integers(0, 256, golden.shape, dtype=np.uint8)
     return np.concatenate([golden, noise])
@@ -38,7 +38,7 @@ def pictures(bundle: Bundle) -> NDArray[np.uint8]:
 def test_logits_are_equal_bit_for_bit(
     precision: str, batch: int, probe: Probe, digits_bundle: Bundle, tmp_path: Path
 ) -> None:
-    pixels = pictures(digits_bundle)
+    pixels = images(digits_bundle)
     try:
         session = open_session(digits_bundle, "openvino", precision=precision)
     except BackendUnavailable as error:
@@ -79,7 +79,7 @@ def test_layers_that_fp16_cannot_hold_are_not_computed_in_it(
 @pytest.mark.parametrize("requests", [1, 3])
 def test_many_threads_share_one_classifier(requests: int, probe: Probe, digits_bundle: Bundle, tmp_path: Path) -> None:
     """Each thread's answers, and its own errors between them, are those of one thread alone."""
-    (tmp_path / "pixels.bin").write_bytes(pictures(digits_bundle).tobytes())
+    (tmp_path / "pixels.bin").write_bytes(images(digits_bundle).tobytes())
     answers, different = probe("threads", digits_bundle.root, tmp_path / "pixels.bin", 6, requests, 25).stdout.split()
     assert (int(answers), int(different)) == (150, 0)
 
@@ -101,7 +101,7 @@ def test_wrong_arguments_are_refused_with_a_sentence(probe: Probe, digits_bundle
 def test_jpeg_to_class_asks_for_no_memory_but_libjpeg_s_and_openvino_s_own(
     built: Build, digits_bundle: Bundle, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(corpus.jpeg(Image.fromarray(corpus.picture(75, 101))))
+    (tmp_path / "a.jpg").write_bytes(corpus.jpeg(Image.fromarray(corpus.pixels(75, 101))))
     graph = digits_bundle.root / "model.fp32.onnx"
     lines = call(built.folder / "samdeploy-allocations", digits_bundle.root, graph, tmp_path / "a.jpg").splitlines()
     fewest = {name: int(count) for name, count, _ in (line.split() for line in lines)}
@@ -111,8 +111,8 @@ def test_jpeg_to_class_asks_for_no_memory_but_libjpeg_s_and_openvino_s_own(
     assert fewest["samdeploy"] == fewest["openvino"] > 0
 
 
-def test_three_ways_to_hand_over_a_picture(probe: Probe, digits_bundle: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(corpus.jpeg(Image.fromarray(corpus.picture(75, 101))))
+def test_three_ways_to_hand_over_an_image(probe: Probe, digits_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(corpus.jpeg(Image.fromarray(corpus.pixels(75, 101))))
     probe("prepare", digits_bundle.root, tmp_path / "a.jpg", tmp_path / "out")
     expected = prepare(tmp_path / "a.jpg", digits_bundle.spec.preprocessing).tobytes()
     assert (tmp_path / "out").read_bytes() == 3 * expected
@@ -126,5 +126,5 @@ def test_rank(probe: Probe, digits_bundle: Bundle) -> None:
     assert [int(row.split()[0]) for row in rows] == order.tolist()
     np.testing.assert_allclose([float(row.split()[1]) for row in rows], softmax(logits)[order], rtol=1e-14)
     assert counts == "1 1"
-    text = "1 of 10 logits are not finite numbers: the picture drives the network out of the range of fp32"
+    text = "1 of 10 logits are not finite numbers: the image drives the network out of the range of fp32"
     assert not_finite == [f"17 {text}; the network has no answer to it"] * 9

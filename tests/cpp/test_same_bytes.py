@@ -1,64 +1,45 @@
-"""Decode and resize give the same bytes in C++ and in Python, for every kind of picture."""
+"""Decode and resize give the same bytes in C++ and in Python, for every kind of image."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.bundle.spec import Preprocessing
+from samdeploy.bundle.spec import RESIZES, Crop, Preprocessing
 from samdeploy.errors import ImageError
 from samdeploy.images.decode import decode, prepare, resize
 from tests.cpp import corpus
+from tests.cpp.ask import ask
 from tests.cpp.conftest import Probe
 
 IMAGE, IMAGE_TOO_LARGE = 11, 12
-MOST_PIXELS = 178_956_970
 
+BICUBIC = RESIZES["bicubic"]
 TARGETS = (
     Preprocessing(32, 32),
-    Preprocessing(45, 64),
+    Preprocessing(45, 64, resize=BICUBIC),
     Preprocessing(33, 28, "center_crop", 40),
-    Preprocessing(64, 64, "center_crop", 64),
+    Preprocessing(64, 64, "center_crop", 64, resize=BICUBIC, crop="half-even"),
     Preprocessing(1, 7),
+    Preprocessing(33, 28, "center_crop", 40, crop="half-even"),
+    Preprocessing(40, 31, "center_crop", 41, resize=BICUBIC),
 )
 
-Answer = tuple[UInt8Array, UInt8Array] | tuple[int, str]
 
-
-def ask(probe: Probe, folder: Path, jobs: list[tuple[bytes, Preprocessing]], most: int = MOST_PIXELS) -> list[Answer]:
-    """What C++ makes of each picture: (decoded, resized), or (status, text)."""
-    lines, out = [], folder / "out.bin"
-    for index, (encoded, size) in enumerate(jobs):
-        (folder / f"{index}.img").write_bytes(encoded)
-        lines.append(f"{size.height} {size.width} {size.resize_short or 0} {folder / f'{index}.img'}")
-    probe("pictures", out, most, stdin="\n".join(lines))
-    data = io.BytesIO(out.read_bytes())
-    answers: list[Answer] = []
-    for _, size in jobs:
-        status, first = struct.unpack("<ii", data.read(8))
-        if status:
-            answers.append((status, data.read(first).decode()))
-            continue
-        (width,) = struct.unpack("<i", data.read(4))
-        picture = np.frombuffer(data.read(first * width * 3), np.uint8).reshape(first, width, 3)
-        small = np.frombuffer(data.read(size.height * size.width * 3), np.uint8).reshape(size.height, size.width, 3)
-        answers.append((picture, small))
-    assert not data.read()
-    return answers
-
-
-def compare(probe: Probe, folder: Path, pictures: list[tuple[str, bytes]]) -> list[str]:
-    """Names of the pictures that the two readers see differently."""
-    jobs = [(encoded, TARGETS[i % len(TARGETS)]) for i, (_, encoded) in enumerate(pictures)]
+def compare(probe: Probe, folder: Path, images: list[tuple[str, bytes]]) -> list[str]:
+    """Names of the images that the two readers see differently."""
+    jobs = [(encoded, TARGETS[i % len(TARGETS)]) for i, (_, encoded) in enumerate(images)]
     wrong = []
-    for (name, encoded), (_, size), answer in zip(pictures, jobs, ask(probe, folder, jobs), strict=True):
+    for (name, encoded), (_, size), answer in zip(images, jobs, ask(probe, folder, jobs), strict=True):
         expected = decode(encoded)
         if isinstance(answer[0], int):
             wrong.append(f"{name}: {answer}")
@@ -70,38 +51,49 @@ def compare(probe: Probe, folder: Path, pictures: list[tuple[str, bytes]]) -> li
 
 
 def test_jpeg(probe: Probe, tmp_path: Path) -> None:
-    pictures = list(corpus.jpegs())
-    assert len(pictures) > 60
-    assert compare(probe, tmp_path, pictures) == []
+    images = list(corpus.jpegs())
+    assert len(images) > 60
+    assert compare(probe, tmp_path, images) == []
 
 
 def test_png(probe: Probe, tmp_path: Path) -> None:
-    pictures = list(corpus.pngs())
-    assert len(pictures) > 100
-    assert compare(probe, tmp_path, pictures) == []
+    images = list(corpus.pngs())
+    assert len(images) > 100
+    assert compare(probe, tmp_path, images) == []
+
+
+def many_sizes(count: int) -> Iterator[tuple[UInt8Array, Preprocessing]]:
+    """Images and what becomes of them, all filters and crops in turn."""
+    generator = np.random.default_rng(7)
+    for _ in range(count):
+        height, width, target_height, target_width = (int(side) for side in generator.integers(1, 120, 4))
+        short = max(target_height, target_width) + int(generator.integers(20))
+        image = corpus.pixels(height, width)
+        for resize_name in RESIZES.values():
+            yield image, Preprocessing(target_height, target_width, resize=resize_name)
+            for crop in ("floor", "half-even"):
+                yield (
+                    image,
+                    Preprocessing(
+                        target_height, target_width, "center_crop", short, resize=resize_name, crop=cast("Crop", crop)
+                    ),
+                )
 
 
 def test_resize_of_many_sizes(probe: Probe, tmp_path: Path) -> None:
-    generator = np.random.default_rng(7)
     jobs, expected = [], []
-    for _ in range(150):
-        height, width, target_height, target_width = (int(side) for side in generator.integers(1, 120, 4))
-        image = corpus.picture(height, width)
+    for image, size in many_sizes(80):
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG", compress_level=1)
-        size = Preprocessing(target_height, target_width)
-        if generator.integers(2):
-            short = max(target_height, target_width) + int(generator.integers(20))
-            size = Preprocessing(target_height, target_width, "center_crop", short)
         jobs.append((file.getvalue(), size))
         expected.append(resize(image, size))
     answers = ask(probe, tmp_path, jobs)
-    assert [i for i, answer in enumerate(answers) if not np.array_equal(answer[1], expected[i])] == []
+    assert [jobs[i][1] for i, answer in enumerate(answers) if not np.array_equal(answer[1], expected[i])] == []
 
 
 def damaged() -> list[tuple[str, bytes]]:
-    """Pictures that neither reader may take."""
-    photo = corpus.jpeg(Image.fromarray(corpus.picture(90, 120)))
+    """Images that neither reader may take."""
+    photo = corpus.jpeg(Image.fromarray(corpus.pixels(90, 120)))
     drawing = corpus.png(40, 30, 8, 2)
     transparent = corpus.chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))
     cuts = [(f"jpeg cut at {at}", photo[:at]) for at in (3, 20, 200, len(photo) // 2, len(photo) - 2)]
@@ -109,7 +101,7 @@ def damaged() -> list[tuple[str, bytes]]:
     return [
         *cuts,
         ("empty", b""),
-        ("text", b"no picture at all"),
+        ("text", b"no image at all"),
         ("gif start", b"GIF89a" + bytes(40)),
         ("16 bit with a transparent colour", corpus.png(5, 5, 16, 2, before=transparent)),
         ("4 bit with a transparent colour", corpus.png(5, 5, 4, 0, before=corpus.chunk(b"tRNS", b"\0\3"))),
@@ -119,7 +111,7 @@ def damaged() -> list[tuple[str, bytes]]:
     ]
 
 
-def test_damaged_pictures_are_refused_by_both(probe: Probe, tmp_path: Path) -> None:
+def test_damaged_images_are_refused_by_both(probe: Probe, tmp_path: Path) -> None:
     for name, encoded in damaged():
         with pytest.raises(ImageError):
             pytest.fail(f"{name}: {decode(encoded).shape}")
@@ -160,12 +152,12 @@ def test_a_png_that_is_not_whole_is_refused_by_both(probe: Probe, tmp_path: Path
     flipped[whole.index(b"IEND") - 5] ^= 1  # of the pixels' checksum
     header = struct.pack(">IIBBBBB", 11, 21, 8, 2, 0, 0, 0)
     taller = whole[:8] + corpus.chunk(b"IHDR", header) + whole[33:]
-    pictures = [*(whole[:end] for end in ends), bytes(flipped), taller]
-    for encoded in pictures:
+    images = [*(whole[:end] for end in ends), bytes(flipped), taller]
+    for encoded in images:
         with pytest.raises(ImageError):
             decode(encoded)
-    answers = ask(probe, tmp_path, [(encoded, TARGETS[0]) for encoded in pictures])
-    assert [answer[0] for answer in answers] == [IMAGE] * len(pictures)
+    answers = ask(probe, tmp_path, [(encoded, TARGETS[0]) for encoded in images])
+    assert [answer[0] for answer in answers] == [IMAGE] * len(images)
     assert np.array_equal(ask(probe, tmp_path, [(whole, TARGETS[0])])[0][0], decode(whole))
 
 
@@ -195,16 +187,16 @@ def bomb(side: int) -> bytes:
 
 
 def test_bombs_are_refused_by_both(probe: Probe, tmp_path: Path) -> None:
-    photo = corpus.jpeg(Image.fromarray(corpus.picture(8, 8)))
+    photo = corpus.jpeg(Image.fromarray(corpus.pixels(8, 8)))
     at = photo.index(b"\xff\xc0") + 5
-    pictures = [bomb(13_378), bomb(2**31 - 1), photo[:at] + struct.pack(">HH", 65_500, 65_500) + photo[at + 4 :]]
-    for encoded in pictures:
+    images = [bomb(13_378), bomb(2**31 - 1), photo[:at] + struct.pack(">HH", 65_500, 65_500) + photo[at + 4 :]]
+    for encoded in images:
         with pytest.raises(ImageError, match="too many pixels"):
             decode(encoded)
     thin = corpus.png(1, 60_000, 1, 0)
     with pytest.raises(ImageError, match="too long and thin"):
         resize(decode(thin), Preprocessing(3000, 3000))
-    jobs = [*((encoded, TARGETS[0]) for encoded in pictures), (thin, Preprocessing(3000, 3000))]
+    jobs = [*((encoded, TARGETS[0]) for encoded in images), (thin, Preprocessing(3000, 3000))]
     answers = ask(probe, tmp_path, jobs)
     assert [answer[0] for answer in answers] == [IMAGE_TOO_LARGE] * 4
     assert "13378x13378 found, at most 178956970 allowed" in str(answers[0][1])

@@ -11,8 +11,8 @@ from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import ImageError
 from samdeploy.images.decode import decode
 from tests.cpp import mutations
+from tests.cpp.ask import ask
 from tests.cpp.conftest import Probe
-from tests.cpp.test_same_bytes import ask
 
 # docs/bundle.md, 4.6: a reader may refuse these.
 FREE = ("pixels with no checksum", "pixels with half a checksum")

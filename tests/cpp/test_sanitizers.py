@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
-from tests.cpp import corpus
+from samdeploy.bundle.spec import RESIZES, Preprocessing
+from tests.cpp import ask, corpus
 from tests.cpp.build import SANITIZER_SETTINGS, Build, build, missing
 
 pytestmark = pytest.mark.slow
+
+BICUBIC = RESIZES["bicubic"]
+SIZES = (
+    Preprocessing(31, 24),
+    Preprocessing(31, 20, "center_crop", 40),
+    Preprocessing(31, 27, resize=BICUBIC),
+    Preprocessing(31, 28, "center_crop", 40, resize=BICUBIC, crop="half-even"),
+)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,16 +52,16 @@ def run(watched: Build) -> Run:
     return call  # type: ignore[return-value]
 
 
-def test_pictures(watched: Build, run: Run, tmp_path: Path) -> None:
-    """Every kind of picture, whole and cut at several places."""
+def test_images(watched: Build, run: Run, tmp_path: Path) -> None:
+    """Every kind of image, whole and cut at several places."""
     lines = []
-    pictures = [(name, data) for name, data in (*corpus.jpegs(), *corpus.pngs()) if len(data) < 200_000]
-    for index, (_, data) in enumerate(pictures):
+    images = [(name, data) for name, data in (*corpus.jpegs(), *corpus.pngs()) if len(data) < 200_000]
+    for index, (_, data) in enumerate(images):
         for cut, content in enumerate((data, data[: len(data) // 2], data[:-3])):
             path = tmp_path / f"{index}-{cut}"
             path.write_bytes(content)
-            lines.append(f"31 {20 + index % 9} {0 if index % 2 else 40} {path}")
-    run(watched.probe, "pictures", tmp_path / "out", 1 << 24, stdin="\n".join(lines))
+            lines.append(ask.job(SIZES[index % len(SIZES)], path))
+    run(watched.probe, "images", tmp_path / "out", 1 << 24, stdin="\n".join(lines))
 
 
 def test_many_threads(watched: Build, run: Run, digits_bundle: Bundle, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def measured(**changes: Any) -> dict[str, Any]:
     return {**both, "val": {**split, **changes}, "test": None}
 
 
+DEVELOPMENT = "a development version wrote it; make it again from its run: samdeploy export RUN"
 MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
     "path climbs": (path_of_graph("../outside"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
     "path climbs later": (path_of_graph("graphs/../../x"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
@@ -202,7 +203,29 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
     "another resize": (
         edit(lambda v: v["preprocessing"].update(resize="nearest")), BAD_MANIFEST, "resize 'nearest'", "resize 'near",
     ),
-    "crop larger than the picture": (
+    "the short name of a resize": (
+        edit(lambda v: v["preprocessing"].update(resize="bicubic")), BAD_MANIFEST, "resize 'bicubic'", "resize 'bicub",
+    ),
+    "another crop": (
+        edit(lambda v: v["preprocessing"].update(crop="half-up")), BAD_MANIFEST, "crop 'half-up'", "crop 'half-up'",
+    ),
+    "crop is null": (
+        edit(lambda v: v["preprocessing"].update(crop=None)), BAD_MANIFEST, "'crop' must be", "'crop' must be",
+    ),
+    "without a crop": (
+        edit(lambda v: v["preprocessing"].pop("crop")), BAD_MANIFEST, DEVELOPMENT, DEVELOPMENT,
+    ),
+    "with a gate": (
+        edit(lambda v: v["model"].update(gate=v["model"].pop("options")["gate"])),
+        BAD_MANIFEST, DEVELOPMENT, DEVELOPMENT,
+    ),
+    "without a license": (
+        edit(lambda v: v["model"].pop("license")), BAD_MANIFEST, "'license' is missing", "'license' is missing",
+    ),
+    "license is no text": (
+        edit(lambda v: v["model"].update(license=["MIT"])), BAD_MANIFEST, "'license' must be", "'license' must be",
+    ),
+    "crop larger than the image": (
         edit(lambda v: v["preprocessing"].update(fit="center_crop", resize_short=3)),
         BAD_MANIFEST, "resize_short 3 is smaller", "resize_short 3 is smaller",
     ),
@@ -239,7 +262,7 @@ def swapped_golden(root: Path) -> None:
     (root / IMAGES).write_bytes(logits), (root / LOGITS).write_bytes(images)
 
 
-def no_pictures(root: Path) -> None:
+def no_images(root: Path) -> None:
     (root / IMAGES).write_bytes(header("|u1", "(0, 4, 5, 3)"))
     (root / LOGITS).write_bytes(header("<f4", "(0, 2)"))
 
@@ -247,7 +270,7 @@ def no_pictures(root: Path) -> None:
 # The manifest states the hashes of what is there: only the content itself can show that it is wrong.
 SEALED: dict[str, tuple[Damage, str]] = {
     "10 GB in a header": (golden(IMAGES, header("|u1", "(166666666, 4, 5, 3)") + PIXELS), "bytes of numbers"),
-    "2**62 pictures": (golden(IMAGES, header("|u1", f"({2**62}, 4, 5, 3)") + PIXELS), "npy"),
+    "2**62 images": (golden(IMAGES, header("|u1", f"({2**62}, 4, 5, 3)") + PIXELS), "npy"),
     "product wraps around": (golden(LOGITS, header("<f4", f"({2**61}, 2)")), "npy"),
     "count beyond 64 bits": (golden(LOGITS, header("<f4", "(1" + "0" * 30 + ", 2)") + ANSWERS), "npy"),
     "count below zero": (golden(LOGITS, header("<f4", "(-2, 2)") + ANSWERS), "npy"),
@@ -265,7 +288,7 @@ SEALED: dict[str, tuple[Damage, str]] = {
     "empty array file": (golden(LOGITS, b""), "no .npy array"),
     "bytes behind the numbers": (golden(LOGITS, header("<f4", "(2, 2)") + ANSWERS + b"x"), "bytes of numbers"),
     "one answer too few": (golden(LOGITS, npy(np.zeros((1, 2), np.float32))), "golden answers found"),
-    "no pictures": (no_pictures, "golden answers found"),
+    "no images": (no_images, "golden answers found"),
     "answer that is no number": (golden(LOGITS, npy(np.full((2, 2), np.nan, np.float32))), "not finite"),
     "swapped golden files": (swapped_golden, "expected"),
 }

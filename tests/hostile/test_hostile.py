@@ -123,16 +123,16 @@ def test_golden_answers_within_the_tolerance_are_taken(real: Path, reader: Reade
     own = np.ptp(logits, axis=1).astype(float)
     usual, narrow = float(np.median(own)), int(own.argmin())
     middle = int(np.where(own >= usual, own, np.inf).argmin())
-    # A share of the picture's own range, not of all pictures'; and of the median one's where its own is smaller.
+    # A share of the image's own range, not of all images'; and of the median one's where its own is smaller.
     assert 1.1 * own[middle] < 0.9 * np.ptp(logits) and 1.1 * own[narrow] < 0.9 * usual
-    for picture, change, taken in (
+    for image, change, taken in (
         (middle, 0.9e-4 * own[middle], True),
         (middle, 1.1e-4 * own[middle], False),
         (narrow, 0.9e-4 * usual, True),
         (narrow, 1.1e-4 * usual, False),
     ):
         changed = logits.copy()
-        changed[picture, 0] += change
+        changed[image, 0] += change
         np.save(real / LOGITS, changed)
         seal(real)
         status, found = reader(real, runtime=True)

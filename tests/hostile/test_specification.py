@@ -13,7 +13,7 @@ from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.manifest import FORMAT, ROLES, VERSION
 from samdeploy.bundle.names import MANIFEST
-from samdeploy.bundle.spec import FITS, PRECISIONS, RESIZES
+from samdeploy.bundle.spec import CROPS, FITS, PRECISIONS, RESIZES
 from samdeploy.images.resize import MOST_PIXELS_BETWEEN_PASSES
 from tests.hostile.test_hostile import MANIFESTS
 
@@ -27,7 +27,7 @@ BEYOND_A_SCHEMA = {
     "path through a file", "file is missing", "symbolic link", "linked folder", "hard link", "linked manifest", "pipe",
     "folder for a file", "wrong hash", "truncated", "longer", "swapped files", "length of 8 EiB", "one file twice",
     "repeated key", "repeated key, escaped", "integer of 65 bits", "integer of 64 bits", "huge integer for a number",
-    "crop larger than the picture", "number for an integer", "half a surrogate", "NaN",
+    "crop larger than the image", "number for an integer", "half a surrogate", "NaN",
     "number too large",
 }  # fmt: skip
 
@@ -72,5 +72,5 @@ def test_the_page_has_the_numbers_and_names_of_the_code() -> None:
     assert PAGE.startswith(f"# The bundle, version {VERSION}\n")
     written = re.findall(r"([\d.e-]+) for (fp32|fp16|bf16|int8)\b", PAGE)
     assert {precision: float(value) for value, precision in written} == GOLDEN_TOLERANCE
-    assert all(f"`{name}`" in PAGE for name in (*ROLES, *PRECISIONS, *FITS, *RESIZES))
+    assert all(f"`{name}`" in PAGE for name in (*ROLES, *PRECISIONS, *FITS, *CROPS, *RESIZES.values()))
     assert MOST_PIXELS_BETWEEN_PASSES == 2**27 and re.search(r"above\s+2\^27", PAGE)

@@ -9,40 +9,58 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from samdeploy.bundle.spec import Preprocessing
+from samdeploy.bundle.spec import RESIZES, Crop, Filter, Preprocessing, Resize
 from samdeploy.errors import ImageError
 from samdeploy.images.decode import prepare, resize
+from samdeploy.images.resize import placement
 from tests.images.image_files import UInt8Array, encoded, noise, png
 
+BILINEAR = RESIZES["bilinear"]
 BITS = 22  # of the fixed-point weights: 32 minus 8 for the pixel minus 2 for the sum
 
 
-def twin_weights(length: int, target: int) -> NDArray[np.float64]:
-    """The triangle filter as whole numbers, float64 [target, length]; a row sums to about 2**22."""
+def triangle(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(0.0, 1.0 - distance)
+
+
+def cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = (((distance - 5) * distance + 8) * distance - 4) * -0.5
+    return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+
+
+# Kernel and its support, in pixels of the larger of both images.
+KERNELS = {RESIZES["bilinear"]: (triangle, 1), RESIZES["bicubic"]: (cubic, 2)}
+
+
+def twin_weights(length: int, target: int, resize_name: Resize) -> NDArray[np.float64]:
+    """The filter as whole numbers, float64 [target, length]; a row sums to about 2**22."""
+    kernel, support = KERNELS[resize_name]
     scale = length / target
-    support = max(scale, 1.0)
+    stretch = max(scale, 1.0)
     centre = (np.arange(target)[:, None] + 0.5) * scale
-    pixel = np.arange(length)
-    inside = (pixel >= np.trunc(centre - support + 0.5)) & (pixel < np.trunc(centre + support + 0.5))
-    triangle = np.where(inside, np.maximum(0.0, 1.0 - np.abs(pixel - centre + 0.5) * (1 / support)), 0.0)
-    total = np.cumsum(triangle, axis=1)[:, -1:]  # one after another: numpy's sum adds in pairs and rounds differently
-    return np.floor(triangle / total * (1 << BITS) + 0.5)
+    pixel, reach = np.arange(length), support * stretch
+    inside = (pixel >= np.trunc(centre - reach + 0.5)) & (pixel < np.trunc(centre + reach + 0.5))
+    weights = np.where(inside, kernel(np.abs((pixel - centre + 0.5) * (1 / stretch))), 0.0)
+    total = np.cumsum(weights, axis=1)[:, -1:]  # one after another: numpy's sum adds in pairs and rounds differently
+    shares = weights / total * (1 << BITS)
+    return np.trunc(shares + np.where(shares < 0, -0.5, 0.5))
 
 
-def twin_pass(image: UInt8Array, target: int) -> UInt8Array:
+def twin_pass(image: UInt8Array, target: int, resize_name: Resize) -> UInt8Array:
     """Resize axis 0 of uint8 [h, w, 3]."""
     if target == len(image):
         return image
     # Whole numbers below 2**53: float64 adds them exactly, and BLAS is fast.
-    flat = twin_weights(len(image), target) @ image.reshape(len(image), -1).astype(np.float64)
+    flat = twin_weights(len(image), target, resize_name) @ image.reshape(len(image), -1).astype(np.float64)
     rounded = (flat.astype(np.int64) + (1 << (BITS - 1))) >> BITS
     return np.clip(rounded, 0, 255).astype(np.uint8).reshape(target, *image.shape[1:])
 
 
-def twin_resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
+def twin_resize(image: UInt8Array, height: int, width: int, resize_name: Resize = BILINEAR) -> UInt8Array:
     """Vertical first, rounded to uint8, then horizontal."""
-    vertical = twin_pass(image, height)
-    return np.ascontiguousarray(twin_pass(vertical.transpose(1, 0, 2), width).transpose(1, 0, 2))
+    vertical = twin_pass(image, height, resize_name)
+    return np.ascontiguousarray(twin_pass(vertical.transpose(1, 0, 2), width, resize_name).transpose(1, 0, 2))
 
 
 def random_sizes() -> list[tuple[int, int, int, int]]:
@@ -53,16 +71,28 @@ def random_sizes() -> list[tuple[int, int, int, int]]:
     return [*sizes, *small, *edges]  # type: ignore[list-item]
 
 
-def test_resize_equals_the_twin_byte_for_byte() -> None:
+@pytest.mark.parametrize("resize_name", RESIZES.values())
+def test_resize_equals_the_twin_byte_for_byte(resize_name: Resize) -> None:
     different = [
         (height, width, target_height, target_width)
         for height, width, target_height, target_width in random_sizes()
         if not np.array_equal(
-            resize(noise(height, width), Preprocessing(target_height, target_width)),
-            twin_resize(noise(height, width), target_height, target_width),
+            resize(noise(height, width), Preprocessing(target_height, target_width, resize=resize_name)),
+            twin_resize(noise(height, width), target_height, target_width, resize_name),
         )
     ]
     assert different == []
+
+
+@pytest.mark.parametrize("resize_name", RESIZES.values())
+def test_pillows_own_resize_differs_by_the_order_of_its_passes_alone(resize_name: Resize) -> None:
+    """In one call, both axes; Pillow goes horizontal first before version 13."""
+    method = Image.Resampling.BICUBIC if resize_name == RESIZES["bicubic"] else Image.Resampling.BILINEAR
+    image = np.array(Image.fromarray(noise(12, 16)).resize((160, 120), Image.Resampling.BICUBIC))
+    found = resize(image, Preprocessing(37, 53, resize=resize_name))
+    theirs = np.asarray(Image.fromarray(image).resize((53, 37), method))
+    swapped = twin_resize(image.transpose(1, 0, 2), 53, 37, resize_name).transpose(1, 0, 2)
+    assert np.array_equal(theirs, found) or np.array_equal(theirs, swapped)
 
 
 def test_the_twin_knows_the_order_of_the_passes() -> None:
@@ -72,12 +102,18 @@ def test_the_twin_knows_the_order_of_the_passes() -> None:
     assert not np.array_equal(swapped, twin_resize(image, 29, 33))
 
 
-def test_two_pixels_to_four_by_hand() -> None:
-    """0 and 200 at distances 1/4 and 3/4: 0, 50, 150, 200."""
+@pytest.mark.parametrize(("resize_name", "expected"), [("bilinear", [0, 50, 150, 200]), ("bicubic", [0, 41, 159, 218])])
+def test_two_pixels_to_four_by_hand(resize_name: Filter, expected: list[int]) -> None:
+    """0 and 200, at distances 1/4 and 3/4 or 5/4 where the image does not end.
+
+    Bicubic: k(1/4) = 0.867, k(3/4) = 0.227, k(5/4) = -0.070.  200 k(5/4) / (k(1/4) + k(5/4)) = -17.6, cut to 0, for the
+    first, 200 k(3/4) / (k(1/4) + k(3/4)) = 41.4 for the second; the others are 200 less these: 158.6 and 217.6.
+    """
     row = np.array([[[0] * 3, [200] * 3]], dtype=np.uint8)
-    expected = [0, 50, 150, 200]
-    assert resize(row, Preprocessing(1, 4))[0, :, 0].tolist() == expected
-    assert resize(row.transpose(1, 0, 2), Preprocessing(4, 1))[:, 0, 0].tolist() == expected
+    assert resize(row, Preprocessing(1, 4, resize=RESIZES[resize_name]))[0, :, 0].tolist() == expected
+    assert (
+        resize(row.transpose(1, 0, 2), Preprocessing(4, 1, resize=RESIZES[resize_name]))[:, 0, 0].tolist() == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,6 +134,23 @@ def test_center_crop(height: int, width: int, short: int, crop: tuple[int, int],
     found = resize(image, Preprocessing(*crop, fit="center_crop", resize_short=short))
     assert np.array_equal(found, whole[top : top + crop[0], left : left + crop[1]])
     assert found.flags.c_contiguous
+
+
+def test_half_even_cuts_where_torchvision_does() -> None:
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    for width, target in [(width, target) for width in range(5, 19) for target in range(3, 6)]:
+        image = Image.fromarray(noise(5, width))
+        size = Preprocessing(target, target, "center_crop", 5, crop="half-even")
+        assert np.array_equal(resize(np.asarray(image), size), np.asarray(functional.center_crop(image, target)))
+
+
+@pytest.mark.parametrize(
+    ("crop", "lefts"), [("floor", [0, 0, 1, 1, 2, 2, 3, 3]), ("half-even", [0, 0, 1, 2, 2, 2, 3, 4])]
+)
+def test_the_half_of_an_odd_margin(crop: Crop, lefts: list[int]) -> None:
+    size = Preprocessing(5, 5, "center_crop", 5, crop=crop)
+    assert [placement(size, 5, 5 + margin).left for margin in range(8)] == lefts
+    assert [placement(size, 5 + margin, 5).top for margin in range(8)] == lefts
 
 
 def test_resize_to_the_same_size_gives_a_copy() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from samdeploy.bundle.names import RUN_FILE, WEIGHTS_FILE
-from samdeploy.bundle.spec import Preprocessing
+from samdeploy.bundle.spec import RESIZES, Preprocessing
 from samdeploy.errors import BundleError, InputError
 from samdeploy.runs.record import RunRecord, latest_run, open_run, write_run
 
@@ -19,7 +19,9 @@ COMPLETE = RunRecord(
     arch="sam-resnet18",
     options={"gate": "identity"},
     classes=("Löwe", "cat"),
-    preprocessing=Preprocessing(32, 30, "center_crop", 36, mean=(0.1, 0.2, 1 / 3), std=(0.4, 0.5, 0.6)),
+    preprocessing=Preprocessing(
+        32, 30, "center_crop", 36, (0.1, 0.2, 1 / 3), (0.4, 0.5, 0.6), RESIZES["bicubic"], "half-even"
+    ),
     dataset="folder",
     data_options={"level": "variant", "cut": True, "n": 3, "x": 0.1},
     data_root="data",
@@ -38,6 +40,7 @@ COMPLETE = RunRecord(
     weights_sha256="ab" * 32,
     images_sha256={"val": "cd" * 32, "test": "ef" * 32},
     labelled_sha256={"val": "01" * 32, "test": "23" * 32},
+    license="Apache-2.0",
 )
 UNTESTED = dataclasses.replace(
     COMPLETE, status="interrupted", best_epoch=0, test_top1=None, test_correct=None, test_images=None
@@ -56,6 +59,14 @@ def changed(folder: Path, **changes: Any) -> Path:
     values = json.loads((folder / RUN_FILE).read_text()) | changes
     (folder / RUN_FILE).write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
     return folder
+
+
+def test_a_run_without_a_crop_and_a_license_cuts_as_before(tmp_path: Path) -> None:
+    values = json.loads((changed(tmp_path, license=...) / RUN_FILE).read_text())
+    del values["preprocessing"]["crop"]
+    (tmp_path / RUN_FILE).write_text(json.dumps(values))
+    preprocessing = dataclasses.replace(COMPLETE.preprocessing, crop="floor")
+    assert open_run(tmp_path) == dataclasses.replace(COMPLETE, preprocessing=preprocessing, license=None)
 
 
 @pytest.mark.parametrize(

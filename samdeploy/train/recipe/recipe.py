@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, Unpack
 
 from samdeploy.bundle.annotations import Rules
-from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocessing
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, RESIZES, Crop, Filter, Fit, Preprocessing
 from samdeploy.train.recipe.toml_text import Scalar
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -78,16 +78,20 @@ class ModelSection:
 
 @dataclass(frozen=True, slots=True)
 class ImageSection:
-    """From a decoded picture to the network's input; see `samdeploy.bundle.spec.Preprocessing`.
+    """From a decoded image to the network's input; see `samdeploy.bundle.spec.Preprocessing`.
 
     Attributes:
         resize_short: length of the shorter side before the crop in pixels; 0 with fit "squeeze".
+        crop: rounding of half of the crop's margin; without effect with fit "squeeze".
+        filter: of the resize.
     """
 
     height: int = _ruled(192, at_least=1, at_most=4096)
     width: int = _ruled(192, at_least=1, at_most=4096)
     fit: Fit = "squeeze"
     resize_short: int = _ruled(0, at_least=0, at_most=8192)
+    crop: Crop = "floor"
+    filter: Filter = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -97,7 +101,10 @@ class ImageSection:
         Raises:
             BundleError: the values contradict one another.
         """
-        return Preprocessing(self.height, self.width, self.fit, self.resize_short or None, self.mean, self.std)
+        return Preprocessing(
+            self.height, self.width, self.fit, self.resize_short or None, self.mean, self.std, RESIZES[self.filter],
+            self.crop,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
