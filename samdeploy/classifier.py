@@ -126,7 +126,7 @@ class Classifier:
 
         Raises:
             ImageError: the picture cannot be read.
-            AnswerError: the logits are not finite: the picture drives the network out of the precision's range.
+            AnswerError: the logits are not finite: the image drives the network out of the precision's range.
             InputError: `top` is below 1, or the classifier is closed.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
@@ -238,7 +238,7 @@ class Classifier:
         predictions: list[Prediction] = []
         for place, answer in enumerate(self._answers(batch, top)):
             if isinstance(answer, AnswerError):
-                raise AnswerError(f"picture {place} of {len(batch)}: {answer}")
+                raise AnswerError(f"image {place} of {len(batch)}: {answer}")
             predictions.append(answer)
         return predictions
 
@@ -297,4 +297,4 @@ def _check_many(name: str, sources: object) -> None:
         found = type(sources).__name__
     else:
         return
-    raise InputError(f"{name}: {found} found, several pictures expected, such as a list; for one picture: predict")
+    raise InputError(f"{name}: {found} found, several images expected, such as a list; for one image: predict")

@@ -4,8 +4,8 @@
 
     SamdeployError                the root; catch this one to catch them all
      ├── InputError               an argument is wrong: unknown name, shape, dtype, path
-     ├── ImageError               a picture is missing, damaged or of an unusable kind
-     │    └── AnswerError         a picture to which the engine has no finite answer
+     ├── ImageError               an image is missing, damaged or of an unusable kind
+     │    └── AnswerError         an image to which the engine has no finite answer
      ├── DatasetError             a data set is empty or contradicts itself
      │    └── DatasetMissing      its files are not where they were looked for
      ├── RecipeError              a recipe has unknown keys or impossible values
@@ -42,7 +42,7 @@ class ImageError(SamdeployError):
 
 
 class AnswerError(ImageError):
-    """An engine answered a picture with logits that are no finite numbers: it leaves the precision's range."""
+    """An engine answered an image with logits that are no finite numbers: it leaves the precision's range."""
 
     exit_code = 1
 

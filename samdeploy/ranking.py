@@ -14,7 +14,7 @@ from samdeploy.errors import AnswerError
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one picture.
+    """The answer for one image.
 
     Attributes:
         label: name of the most probable class.
@@ -41,7 +41,7 @@ class Prediction:
 
 
 def rank(logits: Float32Array, classes: tuple[str, ...], precision: str, top: int) -> list[Prediction | AnswerError]:
-    """The answer to each picture, or why there is none.
+    """The answer to each image, or why there is none.
 
     Args:
         logits: float32 [N, K].
@@ -73,13 +73,13 @@ def softmax(logits: Float32Array) -> Float64Array:
 
 
 def not_finite(logits: Float32Array, precision: str) -> AnswerError | None:
-    """What is said of a picture whose logits, float32 [K], name no class; None where all are finite."""
+    """What is said of an image whose logits, float32 [K], name no class; None where all are finite."""
     unusable = int((~np.isfinite(logits)).sum())
     if not unusable:
         return None
     cure = "the network has no answer to it" if precision == "fp32" else "open the bundle in fp32"
     return AnswerError(
-        f"{unusable} of {len(logits)} logits are not finite numbers: the picture drives the network out of the range "
+        f"{unusable} of {len(logits)} logits are not finite numbers: the image drives the network out of the range "
         f"of {precision}; {cure}"
     )
 

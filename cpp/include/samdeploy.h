@@ -1,4 +1,4 @@
-/* samdeploy: open a bundle, verify it, classify pictures.  C ABI, version 1.
+/* samdeploy: open a bundle, verify it, classify images.  C ABI, version 1.
  *
  *   samdeploy_classifier *classifier = NULL;
  *   if (samdeploy_open("bundle", NULL, &classifier) != SAMDEPLOY_OK) { puts(samdeploy_last_error()); return 1; }
@@ -40,9 +40,9 @@ typedef enum samdeploy_status {
   SAMDEPLOY_MANIFEST = 4,        /* manifest.json is no strict JSON, or its fields are wrong */
   SAMDEPLOY_NEWER_VERSION = 5,   /* of the format, than this library knows */
   SAMDEPLOY_CHANGED = 6,         /* a file has another length or SHA-256 than the manifest states */
-  SAMDEPLOY_ARRAY = 7,           /* golden pictures or answers are no .npy arrays, or do not fit the model */
+  SAMDEPLOY_ARRAY = 7,           /* golden images or answers are no .npy arrays, or do not fit the model */
   SAMDEPLOY_TENSORS = 8,         /* the graph's tensors are not those of the manifest */
-  SAMDEPLOY_WRONG_ANSWERS = 9,   /* the engine does not answer the golden pictures as the trained model did */
+  SAMDEPLOY_WRONG_ANSWERS = 9,   /* the engine does not answer the golden images as the trained model did */
   SAMDEPLOY_UNAVAILABLE = 10,    /* this runtime cannot run the graph here in the precision asked for */
   SAMDEPLOY_IMAGE = 11,          /* an image is missing, damaged, or neither JPEG nor PNG of a known kind */
   SAMDEPLOY_IMAGE_TOO_LARGE = 12, /* more pixels or bytes than allowed, or too long and thin to be resized */
@@ -50,7 +50,7 @@ typedef enum samdeploy_status {
   SAMDEPLOY_INTERNAL = 14,       /* a defect of this library; please report the sentence */
   SAMDEPLOY_CLOSED = 15,         /* the classifier was closed, or never opened */
   SAMDEPLOY_FORKED = 16,         /* the classifier, or a runtime, is the parent's of this forked process */
-  SAMDEPLOY_NOT_FINITE = 17      /* an answer holds infinities or no numbers: the picture leaves the precision's range */
+  SAMDEPLOY_NOT_FINITE = 17      /* an answer holds infinities or no numbers: the image leaves the precision's range */
 } samdeploy_status;
 
 typedef struct samdeploy_classifier samdeploy_classifier;

@@ -45,7 +45,7 @@ struct Score {
   double probability;  // softmax, in [0, 1]
 };
 
-// The answer for one picture.
+// The answer for one image.
 struct Prediction {
   std::size_t index;
   std::string label;
@@ -78,7 +78,7 @@ class Classifier {
   const std::string& backend() const noexcept { return backend_; }
   const std::string& precision() const noexcept { return precision_; }
 
-  // uint8 [H, W, 3], RGB: the bytes that every backend is fed.  Throws Error: no picture, a damaged or too large one.
+  // uint8 [H, W, 3], RGB: the bytes that every backend is fed.  Throws Error: no image, a damaged or too large one.
   std::vector<std::uint8_t> prepare(const std::string& path) const {
     std::vector<std::uint8_t> pixels(height_ * width_ * 3);
     check(samdeploy_prepare_file(handle_.get(), c_text(path, SAMDEPLOY_IMAGE), pixels.data()));
@@ -109,7 +109,7 @@ class Classifier {
   }
 
   // The `wanted` most probable classes of one row of logits, best first.  Throws Error, SAMDEPLOY_NOT_FINITE, where the
-  // picture has driven the network out of the precision's range.
+  // image has driven the network out of the precision's range.
   std::vector<samdeploy_score> rank(const float* logits, std::size_t wanted) const {
     std::vector<samdeploy_score> best(wanted < classes_.size() ? wanted : classes_.size());
     check(samdeploy_rank(handle_.get(), logits, best.data(), best.size()));
@@ -121,7 +121,7 @@ class Classifier {
     return predict_prepared(prepare(path), top);
   }
 
-  // The same for one picture that `prepare` has made.
+  // The same for one image that `prepare` has made.
   Prediction predict_prepared(const std::vector<std::uint8_t>& pixels, std::size_t top = 5) const {
     if (pixels.size() != height_ * width_ * 3) throw Error(SAMDEPLOY_ARGUMENT, "predict: expected what prepare gives");
     Prediction prediction;
@@ -131,17 +131,17 @@ class Classifier {
   }
 
   // The same for several, as one batch.
-  std::vector<Prediction> predict_prepared(const std::vector<std::vector<std::uint8_t>>& pictures,
+  std::vector<Prediction> predict_prepared(const std::vector<std::vector<std::uint8_t>>& images,
                                            std::size_t top = 5) const {
     const std::size_t size = height_ * width_ * 3;
     std::vector<std::uint8_t> batch;
-    for (const std::vector<std::uint8_t>& pixels : pictures) {
+    for (const std::vector<std::uint8_t>& pixels : images) {
       if (pixels.size() != size) throw Error(SAMDEPLOY_ARGUMENT, "predict: expected what prepare gives");
       batch.insert(batch.end(), pixels.begin(), pixels.end());
     }
-    std::vector<float> logits(pictures.size() * classes_.size());
-    if (!pictures.empty()) run(batch.data(), pictures.size(), logits.data());
-    std::vector<Prediction> found(pictures.size());
+    std::vector<float> logits(images.size() * classes_.size());
+    if (!images.empty()) run(batch.data(), images.size(), logits.data());
+    std::vector<Prediction> found(images.size());
     for (std::size_t i = 0; i < found.size(); ++i) {
       found[i].logits.assign(logits.data() + i * classes_.size(), logits.data() + (i + 1) * classes_.size());
       found[i] = ranked(std::move(found[i]), top);

@@ -9,7 +9,7 @@
 
 namespace samdeploy::core {
 
-// The pictures and answers a bundle tests itself with.
+// The images and answers a bundle tests itself with.
 struct Golden {
   std::uint64_t count = 0;
   Bytes images;               // uint8 [count, H, W, 3], RGB

@@ -75,7 +75,7 @@ void prepare(const core::OpenClassifier& classifier, core::Workspace& space, con
 
 void check_batch(const core::OpenClassifier& classifier, std::size_t count) {
   require(count >= 1, "run: count must be at least 1");
-  require(count <= SIZE_MAX / 2 / classifier.pixel_bytes(), "run: count is more pictures than any memory holds");
+  require(count <= SIZE_MAX / 2 / classifier.pixel_bytes(), "run: count is more images than any memory holds");
 }
 
 void check_finite(const float* logits, std::size_t classes, const std::string& precision) {
@@ -84,7 +84,7 @@ void check_finite(const float* logits, std::size_t classes, const std::string& p
   const char* cure = precision == "fp32" ? "the network has no answer to it" : "open the bundle in fp32";
   throw core::Error(SAMDEPLOY_NOT_FINITE,
                     std::to_string(unusable) + " of " + std::to_string(classes) +
-                        " logits are not finite numbers: the picture drives the network out of the range of " +
+                        " logits are not finite numbers: the image drives the network out of the range of " +
                         precision + "; " + cure);
 }
 

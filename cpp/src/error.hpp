@@ -27,6 +27,6 @@ class __attribute__((visibility("default"))) Error : public std::runtime_error {
 };
 
 // What is said where no part knew better, in the words of Python's command line.
-constexpr const char* kMemoryIsFull = "the memory is full; end other programs, or take smaller batches or pictures";
+constexpr const char* kMemoryIsFull = "the memory is full; end other programs, or take smaller batches or images";
 
 }  // namespace samdeploy::core

@@ -1,4 +1,4 @@
-// .npy arrays, format version 1.0, in C order: the golden pictures and answers.
+// .npy arrays, format version 1.0, in C order: the golden images and answers.
 #pragma once
 
 #include <cstdint>

@@ -190,7 +190,7 @@ class OnnxruntimeSession final : public Session {
                             ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8);
     request->output = tensor(request->logits.data(), request->logits.size() * sizeof(float), logits, 2,
                              ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
-    check(api->BindInput(request->binding.get(), "image", request->input.get()), "cannot take the pictures");
+    check(api->BindInput(request->binding.get(), "image", request->input.get()), "cannot take the images");
     check(api->BindOutput(request->binding.get(), "logits", request->output.get()), "cannot give the logits");
     request->count = count;
   }
@@ -228,7 +228,7 @@ double int8_share(const std::string& path) {
   return all == 0.0 ? 0.0 : 100.0 * int8 / all;
 }
 
-// Runs one black picture under the profiler, the only inspector that ONNX Runtime has.
+// Runs one black image under the profiler, the only inspector that ONNX Runtime has.
 void prove_int8(const Bytes& graph, const Manifest& manifest, const Options& options) {
   const char* temporary = getenv("TMPDIR");
   std::string folder = std::string(temporary && *temporary ? temporary : "/tmp") + "/samdeploy-XXXXXX";

@@ -43,7 +43,7 @@ std::string weight_type(const std::shared_ptr<ov::Node>& convolution) {
   return source->get_output_element_type(0).get_type_name();
 }
 
-// Multiply-adds of a graph's convolutions for one picture, by name: those that should compute in the precision that was
+// Multiply-adds of a graph's convolutions for one image, by name: those that should compute in the precision that was
 // asked for, and those that the graph keeps in FP32.
 struct Work {
   std::map<std::string, double> in_precision, in_fp32;

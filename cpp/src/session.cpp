@@ -9,7 +9,7 @@
 namespace samdeploy::core {
 namespace {
 
-// Largest allowed difference from the golden logits, as a share of `picture_ranges`; see samdeploy/backends/session.py.
+// Largest allowed difference from the golden logits, as a share of `image_ranges`; see samdeploy/backends/session.py.
 struct Tolerance {
   const char* precision;
   double allowed;
@@ -29,8 +29,8 @@ std::string short_number(double value) {
   return text;
 }
 
-// The scale on which each picture's answer is judged; see samdeploy/backends/difference.py.
-std::vector<double> picture_ranges(const Golden& golden, std::size_t classes) {
+// The scale on which each image's answer is judged; see samdeploy/backends/difference.py.
+std::vector<double> image_ranges(const Golden& golden, std::size_t classes) {
   std::vector<double> ranges(golden.count);
   for (std::size_t i = 0; i < golden.count; ++i) {
     const auto first = golden.logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
@@ -123,7 +123,7 @@ void check_golden(Session& session, const Golden& golden, std::size_t classes, c
     throw Error(SAMDEPLOY_WRONG_ANSWERS, engine + ": " + std::to_string(bad) + " of " + std::to_string(found.size()) +
                                              " golden logits are not finite numbers; " + cure);
   }
-  const std::vector<double> ranges = picture_ranges(golden, classes);
+  const std::vector<double> ranges = image_ranges(golden, classes);
   const std::string order = order_read(golden, found, ranges, classes);
   if (!order.empty()) {
     throw Error(SAMDEPLOY_WRONG_ANSWERS,
@@ -135,7 +135,7 @@ void check_golden(Session& session, const Golden& golden, std::size_t classes, c
     worst[i / classes] = std::max(worst[i / classes], off / ranges[i / classes]);
   }
   std::sort(worst.begin(), worst.end());
-  // Without squashing, single pictures explode; int8 ranges leave them out on purpose.
+  // Without squashing, single images explode; int8 ranges leave them out on purpose.
   const std::size_t outliers = options.precision == "int8" ? worst.size() / 4 : 0;
   const double error = worst[worst.size() - 1 - outliers];
   const double allowed = tolerance(options.precision).allowed;

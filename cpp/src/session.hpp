@@ -28,16 +28,16 @@ class __attribute__((visibility("default"))) Session {
   // the stream (a cudaStream_t) on which the work is queued without waiting.
   // Throws UNAVAILABLE: the runtime has no device, or failed.
   virtual void run_device(const void*, std::size_t, void*, void*) {
-    throw Error(SAMDEPLOY_UNAVAILABLE, "this backend takes pictures in host memory only; use backend tensorrt");
+    throw Error(SAMDEPLOY_UNAVAILABLE, "this backend takes images in host memory only; use backend tensorrt");
   }
 };
 
-// Opens the bundle's engine and makes it prove itself on the golden pictures, which are verified before a runtime
+// Opens the bundle's engine and makes it prove itself on the golden images, which are verified before a runtime
 // sees a byte.
 // Throws ARGUMENT: unknown backend or precision.  UNAVAILABLE, TENSORS, WRONG_ANSWERS, or what `Bundle` throws.
 std::unique_ptr<Session> open_session(const Bundle& bundle, const Options& options);
 
-// Throws WRONG_ANSWERS unless the golden pictures give the trained network's logits within the precision's tolerance.
+// Throws WRONG_ANSWERS unless the golden images give the trained network's logits within the precision's tolerance.
 void check_golden(Session& session, const Golden& golden, std::size_t classes, const Options& options);
 
 }  // namespace samdeploy::core

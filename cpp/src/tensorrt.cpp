@@ -254,7 +254,7 @@ class TensorrtSession final : public Session {
       if (padded > rows) check(cudaMemsetAsync(images_.get(), 0, padded * image_bytes(), stream_), "fills no batch");
       check(cudaMemcpyAsync(images_.get(), batch + at * image_bytes(), rows * image_bytes(), cudaMemcpyHostToDevice,
                             stream_),
-            "copies no pictures");
+            "copies no images");
       enqueue(images_.get(), padded, logits_.get());
       check(cudaMemcpyAsync(logits + at * static_cast<std::size_t>(classes_), logits_.get(), rows * row_bytes(),
                             cudaMemcpyDeviceToHost, stream_),

@@ -58,7 +58,7 @@ void count(const char* name, const Call& call) {
   std::printf("%s %d %d\n", name, fewest, most);
 }
 
-// Decodes into memory that is there, as the library does after its first picture.
+// Decodes into memory that is there, as the library does after its first image.
 void decode(const std::vector<char>& jpeg, std::vector<unsigned char>* row) {
   jpeg_error_mgr errors;
   jpeg_decompress_struct info;

@@ -112,7 +112,7 @@ int misuse(const char* bundle, const char* image) {
   return 0;
 }
 
-// BUNDLE ENGINE: prints status and text of a batch that no memory holds, then the status of one picture.
+// BUNDLE ENGINE: prints status and text of a batch that no memory holds, then the status of one image.
 int huge_batch(const char* bundle, const char* engine) {
   samdeploy_classifier* classifier = open_or_exit(bundle, options(engine, 0, 0));
   samdeploy_description about = {};

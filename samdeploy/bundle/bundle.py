@@ -108,7 +108,7 @@ class Bundle:
             self.read(file)
 
     def golden(self) -> tuple[UInt8Array, Float32Array]:
-        """The pictures and answers a bundle tests itself with: uint8 [n, H, W, 3] RGB and float32 [n, K].
+        """The images and answers a bundle tests itself with: uint8 [n, H, W, 3] RGB and float32 [n, K].
 
         Raises:
             BundleError: they are missing, damaged, or do not fit the model.

@@ -1,4 +1,4 @@
-"""The pictures and answers with which a bundle tests itself; docs/bundle.md specifies their files."""
+"""The images and answers with which a bundle tests itself; docs/bundle.md specifies their files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAME_ANSWER = 1e-4
 
 
 def read_golden(bundle: Bundle) -> tuple[UInt8Array, Float32Array]:
-    """The pictures and answers a bundle tests itself with: uint8 [n, H, W, 3] RGB and float32 [n, K].
+    """The images and answers a bundle tests itself with: uint8 [n, H, W, 3] RGB and float32 [n, K].
 
     Raises:
         BundleError: they are missing, damaged, or do not fit the model.

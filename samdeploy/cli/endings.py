@@ -86,7 +86,7 @@ def _memory_error(error: MemoryError | RuntimeError) -> str | None:
         if not is_out_of_memory(error):
             return None
         said = memory_reason(error)
-    return f"the memory is full{f' ({said})' if said else ''}; end other programs, or take smaller batches or pictures"
+    return f"the memory is full{f' ({said})' if said else ''}; end other programs, or take smaller batches or images"
 
 
 def _file_error(error: OSError) -> str:

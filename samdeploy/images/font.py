@@ -1,4 +1,4 @@
-"""The letters that samdeploy draws into pictures."""
+"""The letters that samdeploy draws into images."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class StoredPixels:
         there are the pixels inflated again, which takes about as long as decoding them.
 
         Args:
-            last_row: the decoded picture's, in the mode that it was stored in.
+            last_row: the decoded image's, in the mode that it was stored in.
 
         Raises:
             ValueError: how many bytes are missing.

@@ -1,4 +1,4 @@
-"""Pictures through an engine without a pause: while one batch is inferred, the next ones are decoded and resized."""
+"""Images through an engine without a pause: while one batch is inferred, the next ones are decoded and resized."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from samdeploy.images.decode import Source
 
 Answer = TypeVar("Answer")
 
-# Batches between the reading of their pictures and the handing over of their answers.  One is inferred and one is
+# Batches between the reading of their images and the handing over of their answers.  One is inferred and one is
 # prepared; the third keeps both busy when a batch takes longer than the one before.
 _UNDER_WAY = 3
 
 
 class Stream(Generic[Answer]):
-    """How pictures become answers: the threads, and what they do.
+    """How images become answers: the threads, and what they do.
 
     Decoding and resizing run in several threads, because Pillow releases Python's lock in both; inference runs in one
     of its own, batch after batch.  The sources are read, and the answers are handed over, in the thread of the caller:
@@ -42,11 +42,11 @@ class Stream(Generic[Answer]):
     ) -> None:
         """
         Args:
-            prepare: a picture to uint8 [H, W, 3] RGB; its ImageErrors are answers too.
+            prepare: an image to uint8 [H, W, 3] RGB; its ImageErrors are answers too.
             infer: uint8 [N, H, W, 3] to N answers, for N up to `batch`; called by one thread at a time.  Its
-                AnswerErrors get their picture's name.
+                AnswerErrors get their image's name.
             shape: (H, W, 3).
-            batch: pictures per call of `infer`; the last one, and one with broken pictures, has fewer.
+            batch: images per call of `infer`; the last one, and one with broken images, has fewer.
             threads: that prepare; None: as many as there are processors for this process.
         """
         self._prepare = prepare
@@ -106,7 +106,7 @@ class Stream(Generic[Answer]):
         except (MemoryError, ValueError):  # ValueError: more than an array may have
             needed = self._batch * math.prod(self._shape) >> 20
             raise InputError(
-                f"batch: {self._batch} found; the pictures of one batch would take {needed:,} MiB, which are not to "
+                f"batch: {self._batch} found; the images of one batch would take {needed:,} MiB, which are not to "
                 "be had; take a smaller one"
             ) from None
 
@@ -132,7 +132,7 @@ class Stream(Generic[Answer]):
 
 
 def _name(source: object, number: int) -> str:
-    return str(source) if isinstance(source, str | Path) else f"picture {number} of the stream"
+    return str(source) if isinstance(source, str | Path) else f"image {number} of the stream"
 
 
 def _named(answer: Answer | AnswerError, name: str) -> Answer | AnswerError:

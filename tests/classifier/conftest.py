@@ -1,4 +1,4 @@
-"""A classifier of every CPU runtime that is here, pictures, and their answers."""
+"""A classifier of every CPU runtime that is here, images, and their answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jpeg(number: int) -> bytes:
     return buffer.getvalue()
 
 
-PICTURES = [jpeg(number) for number in range(40)]
+IMAGES = [jpeg(number) for number in range(40)]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -41,8 +41,8 @@ def classifier(request: pytest.FixtureRequest, digits_bundle: Bundle) -> Iterato
 
 @pytest.fixture(scope="module")
 def expected(classifier: Classifier) -> list[Prediction]:
-    """Of `PICTURES`, one after another in one thread."""
-    return [classifier.predict(picture) for picture in PICTURES]
+    """Of `IMAGES`, one after another in one thread."""
+    return [classifier.predict(image) for image in IMAGES]
 
 
 @pytest.fixture

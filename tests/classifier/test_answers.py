@@ -1,4 +1,4 @@
-"""One picture and many: what `predict`, `predict_batch` and `stream` give."""
+"""One image and many: what `predict`, `predict_batch` and `stream` give."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from samdeploy import Classifier, Prediction
 from samdeploy.bundle import Bundle
 from samdeploy.errors import ImageError, InputError
 from samdeploy.images.formats import EXPECTED
-from tests.classifier.conftest import PICTURES, same
+from tests.classifier.conftest import IMAGES, same
 
 
 def test_a_prediction_is_whole(classifier: Classifier) -> None:
-    found = classifier.predict(PICTURES[0], top=3)
+    found = classifier.predict(IMAGES[0], top=3)
     assert found.logits.dtype == np.float32 and found.logits.shape == (len(classifier.classes),)
     assert found.index == int(found.logits.argmax()) and found.label == classifier.classes[found.index]
     assert found.top[0] == (found.label, found.probability) and len(found.top) == 3
@@ -29,7 +29,7 @@ def test_a_prediction_is_whole(classifier: Classifier) -> None:
         "top": [{"label": label, "probability": share} for label, share in found.top],
     }
     assert json.loads(json.dumps(found.to_json())) == found.to_json()
-    everything = classifier.predict(PICTURES[0], top=99)
+    everything = classifier.predict(IMAGES[0], top=99)
     assert len(everything.top) == len(classifier.classes)
     assert sum(share for _, share in everything.top) == pytest.approx(1.0, abs=1e-12)
 
@@ -43,16 +43,16 @@ def test_of_equal_logits_the_lower_index_comes_first(digits_bundle: Bundle) -> N
 
         def close(self) -> None: ...
 
-    found = Classifier(digits_bundle, Even()).predict(PICTURES[0])
+    found = Classifier(digits_bundle, Even()).predict(IMAGES[0])
     assert [int(label) for label, _ in found.top] == [1, 2, 4, 0, 5]
     assert found.top[0][1] == found.top[2][1]
 
 
 def test_all_kinds_of_sources_give_the_same(classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    path.write_bytes(PICTURES[3])
+    path.write_bytes(IMAGES[3])
     with Image.open(path) as opened:
-        sources = [path, str(path), PICTURES[3], opened.copy(), np.array(opened)]
+        sources = [path, str(path), IMAGES[3], opened.copy(), np.array(opened)]
     found = classifier.predict_batch(sources)
     same(found, [classifier.predict(path)] * 5)
     same(list(classifier.stream(sources, batch=5)), found)
@@ -60,7 +60,7 @@ def test_all_kinds_of_sources_give_the_same(classifier: Classifier, tmp_path: Pa
 
 @pytest.mark.parametrize("batch", [1, 7, 16])
 def test_stream_gives_what_predict_gives(classifier: Classifier, expected: list[Prediction], batch: int) -> None:
-    found = list(classifier.stream(PICTURES, batch=batch, top=2))
+    found = list(classifier.stream(IMAGES, batch=batch, top=2))
     same(found, expected)
     assert all(len(prediction.top) == 2 for prediction in found)
 
@@ -75,24 +75,24 @@ def test_stream_of_arrays_in_one_array(classifier: Classifier) -> None:
     same(list(classifier.stream(images)), classifier.predict_batch(images))
 
 
-def test_a_broken_picture_ends_a_stream_after_those_before_it(classifier: Classifier, tmp_path: Path) -> None:
-    sources = [*PICTURES[:5], PICTURES[5][:100], *PICTURES[6:]]
+def test_a_broken_image_ends_a_stream_after_those_before_it(classifier: Classifier, tmp_path: Path) -> None:
+    sources = [*IMAGES[:5], IMAGES[5][:100], *IMAGES[6:]]
     found = []
-    with pytest.raises(ImageError, match=r"^picture 5 of the stream: image: damaged or truncated"):
+    with pytest.raises(ImageError, match=r"^image 5 of the stream: image: damaged or truncated"):
         for prediction in classifier.stream(sources, batch=4):
             found.append(prediction)  # noqa: PERF402 - extend would lose what came before the exception
-    same(found, classifier.predict_batch(PICTURES[:5]))
+    same(found, classifier.predict_batch(IMAGES[:5]))
 
 
 def test_or_is_given_in_its_place(classifier: Classifier, expected: list[Prediction], tmp_path: Path) -> None:
-    sources: list[bytes | Path] = [*PICTURES]
+    sources: list[bytes | Path] = [*IMAGES]
     sources[5], sources[6], sources[39] = b"", tmp_path / "none.jpg", b"x"
     found = list(classifier.stream(sources, batch=4, on_error="yield"))
     errors = {place: str(answer) for place, answer in enumerate(found) if isinstance(answer, ImageError)}
     assert errors == {
-        5: "picture 5 of the stream: image: the file is empty; expected an image",
+        5: "image 5 of the stream: image: the file is empty; expected an image",
         6: f"{tmp_path / 'none.jpg'}: no such file",
-        39: f"picture 39 of the stream: image: not an image that samdeploy reads; {EXPECTED}",
+        39: f"image 39 of the stream: image: not an image that samdeploy reads; {EXPECTED}",
     }
     good = [place for place in range(40) if place not in errors]
     same([found[place] for place in good], [expected[place] for place in good])
@@ -113,7 +113,7 @@ def test_or_is_given_in_its_place(classifier: Classifier, expected: list[Predict
 )
 def test_wrong_arguments_are_refused_at_once(classifier: Classifier, arguments: dict[str, object], text: str) -> None:
     with pytest.raises(InputError) as caught:
-        classifier.stream(PICTURES, **arguments)  # type: ignore[call-overload]
+        classifier.stream(IMAGES, **arguments)  # type: ignore[call-overload]
     assert str(caught.value) == text
 
 
@@ -124,10 +124,10 @@ def test_wrong_arguments_are_refused_at_once(classifier: Classifier, arguments: 
         (np.zeros((8, 8, 3), np.uint8), "an array [8, 8, 3]"),
     ],
 )  # fmt: skip
-def test_one_picture_where_many_are_expected(classifier: Classifier, sources: object, found: str) -> None:
+def test_one_image_where_many_are_expected(classifier: Classifier, sources: object, found: str) -> None:
     for method in (classifier.stream, classifier.predict_batch):
         with pytest.raises(InputError) as caught:
             method(sources)  # type: ignore[operator]
         assert str(caught.value) == (
-            f"{method.__name__}: {found} found, several pictures expected, such as a list; for one picture: predict"
+            f"{method.__name__}: {found} found, several images expected, such as a list; for one image: predict"
         )

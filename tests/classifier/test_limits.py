@@ -23,8 +23,8 @@ def test_the_limit_on_pixels(open_one: Callable[..., Classifier]) -> None:
     assert classifier.predict(np.zeros((25, 40, 3), np.uint8)).label
     with pytest.raises(ImageError, match="image array: too many pixels"):  # as `samdeploy_prepare_rgb` has it in C
         classifier.predict(np.zeros((400, 400, 3), np.uint8))
-    picture = Image.new("RGB", (40, 25))
-    assert classifier.predict(picture).label
+    image = Image.new("RGB", (40, 25))
+    assert classifier.predict(image).label
     buffer = io.BytesIO()
     Image.new("RGB", (41, 25)).save(buffer, "PNG")
     text = (
@@ -122,7 +122,7 @@ def test_auto_is_a_backend_too(digits_bundle: Bundle) -> None:
 def test_a_batch_that_no_memory_holds(open_one: Callable[..., Classifier]) -> None:
     classifier = open_one()
     for batch in (10**10, 10**30):
-        with pytest.raises(InputError, match=rf"^batch: {batch} found; the pictures of one batch would take .* MiB"):
+        with pytest.raises(InputError, match=rf"^batch: {batch} found; the images of one batch would take .* MiB"):
             list(classifier.stream([Image.new("RGB", (40, 25))], batch=batch))
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("samdeploy-")] == []
 
@@ -138,6 +138,6 @@ def test_bytes_in_any_buffer(open_one: Callable[..., Classifier]) -> None:
 
 
 def test_predictions_can_be_compared_and_counted(open_one: Callable[..., Classifier]) -> None:
-    classifier, picture = open_one(), Image.new("RGB", (40, 25))
-    one, other = classifier.predict(picture), classifier.predict(picture)
+    classifier, image = open_one(), Image.new("RGB", (40, 25))
+    one, other = classifier.predict(image), classifier.predict(image)
     assert one == other and len({one, other}) == 1

@@ -14,7 +14,7 @@ import pytest
 
 from samdeploy import Classifier, Prediction
 from samdeploy.errors import InputError, SamdeployError
-from tests.classifier.conftest import PICTURES, THREADS, TOLERANCE, same
+from tests.classifier.conftest import IMAGES, THREADS, TOLERANCE, same
 
 
 def test_many_threads_get_the_answers_of_one(classifier: Classifier, expected: list[Prediction]) -> None:
@@ -22,7 +22,7 @@ def test_many_threads_get_the_answers_of_one(classifier: Classifier, expected: l
 
     def work(_: int) -> list[Prediction]:
         start.wait()
-        return [classifier.predict(picture) for picture in PICTURES]
+        return [classifier.predict(image) for image in IMAGES]
 
     with ThreadPoolExecutor(THREADS) as pool:
         for found in pool.map(work, range(THREADS)):
@@ -34,7 +34,7 @@ def test_many_threads_get_the_answers_of_one(classifier: Classifier, expected: l
 
 def test_streams_beside_one_another(classifier: Classifier, expected: list[Prediction]) -> None:
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda batch: list(classifier.stream(PICTURES, batch=batch)), (3, 8, 16, 40)):
+        for found in pool.map(lambda batch: list(classifier.stream(IMAGES, batch=batch)), (3, 8, 16, 40)):
             same(found, expected)
 
 
@@ -49,7 +49,7 @@ def test_asyncio_waits_in_threads(classifier: Classifier, expected: list[Predict
 
     async def main() -> list[Prediction]:
         beating = asyncio.create_task(heart())
-        found = await asyncio.gather(*(asyncio.to_thread(classifier.predict, picture) for picture in PICTURES * 3))
+        found = await asyncio.gather(*(asyncio.to_thread(classifier.predict, image) for image in IMAGES * 3))
         beating.cancel()
         return found
 
@@ -59,14 +59,14 @@ def test_asyncio_waits_in_threads(classifier: Classifier, expected: list[Predict
 
 def test_a_cancelled_wait_leaves_the_classifier_sound(classifier: Classifier, expected: list[Prediction]) -> None:
     async def main() -> list[Prediction]:
-        waiting = [asyncio.create_task(asyncio.to_thread(classifier.predict, picture)) for picture in PICTURES]
+        waiting = [asyncio.create_task(asyncio.to_thread(classifier.predict, image)) for image in IMAGES]
         await asyncio.sleep(0)
         for task in waiting[::2]:
             task.cancel()
         found = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(answer, asyncio.CancelledError) for answer in found[::2])
         same(found[1::2], expected[1::2])
-        return [await asyncio.to_thread(classifier.predict, picture) for picture in PICTURES]
+        return [await asyncio.to_thread(classifier.predict, image) for image in IMAGES]
 
     same(asyncio.run(main()), expected)
 
@@ -75,7 +75,7 @@ def test_closing_while_others_predict(open_one: Callable[..., Classifier]) -> No
     """Answers that were under way come, whole; whoever comes later is told that it is closed; nothing crashes."""
     for _ in range(3):
         classifier = open_one()
-        expected: list[object] = [prediction.logits for prediction in classifier.predict_batch(PICTURES[:4])]
+        expected: list[object] = [prediction.logits for prediction in classifier.predict_batch(IMAGES[:4])]
         outcomes: list[str] = []
 
         def work(
@@ -83,7 +83,7 @@ def test_closing_while_others_predict(open_one: Callable[..., Classifier]) -> No
         ) -> None:
             while True:
                 try:
-                    answers = [classifier.predict(picture).logits for picture in PICTURES[:4]]
+                    answers = [classifier.predict(image).logits for image in IMAGES[:4]]
                 except SamdeployError as error:
                     outcomes.append(f"{type(error).__name__}: {error}")
                     return
@@ -102,15 +102,15 @@ def test_closing_while_others_predict(open_one: Callable[..., Classifier]) -> No
 
 def test_a_closed_classifier_says_so(open_one: Callable[..., Classifier]) -> None:
     classifier = open_one()
-    running = classifier.stream(PICTURES, batch=2)
+    running = classifier.stream(IMAGES, batch=2)
     next(running)
     classifier.close()
     classifier.close()
     for use in (
-        lambda: classifier.predict(PICTURES[0]),
-        lambda: classifier.predict_batch(PICTURES),
+        lambda: classifier.predict(IMAGES[0]),
+        lambda: classifier.predict_batch(IMAGES),
         lambda: classifier.predict_batch([]),
-        lambda: classifier.stream(PICTURES),
+        lambda: classifier.stream(IMAGES),
         lambda: classifier.stream([]),
         lambda: classifier.__enter__(),
         lambda: list(running),
@@ -130,7 +130,7 @@ def test_a_fork_must_open_its_own(classifier: Classifier, expected: list[Predict
         try:
             for use in (classifier.predict, lambda one: classifier.stream([one])):
                 try:
-                    use(PICTURES[0])
+                    use(IMAGES[0])
                 except InputError as error:
                     lines.append(str(error))
             classifier.close()
@@ -147,4 +147,4 @@ def test_a_fork_must_open_its_own(classifier: Classifier, expected: list[Predict
     )
     assert len(lines) == 3 and lines[2] == "closed"
     assert all(line.startswith(text) and "call Classifier.open() in each process" in line for line in lines[:2])
-    same([classifier.predict(PICTURES[0])], expected[:1])  # what the child did is nothing to the parent
+    same([classifier.predict(IMAGES[0])], expected[:1])  # what the child did is nothing to the parent

@@ -14,10 +14,10 @@ def test_what_the_operating_system_refuses() -> None:
     text = _memory_error(caught.value)
     assert text is not None
     assert text.startswith("the memory is full (")
-    assert text.endswith("; end other programs, or take smaller batches or pictures")
+    assert text.endswith("; end other programs, or take smaller batches or images")
     assert "\n" not in text
 
 
 def test_pythons_own_and_others() -> None:
-    assert _memory_error(MemoryError()) == "the memory is full; end other programs, or take smaller batches or pictures"
+    assert _memory_error(MemoryError()) == "the memory is full; end other programs, or take smaller batches or images"
     assert _memory_error(RuntimeError("a mistake of ours")) is None

@@ -15,7 +15,7 @@ from samdeploy.bundle.spec import Preprocessing, model_spec
 from tests.cpp import corpus
 
 TARGETS = ("manifest", "jpeg", "png", "orientation", "npy", "bundle")
-# Larger pictures only make a run slower.
+# Larger images only make a run slower.
 _LARGEST = 6000
 
 

@@ -16,7 +16,7 @@ from tests.cpp.conftest import Probe
 
 OK, ARGUMENT, NO_BUNDLE, UNAVAILABLE, IMAGE, IMAGE_TOO_LARGE = "0", "1", "2", "10", "11", "12"
 NO_MEMORY, CLOSED, FORKED = "13", "15", "16"
-MEMORY_IS_FULL = "the memory is full; end other programs, or take smaller batches or pictures"
+MEMORY_IS_FULL = "the memory is full; end other programs, or take smaller batches or images"
 
 
 def run(program: Path, *arguments: str | Path | int, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,7 @@ def test_handles_and_pointers_that_are_none(built: Build, digits_bundle: Bundle,
     # The second is samdeploy_class_name: 0, it gave NULL.
     assert null == [ARGUMENT, "0"] + 6 * [ARGUMENT]
     assert closed == wild == [CLOSED, "0"] + 6 * [CLOSED]
-    # The fourth: a picture of more pixels than the four that were allowed.
+    # The fourth: an image of more pixels than the four that were allowed.
     refused = [ARGUMENT, ARGUMENT, ARGUMENT, IMAGE_TOO_LARGE, IMAGE, ARGUMENT, ARGUMENT, UNAVAILABLE]
     assert arguments == refused
 

@@ -36,7 +36,7 @@ def needs_headers(built: Build) -> None:
 
 @pytest.fixture(scope="module")
 def int8_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A copy with an INT8 graph, which the golden pictures calibrated."""
+    """A copy with an INT8 graph, which the golden images calibrated."""
     root = tmp_path_factory.mktemp("int8") / "bundle"
     shutil.copytree(digits_bundle.root, root)
     fp32 = digits_bundle.find("graph", precision="fp32")

@@ -1,4 +1,4 @@
-"""Pictures built by hand, byte for byte, that the tests of decoding and resizing share."""
+"""Images built by hand, byte for byte, that the tests of decoding and resizing share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UPRIGHT = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 13  # no symme
 
 
 def noise(height: int, width: int, seed: int = 0) -> UInt8Array:
-    """The hardest picture for a rounding: half of it noise, half of it 0 and 255."""
+    """The hardest image for a rounding: half of it noise, half of it 0 and 255."""
     generator = np.random.default_rng((seed, height, width))
     image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
     image[: height // 2] = np.where(image[: height // 2] < 128, 0, 255)
@@ -36,9 +36,9 @@ def png(width: int, height: int, depth: int, colour: int, rows: list[bytes], *ex
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)  # type: ignore[arg-type]
+    image.save(buffer, kind, **options)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Class names in pictures can be read."""
+"""Class names in images can be read."""
 
 from __future__ import annotations
 

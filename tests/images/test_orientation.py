@@ -1,4 +1,4 @@
-"""Every EXIF orientation is turned upright; a damaged block spoils no sound picture."""
+"""Every EXIF orientation is turned upright; a damaged block spoils no sound image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from samdeploy.images.decode import decode
 from tests.images.image_files import UPRIGHT, UInt8Array, chunk, encoded, png
 
-# How a camera stores the upright picture under each orientation (EXIF 2.32, 4.6.4: where row 0 and column 0 lie).
+# How a camera stores the upright image under each orientation (EXIF 2.32, 4.6.4: where row 0 and column 0 lie).
 STORED: dict[int, Callable[[UInt8Array], UInt8Array]] = {
     1: lambda image: image,
     2: lambda image: image[:, ::-1],
@@ -71,19 +71,19 @@ def test_an_orientation_that_does_not_exist_changes_nothing(orientation: int) ->
         b"",
     ],
 )
-def test_a_damaged_exif_block_does_not_spoil_a_sound_picture(block: bytes) -> None:
+def test_a_damaged_exif_block_does_not_spoil_a_sound_image(block: bytes) -> None:
     pixels = [row.tobytes() for row in UPRIGHT]
     assert decode(png(3, 2, 8, 2, pixels, chunk(b"eXIf", block))).tolist() == UPRIGHT.tolist()
 
 
 def test_the_exif_block_is_never_written_anew() -> None:
-    """A field of an unusual type, which Pillow reads but cannot write; the picture is sound and must be turned."""
+    """A field of an unusual type, which Pillow reads but cannot write; the image is sound and must be turned."""
     entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack(
         "<HHII", 0x0106, 2, 4, int.from_bytes(b"abc\0", "little")
     )
     block = b"II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + b"\0\0\0\0"
     stored = np.ascontiguousarray(STORED[6](UPRIGHT))
     data = png(2, 3, 8, 2, [row.tobytes() for row in stored], chunk(b"eXIf", block))
-    with Image.open(io.BytesIO(data)) as picture, pytest.raises(struct.error):
-        picture.getexif().tobytes()  # the reason for this test; without it ImageOps.exif_transpose would do
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(struct.error):
+        image.getexif().tobytes()  # the reason for this test; without it ImageOps.exif_transpose would do
     assert decode(data).tolist() == UPRIGHT.tolist()

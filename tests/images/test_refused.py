@@ -1,4 +1,4 @@
-"""What is no usable picture is refused with its name and the reason, before memory is taken for it."""
+"""What is no usable image is refused with its name and the reason, before memory is taken for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOUND_JPEG = encoded(Image.fromarray(noise(64, 64)), "JPEG")
 SOUND_PNG = encoded(Image.fromarray(noise(64, 64)), "PNG")
 
 REFUSED = {
-    "text.jpg": (b"This is no picture.", "not an image that samdeploy reads"),
+    "text.jpg": (b"This is no image.", "not an image that samdeploy reads"),
     "empty.png": (b"", "the file is empty; expected an image"),
     "half.jpg": (
         SOUND_JPEG[: len(SOUND_JPEG) // 2],
@@ -66,15 +66,15 @@ def test_refused_with_the_name_and_the_reason(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
 def test_the_limit_on_pixels_is_an_argument(kind: str, tmp_path: Path) -> None:
-    picture = Image.fromarray(noise(20, 30))
-    path = tmp_path / f"picture.{kind.lower()}"
-    picture.save(path, kind)
+    image = Image.fromarray(noise(20, 30))
+    path = tmp_path / f"image.{kind.lower()}"
+    image.save(path, kind)
     expected = decode(path)
     text = (
         "too many pixels, scale it down first (30x20 are 600, at most 599 are decoded; "
         "Classifier.open(max_pixels=) sets it)"
     )
-    for source, shown in ((path, str(path)), (path.read_bytes(), "image"), (picture, "image")):
+    for source, shown in ((path, str(path)), (path.read_bytes(), "image"), (image, "image")):
         decode(source, max_pixels=600)
         with pytest.raises(ImageError) as caught:
             decode(source, max_pixels=599)
@@ -92,7 +92,7 @@ def test_the_limit_holds_for_arrays_too() -> None:
             read()
 
 
-def test_a_full_memory_is_the_pictures_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_memory_is_the_images_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a stream goes on with the next one."""
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
 
@@ -111,7 +111,7 @@ def test_pillows_own_limit_has_no_say(
     kind: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It warns above its variable and refuses above twice of it, for the whole process; here warnings are errors."""
-    path = tmp_path / f"picture.{kind.lower()}"
+    path = tmp_path / f"image.{kind.lower()}"
     Image.fromarray(noise(20, 30)).save(path, kind)
     expected = decode(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
@@ -166,9 +166,9 @@ def test_damaged_bytes_raise_nothing_but_our_own_error() -> None:
     generator = np.random.default_rng(5)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "text"
-    picture = Image.fromarray(noise(11, 13))
-    sound = [encoded(picture, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP")]
-    sound += [encoded(picture, kind) for kind in ("GIF", "TIFF")]
+    image = Image.fromarray(noise(11, 13))
+    sound = [encoded(image, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP")]
+    sound += [encoded(image, kind) for kind in ("GIF", "TIFF")]
     refused = 0
     for round_number in range(1000):
         data = bytearray(sound[round_number % len(sound)])
@@ -194,10 +194,10 @@ def test_every_way_in_which_a_decoder_reports_damage(error: Exception, monkeypat
     def fail() -> None:
         raise error
 
-    picture = Image.new("RGB", (2, 2))
-    monkeypatch.setattr(picture, "load", fail)
+    image = Image.new("RGB", (2, 2))
+    monkeypatch.setattr(image, "load", fail)
     with pytest.raises(ImageError) as caught:
-        decode(picture)
+        decode(image)
     assert str(caught.value) == f"image: damaged or truncated ({error}); expected a complete image"
 
 
@@ -210,7 +210,7 @@ def test_every_way_in_which_a_decoder_reports_damage(error: Exception, monkeypat
         (np.zeros((5, 0), np.uint8), "image array: shape [5, 0, 3] found, at least one pixel expected"),
         (Image.new("RGB", (0, 7)), "image: 0x7 pixels (width x height), at least one expected"),
     ],
-    ids=["an empty path", "a name that cannot be", "no rows", "no columns", "a picture of nothing"],
+    ids=["an empty path", "a name that cannot be", "no rows", "no columns", "an image of nothing"],
 )
 def test_what_is_nothing(source: str | np.ndarray | Image.Image, text: str) -> None:
     with pytest.raises(ImageError) as caught:

@@ -1,4 +1,4 @@
-"""What a picture may be given as: paths, bytes, Pillow images, arrays; and the files of a folder."""
+"""What an image may be given as: paths, bytes, Pillow images, arrays; and the files of a folder."""
 
 from __future__ import annotations
 

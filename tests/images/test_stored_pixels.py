@@ -73,10 +73,10 @@ def test_big_endian_tiff_of_16_bits() -> None:
 def test_every_colour_with_every_alpha_over_white(mode: str) -> None:
     colour, alpha = np.meshgrid(np.arange(256), np.arange(256))
     channels = [colour] * (3 if mode == "RGBA" else 1) + [alpha]
-    picture = Image.fromarray(np.stack(channels, -1).astype(np.uint8))
-    assert picture.mode == mode
+    image = Image.fromarray(np.stack(channels, -1).astype(np.uint8))
+    assert image.mode == mode
     expected = np.vectorize(over_white)(colour, alpha)
-    found = decode(encoded(picture, "PNG"))
+    found = decode(encoded(image, "PNG"))
     assert all(np.array_equal(found[:, :, channel], expected) for channel in range(3))
 
 
@@ -93,8 +93,8 @@ def test_a_transparent_colour_that_pillow_loses_is_refused(depth: int, colour: i
 
 
 def test_cmyk_jpeg() -> None:
-    picture = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
-    found = decode(encoded(picture, "JPEG", quality=100)).astype(int)
+    image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    found = decode(encoded(image, "JPEG", quality=100)).astype(int)
     assert np.abs(found - [0, 255, 255]).max() <= 2  # cyan; inverted, as Adobe stores it, it would be red
 
 
@@ -112,12 +112,12 @@ def test_of_an_animation_the_first_frame_counts() -> None:
 
 
 def test_transparent_gif_over_white() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([9, 8, 7, 1, 2, 3])
-    picture.putdata([0, 1])
-    assert decode(encoded(picture, "GIF", transparency=1)).tolist() == [[[9, 8, 7], [255, 255, 255]]]
+    image = Image.new("P", (2, 1))
+    image.putpalette([9, 8, 7, 1, 2, 3])
+    image.putdata([0, 1])
+    assert decode(encoded(image, "GIF", transparency=1)).tolist() == [[[9, 8, 7], [255, 255, 255]]]
 
 
-def test_a_jpeg_of_many_pictures_gives_the_first() -> None:
+def test_a_jpeg_of_many_images_gives_the_first() -> None:
     first, second = Image.new("RGB", (16, 16), (0, 0, 0)), Image.new("RGB", (16, 16), (255, 255, 255))
     assert decode(encoded(first, "MPO", save_all=True, append_images=[second])).max() == 0

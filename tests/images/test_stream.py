@@ -22,12 +22,12 @@ SHAPE = (2, 3, 3)
 WAIT_S = 10.0
 
 
-def picture(number: int) -> UInt8Array:
+def pixels(number: int) -> UInt8Array:
     return np.full(SHAPE, number % 256, np.uint8)
 
 
 class Engine:
-    """Answers with the first pixel of each picture; remembers what it was given."""
+    """Answers with the first pixel of each image; remembers what it was given."""
 
     def __init__(self, *, slow_prepare: float = 0.0, slow_infer: float = 0.0) -> None:
         self.batches: list[int] = []
@@ -48,7 +48,7 @@ class Engine:
             self.in_prepare -= 1
             self.prepared += 1
         if isinstance(source, str | bytes):
-            raise ImageError(f"{source!r}: not a picture")
+            raise ImageError(f"{source!r}: not an image")
         assert isinstance(source, np.ndarray)
         return source
 
@@ -77,12 +77,12 @@ def no_thread_is_left() -> Iterator[None]:
 @pytest.mark.parametrize("count", [0, 1, 4, 21])
 def test_answers_come_in_order(count: int, batch: int) -> None:
     engine = Engine()
-    assert list(engine.stream(batch=batch).answers(picture(n) for n in range(count))) == list(range(count))
+    assert list(engine.stream(batch=batch).answers(pixels(n) for n in range(count))) == list(range(count))
     assert sum(engine.batches) == count
     assert engine.batches == [min(batch, count - start) for start in range(0, count, batch)]
 
 
-def test_order_holds_when_pictures_take_different_times() -> None:
+def test_order_holds_when_images_take_different_times() -> None:
     engine = Engine()
     delays = np.random.default_rng(0).uniform(0, 0.004, 60)
 
@@ -92,13 +92,13 @@ def test_order_holds_when_pictures_take_different_times() -> None:
         return source
 
     running: Stream[int] = Stream(prepare, engine.infer, SHAPE, batch=5, threads=8)
-    assert list(running.answers(map(picture, range(60)))) == list(range(60))
+    assert list(running.answers(map(pixels, range(60)))) == list(range(60))
 
 
-def test_pictures_are_prepared_in_parallel_and_while_the_engine_works() -> None:
+def test_images_are_prepared_in_parallel_and_while_the_engine_works() -> None:
     engine = Engine(slow_prepare=0.005, slow_infer=0.01)
     start = time.perf_counter()
-    list(engine.stream(threads=4).answers(map(picture, range(80))))
+    list(engine.stream(threads=4).answers(map(pixels, range(80))))
     assert time.perf_counter() - start < 0.9 * (80 * 0.005 + 20 * 0.01)  # one after another it takes 0.6 s
     assert engine.overlapped
     assert 2 <= engine.most_in_prepare <= 4
@@ -112,7 +112,7 @@ def test_an_endless_iterable_is_read_little_ahead() -> None:
         nonlocal read
         while True:
             read += 1
-            yield picture(read)
+            yield pixels(read)
 
     with closing(engine.stream(batch=4).answers(endless())) as answers:
         for taken in range(1, 100):
@@ -122,14 +122,14 @@ def test_an_endless_iterable_is_read_little_ahead() -> None:
 
 
 def test_nothing_is_read_and_no_thread_started_before_the_first_answer_is_asked_for() -> None:
-    sources = iter(map(picture, range(3)))
+    sources = iter(map(pixels, range(3)))
     answers = Engine().stream().answers(sources)
     assert own_threads() == []
     assert int(next(sources)[0, 0, 0]) == 0
     assert list(answers) == [1, 2]
 
 
-def test_what_is_done_goes_out_before_the_next_picture_is_waited_for() -> None:
+def test_what_is_done_goes_out_before_the_next_image_is_waited_for() -> None:
     engine = Engine()
     asked: list[int] = []
 
@@ -141,16 +141,16 @@ def test_what_is_done_goes_out_before_the_next_picture_is_waited_for() -> None:
                 while len(engine.batches) < number and time.monotonic() - start < WAIT_S:
                     time.sleep(0.001)
                 time.sleep(1.0)  # the answer is on its way from the engine's thread, on a busy machine too
-            yield picture(number)
+            yield pixels(number)
 
     with closing(engine.stream(batch=1).answers(camera())) as answers:
         assert next(answers) == 0
-        assert asked in ([0], [0, 1])  # an answer may be ready before the next picture is asked for at all
+        assert asked in ([0], [0, 1])  # an answer may be ready before the next image is asked for at all
 
 
 def test_an_early_end_ends_the_threads_and_what_is_under_way() -> None:
     engine = Engine(slow_prepare=0.002, slow_infer=0.01)
-    answers = engine.stream().answers(map(picture, range(10_000)))
+    answers = engine.stream().answers(map(pixels, range(10_000)))
     assert next(answers) == 0
     assert own_threads() != []
     start = time.perf_counter()
@@ -162,30 +162,30 @@ def test_an_early_end_ends_the_threads_and_what_is_under_way() -> None:
 
 
 def test_a_stream_that_is_forgotten_ends_too() -> None:
-    answers = Engine().stream().answers(map(picture, range(100)))
+    answers = Engine().stream().answers(map(pixels, range(100)))
     next(answers)
     del answers
     assert own_threads() == []
 
 
-def test_broken_pictures_keep_their_places() -> None:
+def test_broken_images_keep_their_places() -> None:
     engine = Engine()
-    sources: list[Source] = [picture(0), b"x", picture(2), "file.png", b"y", b"y", b"y", b"y", picture(8)]
+    sources: list[Source] = [pixels(0), b"x", pixels(2), "file.png", b"y", b"y", b"y", b"y", pixels(8)]
     found = list(engine.stream(batch=4).answers(sources))
     assert [answer for answer in found if isinstance(answer, int)] == [0, 2, 8]
     texts = {place: str(answer) for place, answer in enumerate(found) if isinstance(answer, ImageError)}
     assert texts == {
-        1: "picture 1 of the stream: b'x': not a picture",
-        3: "'file.png': not a picture",  # its name is enough
-        **{place: f"picture {place} of the stream: b'y': not a picture" for place in (4, 5, 6, 7)},
+        1: "image 1 of the stream: b'x': not an image",
+        3: "'file.png': not an image",  # its name is enough
+        **{place: f"image {place} of the stream: b'y': not an image" for place in (4, 5, 6, 7)},
     }
-    assert engine.batches == [2, 1]  # a batch of broken pictures never reaches the engine
+    assert engine.batches == [2, 1]  # a batch of broken images never reaches the engine
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), OSError("disk"), ImageError("a picture of mine")])
+@pytest.mark.parametrize("error", [ValueError("mine"), OSError("disk"), ImageError("an image of mine")])
 def test_the_iterables_own_exception_comes_after_what_was_before_it(error: Exception) -> None:
     def sources() -> Iterator[Source]:
-        yield from map(picture, range(6))
+        yield from map(pixels, range(6))
         raise error
 
     found = []
@@ -199,14 +199,14 @@ def test_the_iterables_own_exception_comes_after_what_was_before_it(error: Excep
 
 def test_ctrl_c_in_the_iterable_is_not_kept_back() -> None:
     def sources() -> Iterator[Source]:
-        yield picture(0)
+        yield pixels(0)
         raise KeyboardInterrupt
 
     engine = Engine(slow_prepare=0.3)
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         next(engine.stream(batch=4).answers(sources()))
-    assert time.perf_counter() - start < 0.2  # the picture that is under way, on a slow disk perhaps, is not waited for
+    assert time.perf_counter() - start < 0.2  # the image that is under way, on a slow disk perhaps, is not waited for
     while own_threads() and time.perf_counter() - start < WAIT_S:
         time.sleep(0.01)
 
@@ -231,13 +231,13 @@ def test_a_defect_of_the_engine_is_raised(where: str) -> None:
         threads=2,
     )
     with pytest.raises(MemoryError, match="no room"):
-        list(running.answers(map(picture, range(100))))
+        list(running.answers(map(pixels, range(100))))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_stream_is_not_continued_in_a_fork() -> None:
-    answers = Engine().stream(batch=1).answers(map(picture, range(100)))
+    answers = Engine().stream(batch=1).answers(map(pixels, range(100)))
     next(answers)
     reading, writing = os.pipe()
     child = os.fork()

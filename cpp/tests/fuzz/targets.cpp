@@ -20,7 +20,7 @@ namespace core = samdeploy::core;
 
 namespace {
 
-// Enough for a picture that shows something, and so few that a run takes milliseconds.
+// Enough for an image that shows something, and so few that a run takes milliseconds.
 constexpr std::uint64_t kMostPixels = 1 << 18;
 
 // Touches every byte, so that one outside a buffer is seen.
@@ -105,7 +105,7 @@ struct TemporaryFolder {
 
 }  // namespace
 
-// Four parts, each behind its length in 3 bytes: manifest, golden pictures, golden answers, graph.  In the manifest
+// Four parts, each behind its length in 3 bytes: manifest, golden images, golden answers, graph.  In the manifest
 // "@1" stands for the first file's SHA-256 and "#1" for its length, so that what is behind those checks is reached.
 void fuzz_bundle(const std::uint8_t* data, std::size_t size) {
   static const TemporaryFolder folder;
