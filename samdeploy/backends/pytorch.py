@@ -23,6 +23,7 @@ from samdeploy.models.weights import load_state, state_dict_from_bytes
 
 if TYPE_CHECKING:
     from samdeploy.backends.int8 import Quantization
+    from samdeploy.backends.session import Wanted
     from samdeploy.bundle import Bundle
 
 # Images per forward pass: a whole test set in one pass would need its activations in memory at once.
@@ -40,7 +41,7 @@ def unavailable() -> str | None:
     return None
 
 
-def load(bundle: Bundle, device: str, precision: str) -> PytorchSession:
+def load(wanted: Wanted) -> PytorchSession:
     """Rebuild the trained network from the bundle's weights.
 
     Raises:
@@ -48,8 +49,8 @@ def load(bundle: Bundle, device: str, precision: str) -> PytorchSession:
         BundleError: the weights were changed.
         WeightsError: the weights are not those of the manifest's architecture.
     """
-    network, device = trained_network(bundle, device)
-    return PytorchSession(Exported(network, bundle.spec), device)
+    network, device = trained_network(wanted.bundle, wanted.device)
+    return PytorchSession(Exported(network, wanted.bundle.spec), device)
 
 
 def load_cam(bundle: Bundle, device: str, precision: str) -> PytorchCamSession:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
 from samdeploy.backends.names import BACKENDS, check_names, check_supported
-from samdeploy.backends.read_ahead import reading_ahead
+from samdeploy.backends.read_ahead import ReadAhead
 from samdeploy.errors import BackendUnavailable, check_name
 
 if TYPE_CHECKING:
@@ -59,17 +59,16 @@ def open_session(
     check_names(backend, device, precision)
     precision = precision or BACKENDS[backend].precisions[0]
     check_supported(backend, device, precision)
-    is_first = BACKENDS[backend].module not in sys.modules and backend in ("onnxruntime", "openvino")
-    with reading_ahead(bundle, backend, precision) if is_first else nullcontext(bundle) as opened:
+    with _read_ahead(bundle, backend, precision) or nullcontext() as ahead:
         # Only now, while the graph is read: in a new process this imports numpy, which takes as long as a runtime.
-        from samdeploy.backends.session import CheckedSession, check_golden
+        from samdeploy.backends.session import CheckedSession, Wanted, check_golden
 
         # Before the runtime: none is loaded for a bundle that cannot be tested.
         golden = bundle.golden() if check else None
         module = load_module(backend)
         if meanwhile is not None:
             meanwhile()
-        session = CheckedSession(module.load(opened, device, precision), bundle.spec)
+        session = CheckedSession(module.load(Wanted(bundle, device, precision, ahead)), bundle.spec)
     if golden is not None:
         try:
             check_golden(session, *golden)
@@ -77,6 +76,18 @@ def open_session(
             session.close()
             raise
     return session
+
+
+def _read_ahead(bundle: Bundle, backend: str, precision: str) -> ReadAhead | None:
+    """Start to read the graph, where a runtime that wants one is imported for the first time.
+
+    A guess: another file than the one that is asked for later costs processor time and nothing else.
+    """
+    if BACKENDS[backend].module in sys.modules or backend not in ("onnxruntime", "openvino"):
+        return None
+    graphs = (bundle.find("graph", backend=backend, precision=name) for name in (precision, "fp32"))
+    file = next((graph for graph in graphs if graph is not None), None)
+    return None if file is None else ReadAhead(bundle, file)
 
 
 def precisions_held(bundle: Bundle, backend: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +17,10 @@ from samdeploy.bundle.spec import ModelSpec, TensorSpec
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 
 if TYPE_CHECKING:
+    from samdeploy.backends.read_ahead import ReadAhead
     from samdeploy.bundle import Bundle
     from samdeploy.bundle.manifest import BundleFile
+    from samdeploy.files import SealedFile
 
 
 # Largest allowed difference from the golden logits, as a share of their range (`picture_ranges`).
@@ -69,9 +72,29 @@ class Backend(Protocol):
         """Why this runtime cannot run on this machine, with the cure; None where it can."""
         ...
 
-    def load(self, bundle: Bundle, device: str, precision: str) -> Session:
-        """Open the bundle's engine; `device` and `precision` passed `check_supported`."""
+    def load(self, wanted: Wanted) -> Session:
+        """Open an engine of a bundle."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The engine that a backend is asked to open.
+
+    Attributes:
+        device, precision: passed `check_supported`; the device may be "auto".
+        ahead: a file of the bundle that is being read already.
+    """
+
+    bundle: Bundle
+    device: str
+    precision: str
+    ahead: ReadAhead | None = None
+
+    def seal(self, file: BundleFile) -> SealedFile:
+        """`Bundle.seal`, or what was read ahead."""
+        ahead = self.ahead.take(file) if self.ahead is not None else None
+        return ahead or self.bundle.seal(file)
 
 
 class CheckedSession:

@@ -20,7 +20,7 @@ from samdeploy.backends.onnxruntime.inference import (
     run_graph,
     run_inference,
 )
-from samdeploy.backends.session import cam_file, check_tensors, pick_file
+from samdeploy.backends.session import Wanted, cam_file, check_tensors, pick_file
 from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
 from samdeploy.errors import BackendUnavailable
 from samdeploy.files import SealedFile
@@ -37,17 +37,17 @@ def unavailable() -> str | None:
     return None
 
 
-def load(bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = True) -> OnnxruntimeSession | DeviceSession:
+def load(wanted: Wanted) -> OnnxruntimeSession | DeviceSession:
     """Open the bundle's ONNX graph of this precision.
 
-    Args:
-        cuda_graph: see `DeviceSession.cuda_graph`; without meaning on the CPU.  ONNX Runtime does not promise that its
-            work can be recorded from outside, and the session goes without where a recording does not repeat its run.
+    ONNX Runtime does not promise that its work on CUDA can be recorded from outside: the session goes without CUDA
+    graphs where a recording does not repeat its run.
 
     Raises:
         BackendUnavailable: no such graph; CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
         BundleError: the graph was changed or has other tensors than the manifest says.
     """
+    bundle, device, precision = wanted.bundle, wanted.device, wanted.precision
     file = pick_file(bundle, "graph", "onnxruntime", precision)
     if precision == "int8":
         if device == "cuda":
@@ -59,15 +59,15 @@ def load(bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = True
     no_cuda = _no_cuda()
     if device == "cuda" and no_cuda:
         raise BackendUnavailable(no_cuda)
-    with bundle.seal(file) as graph:
-        return _load(graph, bundle.spec, device, precision, no_cuda, cuda_graph)
+    with wanted.seal(file) as graph:
+        return _load(graph, bundle.spec, device, precision, no_cuda)
 
 
 def _load(
-    graph: SealedFile, spec: ModelSpec, device: str, precision: str, no_cuda: str | None, cuda_graph: bool
+    graph: SealedFile, spec: ModelSpec, device: str, precision: str, no_cuda: str | None
 ) -> OnnxruntimeSession | DeviceSession:
     if no_cuda is None and device != "cpu":
-        session = _load_cuda(graph, spec, precision, cuda_graph)
+        session = _load_cuda(graph, spec, precision)
         if session is not None:
             return session
         no_cuda = (
@@ -96,7 +96,7 @@ def _load(
     return OnnxruntimeSession(inference, "cpu", precision, spec)
 
 
-def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str, cuda_graph: bool) -> DeviceSession | None:
+def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str) -> DeviceSession | None:
     """None where ONNX Runtime fell back to the CPU."""
     # Late, as all of CUDA's part: it costs a start on the CPU 10 ms.
     from samdeploy.backends.device import cuda
@@ -111,7 +111,7 @@ def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str, cuda_graph: b
             if device_of(inference) == "cuda":
                 _check_graph(inference, precision, spec)
                 engine = CudaEngine(inference, spec)
-                return DeviceSession("onnxruntime", precision, spec, engine, stream, cuda_graph=cuda_graph)
+                return DeviceSession("onnxruntime", precision, spec, engine, stream)
         except BaseException:
             stream.close()
             raise

@@ -15,7 +15,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.openvino.package import import_openvino
-from samdeploy.backends.session import cam_file, check_tensors, pick_file
+from samdeploy.backends.session import Wanted, cam_file, check_tensors, pick_file
 from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
 from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.files import SealedFile
@@ -46,7 +46,7 @@ def unavailable() -> str | None:
     return None
 
 
-def load(bundle: Bundle, device: str, precision: str) -> OpenvinoSession:
+def load(wanted: Wanted) -> OpenvinoSession:
     """Compile one of the bundle's graphs for this CPU, computing in `precision`.
 
     INT8 and FP16 have graphs of their own; BF16 is OpenVINO's to apply to the FP32 graph.
@@ -56,7 +56,8 @@ def load(bundle: Bundle, device: str, precision: str) -> OpenvinoSession:
             where the FP16 graph keeps FP32.
         BundleError: the graph was changed, has other tensors than the manifest says, or is none of INT8 or FP16.
     """
-    with bundle.seal(pick_file(bundle, "graph", "openvino", graph_precision(precision))) as graph:
+    bundle, precision = wanted.bundle, wanted.precision
+    with wanted.seal(pick_file(bundle, "graph", "openvino", graph_precision(precision))) as graph:
         compiled, work = _compile(graph, precision)
     session = OpenvinoSession(compiled, precision, bundle.spec)
     _prove(compiled, work, precision)

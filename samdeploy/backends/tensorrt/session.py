@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from samdeploy.backends.device import cuda
 from samdeploy.backends.device.objects import Stream
 from samdeploy.backends.device.session import DeviceSession
-from samdeploy.backends.session import check_tensors
+from samdeploy.backends.session import Wanted, check_tensors
 from samdeploy.backends.tensorrt.library import (
     RUNTIMES,
     TITLES,
@@ -30,7 +30,6 @@ from samdeploy.bundle.spec import ModelSpec, TensorSpec
 from samdeploy.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from samdeploy.bundle import Bundle
     from samdeploy.bundle.manifest import BundleFile
 
 # In `built_for["target"]`: the GPU of the machine that built it, whose capability is `built_for["capability"]`.
@@ -99,11 +98,8 @@ def open_plan(trt: Any, plan: bytes, name: str) -> tuple[Any, Any]:
     return runtime, engine
 
 
-def load(bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = True) -> DeviceSession:
+def load(wanted: Wanted) -> DeviceSession:
     """Open the bundle's engine that fits this machine.
-
-    Args:
-        cuda_graph: see `DeviceSession.cuda_graph`.
 
     Raises:
         BackendUnavailable: no package, no device, no engine of this precision, or none for this machine; the text
@@ -113,6 +109,7 @@ def load(bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = True
     reason = unavailable()
     if reason:
         raise BackendUnavailable(reason)
+    bundle, precision = wanted.bundle, wanted.precision
     engines = bundle.select("engine", backend="tensorrt", precision=precision)
     if not engines:
         found = ", ".join(sorted({str(file.precision) for file in bundle.select("engine")})) or "none"
@@ -129,7 +126,7 @@ def load(bundle: Bundle, device: str, precision: str, *, cuda_graph: bool = True
             plan = bundle.read(file)
             with cuda.device_zero():
                 engine = TensorrtEngine(trt, plan, file.path, bundle.spec, RuntimeCache(trt, here, file.sha256))
-                return DeviceSession("tensorrt", precision, bundle.spec, engine, Stream(), cuda_graph=cuda_graph)
+                return DeviceSession("tensorrt", precision, bundle.spec, engine, Stream())
         misfits.append(f"{file.path}: {', '.join(differences)}")
     raise BackendUnavailable(f"no engine of the bundle fits this machine: {'; '.join(misfits)}; {_REBUILD}")
 

@@ -14,6 +14,7 @@ from samdeploy.backends import availability, open_session
 from samdeploy.backends.device.cuda import cuda_devices
 from samdeploy.backends.device.session import DeviceSession
 from samdeploy.backends.onnxruntime import session as onnxruntime
+from samdeploy.backends.session import Wanted
 from samdeploy.backends.tensorrt import session as tensorrt
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, InputError
@@ -35,10 +36,10 @@ def session(request: pytest.FixtureRequest, digits_bundle: Bundle) -> Iterator[D
     if reason:
         pytest.skip(reason)
     if backend == "tensorrt":
-        opened: Any = tensorrt.load(request.getfixturevalue("engine_bundle"), "cuda", precision)
+        opened: Any = tensorrt.load(Wanted(request.getfixturevalue("engine_bundle"), "cuda", precision))
     else:
         try:
-            opened = onnxruntime.load(digits_bundle, "cuda", precision)
+            opened = onnxruntime.load(Wanted(digits_bundle, "cuda", precision))
         except BackendUnavailable as error:
             pytest.skip(str(error))
     yield opened
@@ -163,7 +164,7 @@ def test_wrong_arrays_are_refused(session: DeviceSession) -> None:
 
 def test_a_full_gpu_is_an_error_and_the_session_goes_on(digits_bundle: Bundle, reference: Any) -> None:
     try:
-        opened: Any = onnxruntime.load(digits_bundle, "cuda", "fp32")
+        opened: Any = onnxruntime.load(Wanted(digits_bundle, "cuda", "fp32"))
     except BackendUnavailable as error:
         pytest.skip(str(error))
     images = _images(2)
@@ -199,7 +200,7 @@ def test_fp16_runs_on_the_tensor_cores(digits_bundle: Bundle) -> None:
     images, times = _images(1024), {}
     for precision in ("fp32", "fp16"):
         try:
-            opened: Any = onnxruntime.load(digits_bundle, "cuda", precision)
+            opened: Any = onnxruntime.load(Wanted(digits_bundle, "cuda", precision))
         except BackendUnavailable as error:
             pytest.skip(str(error))
         times[precision] = float(np.median([opened.device_ms(images) for _ in range(20)]))
