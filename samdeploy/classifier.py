@@ -11,10 +11,11 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 from samdeploy.backends import open_session
-from samdeploy.backends.names import PREFERENCE, check_names
+from samdeploy.backends.names import check_names
+from samdeploy.backends.registry import open_first
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
-from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError, check_name
+from samdeploy.errors import AnswerError, ImageError, InputError, check_name
 
 # All that needs numpy is imported where it is used: `open_session` says why.
 if TYPE_CHECKING:
@@ -96,21 +97,14 @@ class Classifier:
             raise InputError(f"path: {type(path).__name__} found, a bundle's folder expected, as str or pathlib.Path")
         check_names(backend, device, precision, also="auto")
         bundle = open_bundle(path if isinstance(path, str) else Path(path))
-        if backend != "auto":
+        passed_over: Mapping[str, str] = cls.passed_over
+        if backend == "auto":
+            session, passed_over = open_first(bundle, device=device, precision=precision, meanwhile=_import_decoders)
+        else:
             session = open_session(bundle, backend, device=device, precision=precision, meanwhile=_import_decoders)
-            return cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
-        reasons: dict[str, SamdeployError] = {}
-        for name in PREFERENCE:
-            try:
-                session = open_session(bundle, name, device=device, precision=precision, meanwhile=_import_decoders)
-            except (BackendUnavailable, InputError) as error:
-                reasons[name] = error
-            else:
-                opened = cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
-                opened.passed_over = {name: str(e) for name, e in reasons.items() if isinstance(e, BackendUnavailable)}
-                return opened
-        every = "; ".join(f"{name}: {error}" for name, error in reasons.items())
-        raise BackendUnavailable(f"no runtime can open this bundle here. {every}")
+        opened = cls(bundle, session, max_pixels=max_pixels, max_bytes=max_bytes)
+        opened.passed_over = passed_over
+        return opened
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from samdeploy.backends.maps import open_cam_session
+from samdeploy.backends import open_session
 from samdeploy.bundle import open_bundle
 from samdeploy.bundle.spec import FEATURE_STRIDE
 from samdeploy.explain.region import Region, place_map
@@ -74,13 +74,13 @@ def measure(work: Path, count: int) -> None:
     bundle = open_bundle(latest_bundle(work / "runs"))
     preprocessing = bundle.spec.preprocessing
     height, width = preprocessing.height, preprocessing.width
-    with open_cam_session(bundle, "onnxruntime", "cpu") as session:
+    with open_session(bundle, "onnxruntime", device="cpu", maps=True) as session:
         for kind in KINDS:
             column = bundle.spec.classes.index(kind)
             beyond, hits = [], []
             for _ in range(count):
                 image, (y, x), radius = shape(kind, 260, 260, rng)
-                logits, maps = session.run(prepare(np.asarray(image), preprocessing)[None])
+                logits, maps = session.run_with_maps(prepare(np.asarray(image), preprocessing)[None])
                 at = np.array([(y + 0.5) / 260 * height, (x + 0.5) / 260 * width]) - 0.5
                 if logits[0].argmax() != column or not all(40 < place < 120 for place in at):
                     continue

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from samdeploy.backends import open_session
-from samdeploy.backends.session import GOLDEN_TOLERANCE, check_golden
+from samdeploy.backends.golden import GOLDEN_TOLERANCE, check_golden
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import load_images, open_dataset
 from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError

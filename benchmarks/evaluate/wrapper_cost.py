@@ -127,7 +127,7 @@ def onnxruntime() -> tuple[Call, Call]:
     from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
 
     inference = ort.InferenceSession(tiny_graph(), providers=["CPUExecutionProvider"])
-    return lambda: inference.run(None, {"image": BATCH}), checked(OnnxruntimeSession(inference, "cpu", "fp32", SPEC))
+    return lambda: inference.run(None, {"image": BATCH}), checked(OnnxruntimeSession(inference, "fp32", SPEC))
 
 
 def openvino() -> tuple[Call, Call]:

@@ -35,24 +35,15 @@ class Lifetime:
         self._lock = threading.RLock()
         _OPEN.add(self)
 
-    def check_process(self) -> None:
-        """Refuse a process that inherited the engine.
-
-        The threads of a runtime, and CUDA's context, do not survive a fork: calls hang, crash or answer wrongly.
-
-        Raises:
-            InputError: this is a child of the process that opened it.
-        """
+    def __enter__(self) -> None:
+        # The threads of a runtime, and CUDA's context, do not survive a fork: calls hang, crash or answer wrongly.
+        # Before the lock: a thread that did not survive the fork may have held it.
         if os.getpid() != self._process:
             raise InputError(
                 f"{self._name} was opened in process {self._process} and is used in its fork {os.getpid()}; a runtime "
                 f"does not survive a fork: call {self._opener} in each process, or start them with "
                 "multiprocessing.get_context('spawn')"
             )
-
-    def __enter__(self) -> None:
-        # Before the lock: a thread that did not survive the fork may have held it.
-        self.check_process()
         with self._lock:
             if self._is_closed:
                 raise InputError(f"{self._name} is closed; open another with {self._opener}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -50,13 +50,7 @@ def load(wanted: Wanted) -> PytorchSession:
         WeightsError: the weights are not those of the manifest's architecture.
     """
     network, device = trained_network(wanted.bundle, wanted.device)
-    return PytorchSession(Exported(network, wanted.bundle.spec), device)
-
-
-def load_cam(bundle: Bundle, device: str, precision: str) -> PytorchCamSession:
-    """Rebuild the trained network and compute class activation maps with it; raises as `load` does."""
-    network, device = trained_network(bundle, device)
-    return PytorchCamSession(ClassActivationMaps(network, bundle.spec), device)
+    return PytorchSession((ClassActivationMaps if wanted.maps else Exported)(network, wanted.bundle.spec), device)
 
 
 def trained_network(bundle: Bundle, device: str) -> tuple[SamResNet, str]:
@@ -128,7 +122,7 @@ class PytorchSession:
     precision = "fp32"
 
     def __init__(self, network: nn.Module, device: str) -> None:
-        """`network` takes uint8 [N, H, W, 3] and gives float32 [N, K]; `device` is "cpu" or "cuda"."""
+        """`network`: uint8 [N, H, W, 3] -> float32 [N, K], or that and the maps; `device` is "cpu" or "cuda"."""
         self.device = device
         # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
         with _memory_named(device):
@@ -137,56 +131,28 @@ class PytorchSession:
     @torch.inference_mode()
     def run(self, batch: UInt8Array) -> Float32Array:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
-        with _memory_named(self.device):
-            return self._run(batch)
+        return self._outputs(batch)[0]
 
-    def _run(self, batch: UInt8Array) -> Float32Array:
-        parts = []
+    @torch.inference_mode()
+    def run_with_maps(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
+        logits, maps = self._outputs(batch)
+        return logits, maps
+
+    def _outputs(self, batch: UInt8Array) -> list[Float32Array]:
+        with _memory_named(self.device):
+            parts = list(self._parts(batch))
+            return [torch.cat(part).numpy().astype(np.float32, copy=False) for part in zip(*parts, strict=True)]
+
+    def _parts(self, batch: UInt8Array) -> Iterator[list[torch.Tensor]]:
+        """The outputs on the CPU, for `_CHUNK` images each."""
         for start in range(0, len(batch), _CHUNK):
             # A copy, because torch refuses to wrap read-only arrays without a warning.
             images = torch.tensor(batch[start : start + _CHUNK])
-            if self.device == "cuda":
-                with _exact_float32():
-                    parts.append(self._network(images.cuda()).cpu())
-            else:
-                parts.append(self._network(images))
-        logits: Float32Array = torch.cat(parts).numpy().astype(np.float32, copy=False)
-        return logits
-
-    def close(self) -> None:
-        """Drop the network."""
-        self._network = nn.Identity()
-
-
-class PytorchCamSession:
-    """Class activation maps of the trained network, float32 with TF32 off.  Threads may share it."""
-
-    backend = "pytorch"
-    precision = "fp32"
-
-    def __init__(self, network: ClassActivationMaps, device: str) -> None:
-        """`device` is "cpu" or "cuda"."""
-        self.device = device
-        with _memory_named(device):
-            self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
-        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
-        with _memory_named(self.device):
-            return self._run(batch)
-
-    def _run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
-        parts = []
-        for start in range(0, len(batch), _CHUNK):
-            images = torch.tensor(batch[start : start + _CHUNK])
-            if self.device == "cuda":
-                with _exact_float32():
-                    parts.append(tuple(tensor.cpu() for tensor in self._network(images.cuda())))
-            else:
-                parts.append(self._network(images))
-        logits, maps = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-        return logits, maps
+            with _exact_float32() if self.device == "cuda" else nullcontext():
+                found = self._network(images.to(self.device))
+                outputs = [output.cpu() for output in (found if isinstance(found, tuple) else (found,))]
+            yield outputs
 
     def close(self) -> None:
         """Drop the network."""

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
-from samdeploy.backends.names import BACKENDS, check_names, check_supported
+from samdeploy.backends.names import BACKENDS, MAP_BACKENDS, PREFERENCE, check_names, check_supported
 from samdeploy.backends.read_ahead import ReadAhead
-from samdeploy.errors import BackendUnavailable, check_name
+from samdeploy.errors import BackendUnavailable, InputError, check_name
 
 if TYPE_CHECKING:
     from samdeploy.backends import pytorch
@@ -37,6 +37,7 @@ def open_session(
     *,
     device: str = "auto",
     precision: str | None = None,
+    maps: bool = False,
     check: bool = True,
     meanwhile: Callable[[], object] | None = None,
 ) -> CheckedSession:
@@ -47,6 +48,7 @@ def open_session(
         backend: one of `BACKENDS`.
         device: "cpu", "cuda", or "auto": cuda where this backend can really use it.
         precision: None means the first that the backend has.
+        maps: the session also computes class activation maps, see `CheckedSession.run_with_maps`.
         check: False skips the golden images; only for tools that compare by themselves.
         meanwhile: called once the runtime is imported, when the graph is still being read: imports that are needed
             later cost nothing here.
@@ -58,34 +60,71 @@ def open_session(
     """
     check_names(backend, device, precision)
     precision = precision or BACKENDS[backend].precisions[0]
-    check_supported(backend, device, precision)
-    with _read_ahead(bundle, backend, precision) or nullcontext() as ahead:
+    check_supported(backend, device, precision, maps=maps)
+    with _read_ahead(bundle, backend, precision, "cam_graph" if maps else "graph") or nullcontext() as ahead:
         # Only now, while the graph is read: in a new process this imports numpy, which takes as long as a runtime.
-        from samdeploy.backends.session import CheckedSession, Wanted, check_golden
+        from samdeploy.backends.golden import check_golden, check_golden_maps
+        from samdeploy.backends.session import CheckedSession, Wanted
 
         # Before the runtime: none is loaded for a bundle that cannot be tested.
         golden = bundle.golden() if check else None
         module = load_module(backend)
         if meanwhile is not None:
             meanwhile()
-        session = CheckedSession(module.load(Wanted(bundle, device, precision, ahead)), bundle.spec)
+        wanted = Wanted(bundle, device, precision, maps, ahead)
+        session = CheckedSession(module.load(wanted), bundle.spec, has_maps=maps)
     if golden is not None:
         try:
-            check_golden(session, *golden)
+            (check_golden_maps if maps else check_golden)(session, *golden)
         except BaseException:
             session.close()
             raise
     return session
 
 
-def _read_ahead(bundle: Bundle, backend: str, precision: str) -> ReadAhead | None:
+def open_first(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    precision: str | None = None,
+    maps: bool = False,
+    meanwhile: Callable[[], object] | None = None,
+) -> tuple[CheckedSession, dict[str, str]]:
+    """The first backend of `PREFERENCE` that can open the bundle, and why those before it could not.
+
+    Args:
+        device, precision, maps, meanwhile: as for `open_session`.
+
+    Returns:
+        The session; and for each backend that was passed over, but those that never have what was asked for, the
+        reason.
+
+    Raises:
+        InputError: an unknown device or precision.
+        BackendUnavailable: none can, with the reasons of all.
+        BundleError: a file was changed, or an engine's answers are not the model's.
+    """
+    reasons: dict[str, BackendUnavailable | InputError] = {}
+    for name in MAP_BACKENDS if maps else PREFERENCE:
+        try:
+            session = open_session(bundle, name, device=device, precision=precision, maps=maps, meanwhile=meanwhile)
+        except (BackendUnavailable, InputError) as error:
+            reasons[name] = error
+        else:
+            return session, {name: str(why) for name, why in reasons.items() if isinstance(why, BackendUnavailable)}
+    wanted = "compute this bundle's class activation maps" if maps else "open this bundle here"
+    every = "; ".join(f"{name}: {error}" for name, error in reasons.items())
+    raise BackendUnavailable(f"no runtime can {wanted}. {every}")
+
+
+def _read_ahead(bundle: Bundle, backend: str, precision: str, role: str) -> ReadAhead | None:
     """Start to read the graph, where a runtime that wants one is imported for the first time.
 
     A guess: another file than the one that is asked for later costs processor time and nothing else.
     """
     if BACKENDS[backend].module in sys.modules or backend not in ("onnxruntime", "openvino"):
         return None
-    graphs = (bundle.find("graph", backend=backend, precision=name) for name in (precision, "fp32"))
+    graphs = (bundle.find(role, backend=backend, precision=name) for name in (precision, "fp32"))
     file = next((graph for graph in graphs if graph is not None), None)
     return None if file is None else ReadAhead(bundle, file)
 

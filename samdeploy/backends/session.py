@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.channels import channel_twins, order_read
-from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.lifetime import Lifetime
 from samdeploy.bundle.spec import ModelSpec, TensorSpec
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
@@ -21,17 +19,6 @@ if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
     from samdeploy.bundle.manifest import BundleFile
     from samdeploy.files import SealedFile
-
-
-# Largest allowed difference from the golden logits, as a share of their range (`picture_ranges`).
-# fp32: another order of summation over a hundred layers moves logits by about 1e-6 of their range (up to 5e-6 over
-#   10,000 pictures of a network without squashing), a wrong weight, layout or normalisation by far more than 1e-2;
-#   1e-4 keeps both apart.
-# fp16: 11 significant bits; trained networks showed 4e-4 to 2e-3 of the range, an untrained SAM-ResNet-50, whose
-#   activations nearly cancel, 2.5e-2.
-# bf16: 8 significant bits, eight times coarser than fp16; about 1 % is usual.
-# int8: 256 levels per tensor; a few per cent are usual, and what it costs in accuracy is for `eval` to say.
-GOLDEN_TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 1e-1, "int8": 2e-1}
 
 
 class Session(Protocol):
@@ -65,6 +52,19 @@ class Session(Protocol):
         ...
 
 
+class MapSession(Session, Protocol):
+    """A session that was opened with `Wanted.maps`."""
+
+    def run_with_maps(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """Logits as `run` gives them, and class activation maps.
+
+        Returns:
+            float32 [N, K] and float32 [N, K, h, w], in host memory, owned by the caller.  The mean of a map plus the
+            class's bias is the class's logit.
+        """
+        ...
+
+
 class Backend(Protocol):
     """What the module of a runtime offers; it is imported only when that runtime is asked for."""
 
@@ -83,13 +83,25 @@ class Wanted:
 
     Attributes:
         device, precision: passed `check_supported`; the device may be "auto".
+        maps: a `MapSession` is wanted, on the graph of class activation maps.
         ahead: a file of the bundle that is being read already.
     """
 
     bundle: Bundle
     device: str
     precision: str
+    maps: bool = False
     ahead: ReadAhead | None = None
+
+    def seal_graph(self, backend: str, precision: str) -> SealedFile:
+        """The graph of maps, or else the one in `precision`.
+
+        Raises:
+            BackendUnavailable: the bundle has none.
+            BundleError: it was changed.
+        """
+        bundle = self.bundle
+        return self.seal(cam_file(bundle, backend) if self.maps else pick_file(bundle, "graph", backend, precision))
 
     def seal(self, file: BundleFile) -> SealedFile:
         """`Bundle.seal`, or what was read ahead."""
@@ -104,11 +116,13 @@ class CheckedSession:
     A process that inherits it by a fork may not use it.
     """
 
-    def __init__(self, session: Session, spec: ModelSpec) -> None:
+    def __init__(self, session: Session, spec: ModelSpec, *, has_maps: bool = False) -> None:
+        """`has_maps`: the session is a `MapSession`."""
         self.backend = session.backend
         self.device = session.device
         self.precision = session.precision
         self._session = session
+        self._has_maps = has_maps
         self._shape = tuple(spec.input.shape[1:])
         self._lifetime = Lifetime(f"this {session.backend} session", "Classifier.open()", session.close)
 
@@ -120,14 +134,32 @@ class CheckedSession:
                 process that this one was forked from.
             BackendUnavailable: the runtime failed, for example for want of memory.
         """
+        usable = self._checked(batch)
+        with self._lifetime:
+            return self._session.run(usable)
+
+    def run_with_maps(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """Logits float32 [N, K] and class activation maps float32 [N, K, h, w], owned by the caller; see `MapSession`.
+
+        Raises:
+            InputError: as `run` does, or the session was opened without maps.
+            BackendUnavailable: the runtime failed, for example for want of memory.
+        """
+        if not self._has_maps:
+            raise InputError(f"this {self.backend} session has no class activation maps; open_session(..., maps=True)")
+        usable = self._checked(batch)
+        with self._lifetime:
+            return cast(MapSession, self._session).run_with_maps(usable)
+
+    def _checked(self, batch: UInt8Array) -> UInt8Array:
+        """The batch, C-contiguous."""
         height, width, channels = self._shape
         expected = f"a numpy array uint8 [N, {height}, {width}, {channels}] with N >= 1 is expected"
         if not isinstance(batch, np.ndarray):
             raise InputError(f"batch: {type(batch).__name__} found, {expected}")
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self._shape or len(batch) < 1:
             raise InputError(f"batch: {batch.dtype} {list(batch.shape)} found, {expected}")
-        with self._lifetime:
-            return self._session.run(np.ascontiguousarray(batch))
+        return np.ascontiguousarray(batch)
 
     def check_usable(self) -> None:
         """Raise what `run` would raise before it looks at a batch.
@@ -198,61 +230,6 @@ class CheckedSession:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> float:
-    """Run the bundle's golden images and compare with the logits of the trained model.
-
-    Args:
-        images: uint8 [n, H, W, 3].
-        logits: float32 [n, K], of the model as trained, in float32.
-
-    Returns:
-        The largest difference, as a share of its picture's `picture_ranges`.
-
-    Raises:
-        BundleError: an answer is not finite or too far off, or channels are exchanged: not the model of this bundle.
-    """
-    found = session.run(images)
-    engine = f"{session.backend} engine ({session.precision}, {session.device})"
-    cure = "do not use it; make the bundle again with `samdeploy export`"
-    if found.shape != logits.shape:
-        raise BundleError(f"{engine}: golden logits {list(logits.shape)} expected, {list(found.shape)} found; {cure}")
-    if not np.isfinite(found).all():
-        bad = int((~np.isfinite(found)).sum())
-        raise BundleError(f"{engine}: {bad} of {found.size} golden logits are not finite numbers; {cure}")
-    order = order_read(found, logits, picture_ranges(logits), channel_twins(images))
-    if order:
-        raise BundleError(f"{engine}: the golden images show that it reads channels as {order}, not RGB; {cure}")
-    error = golden_error(found, logits, session.precision)
-    allowed = GOLDEN_TOLERANCE[session.precision]
-    if error > allowed:
-        raise BundleError(
-            f"{engine}: the golden images give logits that differ by {error:.2e} of their range, at most {allowed:.0e} "
-            f"is allowed: this is not the model of this bundle; {cure}"
-        )
-    return error
-
-
-def golden_error(found: Float32Array, logits: Float32Array, precision: str) -> float:
-    """The largest difference that counts, as a share of its image's range; infinite where an answer is missing.
-
-    Args:
-        found: what an engine of `precision` answers to the golden images.
-        logits: float32 [n, K], the golden answers.
-    """
-    if found.shape != logits.shape:
-        return float("inf")
-    worst = np.sort(difference_shares(found, logits, picture_ranges(logits)))
-    return float(worst[-1 - golden_outliers(precision, len(worst))])
-
-
-def golden_outliers(precision: str, n_images: int) -> int:
-    """How many golden pictures may be answered otherwise.
-
-    Without squashing, single pictures explode (logits of 1e9 were seen); int8 ranges leave them out on purpose.
-    """
-    return n_images // 4 if precision == "int8" else 0
 
 
 def pick_file(bundle: Bundle, role: str, backend: str, precision: str) -> BundleFile:

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends import availability
+from samdeploy.backends import availability, open_session
 from samdeploy.backends.difference import difference_shares, picture_ranges
-from samdeploy.backends.maps import open_cam_session, sum_error, sum_tolerance
+from samdeploy.backends.golden import GOLDEN_TOLERANCE, golden_error, sum_error, sum_tolerance
 from samdeploy.backends.names import MAP_BACKENDS
-from samdeploy.backends.session import GOLDEN_TOLERANCE, golden_error
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.fields import short
 from samdeploy.bundle.manifest import BundleFile
@@ -149,8 +148,8 @@ def _maps(
         if availability(backend) is not None:
             continue
         try:
-            with open_cam_session(bundle, backend, "cpu", check=False) as session:
-                logits, maps = session.run(images)
+            with open_session(bundle, backend, device="cpu", maps=True, check=False) as session:
+                logits, maps = session.run_with_maps(images)
         except BackendUnavailable:
             continue
         except Exception as problem:  # whatever a runtime raises on a file that is none of its own

@@ -8,9 +8,9 @@ from functools import partial
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
-from samdeploy.backends.maps import open_cam_session
+from samdeploy.backends.golden import check_golden, golden_outliers
 from samdeploy.backends.names import BACKENDS
-from samdeploy.backends.session import Session, check_golden, golden_outliers
+from samdeploy.backends.session import Session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 from samdeploy.evaluate.accuracy.compare import compare
@@ -151,8 +151,8 @@ def _maps(case: Case, backend: str, precision: str) -> Part | None:
     device = case.options.device
     try:
         with (
-            open_cam_session(case.bundle, "pytorch", device) as reference,
-            open_cam_session(case.bundle, backend, device, precision) as engine,
+            open_session(case.bundle, "pytorch", device=device, maps=True) as reference,
+            open_session(case.bundle, backend, device=device, precision=precision, maps=True) as engine,
         ):
             return compare_cams(reference, engine, case.sample)
     except Exception as error:  # the maps are beside the verdict: no report is lost for them

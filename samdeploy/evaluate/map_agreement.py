@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends.session import MapSession
 from samdeploy.errors import InputError
 
 # Enough for a median; every picture costs two forward passes, one of them in PyTorch.
@@ -17,10 +18,6 @@ MAX_IMAGES = 64
 # by about 1e-6 of the range, and ranks among equals would be ranks of rounding errors.
 CONSTANT = 1e-5
 _BATCH = 16
-
-
-class _Maps(Protocol):
-    def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +58,11 @@ class CamAgreement:
         }
 
 
-def compare_cams(reference: _Maps, engine: _Maps, images: UInt8Array) -> CamAgreement:
+def compare_cams(reference: MapSession, engine: MapSession, images: UInt8Array) -> CamAgreement:
     """Compare the maps of the class that the reference names, picture by picture.
 
     Args:
-        reference: opened with `open_cam_session(bundle, "pytorch")`.
+        reference: opened with `open_session(bundle, "pytorch", maps=True)`.
         engine: another session of the same bundle.
         images: uint8 [n, H, W, 3]; of more than `MAX_IMAGES` an evenly spread sample is taken.
     """
@@ -73,11 +70,11 @@ def compare_cams(reference: _Maps, engine: _Maps, images: UInt8Array) -> CamAgre
     expected, found = [], []
     for start in range(0, len(sample), _BATCH):
         batch = np.ascontiguousarray(sample[start : start + _BATCH])
-        logits, maps = reference.run(batch)
+        logits, maps = reference.run_with_maps(batch)
         top = logits.argmax(axis=1)
         rows = np.arange(len(batch))
         expected.append(maps[rows, top])
-        found.append(engine.run(batch)[1][rows, top])
+        found.append(engine.run_with_maps(batch)[1][rows, top])
     correlations = rank_correlation(np.concatenate(expected), np.concatenate(found))
     defined = correlations[~np.isnan(correlations)]
     return CamAgreement(

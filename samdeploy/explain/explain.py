@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from samdeploy.arrays import Float32Array
-from samdeploy.backends import availability
-from samdeploy.backends.maps import CheckedCamSession, open_cam_session
-from samdeploy.backends.names import MAP_BACKENDS
+from samdeploy.backends import availability, open_session
+from samdeploy.backends.registry import open_first
+from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
-from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError
+from samdeploy.errors import AnswerError, ImageError
 from samdeploy.explain.names import UniqueNames, picture_text
 from samdeploy.explain.overlay import overlay
 from samdeploy.explain.region import place_map
@@ -56,10 +56,8 @@ def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
                 group = sources[start : start + _GROUP]
                 pictures = [_read(source, bundle) for source in group]
                 good = [picture for picture in pictures if isinstance(picture, Picture)]
-                answers = (
-                    zip(*session.run(np.stack([picture.prepared for picture in good])), strict=True) if good else ()
-                )
-                rest = iter(answers)
+                batch = [picture.prepared for picture in good]
+                rest = zip(*session.run_with_maps(np.stack(batch)), strict=True) if good else iter(())
                 for source, picture in zip(group, pictures, strict=True):
                     if isinstance(picture, ImageError):
                         unread.add(picture)
@@ -76,22 +74,14 @@ def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
     return unread.none_of(len(sources))
 
 
-def _open_maps(bundle: Bundle, options: ExplainOptions) -> CheckedCamSession:
+def _open_maps(bundle: Bundle, options: ExplainOptions) -> CheckedSession:
     if options.backend != "auto":
-        return open_cam_session(bundle, options.backend, options.device)
-    reasons = []
-    for name in MAP_BACKENDS:
-        reason = availability(name)
-        if reason is None:
-            try:
-                return open_cam_session(bundle, name, options.device)
-            except InputError as error:
-                reason = str(error)
-            except BackendUnavailable as error:
-                reason = str(error)
-                print(f"not run with {name}: {printable(reason)}", file=sys.stderr)
-        reasons.append(f"{name}: {reason}")
-    raise BackendUnavailable("no runtime can compute this bundle's class activation maps. " + "; ".join(reasons))
+        return open_session(bundle, options.backend, device=options.device, maps=True)
+    session, passed_over = open_first(bundle, device=options.device, maps=True)
+    for name, reason in passed_over.items():
+        if availability(name) is None:  # not worth a line where the runtime is not there at all
+            print(f"not run with {name}: {printable(reason)}", file=sys.stderr)
+    return session
 
 
 def _read(source: Source, bundle: Bundle) -> Picture | ImageError:

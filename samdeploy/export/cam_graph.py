@@ -7,8 +7,8 @@ import torch
 
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate_all
-from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle.manifest import BundleFile
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError

@@ -8,8 +8,8 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate
-from samdeploy.backends.session import GOLDEN_TOLERANCE
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
 from samdeploy.export.fp16.plan import fp16_logits

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from samdeploy.backends import open_session
-from samdeploy.backends.session import check_golden
+from samdeploy.backends.golden import check_golden
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.manifest import BundleFile
 from samdeploy.bundle.names import MANIFEST

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.backends import availability
-from samdeploy.backends.maps import CheckedCamSession, open_cam_session
-from samdeploy.backends.names import MAP_BACKENDS
+from samdeploy.backends.registry import open_first
 from samdeploy.bundle import Bundle
-from samdeploy.errors import BackendUnavailable, InputError
+from samdeploy.errors import BackendUnavailable
 from samdeploy.explain.region import place_map, seen_region
 from samdeploy.images.decode import resize
 from samdeploy.ranking import softmax
@@ -63,8 +61,8 @@ def draw_maps(bundle: Bundle, images: Sequence[UInt8Array], indices: Sequence[in
 
     preprocessing = bundle.spec.preprocessing
     batch = np.stack([resize(image, preprocessing) for image in images])
-    with _open(bundle) as session:
-        logits, maps = session.run(batch)
+    with open_first(bundle, device="cpu", maps=True)[0] as session:
+        logits, maps = session.run_with_maps(batch)
         engine = f"{session.backend} {session.precision}"
     if maps.shape[2] * maps.shape[3] == 1:
         raise BackendUnavailable(
@@ -81,19 +79,6 @@ def draw_maps(bundle: Bundle, images: Sequence[UInt8Array], indices: Sequence[in
         probability = 100 * float(softmax(row)[top])
         drawn.append(PictureMap(int(index), label, bundle.spec.classes[top], probability, thumbnail(over)))
     return MapSheet(engine, (maps.shape[2], maps.shape[3]), tuple(drawn))
-
-
-def _open(bundle: Bundle) -> CheckedCamSession:
-    reasons = []
-    for backend in MAP_BACKENDS:
-        reason = availability(backend)
-        if reason is None:
-            try:
-                return open_cam_session(bundle, backend, "cpu")
-            except (BackendUnavailable, InputError) as error:
-                reason = str(error)
-        reasons.append(f"{backend}: {reason}")
-    raise BackendUnavailable("; ".join(reasons))
 
 
 def _enlarged(image: UInt8Array) -> UInt8Array:

@@ -10,7 +10,8 @@ import pytest
 
 from samdeploy.backends import BACKENDS, availability, open_session
 from samdeploy.backends.device.cuda import cuda_devices
-from samdeploy.backends.session import GOLDEN_TOLERANCE, CheckedSession
+from samdeploy.backends.golden import GOLDEN_TOLERANCE
+from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 

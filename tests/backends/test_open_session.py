@@ -64,7 +64,7 @@ def test_another_models_golden_logits_are_found(with_file, digits_bundle: Bundle
 
 
 def test_logits_that_are_not_finite_are_found(digits_bundle: Bundle) -> None:
-    from samdeploy.backends.session import check_golden
+    from samdeploy.backends.golden import check_golden
 
     images, logits = digits_bundle.golden()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -61,11 +62,10 @@ class _Greedy(torch.nn.Module):
         return torch.empty(1 << 60, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("session", [pytorch.PytorchSession, pytorch.PytorchCamSession])
-def test_a_full_memory_names_the_cure(session: type) -> None:
-    opened = session(_Greedy(), "cpu")
+@pytest.mark.parametrize("run", [pytorch.PytorchSession.run, pytorch.PytorchSession.run_with_maps])
+def test_a_full_memory_names_the_cure(run: Callable) -> None:
     with pytest.raises(BackendUnavailable, match=r"the machine's memory is full \(.*\): use a smaller batch, or end"):
-        opened.run(np.zeros((1, 8, 8, 3), np.uint8))
+        run(pytorch.PytorchSession(_Greedy(), "cpu"), np.zeros((1, 8, 8, 3), np.uint8))
 
 
 def test_other_errors_of_the_network_stay_what_they_are() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from samdeploy.backends import open_session
-from samdeploy.backends.session import GOLDEN_TOLERANCE
+from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.export.int8.qdq import calibrate, quantize

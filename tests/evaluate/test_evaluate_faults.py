@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from samdeploy.backends import open_session
-from samdeploy.backends.maps import open_cam_session
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.names import MANIFEST
@@ -149,7 +148,7 @@ def test_maps_are_compared_where_both_have_them(digits_bundle: Bundle) -> None:
     assert report.results[0].parts["cam"].to_json()["defined"] == 0
     without = dataclasses.replace(digits_bundle, files=tuple(f for f in digits_bundle.files if f.role != "cam_graph"))
     with pytest.raises(BackendUnavailable):
-        open_cam_session(without, "openvino")
+        open_session(without, "openvino", maps=True)
     assert "cam" not in evaluate_bundle(without, EvalOptions(backend="openvino", consistency_s=0)).results[0].parts
 
 

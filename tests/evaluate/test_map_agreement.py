@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samdeploy.backends.maps import open_cam_session
+from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 from samdeploy.evaluate.map_agreement import MAX_IMAGES, CamAgreement, compare_cams, rank_correlation
@@ -75,15 +75,15 @@ class _Mirrored:
     def __init__(self, session) -> None:
         self._session = session
 
-    def run(self, batch):
-        logits, maps = self._session.run(batch)
+    def run_with_maps(self, batch):
+        logits, maps = self._session.run_with_maps(batch)
         return logits, np.ascontiguousarray(maps[:, :, ::-1, ::-1])
 
 
 def test_an_honest_engine_and_one_whose_maps_are_mirrored(cam_bundle: Bundle, images: np.ndarray) -> None:
     with (
-        open_cam_session(cam_bundle, "pytorch", "cpu") as reference,
-        open_cam_session(cam_bundle, "onnxruntime", "cpu") as engine,
+        open_session(cam_bundle, "pytorch", device="cpu", maps=True) as reference,
+        open_session(cam_bundle, "onnxruntime", device="cpu", maps=True) as engine,
     ):
         honest = compare_cams(reference, engine, images)
         mirrored = compare_cams(reference, _Mirrored(engine), images[:8])
@@ -96,8 +96,8 @@ def test_an_honest_engine_and_one_whose_maps_are_mirrored(cam_bundle: Bundle, im
 
 def test_digits_at_32_pixels_have_maps_of_one_cell(digits_bundle: Bundle) -> None:
     with (
-        open_cam_session(digits_bundle, "pytorch", "cpu") as reference,
-        open_cam_session(digits_bundle, "onnxruntime", "cpu") as engine,
+        open_session(digits_bundle, "pytorch", device="cpu", maps=True) as reference,
+        open_session(digits_bundle, "onnxruntime", device="cpu", maps=True) as engine,
     ):
         found = compare_cams(reference, engine, digits_bundle.golden()[0])
     images = len(digits_bundle.golden()[0])

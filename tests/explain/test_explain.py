@@ -14,7 +14,7 @@ from PIL import Image
 
 pytest.importorskip("matplotlib", reason="pip install 'samdeploy[plots]'")
 
-from samdeploy.backends.maps import open_cam_session
+from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BackendUnavailable, ImageError, InputError
@@ -104,8 +104,8 @@ def test_red_lies_where_the_map_is_high(cam_bundle: Bundle, pictures: Path, tmp_
     """On a turned photograph: cells of the network's input, turned back to where a viewer sees them."""
     image = pictures / "sub" / "turned.jpg"
     assert explain_paths([cam_bundle.root, image], options(tmp_path, top=1))
-    with open_cam_session(cam_bundle, "onnxruntime", "cpu") as session:
-        logits, maps = session.run(prepare(image, cam_bundle.spec.preprocessing)[None])
+    with open_session(cam_bundle, "onnxruntime", device="cpu", maps=True) as session:
+        logits, maps = session.run_with_maps(prepare(image, cam_bundle.spec.preprocessing)[None])
     cam = maps[0, logits[0].argmax()]
     (path,) = (tmp_path / "out").glob("turned.*.png")
     red = redness(path)
@@ -120,8 +120,8 @@ def test_red_lies_where_the_map_is_high(cam_bundle: Bundle, pictures: Path, tmp_
 def test_maps_of_one_picture_share_a_scale(cam_bundle: Bundle, tmp_path: Path) -> None:
     """The largest value of all its maps, whichever class has it, gets the strongest colour."""
     assert explain_paths([cam_bundle.root], options(tmp_path, top=5))
-    with open_cam_session(cam_bundle, "onnxruntime", "cpu") as session:
-        logits, maps = session.run(cam_bundle.golden()[0])
+    with open_session(cam_bundle, "onnxruntime", device="cpu", maps=True) as session:
+        logits, maps = session.run_with_maps(cam_bundle.golden()[0])
     largest = np.abs(maps).max(axis=(2, 3))
     # Else this could not tell the scale of the most probable class from the picture's.
     assert (largest.argmax(axis=1) != logits.argmax(axis=1)).any()

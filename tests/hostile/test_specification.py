@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from samdeploy.backends.session import GOLDEN_TOLERANCE
+from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.manifest import FORMAT, ROLES, VERSION
 from samdeploy.bundle.names import MANIFEST

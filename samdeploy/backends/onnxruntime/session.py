@@ -20,14 +20,13 @@ from samdeploy.backends.onnxruntime.inference import (
     run_graph,
     run_inference,
 )
-from samdeploy.backends.session import Wanted, cam_file, check_tensors, pick_file
+from samdeploy.backends.session import Wanted, check_tensors
 from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
 from samdeploy.errors import BackendUnavailable
 from samdeploy.files import SealedFile
 
 if TYPE_CHECKING:
     from samdeploy.backends.device.session import DeviceSession
-    from samdeploy.bundle import Bundle
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
@@ -47,8 +46,10 @@ def load(wanted: Wanted) -> OnnxruntimeSession | DeviceSession:
         BackendUnavailable: no such graph; CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
         BundleError: the graph was changed or has other tensors than the manifest says.
     """
-    bundle, device, precision = wanted.bundle, wanted.device, wanted.precision
-    file = pick_file(bundle, "graph", "onnxruntime", precision)
+    spec, device, precision = wanted.bundle.spec, wanted.device, wanted.precision
+    if wanted.maps:
+        with wanted.seal_graph("onnxruntime", precision) as graph:
+            return OnnxruntimeSession(_open_on(device, graph, precision), precision, spec, maps=True)
     if precision == "int8":
         if device == "cuda":
             raise BackendUnavailable(
@@ -59,8 +60,8 @@ def load(wanted: Wanted) -> OnnxruntimeSession | DeviceSession:
     no_cuda = _no_cuda()
     if device == "cuda" and no_cuda:
         raise BackendUnavailable(no_cuda)
-    with wanted.seal(file) as graph:
-        return _load(graph, bundle.spec, device, precision, no_cuda)
+    with wanted.seal_graph("onnxruntime", precision) as graph:
+        return _load(graph, spec, device, precision, no_cuda)
 
 
 def _load(
@@ -93,7 +94,7 @@ def _load(
         )
     else:  # the CPU provider has no lesser arithmetic to fall to
         inference = open_inference(graph)
-    return OnnxruntimeSession(inference, "cpu", precision, spec)
+    return OnnxruntimeSession(inference, precision, spec)
 
 
 def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str) -> DeviceSession | None:
@@ -120,59 +121,23 @@ def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str) -> DeviceSess
 
 
 class OnnxruntimeSession:
-    """One graph on the CPU.  ONNX Runtime's own `run` may be called from several threads at once."""
+    """One graph that works on host arrays.  ONNX Runtime's own `run` may be called from several threads at once."""
 
     backend = "onnxruntime"
 
-    def __init__(self, inference: Any, device: str, precision: str, spec: ModelSpec) -> None:
-        """`inference` is an `onnxruntime.InferenceSession`; its tensors must be those of `spec`."""
-        self.device = device
+    def __init__(self, inference: Any, precision: str, spec: ModelSpec, *, maps: bool = False) -> None:
+        """`inference` comes from `open_inference`; its tensors must be those of `spec`, and with `maps` those too."""
+        self.device = device_of(inference)
         self.precision = precision
-        _check_graph(inference, precision, spec)
+        _check_graph(inference, precision, spec, *([cam_spec(spec)] if maps else []))
         self._inference: Any = inference
-        self._input = spec.input.name
+        self._input, self._logits = spec.input.name, [spec.output.name]
 
     def run(self, batch: UInt8Array) -> Float32Array:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
-        return np.asarray(run_inference(self._inference, {self._input: batch})[0], np.float32)
+        return np.asarray(run_inference(self._inference, {self._input: batch}, self._logits)[0], np.float32)
 
-    def close(self) -> None:
-        """Drop the graph."""
-        self._inference = None
-
-
-def load_cam(bundle: Bundle, device: str, precision: str) -> OnnxruntimeCamSession:
-    """Open the bundle's graph of class activation maps; arrays are in host memory on CUDA too.
-
-    Raises:
-        BackendUnavailable: CUDA asked and not to be had.
-        BundleError: the graph was changed or has other tensors than the manifest says.
-    """
-    no_cuda = _no_cuda()
-    if device == "cuda" and no_cuda:
-        raise BackendUnavailable(no_cuda)
-    with bundle.seal(cam_file(bundle, "onnxruntime")) as graph:
-        inference = open_inference(graph, Options(CPU if no_cuda or device == "cpu" else CUDA))
-    found = device_of(inference)
-    if device == "cuda" and found == "cpu":
-        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
-    return OnnxruntimeCamSession(inference, found, precision, bundle.spec)
-
-
-class OnnxruntimeCamSession:
-    """The graph of class activation maps.  Threads may share it."""
-
-    backend = "onnxruntime"
-
-    def __init__(self, inference: Any, device: str, precision: str, spec: ModelSpec) -> None:
-        """`inference` is an `onnxruntime.InferenceSession` with outputs `logits` and `cam`."""
-        self.device = device
-        self.precision = precision
-        _check_graph(inference, precision, spec, cam_spec(spec))
-        self._inference: Any = inference
-        self._input = spec.input.name
-
-    def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+    def run_with_maps(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
         logits, maps = run_inference(self._inference, {self._input: batch})
         return np.asarray(logits, np.float32), np.asarray(maps, np.float32)
@@ -219,18 +184,32 @@ def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) ->
     Raises:
         BackendUnavailable: CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
     """
-    no_cuda = _no_cuda()
-    if device == "cuda" and (no_cuda or precision == "int8"):
-        raise BackendUnavailable(no_cuda or "ONNX Runtime's CUDA provider has no INT8 convolutions; use device cpu")
-    is_cuda = not no_cuda and device != "cpu" and precision != "int8"
-    outputs, found = run_graph(graph, batch, Options(CUDA if is_cuda else CPU, fp16=precision == "fp16"))
-    if device == "cuda" and found == "cpu":
-        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
+    if precision == "int8":
+        if device == "cuda":
+            raise BackendUnavailable("ONNX Runtime's CUDA provider has no INT8 convolutions; use device cpu")
+        device = "cpu"
+    inference = _open_on(device, graph, precision)
+    found = device_of(inference)
     if precision == "fp16" and found == "cpu":
         raise BackendUnavailable(
             "ONNX Runtime's CPU provider computes an FP16 graph in FP32, so its tensors would not be those of FP16"
         )
-    return outputs, found
+    return run_inference(inference, {inference.get_inputs()[0].name: batch}), found
+
+
+def _open_on(device: str, graph: SealedFile | bytes, precision: str) -> Any:
+    """On CUDA where `device` allows it and it can be had, else on the CPU; it works on host arrays in either case.
+
+    Raises:
+        BackendUnavailable: CUDA asked and not to be had.
+    """
+    no_cuda = _no_cuda() if device != "cpu" else "device cpu was asked for"
+    if device == "cuda" and no_cuda:
+        raise BackendUnavailable(no_cuda)
+    inference = open_inference(graph, Options(CPU if no_cuda else CUDA, fp16=precision == "fp16"))
+    if device == "cuda" and device_of(inference) == "cpu":
+        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
+    return inference
 
 
 def _no_cuda() -> str | None:

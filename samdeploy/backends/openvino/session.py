@@ -15,13 +15,13 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.openvino.package import import_openvino
-from samdeploy.backends.session import Wanted, cam_file, check_tensors, pick_file
+from samdeploy.backends.session import Wanted, check_tensors
 from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
 from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.files import SealedFile
 
 if TYPE_CHECKING:
-    from samdeploy.bundle import Bundle
+    pass
 
 ov = import_openvino()
 
@@ -56,24 +56,10 @@ def load(wanted: Wanted) -> OpenvinoSession:
             where the FP16 graph keeps FP32.
         BundleError: the graph was changed, has other tensors than the manifest says, or is none of INT8 or FP16.
     """
-    bundle, precision = wanted.bundle, wanted.precision
-    with wanted.seal(pick_file(bundle, "graph", "openvino", graph_precision(precision))) as graph:
+    precision = wanted.precision
+    with wanted.seal_graph("openvino", graph_precision(precision)) as graph:
         compiled, work = _compile(graph, precision)
-    session = OpenvinoSession(compiled, precision, bundle.spec)
-    _prove(compiled, work, precision)
-    return session
-
-
-def load_cam(bundle: Bundle, device: str, precision: str) -> OpenvinoCamSession:
-    """Compile the bundle's graph of class activation maps, as `load` does the one that classifies.
-
-    Raises:
-        BackendUnavailable: OpenVINO refuses the graph, or this CPU does not compute in `precision`.
-        BundleError: the graph was changed or has other tensors than the manifest says.
-    """
-    with bundle.seal(cam_file(bundle, "openvino")) as graph:
-        compiled, work = _compile(graph, precision)
-    session = OpenvinoCamSession(compiled, precision, bundle.spec)
+    session = OpenvinoSession(compiled, precision, wanted.bundle.spec, maps=wanted.maps)
     _prove(compiled, work, precision)
     return session
 
@@ -124,16 +110,25 @@ class OpenvinoSession:
     backend = "openvino"
     device = "cpu"
 
-    def __init__(self, compiled: Any, precision: str, spec: ModelSpec) -> None:
-        """`compiled` is an `openvino.CompiledModel`; its tensors must be those of `spec`."""
+    def __init__(self, compiled: Any, precision: str, spec: ModelSpec, *, maps: bool = False) -> None:
+        """`compiled` is an `openvino.CompiledModel`; its tensors must be those of `spec`, and with `maps` those too."""
         self.precision = precision
-        check_tensors("the OpenVINO graph", _tensors(compiled), spec)
+        check_tensors("the OpenVINO graph", _tensors(compiled), spec, *([cam_spec(spec)] if maps else []))
         self._request: Any = compiled.create_infer_request()
         self._pixels: Any = None
         self._lock = threading.Lock()
 
     def run(self, batch: UInt8Array) -> Float32Array:
         """uint8 [N, H, W, 3], RGB -> logits float32 [N, K], owned by the caller."""
+        return self._outputs(batch, 1)[0]
+
+    def run_with_maps(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
+        logits, maps = self._outputs(batch, 2)
+        return logits, maps
+
+    def _outputs(self, batch: UInt8Array, count: int) -> list[Float32Array]:
+        """The first `count` outputs."""
         try:
             with self._lock:
                 # Not infer({0: batch}): what Python does around that call took 0.26 ms beside 2.5 ms of a small
@@ -142,40 +137,13 @@ class OpenvinoSession:
                 self._pixels = ov.Tensor(_writeable(batch), shared_memory=True)  # the request does not keep it alive
                 self._request.set_input_tensor(self._pixels)
                 self._request.infer()
-                return np.array(self._request.get_output_tensor().data, np.float32)
+                return [np.array(self._request.get_output_tensor(i).data, np.float32) for i in range(count)]
         except RuntimeError as error:
             raise BackendUnavailable(f"OpenVINO failed on a batch of {len(batch)}: {_reason(error)}") from error
 
     def close(self) -> None:
         """Drop the compiled graph."""
         self._request = self._pixels = None
-
-
-class OpenvinoCamSession:
-    """The compiled graph of class activation maps; threads may share it and take turns."""
-
-    backend = "openvino"
-    device = "cpu"
-
-    def __init__(self, compiled: Any, precision: str, spec: ModelSpec) -> None:
-        """`compiled` is an `openvino.CompiledModel` with outputs `logits` and `cam`."""
-        self.precision = precision
-        check_tensors("the OpenVINO graph of class activation maps", _tensors(compiled), spec, cam_spec(spec))
-        self._request: Any = compiled.create_infer_request()
-        self._lock = threading.Lock()
-
-    def run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array]:
-        """uint8 [N, H, W, 3], RGB -> logits float32 [N, K] and maps float32 [N, K, h, w]."""
-        try:
-            with self._lock:
-                answer = self._request.infer({0: batch}, share_inputs=True, share_outputs=False)
-        except RuntimeError as error:
-            raise BackendUnavailable(f"OpenVINO failed on a batch of {len(batch)}: {_reason(error)}") from error
-        return np.asarray(answer[0], np.float32), np.asarray(answer[1], np.float32)
-
-    def close(self) -> None:
-        """Drop the compiled graph."""
-        self._request = None
 
 
 def graph_precision(precision: str) -> str:

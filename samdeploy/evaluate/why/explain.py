@@ -17,7 +17,7 @@ import numpy as np
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
 from samdeploy.backends.difference import difference_shares, picture_ranges
-from samdeploy.backends.session import GOLDEN_TOLERANCE
+from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.tensors import EngineTensors, engine_tensors, reference_tensors
 from samdeploy.bundle import Bundle
 from samdeploy.errors import SamdeployError
