@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Prefix of an architecture's name -> "module:object".  A name without a prefix, such as "sam-resnet50", is of "sam".
-FAMILIES: Mapping[str, str] = MappingProxyType({"sam": "samdeploy.models.sam_resnet.family:FAMILY"})
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "sam": "samdeploy.models.sam_resnet.family:FAMILY",
+        "torchvision": "samdeploy.models.torchvision:FAMILY",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class ModelFamily(Protocol):
         ...
 
     def weights_url(self, arch: str) -> str | None:
-        """Published weights, a state dict whose file's name ends in the first 8 digits of its SHA-256; or None."""
+        """Published weights, a state dict whose file's name ends in the first digits of its SHA-256; or None."""
         ...
 
     def architectures(self) -> Sequence[str]:

@@ -109,8 +109,12 @@ def load_pretrained(
 
 def _shapes(arch: str, classes: int) -> dict[str, torch.Size]:
     """Of the tensors of an architecture with default options, without its counters."""
-    with torch.device("meta"):
-        state = build_model(arch, classes).state_dict()
+    try:
+        with torch.device("meta"):
+            state = build_model(arch, classes).state_dict()
+    except NotImplementedError:  # some networks compute their widths in tensors
+        with torch.random.fork_rng(devices=[]):
+            state = build_model(arch, classes).state_dict()
     return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}
 
 

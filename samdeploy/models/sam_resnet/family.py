@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import onnx
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
 from samdeploy.models.family import FeaturesAndHead, ModelFamily, Part, Rescaled, Stage
 from samdeploy.models.sam_resnet.attention import GATES, StreamlinedAttention
 from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.models.sam_resnet.rescale import choose_scales, rescale
 from samdeploy.models.sam_resnet.resnet import ARCHS, SamResNet
+
+if TYPE_CHECKING:
+    import onnx
 
 # The original work starts from torchvision's V1 weights, not from the better V2.  The addresses are here because
 # importing torchvision's models takes two seconds.
@@ -50,6 +51,8 @@ class SamResNetFamily:
         return fold(cast(SamResNet, model))
 
     def to_onnx(self, model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+        from samdeploy.models.sam_resnet.onnx import graph_from_model  # late: training needs no onnx
+
         return graph_from_model(cast(FoldedResNet, model), spec, "fp32")
 
     def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:

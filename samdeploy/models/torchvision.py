@@ -1,0 +1,66 @@
+"""torchvision's classifiers as a `ModelFamily`: "torchvision:resnet18"."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from samdeploy.bundle.spec import OptionValue, Preprocessing
+from samdeploy.models.family import FeaturesAndHead, ModelFamily
+from samdeploy.models.torch_family import TorchFamily
+
+# They give two or three tensors of logits while they are trained.
+_SEVERAL_OUTPUTS = ("googlenet", "inception_v3")
+
+
+class TorchvisionFamily(TorchFamily):
+    """See https://docs.pytorch.org/vision/stable/models.html."""
+
+    prefix = "torchvision"
+
+    @functools.cache  # noqa: B019 - there is one instance
+    def architectures(self) -> Sequence[str]:
+        from torchvision import models  # late: takes two seconds
+
+        names = models.list_models(module=models)
+        return tuple(f"{self.prefix}:{name}" for name in names if name not in _SEVERAL_OUTPUTS)
+
+    def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module:
+        from torchvision import models
+
+        model: nn.Module = models.get_model(_name(arch), weights=None, num_classes=num_classes)
+        return model
+
+    def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
+        """What torchvision validates the architecture's best weights with."""
+        record = _weights(arch).transforms()
+        (side,), (short,) = record.crop_size, record.resize_size
+        return Preprocessing(side, side, "center_crop", short, tuple(record.mean), tuple(record.std))
+
+    def weights_url(self, arch: str) -> str | None:
+        url: str = _weights(arch).url
+        return url
+
+    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
+        """Of networks that are a sequence of modules, then an average pool, then a linear head."""
+        *features, pool, head = model.children()
+        averages = isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1))
+        is_affine = all(isinstance(part, nn.Linear | nn.Dropout | nn.Sequential) for part in head.modules())
+        return FeaturesAndHead(nn.Sequential(*features), head) if averages and is_affine else None
+
+
+def _name(arch: str) -> str:
+    return arch.partition(":")[2]
+
+
+def _weights(arch: str) -> Any:
+    """The enum member of the best published weights."""
+    from torchvision import models
+
+    return models.get_model_weights(_name(arch)).DEFAULT
+
+
+FAMILY: ModelFamily = TorchvisionFamily()
