@@ -111,7 +111,7 @@ class ModelFamily(Protocol):
 
     @property
     def stages(self) -> Callable[[nn.Module], Sequence[Stage]] | None:
-        """What to watch of a network while it is trained; None: its top-level stages, which have no gates."""
+        """What to watch of a network while it is trained; None: its top-level stages, without any gates."""
         ...
 
     @property
@@ -119,8 +119,9 @@ class ModelFamily(Protocol):
         """What pretrained weights need not hold, the head last; None: the head, found as what the classes change."""
         ...
 
-    def weights_url(self, arch: str) -> str | None:
-        """Published weights, a state dict whose file's name ends in the first digits of its SHA-256; or None."""
+    @property
+    def weights_url(self) -> Callable[[str], str] | None:
+        """Published weights of an architecture: a state dict whose file's name ends in the start of its SHA-256."""
         ...
 
     def architectures(self) -> Sequence[str]:

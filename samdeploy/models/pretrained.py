@@ -206,12 +206,13 @@ def _without(name: str, prefixes: Sequence[str]) -> str:
 
 
 def _published_file(arch: str) -> Path:
-    url = family_of(arch).weights_url(arch)
-    if url is None:
+    weights_url = family_of(arch).weights_url
+    if weights_url is None:
         raise WeightsError(
             f"model.pretrained: true found, but there are no published weights of {arch}; start fresh with --set "
             "model.pretrained=false, or from a file: --set model.pretrained=FILE"
         )
+    url = weights_url(arch)
     name = url.rsplit("/", 1)[-1]
     target = Path(torch.hub.get_dir(), "checkpoints", name)
     prefix = name.removesuffix(".pth").rsplit("-", 1)[-1]

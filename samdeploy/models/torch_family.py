@@ -25,6 +25,7 @@ class TorchFamily(ABC):
     prefix: str
     options: Mapping[str, tuple[OptionValue, ...]] = MappingProxyType({})
     parts: Sequence[Part] | None = None
+    weights_url: Callable[[str], str] | None = None
     rescale: Callable[[nn.Module, Mapping[str, float]], Rescaled] | None = None
     calmer: Callable[[Mapping[str, OptionValue]], str] | None = None
     stages: Callable[[nn.Module], Sequence[Stage]] | None = None
@@ -36,9 +37,6 @@ class TorchFamily(ABC):
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module: ...
 
     def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
-        return None
-
-    def weights_url(self, arch: str) -> str | None:
         return None
 
     def simplify(self, model: nn.Module) -> nn.Module:

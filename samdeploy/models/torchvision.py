@@ -40,7 +40,7 @@ class TorchvisionFamily(TorchFamily):
         (side,), (short,) = record.crop_size, record.resize_size
         return Preprocessing(side, side, "center_crop", short, tuple(record.mean), tuple(record.std))
 
-    def weights_url(self, arch: str) -> str | None:
+    def weights_url(self, arch: str) -> str:
         url: str = _weights(arch).url
         return url
 

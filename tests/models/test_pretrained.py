@@ -16,8 +16,9 @@ from torch import nn
 
 from samdeploy.bundle import Bundle
 from samdeploy.errors import WeightsError
-from samdeploy.models import SamResNet, build_model, load_pretrained, read_pretrained, save_weights
+from samdeploy.models import SamResNet, build_model, load_pretrained, pretrained, read_pretrained, save_weights
 from samdeploy.models.sam_resnet.family import PUBLISHED_WEIGHTS
+from samdeploy.models.torchvision import TorchvisionFamily
 
 CLASSES = ("cat", "dog", "eel")
 ORIGINAL = {"gate": "original"}
@@ -195,3 +196,52 @@ def test_deeper_network_is_another(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet101().state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"this looks like resnet101\. Give --set model\.arch=sam-resnet101, or"):
         read_pretrained("sam-resnet50", tmp_path / "w.pth")
+
+
+def torchvision_state(tmp_path: Path, arch: str, classes: int) -> Path:
+    torch.manual_seed(6)
+    torch.save(torchvision.models.get_model(arch, num_classes=classes).state_dict(), tmp_path / f"{arch}.pth")
+    return tmp_path / f"{arch}.pth"
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (3, "loaded encoder (100 tensors), head"),
+        (5, "loaded encoder (100 tensors); starts fresh or not used: head: 5 classes in the file, 3 in the data"),
+    ],
+)
+def test_networks_of_any_family_start_from_files_of_their_own(tmp_path: Path, classes: int, said: str) -> None:
+    arch, path = "torchvision:resnet18", torchvision_state(tmp_path, "resnet18", classes)
+    net = build_model(arch, 3)
+    fresh = net.fc.weight.detach().clone()
+    assert load_pretrained(net, read_pretrained(arch, path), CLASSES, {}) == f"pretrained weights {path}: {said}"
+    state = torch.load(path, weights_only=True)
+    assert all(torch.equal(net.state_dict()[key], state[key]) for key in state if not key.startswith("fc."))
+    assert torch.equal(net.fc.weight, state["fc.weight"] if classes == 3 else fresh)
+
+
+def test_a_larger_network_of_any_family_is_another(tmp_path: Path) -> None:
+    path = torchvision_state(tmp_path, "resnet34", 3)
+    with pytest.raises(WeightsError, match=r"looks like resnet34\. Give --set model\.arch=torchvision:resnet34, or"):
+        read_pretrained("torchvision:resnet18", path)
+    path = torchvision_state(tmp_path, "regnet_y_400mf", 3)
+    with pytest.raises(WeightsError, match=r"Weights of regnet_x_400mf or of torchvision:regnet_x_400mf expected"):
+        read_pretrained("torchvision:regnet_x_400mf", path)
+
+
+def test_asking_for_shapes_draws_no_random_numbers() -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    assert pretrained._shapes("torchvision:regnet_y_400mf", 2)["fc.bias"] == (2,)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_family_without_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TorchvisionFamily, "weights_url", None)
+    with pytest.raises(WeightsError) as caught:
+        read_pretrained("torchvision:resnet18")
+    assert str(caught.value) == (
+        "model.pretrained: true found, but there are no published weights of torchvision:resnet18; start fresh with "
+        "--set model.pretrained=false, or from a file: --set model.pretrained=FILE"
+    )

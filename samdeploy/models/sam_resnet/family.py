@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
-from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
+from samdeploy.bundle.spec import ModelSpec, OptionValue
 from samdeploy.models.family import FeaturesAndHead, ModelFamily, Part, Rescaled, Stage
 from samdeploy.models.sam_resnet.attention import GATES, StreamlinedAttention
 from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
 from samdeploy.models.sam_resnet.rescale import choose_scales, rescale
 from samdeploy.models.sam_resnet.resnet import ARCHS, SamResNet
+from samdeploy.models.torch_family import TorchFamily
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +29,7 @@ PUBLISHED_WEIGHTS = {
 }
 
 
-class SamResNetFamily:
+class SamResNetFamily(TorchFamily):
     """ResNets with streamlined attention; see `samdeploy.models.sam_resnet.resnet`."""
 
     prefix = "sam"
@@ -44,9 +45,6 @@ class SamResNetFamily:
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> SamResNet:
         return SamResNet(arch, num_classes, str(options["gate"]))
 
-    def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
-        return None  # the published weights are of the training recipes' own sizes
-
     def simplify(self, model: nn.Module) -> FoldedResNet:
         return fold(cast(SamResNet, model))
 
@@ -59,7 +57,7 @@ class SamResNetFamily:
         network = cast(SamResNet, model)
         return FeaturesAndHead(network.features, network.fc)
 
-    def weights_url(self, arch: str) -> str | None:
+    def weights_url(self, arch: str) -> str:
         return PUBLISHED_WEIGHTS[arch]
 
     def calmer(self, options: Mapping[str, OptionValue]) -> str:

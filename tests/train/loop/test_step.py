@@ -150,6 +150,19 @@ def test_gates_and_head_room() -> None:
     assert all(row.gate_mean is None and row.largest > 0 for row in none)
 
 
+def test_stages_of_networks_without_gates() -> None:
+    draw = np.random.default_rng(0)
+    pictures = Pictures(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
+    split = Split("val", pictures, Normalize(Preprocessing(32, 32)), 2, 5)
+    torch.manual_seed(0)
+    model = build_model("torchvision:resnet18", 2)
+    rows = measure_activations("torchvision:resnet18", model, split, 1)
+    assert [(row.stage, row.gate_mean) for row in rows] == [(f"layer{number}", None) for number in (1, 2, 3, 4)]
+    with torch.no_grad():
+        model.layer3[0].downsample[1].bias.fill_(1e6)  # type: ignore[union-attr, operator, index]
+    assert [row.largest >= 1e6 for row in measure_activations("torchvision:resnet18", model, split, 1)][2]
+
+
 def test_the_warning_comes_three_bits_before_the_end() -> None:
     def row(largest: float, bits: float) -> GateRow:
         return GateRow(1, "layer3", 1, 0, 1, 1, largest, bits)
