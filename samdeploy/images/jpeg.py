@@ -6,7 +6,6 @@ anything is decoded.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from PIL import Image
 
 from samdeploy.images.metadata import MOST_METADATA, orientation
 from samdeploy.images.refused import RefusedImage, check_held
-from samdeploy.images.strict import StrictJpeg
+from samdeploy.images.strict import StrictJpeg, opened
 
 SIGNATURE = b"\xff\xd8\xff"
 
@@ -68,8 +67,7 @@ def read_jpeg(content: bytes, check_size: Callable[[int, int], None]) -> tuple[I
         ValueError: it is damaged, truncated, or of a kind that is not read; says why.
     """
     markers = follow_markers(content, check_size)
-    kept = sum(map(len, markers.parts))
-    image = StrictJpeg(io.BytesIO(content if kept == len(content) else b"".join(markers.parts)), "")
+    image = opened(StrictJpeg, content, markers.parts)
     image.load()
     return image, orientation(markers.exif, markers.xmp)
 

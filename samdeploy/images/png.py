@@ -8,7 +8,6 @@ The format is W3C's Portable Network Graphics Specification (third edition).
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from PIL import Image
 
 from samdeploy.images.metadata import MOST_METADATA, orientation
 from samdeploy.images.refused import RefusedImage, check_held
-from samdeploy.images.strict import StrictPng
+from samdeploy.images.strict import StrictPng, opened
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -85,8 +84,7 @@ def read_png(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Im
         ValueError: it is damaged, truncated, or of a kind that is not read; says why.
     """
     stored = check_png(content, check_size)
-    kept = sum(map(len, stored.chunks))
-    image = StrictPng(io.BytesIO(content if kept == len(content) else b"".join(stored.chunks)), "")
+    image = opened(StrictPng, content, stored.chunks)
     if "transparency" in image.info and image.tile[0].args in _TRANSPARENT_COLOUR_LOST:
         raise RefusedImage("has a transparent colour beside 2, 4 or 16 bits per channel; convert it to RGBA first")
     image.load()

@@ -7,6 +7,8 @@ their own.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -71,3 +73,9 @@ class StrictWebp(WebPImagePlugin.WebPImageFile, _Strict):
 
 class StrictAvif(AvifImagePlugin.AvifImageFile, _Strict):
     _open = _copy(AvifImagePlugin.AvifImageFile._open, DECODE_CODEC_CHOICE="auto")
+
+
+def opened(kind: type[_Strict], content: bytes, parts: Sequence[memoryview]) -> _Strict:
+    """An image of which Pillow sees the `parts` of its file alone; nothing is decoded yet."""
+    is_whole = sum(map(len, parts)) == len(content)
+    return kind(io.BytesIO(content if is_whole else b"".join(parts)), "")
