@@ -1,23 +1,33 @@
 #!/usr/bin/env python3
-"""Python and C++ on the same pictures: differing bytes after decoding and resizing, differing logits.  Prints JSON.
+"""Python and C++ on the same images: differing bytes after decoding and resizing, differing logits.  Prints JSON.
 
-    python benchmarks/embedding/same_bytes.py BUNDLE [--pictures 1000] [--backend openvino] [--precision fp32]
+    python benchmarks/embedding/same_bytes.py [BUNDLE] [--images 1000] [--photographs FOLDER] [--out result.json]
 
-The pictures are those of tests/cpp/corpus.py (every kind of JPEG and PNG, EXIF, 4000x3000) and, up to the number asked
-for, JPEGs and PNGs of random size, kind and content.  Exit code 1 if anything differs.
+Images are those of tests/cpp/corpus.py (every kind of JPEG and PNG, EXIF, 4000x3000) and, up to the number asked for,
+JPEGs and PNGs of random size, kind and content; and all files below FOLDER.  Each is brought to every one of `SIZES`
+with every filter, fit and crop.  Independent references on the same decoded pixels:
+
+pillow       `Image.resize` of both axes in one call, with `reducing_gap=None`; the crop is ours.  Pillow goes
+             horizontal first where that is no more work, so bytes differ, most where bicubic leaves 0..255 between the
+             passes: `not_explained` counts images that are neither ours nor ours with the passes exchanged
+torchvision  `Resize` and `CenterCrop` on a Pillow image: for the fit "center_crop" with the crop "half-even"
+
+With BUNDLE, which must squeeze, its logits on the images are compared too.  Exit code 1 if Python and C++ differ.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import struct
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from datetime import UTC, datetime
+from itertools import chain, islice, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,17 +38,33 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from samdeploy import open_bundle, open_session  # noqa: E402  (the path above makes the working copy come first)
-from samdeploy.bundle import Bundle  # noqa: E402
+from samdeploy.bundle.spec import CROPS, RESIZES, Preprocessing  # noqa: E402
+from samdeploy.errors import ImageError  # noqa: E402
+from samdeploy.evaluate.machine import machine, versions  # noqa: E402
 from samdeploy.images.decode import decode, resize  # noqa: E402
+from samdeploy.images.resize import placement  # noqa: E402
 from tests.cpp import build as cpp_build  # noqa: E402
 from tests.cpp import corpus  # noqa: E402
+from tests.cpp.ask import ask  # noqa: E402
 
 BATCH = 8
+# Height, width, shorter side before the crop: the usual ones, and odd ones that enlarge most images before the crop.
+SIZES = ((224, 224, 256), (299, 197, 331))
+FILTERS = {RESIZES["bilinear"]: Image.Resampling.BILINEAR, RESIZES["bicubic"]: Image.Resampling.BICUBIC}
 _PNG_KINDS = ((0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (6, 8))
 
 
-def pictures() -> Iterator[tuple[str, bytes]]:
-    """Names and encoded pictures, without end."""
+def targets() -> list[Preprocessing]:
+    """Every size with every filter, fit and crop."""
+    found = []
+    for (height, width, short), filter in product(SIZES, FILTERS):
+        found.append(Preprocessing(height, width, resize=filter))
+        found += [Preprocessing(height, width, "center_crop", short, resize=filter, crop=crop) for crop in CROPS]
+    return found
+
+
+def made_up() -> Iterator[tuple[str, bytes]]:
+    """Names and encoded images, without end."""
     yield from corpus.jpegs()
     yield from corpus.pngs()
     generator = np.random.default_rng(2026)
@@ -66,81 +92,158 @@ def pictures() -> Iterator[tuple[str, bytes]]:
         index += 1
 
 
-def in_cpp(probe: Path, bundle: Bundle, paths: list[Path], folder: Path) -> list[tuple[UInt8Array, UInt8Array]]:
-    """What C++ makes of each picture: decoded, resized.
+def photographs(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and content of all files below a folder."""
+    for path in sorted(folder.rglob("*.jp*g")):
+        yield path.relative_to(folder).as_posix(), path.read_bytes()
 
-    Raises:
-        RuntimeError: it refuses one.
-    """
-    size = bundle.spec.preprocessing
-    lines = "\n".join(f"{size.height} {size.width} {size.resize_short or 0} {path}" for path in paths)
-    out = folder / "pictures.bin"
-    subprocess.run([str(probe), "pictures", str(out), "178956970"], input=lines, text=True, check=True)
-    found = []
-    with out.open("rb") as file:
-        for path in paths:
-            status, height = struct.unpack("<ii", file.read(8))
-            if status:
-                raise RuntimeError(f"{path.name}: {file.read(height).decode()}")
-            (width,) = struct.unpack("<i", file.read(4))
-            whole = np.frombuffer(file.read(height * width * 3), np.uint8).reshape(height, width, 3)
-            small = np.frombuffer(file.read(size.height * size.width * 3), np.uint8)
-            found.append((whole, small.reshape(size.height, size.width, 3)))
-    return found
+
+def by_pillow(image: Image.Image, size: Preprocessing, *, is_horizontal_first: bool = False) -> UInt8Array:
+    """Resized by Pillow, in one call or with our passes exchanged, and cut."""
+    place = placement(size, image.height, image.width)
+    if is_horizontal_first:
+        image = image.resize((place.width, image.height), FILTERS[size.resize])
+    scaled = image.resize((place.width, place.height), FILTERS[size.resize], reducing_gap=None)
+    return np.asarray(scaled)[place.top : place.top + size.height, place.left : place.left + size.width]
+
+
+def by_torchvision(image: Image.Image, size: Preprocessing) -> UInt8Array:
+    """Resized and cut by torchvision."""
+    from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+
+    mode = InterpolationMode.BICUBIC if size.resize == RESIZES["bicubic"] else InterpolationMode.BILINEAR
+    return np.asarray(CenterCrop((size.height, size.width))(Resize(size.resize_short, mode)(image)))
+
+
+class Difference:
+    """How far a reference is from ours, over many images."""
+
+    def __init__(self) -> None:
+        self.row = Counter[str]()
+        self.largest = 0
+
+    def add(self, ours: UInt8Array, theirs: UInt8Array, exchanged: UInt8Array) -> None:
+        """`exchanged`: ours with the passes exchanged."""
+        off = np.abs(ours.astype(np.int16) - theirs)
+        self.largest = max(self.largest, int(off.max()))
+        self.row.update(
+            resized=1,
+            differ=int(off.any()),
+            not_explained=int(off.any() and not np.array_equal(theirs, exchanged)),
+            values=off.size,
+            values_differ_by_1=int(np.count_nonzero(off == 1)),
+            values_differ_by_more=int(np.count_nonzero(off > 1)),
+        )
+
+
+class Comparison:
+    """Counts over all images."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.names: list[str] = []
+        self.references = {name: {filter: Difference() for filter in FILTERS} for name in ("pillow", "torchvision")}
+
+    def add(self, name: str, pixels: UInt8Array, in_cpp: list[Any], sizes: list[Preprocessing]) -> None:
+        """One image: as Python decodes it, and what C++ makes of it for each of `sizes`."""
+        image = Image.fromarray(pixels)
+        self.counts["images"] += 1
+        self.counts["kilopixels"] += pixels.shape[0] * pixels.shape[1] // 1000
+        if not np.array_equal(in_cpp[0][0], pixels):
+            self.counts["differ_decoded"] += 1
+            self.names.append(name)
+        for size, (_, small) in zip(sizes, in_cpp, strict=True):
+            try:
+                ours = resize(pixels, size)
+            except ImageError:
+                self.counts["too_thin"] += 1
+                if not isinstance(small, str):
+                    self.names.append(f"{name}: C++ alone resizes it to {size}")
+                continue
+            self.counts["resized"] += 1
+            if not np.array_equal(small, ours):
+                self.counts["differ_resized"] += 1
+                self.names.append(f"{name} to {size}")
+            exchanged = by_pillow(image, size, is_horizontal_first=True)
+            self.references["pillow"][size.resize].add(ours, by_pillow(image, size), exchanged)
+            if size.crop == "half-even":
+                self.references["torchvision"][size.resize].add(ours, by_torchvision(image, size), exchanged)
+
+    def result(self) -> dict[str, Any]:
+        counts = {
+            name: self.counts[name] for name in ("images", "resized", "differ_decoded", "differ_resized", "too_thin")
+        }
+        references = {
+            name: {filter: {**each.row, "largest_difference": each.largest} for filter, each in found.items()}
+            for name, found in self.references.items()
+        }
+        return {
+            **counts, "megapixels": round(self.counts["kilopixels"] / 1000, 1), **references, "names": self.names[:20],
+        }  # fmt: skip
+
+
+def compare_logits(bundle_path: Path, engine: str, probe: Path, prepared: list[UInt8Array]) -> dict[str, Any]:
+    """Logits of Python and of C++ on prepared images."""
+    backend, precision = engine.split(":")
+    bundle = open_bundle(bundle_path)
+    batch = np.stack(prepared)
+    with open_session(bundle, backend, precision=precision) as session:
+        expected = np.concatenate([session.run(batch[at : at + BATCH]) for at in range(0, len(batch), BATCH)])
+    with tempfile.TemporaryDirectory(prefix="samdeploy-") as temporary:
+        pixels, logits = Path(temporary) / "pixels.bin", Path(temporary) / "logits.bin"
+        pixels.write_bytes(batch.tobytes())
+        arguments = [bundle_path, engine, 0, pixels, BATCH, logits]
+        subprocess.run([str(probe), "run", *map(str, arguments)], check=True)
+        found = np.frombuffer(logits.read_bytes(), np.float32).reshape(expected.shape)
+    return {
+        "engine": engine,
+        "logits": int(found.size),
+        "differ_logits": int((found.view(np.uint32) != expected.view(np.uint32)).sum()),
+        "classes_answered": int(np.unique(found.argmax(axis=1)).size),
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--backend", default="openvino")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument("--images", type=int, default=1000, help="made-up ones")
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--engine", default="openvino:fp32")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     built = cpp_build.build("")
-    bundle = open_bundle(options.bundle)
-    different: dict[str, list[str]] = {"decoded": [], "resized": []}
-    count = pixels = 0
+
+    def probe(*arguments: object, stdin: str = "") -> None:
+        subprocess.run([str(built.probe), *map(str, arguments)], input=stdin, text=True, check=True)
+
+    sets = {"made_up": islice(made_up(), options.images)}
+    if options.photographs:
+        sets["photographs"] = photographs(options.photographs)
+    sizes = targets()
+    input_size = open_bundle(options.bundle).spec.preprocessing if options.bundle else None
+    result: dict[str, Any] = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "versions": versions(), "sizes": SIZES,
+    }  # fmt: skip
     prepared = []
-    every = islice(pictures(), options.pictures)
-    with tempfile.TemporaryDirectory(prefix="samdeploy-") as temporary:
-        folder = Path(temporary)
-        while group := list(islice(every, 50)):
-            paths = []
-            for index, (_, encoded) in enumerate(group):
-                paths.append(folder / f"{index}.img")
-                paths[-1].write_bytes(encoded)
-            for (name, encoded), (whole, small) in zip(group, in_cpp(built.probe, bundle, paths, folder), strict=True):
-                expected = decode(encoded)
-                reduced = resize(expected, bundle.spec.preprocessing)
-                count, pixels = count + 1, pixels + expected.shape[0] * expected.shape[1]
-                prepared.append(reduced)
-                if not np.array_equal(whole, expected):
-                    different["decoded"].append(name)
-                if not np.array_equal(small, reduced):
-                    different["resized"].append(name)
-        batch = np.stack(prepared)
-        with open_session(bundle, options.backend, precision=options.precision) as session:
-            parts = [session.run(batch[at : at + BATCH]) for at in range(0, len(batch), BATCH)]
-        (folder / "pixels.bin").write_bytes(batch.tobytes())
-        engine = f"{options.backend}:{options.precision}"
-        arguments = [options.bundle, engine, 0, folder / "pixels.bin", BATCH, folder / "logits.bin"]
-        subprocess.run([str(built.probe), "run", *map(str, arguments)], check=True)
-        expected_logits = np.concatenate(parts)
-        logits = np.frombuffer((folder / "logits.bin").read_bytes(), np.float32).reshape(expected_logits.shape)
-    wrong = int((logits.view(np.uint32) != expected_logits.view(np.uint32)).sum())
-    result = {
-        "pictures": count,
-        "megapixels": round(pixels / 1e6, 1),
-        "differ_decoded": len(different["decoded"]),
-        "differ_resized": len(different["resized"]),
-        "engine": engine,
-        "logits": int(logits.size),
-        "differ_logits": wrong,
-        "classes_answered": int(np.unique(logits.argmax(axis=1)).size),
-        "names": different["decoded"][:20] + different["resized"][:20],
-    }
+    for kind, every in sets.items():
+        comparison = Comparison()
+        while group := list(islice(every, 20)):
+            jobs = [(encoded, size) for _, encoded in group for size in sizes]
+            with tempfile.TemporaryDirectory(prefix="samdeploy-") as temporary:
+                answers = ask(probe, Path(temporary), jobs)
+            for index, (name, encoded) in enumerate(group):
+                pixels = decode(encoded)
+                comparison.add(name, pixels, answers[index * len(sizes) :][: len(sizes)], sizes)
+                if input_size:
+                    prepared.append(resize(pixels, input_size))
+        result[kind] = comparison.result()
+    if input_size:
+        result["logits"] = compare_logits(options.bundle, options.engine, built.probe, prepared)
     print(json.dumps(result))
-    return 1 if wrong or different["decoded"] or different["resized"] else 0
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    counted = chain((result[kind] for kind in sets), (result.get("logits", {}),))
+    return int(any(value for part in counted for name, value in part.items() if name.startswith("differ_")))
 
 
 if __name__ == "__main__":

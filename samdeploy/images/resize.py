@@ -1,8 +1,9 @@
 """From any size to the model's, in exact integers (docs/bundle.md, section 4, steps 3 and 4).
 
 Pillow's antialiased bilinear and bicubic filters: a kernel whose support grows with the scale, 22-bit fixed-point
-weights, one rounding to uint8 after each pass.  Pillow changed the order of the passes in version 13, so each axis is
-resized in a call of its own, **vertical first**: the same bytes with every release, and in C++.
+weights, one rounding to uint8 after each pass.  Pillow goes horizontally first, and since version 13 takes the order
+that is less work, so each axis is resized in a call of its own, **vertical first**: the same bytes with every release,
+and in C++.
 tests/images/test_resize.py has a numpy twin.
 """
 
