@@ -1,4 +1,4 @@
-"""What applications embed: pictures in, classes and probabilities out.  Needs numpy, Pillow and one runtime."""
+"""What applications embed: images in, classes and probabilities out.  Needs numpy, Pillow and one runtime."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from samdeploy.images.decode import Source
     from samdeploy.ranking import Prediction
 
-# What `stream` does with a picture that cannot be read.
+# What `stream` does with an image that cannot be read.
 ON_ERROR = ("raise", "yield")
 
-# Pictures are prepared and run in groups of this many, so that a long list does not fill the memory.
+# Images are prepared and run in groups of this many, so that a long list does not fill the memory.
 _GROUP = 64
 
 
@@ -112,14 +112,14 @@ class Classifier:
         return self.bundle.spec.classes
 
     def predict(self, source: Source, *, top: int = 5) -> Prediction:
-        """Classify one picture.
+        """Classify one image.
 
         Args:
             source: a path, encoded bytes, a Pillow image, or an array uint8 [h, w, 3] RGB or [h, w] grey.
             top: how many classes to name, at most.
 
         Raises:
-            ImageError: the picture cannot be read.
+            ImageError: the image cannot be read.
             AnswerError: the logits are not finite: the image drives the network out of the precision's range.
             InputError: `top` is below 1, or the classifier is closed.
             BackendUnavailable: the runtime failed, for example for want of memory.
@@ -127,20 +127,20 @@ class Classifier:
         return self.predict_batch([source], top=top)[0]
 
     def predict_batch(self, sources: Sequence[Source], *, top: int = 5) -> list[Prediction]:
-        """Classify many pictures; see `predict`.  An empty list gives an empty list."""
+        """Classify many images; see `predict`.  An empty list gives an empty list."""
         import numpy as np
 
         _check_many("predict_batch", sources)
         _check_count("top", top)
         self.session.check_usable()
-        pictures = list(sources)
+        images = list(sources)
         predictions: list[Prediction] = []
-        for start in range(0, len(pictures), _GROUP):
-            group = pictures[start : start + _GROUP]
-            answers = self._answers(np.stack([self.prepare(picture) for picture in group]), top)
-            for picture, answer in zip(group, answers, strict=True):
+        for start in range(0, len(images), _GROUP):
+            group = images[start : start + _GROUP]
+            answers = self._answers(np.stack([self.prepare(image) for image in group]), top)
+            for image, answer in zip(group, answers, strict=True):
                 if isinstance(answer, AnswerError):
-                    raise AnswerError(f"{picture if isinstance(picture, str | Path) else 'image'}: {answer}")
+                    raise AnswerError(f"{image if isinstance(image, str | Path) else 'image'}: {answer}")
                 predictions.append(answer)
         return predictions
 
@@ -165,23 +165,23 @@ class Classifier:
         on_error: Literal["raise", "yield"] = "raise",
         threads: int | None = None,
     ) -> Generator[Prediction | ImageError, None, None]:
-        """Classify pictures one after another, decoding the next ones while the engine works.
+        """Classify images one after another, decoding the next ones while the engine works.
 
         >>> for path, prediction in zip(paths, classifier.stream(paths)):
         ...     print(path, prediction.label)
 
-        The answers come in the order of the pictures, each as soon as its batch is done.  The iterable may be endless:
+        The answers come in the order of the images, each as soon as its batch is done.  The iterable may be endless:
         it is read in the caller's thread, at most four batches ahead of the answers that were taken, and what is ready
-        is handed over before the next picture is asked for.  (Where pictures come slower than the engine works, as from
+        is handed over before the next image is asked for.  (Where images come slower than the engine works, as from
         a camera at rest, the answer to one goes out with the next; `predict` answers at once.)  An exception of the
         iterable comes after the answers to what was before it.  Closing the generator (`contextlib.closing`, or the end
         of its life) ends its threads.
 
         Args:
             sources: what `predict` takes, each.
-            batch: pictures per call of the engine; 1 for the lowest latency.
+            batch: images per call of the engine; 1 for the lowest latency.
             top: how many classes to name, at most.
-            on_error: "raise" ends with the ImageError of the first picture that cannot be read (or, an AnswerError,
+            on_error: "raise" ends with the ImageError of the first image that cannot be read (or, an AnswerError,
                 to which the engine has no finite answer), after the answers to those before it; "yield" gives the
                 ImageError in the place of its answer, and goes on.
             threads: that decode and resize; None: as many as there are processors for this process.
@@ -210,10 +210,10 @@ class Classifier:
         return answers if on_error == "yield" else _raising(answers)
 
     def prepare(self, source: Source) -> UInt8Array:
-        """Decode and resize one picture to what the engine takes: uint8 [H, W, 3] RGB.
+        """Decode and resize one image to what the engine takes: uint8 [H, W, 3] RGB.
 
         Raises:
-            ImageError: the picture cannot be read.
+            ImageError: the image cannot be read.
         """
         from samdeploy.images.decode import prepare  # late: see `_import_decoders`
 
@@ -221,7 +221,7 @@ class Classifier:
         return prepare(source, self.bundle.spec.preprocessing, **limits)
 
     def predict_prepared(self, batch: UInt8Array, *, top: int = 5) -> list[Prediction]:
-        """Classify pictures that `prepare` has made: uint8 [N, H, W, 3] RGB.
+        """Classify images that `prepare` has made: uint8 [N, H, W, 3] RGB.
 
         Raises:
             InputError: another dtype or shape, `top` below 1, or the classifier is closed.
@@ -244,7 +244,7 @@ class Classifier:
     def close(self) -> None:
         """Release the engine, once the batches that it is running have ended; calling it again does nothing.
 
-        A prediction whose pictures are still being decoded is told that the classifier is closed.
+        A prediction whose images are still being decoded is told that the classifier is closed.
         """
         self.session.close()
 
@@ -284,7 +284,7 @@ def _check_count(name: str, value: object) -> None:
 def _check_many(name: str, sources: object) -> None:
     import numpy as np
 
-    # A path is a sequence of letters, and a picture's array one of its rows.
+    # A path is a sequence of letters, and an image's array one of its rows.
     if isinstance(sources, np.ndarray) and sources.ndim != 4:
         found = f"an array {list(sources.shape)}"
     elif isinstance(sources, str | bytes) or not isinstance(sources, Iterable):

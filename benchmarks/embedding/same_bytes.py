@@ -8,7 +8,7 @@ JPEGs and PNGs of random size, kind and content; and all files below FOLDER.  Ea
 with every filter, fit and crop.  Independent references on the same decoded pixels:
 
 pillow       `Image.resize` of both axes in one call, with `reducing_gap=None`; the crop is ours.  Pillow goes
-             horizontal first where that is no more work, so bytes differ, most where bicubic leaves 0..255 between the
+             horizontal first at most sizes, so bytes differ, most where bicubic leaves 0..255 between the
              passes: `not_explained` counts images that are neither ours nor ours with the passes exchanged
 torchvision  `Resize` and `CenterCrop` on a Pillow image: for the fit "center_crop" with the crop "half-even"
 

@@ -1,4 +1,4 @@
-"""manifest.json: what stands in a bundle, as data.  docs/bundle.md specifies it."""
+"""manifest.json as dataclasses.  docs/bundle.md specifies it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ PathKind = Literal[
     "folder",
 ]  # fmt: skip
 
-# Not `preprocess.IMAGE_SUFFIXES`, which comes with numpy; here a kind that cannot be read is an image, too.
+# Not `samdeploy.images.walk.IMAGE_SUFFIXES`: here a kind that cannot be read is an image, too.
 _SUFFIXES: dict[str, PathKind] = {
     **dict.fromkeys(
         (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm"),

@@ -7,8 +7,8 @@
         recipe.toml           the recipe as resolved
         history.csv           one row per epoch
         weights.safetensors   the weights of the best epoch
-        leaks.json            pictures that stand in two splits, see `samdeploy.data.duplicates.leaks`
-        hashes.npz            what every picture is known by, see `samdeploy.data.duplicates.image_hashes`
+        leaks.json            images that are in two splits, see `samdeploy.data.duplicates.leaks`
+        hashes.npz            hashes of every image, see `samdeploy.data.duplicates.image_hashes`
         bundle/               written by export
 """
 
@@ -43,13 +43,13 @@ class RunRecord:
         data_options: options it was opened with, such as {"level": "variant"}.
         data_root: folder of the data on the training machine.
         val_fraction, split_seed: how the validation split was taken out of train.
-        counts: pictures per split.
-        fingerprints: SHA-256 over the prepared pictures and labels, per split.
+        counts: images per split.
+        fingerprints: SHA-256 over the prepared images and labels, per split.
         status: "training" until the end was reached; anything but "complete" has no test accuracy.
         best_epoch: counted from 1; 0 while no epoch has ended.
         best_val_top1: in percent.
         best_val_loss: mean cross entropy, in nats.
-        test_top1: in percent, over `test_images` pictures, of which `test_correct` were right; measured once.
+        test_top1: in percent, over `test_images` images, of which `test_correct` were right; measured once.
         provenance: versions and machine.
         weights_sha256: of weights.safetensors; "" while no epoch has ended, and in runs that did not record it.
         images_sha256, labelled_sha256: of the prepared images of val and test as sets, without and with their labels;
