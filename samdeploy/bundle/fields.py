@@ -24,19 +24,22 @@ _SHORT.maxstring = _SHORT.maxother = 60
 _MOST = 20
 
 
-def read(kind: type[T], values: object, where: str, error: type[SamdeployError]) -> T:
-    """A dataclass from an object of a JSON file, which must have all of its keys and no others.
+def read(
+    kind: type[T], values: object, where: str, error: type[SamdeployError], *, ignore_other_keys: bool = False
+) -> T:
+    """A dataclass from an object of a JSON file, which must have all of its keys.
 
     Args:
         values: as `samdeploy.files.read_json` returns them.
         where: the file, and the place in it; opens the text of errors.
         error: what to raise.
+        ignore_other_keys: accept keys that the dataclass does not have.
 
     Raises:
         SamdeployError: of the kind `error`; lists everything that is wrong.  The first `_MOST` problems are described,
             the others counted.
     """
-    return Reader().read(kind, values, where, error)
+    return Reader(ignore_other_keys=ignore_other_keys).read(kind, values, where, error)
 
 
 def to_json(value: Any) -> Any:
@@ -59,12 +62,10 @@ class Reader:
         count: of all problems.
     """
 
-    # Whether keys that the dataclass lacks are passed over.
-    ignores_other_keys = False
-
-    def __init__(self) -> None:
+    def __init__(self, *, ignore_other_keys: bool = False) -> None:
         self.problems: list[str] = []
         self.count = 0
+        self._ignores_other_keys = ignore_other_keys
 
     def read(self, kind: type[T], values: object, where: str, error: type[SamdeployError]) -> T:
         """As the function `read`."""
@@ -120,7 +121,7 @@ class Reader:
                 made[name] = self._key(entry, values[name], section)
             elif not self.may_be_absent(entry.field):
                 self.report(_in, section, f"{name!r} is missing")
-        if not self.ignores_other_keys:
+        if not self._ignores_other_keys:
             for name in values:
                 if name not in entries:
                     self.report(self.unknown_key, section, name, values[name], entries)

@@ -7,16 +7,61 @@ place of one that ran, on this machine or another: each says where and when it w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samdeploy.bundle.fields import read
 from samdeploy.errors import BundleError
+from samdeploy.evaluate.accuracy.gate import Verdict
 from samdeploy.evaluate.result import Report, overall_verdict
 from samdeploy.files import json_bytes, read_json, write_atomic
 
 # Beside the manifest, which does not list it: no runtime reads it.
 EVAL_FILE = "eval.json"
 _SAME = ("manifest_sha256", "test_fingerprint", "margin", "confidence", "min_top1", "min_class_recall")
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRow:
+    """What other commands want to know of an engine's row; see `samdeploy.evaluate.result.Result`."""
+
+    backend: str
+    precision: str
+    device: str
+    ran: bool
+    passed: bool
+    verdict: Verdict | None
+    reason: str
+    below_minimum: str
+
+    @property
+    def engine(self) -> str:
+        """What to call it: "openvino int8"."""
+        return f"{self.backend} {self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
+class EvalFile:
+    """What other commands want to know of eval.json; see `samdeploy.evaluate.result.Report`."""
+
+    verdict: Verdict
+    n_images: int
+    manifest_sha256: str
+    data_root: str | None
+    faults: tuple[str, ...]
+    test_set_faults: tuple[str, ...]
+    results: tuple[EvalRow, ...]
+
+
+def read_eval(folder: Path) -> EvalFile:
+    """The bundle's eval.json.
+
+    Raises:
+        BundleError: there is none, or it is damaged or of another version.
+    """
+    path = folder / EVAL_FILE
+    return read(EvalFile, read_json(path, "evaluation"), str(path), BundleError, ignore_other_keys=True)
 
 
 def write_eval(folder: Path, report: Report) -> None:
@@ -63,12 +108,8 @@ def _engine(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def _rows(earlier: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of an earlier file; none if it is damaged."""
-    rows = earlier.get("results")
-    texts, switches = ("backend", "precision", "device"), ("ran", "passed")
-    is_sound = isinstance(rows, list) and all(
-        isinstance(row, dict)
-        and all(isinstance(row.get(key), str) for key in texts)
-        and all(isinstance(row.get(key), bool) for key in switches)
-        for row in rows
-    )
-    return list(rows) if is_sound and rows else []
+    try:
+        read(EvalFile, earlier, EVAL_FILE, BundleError, ignore_other_keys=True)
+    except BundleError:
+        return []
+    return list(earlier["results"])

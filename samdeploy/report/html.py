@@ -55,16 +55,18 @@ def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundl
         "latency_plot": _latency_plot(timed),
         "sweep_plot": sweep_plot(evidence.bench.engines) if evidence.bench and evidence.bench.engines else None,
         "against_plots": [
-            (each, _against_plot(each)) for each in (evidence.against.against if evidence.against else ()) if each.rows
+            (each, plot)
+            for each in (evidence.against.against if evidence.against else ())
+            if (plot := _against_plot(each)) is not None
         ],
-        "headroom_plot": headroom_plot(evidence.headroom) if evidence.headroom and evidence.headroom.tensors else None,
+        "headroom_plot": headroom_plot(evidence.headroom) if evidence.headroom and evidence.headroom.bits() else None,
         "classes": class_table(rows),
         "checks": check_table(rows),
         "cams": [row for row in rows if "images" in row.get("cam", ())],
         "without_cams": [row for row in rows if "cam" in row and "images" not in row["cam"]],
         "evaluation_classes": bundle.spec.classes,
         "sweep_sizes": sorted(
-            {p.batch for each in (evidence.bench.engines if evidence.bench else ()) for p in each.points}
+            {p.batch for each in (evidence.bench.engines if evidence.bench else ()) for p in each.batches}
         ),
     }
     return _environment().get_template("page.html.j2").render(context)
@@ -180,18 +182,16 @@ def _latency_plot(timed: list[Row]) -> RangePlot | None:
     )
 
 
-def _against_plot(against: Against) -> RangePlot:
-    rows = [
-        Range(
-            row.name,
-            f"{row.times_base:.2f} ({row.p10:.2f} to {row.p90:.2f})",
-            min(row.p10, row.times_base),
-            row.times_base,
-            max(row.p90, row.times_base),
-            kind="good" if row.ours else "none",
-        )
-        for row in against.rows
-    ]
+def _against_plot(against: Against) -> RangePlot | None:
+    rows = []
+    for row in against.rows:
+        if row.times_base is None or row.times_base_p10 is None or row.times_base_p90 is None:
+            continue
+        text = f"{row.times_base:.2f} ({row.times_base_p10:.2f} to {row.times_base_p90:.2f})"
+        low, high = min(row.times_base_p10, row.times_base), max(row.times_base_p90, row.times_base)
+        rows.append(Range(row.engine, text, low, row.times_base, high, kind="good" if row.ours else "none"))
+    if not rows:
+        return None
     spoken = "; ".join(f"{row.label} {row.text}" for row in rows)
     return range_plot(
         rows,

@@ -129,15 +129,17 @@ class LinePlot:
 def sweep_plot(engines: Sequence[EngineRates]) -> LinePlot:
     """Pictures per second over batch sizes, for at least one engine with at least one point."""
     left, top, bottom = 48.0, 12.0, 190.0
-    sizes = sorted({point.batch for engine in engines for point in engine.points})
+    sizes = sorted({point.batch for engine in engines for point in engine.batches})
     across = log_scale([float(size) for size in sizes], left, _RIGHT)
-    up = Scale(0.0, 1.08 * max(point.images_per_s for engine in engines for point in engine.points) or 1.0, bottom, top)
+    up = Scale(
+        0.0, 1.08 * max(point.images_per_s for engine in engines for point in engine.batches) or 1.0, bottom, top
+    )
     series = tuple(
         Series(
             engine.name,
             MARKERS[number % len(MARKERS)],
             number % len(MARKERS),
-            tuple((across.at(point.batch), up.at(point.images_per_s)) for point in engine.points),
+            tuple((across.at(point.batch), up.at(point.images_per_s)) for point in engine.batches),
         )
         for number, engine in enumerate(engines)
     )
@@ -194,14 +196,15 @@ _TIGHT_BITS = 3.0
 def headroom_plot(record: HeadroomRecord) -> BarPlot:
     """Bits of head-room of every tensor, in the order of the graph; for at least one tensor."""
     width, left, top, bottom = 720.0, 34.0, 20.0, 200.0
-    bits = [tensor.bits for tensor in record.tensors]
+    rooms = list(record.bits().items())
+    bits = [room for _, room in rooms]
     up = Scale(min(0.0, *bits), max(4.0, *bits), bottom, top)
     step = (width - left - 4) / len(bits)
     zero = up.at(0.0)
     bars, stages = [], []
-    for place, tensor in enumerate(record.tensors):
-        end, x = up.at(tensor.bits), left + place * step
-        kind: Kind = "bad" if tensor.bits < 0 else "open" if tensor.bits < _TIGHT_BITS else "good"
+    for place, (name, room) in enumerate(rooms):
+        end, x = up.at(room), left + place * step
+        kind: Kind = "bad" if room < 0 else "open" if room < _TIGHT_BITS else "good"
         bars.append(
             Bar(
                 round(x + 0.1 * step, 2),
@@ -209,17 +212,16 @@ def headroom_plot(record: HeadroomRecord) -> BarPlot:
                 min(end, zero),
                 max(1.0, round(abs(end - zero), 2)),
                 kind,
-                f"{tensor.name}: {tensor.bits:.1f} bits",
+                f"{name}: {room:.1f} bits",
             )
         )
-        stage = tensor.name.split(".")[0]
-        before = record.tensors[place - 1].name.split(".")[0] if place else ""
+        stage = name.split(".")[0]
+        before = rooms[place - 1][0].split(".")[0] if place else ""
         if stage.startswith("layer") and stage != before:
             stages.append(Tick(round(x, 2), stage))
-    least = min(record.tensors, key=lambda tensor: tensor.bits)
+    name, least = min(rooms, key=lambda room: room[1])
     return BarPlot(
-        f"Bits of head-room of {len(bits)} tensors in the order of the graph; the least is {least.bits:.1f} at "
-        f"{least.name}.",
+        f"Bits of head-room of {len(bits)} tensors in the order of the graph; the least is {least:.1f} at {name}.",
         width,
         bottom + 24,
         left,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.annotations import Rules
+from samdeploy.bundle.fields import read
 from samdeploy.bundle.names import LEAKS_FILE
 from samdeploy.errors import BundleError
 from samdeploy.files import contained_file, read_json
+
+T = TypeVar("T")
 
 # Where the report looks for what `samdeploy bench --json FILE` wrote.
 BENCH_FILE, AGAINST_FILE = "bench.json", "bench-against.json"
@@ -19,28 +22,43 @@ BENCH_FILE, AGAINST_FILE = "bench.json", "bench-against.json"
 
 @dataclass(frozen=True, slots=True)
 class TensorRoom:
-    """One tensor of the graph: how often its largest value can double before it leaves FP16, as it is exported."""
+    """One tensor of the graph.
+
+    Attributes:
+        bits: how often its largest value can double before it leaves FP16; None for a tensor of zeros.
+        stored_as_times_two_to_minus: how often the FP16 graph halves it.
+    """
 
     name: str
-    bits: float
+    bits: float | None
+    stored_as_times_two_to_minus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class HeadroomRecord:
-    """headroom.json: `tensors` in the graph's order, without zeros and pixels; `fp32_layers`: layer -> why it stays."""
+    """headroom.json: `tensors` in the graph's order; `fp32_layers`: layer -> why it stays."""
 
     images: int
-    fp16_share: float
+    fp16_share_of_multiply_adds: float
     fp32_layers: Mapping[str, str]
     tensors: tuple[TensorRoom, ...]
+
+    def bits(self) -> dict[str, float]:
+        """Tensor -> how often it can double as the FP16 graph stores it; without zeros and pixels."""
+        return {
+            tensor.name: tensor.bits + tensor.stored_as_times_two_to_minus
+            for tensor in self.tensors
+            # Pixels are normalised in FP32 in every graph.
+            if tensor.bits is not None and not tensor.name.startswith("pixels")
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRate:
-    """Pictures per second at one batch size, and the milliseconds of one batch."""
+    """Images per second at one batch size, and the milliseconds of one batch."""
 
-    batch: int
-    images_per_s: float
+    batch: int = field(metadata=Rules(at_least=1))
+    images_per_s: float = field(metadata=Rules(at_least=0))
     p50_ms: float
 
 
@@ -48,29 +66,41 @@ class BatchRate:
 class EngineRates:
     """One engine's sweep over batch sizes."""
 
-    name: str
-    points: tuple[BatchRate, ...]
+    backend: str
+    precision: str
+    device: str
+    batches: tuple[BatchRate, ...]
+
+    @property
+    def name(self) -> str:
+        """What to call it: "openvino int8", and the device where that is not the CPU."""
+        return f"{self.backend} {self.precision}" + (f" ({self.device})" if self.device != "cpu" else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """How many times as fast as the base an engine is, within each round: median, 10th and 90th percentile."""
+    """How many times as fast as the base an engine is, within each round; None, with the reason, if it was not timed.
 
-    name: str
+    Attributes:
+        times_base, times_base_p10, times_base_p90: median, 10th and 90th percentile.
+    """
+
+    engine: str
     ours: bool
-    times_base: float
-    p10: float
-    p90: float
+    ran: bool
+    reason: str
+    times_base: float | None
+    times_base_p10: float | None
+    times_base_p90: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The bundle's engines beside the alternatives, at one batch size; `left_out`: engine -> why it was not timed."""
+    """The bundle's engines beside the alternatives, at one batch size; `base` is None if none of them ran."""
 
     batch: int
-    base: str
+    base: str | None
     rows: tuple[Alternative, ...]
-    left_out: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +124,13 @@ class LeakRecord:
     near: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Leaks:
+    """leaks.json."""
+
+    overlaps: tuple[LeakRecord, ...]
+
+
 def read_headroom(bundle: Bundle) -> HeadroomRecord | None:
     """The bundle's headroom.json; None if it has none.
 
@@ -104,23 +141,11 @@ def read_headroom(bundle: Bundle) -> HeadroomRecord | None:
     if file is None:
         return None
     bundle.read(file)  # checks its hash
-    path = bundle.root / file.path
-    with _reading(path, "`samdeploy export`"):
-        values = read_json(path, "head-room")
-        tensors = tuple(
-            TensorRoom(_text(row["name"]), _number(row["bits"]) + _number(row["stored_as_times_two_to_minus"]))
-            for row in values["tensors"]
-            # Pixels are normalised in FP32 in every graph.
-            if row["bits"] is not None and not _text(row["name"]).startswith("pixels")
-        )
-        layers = {_text(layer): _text(reason) for layer, reason in values["fp32_layers"].items()}
-        return HeadroomRecord(
-            int(_number(values["images"])), _number(values["fp16_share_of_multiply_adds"]), layers, tensors
-        )
+    return _read(HeadroomRecord, bundle.root / file.path, "samdeploy export")
 
 
 def read_bench(bundle: Bundle, name: str) -> BenchRecord | None:
-    """`BENCH_FILE` or `AGAINST_FILE` in the bundle's folder; None if there is none.
+    """`BENCH_FILE` or `AGAINST_FILE` in the bundle's folder, without what was not measured; None if there is none.
 
     Raises:
         BundleError: it is damaged, or a link.
@@ -129,28 +154,18 @@ def read_bench(bundle: Bundle, name: str) -> BenchRecord | None:
     if not path.exists():
         return None
     contained_file(bundle.root, name, "bench")
-    with _reading(path, "`samdeploy bench --json`"):
-        values = read_json(path, "bench")
-        return BenchRecord(
-            date=_text(values["date"]),
-            machine=_text(values["machine"]),
-            engines=tuple(_rates(row) for row in values["engines"] if row["batches"]),
-            against=tuple(_against(row) for row in values["against"] if row["base"] is not None),
-        )
+    found = _read(BenchRecord, path, "samdeploy bench --json")
+    engines = tuple(
+        replace(engine, batches=tuple(sorted(engine.batches, key=lambda point: point.batch)))
+        for engine in found.engines
+        if engine.batches
+    )
+    return replace(found, engines=engines, against=tuple(each for each in found.against if each.base is not None))
 
 
 def leaks_of(values: Mapping[str, Any]) -> tuple[LeakRecord, ...]:
     """The pairs of splits in a leak report's JSON: leaks.json, or "leaks" of `eval.json`."""
-    return tuple(
-        LeakRecord(
-            _text(row["split"]),
-            _text(row["other"]),
-            int(_number(row["images"])),
-            int(_number(row["exact"])),
-            None if row["near"] is None else int(_number(row["near"])),
-        )
-        for row in values["overlaps"]
-    )
+    return read(_Leaks, values, "leaks", BundleError, ignore_other_keys=True).overlaps
 
 
 def read_leaks(bundle: Bundle) -> tuple[LeakRecord, ...] | None:
@@ -160,57 +175,13 @@ def read_leaks(bundle: Bundle) -> tuple[LeakRecord, ...] | None:
         BundleError: it is damaged.
     """
     path = bundle.root.resolve().parent / LEAKS_FILE
-    if not path.is_file():
-        return None
-    with _reading(path, "`samdeploy train`"):
-        return leaks_of(read_json(path, "leak guard"))
+    return _read(_Leaks, path, "samdeploy train").overlaps if path.is_file() else None
 
 
-@contextmanager
-def _reading(path: Path, writer: str) -> Iterator[None]:
-    """These files may be edited by anyone: whatever is wrong in them is said, and costs its section alone."""
+def _read(kind: type[T], path: Path, writer: str) -> T:
+    """A file that anyone may have edited: whatever is wrong in it costs its section of the report alone."""
+    values = read_json(path, path.stem)
     try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        kind = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise BundleError(f"{path} is not as {writer} writes it ({kind}); make it again") from None
-
-
-def _rates(row: Mapping[str, Any]) -> EngineRates:
-    device = _text(row["device"])
-    name = f"{_text(row['backend'])} {_text(row['precision'])}" + (f" ({device})" if device != "cpu" else "")
-    points = [
-        BatchRate(int(_number(point["batch"])), _number(point["images_per_s"]), _number(point["p50_ms"]))
-        for point in row["batches"]
-    ]
-    if any(point.batch < 1 or point.images_per_s < 0 for point in points):
-        raise ValueError("batch sizes of at least 1 and rates of at least 0 expected")
-    return EngineRates(name, tuple(sorted(points, key=lambda point: point.batch)))
-
-
-def _against(values: Mapping[str, Any]) -> Against:
-    timed = [row for row in values["rows"] if row["times_base"] is not None]
-    rows = tuple(
-        Alternative(
-            _text(row["engine"]),
-            bool(row["ours"]),
-            _number(row["times_base"]),
-            _number(row["times_base_p10"]),
-            _number(row["times_base_p90"]),
-        )
-        for row in timed
-    )
-    left_out = {_text(row["engine"]): _text(row["reason"]) for row in values["rows"] if not row["ran"]}
-    return Against(int(_number(values["batch"])), _text(values["base"]), rows, left_out)
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r:.60} found, a number expected")
-    return float(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.60} found, a text expected")
-    return value
+        return read(kind, values, str(path), BundleError, ignore_other_keys=True)
+    except BundleError as error:
+        raise BundleError(f"{error}; make it again: {writer}") from None

@@ -197,9 +197,7 @@ def test_what_bench_measured_is_drawn(everything: Report, with_bench: Bundle) ->
 def test_a_damaged_bench_file_costs_its_section_alone(everything: Report, with_bench: Bundle) -> None:
     (with_bench.root / "bench.json").write_text('{"date": 3, "machine": "m", "engines": [], "against": []}')
     found = rendered(everything, with_bench)
-    assert "bench.json is not as `samdeploy bench --json` writes it (3 found, a text expected); make it again" in (
-        found.text
-    )
+    assert "bench.json: 'date' must be text, integer 3 found; make it again: samdeploy bench --json" in found.text
     assert "2.50 (2.00 to 3.00)" in found.text
 
 

@@ -63,7 +63,7 @@ def test_a_range_and_the_margin() -> None:
 
 def test_the_sweep_rises_with_the_rate() -> None:
     points = tuple(BatchRate(size, rate, 1.0) for size, rate in ((1, 100.0), (2, 150.0), (64, 120.0)))
-    plot = sweep_plot([EngineRates("a", points), EngineRates("b", points[:1])])
+    plot = sweep_plot([EngineRates("a", "fp32", "cpu", points), EngineRates("b", "fp32", "cpu", points[:1])])
     (one, two, last), (only,) = plot.series[0].points, plot.series[1].points
     assert only == one
     assert one[0] < two[0] < last[0] and two[1] < last[1] < one[1] < plot.bottom  # upwards is a smaller y
@@ -76,7 +76,7 @@ def test_the_sweep_rises_with_the_rate() -> None:
 
 
 def test_head_room_below_the_end_hangs_down() -> None:
-    rooms = [TensorRoom("pixels", 8.0), TensorRoom("layer1.0.conv1", 2.0), TensorRoom("layer2.0.conv1", -1.5)]
+    rooms = [TensorRoom("stem", 8.0), TensorRoom("layer1.0.conv1", 2.0), TensorRoom("layer2.0.conv1", -1.5)]
     plot = headroom_plot(HeadroomRecord(128, 100.0, {}, tuple(rooms)))
     assert [bar.kind for bar in plot.bars] == ["good", "open", "bad"]
     high, low, hanging = plot.bars
