@@ -33,7 +33,7 @@ GENERAL_HINT = "values of the recipe are changed with --set KEY=VALUE"
 _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn", "scipy"), "train"),
     **{package: package for package in ("onnxruntime", "openvino", "tensorrt")},
-    "onnx": "export",
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
     "matplotlib": "plots",
     "jinja2": "report",
 }

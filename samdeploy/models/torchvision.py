@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from samdeploy.bundle.spec import OptionValue, Preprocessing
+from samdeploy.bundle.spec import RESIZES, OptionValue, Preprocessing
 from samdeploy.models.family import FeaturesAndHead, ModelFamily
 from samdeploy.models.torch_family import TorchFamily
 
@@ -38,7 +38,10 @@ class TorchvisionFamily(TorchFamily):
         """What torchvision validates the architecture's best weights with."""
         record = _weights(arch).transforms()
         (side,), (short,) = record.crop_size, record.resize_size
-        return Preprocessing(side, side, "center_crop", short, tuple(record.mean), tuple(record.std))
+        resize = RESIZES[record.interpolation.value]
+        return Preprocessing(
+            side, side, "center_crop", short, tuple(record.mean), tuple(record.std), resize, crop="half-even"
+        )
 
     def weights_url(self, arch: str) -> str:
         url: str = _weights(arch).url

@@ -65,6 +65,8 @@ def graph_from_module(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 
 def _exported(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     """As PyTorch writes it; its input is called `NORMALISED`."""
+    import onnxscript  # noqa: F401 - the exporter's, which reports its absence less clearly
+
     size = spec.preprocessing
     example = torch.zeros(_EXAMPLES, 3, size.height, size.width)
     logger = logging.getLogger("torch.onnx")

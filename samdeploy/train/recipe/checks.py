@@ -107,7 +107,9 @@ def _model_options(table: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
     for name, value in table.items():
         if name in own:
             continue
-        if name not in family.options:
+        if name not in family.options and name in every_key()["model"]:
+            reader.report(str, f"model.{name}: {arch} has no such option; leave it out")
+        elif name not in family.options:
             reader.report(_unknown_key, name, "model", [*own, *options])
         elif value not in family.options[name]:
             reader.report(unknown, f"model.{name}", str(value), map(str, family.options[name]))
