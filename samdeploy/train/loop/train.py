@@ -158,7 +158,7 @@ def _learn(around: Surroundings, data: PreparedData, model: nn.Module, resumed: 
         run.record = dataclasses.replace(run.record, provenance=figures)
     best = next((row for row in state.rows if row.epoch == run.record.best_epoch), None)
     if best is not None:
-        run.warn(training_cautions(best.train_top1, best.val_top1, test, counts["test"], data.classes, len(state.rows)))
+        run.warn(training_cautions(best, test, counts["test"], data.classes, len(state.rows)))
     run.complete(test)
     return test
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from samdeploy.arrays import Int64Array
 from samdeploy.train.loop.measure import Measured
+from samdeploy.train.watch.history import EpochRow
 
 _FEW_VAL, _FEW_OF_A_CLASS, _IMBALANCE = 100, 10, 10
 _LEARNT, _GAP, _EPOCHS = 90.0, 25.0, 3
@@ -48,22 +49,23 @@ def data_cautions(counts: Mapping[str, Int64Array], classes: Sequence[str]) -> t
 
 
 def training_cautions(
-    train_top1: float, val_top1: float, test: Measured, of_classes: Int64Array, classes: Sequence[str], epochs: int
+    best: EpochRow, test: Measured, of_classes: Int64Array, classes: Sequence[str], epochs: int
 ) -> tuple[str, ...]:
     """What a finished training shows.
 
     Args:
-        train_top1, val_top1: in percent, of the best epoch.
+        best: the best epoch.
         test: of the best weights, with its figures per class.
         of_classes: test images of each class, int64 [K].
         epochs: that were trained; after fewer than 3 a class that is not recognised yet is worth a word only where the
             others are, twice as often as by chance.
     """
     found = []
-    if train_top1 >= _LEARNT and train_top1 - val_top1 >= _GAP:
+    if best.train_top1 >= _LEARNT and best.train_top1 - best.val_top1 >= _GAP:
         found.append(
-            f"train top-1 is {train_top1:.1f} %, validation {val_top1:.1f} %: the network knows its training images by "
-            "heart; add images, start from pretrained weights, or --set augment.flip=true --set augment.policy=trivial"
+            f"train top-1 is {best.train_top1:.1f} %, validation {best.val_top1:.1f} %: the network knows its "
+            "training images by heart; add images, start from pretrained weights, or --set augment.flip=true --set "
+            "augment.policy=trivial"
         )
     answered = [index for index, count in enumerate(test.predicted) if count]
     if len(answered) == 1:

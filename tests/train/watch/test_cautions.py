@@ -8,8 +8,13 @@ import pytest
 from samdeploy.train.loop.epoch import loss_text
 from samdeploy.train.loop.measure import Measured
 from samdeploy.train.watch.cautions import data_cautions, training_cautions
+from samdeploy.train.watch.history import EpochRow
 
 CLASSES = ("cat", "dog")
+
+
+def row(train_top1: float, val_top1: float) -> EpochRow:
+    return EpochRow(1, 1e-3, 0.5, train_top1, 0.6, val_top1, 100, 1)
 
 
 def of_data(
@@ -48,13 +53,13 @@ def test_data(data: dict[str, tuple[int, int]], words: str) -> None:
 )
 def test_training(train: float, val: float, predicted: tuple[int, int], right: tuple[int, int], words: str) -> None:
     test = Measured(0.5, sum(right), 20, predicted=predicted, right=right)
-    found = training_cautions(train, val, test, np.array([10, 10]), CLASSES, epochs=3)
+    found = training_cautions(row(train, val), test, np.array([10, 10]), CLASSES, epochs=3)
     assert len(found) == bool(words) and "".join(found).startswith(words)
 
 
 def test_more_images_are_advised_for_rare_classes_alone() -> None:
     test = Measured(0.5, 10, 32, predicted=(11, 11, 10), right=(10, 0, 0))
-    arguments = (60.0, 55.0, test, np.array([10, 20, 2]), ("cat", "dog", "cow"))
+    arguments = (row(60, 55), test, np.array([10, 20, 2]), ("cat", "dog", "cow"))
     (found,) = training_cautions(*arguments, epochs=3)
     assert found.endswith("'dog' (0 of 20), 'cow' (0 of 2) is recognised; train longer, or add images of 'cow'")
     assert training_cautions(*arguments, epochs=2) == ()
