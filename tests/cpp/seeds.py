@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.bundle.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
-from samdeploy.bundle.spec import Preprocessing, model_spec
+from samdeploy.bundle.spec import RESIZES, Preprocessing, model_spec
 from tests.cpp import corpus
 
 TARGETS = ("manifest", "jpeg", "png", "orientation", "npy", "bundle")
@@ -50,7 +50,7 @@ def _manifest() -> bytes:
         BundleFile(role, path, f"{index:064x}", 900000 + index, precision=precision)
         for index, (role, path, precision) in enumerate(_ROLES, 1)
     )
-    spec = model_spec("sam-resnet18", {"gate": "identity"}, ("cat", "Löwe"), Preprocessing(4, 5))
+    spec = model_spec("sam-resnet18", {"gate": "identity"}, ("cat", "Löwe"), Preprocessing(4, 5), "Apache-2.0")
     data = DataRecord("digits", {"level": "variant"}, 0.1, 7, {"test": 3}, {"test": "ab" * 32})
     return manifest_bytes(Manifest(spec, files, data, {"samdeploy": "0.1.0"}))
 
@@ -58,7 +58,8 @@ def _manifest() -> bytes:
 def _manifests() -> list[bytes]:
     """One in several spellings of JSON, and JSON that is none."""
     whole = json.loads(_manifest())
-    crop = {**whole, "preprocessing": {**whole["preprocessing"], "fit": "center_crop", "resize_short": 9}}
+    changes = {"fit": "center_crop", "resize_short": 9, "crop": "half-even", "resize": RESIZES["bicubic"]}
+    crop = {**whole, "preprocessing": {**whole["preprocessing"], **changes}}
     return [
         _manifest(),
         json.dumps(whole, ensure_ascii=True, separators=(",", ":")).encode(),

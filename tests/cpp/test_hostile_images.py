@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import RESIZES
 from tests.cpp import corpus, hostile_images, measure
 from tests.cpp.build import SANITIZE, Build
 from tests.cpp.test_misuse import run
@@ -24,13 +26,17 @@ ADDRESS_SPACE = 8 << 30  # bytes; a guard for the machine, far above what the ru
 MOST_KEPT_MIB = 48
 
 
-def test_no_image_takes_much_memory_or_time(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resize", RESIZES.values())
+def test_no_image_takes_much_memory_or_time(resize: str, built: Build, copy_of_bundle: Path, tmp_path: Path) -> None:
+    values = json.loads((copy_of_bundle / MANIFEST).read_text())
+    values["preprocessing"]["resize"] = resize
+    (copy_of_bundle / MANIFEST).write_text(json.dumps(values))
     paths = {"idle": tmp_path / "idle"}
     paths["idle"].write_bytes(corpus.png(20, 20, 8, 2))
     for name, make in hostile_images.FILES.items():
         paths[name] = tmp_path / name
         paths[name].write_bytes(make())
-    command = [sys.executable, measure.__file__, str(ADDRESS_SPACE), str(built.classify), str(digits_bundle.root)]
+    command = [sys.executable, measure.__file__, str(ADDRESS_SPACE), str(built.classify), str(copy_of_bundle)]
     done = subprocess.run(
         [*command, *map(str, paths.values())], capture_output=True, text=True, timeout=600, check=True
     )

@@ -43,6 +43,8 @@ void decode(const std::uint8_t* data, std::size_t size,
   limits.pixels = kMostPixels;
   core::Preprocessing preprocessing;
   preprocessing.height = 9, preprocessing.width = 14, preprocessing.resize_short = size % 2 ? 0 : 17;
+  preprocessing.filter = size / 2 % 2 ? core::Filter::bicubic : core::Filter::bilinear;
+  preprocessing.is_half_even = size / 4 % 2;
   std::uint8_t out[9 * 14 * 3];
   core::Resize resize(preprocessing, out, space);
   decoder(data, size, limits, space, resize);
