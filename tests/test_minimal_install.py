@@ -100,7 +100,7 @@ def test_nothing_large_came_with_it(installed: Path) -> None:
     listed = _run(installed / "python", "-m", "pip", "list", "--format", "json", cwd=installed)
     packages = {entry["name"].lower() for entry in json.loads(listed.stdout)}
     assert {"samdeploy", "numpy", "pillow", "typer", "onnxruntime"} <= packages
-    unwanted = {"torch", "torchvision", "safetensors", "scikit-learn", "scipy", "onnx", "openvino"}
+    unwanted = {"torch", "torchvision", "safetensors", "scikit-learn", "scipy", "tomlkit", "onnx", "openvino"}
     assert packages & unwanted == set()
 
 

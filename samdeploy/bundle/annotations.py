@@ -35,6 +35,7 @@ class Rules(TypedDict, total=False):
     """What a field demands of its value beside the type, as its `metadata`.
 
     Attributes:
+        in_memory: no key of the file.
         optional: the key may be absent.
         no_null: the key is absent where the value is None.
         at_least, at_most, above, below: limits of a number.
@@ -43,6 +44,7 @@ class Rules(TypedDict, total=False):
         expected: in words, where the type says too little.
     """
 
+    in_memory: bool
     optional: bool
     no_null: bool
     at_least: float
@@ -87,11 +89,16 @@ class Entry(NamedTuple):
     field: dataclasses.Field[Any]
 
 
+def keys_of(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of a dataclass that stand in its file."""
+    return tuple(field for field in dataclasses.fields(kind) if "in_memory" not in field.metadata)
+
+
 @functools.cache
 def entries_of(kind: Any) -> Mapping[str, Entry]:
     """The keys of a dataclass."""
     hints, entries = typing.get_type_hints(kind), {}
-    for field in dataclasses.fields(kind):
+    for field in keys_of(kind):
         form, rules = _form(hints[field.name]), field.metadata
         if "no_null" in rules:
             form = form._replace(is_nullable=False)

@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from samdeploy.bundle.annotations import SCALARS, Entry, Form, broken_rule, entries_of, of_wrong_type
+from samdeploy.bundle.annotations import SCALARS, Entry, Form, broken_rule, entries_of, keys_of, of_wrong_type
 from samdeploy.errors import BundleError, SamdeployError, unknown
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def read(
 def to_json(value: Any) -> Any:
     """What `read` reads back as `value`: dataclasses and mappings as dictionaries, tuples as lists."""
     if dataclasses.is_dataclass(value):
-        items = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        items = ((field, getattr(value, field.name)) for field in keys_of(value))
         return {
             field.name: to_json(item) for field, item in items if item is not None or "no_null" not in field.metadata
         }

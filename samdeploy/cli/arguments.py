@@ -31,7 +31,7 @@ OPTION_KEYS = {
 GENERAL_HINT = "values of the recipe are changed with --set KEY=VALUE"
 # Which of our extras brings a package.
 _EXTRAS = {
-    **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn", "scipy"), "train"),
+    **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn", "scipy", "tomlkit"), "train"),
     **{package: package for package in ("onnxruntime", "openvino", "tensorrt")},
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     "matplotlib": "plots",

@@ -27,7 +27,8 @@ from samdeploy.files import write_atomic
 from samdeploy.runs.record import RunRecord, open_run
 from samdeploy.train.checkpoints.resume import changed_keys, unfinished_runs
 from samdeploy.train.loop.train import resume, train
-from samdeploy.train.recipe.load import dump_recipe, load_recipe
+from samdeploy.train.recipe.dump import dump_recipe
+from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Precision, Recipe
 from samdeploy.train.reproduction import (
     FinishedRun,

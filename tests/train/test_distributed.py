@@ -18,7 +18,7 @@ from samdeploy.runs.record import open_run
 from samdeploy.train.checkpoints.state import join_small_end
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.loop.train import train
-from samdeploy.train.recipe.load import dump_recipe
+from samdeploy.train.recipe.dump import dump_recipe
 from samdeploy.train.recipe.recipe import Recipe
 from tests.train.started import SMALL, Started
 

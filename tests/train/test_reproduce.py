@@ -14,7 +14,7 @@ from PIL import Image
 
 from samdeploy.errors import InputError, RecipeError
 from samdeploy.runs.record import open_run
-from samdeploy.train.recipe.load import dump_recipe
+from samdeploy.train.recipe.dump import dump_recipe
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE, PUBLISHED, reproduce
 from samdeploy.train.reproduction import FinishedRun, Published, Reproduction, reproduction_png, reproduction_table

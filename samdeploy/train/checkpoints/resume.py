@@ -16,7 +16,8 @@ from samdeploy.models.weights import read_state
 from samdeploy.runs.record import RunRecord, open_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, NEWEST_FIRST, Checkpoint, read_checkpoint
 from samdeploy.train.recipe.checks import recipe_from_table
-from samdeploy.train.recipe.load import dump_recipe, load_recipe, recipe_table
+from samdeploy.train.recipe.dump import dump_recipe, recipe_table
+from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
 from samdeploy.train.run.folder import IN_USE, best_file, is_locked
 

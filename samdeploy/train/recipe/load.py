@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from samdeploy.bundle.fields import to_json
 from samdeploy.train.recipe.checks import recipe_from_table
 from samdeploy.train.recipe.overrides import apply_overrides, overridden
 from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
 from samdeploy.train.recipe.source import read_recipe_source
-from samdeploy.train.recipe.toml_text import toml_text
 
 # Between a recipe's description and the keys that are no longer as it describes them.
 _CHANGED = "; changed: "
@@ -34,6 +31,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     source = read_recipe_source(str(name_or_path))
     recipe = recipe_from_table(apply_overrides(source.table, overrides), source.origin)
+    recipe = dataclasses.replace(recipe, texts=source.texts)
     changed = (source.changed | overridden(overrides)) - NOT_THE_EXPERIMENT
     if not changed or recipe.description != source.table.get("description", ""):
         return recipe
@@ -41,16 +39,3 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     description, _, before = recipe.description.partition(_CHANGED)
     keys = ", ".join(sorted(changed | set(filter(None, before.split(", ")))))
     return dataclasses.replace(recipe, description=f"{description}{_CHANGED}{keys}".lstrip("; "))
-
-
-def recipe_table(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as nested dictionaries, name and description first."""
-    table: dict[str, Any] = to_json(recipe)
-    options = table["model"].pop("options")
-    table["model"] = {"arch": recipe.model.arch, **options, "pretrained": recipe.model.pretrained}
-    return table
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as complete TOML: every key, defaults and overrides resolved, no comments."""
-    return toml_text(recipe_table(recipe))

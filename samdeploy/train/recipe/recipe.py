@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, Unpack
 
 from samdeploy.bundle.annotations import Rules
-from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, RESIZES, Crop, Filter, Fit, Preprocessing
-from samdeploy.train.recipe.toml_text import Scalar
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, RESIZES, Crop, Filter, Fit, OptionValue, Preprocessing
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -57,7 +56,7 @@ class DataSection:
     download: bool = False
     leaks: Literal["refuse", "report"] = "refuse"
     cache: bool = True
-    options: Mapping[str, Scalar] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class ModelSection:
 
     arch: str = "sam-resnet50"
     pretrained: bool | str = _ruled(True, pattern=r"[^\0]+", expected="true, false or a path as a string")
-    options: Mapping[str, Scalar] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,11 @@ class TrainingSection:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole experiment.  Made by `load_recipe`, which checks it."""
+    """A whole experiment.  Made by `load_recipe`, which checks it.
+
+    Attributes:
+        texts: the file that it was read from, and those that this one extends; `dump_recipe` keeps their comments.
+    """
 
     name: str = field(metadata=_NAME)
     description: str = ""
@@ -196,3 +199,4 @@ class Recipe:
     image: ImageSection = field(default_factory=ImageSection)
     augment: AugmentSection = field(default_factory=AugmentSection)
     training: TrainingSection = field(default_factory=TrainingSection)
+    texts: tuple[str, ...] = field(default=(), compare=False, repr=False, metadata=Rules(in_memory=True))

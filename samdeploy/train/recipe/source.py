@@ -30,11 +30,13 @@ class RecipeSource:
     Attributes:
         table: as TOML has it, together with what it extends.
         origin: "recipe digits"; opens the text of errors.
+        texts: the file, and those that it extends; one after the other, the last one extends nothing.
         changed: keys whose values differ from those of the recipe that its description was written for.
     """
 
     table: dict[str, Any]
     origin: str
+    texts: tuple[str, ...]
     changed: frozenset[str] = frozenset()
 
 
@@ -61,20 +63,21 @@ def read_recipe_source(name_or_path: str) -> RecipeSource:
         RecipeError: not TOML, or what it extends cannot be had.
     """
     if is_folder_of_images(name_or_path):
-        table = _table(RECIPES / f"{FOLDER_RECIPE}.toml", f"recipe {FOLDER_RECIPE}")
-        table["data"]["root"] = name_or_path
-        return RecipeSource(table, f"recipe {FOLDER_RECIPE}")
+        source = _with_bases(RECIPES / f"{FOLDER_RECIPE}.toml", ())
+        source.table["data"]["root"] = name_or_path
+        return source
     return _with_bases(_recipe_path(name_or_path), ())
 
 
 def _with_bases(path: Path, before: tuple[Path, ...]) -> RecipeSource:
     origin = f"recipe {path.stem}" if path.parent == RECIPES else f"recipe {path}"
-    table = _table(path, origin)
+    text = _text(path, origin)
+    table = _table(text, origin)
     base_name = table.pop(_EXTENDS, None)
     chain = (*before, path.resolve())
     if base_name is None:
         table.setdefault("name", path.stem)
-        return RecipeSource(table, origin)
+        return RecipeSource(table, origin, (text,))
     if not isinstance(base_name, str):
         raise RecipeError(f"{origin}: {_EXTENDS}: {base_name!r} found, a recipe's name or the path of a .toml expected")
     try:
@@ -86,22 +89,23 @@ def _with_bases(path: Path, before: tuple[Path, ...]) -> RecipeSource:
         raise RecipeError(f"{origin}: {_EXTENDS}: the recipes extend one another in a circle: {names}")
     base = _with_bases(base_path, chain)
     recipe_from_table(base.table, base.origin)  # a mistake in the base is named with the base's file
-    return _extended(base, table, path.stem, origin)
-
-
-def _extended(base: RecipeSource, own: dict[str, Any], name: str, origin: str) -> RecipeSource:
-    start = dict(base.table)
-    data, own_data = start.get("data", {}), own.get("data")
-    if isinstance(own_data, Mapping) and own_data.get("name", data.get("name")) != data.get("name"):
-        start["data"] = {key: value for key, value in data.items() if key != "options"}  # they belong to the other set
-    merged = {**_merged(start, own), "name": own.get("name", name)}
-    own_model = own.get("model")
-    merged = without_other_options(merged, start, own_model if isinstance(own_model, Mapping) else ())
-    if "description" in own:
-        return RecipeSource(merged, origin)
+    merged = {**_extended(base.table, table), "name": table.get("name", path.stem)}
+    texts = (text, *base.texts)
+    if "description" in table:
+        return RecipeSource(merged, origin, texts)
     was, now = dict(_leaves(base.table)), dict(_leaves(merged))
     changed = {key for key, value in now.items() if key not in _OWN_KEYS and was.get(key) != value}
-    return RecipeSource(merged, origin, base.changed | changed)
+    return RecipeSource(merged, origin, texts, base.changed | changed)
+
+
+def _extended(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with the values of another; without its options, where they belong to another data set or family."""
+    start = dict(base)
+    data, own_data = start.get("data", {}), own.get("data")
+    if isinstance(own_data, Mapping) and own_data.get("name", data.get("name")) != data.get("name"):
+        start["data"] = {key: value for key, value in data.items() if key != "options"}
+    own_model = own.get("model")
+    return without_other_options(_merged(start, own), start, own_model if isinstance(own_model, Mapping) else ())
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,13 +124,18 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _table(path: Path, origin: str) -> dict[str, Any]:
+def _text(path: Path, origin: str) -> str:
     try:
-        return tomllib.loads(user_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{origin}: not valid TOML: {error}") from None
+        return user_text(path).replace("\r\n", "\n")
     except (OSError, UnicodeError) as error:
         raise RecipeError(f"{origin}: cannot be read as UTF-8 text ({error})") from None
+
+
+def _table(text: str, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # also of an integer of thousands of digits
+        raise RecipeError(f"{origin}: not valid TOML: {error}") from None
 
 
 def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:

@@ -24,7 +24,7 @@ from samdeploy.models import save_weights
 from samdeploy.runs.record import RunRecord, write_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, clear_temporary
 from samdeploy.train.loop.measure import Measured
-from samdeploy.train.recipe.load import dump_recipe, recipe_table
+from samdeploy.train.recipe.dump import dump_recipe, recipe_table
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.watch.activations import GATES_FILE, GateRow, write_gates
 from samdeploy.train.watch.history import EpochRow, append_history, write_history

@@ -21,7 +21,7 @@ from samdeploy.train.checkpoints import saver
 from samdeploy.train.checkpoints.checkpoint import read_checkpoint
 from samdeploy.train.checkpoints.resume import unfinished_runs
 from samdeploy.train.loop import train as loop
-from samdeploy.train.recipe.load import dump_recipe
+from samdeploy.train.recipe.dump import dump_recipe
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.run.folder import RunFolder
 from tests.train.started import Started

@@ -24,7 +24,8 @@ from samdeploy.train import prepare as prepare_file
 from samdeploy.train.loop import epoch as epoch_file
 from samdeploy.train.loop import fit
 from samdeploy.train.loop import train as loop
-from samdeploy.train.recipe.load import dump_recipe, load_recipe
+from samdeploy.train.recipe.dump import dump_recipe
+from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.watch.history import COLUMNS
 
