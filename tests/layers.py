@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "graphs": _BUNDLE,
     "models": _BUNDLE | {"runs", "graphs"},
     "data": _BUNDLE | {"terminal", "images", "progress"},
-    "backends": _BUNDLE | {"models"},  # the pytorch backend builds the trained network
+    "backends": _BUNDLE | {"models", "graphs"},  # the pytorch backend builds the trained network
     "ranking": _BUNDLE,
     "classifier": _BUNDLE | {"images", "backends", "ranking"},
     "predict": _APPLICATION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,23 +13,20 @@ from torch import nn
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import BackendUnavailable, InputError
-from samdeploy.models import Exported, SamResNet, build_model
-from samdeploy.models.graph import Normalize
+from samdeploy.models.family import build_model, family_of
+from samdeploy.models.graph import Exported
 from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.memory import is_out_of_memory, memory_reason
-from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.tensors import folded_tensors
 from samdeploy.models.weights import load_state, state_dict_from_bytes
 
 if TYPE_CHECKING:
-    from samdeploy.backends.int8 import Quantization
+    import onnx
+
     from samdeploy.backends.session import Wanted
     from samdeploy.bundle import Bundle
 
 # Images per forward pass: a whole test set in one pass would need its activations in memory at once.
 _CHUNK = 256
-# Where all tensors of each image are held.
-_TENSOR_CHUNK = 4
 
 # The switches of TF32 belong to the process, not to a thread: without this lock one session could switch TF32
 # back on while another computes, or restore the wrong setting.
@@ -53,7 +50,7 @@ def load(wanted: Wanted) -> PytorchSession:
     return PytorchSession((ClassActivationMaps if wanted.maps else Exported)(network, wanted.bundle.spec), device)
 
 
-def trained_network(bundle: Bundle, device: str) -> tuple[SamResNet, str]:
+def trained_network(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
     """The trained network on the CPU, and where it is to run: "cpu" or "cuda"; raises as `load` does."""
     file = bundle.find("weights")
     if file is None:
@@ -66,53 +63,18 @@ def trained_network(bundle: Bundle, device: str) -> tuple[SamResNet, str]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     spec = bundle.spec
     try:
-        network = cast(SamResNet, build_model(spec.arch, len(spec.classes), spec.options))
+        network = build_model(spec.arch, len(spec.classes), spec.options)
     except InputError as error:
         raise BackendUnavailable(f"pytorch cannot rebuild this bundle's network: {error}") from error
     load_state(network, state_dict_from_bytes(bundle.read(file)), file.path)
     return network, device
 
 
-@torch.inference_mode()
-def tensors(bundle: Bundle, images: UInt8Array) -> dict[str, Float32Array]:
-    """Every tensor of the trained network, folded, computed in float64 on the CPU: see `tensors.reference_tensors`.
-
-    Returns:
-        name -> float32 [N, ...] in the graph's order.
-    """
+def trained_graph(bundle: Bundle) -> onnx.ModelProto:
+    """The FP32 graph of the trained network, as its family writes it: see `reference.trained_graph`."""
     network, _ = trained_network(bundle, "cpu")
-    net = fold(network).double()
-    found = folded_tensors(net, Normalize(bundle.spec.preprocessing).double(), torch.tensor(images))
-    return {name: tensor.float().numpy() for name, tensor in found.items()}
-
-
-@torch.inference_mode()
-def quantized_logits(bundle: Bundle, images: UInt8Array, quantization: Quantization) -> Float32Array:
-    """Logits of the trained network, folded, whose tensors are rounded as `quantization` says.
-
-    Returns:
-        float32 [N, K].
-    """
-    net = fold(trained_network(bundle, "cpu")[0])
-    normalize = Normalize(bundle.spec.preprocessing)
-    for name, conv in net.convolutions():
-        if name in quantization.layers:  # one scale per output channel, the same on both sides of zero
-            step = conv.weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
-            conv.weight.copy_(torch.where(step > 0, torch.round(conv.weight / step) * step, 0))
-
-    def rounded(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        grid = quantization.grids.get(name)
-        if grid is None:
-            return tensor
-        integers = torch.clamp(torch.round(tensor / grid.scale) + grid.zero_point, grid.lowest, grid.highest)
-        return (integers - grid.zero_point) * grid.scale
-
-    parts = [
-        folded_tensors(net, normalize, torch.tensor(images[start : start + _TENSOR_CHUNK]), rounded)["logits"]
-        for start in range(0, len(images), _TENSOR_CHUNK)
-    ]
-    logits: Float32Array = torch.cat(parts).numpy()
-    return logits
+    family = family_of(bundle.spec.arch)
+    return family.to_onnx(family.simplify(network.eval()), bundle.spec)
 
 
 class PytorchSession:

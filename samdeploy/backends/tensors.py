@@ -1,8 +1,8 @@
-"""The intermediate tensors of an engine, and of the trained network beside it, for finding where they part.
+"""The intermediate tensors of an engine, for finding where it departs from the trained network.
 
 >>> images = bundle.golden()[0]
 >>> expected = reference_tensors(bundle, images)
->>> found = engine_tensors(bundle, "onnxruntime", "fp32", images, expected)
+>>> found = engine_tensors(bundle, "onnxruntime", "fp32", images, expected.values)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.names import check_names, check_supported
+from samdeploy.backends.reference import parse_graph
 from samdeploy.backends.registry import load_module
 from samdeploy.backends.session import pick_file
 from samdeploy.errors import BackendUnavailable
@@ -40,16 +41,19 @@ class EngineTensors:
     """What an engine's graph computes on its way.
 
     Attributes:
+        backend, precision: of the engine.
+        device: "cpu" or "cuda", where it ran.
+        graph_precision: "fp32", "fp16" or "int8": which graph of the bundle it is.
         values: name -> float32 [N, ...], in the order of the graph; stored as the graph stores them.
         sources: name -> the tensors among `values` that it is computed from, through whatever lies between.
-        graph_precision: "fp32", "fp16" or "int8": which graph of the bundle it is.
-        device: "cpu" or "cuda", where it ran.
     """
 
+    backend: str
+    precision: str
+    device: str
+    graph_precision: str
     values: dict[str, Float32Array]
     sources: dict[str, tuple[str, ...]]
-    graph_precision: str
-    device: str
 
 
 class TensorBackend(Protocol):
@@ -62,24 +66,6 @@ class TensorBackend(Protocol):
     def run_outputs(self, graph: bytes, device: str, precision: str, batch: UInt8Array) -> tuple[list[Any], str]:
         """Every output of a graph, as arrays in its order, and "cpu" or "cuda"; opened as `load` opens it."""
         ...
-
-
-def reference_tensors(bundle: Bundle, images: UInt8Array) -> dict[str, Float32Array]:
-    """Every tensor of the trained network, folded, from the weights in the bundle, computed in float64.
-
-    Args:
-        images: uint8 [N, H, W, 3], RGB.
-
-    Returns:
-        name in the exported graph -> float32 [N, ...], in the graph's order.
-
-    Raises:
-        BackendUnavailable: PyTorch is missing, or the bundle has no weights.
-        BundleError, WeightsError: the weights were changed, or are not the architecture's.
-    """
-    module = cast(Any, load_module("pytorch"))
-    found: dict[str, Float32Array] = module.tensors(bundle, images)
-    return found
 
 
 def engine_tensors(
@@ -109,21 +95,11 @@ def engine_tensors(
     check_supported(backend, device, precision)
     module = cast(TensorBackend, load_module(backend))
     graph_precision = module.graph_precision(precision)
-    model = _parsed(bundle.read(pick_file(bundle, "graph", backend, graph_precision)))
+    model = parse_graph(bundle.read(pick_file(bundle, "graph", backend, graph_precision)))
     wanted = _watch(model, names)
     values, device = module.run_outputs(model.SerializeToString(), device, precision, images)
     arrays = {name: np.asarray(value, np.float32) for name, value in zip(wanted, values, strict=True)}
-    return EngineTensors(arrays, _sources(model, wanted), graph_precision, device)
-
-
-def _parsed(graph: bytes) -> Any:
-    try:
-        import onnx
-    except ModuleNotFoundError as error:
-        raise BackendUnavailable(
-            "intermediate tensors need the package 'onnx', which is not installed; pip install 'samdeploy[export]'"
-        ) from error
-    return onnx.load_from_string(graph)
+    return EngineTensors(backend, precision, device, graph_precision, arrays, _sources(model, wanted))
 
 
 def _watch(model: Any, names: Collection[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from samdeploy.backends.reference import NetworkTensors
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data.duplicates.copies import TwoLabels
 from samdeploy.evaluate.accuracy.against_training import AgainstTraining
@@ -111,9 +112,9 @@ def images(digits_bundle: Bundle) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def reference(digits_bundle: Bundle, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Every tensor of the folded network on `images`, by name."""
-    from samdeploy.backends.tensors import reference_tensors
+def reference(digits_bundle: Bundle, images: np.ndarray) -> NetworkTensors:
+    """Every tensor of the trained network on `images`."""
+    from samdeploy.backends.reference import reference_tensors
 
     return reference_tensors(digits_bundle, images)
 

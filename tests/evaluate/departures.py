@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx.numpy_helper
 
@@ -17,7 +16,6 @@ from samdeploy.report.text.why import why_table
 from tests.evaluate import faults
 
 Seal = Callable[[Path], Bundle]
-Expected = dict[str, np.ndarray]
 CPU_RUNTIMES = ("onnxruntime", "openvino")
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from samdeploy.arrays import Float32Array
+from samdeploy.backends.reference import NetworkTensors
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.evaluate.why.pixels import normalisation_fault
 from samdeploy.evaluate.why.tensors import FP16_MAX, TensorRow, error_share
 
-# Steps of the graph that have weights, by the last part of their name; the others only calculate.
-_WITH_WEIGHTS = ("stem", "conv1", "conv2", "conv3", "gate", "downsample", "logits")
+# Steps that only bring the pixels into the network's layout.
+_MOVES = ("Cast", "Transpose")
 # An error that grows by no more than this from the inputs to a tensor is carried along, not made there.
 _CARRIED = 4.0
 # Smallest share of an int8 tensor's values at the end of its range that speaks of clipping.
@@ -28,7 +29,8 @@ class Evidence:
         spec: classes, and the normalisation that the bundle states.
         precision: of the engine.
         tolerance: error of a tensor that the precision explains.
-        reference, found: name -> float32 [n, ...], of the network and of the engine.
+        reference: of the network.
+        found: of the engine, name -> float32 [n, ...].
         rows: the comparison of each.
         engine_error: error of the logits of the engine without tensors as outputs.
     """
@@ -36,7 +38,7 @@ class Evidence:
     spec: ModelSpec
     precision: str
     tolerance: float
-    reference: Mapping[str, Float32Array]
+    reference: NetworkTensors
     found: Mapping[str, Float32Array]
     rows: Sequence[TensorRow]
     engine_error: float
@@ -48,9 +50,9 @@ def likely_cause(evidence: Evidence, first: TensorRow | None) -> str:
         return _nothing_departs(evidence)
     if first.not_finite:
         return _not_finite(evidence, first)
-    if first.name.startswith("pixels"):
+    if first.name in evidence.reference.normalisation:
         return _pixels(evidence, first)
-    if first.name == "logits":
+    if first.name == evidence.spec.output.name:
         permuted = _permutation(evidence)
         if permuted:
             return permuted
@@ -63,7 +65,7 @@ def likely_cause(evidence: Evidence, first: TensorRow | None) -> str:
         clipped = _clipped(evidence, first)
         if clipped:
             return clipped
-    return _own_fault(first, _fused(evidence, first))
+    return _own_fault(evidence, first)
 
 
 def _nothing_departs(evidence: Evidence) -> str:
@@ -94,15 +96,19 @@ def _not_finite(evidence: Evidence, first: TensorRow) -> str:
 
 
 def _pixels(evidence: Evidence, first: TensorRow) -> str:
-    pixels, shifted = evidence.reference["pixels.nchw"], evidence.found.get("pixels.shifted")
-    if first.name in ("pixels", "pixels.nchw") or shifted is None or shifted.shape != pixels.shape:
+    network = evidence.reference
+    moved = [name for name in network.normalisation if network.steps[name].operator in _MOVES]
+    pixels = network.values[moved[-1]] if moved else None
+    normalised = evidence.found.get(network.normalisation[-1])
+    if first.name in moved or pixels is None or normalised is None or normalised.shape != pixels.shape:
         return "the pixels themselves: the engine reads another layout than [N, H, W, 3]"
-    return normalisation_fault(pixels, shifted, evidence.spec.preprocessing, evidence.tolerance)
+    return normalisation_fault(pixels, normalised, evidence.spec.preprocessing, evidence.tolerance)
 
 
 def _permutation(evidence: Evidence) -> str | None:
     """Whether the logits are the network's in another order of the classes."""
-    found, expected = evidence.found["logits"].astype(np.float64), evidence.reference["logits"].astype(np.float64)
+    name = evidence.spec.output.name
+    found, expected = (values[name].astype(np.float64) for values in (evidence.found, evidence.reference.values))
     if found.shape != expected.shape:
         return None
     distances = np.abs(found[:, :, None] - expected[:, None, :]).max(axis=0)  # [found column, class]
@@ -124,7 +130,7 @@ def _permutation(evidence: Evidence) -> str | None:
 
 def _clipped(evidence: Evidence, first: TensorRow) -> str | None:
     """Whether the quantiser's range is too small for these pictures."""
-    found, expected = evidence.found[first.name], evidence.reference[first.name]
+    found, expected = evidence.found[first.name], evidence.reference.values[first.name]
     top, bottom = found.max(), found.min()
     outside = (expected > top + 0.1 * (top - bottom)) | (expected < bottom - 0.1 * (top - bottom))
     share = float(outside.mean())
@@ -138,18 +144,19 @@ def _clipped(evidence: Evidence, first: TensorRow) -> str | None:
 
 
 def _fused(evidence: Evidence, first: TensorRow) -> str | None:
-    """The layer whose ReLU `first` is, where the engine computes both in one step and lets only this one out."""
-    layer = first.name.removesuffix(".relu")
-    is_hidden = layer != first.name and layer in evidence.reference and layer not in evidence.found
-    return layer if is_hidden and layer.rsplit(".", 1)[-1] in _WITH_WEIGHTS else None
+    """The layer whose activation `first` is, where the engine computes both in one step and lets only this one out."""
+    steps = evidence.reference.steps
+    inputs = steps[first.name].inputs
+    is_hidden = len(inputs) == 1 and inputs[0] in steps and inputs[0] not in evidence.found
+    return inputs[0] if is_hidden and steps[inputs[0]].has_weights else None
 
 
-def _own_fault(first: TensorRow, fused: str | None) -> str:
-    step = (fused or first.name).rsplit(".", 1)[-1]
+def _own_fault(evidence: Evidence, first: TensorRow) -> str:
+    step = _fused(evidence, first) or first.name
     inputs = f"its inputs are right (error {first.inputs_error:.1e})" if first.inputs else "it has no inputs"
     where = f"{first.channels_off} of {first.channels} channels"
-    if step in _WITH_WEIGHTS:
-        layer = "head" if first.name == "logits" else fused or first.name
+    if evidence.reference.steps[step].has_weights:
+        layer = "head" if step == evidence.spec.output.name else step
         return (
             f"{inputs}, so it is this step: the weights or the bias of {layer!r} in the engine are not the trained "
             f"ones, in {where}; or the runtime computes it wrongly"

@@ -1,7 +1,7 @@
 """Why an engine does not answer as the network: which tensor is the first to depart, in the graph's order.
 
-The trained network, folded, computes every tensor in PyTorch and float64; the engine's graph computes the same in the
-engine's own runtime, with its intermediate tensors as outputs.
+The trained network's graph, written anew from its weights, computes every tensor node by node; the engine's graph
+computes the same in the engine's own runtime, with its intermediate tensors as outputs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
-from samdeploy.backends.tensors import EngineTensors, engine_tensors, reference_tensors
+from samdeploy.backends.reference import NetworkTensors, reference_tensors
+from samdeploy.backends.tensors import EngineTensors, engine_tensors
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import SamdeployError
 from samdeploy.evaluate.why.cause import Evidence, likely_cause
 from samdeploy.evaluate.why.tensors import TensorRow, compare_tensors, error_share
@@ -98,11 +100,11 @@ def explain_failure(bundle: Bundle, backend: str, precision: str, images: UInt8A
         InputError: unknown names, or pictures of another shape.
     """
     reference = reference_tensors(bundle, images)
-    found = engine_tensors(bundle, backend, precision, images, reference, device=device)
+    found = engine_tensors(bundle, backend, precision, images, reference.values, device=device)
     with open_session(bundle, backend, device=device, precision=precision, check=False) as session:
         answers = session.run(images)
     stored = _exponents(bundle) if found.graph_precision == "fp16" else {}
-    return explain_tensors(bundle, backend, precision, images, reference, found, answers, stored)
+    return explain_tensors(bundle.spec, reference, found, answers, stored)
 
 
 def explain_if_possible(bundle: Bundle, backend: str, precision: str, images: UInt8Array, *, device: str) -> Why:
@@ -115,11 +117,8 @@ def explain_if_possible(bundle: Bundle, backend: str, precision: str, images: UI
 
 
 def explain_tensors(
-    bundle: Bundle,
-    backend: str,
-    precision: str,
-    images: UInt8Array,
-    reference: Mapping[str, Float32Array],
+    spec: ModelSpec,
+    reference: NetworkTensors,
     found: EngineTensors,
     answers: Float32Array,
     stored: Mapping[str, int],
@@ -127,19 +126,19 @@ def explain_tensors(
     """`explain_failure` where all tensors are at hand.
 
     Args:
-        reference: of the trained network, name -> float32 [n, ...].
-        found: of the engine, as its graph stores them.
+        reference: of the trained network.
+        found: of the engine.
         answers: float32 [n, K], the logits of the engine without tensors as outputs.
         stored: name -> k, where the graph stores a tensor times 2**-k.
     """
     values = {name: np.ldexp(value, stored.get(name, 0)) for name, value in found.values.items()}
-    rows = compare_tensors(reference, values, found.sources, stored)
-    tolerance = TOLERANCE[precision]
+    rows = compare_tensors(reference.values, values, found.sources, stored)
+    tolerance = TOLERANCE[found.precision]
     first = next((index for index, row in enumerate(rows) if not row.error <= tolerance), None)
-    engine_error = error_share(answers, reference["logits"])
+    engine_error = error_share(answers, reference.values[spec.output.name])
     evidence = Evidence(
-        spec=bundle.spec,
-        precision=precision,
+        spec=spec,
+        precision=found.precision,
         tolerance=tolerance,
         reference=reference,
         found=values,
@@ -147,7 +146,7 @@ def explain_tensors(
         engine_error=engine_error,
     )
     cause = likely_cause(evidence, None if first is None else rows[first])
-    return Why(backend, precision, found.device, len(images), tolerance, engine_error, rows, first, cause)
+    return Why(found.backend, found.precision, found.device, len(answers), tolerance, engine_error, rows, first, cause)
 
 
 def worst_pictures(

@@ -18,6 +18,9 @@ from samdeploy.models.torch_family import TorchFamily
 if TYPE_CHECKING:
     import onnx
 
+if TYPE_CHECKING:
+    import onnx
+
 # The original work starts from torchvision's V1 weights, not from the better V2.  The addresses are here because
 # importing torchvision's models takes two seconds.
 PUBLISHED_WEIGHTS = {

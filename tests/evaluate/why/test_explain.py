@@ -11,17 +11,18 @@ import onnx.numpy_helper
 import pytest
 
 from samdeploy.backends.device.cuda import cuda_devices
+from samdeploy.backends.reference import NetworkTensors
 from samdeploy.backends.tensors import EngineTensors, engine_tensors
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.evaluate.why.explain import TOLERANCE, explain_failure, explain_tensors
 from tests.evaluate import faults
-from tests.evaluate.departures import CPU_RUNTIMES, Expected, Seal, check_words_and_json, one_weight
+from tests.evaluate.departures import CPU_RUNTIMES, Seal, check_words_and_json, one_weight
 
 
-def test_the_network_has_every_tensor_of_the_graph_and_no_other(digits_bundle: Bundle, reference: Expected) -> None:
+def test_network_has_every_tensor_of_the_graph(digits_bundle: Bundle, reference: NetworkTensors) -> None:
     model = onnx.load(str(digits_bundle.root / "model.fp32.onnx"))
-    assert list(reference) == [name for node in model.graph.node for name in node.output]
+    assert list(reference.values) == [name for node in model.graph.node for name in node.output]
 
 
 @pytest.mark.parametrize("backend", CPU_RUNTIMES)
@@ -119,7 +120,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("fault", PLANTED)
 def test_the_first_tensor_and_its_cause(
-    fault: str, copy_of_bundle: Path, seal: Seal, images: np.ndarray, reference: Expected
+    fault: str, copy_of_bundle: Path, seal: Seal, images: np.ndarray, reference: NetworkTensors
 ) -> None:
     edit, name, words = PLANTED[fault]
     faults.edit_graph(copy_of_bundle, edit)
@@ -129,7 +130,7 @@ def test_the_first_tensor_and_its_cause(
     first = why.rows[why.first]
     assert first.error > TOLERANCE["fp32"] >= first.inputs_error
     assert first.inputs and set(first.inputs) <= {row.name for row in why.rows}  # through whatever lies between
-    expected = math.log2(65504 / np.abs(reference[name]).max())
+    expected = math.log2(65504 / np.abs(reference.values[name]).max())
     assert first.bits == pytest.approx(expected)
     check_words_and_json(why)
 
@@ -142,28 +143,28 @@ def test_openvino_names_the_same_tensor(copy_of_bundle: Path, seal: Seal, images
 
 
 def test_a_fault_that_only_the_engine_as_it_is_has(
-    digits_bundle: Bundle, images: np.ndarray, reference: Expected
+    digits_bundle: Bundle, images: np.ndarray, reference: NetworkTensors
 ) -> None:
     """What a runtime fuses is not fused where its tensors are outputs; then it is known to be the runtime's."""
-    found = engine_tensors(digits_bundle, "onnxruntime", "fp32", images, reference, device="cpu")
+    found = engine_tensors(digits_bundle, "onnxruntime", "fp32", images, reference.values, device="cpu")
     answers = found.values["logits"] + np.float32(1)
-    why = explain_tensors(digits_bundle, "onnxruntime", "fp32", images, reference, found, answers, {})
+    why = explain_tensors(digits_bundle.spec, reference, found, answers, {})
     assert why.first is None and why.engine_error > 1e-2
     assert "the fault is made where the runtime fuses or reorders steps" in why.cause
 
 
 def test_coarse_arithmetic_is_told_from_a_wrong_step(
-    digits_bundle: Bundle, images: np.ndarray, reference: Expected
+    digits_bundle: Bundle, images: np.ndarray, reference: NetworkTensors
 ) -> None:
     """An error that grows by a tenth with every tensor has no first step that is wrong."""
-    found = engine_tensors(digits_bundle, "onnxruntime", "fp32", images, reference, device="cpu")
+    found = engine_tensors(digits_bundle, "onnxruntime", "fp32", images, reference.values, device="cpu")
     grown = {}
-    for step, (name, value) in enumerate(reference.items()):
+    for step, (name, value) in enumerate(reference.values.items()):
         worst = value.copy()
         worst.flat[0] += np.float32(1e-2 * 1.1**step * np.ptp(value))
         grown[name] = worst
-    coarse = EngineTensors(grown, found.sources, "fp32", "cpu")
-    why = explain_tensors(digits_bundle, "openvino", "bf16", images, reference, coarse, grown["logits"], {})
+    coarse = EngineTensors("openvino", "bf16", "cpu", "fp32", grown, found.sources)
+    why = explain_tensors(digits_bundle.spec, reference, coarse, grown["logits"], {})
     assert why.name is not None and not why.name.startswith("pixels")
     assert "no step is wrong by itself" in why.cause and "bf16 is too coarse" in why.cause
 

@@ -11,20 +11,22 @@ import pytest
 
 from samdeploy.backends import tensors
 from samdeploy.backends.onnxruntime import session as ort_backend
+from samdeploy.backends.reference import NetworkTensors, graph_tensors
 from samdeploy.backends.tensors import EngineTensors
 from samdeploy.bundle import Bundle
 from samdeploy.evaluate.why.explain import TOLERANCE, explain_failure, explain_tensors
 from samdeploy.models import build_model, load_weights
 from tests.evaluate import faults
-from tests.evaluate.departures import CPU_RUNTIMES, Expected, Seal, check_words_and_json
+from tests.evaluate.departures import CPU_RUNTIMES, Seal, check_words_and_json
 
 
-def emulated(graph: bytes, reference: Expected, images: np.ndarray) -> EngineTensors:
+def emulated(graph: bytes, reference: NetworkTensors, images: np.ndarray) -> EngineTensors:
     """The tensors of an FP16 graph as the CPU computes it: rounded weights, float32 in between."""
     model = onnx.load_from_string(graph)
-    wanted = tensors._watch(model, reference)
+    wanted = tensors._watch(model, reference.values)
     values = ort_backend.emulate_all(model.SerializeToString(), images)
-    return EngineTensors(dict(zip(wanted, values, strict=True)), tensors._sources(model, wanted), "fp16", "cpu")
+    found = dict(zip(wanted, values, strict=True))
+    return EngineTensors("onnxruntime", "fp16", "cpu", "fp16", found, tensors._sources(model, wanted))
 
 
 def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Path, images: np.ndarray) -> None:
@@ -51,39 +53,27 @@ def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Pa
     stored = plan.scales.exponents()
     assert stored["layer2.1.conv1"] > 0
 
-    hot = expected_of(model, spec, images)
+    hot = graph_tensors(graph_from_model(net, spec, "fp32"), images)
     found = emulated(serialize(graph_from_model(plan.net, spec, "fp16", plan.fp32)), hot, images)
-    bundle = Bundle(Path("nowhere"), spec, (), None, {})  # type: ignore[arg-type]  # nothing is read from it
-    why = explain_tensors(bundle, "onnxruntime", "fp16", images, hot, found, found.values["logits"], stored)
+    why = explain_tensors(spec, hot, found, found.values["logits"], stored)
     assert why.first is None and max(row.error for row in why.rows) < TOLERANCE["fp16"] / 5
     by_name = {row.name: row for row in why.rows}
     assert by_name["layer2.1.conv1"].bits > 2.9  # as stored; the true values are beyond the end
-    assert np.abs(hot["layer2.1.conv1"]).max() > 65504
+    assert np.abs(hot.values["layer2.1.conv1"]).max() > 65504
     # Without the exponents the very same tensors would be accused.
-    blind = explain_tensors(bundle, "onnxruntime", "fp16", images, hot, found, found.values["logits"], {})
+    blind = explain_tensors(spec, hot, found, found.values["logits"], {})
     assert blind.first is not None
 
     # And without the rescaling they overflow: FP16 rounds to infinity what lies beyond its end.
     plain = emulated(serialize(graph_from_model(net, spec, "fp32")), hot, images)
     with np.errstate(over="ignore"):
         rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in plain.values.items()}
-    burst = EngineTensors(rounded, plain.sources, "fp16", "cuda")
-    why = explain_tensors(bundle, "onnxruntime", "fp16", images, hot, burst, rounded["logits"], {})
+    burst = EngineTensors("onnxruntime", "fp16", "cuda", "fp16", rounded, plain.sources)
+    why = explain_tensors(spec, hot, burst, rounded["logits"], {})
     assert why.name == "layer2.1.conv1"
     assert "overflow; the network's own values go to" in why.cause and "FP16 ends at 65,504" in why.cause
     assert why.rows[why.first].bits < 0
     check_words_and_json(why)
-
-
-def expected_of(model, spec, images: np.ndarray) -> Expected:
-    import torch
-
-    from samdeploy.models.graph import Normalize
-    from samdeploy.models.sam_resnet.fold import fold
-    from samdeploy.models.sam_resnet.tensors import folded_tensors
-
-    found = folded_tensors(fold(model).double(), Normalize(spec.preprocessing).double(), torch.from_numpy(images))
-    return {name: value.float().numpy() for name, value in found.items()}
 
 
 @pytest.mark.parametrize("backend", CPU_RUNTIMES)
