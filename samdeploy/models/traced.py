@@ -86,7 +86,10 @@ def _exported(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
                 dynamic_shapes=({0: torch.export.Dim("N")},),
             )
     except Exception as error:  # the exporter fails on what it does not know with whatever it runs into
-        raise ExportError(f"graph: PyTorch cannot export {spec.arch} ({first_line(error)})") from None
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter's own words are about its steps
+            cause = cause.__cause__
+        raise ExportError(f"graph: PyTorch cannot export {spec.arch} ({first_line(cause)})") from None
     finally:
         logger.setLevel(level)
     assert program is not None
@@ -105,7 +108,8 @@ def _rename(graph: onnx.GraphProto, module: nn.Module) -> None:
             if tensor in constants and tensor not in renamed:
                 renamed[tensor] = _free(f"{node.name}.{_role(node, index)}", taken)
         for index, tensor in enumerate(node.output):
-            renamed.setdefault(tensor, f"{node.name}.{index}" if index else node.name)
+            if tensor not in renamed:
+                renamed[tensor] = _free(f"{node.name}.{index}", taken) if index else node.name
     for node in graph.node:
         node.input[:] = [renamed[tensor] if tensor else "" for tensor in node.input]
         node.output[:] = [renamed[tensor] if tensor else "" for tensor in node.output]
