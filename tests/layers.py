@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "ranking": _BUNDLE,
     "classifier": _BUNDLE | {"images", "backends", "ranking"},
     "predict": _APPLICATION,
-    "explain": _APPLICATION | {"progress"},
+    "explain": _APPLICATION | {"progress", "graphs", "models"},  # only the families know where gates are
     "train": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
     "export": _BUNDLE | {"runs", "images", "backends", "progress", "graphs", "models", "data"},
     "evaluate": _APPLICATION | {"progress", "data"},
@@ -78,6 +78,8 @@ EARLY = {
     "bundle/golden": _BUNDLE,
     "runs": frozenset({"errors", "files", "bundle", "runs"}),
     "classifier": frozenset({"errors", "files", "bundle", "backends"}),
+    # Maps need no PyTorch and no onnx.
+    "explain": _APPLICATION | {"progress", "explain"},
 }
 
 # A part -> packages that it may not import anywhere, not even inside a function.

@@ -1,4 +1,4 @@
-"""The gates of all attention modules as one picture.  Imports matplotlib: the extra `plots`."""
+"""The gates of all attention modules as one image.  Imports matplotlib: the extra `plots`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from samdeploy.explain.module_gates import ModuleGates
+
 if TYPE_CHECKING:
-    from samdeploy.explain.gates import ModuleGates
+    from samdeploy.models.family import ChannelGates
 
 # Okabe and Ito's palette, which people who see colours differently can tell apart.
 _OPENED, _CLOSED = "#D55E00", "#0072B2"
 _COLUMNS = 4
 
 
-def plot_gates(gates: Sequence[ModuleGates], neutral: float, images: int, file: IO[bytes]) -> None:
-    """Write a PNG: per module its channels, sorted by their mean gate, with the spread over the pictures.
+def plot_gates(gates: Sequence[ModuleGates], network: ChannelGates, images: int, file: IO[bytes]) -> None:
+    """Write a PNG: per module its channels, sorted by their mean gate, with the spread over the images.
 
     Args:
         gates: in the order of the network.
-        neutral: the gate where a module says nothing: 1 for the identity gate, 0 for the original.
-        images: how many pictures they were measured on.
+        network: the kind of the gates.
+        images: how many images they were measured on.
         file: gets the PNG.
     """
     rows = -(-len(gates) // _COLUMNS)
-    formula = "1 + W·GAP(x)" if neutral else "W·GAP(x)"
+    neutral = network.neutral
     with matplotlib.rc_context({"font.size": 8, "axes.titlesize": 9}):
         figure = Figure(figsize=(11, 1.4 + 1.9 * rows), dpi=110, layout="constrained")
         grid = figure.subplots(rows, min(_COLUMNS, len(gates)), squeeze=False)
@@ -52,7 +54,8 @@ def plot_gates(gates: Sequence[ModuleGates], neutral: float, images: int, file: 
             if axes.get_ylim()[0] < 0:
                 axes.axhline(0, color="black", lw=0.6, alpha=0.5)
         figure.suptitle(
-            f"Gates {formula} of every attention module: mean over {images:,} pictures (grey: standard deviation).\n"
+            f"Gates {network.formula} of every attention module: mean over {images:,} images "
+            "(grey: standard deviation).\n"
             f"Dashed: {neutral:.0f}, the neutral gate; orange: opened above it; blue: "
             + ("closed below it; below 0 the channel's sign turns" if neutral else "the channel's sign is turned"),
             fontsize=9, x=0.01, ha="left",

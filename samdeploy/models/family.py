@@ -71,6 +71,23 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelGates:
+    """What multiplies the channels of an exported network, module by module.
+
+    Attributes:
+        kind: for titles, such as "identity".
+        formula: of a gate.
+        neutral: the gate where a module says nothing.
+        tensors: module, such as "layer2.0" -> tensor of its gates, [N, C, 1, 1], in the order of the network.
+    """
+
+    kind: str
+    formula: str
+    neutral: float
+    tensors: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """Tensors that start fresh where a file of weights does not hold them.
 
@@ -112,6 +129,11 @@ class ModelFamily(Protocol):
     @property
     def stages(self) -> Callable[[nn.Module], Sequence[Stage]] | None:
         """What to watch of a network while it is trained; None: its top-level stages, without any gates."""
+        ...
+
+    @property
+    def channel_gates(self) -> Callable[[onnx.ModelProto, Mapping[str, OptionValue]], ChannelGates] | None:
+        """The gates of channels in an exported graph of a network with these options; None where there are none."""
         ...
 
     @property

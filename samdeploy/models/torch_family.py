@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
-from samdeploy.models.family import FeaturesAndHead, Part, Rescaled, Stage
+from samdeploy.models.family import ChannelGates, FeaturesAndHead, Part, Rescaled, Stage
 
 if TYPE_CHECKING:
     import onnx
@@ -29,6 +29,7 @@ class TorchFamily(ABC):
     rescale: Callable[[nn.Module, Mapping[str, float]], Rescaled] | None = None
     calmer: Callable[[Mapping[str, OptionValue]], str] | None = None
     stages: Callable[[nn.Module], Sequence[Stage]] | None = None
+    channel_gates: Callable[[onnx.ModelProto, Mapping[str, OptionValue]], ChannelGates] | None = None
 
     @abstractmethod
     def architectures(self) -> Sequence[str]: ...

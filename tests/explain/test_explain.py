@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -17,10 +18,11 @@ pytest.importorskip("matplotlib", reason="pip install 'samdeploy[plots]'")
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import MANIFEST
-from samdeploy.errors import BackendUnavailable, ImageError, InputError
+from samdeploy.errors import BackendUnavailable, BundleError, ImageError, InputError
 from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
 from samdeploy.explain import sources as sources_file
-from samdeploy.explain.gates import ModuleGates, gates_table, measure_gates
+from samdeploy.explain.gates import find_gates, gates_table
+from samdeploy.explain.module_gates import ModuleGates, measure_gates
 from samdeploy.images.decode import prepare
 
 # As file names, in the order of the classes.
@@ -277,7 +279,10 @@ def test_gates_are_the_trained_networks(cam_bundle: Bundle) -> None:
             module.register_forward_hook(keep)
     with torch.inference_mode():
         Exported(net.eval(), spec)(torch.from_numpy(images))
-    gates = measure_gates(cam_bundle.read(graph), images)
+    model = onnx.load_from_string(cam_bundle.read(graph))
+    network = find_gates(cam_bundle, model)
+    assert (network.kind, network.formula, network.neutral) == ("identity", "1 + W·GAP(x)", 1.0)
+    gates = measure_gates(model, network.tensors, images)
     assert [module.name for module in gates] == list(seen)
     assert len(gates) == 8
     for module in gates:
@@ -288,7 +293,20 @@ def test_gates_are_the_trained_networks(cam_bundle: Bundle) -> None:
         assert module.opened(1) == pytest.approx(100 * (expected.mean(axis=0) > 1).mean(), abs=1)
         assert module.turned == pytest.approx(100 * (expected.mean(axis=0) < 0).mean(), abs=1)
     assert max(module.spread.max() for module in gates) > 0.01
-    assert max(len(line) for kind in ("identity", "original") for line in gates_table(gates, kind).splitlines()) <= 80
+    assert max(len(line) for neutral in (1.0, 0.0) for line in gates_table(gates, neutral).splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "name"),
+    [
+        ("sam-resnet18", {"gate": "none"}, r"sam-resnet18 \(gate none\)"),
+        ("torchvision:resnet18", {}, "torchvision:resnet18"),
+    ],
+)
+def test_a_network_without_gates(cam_bundle: Bundle, arch: str, options: dict[str, str], name: str) -> None:
+    bundle = dataclasses.replace(cam_bundle, spec=dataclasses.replace(cam_bundle.spec, arch=arch, options=options))
+    with pytest.raises(BundleError, match=f"^explain --gates: {name} has no channel gates to show$"):
+        find_gates(bundle, onnx.ModelProto())
 
 
 def test_which_channels_are_opened_shut_and_turned() -> None:

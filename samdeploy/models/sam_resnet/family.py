@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue
-from samdeploy.models.family import FeaturesAndHead, ModelFamily, Part, Rescaled, Stage
+from samdeploy.models.family import ChannelGates, FeaturesAndHead, ModelFamily, Part, Rescaled, Stage
 from samdeploy.models.sam_resnet.attention import GATES, StreamlinedAttention
 from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
 from samdeploy.models.sam_resnet.rescale import choose_scales, rescale
@@ -71,6 +71,11 @@ class SamResNetFamily(TorchFamily):
     def stages(self, model: nn.Module) -> Sequence[Stage]:
         """Outputs of batch norms, attention and blocks: a convolution's own vanishes when its batch norm is folded."""
         return [_stage(f"layer{number}", stage) for number, stage in enumerate(cast(SamResNet, model).stages(), 1)]
+
+    def channel_gates(self, model: onnx.ModelProto, options: Mapping[str, OptionValue]) -> ChannelGates:
+        from samdeploy.models.sam_resnet.gates import channel_gates
+
+        return channel_gates(model, options)
 
     def rescale(self, model: nn.Module, largest: Mapping[str, float]) -> Rescaled:
         """See `samdeploy.models.sam_resnet.rescale`."""
