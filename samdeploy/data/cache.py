@@ -1,13 +1,13 @@
-"""Prepared pictures on disk, so that every run after the first starts at once.
+"""Prepared images on disk, so that every run after the first starts at once.
 
-An entry belongs to a list of pictures and a size.  It is used only while every picture's *stamp* is the one it was made
+An entry belongs to a list of images and a size.  It is used only while every image's *stamp* is the one it was made
 from: a digest of the pixels for sets that are one file, and length, time of change and time of the last change of
-status for pictures in files of their own.  What that would miss: a file rewritten with the same length under a clock
+status for images in files of their own.  What that would miss: a file rewritten with the same length under a clock
 set back to the nanosecond, on a file system that keeps no status time (FAT, some network ones) also one whose time was
-set by hand.  Therefore a few pictures, other ones each time, are decoded anyway and compared.
+set by hand.  Therefore a few images, other ones each time, are decoded anyway and compared.
 
 Losing the cache costs time and nothing else: a full disk, a folder that may not be written to or a damaged entry is
-said, and the pictures are decoded.
+reported, and the images are decoded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ from PIL import features
 
 from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.bundle.spec import Preprocessing
-from samdeploy.data.cache_file import CachedPictures, DamagedCache, labels_hash, open_cache_file, write_cache_file
+from samdeploy.data.cache_entry import (
+    PARTIAL,
+    CachedImages,
+    DamagedCache,
+    Origin,
+    discard,
+    labels_hash,
+    open_entry,
+    write_entry,
+)
 from samdeploy.data.dataset import Samples
 from samdeploy.data.duplicates.image_hashes import PictureHashes, hash_pictures
 from samdeploy.data.images import fingerprint, load_images
@@ -43,22 +52,23 @@ from samdeploy.images.decode import resize
 
 # Counts changes of `samdeploy.images.decode` and `samdeploy.images` that change bytes.
 _PREPARATION = "2"
-# Pictures decoded again whenever an entry is opened: 10 ms each for large photographs.
+# Images decoded again whenever an entry is opened: 10 ms each for large photographs.
 _SAMPLED = 4
 # Entries that no run has opened for so long go when a new one is written.
 _KEEP_DAYS = 30
-_SUFFIX = ".pictures"
+# Of an entry; development versions wrote one file instead.
+_SUFFIX, _OLD_SUFFIX = ".images", ".pictures"
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedSplit:
-    """The pictures of one split at the network's size.
+    """The images of one split at the network's size.
 
     Attributes:
         images: uint8 [N, H, W, 3] RGB, in memory or mapped from the cache; writable either way, and the caller's own.
         labels: int64 [N].
-        hashes: of every picture.
-        fingerprint: SHA-256 over pictures and labels, see `samdeploy.data.images.Fingerprint`.
+        hashes: of every image.
+        fingerprint: SHA-256 over images and labels, see `samdeploy.data.images.Fingerprint`.
         is_cached: whether `images` are mapped from the cache.
     """
 
@@ -77,18 +87,18 @@ def pictures_folder() -> Path:
 def prepare_split(
     samples: Samples, preprocessing: Preprocessing, *, description: str, cache: bool = True
 ) -> PreparedSplit:
-    """The prepared pictures, from the cache where it holds them; else decoded, and put there.
+    """The prepared images, from the cache where it holds them; else decoded, and put there.
 
-    Two processes that ask for the same pictures at the same time: one decodes, the other waits and opens the result.
+    Two processes that ask for the same images at the same time: one decodes, the other waits and opens the result.
 
     Args:
         samples: what to read.
-        preprocessing: the size that the pictures are brought to.
+        preprocessing: the size that the images are brought to.
         description: for the progress bar and messages, for example "train".
         cache: False decodes, and touches no cache.
 
     Raises:
-        DatasetError: pictures are missing or damaged, or do not fit into memory where the cache cannot be used.
+        DatasetError: images are missing or damaged, or do not fit into memory where the cache cannot be used.
     """
     if cache and samples.stamps is not None and len(samples):
         stamps = samples.stamps()
@@ -103,7 +113,7 @@ def prepare_split(
                         found = _open_entry(path, samples, stamps, preprocessing, description)
                     if found is None:
                         _build(path, samples, stamps, preprocessing, description)
-                        found = open_cache_file(path)
+                        found = open_entry(path)
             return _prepared(found, samples)
         except (OSError, DamagedCache) as error:
             needed = len(samples) * preprocessing.height * preprocessing.width * 3
@@ -117,7 +127,7 @@ def prepare_split(
 def stream_prepared(
     samples: Samples, preprocessing: Preprocessing, *, description: str, block: int
 ) -> Generator[UInt8Array]:
-    """As `stream_images`, but out of the cache where a training left these very pictures there; writes no cache."""
+    """As `stream_images`, but out of the cache where a training left these very images there; writes no cache."""
     found = None
     if samples.stamps is not None and len(samples):
         try:
@@ -136,7 +146,7 @@ def stream_prepared(
 
 
 def entry_path(samples: Samples, preprocessing: Preprocessing) -> Path:
-    """Where the entry of these pictures at this size lies, whether there is one or not."""
+    """Where the entry of these images at this size lies, whether there is one or not."""
     digest = hashlib.sha256("\0".join(samples.names).encode("utf-8", "surrogateescape"))
     digest.update(json.dumps(_geometry(preprocessing)).encode())
     size = f"{preprocessing.width}x{preprocessing.height}"
@@ -145,10 +155,10 @@ def entry_path(samples: Samples, preprocessing: Preprocessing) -> Path:
 
 def _open_entry(
     path: Path, samples: Samples, stamps: UInt64Array, preprocessing: Preprocessing, description: str
-) -> CachedPictures | None:
+) -> CachedImages | None:
     """The entry where it holds what the files hold now; else None, after saying why."""
     try:
-        found = open_cache_file(path)
+        found = open_entry(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedCache as error:
@@ -158,11 +168,11 @@ def _open_entry(
         _say_again(description, f"the cache {path} holds {list(found.images.shape)}")
         return None
     if found.key != _key(preprocessing):
-        _say_again(description, "the cached pictures were made by another version of samdeploy, Pillow or libjpeg")
+        _say_again(description, "the cached images were made by another version of samdeploy, Pillow or libjpeg")
         return None
     changed = int((found.stamps != stamps).any(axis=1).sum())
     if changed:
-        _say_again(description, f"{changed:,} of {len(samples):,} pictures changed since they were cached")
+        _say_again(description, f"{changed:,} of {len(samples):,} images changed since they were cached")
         return None
     for index in random.Random().sample(range(len(samples)), min(_SAMPLED, len(samples))):
         try:
@@ -170,7 +180,7 @@ def _open_entry(
         except ImageError:  # decoding all of them says which are broken
             same = False
         if not same:
-            _say_again(description, f"{samples.names[index]} differs from its cached picture, though its time does not")
+            _say_again(description, f"{samples.names[index]} differs from its cached image, though its time does not")
             return None
     with suppress(OSError):  # it may be another's
         os.utime(path)  # it is in use; see _prune
@@ -181,10 +191,10 @@ def _build(path: Path, samples: Samples, stamps: UInt64Array, preprocessing: Pre
     _prune(path.parent)
     shape = (len(samples), preprocessing.height, preprocessing.width, 3)
     with closing(stream_images(samples, preprocessing, description=description)) as blocks:
-        write_cache_file(path, blocks, shape, stamps, samples.labels, _key(preprocessing))
+        write_entry(path, blocks, shape, Origin(stamps, samples.labels, _key(preprocessing)))
 
 
-def _prepared(found: CachedPictures, samples: Samples) -> PreparedSplit:
+def _prepared(found: CachedImages, samples: Samples) -> PreparedSplit:
     # The labels are the data set's, not the cache's; only where they are the same is the fingerprint.
     known = found.labels_sha256 == labels_hash(samples.labels)
     return PreparedSplit(
@@ -231,7 +241,7 @@ def _locked(path: Path, description: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{description}: another process prepares these pictures; waiting for it", file=sys.stderr)
+            print(f"{description}: another process prepares these images; waiting for it", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             # Some network file systems have no locks.  Then both decode, and the last rename wins: the same bytes.
@@ -241,15 +251,16 @@ def _locked(path: Path, description: str) -> Iterator[None]:
 
 
 def _prune(folder: Path) -> None:
-    """Remove entries that were not used for `_KEEP_DAYS`, and what processes that were killed left a day ago."""
+    """Remove what was not used for `_KEEP_DAYS`, and what processes that were killed left a day ago."""
     now = time.time()
-    for file in folder.iterdir():
-        days = {_SUFFIX: _KEEP_DAYS, ".partial": 1}.get(file.suffix)
+    for path in folder.iterdir():
+        days = {PARTIAL: 1, _SUFFIX: _KEEP_DAYS, _OLD_SUFFIX: _KEEP_DAYS}.get(path.suffix)
         try:
-            if days is not None and now - file.stat().st_mtime > 86_400 * days:
-                file.unlink()
+            used = max(one.stat().st_mtime for one in (path, *path.glob("*")))
         except OSError:
-            continue  # another process was faster, or it is not ours
+            continue  # another process was faster
+        if days is not None and now - used > 86_400 * days:
+            discard(path)
 
 
 def _say_again(description: str, why: str) -> None:
@@ -268,6 +279,6 @@ def _without_text(error: OSError | DamagedCache, needed: int) -> str:
     else:
         reason = error.strerror or str(error)
     return (
-        f"the pictures are not cached{where} ({reason}), so that each run decodes them anew; make room there, or "
+        f"the images are not cached{where} ({reason}), so that each run decodes them anew; make room there, or "
         "name another folder: SAMDEPLOY_CACHE=/path"
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,10 @@ import pytest
 from PIL import Image
 
 from samdeploy.bundle.spec import Preprocessing
-from samdeploy.data import Samples, fingerprint, load_images, open_dataset
+from samdeploy.data import Samples, cache_entry, fingerprint, load_images, open_dataset
 from samdeploy.data import cache as cache_module
 from samdeploy.data.cache import entry_path, pictures_folder, prepare_split, stream_prepared
+from samdeploy.data.cache_entry import DamagedCache, open_entry
 from samdeploy.data.dataset import array_samples
 from samdeploy.data.duplicates.image_hashes import hash_pictures
 from samdeploy.errors import DatasetError
@@ -117,7 +120,7 @@ def test_a_changed_picture_is_noticed(train: Samples, capsys: pytest.CaptureFixt
     assert found.images[3].tolist() == [[[255, 0, 0]] * 9] * 12
     count = len(train)
     assert capsys.readouterr().err == (
-        f"train: 1 of {count} pictures changed since they were cached; they are prepared again\n"
+        f"train: 1 of {count} images changed since they were cached; they are prepared again\n"
     )
 
 
@@ -141,9 +144,7 @@ def test_pictures_that_differ_under_the_same_stamps_are_found_by_decoding_some(
     prepare_split(train, SIZE, description="train")
     other = Samples(train.labels, train.names, lambda index: 255 - train.load(index), train.stamps)
     found = prepare_split(other, SIZE, description="train")
-    assert (
-        "differs from its cached picture, though its time does not; they are prepared again" in capsys.readouterr().err
-    )
+    assert "differs from its cached image, though its time does not; they are prepared again" in capsys.readouterr().err
     assert np.array_equal(found.images, load_images(other, SIZE, description="train")[0])
 
 
@@ -157,23 +158,37 @@ def test_an_array_that_changed_is_noticed() -> None:
     assert np.array_equal(found.images, load_images(array_samples(other, labels, "file"), SIZE, description="")[0])
 
 
-@pytest.mark.parametrize("place", ["header", "pixels", "rest", "short", "long", "empty", "text"])
+def flipped(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.unlink()  # what is mapped stays as it is
+    file.write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    **{f"{name} {place}": lambda entry, name=name, place=place: flipped(entry / f"{name}.npy", place)
+       for name in ("images", "stamps", "digests", "perceptual") for place in (1, 70, 135, -1)},
+    **{f"record {place}": lambda entry, place=place: flipped(entry / "entry.json", place)
+       for place in (0, 5, 30, 200, 400, -20)},
+    "short": lambda entry: os.truncate(entry / "images.npy", 1000),
+    "long": lambda entry: (entry / "images.npy").open("ab").write(b"x"),
+    "no images": lambda entry: (entry / "images.npy").unlink(),
+    "no hashes": lambda entry: (entry / "perceptual.npy").unlink(),
+    "no record": lambda entry: (entry / "entry.json").unlink(),
+    "no object": lambda entry: (entry / "entry.json").write_text("[1]"),
+    "other record": lambda entry: (entry / "entry.json").write_text('{"key": {}}'),
+    "empty folder": lambda entry: (shutil.rmtree(entry), entry.mkdir()),
+    "a file": lambda entry: (shutil.rmtree(entry), entry.write_bytes(b"a text\n")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_entry_is_made_again_and_that_is_said(
-    place: str, train: Samples, capsys: pytest.CaptureFixture[str]
+    damage: str, train: Samples, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = np.array(prepare_split(train, SIZE, description="train").images)
     path = entry_path(train, SIZE)
-    content = bytearray(path.read_bytes())
-    if place in ("header", "pixels", "rest"):
-        content[{"header": 30, "pixels": 4096 + 7, "rest": len(content) - 50}[place]] ^= 1
-    elif place == "short":
-        del content[-1:]
-    elif place == "long":
-        content += b"x"
-    else:
-        content = bytearray(b"" if place == "empty" else b"a text\n")
-    path.unlink()  # what is mapped stays as it is
-    path.write_bytes(content)
+    DAMAGE[damage](path)
     assert np.array_equal(prepare_split(train, SIZE, description="train").images, expected)
     said = capsys.readouterr().err
     assert said.startswith(f"train: the cache {path} is damaged: ")
@@ -181,6 +196,29 @@ def test_a_damaged_entry_is_made_again_and_that_is_said(
     assert said.count("\n") == 1
     prepare_split(train, SIZE, description="train")
     assert capsys.readouterr().err == ""
+    assert {one.suffix for one in folder.iterdir()} == {".images", ".lock"}
+
+
+def test_every_part_of_a_large_entry_is_checked(monkeypatch: pytest.MonkeyPatch, train: Samples) -> None:
+    monkeypatch.setattr(cache_entry, "_CHUNK", 1000)
+    prepare_split(train, SIZE, description="train")
+    path = entry_path(train, SIZE)
+    size = (path / "images.npy").stat().st_size
+    assert size == 128 + len(train) * 12 * 9 * 3
+    assert open_entry(path).images.shape == (len(train), 12, 9, 3)
+    for place in range(0, size, 500):
+        flipped(path / "images.npy", place)
+        with pytest.raises(DamagedCache, match=r"1 of 6 parts of images\.npy have another SHA-256"):
+            open_entry(path)
+        flipped(path / "images.npy", place)
+    os.truncate(path / "images.npy", 4000)
+    with pytest.raises(DamagedCache, match=r"images\.npy has 4,000 bytes"):
+        open_entry(path)
+
+
+def test_numpy_reads_an_entry(train: Samples) -> None:
+    found = prepare_split(train, SIZE, description="train")
+    assert np.array_equal(np.load(entry_path(train, SIZE) / "images.npy"), found.images)
 
 
 def test_an_entry_of_another_pillow_is_made_again(
@@ -221,7 +259,7 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(
     assert not found.is_cached
     assert len(found.images) == len(train)
     assert capsys.readouterr().err == (
-        f"train: the pictures are not cached in {folder} (the disk is full; they need 1 MiB), so that each run decodes "
+        f"train: the images are not cached in {folder} (the disk is full; they need 1 MiB), so that each run decodes "
         "them anew; make room there, or name another folder: SAMDEPLOY_CACHE=/path\n"
     )
     assert not list(folder.glob(".*.partial"))
@@ -247,7 +285,7 @@ def test_a_cache_on_a_read_only_disk_is_read(train: Samples, folder: Path, capsy
     assert prepare_split(train, SIZE, description="train").is_cached
     Image.new("RGB", (20, 16), "red").save(train.names[0])
     assert not prepare_split(train, SIZE, description="train").is_cached
-    assert "the pictures are not cached in" in capsys.readouterr().err
+    assert "the images are not cached in" in capsys.readouterr().err
 
 
 def test_of_two_that_ask_at_once_one_waits(
@@ -264,7 +302,7 @@ def test_of_two_that_ask_at_once_one_waits(
         assert decoded == []
     other.join(20)
     assert decoded == ["train"]
-    assert capsys.readouterr().err == "train: another process prepares these pictures; waiting for it\n"
+    assert capsys.readouterr().err == "train: another process prepares these images; waiting for it\n"
 
 
 BUILD = """
@@ -285,20 +323,27 @@ def test_two_processes_at_once_both_get_the_pictures(train: Samples, root: Path,
     answers = {process.communicate(timeout=60)[0] for process in processes}
     images, labels = load_images(train, SIZE, description="train")
     assert answers == {f"True {fingerprint(images, labels)}\n"}
-    assert len(list(folder.glob("*.pictures"))) == 1
+    assert len(list(folder.glob("*.images"))) == 1
     assert not list(folder.glob(".*"))
 
 
 def test_entries_that_nobody_used_for_a_month_go(train: Samples, folder: Path) -> None:
     folder.mkdir(parents=True)
-    old, young, part = folder / "old.pictures", folder / "young.pictures", folder / ".x.partial"
-    for path, days in ((old, 31), (young, 29), (part, 2)):
-        path.write_bytes(b"")
-        os.utime(path, (time.time() - 86_400 * days,) * 2)
+    ages = {"old.images": 31, "young.images": 29, ".x.partial": 2, "old.pictures": 31, "young.pictures": 29}
+    for name, days in ages.items():
+        (folder / name).mkdir()
+        (folder / name / "images.npy").touch()
+        for path in (folder / name / "images.npy", folder / name):
+            os.utime(path, (time.time() - 86_400 * days,) * 2)
+    (folder / ".y.partial").mkdir()
+    (folder / ".y.partial" / "images.npy").touch()  # still being written, in a folder made long ago
+    os.utime(folder / ".y.partial", (0, 0))
+    (folder / "mine").touch()
+    os.utime(folder / "mine", (0, 0))
+    entry = entry_path(train, SIZE)
     prepare_split(train, SIZE, description="train")
-    assert not old.exists()
-    assert young.exists()
-    assert not part.exists()
+    kept = {"young.images", "young.pictures", ".y.partial", "mine", entry.name, entry.with_suffix(".lock").name}
+    assert {path.name for path in folder.iterdir()} == kept
 
 
 def test_the_stream_of_an_evaluation_takes_what_training_left_and_leaves_nothing(

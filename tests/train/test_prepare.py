@@ -127,7 +127,7 @@ def test_a_data_set_that_changed_under_the_cache(
     before = prepared(recipe(f"data.root={root}"))
     shutil.copy(root / "test/dark/0.png", root / "test/dark/1.png")
     after = prepared(recipe(f"data.root={root}"))
-    assert "test: 1 of 10 pictures changed since they were cached; they are prepared again" in capsys.readouterr().err
+    assert "test: 1 of 10 images changed since they were cached; they are prepared again" in capsys.readouterr().err
     assert before.fingerprints["train"] == after.fingerprints["train"]
     assert before.fingerprints["test"] != after.fingerprints["test"]
 
