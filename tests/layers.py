@@ -63,6 +63,7 @@ RUNTIMES_WELCOME = frozenset({"graphs", "models", "data", "train", "export"})
 THIRD_PARTY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("__init__", "errors", "files", "terminal", "native", "bundle", "runs", "classifier"), frozenset()),
     **dict.fromkeys(("arrays", "ranking", "predict", "bundle/golden"), frozenset({"numpy"})),
+    "terminal/tables": frozenset({"rich"}),
     "images": frozenset({"numpy", "PIL"}),
     "graphs": frozenset({"numpy", "onnx"}),
     "cli": frozenset({"typer"}),

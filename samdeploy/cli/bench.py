@@ -48,10 +48,10 @@ def bench(
 
     from samdeploy.bench.bench import bench_against, bench_bundle
     from samdeploy.files import json_bytes, write_atomic
-    from samdeploy.report.text.bench import table
+    from samdeploy.report.text.bench import bench_tables
 
     report = (bench_against if against else bench_bundle)(opened, options)
-    print(table(report))
+    print(bench_tables(report))
     if json_file is not None:
         write_atomic(json_file, json_bytes(report.to_json()))
     if not report.complete:

@@ -26,7 +26,7 @@ def doctor(
     from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine
     from samdeploy.errors import InputError
     from samdeploy.files import json_bytes
-    from samdeploy.report.text.doctor import table
+    from samdeploy.report.text.doctor import diagnosis_tables
     from samdeploy.runs.locate import bundle_of, latest_bundle
 
     if collect is not None:
@@ -44,6 +44,6 @@ def doctor(
     found = Diagnosis(examine_machine(), examine_bundle(bundle_of(bundle)) if bundle is not None else None)
     if as_json:
         print_as_utf8()
-    print(json_bytes(found.to_json()).decode().rstrip() if as_json else table(found))
+    print(json_bytes(found.to_json()).decode().rstrip() if as_json else diagnosis_tables(found))
     if found.problems:
         raise SystemExit(1)

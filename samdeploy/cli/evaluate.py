@@ -55,7 +55,7 @@ def eval(
     from samdeploy.evaluate import EvalOptions, evaluate_bundle, write_eval
     from samdeploy.evaluate.accuracy.floors import Floors
     from samdeploy.files import json_bytes, write_atomic
-    from samdeploy.report.text.evaluation import table, verdict
+    from samdeploy.report.text.evaluation import evaluation_tables, verdict
     from samdeploy.runs.locate import bundle_of, latest_bundle
 
     backend = one_name("--backend", backends, "all")
@@ -80,7 +80,7 @@ def eval(
             with suppress(OSError):  # something else was put into it
                 report_folder.rmdir()  # nothing is left behind that looks like a report
         raise
-    print(table(report))
+    print(evaluation_tables(report))
     print(f"{verdict(report)}: {opened.root}")
     if why and not any(result.verdict == "fails" and result.ran for result in report.results):
         print("--why: no engine that ran fails, so there is no departure to look for", file=sys.stderr)

@@ -11,9 +11,9 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BundleError
 from samdeploy.evaluate.eval_file import EVAL_FILE, EvalFile, read_eval
+from samdeploy.terminal.wording import VERDICTS
 
 _DAMAGED = f"{EVAL_FILE} is damaged, or of another version; make it again: samdeploy eval"
-_VERDICTS = {"holds": "passed", "fails": "not passed", "cannot tell": "cannot tell"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def read_evaluation(bundle: Bundle) -> Evaluation:
         return Evaluation(_DAMAGED if (bundle.root / EVAL_FILE).exists() else "")
     ran = ", ".join(row.engine for row in found.results if row.ran) or "no engine ran"
     data = f" of {found.data_root}" if found.data_root else ""
-    words = f"{_VERDICTS[found.verdict]} on {found.n_images:,} test images{data}: {ran}"
+    words = f"{VERDICTS[found.verdict].word} on {found.n_images:,} test images{data}: {ran}"
     if found.manifest_sha256 != digest:
         return Evaluation(f"of an earlier export ({words})")
     if found.verdict != "fails":

@@ -20,6 +20,8 @@ from samdeploy.explain.sources import ExplainOptions, find_sources, prepare_only
 from samdeploy.files import json_bytes
 from samdeploy.images.unreadable import Unread
 from samdeploy.progress import progress_bar
+from samdeploy.terminal.tables import Cell, paragraph, table
+from samdeploy.terminal.wording import percent
 
 if TYPE_CHECKING:
     import onnx
@@ -59,8 +61,8 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
         write_out(options.out / GATES_PLOT, plot.getvalue())
         write_out(options.out / GATES_FILE, json_bytes(_to_json(bundle, len(images), network, gates)))
         print(gates_table(gates, network.neutral))
-        pictures = f"{len(images)} picture{'s' if len(images) > 1 else ''}"
-        print(f"gates of {pictures}: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")
+        plural = "s" if len(images) > 1 else ""
+        print(f"gates of {len(images):,} image{plural}: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")
     return unread.none_of(len(sources))
 
 
@@ -93,21 +95,18 @@ def gates_table(gates: Sequence[ModuleGates], neutral: float) -> str:
         gates: in the order of the network.
         neutral: the gate where a module says nothing.
     """
-    titles = ("channels", "min", "median", "max", "spread", "opened", "shut", "turned")
-    lines = [f"{'module':<10}" + "".join(f"{title:>9}" if title == titles[0] else f"{title:>8}" for title in titles)]
+    rows: list[tuple[Cell, ...]] = []
     for module in gates:
-        low, middle, high = (float(np.quantile(module.mean, share)) for share in (0, 0.5, 1))
-        values = (low, middle, high, float(np.median(module.spread)))
+        values = (*np.quantile(module.mean, (0, 0.5, 1)), np.median(module.spread))
         shares = (module.opened(neutral), module.shut, module.turned)
-        lines.append(
-            f"{module.name:<10}{len(module.mean):>9}"
-            + "".join(f"{value:>8.2f}" for value in values)
-            + "".join(f"{share:>8.1f}" for share in shares)
-        )
-    lines.append("mean gate of each channel, which it multiplies; spread: median of the channels'")
-    lines.append(f"standard deviations over the images; % of the channels: opened: above {neutral:.0f}, the")
-    lines.append("neutral gate; shut: below a tenth of the root mean square; turned: below 0")
-    return "\n".join(lines)
+        rows.append((module.name, len(module.mean), *(f"{value:z.2f}" for value in values), *map(percent, shares)))
+    columns = ("<module", ">channels", ">min", ">median", ">max", ">spread", ">opened\n%", ">shut\n%", ">turned\n%")
+    legend = (
+        "mean gate of each channel, which it multiplies; spread: median of the channels' standard deviations over the "
+        f"images; opened: above {neutral:.0f}, the neutral gate; shut: below a tenth of the root mean square; turned: "
+        "below 0"
+    )
+    return f"{table(columns, rows)}\n{paragraph(legend)}"
 
 
 def _to_json(bundle: Bundle, images: int, network: ChannelGates, gates: Sequence[ModuleGates]) -> dict[str, Any]:

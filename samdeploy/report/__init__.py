@@ -2,5 +2,5 @@
 
 `write.write_report` writes a folder of all three, `junit.junit_xml` makes the XML alone, `schema.eval_schema` is the
 shape of `eval.json`.  The HTML needs Jinja: the extra `report`.  Nothing is measured here but the maps of a few
-pictures; what was not measured is named, with the command that measures it.
+images; what was not measured is named, with the command that measures it.
 """

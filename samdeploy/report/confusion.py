@@ -19,7 +19,7 @@ _MOST_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Pictures of class `label` that were taken for class `named`, and how many of them PyTorch takes for it."""
+    """Images of class `label` that were taken for class `named`, and how many of them PyTorch takes for it."""
 
     label: str
     named: str
@@ -29,15 +29,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What a group of engines that name the same class for every picture takes for what.
+    """What a group of engines that name the same class for every image takes for what.
 
     Attributes:
         names: "PyTorch" and engines.
-        counts: [K][K], pictures of each class (row) by the class that was named (column); None for more than
+        counts: [K][K], images of each class (row) by the class that was named (column); None for more than
             `MOST_CLASSES` classes.
         pairs: the most frequent mistakes, the most frequent first.
-        mistakes: pictures that were taken for another class, or for none.
-        unnamed: pictures for which the logits are not finite.
+        mistakes: images that were taken for another class, or for none.
+        unnamed: images for which the logits are not finite.
     """
 
     names: tuple[str, ...]
@@ -52,11 +52,11 @@ def confusions(report: Report) -> tuple[Confusion, ...]:
     groups: dict[bytes, tuple[list[str], PerPicture, Int32Array]] = {}
     for result in report.results:
         if result.comparison is not None:
-            pictures = result.comparison.per_picture
-            groups.setdefault(pictures.reference.tobytes(), ([REFERENCE], pictures, pictures.reference))
-            names, _, _ = groups.setdefault(pictures.engine.tobytes(), ([], pictures, pictures.engine))
+            answers = result.comparison.per_picture
+            groups.setdefault(answers.reference.tobytes(), ([REFERENCE], answers, answers.reference))
+            names, _, _ = groups.setdefault(answers.engine.tobytes(), ([], answers, answers.engine))
             names.append(result.engine)
-    return tuple(_confusion(names, pictures, named, report.class_names) for names, pictures, named in groups.values())
+    return tuple(_confusion(names, answers, named, report.class_names) for names, answers, named in groups.values())
 
 
 def _matrix(labels: Int32Array, named: Int32Array, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -66,9 +66,9 @@ def _matrix(labels: Int32Array, named: Int32Array, classes: int) -> np.ndarray[A
     return flat.reshape(classes, classes + 1)
 
 
-def _confusion(names: Sequence[str], pictures: PerPicture, named: Int32Array, class_names: Sequence[str]) -> Confusion:
-    classes, labels = len(class_names), pictures.labels
-    matrix, reference = _matrix(labels, named, classes), _matrix(labels, pictures.reference, classes)
+def _confusion(names: Sequence[str], answers: PerPicture, named: Int32Array, class_names: Sequence[str]) -> Confusion:
+    classes, labels = len(class_names), answers.labels
+    matrix, reference = _matrix(labels, named, classes), _matrix(labels, answers.reference, classes)
     mistakes = matrix[:, :classes].copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:_MOST_PAIRS]

@@ -1,4 +1,4 @@
-"""What the report shows besides `eval.json`: pictures, confusions, and what other commands measured."""
+"""What the report shows besides `eval.json`: images, confusions, and what other commands measured."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from samdeploy.report.thumbnail import Thumbnail, thumbnail
 
 T = TypeVar("T")
 
-# Of all engines together; with the pictures of the maps, a few megabytes at the very most.
-MOST_PICTURES = 96
+# Of all engines together; with the images of the maps, a few megabytes at the very most.
+MOST_IMAGES = 96
 MOST_MAPS = 8
 RECIPE_FILE = "recipe.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A test picture for which an engine names another class than PyTorch.
+    """A test image for which an engine names another class than PyTorch.
 
     Attributes:
-        index, name: which picture; `name` is its file, or its place in one.
+        index, name: which image; `name` is its file, or its place in one.
         label, reference, engine: its class and those that both name; None for logits that are not finite.
         kind: "lost", "gained", or "other": both are wrong.
-        picture: None if it could not be read again.
+        thumbnail: None if it could not be read again.
     """
 
     index: int
@@ -59,7 +59,7 @@ class Flip:
     reference: str
     engine: str | None
     kind: str
-    picture: Thumbnail | None
+    thumbnail: Thumbnail | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Evidence:
         date: when the report was made, UTC, ISO 8601.
         command: the line that made it.
         recipe: the experiment, as resolved at training; "" if the run does not lie beside the bundle.
-        flips: of each engine that answered all pictures.
+        flips: of each engine that answered all images.
         confusions: see `confusion.confusions`.
         headroom, bench, against, maps, leaks: None where `missing` says why.
         missing: section -> why it is not there, and how to have it.
@@ -98,8 +98,8 @@ class Evidence:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Under "report" in report.json; the pictures themselves stand in the HTML alone."""
-        return dataclasses.asdict(self, dict_factory=_without_pictures)
+        """Under "report" in report.json; the images themselves are in the HTML alone."""
+        return dataclasses.asdict(self, dict_factory=_without_thumbnails)
 
 
 def gather(
@@ -110,16 +110,16 @@ def gather(
     Args:
         bundle: that was evaluated.
         evaluation: the report's JSON.
-        report: knows what was said of each picture.
-        data_root: where the test pictures lie.
+        report: knows what was said of each image.
+        data_root: where the test images lie.
         command: the line that made the report.
     """
     missing: dict[str, str] = {}
     measured = next((row.comparison.per_picture for row in report.results if row.comparison is not None), None)
     rows = [row for row in evaluation["results"] if answered(row)]
-    pictures = _Pictures(bundle, data_root, missing)
+    images = _TestImages(bundle, data_root, missing)
     if measured is None:
-        missing["confusion"] = "no engine answered every test picture"
+        missing["confusion"] = "no engine answered every test image"
     bench = _attempt(missing, "bench", lambda: read_bench(bundle, BENCH_FILE))
     against = _attempt(missing, "against", lambda: read_bench(bundle, AGAINST_FILE))
     headroom = _attempt(missing, "headroom", lambda: read_headroom(bundle))
@@ -137,12 +137,12 @@ def gather(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         recipe=_recipe(bundle),
-        flips=_flips(rows, pictures),
+        flips=_flips(rows, images),
         confusions=confusions(report),
         headroom=headroom,
         bench=bench,
         against=against,
-        maps=_maps(bundle, measured, pictures, missing),
+        maps=_maps(bundle, measured, images, missing),
         leaks=leaks,
         missing=missing,
     )
@@ -153,8 +153,8 @@ def _bench_line(bundle: Bundle, *options: str) -> str:
     return shlex.join(["samdeploy", "bench", str(bundle.root), *words, str(bundle.root / file)])
 
 
-class _Pictures:
-    """The test pictures, opened when the first one is asked for."""
+class _TestImages:
+    """The test images, opened when the first one is asked for."""
 
     def __init__(self, bundle: Bundle, data_root: Path | None, missing: dict[str, str]) -> None:
         self._missing = missing
@@ -163,7 +163,7 @@ class _Pictures:
         self._thumbnails: dict[int, Thumbnail | None] = {}
 
     def name(self, index: int) -> str:
-        return self._samples.names[index] if self._samples is not None else f"test picture {index}"
+        return self._samples.names[index] if self._samples is not None else f"test image {index}"
 
     def load(self, index: int) -> UInt8Array | None:
         """uint8 [h, w, 3]; None if it cannot be read any more."""
@@ -182,45 +182,45 @@ class _Pictures:
         return self._thumbnails[index]
 
 
-def _flips(rows: Sequence[Row], pictures: _Pictures) -> tuple[EngineFlips, ...]:
+def _flips(rows: Sequence[Row], images: _TestImages) -> tuple[EngineFlips, ...]:
     changed = [row for row in rows if row["changed"]]
-    most = max(8, MOST_PICTURES // max(1, len(changed)))
+    most = max(8, MOST_IMAGES // max(1, len(changed)))
     return tuple(
         EngineFlips(
             engine=engine_name(row),
             images=round(row["n_images_done"] * (100 - row["top1_agreement"]) / 100),
-            shown=tuple(_flip(picture, pictures) for picture in row["changed"][:most]),
+            shown=tuple(_flip(change, images) for change in row["changed"][:most]),
         )
         for row in rows
     )
 
 
-def _flip(picture: Mapping[str, Any], pictures: _Pictures) -> Flip:
-    index, label = picture["index"], picture["label"]
-    kind = "lost" if picture["reference"] == label else "gained" if picture["engine"] == label else "other"
+def _flip(change: Mapping[str, Any], images: _TestImages) -> Flip:
+    index, label = change["index"], change["label"]
+    kind = "lost" if change["reference"] == label else "gained" if change["engine"] == label else "other"
     return Flip(
         index=index,
-        name=pictures.name(index),
+        name=images.name(index),
         label=label,
-        reference=picture["reference"],
-        engine=picture["engine"],
+        reference=change["reference"],
+        engine=change["engine"],
         kind=kind,
-        picture=pictures.thumbnail(index),
+        thumbnail=images.thumbnail(index),
     )
 
 
-def _maps(bundle: Bundle, measured: PerPicture | None, pictures: _Pictures, missing: dict[str, str]) -> MapSheet | None:
+def _maps(bundle: Bundle, measured: PerPicture | None, images: _TestImages, missing: dict[str, str]) -> MapSheet | None:
     if bundle.find("cam_graph") is None:
         missing["maps"] = "the bundle has no graph of maps; export the run again: samdeploy export --cam"
         return None
     if measured is None:
-        missing["maps"] = "no engine answered every test picture"
+        missing["maps"] = "no engine answered every test image"
         return None
     rows = _instructive(measured)
-    images = [pictures.load(measured.place(row)) for row in rows]
-    sound = [(image, row) for image, row in zip(images, rows, strict=True) if image is not None]
+    loaded = [images.load(measured.place(row)) for row in rows]
+    sound = [(image, row) for image, row in zip(loaded, rows, strict=True) if image is not None]
     if not sound:
-        missing["maps"] = "the test pictures cannot be read any more"
+        missing["maps"] = "the test images cannot be read any more"
         return None
     labels = [bundle.spec.classes[measured.labels[row]] for _, row in sound]
     places = [measured.place(row) for _, row in sound]
@@ -228,7 +228,7 @@ def _maps(bundle: Bundle, measured: PerPicture | None, pictures: _Pictures, miss
 
 
 def _instructive(measured: PerPicture) -> list[int]:
-    """Test pictures from all over the set: half of them such that PyTorch takes for something else, if there are."""
+    """Test images from all over the set: half of them such that PyTorch takes for something else, if there are."""
     wrong = np.flatnonzero(measured.reference != measured.labels)
     right = np.flatnonzero(measured.reference == measured.labels)
     wanted = min(len(wrong), max(MOST_MAPS // 2, MOST_MAPS - len(right)))
@@ -259,5 +259,5 @@ def _recipe(bundle: Bundle) -> str:
         return ""
 
 
-def _without_pictures(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in items if key not in ("picture", "drawn")}
+def _without_thumbnails(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if key not in ("thumbnail", "drawn")}

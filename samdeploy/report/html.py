@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, no font and no picture from elsewhere.
+"""The report as one HTML file: no script, no font and no image from elsewhere.
 
 Names of classes and files come from whoever made the data, so everything is escaped, and a content security policy
 forbids what would still get through.
@@ -6,7 +6,7 @@ forbids what would still get through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,14 +16,18 @@ from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE
 from samdeploy.report.evidence import Evidence
 from samdeploy.report.plots import Range, RangePlot, headroom_plot, range_plot, sweep_plot
 from samdeploy.report.records import Against
-from samdeploy.report.rows import Row, answered, engine_name, status
+from samdeploy.report.rows import Row, answered, engine_name, outcome
 from samdeploy.report.tables import check_table, class_table
 from samdeploy.report.verdict import verdict_of
-from samdeploy.terminal import printable
+from samdeploy.terminal import printable, wording
+from samdeploy.terminal.wording import ratio, span
 
 # Of one engine; the rest can be opened.
-_PICTURES_AT_ONCE = 12
+_IMAGES_AT_ONCE = 12
 
+# Functions of `wording` that the page uses as filters.
+_NUMBERS = ("percent", "floored", "points", "milliseconds", "rate", "difference", "magnitude", "bits", "count",
+            "p_value", "correlation")  # fmt: skip
 _MINUS = "−"  # noqa: RUF001 - the sign that is as wide as a plus
 _NONE = "–"  # noqa: RUF001 - stands for "no value"
 
@@ -50,7 +54,7 @@ def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundl
         "timed": timed,
         "confidence": 100 * evaluation["confidence"],
         "fp32_difference": FP32_DIFFERENCE,
-        "at_once": _PICTURES_AT_ONCE,
+        "at_once": _IMAGES_AT_ONCE,
         "interval_plot": _interval_plot(evaluation, measured),
         "latency_plot": _latency_plot(timed),
         "sweep_plot": sweep_plot(evidence.bench.engines) if evidence.bench and evidence.bench.engines else None,
@@ -88,53 +92,27 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_safe,
     )
+    for name in _NUMBERS:
+        environment.filters[name] = _typographic(getattr(wording, name))
     environment.filters |= {
-        "percent": _percent,
-        "points": _points,
-        "ms": _ms,
-        "figures": _figures,
-        "count": lambda value: _NONE if value is None else f"{value:,}",
-        "p_value": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
         "engine": engine_name,
-        "status": status,
+        "outcome": outcome,
         "day": lambda date: date[:16].replace("T", " ") + " UTC" if date else _NONE,
     }
     return environment
 
 
-def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.2f}"
+def _typographic(write: Callable[..., str]) -> Callable[..., str]:
+    """A number of `wording` with the signs of print: a true minus, and a dash for "no value"."""
+
+    def written(value: Any) -> str:
+        text = write(value)
+        return _NONE if text == wording.NONE else text.replace("-", _MINUS) if text[:1] == "-" else text
+
+    return written
 
 
-def _points(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    text = f"{value:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", _MINUS)
-
-
-def _ms(value: float | None) -> str:
-    """With three figures."""
-    if value is None:
-        return _NONE
-    return (
-        f"{value:.3f}"
-        if value < 1
-        else f"{value:.2f}"
-        if value < 10
-        else f"{value:.1f}"
-        if value < 100
-        else f"{value:,.0f}"
-    )
-
-
-def _figures(value: float | None) -> str:
-    """Two figures, for numbers whose size matters more than their value."""
-    if value is None:
-        return "none"
-    if 0 < abs(value) < 0.01:
-        return f"{value:.1e}".replace("e-0", "e-")
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
+_points = _typographic(wording.points)
 
 
 def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangePlot | None:
@@ -147,7 +125,7 @@ def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangeP
             row["difference_low"],
             row["difference"],
             row["difference_high"],
-            kind=status(row).kind,
+            kind=outcome(row).kind,
         )
         for row in measured
     ]
@@ -167,7 +145,7 @@ def _latency_plot(timed: list[Row]) -> RangePlot | None:
     rows = []
     for row in timed:
         found = row["latency"]
-        text = f"{_ms(found['p50_ms'])} ms" + ("" if found["steady"] else ", too noisy")
+        text = f"{wording.milliseconds(found['p50_ms'])} ms" + ("" if found["steady"] else ", too noisy")
         kind = "none" if found["steady"] else "open"
         inner = (found["p50_ms"], found["p90_ms"])
         rows.append(
@@ -176,8 +154,8 @@ def _latency_plot(timed: list[Row]) -> RangePlot | None:
     spoken = "; ".join(f"{row.label} {row.text}" for row in rows)
     return range_plot(
         rows,
-        axis="milliseconds for one picture (log scale)",
-        description=f"Median, 90th percentile and slowest run of one picture: {spoken}.",
+        axis="milliseconds for one image (log scale)",
+        description=f"Median, 90th percentile and slowest run of one image: {spoken}.",
         log=True,
     )
 
@@ -187,7 +165,7 @@ def _against_plot(against: Against) -> RangePlot | None:
     for row in against.rows:
         if row.times_base is None or row.times_base_p10 is None or row.times_base_p90 is None:
             continue
-        text = f"{row.times_base:.2f} ({row.times_base_p10:.2f} to {row.times_base_p90:.2f})"
+        text = f"{ratio(row.times_base)} ({span(ratio(row.times_base_p10), ratio(row.times_base_p90))})"
         low, high = min(row.times_base_p10, row.times_base), max(row.times_base_p90, row.times_base)
         rows.append(Range(row.engine, text, low, row.times_base, high, kind="good" if row.ours else "none"))
     if not rows:

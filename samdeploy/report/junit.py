@@ -17,6 +17,7 @@ from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE, logits_differ
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
 from samdeploy.evaluate.result import Report, Result
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
+from samdeploy.terminal.wording import NOT_FINITE, NOT_RUN, STOPPED, VERDICTS
 
 # All that XML 1.0 section 2.2 does not allow, not even escaped; runtimes colour their messages with escape sequences.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -54,19 +55,20 @@ def _engine_cases(result: Result, report: Report) -> Iterator[_Case]:
     found = result.comparison
     if not result.ran:
         # Asked for by name, it is a promise; among "all", this machine just cannot say.
-        yield _Case("runs here", "failed" if report.named else "skipped", result.reason, "not run here")
+        yield _Case("runs here", "failed" if report.named else "skipped", result.reason, NOT_RUN.word)
         return
     yield _Case("runs here")
     if found is None:
-        yield _Case("answers every test picture", "failed", result.reason, "stopped")
+        yield _Case("answers every test image", "failed", result.reason, STOPPED.word)
         return
-    yield _Case("answers every test picture")
+    yield _Case("answers every test image")
     if result.verdict is None:
         yield _Case("accuracy gate", "skipped", "the engine stopped before it was judged")
-        yield _Case("every promise", "failed", result.reason, "stopped")
+        yield _Case("every promise", "failed", result.reason, STOPPED.word)
         return
+    gate = VERDICTS[result.verdict].word
     holds = result.verdict == "holds"
-    yield _Case("accuracy gate", "passed" if holds else "failed", "" if holds else result.reason, result.verdict)
+    yield _Case("accuracy gate", "passed" if holds else "failed", "" if holds else result.reason, gate)
     yield _logits(result)
     if report.floors.asked:
         below = result.below_minimum
@@ -85,7 +87,7 @@ def _logits(result: Result) -> _Case:
     found = result.comparison
     assert found is not None
     if not found.finite:
-        return _Case("logits", "failed", "logits are not finite")
+        return _Case("logits", "failed", f"logits are {NOT_FINITE}")
     if result.precision == "fp32" and not found.max_difference_of_range <= FP32_DIFFERENCE:
         return _Case("logits", "failed", logits_differ(found))
     return _Case("logits")
@@ -121,7 +123,9 @@ def _overall_cases(report: Report) -> Iterator[_Case]:
     yield _Case("test images are distinct and of all classes", "skipped" if remarks else "passed", remarks)
     reasons = [f"{row.engine}: {row.reason}" for row in report.results if row.reason and (row.ran or report.named)]
     text = "; ".join([*report.faults, *reasons]) or "no engine could run here"
-    yield _Case("verdict", "passed" if report.passed else "failed", "" if report.passed else text, report.verdict)
+    yield _Case(
+        "verdict", "passed" if report.passed else "failed", "" if report.passed else text, VERDICTS[report.verdict].word
+    )
 
 
 def _leaks(report: Report) -> _Case:

@@ -1,4 +1,4 @@
-"""Class activation maps of a few test pictures, as an engine computes them."""
+"""Class activation maps of a few test images, as an engine computes them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from samdeploy.report.thumbnail import SIDE, Thumbnail, thumbnail
 
 
 @dataclass(frozen=True, slots=True)
-class PictureMap:
-    """One picture and the map of its most probable class.
+class ImageMap:
+    """One image and the map of its most probable class.
 
     Attributes:
-        index: of the test picture.
+        index: of the test image.
         label, named: its class, and the one that the engine names.
         probability: of `named`, in percent.
-        drawn: the picture with the map over it.
+        drawn: the image with the map over it.
     """
 
     index: int
@@ -41,20 +41,20 @@ class MapSheet:
 
     engine: str
     cells: tuple[int, int]
-    maps: tuple[PictureMap, ...]
+    maps: tuple[ImageMap, ...]
 
 
 def draw_maps(bundle: Bundle, images: Sequence[UInt8Array], indices: Sequence[int], labels: Sequence[str]) -> MapSheet:
-    """Compute and draw the maps of test pictures, on the CPU: a few are enough, and every machine has one.
+    """Compute and draw the maps of test images, on the CPU: a few are enough, and every machine has one.
 
     Args:
         images: uint8 [h, w, 3] each, at their original sizes.
-        indices, labels: of the same pictures.
+        indices, labels: of the same images.
 
     Raises:
         BackendUnavailable: no runtime computes maps here, or a map has one cell only.
         BundleError: a file was changed, or the maps are not the network's.
-        ImageError: a picture is too long and thin.
+        ImageError: an image is too long and thin.
         ModuleNotFoundError: matplotlib is not installed.
     """
     from samdeploy.explain.overlay import overlay
@@ -77,11 +77,11 @@ def draw_maps(bundle: Bundle, images: Sequence[UInt8Array], indices: Sequence[in
         values, seen = place_map(cam[top], region, preprocessing, (shown.shape[0], shown.shape[1]))
         over = overlay(shown, values, seen, float(np.abs(cam[top]).max()) or 1.0)
         probability = 100 * float(softmax(row)[top])
-        drawn.append(PictureMap(int(index), label, bundle.spec.classes[top], probability, thumbnail(over)))
+        drawn.append(ImageMap(int(index), label, bundle.spec.classes[top], probability, thumbnail(over)))
     return MapSheet(engine, (maps.shape[2], maps.shape[3]), tuple(drawn))
 
 
 def _enlarged(image: UInt8Array) -> UInt8Array:
-    """By a whole factor to about `SIDE` pixels: a map over an 8x8 picture would have 8x8 pixels itself."""
+    """By a whole factor to about `SIDE` pixels: a map over an 8x8 image would have 8x8 pixels itself."""
     factor = max(1, SIDE // max(image.shape[:2]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else image

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from samdeploy.report.records import EngineRates, HeadroomRecord
-from samdeploy.report.rows import Kind
 from samdeploy.report.scale import Scale, Tick, even_scale, log_scale
+from samdeploy.terminal.wording import Kind, bits
 
 # A telephone shows this many units side by side without making letters smaller than on the page around them.
 WIDTH = 340.0
@@ -127,7 +127,7 @@ class LinePlot:
 
 
 def sweep_plot(engines: Sequence[EngineRates]) -> LinePlot:
-    """Pictures per second over batch sizes, for at least one engine with at least one point."""
+    """Images per second over batch sizes, for at least one engine with at least one point."""
     left, top, bottom = 48.0, 12.0, 190.0
     sizes = sorted({point.batch for engine in engines for point in engine.batches})
     across = log_scale([float(size) for size in sizes], left, _RIGHT)
@@ -146,7 +146,7 @@ def sweep_plot(engines: Sequence[EngineRates]) -> LinePlot:
     names = ", ".join(engine.name for engine in engines)
     shown = sizes[:: -(-len(sizes) // 8)]
     return LinePlot(
-        f"Pictures per second over the batch size for {names}; the figures are in the table beside it.",
+        f"Images per second over the batch size for {names}; the figures are in the table beside it.",
         "batch size",
         WIDTH,
         bottom + _FOOT,
@@ -189,7 +189,7 @@ class BarPlot:
     side_ticks: tuple[Tick, ...]
 
 
-# Below this many bits the export rescales; a picture of another kind may need the room.
+# Below this many bits the export rescales; an image of another kind may need the room.
 _TIGHT_BITS = 3.0
 
 
@@ -197,9 +197,9 @@ def headroom_plot(record: HeadroomRecord) -> BarPlot:
     """Bits of head-room of every tensor, in the order of the graph; for at least one tensor."""
     width, left, top, bottom = 720.0, 34.0, 20.0, 200.0
     rooms = list(record.bits().items())
-    bits = [room for _, room in rooms]
-    up = Scale(min(0.0, *bits), max(4.0, *bits), bottom, top)
-    step = (width - left - 4) / len(bits)
+    values = [room for _, room in rooms]
+    up = Scale(min(0.0, *values), max(4.0, *values), bottom, top)
+    step = (width - left - 4) / len(values)
     zero = up.at(0.0)
     bars, stages = [], []
     for place, (name, room) in enumerate(rooms):
@@ -212,7 +212,7 @@ def headroom_plot(record: HeadroomRecord) -> BarPlot:
                 min(end, zero),
                 max(1.0, round(abs(end - zero), 2)),
                 kind,
-                f"{name}: {room:.1f} bits",
+                f"{name}: {bits(room)} bits",
             )
         )
         stage = name.split(".")[0]
@@ -221,7 +221,7 @@ def headroom_plot(record: HeadroomRecord) -> BarPlot:
             stages.append(Tick(round(x, 2), stage))
     name, least = min(rooms, key=lambda room: room[1])
     return BarPlot(
-        f"Bits of head-room of {len(bits)} tensors in the order of the graph; the least is {least:.1f} at {name}.",
+        f"Bits of head-room of {len(values)} tensors in the order of the graph; the least is {bits(least)} at {name}.",
         width,
         bottom + 24,
         left,

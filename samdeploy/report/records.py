@@ -13,6 +13,7 @@ from samdeploy.bundle.fields import read
 from samdeploy.bundle.names import LEAKS_FILE
 from samdeploy.errors import BundleError
 from samdeploy.files import contained_file, read_json
+from samdeploy.terminal.wording import engine_name
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class EngineRates:
     @property
     def name(self) -> str:
         """What to call it: "openvino int8", and the device where that is not the CPU."""
-        return f"{self.backend} {self.precision}" + (f" ({self.device})" if self.device != "cpu" else "")
+        return engine_name(self.backend, self.precision, self.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from samdeploy.terminal import wording
+from samdeploy.terminal.wording import Outcome
 
 Row = Mapping[str, Any]
-Kind = Literal["good", "bad", "open", "none"]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What became of an engine: a sign, a word, and the kind that chooses the colour; colour is never alone."""
-
-    mark: str
-    word: str
-    kind: Kind
 
 
 def engine_name(row: Row) -> str:
-    """ "openvino int8"; with its device where that is not the processor."""
-    device = row["device"]
-    return f"{row['backend']} {row['precision']}" + (f" ({device})" if device not in ("", "cpu") else "")
+    """ "openvino int8"; with its device where that is not the CPU."""
+    return wording.engine_name(row["backend"], row["precision"], row["device"])
 
 
 def answered(row: Row) -> bool:
-    """Whether the engine answered every test picture."""
+    """Whether the engine answered every test image."""
     return row.get("top1") is not None
 
 
-def status(row: Row) -> Status:
+def outcome(row: Row) -> Outcome:
     """What became of the engine."""
-    if not row["ran"]:
-        return Status("-", "not run here", "none")
-    if not answered(row) or row["verdict"] is None:
-        return Status("✗", "stopped", "bad")
-    if row["passed"]:
-        return Status("✓", "holds", "good")
-    return Status("?", "cannot tell", "open") if row["verdict"] == "cannot tell" else Status("✗", "fails", "bad")
+    return wording.engine_outcome(ran=row["ran"], verdict=row["verdict"], passed=row["passed"])
 
 
 def listed(names: Sequence[str]) -> str:

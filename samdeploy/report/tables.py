@@ -47,7 +47,7 @@ class CheckTable:
 
 
 def class_table(rows: Sequence[Row]) -> ClassTable | None:
-    """Classes over engines; None if no engine answered every picture."""
+    """Classes over engines; None if no engine answered every image."""
     found = [row for row in rows if answered(row)]
     if not found:
         return None

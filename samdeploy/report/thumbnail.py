@@ -1,4 +1,4 @@
-"""Pictures small enough to stand inside an HTML file."""
+"""Images small enough to stand inside an HTML file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from samdeploy.arrays import UInt8Array
 
-# The longer side, in pixels: enough to recognise what is on a picture.
+# The longer side, in pixels: enough to recognise what it shows.
 SIDE = 160
 # Up to here every pixel counts, and PNG keeps each as it is; the page enlarges them in whole squares.
 _TINY = 64
@@ -18,7 +18,7 @@ _TINY = 64
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A picture as a data URI.
+    """An image as a data URI.
 
     Attributes:
         uri: "data:image/...".
@@ -33,14 +33,14 @@ def thumbnail(image: UInt8Array) -> Thumbnail:
     """Of uint8 [h, w, 3] RGB; a large one is reduced to `SIDE`."""
     height, width = image.shape[:2]
     tiny, scale = max(height, width) <= _TINY, min(1.0, SIDE / max(height, width))
-    picture = Image.fromarray(image)
+    small = Image.fromarray(image)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        small = small.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     content = io.BytesIO()
     if tiny:
-        picture.save(content, "PNG", optimize=True)
+        small.save(content, "PNG", optimize=True)
     else:
-        picture.save(content, "JPEG", quality=85)
+        small.save(content, "JPEG", quality=85)
     kind = "png" if tiny else "jpeg"
     return Thumbnail(f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode('ascii')}", tiny)

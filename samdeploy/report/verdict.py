@@ -8,13 +8,8 @@ from typing import Any
 
 from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
-from samdeploy.report.rows import Kind, engine_name, listed, status
-
-_WORDS: dict[str, tuple[str, str, Kind]] = {
-    "holds": ("✓", "PASSED", "good"),
-    "fails": ("✗", "NOT PASSED", "bad"),
-    "cannot tell": ("?", "CANNOT TELL", "open"),
-}
+from samdeploy.report.rows import engine_name, listed, outcome
+from samdeploy.terminal.wording import VERDICTS, Outcome, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,37 +17,34 @@ class Verdict:
     """What the first lines of the report say.
 
     Attributes:
-        mark, word, kind: a sign, "PASSED", "NOT PASSED" or "CANNOT TELL", and the kind that chooses the colour.
+        outcome: one of `VERDICTS`.
         sentence: why, for someone who reads nothing else.
         not_covered: what no one may conclude from it, one sentence each.
     """
 
-    mark: str
-    word: str
-    kind: Kind
+    outcome: Outcome
     sentence: str
     not_covered: tuple[str, ...]
 
 
 def verdict_of(evaluation: Mapping[str, Any]) -> Verdict:
     """The verdict of an evaluation, as in `eval.json`."""
-    mark, word, kind = _WORDS[evaluation["verdict"]]
-    return Verdict(mark, word, kind, _sentence(evaluation), tuple(_not_covered(evaluation)))
+    return Verdict(VERDICTS[evaluation["verdict"]], _sentence(evaluation), tuple(_not_covered(evaluation)))
 
 
 def _sentence(evaluation: Mapping[str, Any]) -> str:
     rows = [row for row in evaluation["results"] if row["ran"]]
     if evaluation["faults"]:
         return f"This evaluation proves nothing about the engines: {'; '.join(evaluation['faults'])}."
-    pictures = f"{evaluation['n_images']:,} test pictures of {evaluation['dataset']}"
+    images = f"{evaluation['n_images']:,} test images of {evaluation['dataset']}"
     if not rows:
         return "No engine could run on this machine, so nothing is shown."
     if evaluation["verdict"] == "holds":
         every = f"Every engine that was run ({listed([engine_name(row) for row in rows])})"
         if all(row["top1_agreement"] == 100 for row in rows):
-            return f"{every} names the same class as the trained network for each of the {pictures}."
+            return f"{every} names the same class as the trained network for each of the {images}."
         return (
-            f"{every} is as accurate as the trained network on the {pictures}: none loses {evaluation['margin']:g} "
+            f"{every} is as accurate as the trained network on the {images}: none loses {evaluation['margin']:g} "
             f"points of top-1 or more, with {100 * evaluation['confidence']:g} % confidence."
         )
     if evaluation["verdict"] == "cannot tell":
@@ -61,14 +53,14 @@ def _sentence(evaluation: Mapping[str, Any]) -> str:
         enough = f" About {max(needed):,} would be enough." if all(needed) else ""
         lose = "lose" if len(waiting) > 1 else "loses"
         return (
-            f"No fault was found, but {pictures} are too few to show that "
+            f"No fault was found, but {images} are too few to show that "
             f"{listed([engine_name(row) for row in waiting])} {lose} less than {evaluation['margin']:g} points of "
             f"top-1.{enough}"
         )
-    failed = [row for row in rows if status(row).kind == "bad"]
+    failed = [row for row in rows if outcome(row).kind == "bad"]
     if not failed:
         absent = listed([engine_name(row) for row in evaluation["results"] if not row["ran"]])
-        return f"{absent} was asked for and could not run here, so nothing is shown about it."
+        return f"{absent} was asked for and was not run, so nothing is shown about it."
     names = listed([engine_name(row) for row in failed])
     if all(row["reason"] == row["below_minimum"] for row in failed):
         return f"{names} did not reach the accuracy that was asked for: {failed[0]['below_minimum']}."
@@ -77,18 +69,18 @@ def _sentence(evaluation: Mapping[str, Any]) -> str:
 
 def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     rows = evaluation["results"]
-    gaps = [f"{engine_name(row)} was not run here: {row['reason']}." for row in rows if not row["ran"]]
+    gaps = [f"{engine_name(row)} was not run: {row['reason']}." for row in rows if not row["ran"]]
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["left_out"]]
     against = evaluation["against_training"]
     if against is None:
         gaps.append(f"{NOT_COMPARED[0].upper()}{NOT_COMPARED[1:]}.")
     if against is not None and not against["same_images"]:
         gaps.append(
-            f"The test images are not those that training measured: the network's top-1 is {against['top1']:.2f} % on "
-            f"these, and was {against['measured_top1']:.2f} % on those."
+            "The test images are not those that training measured: the network's top-1 is "
+            f"{percent(against['top1'])} % on these, and was {percent(against['measured_top1'])} % on those."
         )
     elif evaluation["test_set"] != AS_AT_TRAINING:
-        gaps.append(f"The test pictures are not proven to be those that training measured: {evaluation['test_set']}.")
+        gaps.append(f"The test images are not proven to be those that training measured: {evaluation['test_set']}.")
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["test_images"]["remarks"]]
     leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]
     gaps += [gap for row in leaked for gap in _shared(row)]
@@ -103,14 +95,14 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
         gaps.append(f"Other batch sizes, threads and repeats were not tried with {listed(unasked)}.")
     gaps.append(
         "Whether the trained network is good enough for its purpose is another question; its accuracy on these "
-        "pictures is given below under PyTorch. On pictures of another kind it may be lower."
+        "images is given below under PyTorch. On images of another kind it may be lower."
     )
     return gaps
 
 
 def _shared(row: Mapping[str, Any]) -> list[str]:
     """What two splits share: copies are a fact, and likenesses a suspicion."""
-    of, nothing = f"of {row['images']:,} {row['split']} pictures", "accuracy on them says nothing about new pictures."
+    of, nothing = f"of {row['images']:,} {row['split']} images", "accuracy on them says nothing about new images."
     copies = f"{row['exact']:,} {of} stand in {row['other']} too: {nothing}"
     likenesses = f"{row['near'] or 0:,} {of} look like one in {row['other']}; where they are copies, {nothing}"
     return [copies] * bool(row["exact"]) + [likenesses] * bool(row["near"])

@@ -48,7 +48,7 @@ def write_report(folder: Path, bundle: Bundle, report: Report, *, data_root: Pat
         folder: exists.
         bundle: that was evaluated.
         report: of this evaluation.
-        data_root: where the test pictures lie; None: where training found them.
+        data_root: where the test images lie; None: where training found them.
         command: the line that made the report.
 
     Returns:

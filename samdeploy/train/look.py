@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,8 @@ from samdeploy.data.stream import stream_images
 from samdeploy.errors import InputError
 from samdeploy.files import write_atomic
 from samdeploy.terminal import printable
+from samdeploy.terminal.tables import Cell, entries, paragraph, table
+from samdeploy.terminal.wording import rate, ratio
 from samdeploy.train.augment import Augmentation, make_augmentation
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.prepare import (
@@ -44,7 +44,7 @@ class LoadingSpeed:
 
     Attributes:
         decoded: decoding and resizing them, as before the first epoch; in threads.
-        batches: batches of prepared pictures, as in every epoch.
+        batches: batches of prepared images, as in every epoch.
         augmented: batches as the network is given them: augmented, normalised, mixed.
     """
 
@@ -70,8 +70,7 @@ def look(recipe: Recipe, sheet: Path | None = None) -> None:
     hashes = {name: split.hashes for name, split in splits.items()}
     leaks = find_leaks(hashes)
     print()
-    print(leaks_text(leaks))
-    print(two_labels_text(find_two_labels(hashes, dataset.classes)))
+    print(findings_text(leaks, find_two_labels(hashes, dataset.classes)))
     training = prepare_larger(dataset, recipe, splits["train"])
     device = torch.device("cpu")
     augmentation = make_augmentation(recipe, len(dataset.classes), device)
@@ -86,55 +85,54 @@ def look(recipe: Recipe, sheet: Path | None = None) -> None:
 
 
 def counts_table(dataset: Dataset) -> str:
-    """Pictures per class and split."""
+    """Images per class and split."""
     counts = class_counts(dataset)
     shown = len(dataset.classes) if len(dataset.classes) <= _CLASSES else _CLASSES - 1
     names = [_cut(name) for name in dataset.classes[:shown]]
-    rows = [(name, [int(counts[split][label]) for split in SPLITS]) for label, name in enumerate(names)]
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(int(counts[split][label]) for split in SPLITS)) for label, name in enumerate(names)
+    ]
     if shown < len(dataset.classes):
         rest = len(dataset.classes) - shown
-        rows.append((f"... {rest} more classes", [int(counts[split][shown:].sum()) for split in SPLITS]))
-    rows.append((f"all {len(dataset.classes)} classes", [int(counts[split].sum()) for split in SPLITS]))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{'class':<{width}} " + " ".join(f"{split:>8}" for split in SPLITS)]
-    lines.append("-" * len(lines[0]))
-    lines += [f"{name:<{width}} " + " ".join(f"{count:8,}" for count in found) for name, found in rows]
+        rows.append((f"... {rest} more classes", *(int(counts[split][shown:].sum()) for split in SPLITS)))
+    rows.append((f"all {len(dataset.classes)} classes", *(int(counts[split].sum()) for split in SPLITS)))
     smallest, largest = int(counts["train"].min()), int(counts["train"].max())
-    lines.append(f"smallest and largest class of train: {smallest:,} and {largest:,} pictures")
+    lines = [
+        table(("<class", *(f">{split}" for split in SPLITS)), rows),
+        f"smallest and largest class of train: {smallest:,} and {largest:,} images",
+    ]
     for split in SPLITS:
         empty = [_cut(dataset.classes[label]) for label in np.flatnonzero(counts[split] == 0)]
         if empty:
             more = ", ..." if len(empty) > 5 else ""
             plural = "es" if len(empty) > 1 else ""
-            lines.append(f"NO PICTURE in {split} of {len(empty)} class{plural}: {', '.join(empty[:5])}{more}")
+            text = f"NO IMAGE in {split} of {len(empty)} class{plural}: {', '.join(empty[:5])}{more}"
+            lines.append(paragraph(text))
     return "\n".join(lines)
 
 
-def leaks_text(leaks: LeakReport) -> str:
-    """The leak guard's verdict."""
-    return _wrapped("leak guard", leaks.lines(), "no image is in two splits")
-
-
-def two_labels_text(found: TwoLabels) -> str:
-    """Which images are labelled with two classes."""
-    return _wrapped("labels", found.lines(), "no image has two labels")
-
-
-def _wrapped(what: str, lines: Sequence[str], nothing: str) -> str:
-    fill = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False).fill
-    return "\n".join(fill(printable(f"{what}: {line}")) for line in lines or (nothing,))
+def findings_text(leaks: LeakReport, labels: TwoLabels) -> str:
+    """The leak guard's verdict, and which images are labelled with two classes."""
+    return entries(
+        [
+            *(("leak guard", line) for line in leaks.lines() or ("no image is in two splits",)),
+            *(("labels", line) for line in labels.lines() or ("no image has two labels",)),
+        ]
+    )
 
 
 def speed_text(speed: LoadingSpeed, splits: dict[str, PreparedSplit]) -> str:
-    """What was measured, and where the pictures came from."""
+    """What was measured, and where the images came from."""
     source = "mapped from the cache" if splits["train"].is_cached else "held in memory"
     rows = [
-        ("decoded and resized", f"{speed.decoded:12,.0f}"),
-        (f"as batches, {source}", f"{speed.batches:12,.0f}, {speed.batches / speed.decoded:,.0f} times as fast"),
-        ("augmented and normalised on the CPU", f"{speed.augmented:12,.0f}"),
+        (what, rate(found), ratio(found / speed.decoded))
+        for what, found in (
+            ("decoded and resized", speed.decoded),
+            (f"as batches, {source}", speed.batches),
+            ("augmented and normalised on the CPU", speed.augmented),
+        )
     ]
-    lines = [f"  {what:<36}{found}" for what, found in rows]
-    return "\n".join(["loading, images per second on this machine without the network:", *lines])
+    return table(("<loading, without the network", ">images/s", ">speed"), rows)
 
 
 def measure_loading(
@@ -202,8 +200,8 @@ def _draw_sheet(
 
 
 def spread_over_classes(labels: Int64Array, count: int) -> Int64Array:
-    """Indices of at most `count` pictures, the first of each class in turn, then the second."""
-    turns = np.empty(len(labels), np.int64)  # how many of its class stand before each picture
+    """Indices of at most `count` images, the first of each class in turn, then the second."""
+    turns = np.empty(len(labels), np.int64)  # how many of its class come before each image
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
         turns[places] = np.arange(len(places))
@@ -212,4 +210,4 @@ def spread_over_classes(labels: Int64Array, count: int) -> Int64Array:
 
 def _cut(name: str) -> str:
     name = printable(name)
-    return name if len(name) <= 30 else f"{name[:29]}…"
+    return name if len(name) <= 30 else f"{name[:27]}..."

@@ -1,4 +1,4 @@
-"""What repeated trainings found: mean, standard deviation and interval, as table, JSON and picture."""
+"""What repeated trainings found: mean, standard deviation and interval, as table, JSON and plot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import scipy.stats
 
 from samdeploy.files import json_bytes, write_atomic
+from samdeploy.terminal.tables import paragraph, table
+from samdeploy.terminal.wording import percent, span
 
 CONFIDENCE = 0.95
 # Okabe and Ito's palette, which people who see colours differently can tell apart.
@@ -39,7 +41,7 @@ class FinishedRun:
     Attributes:
         seed: of fresh weights, dropout, augmentation and order.
         path: its run directory; None where it diverged in its first epoch, so that nothing is left of it.
-        test_top1, test_correct, test_images: the one look at the test pictures; None where it diverged.
+        test_top1, test_correct, test_images: from the one evaluation on the test images; None if it diverged.
         val_top1, best_epoch: of the weights that were kept.
         last_batch: what the published script would have reported, where its protocol is repeated.
     """
@@ -63,7 +65,7 @@ class Reproduction:
         measures: what the runs' test figure is, in words.
         runs: in the order of their seeds.
         published: the original work's figure for this data set, if it has one.
-        fingerprint: of the test pictures, the same for all runs.
+        fingerprint: of the test images, the same for all runs.
         machine: device and versions of the last run.
     """
 
@@ -93,10 +95,10 @@ class Reproduction:
     def interval(self) -> tuple[float, float] | None:
         """Where the mean of endlessly many such runs lies: Student's t, 95 %.
 
-        None for fewer than two runs, and where all are equal: on few test pictures that happens, and an interval of no
+        None for fewer than two runs, and where all are equal: on few test images that happens, and an interval of no
         width would promise what nobody knows.
 
-        Seeds vary and test pictures do not: it says nothing about other pictures.  Cut at 0 and 100 %.
+        Seeds vary and test images do not: it says nothing about other images.  Cut at 0 and 100 %.
         """
         mean, sd, n = self.mean(), self.sd(), len(self.figures())
         if mean is None or not sd:
@@ -129,15 +131,21 @@ def write_reproduction(path: Path, found: Reproduction) -> None:
 
 def reproduction_table(found: Reproduction) -> str:
     """A line per run, and below it what they say together; at most 80 columns."""
-    lines = [f"{'seed':>5} {'test top-1':>10} {'right':>15} {'val top-1':>10} {'best epoch':>10}"]
-    lines.append("-" * len(lines[0]))
-    for run in found.runs:
-        test = "diverged" if run.test_top1 is None else f"{run.test_top1:.2f}"
-        right = "" if run.test_correct is None else f"{run.test_correct:,} / {run.test_images:,}"
-        lines.append(f"{run.seed:5} {test:>10} {right:>15} {run.val_top1:10.2f} {run.best_epoch:10}")
-    lines += ["", *textwrap.wrap(_summary(found), 80)]
+    columns = (">seed", ">test\ntop-1, %", ">right", ">of", ">val\ntop-1, %", ">best\nepoch")
+    rows = [
+        (
+            str(run.seed),
+            "diverged" if run.test_top1 is None else percent(run.test_top1),
+            run.test_correct,
+            run.test_images,
+            percent(run.val_top1),
+            run.best_epoch,
+        )
+        for run in found.runs
+    ]
+    lines = [table(columns, rows), "", paragraph(_summary(found))]
     if found.published is not None:
-        lines += textwrap.wrap(f"published: {found.published.top1:.2f} %: {found.published.measures}", 80)
+        lines.append(paragraph(f"published: {percent(found.published.top1)} %: {found.published.measures}"))
     return "\n".join(lines)
 
 
@@ -180,10 +188,10 @@ def _summary(found: Reproduction) -> str:
         return f"all {len(found.runs)} runs diverged"
     parts = [f"mean {mean:.2f} %"]
     if sd is not None and interval is not None:
-        parts.append(f"standard deviation {sd:.2f} points, 95 % interval of the mean {interval[0]:.2f} to "
-                     f"{interval[1]:.2f} (Student's t)")  # fmt: skip
+        between = span(*map(percent, interval))
+        parts.append(f"standard deviation {sd:.2f} points, 95 % interval of the mean {between} (Student's t)")
     elif sd is not None:
-        parts.append("all the same, from which no spread can be told")
+        parts.append("all the same, which says nothing about the spread")
     diverged = len(found.runs) - len(figures)
     if diverged:
         parts.append(f"{diverged} of {len(found.runs)} runs diverged and are not in it")

@@ -1,4 +1,4 @@
-"""A contact sheet of training pictures: as prepared, and as the network is given them, as one PNG."""
+"""A contact sheet of training images: as prepared, and as the network is given them, as one PNG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from samdeploy.images.font import font
 
 # Pictures, and times that each of them is augmented.
 ROWS, COLUMNS = 10, 8
-# Side of a picture on the sheet: small ones are enlarged so that their pixels can be seen, large ones made smaller.
+# Side of an image on the sheet: small ones are enlarged so that their pixels can be seen, large ones made smaller.
 _SIDE = 96
 _GAP, _LABEL = 6, 17
 _PAPER, _INK = "white", "black"
@@ -29,12 +29,12 @@ def contact_sheet(
     *,
     is_random: bool,
 ) -> bytes:
-    """A row per picture: first as prepared, then `COLUMNS` times augmented.
+    """A row per image: first as prepared, then `COLUMNS` times augmented.
 
     Args:
-        names: N texts, the pictures' classes.
+        names: N texts, the images' classes.
         prepared: uint8 [N, H, W, 3].
-        augmented: gives all N pictures anew, float32 [N, 3, h, w], normalised, with every call.
+        augmented: gives all N images anew, float32 [N, 3, h, w], normalised, with every call.
         preprocessing: whose normalisation is undone.
         is_random: whether those calls differ.
     """
@@ -53,9 +53,9 @@ def contact_sheet(
     draw.text((step_x + 3 * _GAP, 2), f"as the network is given it{same}", _INK, letters)
     for row, name in enumerate(names):
         y = _LABEL + _GAP + row * step_y
-        for column, pictures in enumerate(columns):
+        for column, images in enumerate(columns):
             x = _GAP + column * step_x + (2 * _GAP if column else 0)  # a wider gap beside the first column
-            sheet.paste(_fitted(pictures[row]), (x, y))
+            sheet.paste(_fitted(images[row]), (x, y))
         draw.text((_GAP, y + _SIDE), name, _INK, letters)
     draw.line([(step_x + _GAP, _LABEL), (step_x + _GAP, size[1] - _GAP)], _INK)
     content = io.BytesIO()
@@ -65,10 +65,10 @@ def contact_sheet(
 
 def _fitted(pixels: UInt8Array) -> Image.Image:
     """On a square of the sheet, in its own proportions."""
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    scale = _SIDE / max(picture.size)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    scale = _SIDE / max(image.size)
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), method)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), method)
     square = Image.new("RGB", (_SIDE, _SIDE), _PAPER)
-    square.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
+    square.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
     return square

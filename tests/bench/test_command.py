@@ -18,7 +18,7 @@ from samdeploy.bench.bench_engine import CONCURRENCY
 from samdeploy.bench.options import BenchOptions
 from samdeploy.bundle import Bundle
 from samdeploy.cli.bench import bench
-from samdeploy.report.text.bench import table
+from samdeploy.report.text.bench import bench_tables
 
 pytest.importorskip("onnxruntime")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -94,9 +94,9 @@ def test_a_session_that_dies_in_the_middle(digits_bundle: Bundle, monkeypatch: p
     assert [point.batch for point in sound.batches] == [1, 4, 5]
     assert (missing.backend, missing.ran, bool(missing.reason)) == ("tensorrt", False, True)
     assert not report.complete
-    text = table(report)
-    assert "  FAILED at batch 4: out of memory" in text
-    assert "tensorrt fp32: not run here" in text
+    text = bench_tables(report)
+    assert "failed       batch 4: out of memory" in text
+    assert "tensorrt fp32\nnot run  " in text
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_bad_input(
     printed = capsys.readouterr()
     assert words in printed.err
     if code == 1:  # no engine that could be benched is here: the reason is the row
-        assert "onnxruntime fp16: not run here" in printed.out
+        assert "onnxruntime fp16\nnot run  " in printed.out
         assert "has no FP16 kernels" in " ".join(printed.out.split())
 
 

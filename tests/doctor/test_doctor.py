@@ -18,7 +18,7 @@ from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine
 from samdeploy.doctor.findings import Machine
-from samdeploy.report.text.doctor import table
+from samdeploy.report.text.doctor import diagnosis_tables
 from tests.conftest import Command
 
 
@@ -49,7 +49,7 @@ def test_a_good_bundle(machine: Machine, digits_bundle: Bundle) -> None:
     assert states(found)["onnxruntime fp32"] == ""
     assert found.bundle.files == len(digits_bundle.files)
     assert "10 classes" in found.bundle.summary
-    text = table(found)
+    text = diagnosis_tables(found)
     assert max(map(len, text.splitlines())) <= 80
     assert f"{found.bundle.files} of {found.bundle.files} are as the manifest states" in text
 
@@ -63,7 +63,7 @@ def test_a_changed_file_is_named_and_no_engine_is_opened(machine: Machine, copy_
     found = examine_bundle(copy_of_bundle)
     assert all(any(name in text for text in found.damaged) for name in ("model.fp32.onnx", "golden/images.npy"))
     assert (len(found.damaged), found.problems, found.engines) == (2, found.damaged, ())
-    assert "2 problems:" in table(Diagnosis(machine, found))
+    assert "2 problems:" in diagnosis_tables(Diagnosis(machine, found))
 
 
 def test_an_engine_that_answers_wrongly(
@@ -129,7 +129,7 @@ def test_the_bundle_is_not_blamed_for_its_test_set(
     report |= {"faults": faults, "test_set_faults": [text for text in faults if "trained on" in text]}
     (copy_of_bundle / "eval.json").write_text(json.dumps(report))
     found = examine_bundle(copy_of_bundle)
-    words = "not passed on 9 test images of /my pets: onnxruntime fp32"
+    words = "failed on 9 test images of /my pets: onnxruntime fp32"
     if problem:
         assert (found.evaluation, found.problems) == (
             words,

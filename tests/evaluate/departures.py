@@ -30,7 +30,7 @@ def one_weight(model: onnx.ModelProto) -> None:
 def check_words_and_json(why: Why) -> None:
     text = why_table(why)
     assert max(len(line) for line in text.splitlines()) <= 80
-    marked = [line.split()[0] for line in text.splitlines() if line.endswith("<")]
+    marked = [line.split()[0] for line in text.splitlines() if line.endswith(" <")]
     assert marked == [why.name]
     assert " ".join(text.split()).endswith(f"likely cause: {' '.join(why.cause.split())}")
     values = json.loads(json_bytes(why.to_json()))

@@ -13,7 +13,7 @@ from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
 from samdeploy.evaluate import EvalOptions, Report, evaluate_bundle
-from samdeploy.report.text.evaluation import table
+from samdeploy.report.text.evaluation import evaluation_tables
 from tests.marks import without_gpu
 
 pytestmark = pytest.mark.usefixtures("short_latency")
@@ -124,6 +124,6 @@ def test_an_engine_that_cannot_run_never_passes(report: Report, digits_bundle: B
 def test_what_was_not_judged_is_named(digits_bundle: Bundle) -> None:
     report = evaluate_bundle(digits_bundle, EvalOptions(backend="onnxruntime", consistency_s=0))
     assert report.left_out == ("not asked for: openvino fp32, tensorrt fp16",)
-    assert "not asked for: openvino fp32, tensorrt fp16" in table(report)
+    assert "not asked for: openvino fp32, tensorrt fp16" in evaluation_tables(report)
     report = evaluate_bundle(digits_bundle, EvalOptions(device="cpu", consistency_s=0))
     assert report.left_out == ("not judged: model.fp16.onnx, which no engine ran",)

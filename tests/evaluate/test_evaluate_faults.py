@@ -74,7 +74,7 @@ def test_an_engine_that_dies_in_the_middle_costs_its_row_and_no_other(with_sessi
     assert (dead.n_images_done, dead.reason, dead.comparison, dead.latency) == (128, said, None, None)
     assert (alive.backend, alive.passed, alive.n_images_done) == ("openvino", True, 359)
     assert alive.comparison is not None and alive.latency is not None
-    assert not report.passed and verdict(report).startswith("NOT PASSED")
+    assert not report.passed and verdict(report).startswith("FAILED")
 
 
 def test_an_engine_that_dies_while_it_is_timed_keeps_its_accuracy(with_session: Evaluate) -> None:
@@ -178,7 +178,7 @@ def test_too_few_pictures_for_the_margin(with_session: Evaluate) -> None:
     (row,) = report.results
     assert row.comparison is not None and row.comparison.top1_agreement == 100.0
     assert (row.passed, row.verdict, row.n_needed) == (False, "cannot tell", 875)
-    assert (report.passed, verdict(report)) == (False, "CANNOT TELL")
+    assert (report.passed, verdict(report)) == (False, "INCONCLUSIVE")
     report = with_session("onnxruntime", lambda run: run, backend="onnxruntime", precision="int8", margin=1.5)
     assert (report.passed, verdict(report), report.results[0].reason) == (True, "PASSED (batch sizes 1-4 tried)", "")
 
@@ -197,7 +197,7 @@ def test_a_clear_loss_fails_at_a_reduced_precision(with_session: Evaluate) -> No
     assert row.comparison is not None
     # Every tenth of each batch of 64, and of the last one of 39.
     assert 30 < row.comparison.change.lost <= 39 and row.verdict == "fails"
-    assert verdict(report).startswith("NOT PASSED")
+    assert verdict(report).startswith("FAILED")
     flipped = report.to_json()["results"][0]["changed"]
     assert {entry["index"] % 64 % 10 for entry in flipped} == {0}
     assert row.comparison.mcnemar_p < 1e-6

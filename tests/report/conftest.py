@@ -1,4 +1,4 @@
-"""An evaluation made by hand in which everything happens, on a bundle whose pictures can be had; and a folder of it."""
+"""An evaluation made by hand in which everything happens, on a bundle whose images can be had; and a folder of it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ WHY = Why(
 def logits() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """`logits(labels, lost, gained, other, classes=10)`: of an engine and of the reference, and the labels.
 
-    The reference is wrong about the ten pictures from 200 on.  The engine loses the first pictures, gains the first of
+    The reference is wrong about the ten images from 200 on.  The engine loses the first images, gains the first of
     the ten, and is wrong in another way about the next of them.
     """
 

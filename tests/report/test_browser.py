@@ -52,7 +52,7 @@ def test_nothing_is_asked_for_and_nothing_goes_wrong(browser: Any, written: Path
     assert asked[0].startswith("file:") and sum(url.startswith("file:") for url in asked) == 1
     assert page.locator("section").count() == 12
     assert all(section.is_visible() for section in page.locator("section").all())
-    # Every picture was decoded.
+    # Every image was decoded.
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     page.close()
 

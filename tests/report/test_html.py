@@ -17,7 +17,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.evaluate.accuracy.compare import compare
 from samdeploy.evaluate.map_agreement import CamAgreement
 from samdeploy.evaluate.result import NotMeasured, Report
-from samdeploy.report.evidence import MOST_PICTURES, gather
+from samdeploy.report.evidence import MOST_IMAGES, gather
 from samdeploy.report.html import render_html
 from samdeploy.report.write import write_report
 
@@ -89,7 +89,7 @@ def test_the_page_is_whole(page: Page) -> None:
 
 
 def test_everything_can_be_told_without_seeing(page: Page) -> None:
-    assert page.all("img") and all(picture["alt"] for picture in page.all("img"))
+    assert page.all("img") and all(image["alt"] for image in page.all("img"))
     plots = [found for found in page.all("svg") if found.get("aria-hidden") != "true"]
     assert plots and all(found["role"] == "img" and found["aria-label"] for found in plots)
     assert page.all("th") and all(found.get("scope") in ("row", "col") for found in page.all("th"))
@@ -100,7 +100,7 @@ def test_nothing_comes_from_elsewhere(written: Path, page: Page) -> None:
     text = (written / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"""(?:src|href|url|@import)\s*[=(]?\s*["']?(?:https?:)?//""", text)
     assert page.all("script") == page.all("link") == page.all("iframe") == []
-    assert all((picture["src"] or "").startswith("data:image/") for picture in page.all("img"))
+    assert all((image["src"] or "").startswith("data:image/") for image in page.all("img"))
     (policy,) = [found["content"] for found in page.all("meta") if "http-equiv" in found]
     assert (policy or "").startswith("default-src 'none'; img-src data:;")
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
@@ -108,53 +108,53 @@ def test_nothing_comes_from_elsewhere(written: Path, page: Page) -> None:
 
 def test_the_verdict_comes_first_and_says_what_it_does_not_cover(page: Page) -> None:
     begin = page.text[: page.text.index("Accuracy, engine by engine")]
-    assert "✗ NOT PASSED" in begin
+    assert "✗ FAILED" in begin
     assert "Do not use openvino bf16 and tensorrt fp32 (cuda) in place of the trained network" in begin
     for gap in (
-        "tensorrt fp16 was not run here: no CUDA device: no driver.",
+        "tensorrt fp16 was not run: no CUDA device: no driver.",
         "Not judged: model.fp16.onnx, which no engine ran.",
         "The times of openvino int8 are too noisy to be relied on.",
         "Other batch sizes, threads and repeats were not tried with openvino int8.",
-        "3 of 359 test pictures stand in val too: accuracy on them says nothing about new pictures.",
-        "1 of 359 test pictures look like one in val; where they are copies, accuracy on them says nothing",
+        "3 of 359 test images stand in val too: accuracy on them says nothing about new images.",
+        "1 of 359 test images look like one in val; where they are copies, accuracy on them says nothing",
     ):
         assert gap in begin
 
 
 def test_each_engine_has_its_figures(page: Page, everything: Report) -> None:
     text = page.text
-    assert "onnxruntime fp32 ✓ holds 97.21 97.21" in text
-    assert "openvino int8 ? cannot tell 96.94 97.21" in text
-    assert "tensorrt fp32 (cuda) ✗ stopped answered 64 of 359 pictures" in text
-    assert "tensorrt fp16 - not run here no figures" in text
+    assert "onnxruntime fp32 ✓ passed 97.21 97.21" in text
+    assert "openvino int8 ? inconclusive 96.94 97.21" in text
+    assert "tensorrt fp32 (cuda) ✗ stopped answered 64 of 359 images" in text
+    assert "tensorrt fp16 - not run no figures" in text
     comparison = everything.results[1].comparison
     assert comparison is not None
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (comparison.change.low, comparison.change.high))  # noqa: RUF001
     assert f"openvino int8 2 1 −0.28 {low} to {high} 1.000" in text  # noqa: RUF001
     assert "stopped after 64 of 359 images: the GPU fell off the bus" in text
-    assert "✗ failed none of 0.1 allowed" in text and "wrong at batch size 7, in every row" in text
+    assert "✗ failed not finite of 0.1 allowed" in text and "wrong at batch size 7, in every row" in text
     assert "Where openvino bf16 departs layer2.0.conv2 overflows" in text
-    assert "pixels 0 0 255 8.0 → layer2.0.conv2 none 0 0 –" in text  # noqa: RUF001
+    assert "pixels 0 0 255.0 8.0 → layer2.0.conv2 not finite 0 0.000 –" in text  # noqa: RUF001
     assert "? not finished" in text and "time was up after 3 runs" in text
 
 
-def test_changed_pictures_are_shown(page: Page, everything: Report, written: Path) -> None:
+def test_changed_images_are_shown(page: Page, everything: Report, written: Path) -> None:
     text = page.text
     assert "openvino int8: 4 of 359" in text
-    assert text.count("✗ lost") == 2 + MOST_PICTURES // 2 and text.count("✓ gained") == 1
+    assert text.count("✗ lost") == 2 + MOST_IMAGES // 2 and text.count("✓ gained") == 1
     assert "openvino bf16: 102 of 359 The first 48 are shown, lost ones first." in text
     assert "The other 36" in text
-    pictures = page.all("img")
-    assert len(pictures) == 4 + MOST_PICTURES // 2
-    assert all(picture["class"] == "tiny" for picture in pictures)  # 8x8 digits, each pixel a square
+    images = page.all("img")
+    assert len(images) == 4 + MOST_IMAGES // 2
+    assert all(image["class"] == "tiny" for image in images)  # 8x8 digits, each pixel a square
     evidence = json.loads((written / "report.json").read_text())["report"]
     (shown,) = [each["shown"] for each in evidence["flips"] if each["engine"] == "openvino int8"]
     assert [flip["kind"] for flip in shown] == ["lost", "lost", "gained", "other"]
     assert [flip["index"] for flip in shown] == [0, 1, 200, 201]
-    assert all("picture" not in flip and flip["name"].startswith("digits[") for flip in shown)
+    assert all("thumbnail" not in flip and flip["name"].startswith("digits[") for flip in shown)
 
 
-def test_the_picture_is_the_test_picture(page: Page, digits_bundle: Bundle) -> None:
+def test_the_image_is_the_test_image(page: Page, digits_bundle: Bundle) -> None:
     import base64
     import io
 
@@ -188,8 +188,8 @@ def test_what_is_missing_is_said_with_its_cure(page: Page, digits_bundle: Bundle
 def test_what_bench_measured_is_drawn(everything: Report, with_bench: Bundle) -> None:
     found = rendered(everything, with_bench)
     labels = [plot.get("aria-label") or "" for plot in found.all("svg")]
-    assert any(label.startswith("Pictures per second over the batch size for onnxruntime fp32") for label in labels)
-    assert any("samdeploy openvino fp32 2.50 (2.00 to 3.00)" in label for label in labels)
+    assert any(label.startswith("Images per second over the batch size for onnxruntime fp32") for label in labels)
+    assert any("samdeploy openvino fp32 2.50x (2.00x to 3.00x)" in label for label in labels)
     assert "trtexec: not timed not installed" in found.text
     assert "not measured" not in found.text[found.text.index("Throughput, and") :]
 
@@ -198,7 +198,7 @@ def test_a_damaged_bench_file_costs_its_section_alone(everything: Report, with_b
     (with_bench.root / "bench.json").write_text('{"date": 3, "machine": "m", "engines": [], "against": []}')
     found = rendered(everything, with_bench)
     assert "bench.json: 'date' must be text, integer 3 found; make it again: samdeploy bench --json" in found.text
-    assert "2.50 (2.00 to 3.00)" in found.text
+    assert "2.50x (2.00x to 3.00x)" in found.text
 
 
 NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7*7 }}", "a\x00b\u202eGröße")
@@ -228,12 +228,12 @@ def test_many_classes_get_pairs_instead_of_a_matrix(
     report = replace(everything, results=(row,), class_names=names)
     bundle = replace(digits_bundle, spec=replace(digits_bundle.spec, classes=names))
     found = rendered(report, bundle)
-    # The first fifty lose two or three of their pictures, the others one.
+    # The first fifty lose two or three of their images, the others one.
     first = found.text[found.text.index("Classes that lose most") : found.text.index("All 100 classes")]
     shown = [int(number) for number in re.findall(r"class (\d+) ", first)]
     assert len(shown) == 10 and max(shown) < 50
     assert not [table for table in found.all("table") if table.get("class") == "heat"]
-    assert "label taken for pictures in PyTorch class 0 class 1 3 1" in found.text
+    assert "label taken for images in PyTorch class 0 class 1 3 1" in found.text
 
 
 def test_no_engine_at_all(everything: Report, digits_bundle: Bundle) -> None:
@@ -244,7 +244,7 @@ def test_no_engine_at_all(everything: Report, digits_bundle: Bundle) -> None:
     assert not [plot for plot in found.all("svg") if "Change of top-1" in (plot.get("aria-label") or "")]
 
 
-def test_a_picture_that_is_gone_costs_its_picture_alone(
+def test_an_image_that_is_gone_costs_its_image_alone(
     everything: Report, digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from samdeploy.errors import DatasetError
@@ -261,9 +261,9 @@ def test_a_picture_that_is_gone_costs_its_picture_alone(
 def test_the_largest_report_stays_small(
     everything: Report, digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Pictures that no compression makes small, for as many engines as there are."""
+    """Images that no compression makes small, for as many engines as there are."""
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
-    monkeypatch.setattr("samdeploy.report.evidence._Pictures.load", lambda self, index: noise)
+    monkeypatch.setattr("samdeploy.report.evidence._TestImages.load", lambda self, index: noise)
     report = replace(everything, results=(everything.results[2],) * 4)
     path = write_report(tmp_path, digits_bundle, report, data_root=None, command="c")
     size = path.stat().st_size
@@ -292,4 +292,4 @@ def test_what_a_check_could_not_say_is_said(everything: Report, digits_bundle: B
     assert "onnxruntime fp32, maps not compared: the GPU is too old." in found.text
     maps = CamAgreement(64, 60, (3, 3), 0.5, 0.975)
     found = rendered(replace(everything, results=(replace(row, parts={"cam": maps}),)), digits_bundle)
-    assert "onnxruntime fp32 0.975 0.500 60 of 64 4 of 64 maps are constant" in found.text
+    assert "onnxruntime fp32 0.9750 0.5000 60 of 64 4 of 64 maps are constant" in found.text

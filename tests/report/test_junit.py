@@ -43,7 +43,7 @@ def test_one_suite_for_each_engine(everything: Report) -> None:
     assert found["openvino int8"]["latency is steady"][1].startswith("too noisy for a verdict: p90 is 6.00")
     assert found["openvino bf16"]["consistency: batch sizes"][1] == "wrong at batch size 7, in every row"
     assert found["openvino bf16"]["probe images"][1].startswith("channels: the engine reads BGR for RGB; answers for ")
-    assert found["tensorrt fp32"]["answers every test picture"][1] == everything.results[3].reason
+    assert found["tensorrt fp32"]["answers every test image"][1] == everything.results[3].reason
     assert found["tensorrt fp16"]["runs here"] == ("skipped", "no CUDA device: no driver")
     assert "3 of 359 test images (0.84 %) are also in val" in next(
         text for name, (_, text) in found["evaluation"].items() if name.startswith("leak guard")
@@ -86,7 +86,7 @@ def test_another_test_set_is_no_pass(everything: Report) -> None:
 def test_what_xml_cannot_hold_is_replaced(everything: Report) -> None:
     row = replace(everything.results[3], reason="\x1b[31mred\x1b[0m \x00 <b> ]]> & \ud800 \U0001f600")
     found = outcomes(junit_xml(replace(everything, results=(row,))))
-    text = found["tensorrt fp32"]["answers every test picture"][1]
+    text = found["tensorrt fp32"]["answers every test image"][1]
     assert text == "\ufffd[31mred\ufffd[0m \ufffd <b> ]]> & \ufffd \U0001f600"
 
 

@@ -32,8 +32,8 @@ def test_all_of_it(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in said.splitlines()]
     assert lines[:5] == ["class train val test", lines[1], "bright 11 4 5", "dark 11 4 5", "all 2 classes 22 8 10"]
-    assert "smallest and largest class of train: 11 and 11 pictures" in said
-    assert "leak guard: no image is in two splits" in said
+    assert "smallest and largest class of train: 11 and 11 images" in said
+    assert "leak guard  no image is in two splits" in said
     assert "as batches, mapped from the cache " in said
     assert max(map(len, said.splitlines()[:-1])) <= 80  # the last line ends with a path
     sheet = Image.open(tmp_path / "new" / "sheet.png")
@@ -54,7 +54,7 @@ def test_a_leaky_set_is_shown_and_then_refused(
     with pytest.raises(DatasetError, match=r"to train all the same: --set data\.leaks=report"):
         look(recipe(f"data.root={root}"), tmp_path / "sheet.png")
     said = capsys.readouterr().out
-    assert "leak guard: 22 of 22 test images (100.00 %) are also in train, pixel by pixel" in said
+    assert "leak guard  22 of 22 test images (100.00 %) are also in train, pixel by pixel" in said
     assert (tmp_path / "sheet.png").is_file()
 
 
@@ -72,8 +72,8 @@ def test_classes_without_pictures_stand_out() -> None:
     dataset = Dataset("mine", ("cat\x1b", "dog", "owl"), samples(0, 0, 2), samples(1), samples(0, 1, 2))  # type: ignore[arg-type]
     text = counts_table(dataset)
     assert ["dog", "0", "1", "1"] in [line.split() for line in text.splitlines()]
-    assert "NO PICTURE in train of 1 class: dog" in text
-    assert "NO PICTURE in val of 2 classes: cat\\x1b, owl" in text
+    assert "NO IMAGE in train of 1 class: dog" in text
+    assert "NO IMAGE in val of 2 classes: cat\\x1b, owl" in text
     assert "in test of" not in text
 
 

@@ -108,7 +108,7 @@ def test_mean_spread_and_interval() -> None:
     assert finished(50.0, 100.0).interval() == (0.0, 100.0)
     same = finished(75.0, 75.0, 75.0)
     assert (same.sd(), same.interval()) == (0.0, None)
-    assert "mean 75.00 %, all the same, from which no spread can be told; n = 3" in reproduction_table(same)
+    assert "mean 75.00 %, all the same, which says nothing about the spread; n = 3" in reproduction_table(same)
     assert reproduction_png(same)
     one = finished(89.0)
     assert (one.mean(), one.sd(), one.interval()) == (89.0, None, None)

@@ -2,143 +2,129 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from samdeploy.bench.alternatives.comparison import Comparison, notes
+from samdeploy.bench.alternatives.comparison import Comparison, Row, notes
 from samdeploy.bench.bench_json import BenchReport, EngineBench
+from samdeploy.bench.cold_start import ColdStart
 from samdeploy.bench.figures import Figure
+from samdeploy.bench.nvml import GpuState
+from samdeploy.terminal.tables import Cell, entries, paragraph, table
+from samdeploy.terminal.wording import NOT_RUN, STOPPED, VERDICTS, engine_name, milliseconds, rate, ratio, span
 
-WIDTH = 80
-_POINTS_PER_LINE = 8
-_HEADER = (
-    f"  {'ms, batch 1':<12} {'p50':>7} {'95 % CI of p50':>17} {'p90':>7} {'p95':>7} {'p99':>7} {'max':>7} {'n':>6}"
-)
-_AGAINST = f"{'engine':<30} {'p50 ms':>7} {'p10 - p90':>17} {'speed':>6} {'p10 - p90':>13}"
+_POINTS_PER_TABLE = 8
+_FIGURES = ("<ms, batch 1", ">p50", ">95 % interval", ">p90", ">p95", ">p99", ">max", ">runs")
+_AGAINST = ("<engine", ">p50\nms", ">p10 to p90\nms", ">speed", ">p10 to p90")
 
 
-def table(report: BenchReport) -> str:
+def bench_tables(report: BenchReport) -> str:
     """All engines, or all comparisons, with what spoils them."""
-    lines: list[str] = []
-    for engine in report.engines:
-        lines += [*_engine(engine), ""]
-    for comparison in report.against:
-        lines += [*_comparison(comparison), ""]
-    lines += _wrapped(f"pictures: {report.pictures}")
-    lines += _wrapped(f"machine: {report.machine}")
+    blocks = [*map(_engine, report.engines), *map(_comparison, report.against)]
+    surroundings = [("images", report.pictures), ("machine", report.machine)]
     if report.busy:
-        lines += _wrapped(
-            f"load average {report.load_average:.1f} on {report.cores} cores before this began: other programs were "
+        busy = (
+            f"average {report.load_average:.1f} on {report.cores} cores before this began: other programs were "
             "running, and the figures are partly theirs"
         )
-    return "\n".join(lines)
+        surroundings.append(("load", busy))
+    return "\n\n".join([*blocks, entries(surroundings)])
 
 
-def _engine(engine: EngineBench) -> Iterator[str]:
-    name = f"{engine.backend} {engine.precision}"
+def _engine(engine: EngineBench) -> str:
+    name = engine_name(engine.backend, engine.precision, engine.device)
     if not engine.ran:
-        yield f"{name}: not run here"
-        yield from _wrapped(engine.reason, "  ")
-        return
-    yield f"{name} on {engine.device}"
-    yield _HEADER
-    for figure in engine.figures:
-        yield from _figure(figure)
-    if engine.batches:
-        yield from _points("batch", "images/s", [(f"{p.batch}", p.images_per_s) for p in engine.batches])
-    if engine.left_out:
-        yield from _wrapped(f"batch {', '.join(map(str, engine.left_out))}: outside its profile, left out", "  ")
-    if engine.threads:
-        points = [(f"{p.threads} on {p.sessions}", p.images_per_s) for p in engine.threads]
-        yield from _points("threads on sessions", "images/s", points)
-    yield from _memory(engine)
-    if engine.cuda_graphs:
-        yield from _wrapped(f"CUDA graphs: {engine.cuda_graphs}", "  ")
-    for state in engine.gpu:
-        throttled = f"; held down by: {', '.join(state.throttled)}" if state.throttled else ""
-        yield from _wrapped(
-            f"{state.name}: {_known(state.sm_clock_mhz)} of {_known(state.sm_clock_max_mhz)} MHz, "
-            f"memory {_known(state.memory_clock_mhz)} MHz, {_known(state.temperature_c)} °C, "
-            f"{_known(state.power_w)} of {_known(state.power_limit_w)} W{throttled}",
-            "  ",
-        )
-    if engine.gpu_note:
-        yield from _wrapped(engine.gpu_note, "  ")
-    if engine.reason:
-        yield from _wrapped(f"FAILED at {engine.reason}", "  ")
+        return f"{name}\n{entries([(NOT_RUN.word, engine.reason)])}"
+    rates = [(str(point.batch), point.images_per_s) for point in engine.batches]
+    threads = [(f"{point.threads} on {point.sessions}", point.images_per_s) for point in engine.threads]
+    blocks = [
+        f"{name}\n{table(_FIGURES, map(_figure, engine.figures))}",
+        *_points("batch", rates),
+        *_points("threads on sessions", threads),
+    ]
+    remarks = [*_remarks(engine)]
+    return "\n\n".join([*blocks, *([entries(remarks)] if remarks else [])])
 
 
-def _figure(figure: Figure) -> Iterator[str]:
+def _figure(figure: Figure) -> tuple[Cell, ...]:
     found = figure.latency
     if found is None:
-        yield from _wrapped(f"{figure.stage:<12} {figure.note}", "  ")
-        return
-    interval = f"{_ms(found.p50_low_ms)} - {_ms(found.p50_high_ms)}"
-    slow = " ".join(f"{_ms(value):>7}" for value in (found.p90_ms, found.p95_ms, found.p99_ms, found.max_ms))
-    yield f"  {figure.stage:<12} {_ms(found.p50_ms):>7} {interval:>17} {slow} {found.runs:>6}"
-    if found.noise:
-        yield from _wrapped(found.noise, "    ")
-    if not found.warm_up_settled:
-        yield f"    warm-up: not settled after {found.warm_up_runs} runs in {found.warm_up_s:.1f} s"
+        return (figure.stage, *[None] * 7)
+    interval = span(milliseconds(found.p50_low_ms), milliseconds(found.p50_high_ms))
+    slow = map(milliseconds, (found.p90_ms, found.p95_ms, found.p99_ms, found.max_ms))
+    return (figure.stage, milliseconds(found.p50_ms), interval, *slow, found.runs)
 
 
-def _points(first: str, second: str, points: Sequence[tuple[str, float]]) -> Iterator[str]:
-    for start in range(0, len(points), _POINTS_PER_LINE):
-        part = points[start : start + _POINTS_PER_LINE]
-        width = max(len(first), len(second))
-        columns = (WIDTH - 2 - width) // max(len(part), 5)
-        columns = min(columns, 9)
-        yield f"  {first:<{width}}" + "".join(f"{name:>{columns}}" for name, _ in part)
-        yield f"  {second:<{width}}" + "".join(f"{_rate(rate):>{columns}}" for _, rate in part)
+def _points(what: str, points: Sequence[tuple[str, float]]) -> Iterator[str]:
+    for start in range(0, len(points), _POINTS_PER_TABLE):
+        part = points[start : start + _POINTS_PER_TABLE]
+        columns = [f"<{what}", *(f">{name}" for name, _ in part)]
+        yield table(columns, [["images/s", *(rate(found) for _, found in part)]])
 
 
-def _memory(engine: EngineBench) -> Iterator[str]:
-    found = engine.cold_start
-    if found is None:
-        return
-    text = (
-        f"cold start: {found.open_to_answer_ms:,.0f} ms from opening to the first answer, "
-        f"{found.start_to_answer_ms:,.0f} ms from the start of the process (median of {found.processes}); "
-        f"peak memory {found.host_peak_mib:,.0f} MiB"
+def _remarks(engine: EngineBench) -> Iterator[tuple[str, str]]:
+    """(what it is about, what the reader should know)."""
+    for figure in engine.figures:
+        found = figure.latency
+        if found is None:
+            yield figure.stage, figure.note
+        elif found.noise:
+            yield figure.stage, found.noise
+        if found is not None and not found.warm_up_settled:
+            yield figure.stage, f"warm-up: not settled after {found.warm_up_runs:,} runs in {found.warm_up_s:.1f} s"
+    if engine.left_out:
+        yield "batch", f"{', '.join(map(str, engine.left_out))}: outside its profile, left out"
+    if engine.cold_start is not None:
+        yield from _cold_start(engine.cold_start)
+    if engine.cuda_graphs:
+        yield "CUDA graphs", engine.cuda_graphs
+    yield from (("GPU", _gpu(state)) for state in engine.gpu)
+    if engine.gpu_note:
+        yield "GPU", engine.gpu_note
+    if engine.reason:
+        yield VERDICTS["fails"].word, engine.reason
+
+
+def _cold_start(found: ColdStart) -> Iterator[tuple[str, str]]:
+    yield (
+        "cold start",
+        f"{found.open_to_answer_ms:,.0f} ms from opening to the first answer, {found.start_to_answer_ms:,.0f} ms from "
+        f"the start of the process (median of {found.processes})",
     )
+    device = f"; of the GPU: {found.device_note}" if found.device_note else ""
     if found.device_mib is not None:
-        text += f", {found.device_mib:,.0f} MiB of the GPU"
-    elif found.device_note:
-        text += f"; of the GPU: {found.device_note}"
-    yield from _wrapped(text, "  ")
+        device = f", {found.device_mib:,.0f} MiB of the GPU"
+    yield "peak memory", f"{found.host_peak_mib:,.0f} MiB{device}"
 
 
-def _comparison(comparison: Comparison) -> Iterator[str]:
-    yield f"batch {comparison.batch}, host memory to host memory, {comparison.rounds} rounds in turns"
-    yield _AGAINST
-    yield "-" * len(_AGAINST)
-    for row in comparison.rows:
-        if row.p50_ms is None or not row.ran:
-            yield f"{row.name:<30} {'died' if row.p50_ms is not None else 'not run here'}"
-            continue
-        spread = f"{_ms(row.p10_ms)} - {_ms(row.p90_ms)}" if row.p10_ms is not None and row.p90_ms is not None else "-"
-        relative = row.times_base
-        speed = f"{relative.median:.2f}x" if relative else "-"
-        around = f"{relative.p10:.2f} - {relative.p90:.2f}" if relative and row.p10_ms is not None else "-"
-        yield f"{row.name:<30} {_ms(row.p50_ms):>7} {spread:>17} {speed:>6} {around:>13}"
-    if comparison.base:
-        yield from _wrapped(f"speed: 1.00x is {comparison.base}, within the same round; more is faster")
-    for name, text in notes(comparison):
-        yield from _wrapped(f"{name}: {text}", "  ")
-
-
-def _wrapped(text: str, indent: str = "") -> Iterable[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+def _gpu(state: GpuState) -> str:
+    throttled = f"; held down by: {', '.join(state.throttled)}" if state.throttled else ""
+    return (
+        f"{state.name}: {_known(state.sm_clock_mhz)} of {_known(state.sm_clock_max_mhz)} MHz, "
+        f"memory {_known(state.memory_clock_mhz)} MHz, {_known(state.temperature_c)} C, "
+        f"{_known(state.power_w)} of {_known(state.power_limit_w)} W{throttled}"
+    )
 
 
 def _known(value: float | None) -> str:
     return "?" if value is None else f"{value:.0f}"
 
 
-def _ms(value: float) -> str:
-    """As many digits as fit into seven characters."""
-    return f"{value:.3f}" if value < 99.9995 else f"{value:.2f}" if value < 9999.995 else f"{value:.0f}"
+def _comparison(comparison: Comparison) -> str:
+    lines = [
+        f"batch {comparison.batch}, host memory to host memory, {comparison.rounds} rounds in turns",
+        table(_AGAINST, map(_against, comparison.rows)),
+    ]
+    if comparison.base:
+        lines.append(paragraph(f"speed: 1.00x is {comparison.base}, within the same round; more is faster"))
+    remarks = [*notes(comparison)]
+    return "\n".join([*lines, *(["", entries(remarks)] if remarks else [])])
 
 
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+def _against(row: Row) -> tuple[Cell, ...]:
+    if row.p50_ms is None or not row.ran:
+        return (row.name, NOT_RUN.word if row.p50_ms is None else STOPPED.word, None, None, None)
+    relative, spread, around = row.times_base, None, None
+    if row.p10_ms is not None and row.p90_ms is not None:
+        spread = span(milliseconds(row.p10_ms), milliseconds(row.p90_ms))
+        around = span(ratio(relative.p10), ratio(relative.p90)) if relative else None
+    return (row.name, milliseconds(row.p50_ms), spread, ratio(relative.median) if relative else None, around)

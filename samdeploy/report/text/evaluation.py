@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Iterator
 
 from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
+from samdeploy.evaluate.accuracy.compare import Comparison
 from samdeploy.evaluate.consistency.answers import ranges_text
 from samdeploy.evaluate.consistency.checks import Consistency
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
@@ -13,13 +14,21 @@ from samdeploy.evaluate.result import NotMeasured, Report, Result
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
 from samdeploy.evaluate.why.explain import Why
 from samdeploy.report.text.why import why_table
-from samdeploy.terminal import printable
-
-_HEADER = f"{'engine':<12} {'prec':<4} {'dev':<4} {'top-1':>6} {'PyTorch':>7} {'agree':>6} {'max diff':>8} " + (
-    f"{'p50':>6} {'p95':>6} {'p99':>6} gate"
+from samdeploy.terminal.tables import Cell, entries, paragraph, table
+from samdeploy.terminal.wording import (
+    NOT_FINITE,
+    NOT_RUN,
+    VERDICTS,
+    correlation,
+    difference,
+    engine_name,
+    engine_outcome,
+    milliseconds,
+    p_value,
+    percent,
+    points,
+    span,
 )
-_GATE = {"holds": "ok", "cannot tell": "?"}
-_VERDICT = {"holds": "PASSED", "fails": "NOT PASSED", "cannot tell": "CANNOT TELL"}
 
 
 def verdict(report: Report) -> str:
@@ -27,7 +36,7 @@ def verdict(report: Report) -> str:
     missing = [result.engine for result in report.results if not result.ran]
     hard = [*report.faults, *_failures(report)]
     gaps = [*hard[:1], *([f"and {len(hard) - 1} more, listed above"] if len(hard) > 1 else [])]
-    gaps += [f"not run here: {', '.join(missing)}"] if missing else []
+    gaps += [f"{NOT_RUN.word}: {', '.join(missing)}"] if missing else []
     gaps += _other_images(report)
     gaps += report.test_images.headline()
     gaps += [f"{text} were trained on" for text in _trained_on(report)]
@@ -38,7 +47,7 @@ def verdict(report: Report) -> str:
     parts = [row.parts.get("consistency") for row in report.results]
     tried = [part.batch_sizes for part in parts if isinstance(part, Consistency) and part.batch_sizes]
     gaps += [f"batch sizes {ranges_text(min(tried, key=max))} tried"] if report.verdict == "holds" and tried else []
-    return _VERDICT[report.verdict] + (f" ({'; '.join(gaps)})" if gaps else "")
+    return VERDICTS[report.verdict].word.upper() + (f" ({'; '.join(gaps)})" if gaps else "")
 
 
 def _failures(report: Report) -> list[str]:
@@ -67,92 +76,93 @@ def _is_consistent(result: Result) -> bool:
     return isinstance(part, Consistency) and (part.passed or bool(part.failures))  # a failure is in the verdict
 
 
-def table(report: Report) -> str:
-    """The report in at most 80 columns; reasons follow below the rows they belong to."""
-    lines = [_HEADER, "-" * len(_HEADER)]
-    lines += [_row(result) for result in report.results]
-    lines.append(f"top-1 and agreement in %, n = {report.n_images:,} test images; latency in ms at batch 1;")
-    lines.append("max diff: of a logit from PyTorch's, as a share of its image's range of logits")
-    lines += _paired_lines(report)
-    lines += _part_lines(report)
-    if report.test_set != AS_AT_TRAINING:
-        lines.append(f"test set: {report.test_set}")
-    lines += [
-        line
-        for note in (*report.notes, *report.left_out)
-        for line in textwrap.wrap(printable(note), 80, subsequent_indent="  ")
-    ]
-    for fault in report.faults:
-        lines += textwrap.wrap(fault, 80, initial_indent="  ", subsequent_indent="    ")
-    for result in report.results:
-        if result.reason:
-            text = f"{result.engine}: {result.reason}"
-            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ")
-    lines += [f"\n{why_table(part)}" for result in report.results for part in result.parts.values()
-              if isinstance(part, Why)]  # fmt: skip
-    return "\n".join(lines)
+def evaluation_tables(report: Report) -> str:
+    """The engines, what the changed answers prove, and below them what the reader should know of each engine."""
+    compared = [(_name(row), row.comparison) for row in report.results if row.comparison is not None]
+    legend = (
+        f"{report.n_images:,} test images; same class: as PyTorch names; largest difference: of a logit from "
+        "PyTorch's, as a share of its image's range of logits; latency at batch 1"
+    )
+    blocks = [f"{_engines(report)}\n{paragraph(legend)}"]
+    blocks += [_changes(compared, report.confidence)] if compared else []
+    remarks = [*_remarks(report)]
+    blocks += [entries(remarks)] if remarks else []
+    blocks += [why_table(part) for row in report.results for part in row.parts.values() if isinstance(part, Why)]
+    return "\n\n".join(blocks)
 
 
-def _row(result: Result) -> str:
-    start = f"{result.backend:<12} {result.precision:<4} "
-    found, times = result.comparison, result.latency
-    if not result.ran:
-        return f"{start}{'-':<4} not run here"
-    if found is None:
-        return f"{start}{result.device:<4} {f'stopped after {result.n_images_done:,} images':<51} FAIL"
-    numbers = f"{found.top1:6.2f} {found.reference_top1:7.2f} {found.top1_agreement:6.2f} "
-    numbers += f"{found.max_difference_of_range:8.1e} "
-    numbers += " ".join(map(_ms, (times.p50_ms, times.p95_ms, times.p99_ms))) if times else f"{'stopped':>20}"
-    gate = "ok" if result.passed else _GATE.get(result.verdict or "", "FAIL")
-    return f"{start}{result.device:<4} {numbers} {gate}"
+def _engines(report: Report) -> str:
+    columns = ("<engine", "<verdict", ">top-1\n%", ">same\nclass %", ">largest\ndifference", ">p50\nms", ">p95\nms",
+               ">p99\nms")  # fmt: skip
+    found = next((row.comparison for row in report.results if row.comparison is not None), None)
+    reference = [("PyTorch", "reference", percent(found.reference_top1), *[None] * 5)] if found else []
+    return table(columns, [*reference, *map(_engine, report.results)])
 
 
-def _paired_lines(report: Report) -> list[str]:
-    """What the flips prove, for every engine that answered all pictures."""
-    rows = [(result, result.comparison) for result in report.results if result.comparison is not None]
-    if not rows:
-        return []
-    interval = f"{100 * report.confidence:g} % interval"
-    header = f"{'change of top-1':<17} {'lost':>6} {'gained':>6} {'points':>7} {interval:>17} {'p':>6} "
-    header += f"{'top-5':>6} {'ECE':>5}"
-    lines = ["", header, "-" * len(header)]
-    for result, found in rows:
-        change = found.change
-        top5 = "-" if found.top5 is None else f"{found.top5:.2f}"
-        ece = "-" if found.ece is None else f"{found.ece:.2f}"
-        lines.append(
-            f"{result.engine:<17} {change.lost:6} {change.gained:6} {change.difference:+7.2f} "
-            f"{f'{change.low:+.2f} to {change.high:+.2f}':>17} {found.mcnemar_p:6.3f} {top5:>6} {ece:>5}"
+def _engine(row: Result) -> tuple[Cell, ...]:
+    outcome = engine_outcome(ran=row.ran, verdict=row.verdict, passed=row.passed)
+    found, times = row.comparison, row.latency
+    accuracy = (
+        (percent(found.top1), percent(found.top1_agreement), difference(found.max_difference_of_range))
+        if found
+        else (None, None, None)
+    )
+    latency = tuple(map(milliseconds, (times.p50_ms, times.p95_ms, times.p99_ms))) if times else (None, None, None)
+    return (_name(row), outcome.word, *accuracy, *latency)
+
+
+def _changes(compared: list[tuple[str, Comparison]], confidence: float) -> str:
+    """What the flips prove, for every engine that answered all images."""
+    columns = ("<change of top-1", ">lost", ">gained", ">points", f">{100 * confidence:g} %\ninterval", ">p",
+               ">top-5\n%", ">ECE\npoints")  # fmt: skip
+    rows = [
+        (
+            name,
+            found.change.lost,
+            found.change.gained,
+            points(found.change.difference),
+            span(points(found.change.low), points(found.change.high)),
+            p_value(found.mcnemar_p),
+            percent(found.top5),
+            NOT_FINITE if found.ece is None else percent(found.ece),
         )
-    lines.append("lost: right in PyTorch, wrong in the engine; p: McNemar, exact; ECE in points")
-    for result, found in rows:
-        worst = found.worst_class()
-        if worst.top1 < worst.reference_top1:
-            text = f"loses most in {result.engine}: class {printable(report.class_names[worst.index])}, top-1 "
-            text += f"{worst.reference_top1:.2f} to {worst.top1:.2f} % of {worst.images:,} images"
-            lines += textwrap.wrap(text, 80, subsequent_indent="  ")
-    return lines
+        for name, found in compared
+    ]
+    return f"{table(columns, rows)}\nlost: right in PyTorch, wrong in the engine; p: McNemar, exact"
 
 
-def _part_lines(report: Report) -> list[str]:
-    """What the further checks found that is no reason by itself: those are in the rows' reasons."""
-    lines: list[str] = []
-    for result in report.results:
-        for name, part in result.parts.items():
-            text = f"{name}: not measured: {part.reason}" if isinstance(part, NotMeasured) else ""
-            if isinstance(part, ProbeAnswers) and not part.fault:
-                text = part.summary
-            elif isinstance(part, Consistency) and not part.failures:
-                text = part.verdict
-            elif isinstance(part, CamAgreement) and part.median is not None:
-                text = f"activation maps: rank correlation with PyTorch's {part.minimum:.4f} at least, "
-                text += f"{part.median:.4f} in the median, n = {part.defined}"
-            lines += textwrap.wrap(f"{result.engine}: {text}", 80, subsequent_indent="  ") if text else []
-        if result.latency is not None and result.latency.noise:
-            lines += textwrap.wrap(f"{result.engine}: latency: {result.latency.noise}", 80, subsequent_indent="  ")
-    return lines
+def _remarks(report: Report) -> Iterator[tuple[str, str]]:
+    """(what it is about, what there is to say) in the order of the engines, what fails the evaluation at the end."""
+    for row in report.results:
+        yield from ((_name(row), text) for text in _findings(row, report))
+    if report.test_set != AS_AT_TRAINING:
+        yield "test set", report.test_set
+    yield from (("note", text) for text in (*report.notes, *report.left_out))
+    yield from (("fault", text) for text in report.faults)
+    yield from ((_name(row), row.reason) for row in report.results if row.reason)
 
 
-def _ms(value: float) -> str:
-    """Six characters with as many digits as fit."""
-    return f"{value:6.3f}" if value < 10 else f"{value:6.2f}" if value < 999.995 else f"{value:6.0f}"
+def _findings(row: Result, report: Report) -> Iterator[str]:
+    """What was found about an engine that is no reason by itself: reasons follow at the end."""
+    worst = row.comparison.worst_class() if row.comparison is not None else None
+    if worst is not None and worst.top1 < worst.reference_top1:
+        change = f"{percent(worst.reference_top1)} to {percent(worst.top1)} %"
+        yield f"loses most in class {report.class_names[worst.index]}: top-1 {change} of {worst.images:,} images"
+    for name, part in row.parts.items():
+        if isinstance(part, NotMeasured):
+            yield f"{name}: not measured: {part.reason}"
+        elif isinstance(part, ProbeAnswers) and not part.fault:
+            yield part.summary
+        elif isinstance(part, Consistency) and not part.failures:
+            yield part.verdict
+        elif isinstance(part, CamAgreement) and part.median is not None:
+            yield (
+                f"activation maps: rank correlation with PyTorch's {correlation(part.minimum)} at least, "
+                f"{correlation(part.median)} in the median, n = {part.defined:,}"
+            )
+    if row.latency is not None and row.latency.noise:
+        yield f"latency: {row.latency.noise}"
+
+
+def _name(row: Result) -> str:
+    return engine_name(row.backend, row.precision, row.device)

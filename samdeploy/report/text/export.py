@@ -1,13 +1,14 @@
-"""What an export made, as a table of at most 80 columns."""
+"""What an export made, as tables of at most 80 columns."""
 
 from __future__ import annotations
 
-import math
-import textwrap
+from collections.abc import Iterable
 
 from samdeploy.export.export import ExportResult
 from samdeploy.export.graphs import Headroom
 from samdeploy.export.int8.search import QuantizedGraph
+from samdeploy.terminal.tables import entries, paragraph, table
+from samdeploy.terminal.wording import bits, floored, magnitude, megabytes, percent
 
 # Rows of the head-room table: the tightest tensors decide.
 TIGHTEST = 10
@@ -17,50 +18,51 @@ def headroom_table(headroom: Headroom) -> str:
     """The tensors nearest to the end of FP16, before and after rescaling, and the layers kept in FP32."""
     # The pixels are normalised in FP32 in every graph.
     rows = [row for row in headroom.rows if not row.name.startswith("pixels")]
-    lines = [
-        f"FP16 head-room on {headroom.images:,} training images, tightest {TIGHTEST} of {len(rows)} tensors",
-        f"{'tensor':<28} {'largest':>10} {'bits':>6} {'rescaled':>9} {'bits':>6} {'below 2^-14':>12}",
-    ]
+    cells = []
     for row in sorted(rows, key=lambda row: row.bits)[:TIGHTEST]:
         k = headroom.exponents.get(row.name, 0)
-        scaled = f"x 2^{-k}" if k else "-"
-        lines.append(
-            f"{row.name:<28} {row.max_abs:10.4g} {row.bits:6.1f} {scaled:>9} {row.bits + k:6.1f} "
-            f"{row.below_normal:10.2f} %"
+        scaled = f"x 2^{-k}" if k else None
+        cells.append(
+            (row.name, magnitude(row.max_abs), bits(row.bits), scaled, bits(row.bits + k), percent(row.below_normal))
         )
-    lines += [line for layer, reason in headroom.fp32.items() for line in _indented(f"{layer} stays FP32: {reason}")]
-    lines.append(f"{_floored(headroom.fp16_share)} % of the multiply-adds of the FP16 graph are in FP16")
+    columns = ("<tensor", ">largest", ">bits", ">rescaled", ">bits", ">below\n2^-14, %")
+    lines = [
+        f"FP16 head-room on {headroom.images:,} training images, tightest {TIGHTEST} of {len(rows)} tensors",
+        table(columns, cells),
+        *_kept_in_fp32(headroom.fp32.items()),
+        f"{floored(headroom.fp16_share)} % of the multiply-adds of the FP16 graph are in FP16",
+    ]
     return "\n".join(lines)
 
 
 def int8_lines(quantized: QuantizedGraph) -> str:
-    """What INT8 cost on the validation pictures, and the layers that went back to FP32."""
-    lines = [
-        f"INT8 for {'TensorRT' if quantized.form == 'tensorrt' else 'ONNX Runtime and OpenVINO'}: validation top-1 "
-        f"{quantized.val_top1_fp32:.2f} -> {quantized.val_top1_int8:.2f} %",
-        f"  ({quantized.val_images:,} images; one is {100 / quantized.val_images:.2f} points), "
-        f"{_floored(quantized.int8_share_of_multiply_adds)} % of the multiply-adds in int8;",
-        "  pixels and head stay FP32 always",
-    ]
-    lines += [line for layer, reason in quantized.kept.items() for line in _indented(f"{layer} stays FP32: {reason}")]
-    return "\n".join(lines)
-
-
-def _floored(percent: float) -> str:
-    """One decimal, never rounded up: 99.98 % are not all."""
-    return f"{math.floor(10 * percent) / 10:.1f}"
+    """What INT8 cost on the validation images, and the layers that went back to FP32."""
+    runtimes = "TensorRT" if quantized.form == "tensorrt" else "ONNX Runtime and OpenVINO"
+    summary = (
+        f"INT8 for {runtimes}: validation top-1 {percent(quantized.val_top1_fp32)} -> "
+        f"{percent(quantized.val_top1_int8)} % ({quantized.val_images:,} images; one is "
+        f"{percent(100 / quantized.val_images)} points), {floored(quantized.int8_share_of_multiply_adds)} % of the "
+        "multiply-adds in int8; pixels and head always stay FP32"
+    )
+    return "\n".join([paragraph(summary), *_kept_in_fp32(quantized.kept.items())])
 
 
 def export_table(result: ExportResult) -> str:
-    """Parameters before and after the fold, and a row per engine with the reason below it."""
-    lines = [f"{result.parameters:,} parameters as trained, {result.folded_parameters:,} folded"]
-    lines.append(f"{'engine':<12} {'prec':<4} {'MB':>6}  {'state':<9} file")
-    for row in result.rows:
-        size = f"{row.bytes / 1e6:6.1f}" if row.path else f"{'-':>6}"
-        lines.append(f"{row.engine:<12} {row.precision:<4} {size}  {row.state:<9} {row.path}")
-        lines += _indented(row.note)
+    """Parameters before and after the fold, a row per engine, and below the table what was found or is missing."""
+    rows = [
+        (f"{row.engine} {row.precision}", row.state, megabytes(row.bytes) if row.path else None, row.path)
+        for row in result.rows
+    ]
+    lines = [
+        f"{result.parameters:,} parameters as trained, {result.folded_parameters:,} folded",
+        "",
+        table(("<engine", "<state", ">MB", "<file"), rows),
+        "",
+        entries((f"{row.engine} {row.precision}", row.note) for row in result.rows if row.note),
+    ]
     return "\n".join(lines)
 
 
-def _indented(text: str) -> list[str]:
-    return textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="  ")
+def _kept_in_fp32(layers: Iterable[tuple[str, str]]) -> list[str]:
+    rows = [(layer, f"stays FP32: {reason}") for layer, reason in layers]
+    return [entries(rows)] if rows else []

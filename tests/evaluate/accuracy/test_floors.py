@@ -54,6 +54,6 @@ def test_engine_below_fails_the_evaluation(digits_bundle: Bundle) -> None:
     (row,) = report.results
     assert row.below_minimum == row.reason and "is below --min-top1 99.99" in row.reason
     assert (report.passed, report.verdict, row.verdict) == (False, "fails", "fails")
-    assert verdict(report).startswith("NOT PASSED (below the minimum asked for: onnxruntime fp32")
+    assert verdict(report).startswith("FAILED (below the minimum asked for: onnxruntime fp32")
     assert "did not reach the accuracy that was asked for" in verdict_of(report.to_json()).sentence
     assert b'name="minimum accuracy"' in junit_xml(report) and report.to_json()["min_top1"] == 99.99

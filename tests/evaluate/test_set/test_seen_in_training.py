@@ -19,7 +19,7 @@ from samdeploy.data.duplicates.leaks import LeakReport
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.test_set.open import TestSet
 from samdeploy.evaluate.test_set.seen_in_training import beside, find_test_leaks, known_images, trained_on
-from samdeploy.report.text.evaluation import table, verdict
+from samdeploy.report.text.evaluation import evaluation_tables, verdict
 
 
 def samples_of(bundle: Bundle, split: str) -> Samples:
@@ -116,8 +116,10 @@ def test_a_test_set_that_is_the_training_set_fails_away_from_the_run(
     monkeypatch.setattr("samdeploy.evaluate.evaluate.open_test_set", lambda bundle, root: TestSet(train, ()))
     report = evaluate_bundle(alone, EvalOptions(backend="onnxruntime", device="cpu", consistency_s=0))
     assert not report.passed and all(row.passed for row in report.results)
-    assert verdict(report).startswith("NOT PASSED (100 of 100 test images (100.0 %) were trained on, at most 2 %")
+    assert verdict(report).startswith("FAILED (100 of 100 test images (100.0 %) were trained on, at most 2 %")
     assert verdict(report).count("were trained on") == 1
-    assert "100 of 100 test images (100.00 %) are also in train, pixel by pixel" in " ".join(table(report).split())
+    assert "100 of 100 test images (100.00 %) are also in train, pixel by pixel" in " ".join(
+        evaluation_tables(report).split()
+    )
     row = json.loads(json.dumps(report.to_json()))["leaks"]["overlaps"][0]
     assert (row["other"], row["exact"], row["near"], row["near_percent"]) == ("train", 100, None, None)

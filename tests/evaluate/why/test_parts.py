@@ -18,7 +18,7 @@ from samdeploy.evaluate.why.explain import worst_pictures
 from samdeploy.evaluate.why.pixels import normalisation_fault
 from samdeploy.evaluate.why.tensors import error_share
 from samdeploy.files import json_bytes
-from samdeploy.report.text.evaluation import table
+from samdeploy.report.text.evaluation import evaluation_tables
 from tests.evaluate import faults
 from tests.evaluate.departures import Seal, one_weight
 
@@ -92,7 +92,7 @@ def test_eval_says_why(copy_of_bundle: Path, seal: Seal) -> None:
     values = json.loads(json_bytes(report.to_json()))["results"][0]["why"]
     assert (values["first"], values["n_images"]) == ("layer2.0.conv2", 4)
     assert "the first tensor of onnxruntime fp32 that departs from the network is layer2.0.conv2" in " ".join(
-        table(report).split()
+        evaluation_tables(report).split()
     )
 
 

@@ -14,7 +14,7 @@ from samdeploy.bench.nvml import GpuState
 from samdeploy.bench.throughput import BatchPoint, ThreadPoint
 from samdeploy.bench.turns import Ratio
 from samdeploy.evaluate.latency.measure import Latency
-from samdeploy.report.text.bench import table
+from samdeploy.report.text.bench import bench_tables
 
 STEADY = Latency(
     p50_ms=1.25, p90_ms=1.5, p95_ms=1.75, p99_ms=2.5, max_ms=4.0, runs=300, p50_low_ms=1.2, p50_high_ms=1.3,
@@ -57,7 +57,7 @@ REPORT = BenchReport(
     engines=(ENGINE, EngineBench("tensorrt", "fp16", "", False, "no CUDA device: " + "no driver " * 20)),
     against=(COMPARISON,),
 )  # fmt: skip
-LINES = table(REPORT).splitlines()
+LINES = bench_tables(REPORT).splitlines()
 TEXT = " ".join(" ".join(LINES).split())
 
 
@@ -68,12 +68,14 @@ def test_no_line_is_longer_than_a_terminal() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "  with copies    1.250    1.200 - 1.300   1.500   1.750   2.500   4.000    300",
-        "  images/s 123,457 123,457 123,457 123,457 123,457 123,457 123,457 123,457",
-        "samdeploy onnxruntime fp32       1.500     1.400 - 1.600  2.00x   1.90 - 2.10",
-        "torch.compile                  not run here",
-        "openvino plain export          died",
-        "trtexec                          12345                 -  0.00x             -",
+        "device only   -   -   -   -   -   -   -",
+        "with copies   1.25   1.20 to 1.30   1.50   1.75   2.50   4.00   300",
+        "end to end    12,346   12,346 to 12,346   98,765   98,765   98,765   98,765   300",
+        "images/s 123,457 123,457 123,457 123,457 123,457 123,457 123,457 123,457",
+        "samdeploy onnxruntime fp32   1.50   1.40 to 1.60   2.00x   1.90x to 2.10x",
+        "torch.compile   not run   -   -   -",
+        "openvino plain export   stopped   -   -   -",
+        "trtexec   12,345   -   0.00x   -",
     ],
 )
 def test_lines(line: str) -> None:
@@ -86,15 +88,15 @@ def test_lines(line: str) -> None:
         "too noisy for a verdict: p90 is 8.00 times p50 (at most 1.5); the median moved by -55.",
         "warm-up: not settled after 30 runs in 0.2 s",
         "batch 128, 256: outside its profile, left out",
-        "cold start: 1,000 ms from opening to the first answer, 1,234 ms from the start of the process (median of 3); "
+        "cold start 1,000 ms from opening to the first answer, 1,234 ms from the start of the process (median of 3) "
         "peak memory 2,048 MiB, 1,536 MiB of the GPU",
-        "NVIDIA H100 80GB HBM3: 1410 of 1980 MHz, memory 2619 MHz, 88 °C, 700 of 700 W; "
+        "NVIDIA H100 80GB HBM3: 1410 of 1980 MHz, memory 2619 MHz, 88 C, 700 of 700 W; "
         "held down by: hardware thermal slowdown",
-        "CUDA graphs: off since a batch of 8: the engine failed",
-        "FAILED at batch 64: out of memory",
-        "tensorrt fp16: not run here no CUDA device: no driver",
-        "openvino plain export: died in round 3: gone",
-        "trtexec: trtexec: its own process",
+        "CUDA graphs off since a batch of 8: the engine failed",
+        "failed batch 64: out of memory",
+        "tensorrt fp16 not run no CUDA device: no driver",
+        "openvino plain export died in round 3: gone",
+        "trtexec trtexec: its own process",
         "speed: 1.00x is pytorch eager, within the same round; more is faster",
         "load average 1.5 on 2 cores before this began: other programs were running",
     ],
@@ -105,7 +107,7 @@ def test_words(words: str) -> None:
 
 def test_a_quiet_machine_needs_no_words() -> None:
     for load in (None, 0.3):
-        assert "load average" not in table(replace(REPORT, load_average=load))
+        assert "load average" not in bench_tables(replace(REPORT, load_average=load))
 
 
 def test_complete_means_that_something_ran_and_nothing_died() -> None:

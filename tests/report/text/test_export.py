@@ -13,9 +13,8 @@ def test_a_share_just_below_all_is_not_called_all() -> None:
         coverage=98.0, int8_share_of_multiply_adds=99.986,
     )  # fmt: skip
     assert int8_lines(made).splitlines() == [
-        "INT8 for ONNX Runtime and OpenVINO: validation top-1 91.85 -> 91.75 %",
-        "  (6,000 images; one is 0.02 points), 99.9 % of the multiply-adds in int8;",
-        "  pixels and head stay FP32 always",
-        "  layer4.0.conv1 stays FP32: in int8 alone, logits move by 9.1 % of their",
-        "  spread",
+        "INT8 for ONNX Runtime and OpenVINO: validation top-1 91.85 -> 91.75 % (6,000",
+        "images; one is 0.02 points), 99.9 % of the multiply-adds in int8; pixels and",
+        "head always stay FP32",
+        "layer4.0.conv1  stays FP32: in int8 alone, logits move by 9.1 % of their spread",
     ]

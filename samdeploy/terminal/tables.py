@@ -1,0 +1,82 @@
+"""Tables and paragraphs of at most 80 columns, the same in a terminal, a pipe and a file.  Imports rich."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from samdeploy.terminal.escape import printable
+from samdeploy.terminal.wording import NONE, count
+
+WIDTH = 80
+# A label beside a text is folded beyond this.
+_LABEL = 24
+
+Cell = str | int | None
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A heading, a rule and the rows; text that is too long is folded within its column.
+
+    Args:
+        columns: headings, each after the sign of its alignment as in Python's format strings: "<engine", ">top-1".
+        rows: of one cell per column.  None is shown as "-", an int with thousands separators.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    headings = [title[1:] for title in columns]
+    natural = [
+        max(cell_len(text) for row in (heading.split("\n"), *([row[place]] for row in cells)) for text in row)
+        for place, heading in enumerate(headings)
+    ]
+    spare = WIDTH - sum(natural)
+    gaps = len(columns) - 1
+    found = Table(box=None, pad_edge=False, padding=(0, 1 if gaps <= spare < 2 * gaps else 2, 0, 0))
+    for title, heading in zip(columns, headings, strict=True):
+        is_number = title[0] == ">"
+        found.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    found.add_row(*[Rule(characters="-", style="none")] * len(columns))
+    for row in cells:
+        found.add_row(*row)
+    return _rendered(found)
+
+
+def entries(rows: Iterable[tuple[str, str]]) -> str:
+    """Labels with a text beside each; a label that repeats the one above it is left out."""
+    found = Table.grid(padding=(0, 2, 0, 0))
+    found.add_column(max_width=_LABEL, overflow="fold")
+    found.add_column(overflow="fold")
+    above = ""
+    for label, text in rows:
+        found.add_row("" if label == above else _cell(label), _cell(text))
+        above = label
+    return _rendered(found)
+
+
+def paragraph(text: str) -> str:
+    """`text` in lines of at most 80 columns."""
+    return _rendered(Text(_cell(text), overflow="fold"))
+
+
+def _cell(value: Cell) -> str:
+    """`value` in letters that standard output can show, so that its width is known before it is printed."""
+    text = NONE if value is None else count(value) if isinstance(value, int) else printable(value)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _rendered(content: RenderableType) -> str:
+    file = io.StringIO()
+    # Nothing of the surroundings counts: no colour, no terminal's width, no notebook.
+    console = Console(
+        file=file, width=WIDTH, height=1, color_system=None, force_terminal=False, force_jupyter=False,
+        legacy_windows=False, markup=False, emoji=False, highlight=False,
+    )  # fmt: skip
+    console.print(content)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
