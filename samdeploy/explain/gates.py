@@ -100,7 +100,7 @@ def gates_table(gates: Sequence[ModuleGates], neutral: float) -> str:
         values = (*np.quantile(module.mean, (0, 0.5, 1)), np.median(module.spread))
         shares = (module.opened(neutral), module.shut, module.turned)
         rows.append((module.name, len(module.mean), *(f"{value:z.2f}" for value in values), *map(percent, shares)))
-    columns = ("<module", ">channels", ">min", ">median", ">max", ">spread", ">opened\n%", ">shut\n%", ">turned\n%")
+    columns = ("<module", ">channels", ">min", ">median", ">max", ">spread", ">opened %", ">shut %", ">turned %")
     legend = (
         "mean gate of each channel, which it multiplies; spread: median of the channels' standard deviations over the "
         f"images; opened: above {neutral:.0f}, the neutral gate; shut: below a tenth of the root mean square; turned: "

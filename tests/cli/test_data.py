@@ -19,7 +19,7 @@ def test_digits_are_shown_and_measured(tmp_path: Path, inside: Inside, monkeypat
     monkeypatch.setattr(look, "_SECONDS", 0.1)
     code, out, err = inside("data", "digits-strong", cwd=tmp_path)
     assert code == 0, err
-    assert "leak guard: no image is in two splits" in out
+    assert "leak guard  no image is in two splits" in out
     assert "decoded and resized" in out
     assert Image.open(tmp_path / "digits-strong-samples.png").format == "PNG"
     assert [path.name for path in tmp_path.iterdir()] == ["digits-strong-samples.png"]  # and no run

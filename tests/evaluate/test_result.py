@@ -139,7 +139,7 @@ def test_the_verdict_on_all_rows(rows: list[tuple[bool, bool, str]], verdict: st
 def test_a_fault_of_the_evaluation_fails_it_and_opens_the_headline(report: Callable[..., Report]) -> None:
     found = report(faults=("the test set is the training set",))
     assert (found.passed, found.to_json()["verdict"], merged(found, {})["verdict"]) == (False, "fails", "fails")
-    assert verdict(found).startswith("FAILED (the test set is the training set; not run here: ")
+    assert verdict(found).startswith("FAILED (the test set is the training set; not run: ")
 
 
 def test_passed_is_the_verdict_that_holds(report: Callable[..., Report], result: Callable[..., Result]) -> None:

@@ -330,9 +330,9 @@ def test_gates_of_pictures(
     assert (found["gate"], found["images"], found["neutral"]) == ("identity", 5, 1.0)
     assert [module["module"] for module in found["modules"]] == [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
     assert [len(module["mean"]) for module in found["modules"]] == [64, 64, 128, 128, 256, 256, 512, 512]
-    titles = "module channels min median max spread opened shut turned"
+    titles = "module channels min median max spread opened % shut % turned %"
     assert output.splitlines()[0].split() == titles.split()
-    assert output.splitlines()[-1].startswith("gates of 5 pictures: ")
+    assert output.splitlines()[-1].startswith("gates of 5 images: ")
 
 
 def test_the_command(cam_bundle: Bundle, pictures: Path, tmp_path: Path, command: Callable) -> None:
