@@ -51,7 +51,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
 )
 DIVERGED = "training diverged"  # how the loop's error begins
 # Keys that may differ between one start and the next.
-_FREE = NOT_THE_EXPERIMENT | {"training.seed", "description"}
+_FREE = NOT_THE_EXPERIMENT | {"training.seed", "description", "changed"}
 
 
 def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:

@@ -21,7 +21,7 @@ from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
 from samdeploy.train.run.folder import IN_USE, best_file, is_locked
 
-_FREE = NOT_THE_EXPERIMENT | {"description"}
+_FREE = NOT_THE_EXPERIMENT | {"description", "changed"}
 
 
 @dataclass(frozen=True, slots=True)

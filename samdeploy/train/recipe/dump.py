@@ -10,10 +10,15 @@ from typing import Any
 from samdeploy.bundle.fields import to_json
 from samdeploy.train.recipe.recipe import Recipe
 
+# Keys outside all sections.
+_HEAD: Sequence[str] = ("name", "description", "changed")
+
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
     """The recipe as nested dictionaries, name and description first."""
     table: dict[str, Any] = to_json(recipe)
+    if not recipe.changed:
+        del table["changed"]
     options = table["model"].pop("options")
     table["model"] = {"arch": recipe.model.arch, **options, "pretrained": recipe.model.pretrained}
     return table
@@ -31,7 +36,10 @@ def dump_recipe(recipe: Recipe) -> str:
     table = recipe_table(recipe)
     try:
         own, *bases = map(tomlkit.parse, recipe.texts)
-        head = {key: value for key, value in table.items() if key not in own and not isinstance(value, dict)}
+        # Above the comments of the file, where tomlkit would put them below.  What changed belongs to the description.
+        head = {key: table[key] for key in _HEAD if key in table and key not in own}
+        if "description" in own:
+            head.pop("changed", None)
         _fill(own, {key: value for key, value in table.items() if key not in head}, bases)
         text = tomlkit.dumps(head) + tomlkit.dumps(own)
         if tomllib.loads(text) == table:

@@ -11,9 +11,6 @@ from samdeploy.train.recipe.overrides import apply_overrides, overridden
 from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
 from samdeploy.train.recipe.source import read_recipe_source
 
-# Between a recipe's description and the keys that are no longer as it describes them.
-_CHANGED = "; changed: "
-
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply overrides and check the result.
@@ -21,8 +18,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     Args:
         name_or_path: one of `recipe_names()`, the path of a `.toml` file, or a folder of images.
         overrides: each "section.key=value"; the value is TOML, and text that is no TOML is taken as a string.
-            The section may be left out where the key occurs once; name and description are top-level keys.  The
-            description names the keys, unless it is one of them.
+            The section may be left out where the key occurs once; name and description are top-level keys.  Without
+            a new description, `Recipe.changed` names the keys.
 
     Raises:
         InputError: no such recipe, file or folder.
@@ -31,11 +28,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     source = read_recipe_source(str(name_or_path))
     recipe = recipe_from_table(apply_overrides(source.table, overrides), source.origin)
-    recipe = dataclasses.replace(recipe, texts=source.texts)
-    changed = (source.changed | overridden(overrides)) - NOT_THE_EXPERIMENT
-    if not changed or recipe.description != source.table.get("description", ""):
-        return recipe
-    # The recipe of a run may be a changed one already.
-    description, _, before = recipe.description.partition(_CHANGED)
-    keys = ", ".join(sorted(changed | set(filter(None, before.split(", ")))))
-    return dataclasses.replace(recipe, description=f"{description}{_CHANGED}{keys}".lstrip("; "))
+    if recipe.description == source.table.get("description", ""):
+        changed = tuple(sorted({*recipe.changed, *overridden(overrides)} - NOT_THE_EXPERIMENT))
+    else:
+        changed = ()
+    return dataclasses.replace(recipe, changed=changed, texts=source.texts)

@@ -189,11 +189,13 @@ class Recipe:
     """A whole experiment.  Made by `load_recipe`, which checks it.
 
     Attributes:
+        changed: keys that are no longer as the description says.
         texts: the file that it was read from, and those that this one extends; `dump_recipe` keeps their comments.
     """
 
     name: str = field(metadata=_NAME)
     description: str = ""
+    changed: tuple[str, ...] = ()
     data: DataSection = field(default_factory=DataSection)
     model: ModelSection = field(default_factory=ModelSection)
     image: ImageSection = field(default_factory=ImageSection)

@@ -20,7 +20,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 FOLDER_RECIPE = "folder"
 # Key that names the recipe whose values a file starts from.
 _EXTENDS = "extends"
-_OWN_KEYS = ("name", "description")
+_OWN_KEYS = ("name", "description", "changed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,11 @@ class RecipeSource:
         table: as TOML has it, together with what it extends.
         origin: "recipe digits"; opens the text of errors.
         texts: the file, and those that it extends; one after the other, the last one extends nothing.
-        changed: keys whose values differ from those of the recipe that its description was written for.
     """
 
     table: dict[str, Any]
     origin: str
     texts: tuple[str, ...]
-    changed: frozenset[str] = frozenset()
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -90,17 +88,16 @@ def _with_bases(path: Path, before: tuple[Path, ...]) -> RecipeSource:
     base = _with_bases(base_path, chain)
     recipe_from_table(base.table, base.origin)  # a mistake in the base is named with the base's file
     merged = {**_extended(base.table, table), "name": table.get("name", path.stem)}
-    texts = (text, *base.texts)
-    if "description" in table:
-        return RecipeSource(merged, origin, texts)
-    was, now = dict(_leaves(base.table)), dict(_leaves(merged))
-    changed = {key for key, value in now.items() if key not in _OWN_KEYS and was.get(key) != value}
-    return RecipeSource(merged, origin, texts, base.changed | changed)
+    if "description" not in table:
+        was, now = dict(_leaves(base.table)), dict(_leaves(merged))
+        changed = {key for key, value in now.items() if key not in _OWN_KEYS and was.get(key) != value}
+        merged["changed"] = sorted(changed.union(base.table.get("changed", ())))
+    return RecipeSource(merged, origin, (text, *base.texts))
 
 
 def _extended(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with the values of another; without its options, where they belong to another data set or family."""
-    start = dict(base)
+    start = {key: value for key, value in base.items() if key != "changed" or "description" not in own}
     data, own_data = start.get("data", {}), own.get("data")
     if isinstance(own_data, Mapping) and own_data.get("name", data.get("name")) != data.get("name"):
         start["data"] = {key: value for key, value in data.items() if key != "options"}

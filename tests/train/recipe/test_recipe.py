@@ -42,16 +42,17 @@ def test_built_in_recipes_state_every_key_and_keep_every_value(name: str) -> Non
 
 
 def test_a_changed_recipe_says_so(tmp_path: Path) -> None:
-    written = load_recipe("digits").description
+    original = load_recipe("digits")
+    assert original.changed == ()
     changed = load_recipe("digits", ["epochs=3", "data.root=elsewhere", "model.arch=sam-resnet34", "epochs=4"])
-    assert changed.description == f"{written}; changed: model.arch, training.epochs"
-    again = tmp_path / "recipe.toml"
-    again.write_text(dump_recipe(changed))
-    assert load_recipe(again).description == changed.description
-    twice = load_recipe(again, ["epochs=5", "batch_size=64"]).description
-    assert twice == f"{written}; changed: model.arch, training.batch_size, training.epochs"
-    assert load_recipe("digits", ["data.root=elsewhere"]).description == written
-    assert load_recipe("digits", ["epochs=3", "description=mine"]).description == "mine"
+    assert (changed.description, changed.changed) == (original.description, ("model.arch", "training.epochs"))
+    again = written(tmp_path, dump_recipe(changed))
+    assert load_recipe(again).changed == changed.changed
+    twice = load_recipe(again, ["epochs=5", "batch_size=64"])
+    assert twice.changed == ("model.arch", "training.batch_size", "training.epochs")
+    assert load_recipe("digits", ["data.root=elsewhere"]).changed == ()
+    for named in (["epochs=3", "description=mine"], ["description=mine"]):
+        assert (load_recipe(again, named).description, load_recipe(again, named).changed) == ("mine", ())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -272,12 +273,14 @@ def test_extends(tmp_path: Path) -> None:
     mine = written(tmp_path, 'extends = "aircraft"\n[model]\narch = "sam-resnet18"\n[training]\nepochs = 45\n')
     recipe, base = load_recipe(mine, ["lr=1"]), load_recipe("aircraft")
     assert recipe.name == "mine" and recipe.data == base.data and recipe.model.arch == "sam-resnet18"
-    assert recipe.description == f"{base.description}; changed: model.arch, training.learning_rate"
+    assert (recipe.description, recipe.changed) == (base.description, ("model.arch", "training.learning_rate"))
     (tmp_path / "deeper").mkdir()
     deeper = tmp_path / "deeper" / "b.toml"
     deeper.write_text('extends = "../mine.toml"\ndescription = "own"\n[data]\nname = "folder"\n')
     last = load_recipe(deeper)
-    assert (last.model, last.description, last.data.options) == (recipe.model, "own", {})
+    assert (last.model, last.description, last.data.options, last.changed) == (recipe.model, "own", {}, ())
+    deeper.write_text('extends = "../mine.toml"\n[training]\nseed = 5\n')
+    assert load_recipe(deeper).changed == ("model.arch", "training.seed")
 
 
 @pytest.mark.parametrize(
