@@ -100,10 +100,10 @@ def cam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from samdeploy.bundle.manifest import DataRecord
     from samdeploy.bundle.spec import Preprocessing, model_spec
     from samdeploy.export.cam_graph import add_cam_graph
+    from samdeploy.export.network import prepare_network
     from samdeploy.export.pack import BundleWriter
+    from samdeploy.graphs.edit import serialize
     from samdeploy.models import Exported, build_model, save_weights
-    from samdeploy.models.sam_resnet.fold import fold
-    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
 
     torch.manual_seed(5)
     classes = ("T-shirt/top", "t-shirt top", "..", "Größe", "e")
@@ -128,9 +128,9 @@ def cam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     writer.add("weights", "weights.safetensors", (root.parent / "saved.safetensors").read_bytes())
     writer.add_array("golden_images", "golden/images.npy", images[:8])
     writer.add_array("golden_logits", "golden/logits.npy", logits)
-    net = fold(model)
-    writer.add("graph", "model.fp32.onnx", serialize(graph_from_model(net, spec, "fp32")), precision="fp32")
-    add_cam_graph(writer, net, model, spec, images[:8])
+    network = prepare_network(model, spec)
+    writer.add("graph", "model.fp32.onnx", serialize(network.graph), precision="fp32")
+    add_cam_graph(writer, network, images[:8])
     writer.write_manifest()
     return open_bundle(root)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import torchvision
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
-from samdeploy.graphs.edit import checked
+from samdeploy.graphs.edit import checked, constants, copy_of, set_constant
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models.graph import Normalize
 
@@ -66,3 +67,11 @@ def torchvision_resnet18() -> tuple[nn.Module, onnx.ModelProto]:
 def images(count: int = 12) -> np.ndarray:
     """uint8 [count, 64, 96, 3]."""
     return np.random.default_rng(9).integers(0, 256, (count, 64, 96, 3), dtype=np.uint8)
+
+
+def changed_constant(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], np.ndarray]) -> onnx.ModelProto:
+    """A copy of `model` in which the constant `name` went through `change`."""
+    copy = copy_of(model)
+    tensor = constants(copy)[name]
+    set_constant(tensor, np.ascontiguousarray(change(onnx.numpy_helper.to_array(tensor))))
+    return copy

@@ -37,12 +37,14 @@ from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.bench.alternatives.pytorch import export_module
 from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.export.fp16.convert import fp16_graph
 from samdeploy.export.int8.search import quantize_graph
 from samdeploy.graphs.cost import layer_multiply_adds
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported, SamResNet, build_model, load_weights
 from samdeploy.models.graph import Normalize
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.runs.record import open_run
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -101,7 +103,7 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
             times[name].append(time.perf_counter() - start)
         for kind, values in peaks.items():
             values.append(rate(products[kind]))
-    return _report(px, batch, layer_multiply_adds(graph_from_model(fold(net), spec, "fp32")), times, differences, peaks)
+    return _report(px, batch, layer_multiply_adds(graph_from_model(fold(net), spec)), times, differences, peaks)
 
 
 def network(
@@ -139,10 +141,10 @@ def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> 
     """All engines, by name; those as trained first."""
     module = Exported(net, spec).eval()
     plain = export_module(module, images[:2])
-    folded = serialize(graph_from_model(fold(net), spec, "fp32"))
+    fp32 = graph_from_model(fold(net), spec)
+    folded, fp16 = serialize(fp32), serialize(fp16_graph(fp32))
     labels = np.zeros(8, dtype=np.int64)
     int8 = quantize_graph(folded, images[:32], images[:8], labels, max_drop=100).graph
-    fp16 = serialize(graph_from_model(fold(net), spec, "fp16"))
     compiled = torch.compile(module)
 
     def eager_compiled(batch: np.ndarray) -> np.ndarray:
@@ -167,7 +169,7 @@ def build(net: SamResNet, spec: ModelSpec, images: np.ndarray, threads: int) -> 
 def build_bounds(px: int, spec: ModelSpec, threads: int) -> dict[str, Run]:
     """The same network with its gates left out, folded: the time of the convolutions alone."""
     net, bare = network(px, None, arch=spec.arch, gate="none")
-    graph = serialize(graph_from_model(fold(net), bare, "fp32"))
+    graph = serialize(graph_from_model(fold(net), bare))
     return {
         f"{NO_ATTENTION} onnxruntime fp32": onnxruntime(graph, threads),
         f"{NO_ATTENTION} openvino fp32": openvino(graph, "f32", threads),

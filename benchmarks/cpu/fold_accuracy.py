@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from engines import network, onnxruntime, openvino, pictures  # the script beside this one
 
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 
 PICTURES = 32
 CASES = (("sam-resnet18", 64), ("sam-resnet50", 64), ("sam-resnet50", 192))
@@ -57,7 +58,7 @@ def errors(arch: str, px: int, gate: str, seed: int) -> dict[str, float]:
     images = pictures(PICTURES, px)
     batch = torch.from_numpy(images)
     folded = fold(net)
-    graph = serialize(graph_from_model(folded, spec, "fp32"))
+    graph = serialize(graph_from_model(folded, spec))
     answers = {
         "PyTorch, as trained": Exported(net, spec)(batch).numpy(),
         "PyTorch, folded": Exported(folded, spec)(batch).numpy(),

@@ -17,9 +17,10 @@ def make_bundle(root: Path, arch: str, px: int) -> Path:
     from samdeploy.bundle.manifest import DataRecord
     from samdeploy.bundle.spec import Preprocessing, model_spec
     from samdeploy.export.pack import BundleWriter
+    from samdeploy.graphs.edit import serialize
     from samdeploy.models import Exported, build_model
     from samdeploy.models.sam_resnet.fold import fold
-    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+    from samdeploy.models.sam_resnet.onnx import graph_from_model
 
     torch.manual_seed(0)
     spec = model_spec(arch, {"gate": "identity"}, tuple(f"class {i}" for i in range(CLASSES)), Preprocessing(px, px))
@@ -35,7 +36,7 @@ def make_bundle(root: Path, arch: str, px: int) -> Path:
     writer = BundleWriter(root, spec, DataRecord("random", {}, 0.1, 0, {}, {}), {"made_by": "benchmarks/embedding"})
     writer.add_array("golden_images", "golden/images.npy", images[:8])
     writer.add_array("golden_logits", "golden/logits.npy", logits)
-    writer.add("graph", "model.fp32.onnx", serialize(graph_from_model(fold(model), spec, "fp32")), precision="fp32")
+    writer.add("graph", "model.fp32.onnx", serialize(graph_from_model(fold(model), spec)), precision="fp32")
     writer.write_manifest()
     return root
 

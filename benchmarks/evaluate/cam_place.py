@@ -22,13 +22,13 @@ from PIL import Image, ImageDraw
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import open_bundle
-from samdeploy.bundle.spec import FEATURE_STRIDE
 from samdeploy.explain.region import Region, place_map
 from samdeploy.images.decode import prepare
 from samdeploy.runs.locate import latest_bundle
 
 KINDS = ("disc", "square", "cross")
 SIZE = 160
+FEATURE_STRIDE = 32
 SETTINGS = ("model.pretrained=false", "model.arch=sam-resnet18", f"image.height={SIZE}", f"image.width={SIZE}",
             "training.epochs=5", "training.learning_rate=5e-4", "training.batch_size=16")  # fmt: skip
 

@@ -48,10 +48,11 @@ def make_case(folder: Path, arch: str, px: int, threads: int) -> Case:
     """Write graph and pictures; random weights whose batch norms hold plausible statistics."""
     import torch
 
+    from samdeploy.graphs.edit import serialize
     from samdeploy.models import build_model
     from samdeploy.models.graph import Normalize
     from samdeploy.models.sam_resnet.fold import fold
-    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+    from samdeploy.models.sam_resnet.onnx import graph_from_model
 
     case = Case(str(folder), arch, px, threads)
     torch.manual_seed(0)
@@ -65,7 +66,7 @@ def make_case(folder: Path, arch: str, px: int, threads: int) -> Case:
             module.momentum = 1.0
     with torch.no_grad():
         net.train()(Normalize(case.spec.preprocessing)(images))
-    case.graph.write_bytes(serialize(graph_from_model(fold(net.eval()), case.spec, "fp32")))
+    case.graph.write_bytes(serialize(graph_from_model(fold(net.eval()), case.spec)))
     np.save(folder / "pictures.npy", images.numpy())
     (folder / "case.json").write_text(json.dumps(asdict(case)))
     return case

@@ -29,9 +29,11 @@ from samdeploy.backends.device.session import DeviceSession
 from samdeploy.backends.onnxruntime.cuda import CudaEngine
 from samdeploy.bench.alternatives.pytorch import export_module
 from samdeploy.bundle.spec import ModelSpec
+from samdeploy.export.fp16.convert import fp16_graph
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 
 CASES = ((18, 32, 10, (1, 64)), (50, 192, 100, (1, 8, 64)))  # layers, pixels, classes, batches
 ROUNDS, RUNS = 7, 8
@@ -54,8 +56,8 @@ def _case(depth: int, px: int, classes: int, batches: tuple[int, ...]) -> list[d
     net = calibrate(fresh(plan, "sam"), [pictures(64, px, 7)], "cuda").cpu()
     spec = spec_of(plan, px)
     folded = fold(net)
-    fp32 = serialize(graph_from_model(folded, spec, "fp32"))
-    fp16 = serialize(graph_from_model(folded, spec, "fp16"))
+    graph = graph_from_model(folded, spec)
+    fp32, fp16 = serialize(graph), serialize(fp16_graph(graph))
     example = pictures(2, px, 0).numpy()
     trained = export_module(Exported(net, spec).eval(), example)
     trained16 = export_module(TypedExported(net, plan, px).eval(), example)

@@ -9,7 +9,9 @@ import torch
 from child import emit, reason, run
 from networks import GRAPH_NETS, Plan, TypedExported, load_nets, pictures, spec_of
 
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.export.fp16.convert import fp16_graph
+from samdeploy.graphs.edit import serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 
 
 def step(plan: Plan, work: Path, options: argparse.Namespace) -> None:
@@ -19,7 +21,8 @@ def step(plan: Plan, work: Path, options: argparse.Namespace) -> None:
             path = work / f"{name}-{px}.onnx"
             try:
                 if name == "sam-folded":
-                    path.write_bytes(serialize(graph_from_model(net, spec_of(plan, px), plan.precision)))
+                    graph = graph_from_model(net, spec_of(plan, px))
+                    path.write_bytes(serialize(fp16_graph(graph) if plan.precision == "fp16" else graph))
                 else:
                     _trace(TypedExported(net, plan, px).eval(), pictures(2, px, 0), path)
                 emit(kind="graph", net=name, px=px, status="ok", bytes=path.stat().st_size)

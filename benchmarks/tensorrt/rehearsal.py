@@ -30,13 +30,15 @@ from samdeploy.backends.tensorrt.session import named_targets, open_plan
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import SamdeployError, first_line
 from samdeploy.evaluate.machine import machine, versions
+from samdeploy.export.fp16.convert import fp16_graph
 from samdeploy.export.int8.qdq import calibrate, quantize
 from samdeploy.export.tensorrt.build import build_engine
 from samdeploy.export.tensorrt.precision_proof import check_graph_precision, heavy_layers
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported, build_model
 from samdeploy.models.sam_resnet.attention import GATES
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 
 ARCHITECTURES = ("sam-resnet18", "sam-resnet50")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -82,10 +84,9 @@ def _graphs(arch: str, gate: str) -> dict[str, bytes]:
             module.momentum = 1.0
     with torch.no_grad():
         Exported(model.train(), spec)(torch.from_numpy(images))
-    net = fold(model.eval())
-    fp32 = serialize(graph_from_model(net, spec, "fp32"))
-    fp16 = serialize(graph_from_model(net, spec, "fp16"))
-    return {"fp32": fp32, "fp16": fp16, "int8": quantize(calibrate(fp32, images), "tensorrt")}
+    graph = graph_from_model(fold(model.eval()), spec)
+    fp32 = serialize(graph)
+    return {"fp32": fp32, "fp16": serialize(fp16_graph(graph)), "int8": quantize(calibrate(fp32, images), "tensorrt")}
 
 
 def _rehearse(trt: Any, network: str, precision: str, graph: bytes, targets: list[str]) -> dict[str, Any]:

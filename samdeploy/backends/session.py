@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.lifetime import Lifetime
-from samdeploy.bundle.spec import ModelSpec, TensorSpec
+from samdeploy.bundle.spec import CAM_AXES, ModelSpec, TensorSpec
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 
 if TYPE_CHECKING:
@@ -269,19 +269,27 @@ def check_tensors(what: str, found: Iterable[TensorSpec], spec: ModelSpec, *more
     Args:
         what: how to name the engine in the error.
         found: inputs, then outputs, as the runtime reports them; a dynamic axis is any `str`.
-        more: outputs that are expected after the logits.
+        more: outputs that are expected after the logits; an axis of `CAM_AXES` may have any size.
 
     Raises:
         BundleError: another name, dtype, rank or fixed size.
     """
-
-    def plain(tensor: TensorSpec) -> str:
-        return f"{tensor.name} {tensor.dtype} {['N' if isinstance(n, str) else n for n in tensor.shape]}"
-
-    have = [plain(tensor).replace("'", "") for tensor in found]
-    want = [plain(tensor).replace("'", "") for tensor in (spec.input, spec.output, *more)]
-    if have != want:
+    have, want = list(found), [spec.input, spec.output, *more]
+    if len(have) != len(want) or not all(map(_is_as_expected, have, want)):
+        texts = ("; ".join(map(_plain, tensors)) or "none" for tensors in (have, want))
         raise BundleError(
-            f"{what}: tensors {'; '.join(have) or 'none'} found, {'; '.join(want)} expected by the manifest; "
+            f"{what}: tensors {next(texts)} found, {next(texts)} expected by the manifest; "
             "engine and manifest do not belong together"
         )
+
+
+def _is_as_expected(found: TensorSpec, expected: TensorSpec) -> bool:
+    if len(found.shape) != len(expected.shape):
+        return False
+    axes = [have if want in CAM_AXES else want for have, want in zip(found.shape, expected.shape, strict=True)]
+    return _plain(found) == _plain(replace(expected, shape=tuple(axes)))
+
+
+def _plain(tensor: TensorSpec) -> str:
+    axes = (str(axis) if isinstance(axis, int) or axis in CAM_AXES else "N" for axis in tensor.shape)
+    return f"{tensor.name} {tensor.dtype} [{', '.join(axes)}]"

@@ -31,8 +31,9 @@ ENGINES = ("trt", "trt-rtx", "onnxruntime", "openvino", "all")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Pixels of the input per cell of the last stage's features, in every network of the family: five halvings.
-FEATURE_STRIDE = 32
+# Output of a graph of class activation maps, and its axes of a size that is the graph's own.
+CAM = "cam"
+CAM_AXES = ("h", "w")
 
 # Most pixels of an image that are decoded, and most bytes of one that are read, unless a caller says otherwise.
 MAX_PIXELS = 178_956_970
@@ -141,12 +142,8 @@ def model_spec(
 
 
 def cam_spec(spec: ModelSpec) -> TensorSpec:
-    """The class activation maps of a model: ("cam", "float32", ("N", K, h, w)), one map per class.
-
-    Each halving of the network rounds up, so h = ceil(H / 32) and w = ceil(W / 32).
-    """
-    height, width = (-(-side // FEATURE_STRIDE) for side in (spec.preprocessing.height, spec.preprocessing.width))
-    return TensorSpec("cam", "float32", ("N", len(spec.classes), height, width))
+    """The class activation maps of a model, one map per class: (`CAM`, "float32", ("N", K, "h", "w"))."""
+    return TensorSpec(CAM, "float32", ("N", len(spec.classes), *CAM_AXES))
 
 
 def named_model(arch: str, options: Mapping[str, OptionValue]) -> str:

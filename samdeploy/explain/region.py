@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array
-from samdeploy.bundle.spec import FEATURE_STRIDE, Preprocessing
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.images.resize import placement
 
 BoolArray = NDArray[np.bool_]
@@ -43,8 +44,8 @@ def place_map(
 ) -> tuple[Float32Array, BoolArray]:
     """Bring a map to the pixels of a picture, bilinearly between the centres of its cells.
 
-    Cells lie 32 input pixels apart, the network's stride, and their grid is centred on the input.  At multiples of 32
-    pixels that is the middle of h x w equal parts.  By arithmetic alone, receptive fields are centred on pixels 0, 32,
+    Cells lie the network's stride apart, 32 input pixels in most, and their grid is centred on the input.  At multiples
+    of it that is the middle of h x w equal parts.  By arithmetic alone, receptive fields are centred on pixels 0, 32,
     64, ..., since padding at the lower right is not reached at even sizes; but then the last 31 pixels would be seen
     from one side only, and training shifts what the filters look for (Alsallakh et al. 2021, "Mind the Pad").  In a
     trained SAM-ResNet-18 at 160 pixels, objects lay 12 pixels beyond 32 i (mean of two classes, n = 89); the centred
@@ -68,8 +69,9 @@ def place_map(
 def _weights(pixels: int, start: float, extent: float, input_pixels: int, cells: int) -> tuple[Float32Array, BoolArray]:
     """Along one axis: how much each cell counts for each pixel, float32 [pixels, cells], and what was seen."""
     share = ((np.arange(pixels) + 0.5) / pixels - start) / extent  # 0 and 1 are the borders of what was seen
-    first = (input_pixels - 1 - FEATURE_STRIDE * (cells - 1)) / 2  # the pixel that cell 0 is centred on
-    at = np.clip((share * input_pixels - 0.5 - first) / FEATURE_STRIDE, 0, cells - 1)
+    stride = 2 ** math.ceil(math.log2(input_pixels / cells))  # halvings round up
+    first = (input_pixels - 1 - stride * (cells - 1)) / 2  # the pixel that cell 0 is centred on
+    at = np.clip((share * input_pixels - 0.5 - first) / stride, 0, cells - 1)
     low = np.minimum(at.astype(np.intp), max(0, cells - 2))
     weights = np.zeros((pixels, cells), np.float32)
     everywhere = np.arange(pixels)

@@ -2,49 +2,167 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
 import torch
 
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate_all
-from samdeploy.bundle.manifest import BundleFile
-from samdeploy.bundle.spec import ModelSpec
+from samdeploy.bundle.spec import CAM
 from samdeploy.errors import ExportError
 from samdeploy.export.check import BATCH_SIZES
+from samdeploy.export.network import Network
 from samdeploy.export.pack import BundleWriter
-from samdeploy.models import FoldedResNet, SamResNet
+from samdeploy.graphs.edit import attribute, checked, constants, copy_of, make_node, serialize, set_constant
+from samdeploy.graphs.layers import is_global_pool
+from samdeploy.graphs.shapes import infer_tensors
 from samdeploy.models.maps import ClassActivationMaps
-from samdeploy.models.sam_resnet.onnx import cam_graph_from_model, serialize
 
 CAM_GRAPH_FILE = "model.cam.fp32.onnx"
 
+# Between the average pool and the head, what changes no value: [N, C, 1, 1] -> [N, C].
+_FLATTENS = ("Flatten", "Reshape", "Squeeze", "Identity", "Dropout")
 
-def add_cam_graph(
-    writer: BundleWriter, net: FoldedResNet, model: SamResNet, spec: ModelSpec, golden: UInt8Array
-) -> BundleFile:
-    """Write the graph of class activation maps.
+
+class NoMaps(Exception):
+    """The network does not end in the mean of its features and one linear layer; says what is there instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a graph: ``logits = weight . mean(features) + bias``.
+
+    Attributes:
+        features: name of the tensor [N, C, h, w].
+        nodes: from the pool to the logits.
+        name: of the matrix product.
+        weight: name of the constant that holds it.
+        bias: name of the constant [K]; None where nothing is added.
+        transposed: whether the constant is [C, K] instead of [K, C].
+    """
+
+    features: str
+    nodes: tuple[str, ...]
+    name: str
+    weight: str
+    bias: str | None
+    transposed: bool
+
+
+def find_head(model: onnx.ModelProto) -> Head:
+    """Find the average pool and the linear layer at the end of an FP32 graph.
+
+    Raises:
+        NoMaps: the graph ends in something else.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    known = constants(model)
+    product, bias, nodes = _linear(makers, known, model.graph.output[0].name)
+    pool = makers.get(product.input[0])
+    while pool is not None and pool.op_type in _FLATTENS:
+        nodes.append(pool)
+        pool = makers.get(pool.input[0])
+    if pool is None or not is_global_pool(model, pool):
+        found = f"{pool.op_type} ({pool.name})" if pool is not None else "the image"
+        raise NoMaps(f"the head reads {found}, not the mean of features")
+    nodes.append(pool)
+    transposed = product.op_type == "MatMul" or not attribute(product, "transB", 0)
+    names = tuple(node.name for node in reversed(nodes))
+    return Head(pool.input[0], names, product.name, product.input[1], bias, transposed)
+
+
+def _linear(
+    makers: Mapping[str, onnx.NodeProto], known: Mapping[str, onnx.TensorProto], logits: str
+) -> tuple[onnx.NodeProto, str | None, list[onnx.NodeProto]]:
+    """The matrix product that makes the logits, its bias, and its nodes, the last one first."""
+    node, bias, nodes = makers[logits], None, []
+    if node.op_type == "Add" and node.input[1] in known and node.input[0] in makers:
+        bias, nodes, node = node.input[1], [node], makers[node.input[0]]
+    plain = all(attribute(node, name, value) == value for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)))
+    if node.op_type not in ("Gemm", "MatMul") or not plain or node.input[1] not in known:
+        raise NoMaps(f"the logits are made by {node.op_type} ({node.name}), not by one linear layer")
+    if len(node.input) > 2 and node.input[2] and bias is None:
+        bias = node.input[2]
+    return node, bias, [*nodes, node]
+
+
+def cam_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """An FP32 graph with its class activation maps: outputs `logits` [N, K] and `cam` [N, K, h, w].
+
+    ``CAM_k(h, w) = w_k . features(h, w)`` (Zhou et al. 2016, "Learning deep features for discriminative
+    localization"), which is the head as a 1x1 convolution.  The mean and the linear head commute, so
+    ``logits_k = mean(CAM_k) + b_k``, and that is how the graph forms its logits: an engine whose logits are right has
+    maps that add up to them.
+
+    Raises:
+        NoMaps: the graph has no such head.
+        ExportError: ONNX's own checker refuses the graph.
+    """
+    head = find_head(model)
+    logits = model.graph.output[0]
+    changed = copy_of(model)
+    del changed.graph.node[:], changed.graph.value_info[:]
+    changed.graph.node.extend(node for node in model.graph.node if node.name not in head.nodes)
+    weight = constants(changed)[head.weight]
+    matrix = onnx.numpy_helper.to_array(weight)
+    kernel = np.ascontiguousarray((matrix.T if head.transposed else matrix)[:, :, None, None])
+    set_constant(weight, kernel)
+    flat = "cam.flat" if head.bias else logits.name
+    changed.graph.node.extend(
+        [
+            make_node("Conv", CAM, [head.features, head.weight], kernel_shape=[1, 1]),
+            make_node("GlobalAveragePool", "cam.mean", [CAM]),
+            make_node("Flatten", "cam.flat", ["cam.mean"], flat, axis=1),
+        ]
+    )
+    if head.bias:
+        changed.graph.node.append(make_node("Add", head.name, [flat, head.bias], logits.name))
+    read = {name for node in changed.graph.node for name in node.input}
+    for unread in [tensor for tensor in changed.graph.initializer if tensor.name not in read]:
+        changed.graph.initializer.remove(unread)
+    cells = infer_tensors(model)[head.features].shape[2:]
+    batch = logits.type.tensor_type.shape.dim[0].dim_param
+    shape = [batch, kernel.shape[0], *cells]
+    changed.graph.output.append(onnx.helper.make_tensor_value_info(CAM, onnx.TensorProto.FLOAT, shape))
+    return checked(changed)
+
+
+def add_cam_graph(writer: BundleWriter, network: Network, golden: UInt8Array) -> None:
+    """Write the graph of class activation maps; a network that has none costs a printed line.
 
     Args:
         writer: gets the file; it holds the FP32 graph already.
-        net: the folded network.
-        model: the network as trained, in eval mode.
-        spec: of the bundle.
-        golden: uint8 [n, H, W, 3], the pictures to compare on.
+        network: of the run.
+        golden: uint8 [n, H, W, 3], the images to compare on.
 
     Raises:
         ExportError: the graph's answers are not the trained network's.
     """
-    graph = serialize(cam_graph_from_model(net, spec))
+    if network.family.features_and_head(network.trained) is None:
+        print(f"no maps: {network.spec.arch} does not average its features", file=sys.stderr)
+        return
+    try:
+        model = cam_graph(network.graph)
+    except NoMaps as error:
+        print(f"no maps: {error}", file=sys.stderr)
+        return
+    maps_of = ClassActivationMaps(network.trained, network.spec).eval()
     with torch.inference_mode():
-        logits, maps = (tensor.numpy() for tensor in ClassActivationMaps(model, spec).eval()(torch.from_numpy(golden)))
-    bundle = writer.bundle()
-    fp32 = bundle.find("graph", precision="fp32")
-    assert fp32 is not None  # add_graphs wrote it, or raised
-    (main,) = emulate_all(bundle.read(fp32), golden)
-    check_cam_graph(graph, golden, main, logits, maps, net.head.bias.numpy())
-    return writer.add("cam_graph", CAM_GRAPH_FILE, graph, precision="fp32")
+        logits, maps = (tensor.numpy() for tensor in maps_of(torch.from_numpy(golden)))
+    (main,) = emulate_all(serialize(network.graph), golden)
+    bias = find_head(network.graph).bias
+    added = onnx.numpy_helper.to_array(constants(network.graph)[bias]) if bias else np.zeros(1, np.float32)
+    graph = serialize(model)
+    check_cam_graph(graph, golden, main, logits, maps, added)
+    writer.add("cam_graph", CAM_GRAPH_FILE, graph, precision="fp32")
 
 
 def check_cam_graph(
@@ -59,11 +177,11 @@ def check_cam_graph(
 
     Args:
         graph: an ONNX file with outputs `logits` and `cam`.
-        images: uint8 [n, H, W, 3], real pictures.
+        images: uint8 [n, H, W, 3], real images.
         main_logits: float32 [n, K], of the graph that classifies.
         logits: float32 [n, K], of the network as trained.
         maps: float32 [n, K, h, w], of the network as trained.
-        bias: float32 [K], of the folded head.
+        bias: float32 [K], of the head.
 
     Raises:
         ExportError: further off than FP32's tolerance, as a share of the range.

@@ -2,68 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
+import onnx
 
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate
-from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
-from samdeploy.export.fp16.plan import fp16_logits
-from samdeploy.models import FoldedResNet
-from samdeploy.models.sam_resnet.onnx import GraphPrecision
+from samdeploy.export.fp16.emulate import emulate_fp16
 
 # One, two, and a number that is no multiple of any vector width: exporters are known to get some of them wrong.
 BATCH_SIZES = (1, 2, 7)
 
 
-def check_graph(
-    graph: bytes,
-    precision: GraphPrecision,
-    net: FoldedResNet,
-    spec: ModelSpec,
-    images: UInt8Array,
-    logits: Float32Array,
-    fp32: Collection[str] = (),
-) -> float:
+def check_graph(graph: bytes, precision: str, images: UInt8Array, logits: Float32Array) -> float:
     """Run `graph` in batches of `BATCH_SIZES` and compare with the trained network's answers.
 
     For FP16 a second run checks what ONNX Runtime's CPU kernels cannot show, since they compute FP16 graphs in
-    float32: PyTorch runs the folded network with every intermediate tensor rounded to FP16, as a GPU stores them.
+    float32: every FP16 tensor is rounded, as a GPU stores it.
 
     Args:
         graph: an ONNX file.
-        precision: of its arithmetic.
-        net: what the graph was written from.
-        spec: of the bundle.
-        images: uint8 [n, H, W, 3], real pictures.
+        precision: of its arithmetic, "fp32" or "fp16".
+        images: uint8 [n, H, W, 3], real images.
         logits: float32 [n, K], of the network as trained.
-        fp32: layers that stay in FP32.
 
     Returns:
-        The largest difference, as a share of its picture's `picture_ranges`.
+        The largest difference, as a share of its image's `picture_ranges`.
 
     Raises:
         ExportError: not finite, or further off than `GOLDEN_TOLERANCE`.
     """
     worst, ranges = 0.0, picture_ranges(logits)
     for batch in BATCH_SIZES:
-        # Too few pictures are repeated: at batch 7 each row must still be its own picture's answer.
+        # Too few images are repeated: at batch 7 each row must still be its own image's answer.
         rows = np.arange(batch) % len(images)
         found = emulate(graph, images[rows])
         worst = max(worst, _difference(found, logits[rows], ranges[rows], precision, f"batch {batch}"))
     if precision == "fp16":
-        rounded = fp16_logits(net, spec, images, fp32)
+        rounded = emulate_fp16(onnx.load_from_string(graph), images)
         worst = max(worst, _difference(rounded, logits, ranges, precision, "activations rounded to FP16"))
     return worst
 
 
-def _difference(
-    found: Float32Array, expected: Float32Array, ranges: Float64Array, precision: GraphPrecision, how: str
-) -> float:
+def _difference(found: Float32Array, expected: Float32Array, ranges: Float64Array, precision: str, how: str) -> float:
     if found.shape != expected.shape:
         raise ExportError(f"{precision} graph, {how}: logits {list(found.shape)}, expected {list(expected.shape)}")
     if not np.isfinite(found).all():

@@ -7,20 +7,18 @@ import platform
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx
 import torch
 
 import samdeploy
-from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.names import BACKENDS, check_supported
 from samdeploy.bundle.golden import proves_nothing
 from samdeploy.bundle.manifest import DataRecord
 from samdeploy.bundle.measured import Measured, MeasuredSplit, model_sha256
 from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS_FILE
-from samdeploy.bundle.spec import ModelSpec, model_spec
+from samdeploy.bundle.spec import ModelSpec
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
 from samdeploy.data.duplicates.image_hashes import read_hashes
 from samdeploy.errors import ExportError
@@ -30,13 +28,11 @@ from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph
 from samdeploy.export.golden_colour import with_colour
 from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
 from samdeploy.export.int8.search import QuantizedGraph
+from samdeploy.export.network import network_of_run
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import ExportPictures, export_pictures, headroom_images, validation_pictures
 from samdeploy.export.stage import staged
 from samdeploy.graphs.cost import multiply_adds
-from samdeploy.models import Exported, SamResNet, build_model, load_weights
-from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.runs.record import RunRecord, open_run
 
 
@@ -53,7 +49,7 @@ class ExportResult:
 
 
 def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
-    """Fold, write graphs, build engines, try them, and put the bundle at `run_dir/bundle`.
+    """Simplify, write graphs, build engines, try them, and put the bundle at `run_dir/bundle`.
 
     Engines of an earlier export of the same weights stay, unless they are built anew.  If anything that was asked
     for by name fails, the bundle that was there stays untouched.
@@ -75,22 +71,11 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
             file=sys.stderr,
         )
     weights = _weights(run_dir, record)
-    spec = model_spec(record.arch, record.options, record.classes, record.preprocessing, record.license)
-    model = cast(SamResNet, build_model(record.arch, len(record.classes), record.options))
-    load_weights(model, run_dir / WEIGHTS_FILE)
-    model.eval()
-    net = fold(model)
-    n_headroom = headroom_images(sum(multiply_adds(graph_from_model(net, spec, "fp32")).values()))
+    network = network_of_run(run_dir, record)
+    n_headroom = headroom_images(sum(multiply_adds(network.graph).values()))
     pictures = export_pictures(run_dir, record, options.data_root, n_headroom)
-    exported = Exported(model, spec)
-
-    @torch.inference_mode()
-    def answer(images: UInt8Array) -> Float32Array:
-        logits: Float32Array = exported(torch.from_numpy(images)).numpy()
-        return logits
-
-    pictures = replace(pictures, golden=with_colour(pictures.golden, answer))
-    logits = answer(pictures.golden)
+    pictures = replace(pictures, golden=with_colour(pictures.golden, network.answer))
+    logits = network.answer(pictures.golden)
     if not np.isfinite(logits).all():
         raise ExportError(f"{run_dir}: the trained network's own logits are not finite; train again")
 
@@ -99,20 +84,22 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
 
     target = run_dir / BUNDLE_FOLDER
     with staged(target) as stage:
+        spec = network.spec
         writer = BundleWriter(stage, spec, _data_record(record), _provenance(run_dir, record), _measured(record, spec))
         writer.add("weights", "weights.safetensors", weights)
         writer.add_array("golden_images", "golden/images.npy", pictures.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
         _add_hashes(writer, run_dir)
-        headroom, no_graph = add_graphs(writer, net, spec, pictures, logits)
+        headroom, no_graph = add_graphs(writer, network, pictures, logits)
         if options.cam:
-            add_cam_graph(writer, net, model, spec, pictures.golden)
+            add_cam_graph(writer, network, pictures.golden)
         int8 = _add_int8(writer, run_dir, record, options, pictures, no_graph) if options.precision == "int8" else []
         rows = [row for engine, named in wanted_engines(options.engine)
                 for row in add_engine(writer, engine, options, named=named, no_graph=no_graph)]  # fmt: skip
         rows += keep_engines(writer, target)
         writer.write_manifest()
-    return ExportResult(target, _parameters(model), _parameters(net), headroom, tuple(int8), tuple(rows))
+    parameters, simple = (_parameters(model) for model in (network.trained, network.simple))
+    return ExportResult(target, parameters, simple, headroom, tuple(int8), tuple(rows))
 
 
 def _add_hashes(writer: BundleWriter, run_dir: Path) -> None:

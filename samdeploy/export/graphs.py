@@ -1,23 +1,24 @@
-"""The graphs of a bundle: FP32 as folded, FP16 rescaled where that is needed, each checked before it is written."""
+"""The graphs of a bundle: FP32 as simplified, FP16 rescaled where that is needed, each checked before it is written."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
-from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
+from samdeploy.export.fp16.convert import fp16_graph
 from samdeploy.export.fp16.headroom import TensorRange, measure_ranges
 from samdeploy.export.fp16.plan import Fp16Plan, plan_fp16
 from samdeploy.export.int8.search import QuantizedGraph, quantize_graph
+from samdeploy.export.network import Network
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import ExportPictures
 from samdeploy.files import json_bytes
 from samdeploy.graphs.cost import layer_multiply_adds
-from samdeploy.models import FoldedResNet
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.graphs.edit import serialize
 from samdeploy.progress import progress_bar
 
 HEADROOM_FILE = "headroom.json"
@@ -39,7 +40,7 @@ class Headroom:
 
     images: int
     rows: tuple[TensorRange, ...]
-    exponents: dict[str, int]
+    exponents: Mapping[str, int]
     fp32: dict[str, str]
     fp16_share: float
 
@@ -63,14 +64,13 @@ class Headroom:
 
 
 def add_graphs(
-    writer: BundleWriter, net: FoldedResNet, spec: ModelSpec, pictures: ExportPictures, logits: Float32Array
+    writer: BundleWriter, network: Network, pictures: ExportPictures, logits: Float32Array
 ) -> tuple[Headroom, dict[tuple[str, str | None], ExportError]]:
     """Write the graph of each precision and the head-room map.
 
     Args:
         writer: gets the files.
-        net: the folded network.
-        spec: of the bundle.
+        network: of the run.
         pictures: golden ones to check on, the others to measure on.
         logits: float32 [n, K], of the network as trained on the golden pictures.
 
@@ -81,14 +81,13 @@ def add_graphs(
         ExportError: the FP32 graph is not the network; no engine could be right.
     """
     golden = pictures.golden
-    model = graph_from_model(net, spec, "fp32")
-    graph = serialize(model)
-    check_graph(graph, "fp32", net, spec, golden, logits)
+    graph = serialize(network.graph)
+    check_graph(graph, "fp32", golden, logits)
     writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
 
-    ranges = measure_ranges(graph, pictures.headroom)
-    plan = plan_fp16(net, spec, ranges, pictures.calibration)
-    headroom = _headroom(plan, layer_multiply_adds(model), ranges, len(pictures.headroom))
+    ranges = measure_ranges(network.graph, pictures.headroom)
+    plan = plan_fp16(network, ranges, pictures.calibration)
+    headroom = _headroom(plan, ranges, len(pictures.headroom))
     writer.add("headroom", HEADROOM_FILE, json_bytes(headroom.to_json()))
 
     failed: dict[tuple[str, str | None], ExportError] = {}
@@ -99,8 +98,8 @@ def add_graphs(
                 f"fp16 graph: only {headroom.fp16_share:.1f} % of the multiply-adds can be computed in FP16, at least "
                 f"{MIN_FP16_SHARE:.0f} % expected ({reasons}); export with --precision fp32"
             )
-        graph = serialize(graph_from_model(plan.net, spec, "fp16", plan.fp32))
-        check_graph(graph, "fp16", plan.net, spec, golden, logits, plan.fp32)
+        graph = serialize(fp16_graph(plan.graph, plan.fp32))
+        check_graph(graph, "fp16", golden, logits)
         writer.add("graph", "model.fp16.onnx", graph, precision="fp16")
     except ExportError as error:
         failed["fp16", None] = error
@@ -144,12 +143,13 @@ def add_int8_graph(
     return quantized
 
 
-def _headroom(plan: Fp16Plan, cost: dict[str, int], ranges: tuple[TensorRange, ...], images: int) -> Headroom:
+def _headroom(plan: Fp16Plan, ranges: tuple[TensorRange, ...], images: int) -> Headroom:
+    cost = layer_multiply_adds(plan.graph)
     in_fp16 = sum(count for layer, count in cost.items() if layer not in plan.fp32)
     return Headroom(
         images=images,
         rows=ranges,
-        exponents=plan.scales.exponents(),
+        exponents=plan.exponents,
         fp32=plan.fp32,
         fp16_share=100 * in_fp16 / sum(cost.values()),
     )

@@ -56,11 +56,6 @@ def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
     return copied
 
 
-def made_tensors(model: onnx.ModelProto) -> list[str]:
-    """Every tensor that a node makes, in the order of the graph."""
-    return [output for node in model.graph.node for output in node.output if output]
-
-
 def checked(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` itself.
 

@@ -41,6 +41,13 @@ def infer_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     return found
 
 
+def float_tensors(model: onnx.ModelProto) -> list[str]:
+    """The FP32 tensors that nodes make, in the order of the graph."""
+    tensors = infer_tensors(model)
+    made = (name for node in model.graph.node for name in node.output if name)
+    return [name for name in made if tensors[name].type == onnx.TensorProto.FLOAT]
+
+
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which weights are inputs, and no shape stands that a batch of 1 could contradict."""
     weights = [tensor for tensor in model.graph.initializer if _size(tensor) > _SMALL]

@@ -23,10 +23,12 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """SAM-ResNet-18 at 32x32, ten classes, graphs in FP32 and FP16: random weights, activations of a plausible size."""
     torch = pytest.importorskip("torch", reason="pip install 'samdeploy[export]'")
     pytest.importorskip("onnx", reason="pip install 'samdeploy[export]'")
+    from samdeploy.export.fp16.convert import fp16_graph
     from samdeploy.export.pack import BundleWriter
+    from samdeploy.graphs.edit import serialize
     from samdeploy.models import Exported, build_model, save_weights
     from samdeploy.models.sam_resnet.fold import fold
-    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+    from samdeploy.models.sam_resnet.onnx import graph_from_model
 
     torch.manual_seed(7)
     spec = model_spec("sam-resnet18", {"gate": "identity"}, tuple("0123456789"), Preprocessing(32, 32))
@@ -45,10 +47,9 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     writer.add("weights", "weights.safetensors", (root / "saved.safetensors").read_bytes())
     writer.add_array("golden_images", "golden/images.npy", images[:8])
     writer.add_array("golden_logits", "golden/logits.npy", logits)
-    net = fold(model)
-    for precision in ("fp32", "fp16"):
-        graph = serialize(graph_from_model(net, spec, precision))
-        writer.add("graph", f"model.{precision}.onnx", graph, precision=precision)
+    fp32 = graph_from_model(fold(model), spec)
+    for precision, graph in (("fp32", fp32), ("fp16", fp16_graph(fp32))):
+        writer.add("graph", f"model.{precision}.onnx", serialize(graph), precision=precision)
     return writer.bundle()
 
 

@@ -14,10 +14,12 @@ from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.errors import BackendUnavailable
+from samdeploy.export.fp16.convert import fp16_graph
+from samdeploy.graphs.edit import serialize
 from samdeploy.images.decode import prepare
 from samdeploy.models import build_model, load_weights
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.ranking import softmax
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZE, Build, call
@@ -62,7 +64,7 @@ def test_layers_that_fp16_cannot_hold_are_not_computed_in_it(
     spec = seal(copy_of_bundle).spec
     model = build_model(spec.arch, len(spec.classes), spec.options)
     load_weights(model, digits_run / WEIGHTS_FILE)
-    mixed = graph_from_model(fold(model.eval()), spec, "fp16", ["layer2.0"])
+    mixed = fp16_graph(graph_from_model(fold(model.eval()), spec), ["layer2.0"])
     (copy_of_bundle / "model.fp16.onnx").write_bytes(serialize(mixed))
     bundle = seal(copy_of_bundle)
     with pytest.raises(BackendUnavailable) as refused:

@@ -18,11 +18,12 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import ExportError
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.export.cam_graph import CAM_GRAPH_FILE, check_cam_graph
+from samdeploy.export.cam_graph import CAM_GRAPH_FILE, cam_graph, check_cam_graph
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported
 from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import cam_graph_from_model, graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 
 # As in test_onnx.py: the graph's distance from the float64 truth, as a multiple of PyTorch's own in float32.
 FP32_RATIO = 5.0
@@ -45,7 +46,7 @@ def wide_pictures() -> np.ndarray:
 @pytest.mark.parametrize(("arch", "gate"), [("sam-resnet18", "original"), ("sam-resnet50", "identity")])
 def test_maps_are_the_trained_networks(network, wide_spec, wide_pictures, arch: str, gate: str) -> None:
     model = network(arch, gate)
-    graph = serialize(cam_graph_from_model(fold(model), wide_spec))
+    graph = serialize(cam_graph(graph_from_model(fold(model), wide_spec)))
     maps_of = ClassActivationMaps(copy.deepcopy(model), wide_spec).eval()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
@@ -75,14 +76,14 @@ def test_maps_are_the_trained_networks(network, wide_spec, wide_pictures, arch: 
 
 def test_interface(network, wide_spec) -> None:
     net = fold(network("sam-resnet18", "original"))
-    graph = cam_graph_from_model(net, wide_spec).graph
+    graph = cam_graph(graph_from_model(net, wide_spec)).graph
     outputs = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in graph.output
     }
     assert outputs == {"logits": ["N", 10], "cam": ["N", 10, 3, 2]}
     # Layer by layer it is the graph that classifies, but for the head.
-    plain = graph_from_model(net, wide_spec, "fp32").graph
+    plain = graph_from_model(net, wide_spec).graph
     shared = [node.SerializeToString() for node in plain.node if node.name not in ("pool", "flatten", "head")]
     assert [node.SerializeToString() for node in graph.node][: len(shared)] == shared
     assert [node.name for node in graph.node][len(shared) :] == ["cam", "cam.mean", "cam.flat", "head"]
@@ -92,7 +93,7 @@ def test_interface(network, wide_spec) -> None:
 def test_the_number_of_cells_is_stated_right(network, pixels: tuple[int, int]) -> None:
     """ONNX's own shape inference, run by the checker, would contradict a wrong one."""
     spec = model_spec("sam-resnet18", {"gate": "original"}, tuple("0123456789"), Preprocessing(*pixels))
-    graph = serialize(cam_graph_from_model(fold(network("sam-resnet18", "original")), spec))
+    graph = serialize(cam_graph(graph_from_model(fold(network("sam-resnet18", "original")), spec)))
     _, maps = emulate_all(graph, np.zeros((1, *pixels, 3), np.uint8))
     assert maps.shape[2:] == (-(-pixels[0] // 32), -(-pixels[1] // 32))
 
@@ -135,7 +136,7 @@ def test_a_wrong_graph_is_refused(network, wide_spec, wide_pictures, fault: str)
     with torch.inference_mode():
         logits, maps = (t.numpy() for t in ClassActivationMaps(model, wide_spec)(torch.from_numpy(wide_pictures)))
     expected = wide_pictures, logits, logits, maps, net.head.bias.numpy()
-    graph = cam_graph_from_model(net, wide_spec)
+    graph = cam_graph(graph_from_model(net, wide_spec))
     check_cam_graph(serialize(graph), *expected)
     plant(graph)
     with pytest.raises(ExportError, match=text):
@@ -148,7 +149,7 @@ def test_maps_that_do_not_add_up_are_refused(network, wide_spec, wide_pictures) 
     with torch.inference_mode():
         logits, maps = (t.numpy() for t in ClassActivationMaps(model, wide_spec)(torch.from_numpy(wide_pictures)))
     net = fold(model)
-    graph, bias = cam_graph_from_model(net, wide_spec), net.head.bias.numpy()
+    graph, bias = cam_graph(graph_from_model(net, wide_spec)), net.head.bias.numpy()
     _change_maps_alone(graph, "Relu")
     with pytest.raises(ExportError, match="mean of the maps plus bias: differ from the logits by"):
         check_cam_graph(serialize(graph), wide_pictures, logits, logits, np.maximum(maps, 0), bias)

@@ -14,10 +14,12 @@ import torch
 from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
-from samdeploy.export.fp16.plan import fp16_logits
+from samdeploy.export.fp16.convert import fp16_graph
+from samdeploy.export.fp16.emulate import emulate_fp16
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 
 ARCH, GATE = "sam-resnet18", "original"
 
@@ -25,17 +27,16 @@ ARCH, GATE = "sam-resnet18", "original"
 @pytest.fixture(scope="module")
 def case(network, spec_of, pictures):
     """A folded network, its graph in both precisions, and the trained network's logits."""
-    spec, net = spec_of(ARCH, GATE), fold(network(ARCH, GATE))
+    spec, fp32 = spec_of(ARCH, GATE), graph_from_model(fold(network(ARCH, GATE)), spec_of(ARCH, GATE))
     with torch.inference_mode():
         logits = Exported(network(ARCH, GATE), spec)(torch.from_numpy(pictures)).numpy()
-    models = {precision: graph_from_model(net, spec, precision) for precision in ("fp32", "fp16")}
-    return SimpleNamespace(spec=spec, net=net, images=pictures, logits=logits, models=models)
+    return SimpleNamespace(spec=spec, images=pictures, logits=logits, models={"fp32": fp32, "fp16": fp16_graph(fp32)})
 
 
 def check(case, model: onnx.ModelProto, precision: str = "fp32", *, images=None, logits=None) -> float:
     images = case.images if images is None else images
     logits = case.logits if logits is None else logits
-    return check_graph(serialize(model), precision, case.net, case.spec, images, logits)
+    return check_graph(serialize(model), precision, images, logits)
 
 
 def changed(model: onnx.ModelProto, name: str, change) -> onnx.ModelProto:
@@ -59,7 +60,7 @@ def test_fewer_pictures_than_the_largest_batch_are_enough(case) -> None:
 
 
 def test_another_networks_graph(case, network, spec_of) -> None:
-    other = graph_from_model(fold(network(ARCH, "identity")), spec_of(ARCH, "identity"), "fp32")
+    other = graph_from_model(fold(network(ARCH, "identity")), spec_of(ARCH, "identity"))
     with pytest.raises(ExportError, match=r"fp32 graph, batch 1: logits differ from PyTorch's by .*, at most 1e-04"):
         check(case, other)
 
@@ -122,14 +123,15 @@ def test_activations_beyond_fp16(case, network) -> None:
         net.head.weight /= 2.0**9
     with torch.inference_mode():
         logits = Exported(net, case.spec)(torch.from_numpy(case.images)).numpy()
-    graphs = {precision: serialize(graph_from_model(net, case.spec, precision)) for precision in ("fp32", "fp16")}
-    assert check_graph(graphs["fp32"], "fp32", net, case.spec, case.images, logits) < 1e-5
-    assert np.isfinite(emulate(graphs["fp16"], case.images)).all()
-    rounded = fp16_logits(net, case.spec, case.images)
+    fp32 = graph_from_model(net, case.spec)
+    fp16 = fp16_graph(fp32)
+    assert check(case, fp32, logits=logits) < 1e-5
+    assert np.isfinite(emulate(serialize(fp16), case.images)).all()
+    rounded = emulate_fp16(fp16, case.images)
     assert not np.isfinite(rounded).all(axis=1).any()
-    assert np.isfinite(fp16_logits(net, case.spec, case.images, ["layer4.1", "head"])).all()
+    assert np.isfinite(emulate_fp16(fp16_graph(fp32, ["layer4.1", "head"]), case.images)).all()
     with pytest.raises(ExportError) as caught:
-        check_graph(graphs["fp16"], "fp16", net, case.spec, case.images, logits)
+        check(case, fp16, "fp16", logits=logits)
     bad = int((~np.isfinite(rounded)).sum())
     assert f"fp16 graph, activations rounded to FP16: {bad} of 160 logits are not finite" in str(caught.value)
     assert "activations leave the range of FP16 (65,504), export with --precision fp32" in str(caught.value)

@@ -19,6 +19,7 @@ from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models import build_model, fold
 from samdeploy.models.graph import Normalize
 from samdeploy.models.sam_resnet.onnx import graph_from_model
+from tests.graphs.small import small_graph
 from tests.traced import torchvision_resnet18
 
 BLOCKS = {"sam-resnet18": (2, 2, 2, 2), "sam-resnet50": (3, 4, 6, 3)}
@@ -27,21 +28,7 @@ BLOCKS = {"sam-resnet18": (2, 2, 2, 2), "sam-resnet50": (3, 4, 6, 3)}
 def sam_graph(arch: str, gate: str, pixels: int = 64) -> tuple[nn.Module, onnx.ModelProto]:
     spec = model_spec(arch, {"gate": gate}, tuple("0123456789"), Preprocessing(pixels, pixels))
     net = fold(build_model(arch, 10, {"gate": gate}).eval())
-    return net, graph_from_model(net, spec, "fp32")
-
-
-def small_graph(*nodes: onnx.NodeProto, weights: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """From uint8 [N, 8, 8, 3] through the normalisation and `nodes` to "logits"."""
-    first, constants = pixel_nodes("image", Preprocessing(8, 8))
-    constants += [onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in weights.items()]
-    graph = onnx.helper.make_graph(
-        [*first, *nodes],
-        "small",
-        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", 8, 8, 3])],
-        [onnx.helper.make_empty_tensor_value_info("logits")],
-        constants,
-    )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    return net, graph_from_model(net, spec)
 
 
 @pytest.mark.parametrize("gate", ["original", "identity", "none"])

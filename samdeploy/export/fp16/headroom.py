@@ -17,6 +17,8 @@ import onnx
 from samdeploy.arrays import UInt8Array
 from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 from samdeploy.errors import ExportError
+from samdeploy.graphs.edit import serialize, with_outputs
+from samdeploy.graphs.shapes import float_tensors
 from samdeploy.progress import progress_bar
 
 FP16_MAX = 65504.0
@@ -46,11 +48,11 @@ class TensorRange:
         return math.log2(FP16_MAX / self.max_abs) if self.max_abs > 0 else math.inf
 
 
-def measure_ranges(graph: bytes, images: UInt8Array) -> tuple[TensorRange, ...]:
+def measure_ranges(model: onnx.ModelProto, images: UInt8Array) -> tuple[TensorRange, ...]:
     """Run an FP32 graph with every intermediate tensor as an output.
 
     Args:
-        graph: an FP32 ONNX file.
+        model: an FP32 graph.
         images: uint8 [n, H, W, 3], of the training split.
 
     Returns:
@@ -59,16 +61,13 @@ def measure_ranges(graph: bytes, images: UInt8Array) -> tuple[TensorRange, ...]:
     Raises:
         ExportError: a tensor holds values that are not finite.
     """
-    model = onnx.load_from_string(graph)
-    names = [output for node in model.graph.node for output in node.output]
-    kept = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in kept)
-    session = open_inference(model.SerializeToString())
+    names = float_tensors(model)
+    session = open_inference(serialize(with_outputs(model, names)))
     seen = {name: _Seen() for name in names}
     with progress_bar("head-room", len(images)) as advance:
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            for name, value in zip(names, run_inference(session, {"image": batch}, names), strict=True):
+            for name, value in zip(names, run_inference(session, {model.graph.input[0].name: batch}), strict=True):
                 seen[name].add(name, value)
             advance(len(batch), "")
     return tuple(row.range(name) for name, row in seen.items())

@@ -1,26 +1,31 @@
-"""FP16 that holds: rescale by powers of two first, keep a block in FP32 only where that is not enough."""
+"""FP16 that holds: rescale by powers of two first, keep a layer in FP32 only where that is not enough."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+import numpy as np
+import onnx
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.bundle.spec import ModelSpec
-from samdeploy.export.fp16.headroom import TensorRange
-from samdeploy.models import FoldedResNet
-from samdeploy.models.graph import Normalize
-from samdeploy.models.sam_resnet.rescale import Scales, choose_scales, rescale
+from samdeploy.backends.onnxruntime.inference import Options, open_inference, run_inference
+from samdeploy.export.fp16.convert import convert
+from samdeploy.export.fp16.emulate import emulation, rounding
+from samdeploy.export.fp16.headroom import FP16_MAX, TensorRange
+from samdeploy.export.network import Network
+from samdeploy.graphs.edit import serialize, with_outputs
+from samdeploy.graphs.layers import Layers, find_layers
 
-# A block stays in FP32 where rounding to FP16 moves one picture's output by more than this share of its norm.  FP16's
-# own rounding of a block is about 1e-3, a few times that where terms cancel; more means that values were lost below the
-# smallest normal number.
-MAX_BLOCK_ERROR = 5e-2
+# A layer stays in FP32 where rounding to FP16 moves one image's output by more than this share of its norm.  FP16's
+# own rounding of a residual block is about 1e-3, a few times that where terms cancel; more means that values were lost
+# below the smallest normal number.
+MAX_LAYER_ERROR = 5e-2
+
+# Images per run: all borders between layers are held at once.
+_BATCH = 4
+# Before the names of the tensors that are computed in FP16.
+_ROUNDED = "fp16/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,97 +33,101 @@ class Fp16Plan:
     """How a network is brought to FP16.
 
     Attributes:
-        net: the folded network, rescaled where `scales` says so; the same function.
-        scales: the exponents.
-        fp32: layers ("stem", "layer2.0", ..., "head") that stay in FP32, each with the reason.
+        graph: FP32, rescaled where `exponents` says so; the same function.
+        exponents: tensor -> k, where the graph stores it as its value times 2**-k; only those that are not 0.
+        fp32: layers that stay in FP32, each with the reason.
     """
 
-    net: FoldedResNet
-    scales: Scales
+    graph: onnx.ModelProto
+    exponents: Mapping[str, int]
     fp32: dict[str, str]
 
 
-def plan_fp16(net: FoldedResNet, spec: ModelSpec, ranges: Iterable[TensorRange], images: UInt8Array) -> Fp16Plan:
+def plan_fp16(network: Network, ranges: Iterable[TensorRange], images: UInt8Array) -> Fp16Plan:
     """Find the exponents, then the layers that even they do not help.
 
     Args:
-        net: the folded network.
-        spec: for the normalisation.
-        ranges: of its FP32 graph, measured on training pictures.
-        images: uint8 [n, H, W, 3], training pictures to try each layer on.
+        network: with its FP32 graph.
+        ranges: of that graph, measured on training images.
+        images: uint8 [n, H, W, 3], training images to try each layer on.
     """
-    scales = choose_scales(net, {row.name: row.max_abs for row in ranges})
-    scaled = rescale(net, scales) if scales.exponents() else net
-    return Fp16Plan(scaled, scales, _failing_layers(scaled, spec, images))
+    largest = {row.name: row.max_abs for row in ranges}
+    scaled, exponents = network.rescale(largest)
+    layers = find_layers(scaled)
+    stored = {name: value * 2.0 ** -exponents.get(name, 0) for name, value in largest.items()}
+    fp32 = {**_rounded_badly(scaled, layers, images), **_out_of_range(scaled, layers, stored)}
+    return Fp16Plan(scaled, exponents, {layer.name: fp32[layer.name] for layer in layers.network if layer.name in fp32})
 
 
-@torch.inference_mode()
-def fp16_logits(net: FoldedResNet, spec: ModelSpec, images: UInt8Array, fp32: Iterable[str] = ()) -> Float32Array:
-    """Logits float32 [n, K] with weights and every intermediate tensor rounded to FP16, sums formed in float32.
-
-    That is how FP16 kernels on a GPU work (FP32 accumulation), layer by layer; kernels that fuse several layers
-    round less often.  A value above 65,504 becomes infinite, as it would there.
-
-    Args:
-        net: the folded network.
-        spec: for the normalisation.
-        images: uint8 [n, H, W, 3].
-        fp32: layers that compute in FP32.
-    """
-    kept = set(fp32)
-    x = Normalize(spec.preprocessing)(torch.from_numpy(images))
-    for name, exact, rounded in zip(*_layers(net), _layers(_half_weights(net))[1], strict=True):
-        x = exact(x) if name in kept else _in_fp16(rounded, x)
-    logits: Float32Array = x.float().numpy()
-    return logits
+def _out_of_range(graph: onnx.ModelProto, layers: Layers, largest: Mapping[str, float]) -> dict[str, str]:
+    """Layers with a tensor that left FP16 on a training image; with the reason."""
+    made = {node.name: node.output for node in graph.graph.node}
+    found = {}
+    for layer in layers.network:
+        name = max((name for node in layer.nodes for name in made[node]), key=lambda name: largest.get(name, 0.0))
+        if largest.get(name, 0.0) > FP16_MAX:
+            found[layer.name] = f"leaves the range of FP16 (65,504): {name} reaches {largest[name]:.4g}"
+    return found
 
 
-@torch.inference_mode()
-def _failing_layers(net: FoldedResNet, spec: ModelSpec, images: UInt8Array) -> dict[str, str]:
+def _rounded_badly(graph: onnx.ModelProto, layers: Layers, images: UInt8Array) -> dict[str, str]:
     """Layers whose output, from an exact input, is not finite in FP16 or too far off; with the reason."""
-    failing: dict[str, str] = {}
-    x = Normalize(spec.preprocessing)(torch.from_numpy(images))
-    for name, exact, rounded in zip(*_layers(net), _layers(_half_weights(net))[1], strict=True):
-        expected = exact(x)
-        found = _in_fp16(rounded, x)
-        if not torch.isfinite(found).all():
-            failing[name] = "leaves the range of FP16 (65,504) even after rescaling"
-        elif name != "head":  # logits may nearly cancel; the whole network's check judges them by their range
-            difference = (found - expected).flatten(1).norm(dim=1)
-            error = float((difference / expected.flatten(1).norm(dim=1).clamp_min(1e-30)).max())
-            if error > MAX_BLOCK_ERROR:
-                failing[name] = f"rounding to FP16 moves its output by {100 * error:.1f} % of its norm"
-        x = expected
-    return failing
+    finite = {layer.name: True for layer in layers.network}
+    errors = dict.fromkeys(finite, 0.0)
+    for exact, rounded in _outputs(_side_by_side(graph, layers), layers, images):
+        for layer, expected, found in zip(layers.network, exact, rounded, strict=True):
+            finite[layer.name] &= bool(np.isfinite(found).all())
+            if finite[layer.name] and layer is not layers.head:
+                errors[layer.name] = max(errors[layer.name], _error(found, expected))
+    reasons = {}
+    for name, error in errors.items():
+        if not finite[name]:
+            reasons[name] = "leaves the range of FP16 (65,504)"
+        elif error > MAX_LAYER_ERROR:
+            reasons[name] = f"rounding to FP16 moves its output by {100 * error:.1f} % of its norm"
+    return reasons
 
 
-def _layers(net: FoldedResNet) -> tuple[list[str], list[Any]]:
-    """The network as a chain: names, and functions from tensor to tensor."""
-    named = [("stem", lambda x: net.maxpool(torch.relu(net.stem(x)))), *net.blocks(),
-             ("head", lambda x: net.head(x.mean(dim=(2, 3))))]  # fmt: skip
-    return [name for name, _ in named], [layer for _, layer in named]
+def _error(found: Float32Array, expected: Float32Array) -> float:
+    """The largest difference of an image, as a share of its norm."""
+    exact = expected.reshape(len(expected), -1).astype(np.float64)
+    difference = np.linalg.norm(found.reshape(exact.shape) - exact, axis=1)
+    return float((difference / np.maximum(np.linalg.norm(exact, axis=1), 1e-30)).max())
 
 
-def _half_weights(net: FoldedResNet) -> FoldedResNet:
-    rounded = copy.deepcopy(net)
-    for weight in rounded.state_dict().values():
-        weight.copy_(weight.half())
-    return rounded
+def _side_by_side(graph: onnx.ModelProto, layers: Layers) -> onnx.ModelProto:
+    """The exact graph, and beside it a copy of each layer in emulated FP16 that reads the exact input.
+
+    Outputs are those of all layers, first the exact ones, then the copies'.
+    """
+    borders = [layer.output for layer in (layers.pixels, *layers.network)]
+    both = with_outputs(graph, [*borders[1:], *(_ROUNDED + name for name in borders[1:])])
+    del both.graph.value_info[:]
+    copied = emulation(convert(graph, allow_overflow=True))
+    rounded_input = {name: f"{_ROUNDED}{name}.input" for name in borders}
+    for name in borders[:-1]:
+        both.graph.node.extend(rounding(name, rounded_input[name]))
+    nodes = [node for node in copied.graph.node if node.name not in layers.pixels.nodes]
+    own = {name for node in nodes for name in node.output} | {tensor.name for tensor in copied.graph.initializer}
+    for node in nodes:
+        node.name = _ROUNDED + node.name
+        node.input[:] = [rounded_input.get(name) or (_ROUNDED if name in own else "") + name for name in node.input]
+        node.output[:] = [_ROUNDED + name for name in node.output]
+        both.graph.node.append(node)
+    for tensor in copied.graph.initializer:
+        tensor.name = _ROUNDED + tensor.name
+        both.graph.initializer.append(tensor)
+    return both
 
 
-def _in_fp16(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    with _RoundToHalf():  # type: ignore[no-untyped-call]  # torch ships it without annotations
-        result: torch.Tensor = layer(x.half().float())
-    return result
-
-
-class _RoundToHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Rounds the result of every floating-point operation to FP16 and back."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
-            return result.half().float()
-        if isinstance(result, tuple):  # max_pool2d_with_indices
-            return tuple(r.half().float() if r.dtype == torch.float32 else r for r in result)
-        return result
+def _outputs(
+    graph: onnx.ModelProto, layers: Layers, images: UInt8Array
+) -> Iterator[tuple[list[Float32Array], list[Float32Array]]]:
+    """Of each batch, every layer's exact output and its copy's."""
+    inference = open_inference(serialize(graph), Options(optimized=False))
+    for start in range(0, len(images), _BATCH):
+        found = [
+            np.asarray(array, np.float32)
+            for array in run_inference(inference, {graph.graph.input[0].name: images[start : start + _BATCH]})
+        ]
+        yield found[: len(layers.network)], found[len(layers.network) :]

@@ -54,7 +54,7 @@ class SamResNetFamily(TorchFamily):
     def to_onnx(self, model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         from samdeploy.models.sam_resnet.onnx import graph_from_model  # late: training needs no onnx
 
-        return graph_from_model(cast(FoldedResNet, model), spec, "fp32")
+        return graph_from_model(cast(FoldedResNet, model), spec)
 
     def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
         network = cast(SamResNet, model)

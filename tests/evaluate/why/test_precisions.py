@@ -32,10 +32,11 @@ def emulated(graph: bytes, reference: NetworkTensors, images: np.ndarray) -> Eng
 def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Path, images: np.ndarray) -> None:
     """Weights that leave FP16: the export stores tensors times powers of two, and that is no departure."""
     from samdeploy.bundle.spec import model_spec
+    from samdeploy.export.fp16.convert import fp16_graph
     from samdeploy.export.fp16.headroom import measure_ranges
     from samdeploy.export.fp16.plan import plan_fp16
-    from samdeploy.models.sam_resnet.fold import fold
-    from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+    from samdeploy.export.network import prepare_network
+    from samdeploy.graphs.edit import serialize
     from samdeploy.runs.record import open_run
 
     record = open_run(digits_run)
@@ -47,14 +48,13 @@ def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Pa
     for value in (block.bn1.weight, block.bn1.bias):
         value.data *= 2.0**16
     block.conv2.weight.data /= 2.0**16
-    net = fold(model)
-    ranges = measure_ranges(serialize(graph_from_model(net, spec, "fp32")), images)
-    plan = plan_fp16(net, spec, ranges, images)
-    stored = plan.scales.exponents()
+    network = prepare_network(model, spec)
+    plan = plan_fp16(network, measure_ranges(network.graph, images), images)
+    stored = plan.exponents
     assert stored["layer2.1.conv1"] > 0
 
-    hot = graph_tensors(graph_from_model(net, spec, "fp32"), images)
-    found = emulated(serialize(graph_from_model(plan.net, spec, "fp16", plan.fp32)), hot, images)
+    hot = graph_tensors(network.graph, images)
+    found = emulated(serialize(fp16_graph(plan.graph, plan.fp32)), hot, images)
     why = explain_tensors(spec, hot, found, found.values["logits"], stored)
     assert why.first is None and max(row.error for row in why.rows) < TOLERANCE["fp16"] / 5
     by_name = {row.name: row for row in why.rows}
@@ -65,7 +65,7 @@ def test_tensors_that_are_stored_smaller_are_compared_as_they_are(digits_run: Pa
     assert blind.first is not None
 
     # And without the rescaling they overflow: FP16 rounds to infinity what lies beyond its end.
-    plain = emulated(serialize(graph_from_model(net, spec, "fp32")), hot, images)
+    plain = emulated(serialize(network.graph), hot, images)
     with np.errstate(over="ignore"):
         rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in plain.values.items()}
     burst = EngineTensors("onnxruntime", "fp16", "cuda", "fp16", rounded, plain.sources)

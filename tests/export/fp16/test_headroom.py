@@ -12,15 +12,16 @@ from samdeploy.errors import ExportError
 from samdeploy.export.fp16.headroom import TensorRange, measure_ranges
 from samdeploy.models import Exported
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
+from tests.traced import SPEC, images, torchvision_resnet18
 
 
 @pytest.mark.parametrize("arch", ["sam-resnet18", "sam-resnet50"])
 def test_every_tensor_is_measured(arch, network, spec_of, pictures) -> None:
     spec = spec_of(arch, "original")
     net = fold(network(arch, "original"))
-    model = graph_from_model(net, spec, "fp32")
-    rows = {row.name: row for row in measure_ranges(serialize(model), pictures)}
+    model = graph_from_model(net, spec)
+    rows = {row.name: row for row in measure_ranges(model, pictures)}
     assert list(rows) == [name for node in model.graph.node for name in node.output]
 
     exported = Exported(net, spec)
@@ -31,6 +32,17 @@ def test_every_tensor_is_measured(arch, network, spec_of, pictures) -> None:
     assert rows["stem"].max_abs == pytest.approx(float(stem.abs().max()), rel=1e-5)
     assert rows["logits"].max_abs == pytest.approx(float(logits.abs().max()), rel=1e-5)
     assert rows["pixels"].max_abs == 255
+
+
+def test_every_float_of_a_traced_network_is_measured() -> None:
+    net, model = torchvision_resnet18()
+    rows = {row.name: row for row in measure_ranges(model, images())}
+    floats = [name for node in model.graph.node for name in node.output]
+    assert list(rows) == floats and len(floats) > 50
+    exported = Exported(net, SPEC)
+    with torch.inference_mode():
+        logits = exported(torch.from_numpy(images()))
+    assert rows["logits"].max_abs == pytest.approx(float(logits.abs().max()), rel=1e-5)
 
 
 def test_bits_count_doublings_up_to_the_end_of_fp16() -> None:
@@ -46,7 +58,7 @@ def test_share_below_the_smallest_normal_counts_non_zero_values(spec_of, network
     with torch.no_grad():
         net.stem.weight.mul_(1e-6)
         net.stem.bias.mul_(1e-6)
-    rows = {row.name: row for row in measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures)}
+    rows = {row.name: row for row in measure_ranges(graph_from_model(net, spec), pictures)}
     with torch.inference_mode():
         stem = net.stem(Exported(net, spec).normalize(torch.from_numpy(pictures))).numpy()
     small = np.count_nonzero((np.abs(stem) < 2.0**-14) & (stem != 0)) / np.count_nonzero(stem)
@@ -60,4 +72,4 @@ def test_values_that_are_not_finite_are_refused(spec_of, network, pictures) -> N
     with torch.no_grad():
         net.layer2[0].convs[0].bias[:] = 3e38
     with pytest.raises(ExportError, match=r"layer2\.0\.conv2: not finite in FP32 on a training picture"):
-        measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures)
+        measure_ranges(graph_from_model(net, spec), pictures)

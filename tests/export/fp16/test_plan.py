@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
-import onnx.numpy_helper
 import pytest
 import torch
 
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
+from samdeploy.export.fp16.convert import convert, fp16_graph
+from samdeploy.export.fp16.emulate import emulate_fp16
 from samdeploy.export.fp16.headroom import measure_ranges
-from samdeploy.export.fp16.plan import fp16_logits, plan_fp16
-from samdeploy.models import Exported
+from samdeploy.export.fp16.plan import plan_fp16
+from samdeploy.export.network import Network
+from samdeploy.graphs.edit import serialize
+from samdeploy.graphs.layers import find_layers
+from samdeploy.models import Exported, family_of
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
+from tests.traced import SPEC, changed_constant, images, torchvision_resnet18
 
 
 def widen(net):
@@ -30,6 +37,11 @@ def widen(net):
     return net
 
 
+def plan_of(net, spec, pictures):
+    network = Network(spec, family_of(spec.arch), net, net, graph_from_model(net, spec))
+    return plan_fp16(network, measure_ranges(network.graph, pictures), pictures)
+
+
 @pytest.fixture(scope="module")
 def wide(network, spec_of, pictures):
     spec = spec_of("sam-resnet18", "original")
@@ -37,47 +49,75 @@ def wide(network, spec_of, pictures):
     with torch.inference_mode():
         reference = Exported(honest, spec)(torch.from_numpy(pictures)).numpy()
     net = widen(fold(network("sam-resnet18", "original")))
-    ranges = measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures)
-    return net, spec, reference, plan_fp16(net, spec, ranges, pictures)
+    return net, spec, reference, plan_of(net, spec, pictures)
 
 
 def test_only_the_hopeless_block_stays_fp32(wide, pictures) -> None:
-    _, spec, reference, plan = wide
+    _, _, reference, plan = wide
     assert list(plan.fp32) == ["layer1.1"]
     assert "FP16" in plan.fp32["layer1.1"]
-    found = fp16_logits(plan.net, spec, pictures, plan.fp32)
+    found = emulate_fp16(fp16_graph(plan.graph, plan.fp32), pictures)
     assert np.isfinite(found).all()
     assert np.array_equal(found.argmax(1), reference.argmax(1))
-    assert not np.allclose(fp16_logits(plan.net, spec, pictures), reference, atol=0.02 * np.ptp(reference))
+    naive = emulate_fp16(convert(plan.graph, allow_overflow=True), pictures)
+    assert not np.allclose(naive, reference, atol=0.02 * np.ptp(reference))
 
 
 def test_mixed_graph_is_typed_as_planned(wide, pictures) -> None:
-    _, spec, reference, plan = wide
-    model = graph_from_model(plan.net, spec, "fp16", plan.fp32)
+    _, _, reference, plan = wide
+    model = fp16_graph(plan.graph, plan.fp32)
     types = {weight.name: weight.data_type for weight in model.graph.initializer}
     for name, found in types.items():
         fp32 = name.startswith(("layer1.1.", "pixels."))
         assert found == (onnx.TensorProto.FLOAT if fp32 else onnx.TensorProto.FLOAT16), name
     casts = [node.name for node in model.graph.node if node.op_type == "Cast"]
     assert casts == ["pixels", "stem.cast", "layer1.1.cast", "layer2.0.cast", "logits"]
-    assert check_graph(serialize(model), "fp16", plan.net, spec, pictures, reference, plan.fp32) < 5e-3
+    assert check_graph(serialize(model), "fp16", pictures, reference) < 5e-3
 
 
 def test_naive_fp16_graph_of_an_overflowing_network_is_refused(wide, pictures) -> None:
     net, spec, reference, _ = wide
     with pytest.raises(ExportError, match=r"finite|differ|fp16 ends at"):
-        graph = serialize(graph_from_model(net, spec, "fp16"))
-        check_graph(graph, "fp16", net, spec, pictures, reference)
+        check_graph(serialize(fp16_graph(graph_from_model(net, spec))), "fp16", pictures, reference)
 
 
-def test_weight_that_fp16_cannot_hold_is_named(network, spec_of) -> None:
-    net = fold(network("sam-resnet18", "original"))
-    with torch.no_grad():
-        net.layer3[1].convs[0].weight[0, 0, 0, 0] = 1e6
-    with pytest.raises(ExportError, match=r"layer3\.1\.conv1\.weight: \|weight\| up to 1e\+06 found, fp16 ends at"):
-        graph_from_model(net, spec_of("sam-resnet18", "original"), "fp16")
-    values = {
-        weight.name: onnx.numpy_helper.to_array(weight)
-        for weight in graph_from_model(net, spec_of("sam-resnet18", "original"), "fp32").graph.initializer
+def traced_network(graph: onnx.ModelProto) -> Network:
+    """Of a family that cannot rescale."""
+    net, _ = torchvision_resnet18()
+    return Network(SPEC, SimpleNamespace(rescale=None), net, net, graph)  # type: ignore[arg-type]
+
+
+def test_a_traced_network_needs_no_fp32_layer() -> None:
+    _, graph = torchvision_resnet18()
+    plan = plan_fp16(traced_network(graph), measure_ranges(graph, images()), images())
+    assert (plan.graph, plan.exponents, plan.fp32) == (graph, {}, {})
+
+
+def test_without_rescaling_a_layer_that_overflows_stays_fp32() -> None:
+    """The third block, 2**20 times larger inside: its weights and activations leave FP16."""
+    _, graph = torchvision_resnet18()
+    layer = find_layers(graph).network[3]
+    nodes = {node.name: node for node in graph.graph.node}
+    first, second = [nodes[name] for name in layer.nodes if nodes[name].op_type == "Conv"][:2]
+    hot = graph
+    for name, factor in ((first.input[1], 2.0**20), (first.input[2], 2.0**20), (second.input[1], 2.0**-20)):
+        hot = changed_constant(hot, name, lambda array, factor=factor: array * np.float32(factor))
+    ranges = measure_ranges(hot, images())
+    plan = plan_fp16(traced_network(hot), ranges, images())
+    assert list(plan.fp32) == [layer.name]
+    assert "leaves the range of FP16 (65,504): " in plan.fp32[layer.name]
+    found = emulate_fp16(fp16_graph(hot, plan.fp32), images())
+    exact = emulate_fp16(fp16_graph(graph), images())
+    assert np.abs(found - exact).max() < 0.02 * np.ptp(exact)
+
+
+def test_a_range_seen_on_other_images_decides_too() -> None:
+    """An image among those that measure the head-room, and not among those that try the layers."""
+    _, graph = torchvision_resnet18()
+    ranges = measure_ranges(graph, images())
+    output = find_layers(graph).network[1].output
+    beyond = tuple(row if row.name != output else type(row)(row.name, 7e4, row.below_normal) for row in ranges)
+    plan = plan_fp16(traced_network(graph), beyond, images())
+    assert plan.fp32 == {
+        find_layers(graph).network[1].name: f"leaves the range of FP16 (65,504): {output} reaches 7e+04"
     }
-    assert values["layer3.1.conv1.weight"][0, 0, 0, 0] == 1e6

@@ -27,9 +27,10 @@ from samdeploy.errors import BackendUnavailable, BundleError, ExportError, Input
 from samdeploy.export.int8 import qdq
 from samdeploy.export.int8 import search as quantize
 from samdeploy.export.int8.search import quantize_graph
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported, FoldedResNet, build_model, load_weights
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.runs.record import open_run
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,7 @@ def case(digits_run: Path) -> Case:
     dataset = open_dataset("digits", Path(), val_fraction=record.val_fraction, seed=record.split_seed)
     train, _ = load_images(dataset.train.take(np.arange(64)), record.preprocessing, description="train")
     images, labels = load_images(dataset.val.take(np.arange(200)), record.preprocessing, description="val")
-    return Case(net, spec, serialize(graph_from_model(net, spec, "fp32")), train, images, labels)
+    return Case(net, spec, serialize(graph_from_model(net, spec)), train, images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def hostile(case: Case) -> Case:
         first.weight[chosen] *= 1e5
         first.bias[chosen] *= 1e5
         second.weight[:, chosen] /= 1e5
-    return case._replace(net=net, graph=serialize(graph_from_model(net, case.spec, "fp32")))
+    return case._replace(net=net, graph=serialize(graph_from_model(net, case.spec)))
 
 
 @pytest.fixture(scope="module")

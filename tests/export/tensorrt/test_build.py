@@ -21,11 +21,13 @@ import pytest
 from samdeploy.backends.device import cuda
 from samdeploy.backends.device.cuda import Device, cuda_devices
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
+from samdeploy.export.fp16.convert import fp16_graph
 from samdeploy.export.tensorrt import build as export_tensorrt
 from samdeploy.export.tensorrt.build import BuiltEngine, build_engine
 from samdeploy.export.tensorrt.build_target import build_targets
+from samdeploy.graphs.edit import serialize
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 from tests.marks import without_gpu
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
@@ -58,8 +60,8 @@ def _graph(kind: type[np.generic] = np.float16, *, image: str = "image", batch: 
 @pytest.fixture(scope="module")
 def resnet18(network, spec_of) -> Callable[[str], bytes]:  # type: ignore[no-untyped-def]
     """precision -> the graph of a folded SAM-ResNet-18."""
-    net, spec = fold(network("sam-resnet18", "identity")), spec_of("sam-resnet18", "identity")
-    return functools.cache(lambda precision: serialize(graph_from_model(net, spec, precision)))
+    fp32 = graph_from_model(fold(network("sam-resnet18", "identity")), spec_of("sam-resnet18", "identity"))
+    return functools.cache(lambda precision: serialize(fp16_graph(fp32) if precision == "fp16" else fp32))
 
 
 def _build(model: onnx.ModelProto | bytes, **arguments: object) -> BuiltEngine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 
 import numpy as np
 import onnx
@@ -12,12 +11,11 @@ import onnxruntime
 import pytest
 import torch
 
-from samdeploy.backends.onnxruntime.session import emulate
-from samdeploy.errors import ExportError
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported
 from samdeploy.models.graph import Normalize
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 
 # Random networks amplify rounding, by a factor that nobody knows beforehand.  So the graph's distance from the float64
 # truth is compared with PyTorch's own in float32; a wrong layer is off by thousands of times that.
@@ -35,7 +33,7 @@ def pytorch_logits(model, spec, images):
 @pytest.mark.parametrize(("arch", "gate"), CASES)
 def test_graph_answers_as_the_trained_network(network, spec_of, pictures, arch: str, gate: str) -> None:
     model, spec = network(arch, gate), spec_of(arch, gate)
-    graph = serialize(graph_from_model(fold(model), spec, "fp32"))
+    graph = serialize(graph_from_model(fold(model), spec))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     normalized = Normalize(spec.preprocessing)(torch.from_numpy(pictures[:7])).double()
     with torch.inference_mode():
@@ -51,12 +49,9 @@ def test_graph_answers_as_the_trained_network(network, spec_of, pictures, arch: 
         assert float(np.abs(logits - truth[:batch]).max()) < FP32_RATIO * rounding
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_interface(network, spec_of, precision: str) -> None:
+def test_interface(network, spec_of) -> None:
     spec = spec_of("sam-resnet18", "original")
-    model = onnx.load_from_string(
-        serialize(graph_from_model(fold(network("sam-resnet18", "original")), spec, precision))
-    )
+    model = graph_from_model(fold(network("sam-resnet18", "original")), spec)
 
     def tensors(values):
         return [
@@ -76,7 +71,7 @@ def test_interface(network, spec_of, precision: str) -> None:
 
 
 def test_weights_lie_inside_the_file(network, spec_of) -> None:
-    model = graph_from_model(fold(network("sam-resnet18", "original")), spec_of("sam-resnet18", "original"), "fp32")
+    model = graph_from_model(fold(network("sam-resnet18", "original")), spec_of("sam-resnet18", "original"))
     for weight in model.graph.initializer:
         assert weight.data_location == onnx.TensorProto.DEFAULT
         assert not weight.external_data
@@ -88,44 +83,19 @@ def test_weights_lie_inside_the_file(network, spec_of) -> None:
     assert given <= used  # and nothing rides along unused
 
 
-def test_fp16_graph_holds_fp16(network, spec_of, pictures) -> None:
-    spec = spec_of("sam-resnet50", "identity")
-    graph = graph_from_model(fold(network("sam-resnet50", "identity")), spec, "fp16")
-    types = Counter(
-        (node.op_type, onnx.TensorProto.DataType.Name(weight.data_type))
-        for node in graph.graph.node
-        for weight in graph.graph.initializer
-        if weight.name in node.input and weight.name.endswith(".weight")
-    )
-    # 1 stem, 16 blocks of three convolutions and a gate, 4 convolutions on skips; one head.
-    assert types == {("Conv", "FLOAT16"): 1 + 16 * 4 + 4, ("Gemm", "FLOAT16"): 1}
-    casts = [(node.name, onnx.TensorProto.DataType.Name(node.attribute[0].i)) for node in graph.graph.node
-             if node.op_type == "Cast"]  # fmt: skip
-    assert casts == [("pixels", "FLOAT"), ("stem.cast", "FLOAT16"), ("logits", "FLOAT")]
-    assert np.isfinite(emulate(serialize(graph), pictures[:3])).all()
-
-
-def test_fp16_graph_answers_almost_as_the_trained_network(network, spec_of, pictures) -> None:
-    model, spec = network("sam-resnet18", "original"), spec_of("sam-resnet18", "original")
-    logits = emulate(serialize(graph_from_model(fold(model), spec, "fp16")), pictures[:3])
-    expected = pytorch_logits(model, spec, pictures[:3])
-    error = float(np.abs(logits - expected).max() / np.ptp(expected))
-    assert 1e-5 < error < 2e-2  # rounded, and not by much
-
-
 def test_equal_weights_give_equal_bytes(network, spec_of) -> None:
     model, spec = network("sam-resnet18", "original"), spec_of("sam-resnet18", "original")
-    first, second = (serialize(graph_from_model(fold(model), spec, "fp16")) for _ in range(2))
+    first, second = (serialize(graph_from_model(fold(model), spec)) for _ in range(2))
     assert first == second
     net = fold(model)
     with torch.no_grad():
         net.head.bias[0] += 0.5
-    assert serialize(graph_from_model(net, spec, "fp16")) != first
+    assert serialize(graph_from_model(net, spec)) != first
 
 
 def test_nodes_are_called_after_their_layers(network, spec_of) -> None:
     net = fold(network("sam-resnet50", "original"))
-    nodes = graph_from_model(net, spec_of("sam-resnet50", "original"), "fp32").graph.node
+    nodes = graph_from_model(net, spec_of("sam-resnet50", "original")).graph.node
     names = [node.name for node in nodes]
     assert len(set(names)) == len(names)
     convolutions = {node.name for node in nodes if node.op_type == "Conv"}
@@ -136,22 +106,3 @@ def test_nodes_are_called_after_their_layers(network, spec_of) -> None:
     # A tensor is called after the node that makes it.
     assert all(list(node.output) == [node.name] for node in nodes if node.name != "head")
     assert next(node for node in nodes if node.name == "head").output == ["logits"]
-
-
-def test_a_weight_beyond_fp16_is_named(network, spec_of) -> None:
-    net, spec = fold(network("sam-resnet18", "original")), spec_of("sam-resnet18", "original")
-    with torch.no_grad():
-        net.layer3[1].convs[0].weight[0, 0, 0, 0] = -70000.0
-    text = r"layer3\.1\.conv1\.weight: \|weight\| up to 7e\+04 found, fp16 ends at 65504; export with --precision fp32"
-    with pytest.raises(ExportError, match=text):
-        graph_from_model(net, spec, "fp16")
-    graph_from_model(net, spec, "fp32")
-    graph_from_model(net, spec, "fp16", ["layer3.1"])  # kept in FP32, it is no problem
-
-
-def test_a_weight_that_is_no_number_is_named(network, spec_of) -> None:
-    net, spec = fold(network("sam-resnet18", "original")), spec_of("sam-resnet18", "original")
-    with torch.no_grad():
-        net.head.bias[3] = float("nan")
-    with pytest.raises(ExportError, match=r"head\.bias"):
-        graph_from_model(net, spec, "fp32")

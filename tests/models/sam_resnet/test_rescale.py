@@ -12,11 +12,16 @@ from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.bundle.spec import model_spec
 from samdeploy.data import load_images, open_dataset
 from samdeploy.errors import BackendUnavailable
+from samdeploy.export.fp16.convert import convert, fp16_graph
+from samdeploy.export.fp16.emulate import emulate_fp16
 from samdeploy.export.fp16.headroom import FP16_MAX, measure_ranges
-from samdeploy.export.fp16.plan import fp16_logits, plan_fp16
+from samdeploy.export.fp16.plan import plan_fp16
+from samdeploy.export.network import Network
+from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported, build_model, load_weights
+from samdeploy.models.sam_resnet.family import FAMILY
 from samdeploy.models.sam_resnet.fold import fold
-from samdeploy.models.sam_resnet.onnx import graph_from_model, serialize
+from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.models.sam_resnet.rescale import TARGET, choose_scales, rescale
 from samdeploy.runs.record import open_run
 
@@ -52,6 +57,30 @@ def inflate(net, gate):
     return net
 
 
+def rounded(net, spec, pictures):
+    """Logits in emulated FP16, as the network stands."""
+    return emulate_fp16(convert(graph_from_model(net, spec), allow_overflow=True), pictures)
+
+
+def plan_of(net, spec, pictures):
+    """The plan, and the network that its graph was written from."""
+    nets = {}
+
+    class Family:
+        @staticmethod
+        def rescale(model, largest):
+            scaled = FAMILY.rescale(model, largest)
+            nets["rescaled"] = scaled.model
+            return scaled
+
+        to_onnx = staticmethod(graph_from_model)
+
+    network = Network(spec, Family, net, net, graph_from_model(net, spec))
+    plan = plan_fp16(network, measure_ranges(network.graph, pictures), pictures)
+    assert plan.exponents or plan.graph is network.graph
+    return plan, nets["rescaled"]
+
+
 def logits(net, spec, pictures):
     with torch.inference_mode():
         return Exported(net, spec)(torch.from_numpy(pictures)).numpy()
@@ -65,26 +94,25 @@ def test_planted_overflow_comes_out_finite_and_equal(arch, gate, network, spec_o
     reference = logits(honest, spec, pictures)
     net = fold(inflate(honest, gate))
     assert np.array_equal(logits(net, spec, pictures), logits(fold(honest), spec, pictures))  # the plant is exact
-    assert not np.isfinite(fp16_logits(net, spec, pictures)).all()  # and the naive export fails
+    assert not np.isfinite(rounded(net, spec, pictures)).all()  # and the naive export fails
 
-    graph = serialize(graph_from_model(net, spec, "fp32"))
-    plan = plan_fp16(net, spec, measure_ranges(graph, pictures), pictures)
+    plan, scaled = plan_of(net, spec, pictures)
     assert plan.fp32 == {}
-    assert np.array_equal(logits(plan.net, spec, pictures), logits(net, spec, pictures))
-    found = fp16_logits(plan.net, spec, pictures)
+    assert np.array_equal(logits(scaled, spec, pictures), logits(net, spec, pictures))
+    found = rounded(scaled, spec, pictures)
     assert np.isfinite(found).all()
     # FP16 costs what it costs the network without the plant, not more than twice that.
-    usual = np.abs(fp16_logits(fold(honest), spec, pictures) - reference).max()
+    usual = np.abs(rounded(fold(honest), spec, pictures) - reference).max()
     assert np.abs(found - reference).max() < 2 * usual
 
 
-def in_fp16_on_this_cpu(net, spec, precision, pictures):
-    """Logits of the graph in `precision`, computed in FP16 by OpenVINO; skips where the CPU cannot."""
+def in_fp16_on_this_cpu(graph, pictures):
+    """Logits of a graph, computed in FP16 by OpenVINO; skips where the CPU cannot."""
     pytest.importorskip("openvino", reason="pip install 'samdeploy[openvino]'")
     from samdeploy.backends.openvino.session import run_outputs
 
     try:
-        (found,), _ = run_outputs(serialize(graph_from_model(net, spec, precision)), "cpu", "fp16", pictures)
+        (found,), _ = run_outputs(serialize(graph), "cpu", "fp16", pictures)
     except BackendUnavailable as error:
         pytest.skip(str(error))
     return np.asarray(found)
@@ -97,11 +125,11 @@ def test_planted_overflow_in_real_fp16(arch, network, spec_of, pictures) -> None
     honest = network(arch, "original")
     reference = logits(honest, spec, pictures)
     net = fold(inflate(honest, "original"))
-    assert not np.isfinite(in_fp16_on_this_cpu(net, spec, "fp32", pictures)).all()
-    plan = plan_fp16(net, spec, measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures), pictures)
-    found = in_fp16_on_this_cpu(plan.net, spec, "fp16", pictures)
+    assert not np.isfinite(in_fp16_on_this_cpu(graph_from_model(net, spec), pictures)).all()
+    plan, _ = plan_of(net, spec, pictures)
+    found = in_fp16_on_this_cpu(fp16_graph(plan.graph), pictures)
     assert np.array_equal(found.argmax(axis=1), reference.argmax(axis=1))
-    foretold = np.abs(fp16_logits(plan.net, spec, pictures) - reference).max()
+    foretold = np.abs(emulate_fp16(fp16_graph(plan.graph), pictures) - reference).max()
     assert np.abs(found - reference).max() < 2 * foretold
 
 
@@ -110,11 +138,11 @@ def test_exponents_name_the_tensors_of_the_graph(arch, network, spec_of, picture
     """What the rescaled graph really holds is the old value times 2**-k, for every tensor."""
     spec = spec_of(arch, "original")
     net = fold(inflate(network(arch, "original"), "original"))
-    before = measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures)
+    before = measure_ranges(graph_from_model(net, spec), pictures)
     scales = choose_scales(net, {row.name: row.max_abs for row in before})
     exponents = scales.exponents()
     assert exponents
-    after = measure_ranges(serialize(graph_from_model(rescale(net, scales), spec, "fp32")), pictures)
+    after = measure_ranges(graph_from_model(rescale(net, scales), spec), pictures)
     for old, new in zip(before, after, strict=True):
         assert new.name == old.name
         assert new.max_abs == old.max_abs * 2.0 ** -exponents.get(old.name, 0), old.name
@@ -125,9 +153,9 @@ def test_exponents_name_the_tensors_of_the_graph(arch, network, spec_of, picture
 def test_roomy_network_is_left_alone(network, spec_of, pictures) -> None:
     spec = spec_of("sam-resnet18", "original")
     net = fold(network("sam-resnet18", "original"))
-    plan = plan_fp16(net, spec, measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures), pictures)
-    assert plan.net is net
-    assert plan.scales.exponents() == {}
+    plan, scaled = plan_of(net, spec, pictures)
+    assert scaled is net
+    assert plan.exponents == {}
     assert plan.fp32 == {}
 
 
@@ -135,7 +163,7 @@ def test_rescale_leaves_its_input_alone(network, spec_of, pictures) -> None:
     spec = spec_of("sam-resnet18", "original")
     net = fold(inflate(network("sam-resnet18", "original"), "original"))
     before = copy.deepcopy(net.state_dict())
-    ranges = measure_ranges(serialize(graph_from_model(net, spec, "fp32")), pictures)
+    ranges = measure_ranges(graph_from_model(net, spec), pictures)
     rescale(net, choose_scales(net, {row.name: row.max_abs for row in ranges}))
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
@@ -151,10 +179,10 @@ def test_trained_network_answers_all_test_pictures_alike(digits_run) -> None:
     train, _ = load_images(dataset.train.take(np.arange(64)), record.preprocessing, description="train")
     net = fold(inflate(model.eval(), str(record.options["gate"])))
     expected = logits(net, spec, test)
-    assert not np.isfinite(fp16_logits(net, spec, test)).all()
-    plan = plan_fp16(net, spec, measure_ranges(serialize(graph_from_model(net, spec, "fp32")), train), train)
+    assert not np.isfinite(rounded(net, spec, test)).all()
+    plan, _ = plan_of(net, spec, train)
     assert plan.fp32 == {}
-    found = fp16_logits(plan.net, spec, test)
+    found = emulate_fp16(fp16_graph(plan.graph), test)
     assert np.isfinite(found).all()
     # The digits are easy: no picture's two best logits lie within FP16's error of each other.
     assert np.array_equal(found.argmax(1), expected.argmax(1))
