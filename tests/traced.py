@@ -1,4 +1,4 @@
-"""Graphs that torch.onnx.export writes, of networks that samdeploy knows nothing about."""
+"""A network that is no SAM-ResNet, and its graph."""
 
 from __future__ import annotations
 
@@ -7,61 +7,32 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import torch
-import torchvision
 from torch import nn
 
-from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
-from samdeploy.graphs.edit import checked, constants, copy_of, set_constant
-from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
+from samdeploy.bundle.spec import Preprocessing, model_spec
+from samdeploy.export.network import Network, prepare_network
+from samdeploy.graphs.edit import constants, copy_of, set_constant
+from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
 
 SPEC = model_spec("torchvision:resnet18", {}, tuple(f"class {i}" for i in range(10)), Preprocessing(64, 96))
 
 
-class _Mean(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mean(dim=(2, 3), keepdim=True)
-
-
-def traced(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    """The FP32 graph of `net` behind the normalisation."""
-    size = spec.preprocessing
-    program = torch.onnx.export(
-        net,
-        (torch.zeros(3, 3, size.height, size.width),),
-        dynamo=True,
-        verbose=False,
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        input_names=[NORMALISED],
-        output_names=["logits"],
-    )
-    assert program is not None
-    model = program.model_proto
-    nodes, constants = pixel_nodes("image", spec.preprocessing)
-    nodes += list(model.graph.node)
-    del model.graph.node[:], model.graph.input[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(constants)
-    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, spec.input.shape)
-    model.graph.input.append(image)
-    return checked(model)
-
-
 @functools.cache
-def torchvision_resnet18() -> tuple[nn.Module, onnx.ModelProto]:
-    """torchvision's ResNet-18 with random weights and plausible activations, and its graph for `SPEC`."""
+def torchvision_resnet18() -> Network:
+    """torchvision's ResNet-18 with random weights and activations of a plausible size."""
     torch.manual_seed(5)
-    net = torchvision.models.resnet18(num_classes=10)
-    net.avgpool = _Mean()
+    net = build_model(SPEC.arch, len(SPEC.classes))
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.2)
             nn.init.uniform_(module.bias, -0.2, 0.2)
-            module.momentum = 1.0
+            module.momentum = 1.0  # the statistics of the one batch below
     with torch.no_grad():
         net.train()(Normalize(SPEC.preprocessing)(torch.from_numpy(images())))
-    return net.eval(), traced(net, SPEC)
+    return prepare_network(net, SPEC)
 
 
 def images(count: int = 12) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from samdeploy.graphs.layers import find_layers
 from samdeploy.models import Exported, family_of
 from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
-from tests.traced import SPEC, changed_constant, images, torchvision_resnet18
+from tests.traced import changed_constant, images, torchvision_resnet18
 
 
 def widen(net):
@@ -81,21 +81,16 @@ def test_naive_fp16_graph_of_an_overflowing_network_is_refused(wide, pictures) -
         check_graph(serialize(fp16_graph(graph_from_model(net, spec))), "fp16", pictures, reference)
 
 
-def traced_network(graph: onnx.ModelProto) -> Network:
-    """Of a family that cannot rescale."""
-    net, _ = torchvision_resnet18()
-    return Network(SPEC, SimpleNamespace(rescale=None), net, net, graph)  # type: ignore[arg-type]
-
-
 def test_a_traced_network_needs_no_fp32_layer() -> None:
-    _, graph = torchvision_resnet18()
-    plan = plan_fp16(traced_network(graph), measure_ranges(graph, images()), images())
-    assert (plan.graph, plan.exponents, plan.fp32) == (graph, {}, {})
+    network = torchvision_resnet18()
+    plan = plan_fp16(network, measure_ranges(network.graph, images()), images())
+    assert (plan.graph, plan.exponents, plan.fp32) == (network.graph, {}, {})
 
 
 def test_without_rescaling_a_layer_that_overflows_stays_fp32() -> None:
     """The third block, 2**20 times larger inside: its weights and activations leave FP16."""
-    _, graph = torchvision_resnet18()
+    network = torchvision_resnet18()
+    graph = network.graph
     layer = find_layers(graph).network[3]
     nodes = {node.name: node for node in graph.graph.node}
     first, second = [nodes[name] for name in layer.nodes if nodes[name].op_type == "Conv"][:2]
@@ -103,9 +98,9 @@ def test_without_rescaling_a_layer_that_overflows_stays_fp32() -> None:
     for name, factor in ((first.input[1], 2.0**20), (first.input[2], 2.0**20), (second.input[1], 2.0**-20)):
         hot = changed_constant(hot, name, lambda array, factor=factor: array * np.float32(factor))
     ranges = measure_ranges(hot, images())
-    plan = plan_fp16(traced_network(hot), ranges, images())
-    assert list(plan.fp32) == [layer.name]
-    assert "leaves the range of FP16 (65,504): " in plan.fp32[layer.name]
+    plan = plan_fp16(replace(network, graph=hot), ranges, images())
+    assert list(plan.fp32) == [layer.name] == ["layer2.0"]
+    assert plan.fp32["layer2.0"].startswith("leaves the range of FP16 (65,504): layer2.0.conv1 reaches ")
     found = emulate_fp16(fp16_graph(hot, plan.fp32), images())
     exact = emulate_fp16(fp16_graph(graph), images())
     assert np.abs(found - exact).max() < 0.02 * np.ptp(exact)
@@ -113,11 +108,9 @@ def test_without_rescaling_a_layer_that_overflows_stays_fp32() -> None:
 
 def test_a_range_seen_on_other_images_decides_too() -> None:
     """An image among those that measure the head-room, and not among those that try the layers."""
-    _, graph = torchvision_resnet18()
-    ranges = measure_ranges(graph, images())
-    output = find_layers(graph).network[1].output
+    network = torchvision_resnet18()
+    ranges = measure_ranges(network.graph, images())
+    output = find_layers(network.graph).network[1].output
     beyond = tuple(row if row.name != output else type(row)(row.name, 7e4, row.below_normal) for row in ranges)
-    plan = plan_fp16(traced_network(graph), beyond, images())
-    assert plan.fp32 == {
-        find_layers(graph).network[1].name: f"leaves the range of FP16 (65,504): {output} reaches 7e+04"
-    }
+    plan = plan_fp16(network, beyond, images())
+    assert plan.fp32 == {"layer1.0": f"leaves the range of FP16 (65,504): {output} reaches 7e+04"}
