@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from samdeploy.arrays import UInt8Array
+from samdeploy.backends.onnxruntime.inference import Options, open_inference, run_inference
 from samdeploy.errors import BackendUnavailable
+from samdeploy.files import SealedFile
 
 # Percent of the convolutions that must compute in the precision.  A few blocks of an FP16 graph may be FP32 on purpose
 # (below 5 % of the multiply-adds, but small layers count as much as large ones here), and half of an INT8 one.
@@ -25,28 +25,20 @@ MIN_SHARE = {"fp32": 100.0, "fp16": 75.0, "int8": 50.0}
 _TYPES = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
 
 
-def prove(
-    open_inference: Callable[[str], Any], name: str, pixels: tuple[int, ...], precision: str
-) -> Any:  # an onnxruntime.InferenceSession
-    """Open a session, run one black picture under the profiler, and count its convolutions by type.
+def open_int8(graph: SealedFile, name: str, pixels: tuple[int, ...]) -> Any:
+    """An `onnxruntime.InferenceSession` that has run one black image under the profiler, and computes in INT8.
 
     Args:
-        open_inference: makes the `InferenceSession`, with the profile's file prefix that it is given.
         name: of the input.
         pixels: (H, W, 3).
-        precision: a key of `MIN_SHARE`.
-
-    Returns:
-        The session, no longer profiling.
 
     Raises:
-        BackendUnavailable: too few convolutions compute in `precision`.
+        BackendUnavailable: ONNX Runtime refuses the graph, or too few convolutions compute in INT8.
     """
-    image: UInt8Array = np.zeros((1, *pixels), np.uint8)
     with tempfile.TemporaryDirectory(prefix="samdeploy-") as folder:
-        inference = open_inference(str(Path(folder, "profile")))
-        inference.run(None, {name: image})
-        check_profile(Path(inference.end_profiling()).read_text(encoding="utf-8", errors="replace"), precision)
+        inference = open_inference(graph, Options(profile=str(Path(folder, "profile"))))
+        run_inference(inference, {name: np.zeros((1, *pixels), np.uint8)})
+        check_profile(Path(inference.end_profiling()).read_text(encoding="utf-8", errors="replace"), "int8")
     return inference
 
 

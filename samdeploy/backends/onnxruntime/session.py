@@ -28,6 +28,10 @@ from samdeploy.files import SealedFile
 if TYPE_CHECKING:
     from samdeploy.backends.device.session import DeviceSession
 
+_FELL_BACK = (
+    f"ONNX Runtime {ort.__version__} could not start its CUDA provider and fell back to the CPU: the CUDA or cuDNN "
+    "libraries are missing or of another version"
+)
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -47,54 +51,21 @@ def load(wanted: Wanted) -> OnnxruntimeSession | DeviceSession:
         BundleError: the graph was changed or has other tensors than the manifest says.
     """
     spec, device, precision = wanted.bundle.spec, wanted.device, wanted.precision
-    if wanted.maps:
-        with wanted.seal_graph("onnxruntime", precision) as graph:
-            return OnnxruntimeSession(_open_on(device, graph, precision), precision, spec, maps=True)
-    if precision == "int8":
-        if device == "cuda":
-            raise BackendUnavailable(
-                "ONNX Runtime's CUDA provider has no INT8 convolutions and would compute them in FP32 between "
-                "conversions; use device cpu, or backend tensorrt"
-            )
-        device = "cpu"
-    no_cuda = _no_cuda()
-    if device == "cuda" and no_cuda:
-        raise BackendUnavailable(no_cuda)
     with wanted.seal_graph("onnxruntime", precision) as graph:
-        return _load(graph, spec, device, precision, no_cuda)
+        if wanted.maps:
+            return OnnxruntimeSession(_open_on(device, graph, precision), precision, spec, maps=True)
+        why_not = _why_not_cuda(device, precision)
+        if why_not is None:
+            session = _load_cuda(graph, spec, precision)
+            if session is not None:
+                return session
+        _check_cpu(device, precision, why_not or _FELL_BACK)
+        if precision != "int8":  # the CPU provider has no lesser arithmetic to fall to
+            return OnnxruntimeSession(open_inference(graph), precision, spec)
+        from samdeploy.backends.onnxruntime.int8_proof import open_int8
 
-
-def _load(
-    graph: SealedFile, spec: ModelSpec, device: str, precision: str, no_cuda: str | None
-) -> OnnxruntimeSession | DeviceSession:
-    if no_cuda is None and device != "cpu":
-        session = _load_cuda(graph, spec, precision)
-        if session is not None:
-            return session
-        no_cuda = (
-            f"ONNX Runtime {ort.__version__} could not start its CUDA provider and fell back to the CPU: the CUDA or "
-            "cuDNN libraries are missing or of another version"
-        )
-        if device == "cuda":
-            raise BackendUnavailable(f"{no_cuda}; install them, or use device 'cpu'")
-    if precision == "fp16":
-        # Seen in profiles of 1.31 on AVX-512: Conv, Gemm and the rest run on float tensors between inserted casts.
-        raise BackendUnavailable(
-            "ONNX Runtime's CPU provider has no FP16 kernels and computes an FP16 graph in FP32, so its answers would "
-            f"not be those of FP16; use precision fp32, or a CUDA device ({no_cuda or 'device cpu was asked for'})"
-        )
-    if precision == "int8":
-        from samdeploy.backends.onnxruntime.int8_proof import prove
-
-        inference = prove(
-            lambda prefix: open_inference(graph, Options(profile=prefix)),
-            spec.input.name,
-            tuple(int(length) for length in spec.input.shape[1:]),
-            precision,
-        )
-    else:  # the CPU provider has no lesser arithmetic to fall to
-        inference = open_inference(graph)
-    return OnnxruntimeSession(inference, precision, spec)
+        pixels = tuple(int(length) for length in spec.input.shape[1:])
+        return OnnxruntimeSession(open_int8(graph, spec.input.name, pixels), precision, spec)
 
 
 def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str) -> DeviceSession | None:
@@ -184,32 +155,48 @@ def run_outputs(graph: bytes, device: str, precision: str, batch: UInt8Array) ->
     Raises:
         BackendUnavailable: CUDA asked and not to be had; FP16 on the CPU, or INT8 on CUDA.
     """
-    if precision == "int8":
-        if device == "cuda":
-            raise BackendUnavailable("ONNX Runtime's CUDA provider has no INT8 convolutions; use device cpu")
-        device = "cpu"
     inference = _open_on(device, graph, precision)
-    found = device_of(inference)
-    if precision == "fp16" and found == "cpu":
-        raise BackendUnavailable(
-            "ONNX Runtime's CPU provider computes an FP16 graph in FP32, so its tensors would not be those of FP16"
-        )
-    return run_inference(inference, {inference.get_inputs()[0].name: batch}), found
+    return run_inference(inference, {inference.get_inputs()[0].name: batch}), device_of(inference)
 
 
 def _open_on(device: str, graph: SealedFile | bytes, precision: str) -> Any:
-    """On CUDA where `device` allows it and it can be had, else on the CPU; it works on host arrays in either case.
+    """On CUDA where `device` allows it and it can be had, else on the CPU; it works on host arrays in either case."""
+    why_not = _why_not_cuda(device, precision)
+    inference = open_inference(graph, Options(CPU if why_not else CUDA, fp16=precision == "fp16"))
+    if device_of(inference) == "cpu":
+        _check_cpu(device, precision, why_not or _FELL_BACK)
+    return inference
+
+
+def _why_not_cuda(device: str, precision: str) -> str | None:
+    """None where CUDA is to be tried.
 
     Raises:
-        BackendUnavailable: CUDA asked and not to be had.
+        BackendUnavailable: it was asked for and cannot be had.
     """
-    no_cuda = _no_cuda() if device != "cpu" else "device cpu was asked for"
-    if device == "cuda" and no_cuda:
-        raise BackendUnavailable(no_cuda)
-    inference = open_inference(graph, Options(CPU if no_cuda else CUDA, fp16=precision == "fp16"))
-    if device == "cuda" and device_of(inference) == "cpu":
-        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} fell back to the CPU; use device 'cpu'")
-    return inference
+    if device == "cpu":
+        return "device cpu was asked for"
+    why = _no_cuda()
+    if precision == "int8":
+        why = (
+            "ONNX Runtime's CUDA provider has no INT8 convolutions and would compute them in FP32 between "
+            "conversions; use device cpu, or backend tensorrt"
+        )
+    if device == "cuda" and why:
+        raise BackendUnavailable(why)
+    return why
+
+
+def _check_cpu(device: str, precision: str, why_not_cuda: str) -> None:
+    """Refuse to compute on the CPU what was asked of CUDA, or what the CPU provider does not compute."""
+    if device == "cuda":
+        raise BackendUnavailable(f"{why_not_cuda}; install them, or use device 'cpu'")
+    if precision == "fp16":
+        # Seen in profiles of 1.31 on AVX-512: Conv, Gemm and the rest run on float tensors between inserted casts.
+        raise BackendUnavailable(
+            "ONNX Runtime's CPU provider has no FP16 kernels and computes an FP16 graph in FP32, so its answers would "
+            f"not be those of FP16; use precision fp32, or a CUDA device ({why_not_cuda})"
+        )
 
 
 def _no_cuda() -> str | None:
