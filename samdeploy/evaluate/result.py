@@ -14,6 +14,7 @@ from samdeploy.evaluate.accuracy.against_training import AgainstTraining
 from samdeploy.evaluate.accuracy.compare import ClassAccuracy, Comparison
 from samdeploy.evaluate.accuracy.floors import NO_FLOORS, Floors
 from samdeploy.evaluate.accuracy.gate import Verdict
+from samdeploy.evaluate.finite_json import finite_json
 from samdeploy.evaluate.latency.measure import Latency
 from samdeploy.evaluate.test_set.distinct import TestImages
 
@@ -87,21 +88,13 @@ class Result:
     def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
         """The row as documented in docs/files.md; `class_names`: index -> name."""
         return {
-            "backend": self.backend,
-            "precision": self.precision,
-            "device": self.device,
-            "ran": self.ran,
-            "reason": self.reason,
+            **_fields(self, "backend", "precision", "device", "ran", "reason"),
             **_accuracy(self.comparison, class_names),
-            **_latency(self.latency),
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "n_needed": self.n_needed,
-            "below_minimum": self.below_minimum,
-            "n_images_done": self.n_images_done,
-            "date": self.date,
-            "machine": self.machine,
-            "versions": dict(self.versions),
+            **_fields(self.latency, "p50_ms", "p95_ms", "p99_ms"),
+            "latency_runs": self.latency and self.latency.runs,
+            "latency": self.latency and self.latency.to_json(),
+            **_fields(self, "passed", "verdict", "n_needed", "below_minimum", "n_images_done"),
+            **_fields(self, "date", "machine", "versions"),
             **{name: part.to_json() for name, part in self.parts.items()},
         }
 
@@ -177,27 +170,13 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The whole report as documented in docs/files.md."""
         return {
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "n_images": self.n_images,
+            **_fields(self, "passed", "verdict", "n_images"),
             "test_images": self.test_images.to_json(),
-            "dataset": self.dataset,
-            "test_set": self.test_set,
-            "margin": self.margin,
-            "confidence": self.confidence,
-            "min_top1": self.floors.min_top1,
-            "min_class_recall": self.floors.min_class_recall,
-            "bundle": self.bundle,
-            "manifest_sha256": self.manifest_sha256,
-            "test_fingerprint": self.test_fingerprint,
-            "machine": self.machine,
-            "versions": dict(self.versions),
-            "notes": list(self.notes),
+            **_fields(self, "dataset", "test_set", "margin", "confidence"),
+            **_fields(self.floors, "min_top1", "min_class_recall"),
+            **_fields(self, "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes"),
             "leaks": self.leaks and self.leaks.to_json(),
-            "left_out": list(self.left_out),
-            "faults": list(self.faults),
-            "test_set_faults": list(self.test_set_faults),
-            "data_root": self.data_root,
+            **_fields(self, "left_out", "faults", "test_set_faults", "data_root"),
             "against_training": self.against_training and self.against_training.to_json(),
             "results": [result.to_json(self.class_names) for result in self.results],
         }
@@ -222,24 +201,23 @@ def overall_verdict(
     return "holds" if all(passed for passed, _ in counted) else "cannot tell"
 
 
+def _fields(found: object | None, *names: str) -> dict[str, Any]:
+    """Fields of a dataclass, with null for numbers that are not finite; all null where there is none."""
+    return {name: finite_json(getattr(found, name, None)) for name in names}
+
+
 def _accuracy(found: Comparison | None, class_names: Sequence[str]) -> dict[str, Any]:
     worst = found.worst_class() if found else None
     return {
-        "top1": found and found.top1,
-        "reference_top1": found and found.reference_top1,
-        "top1_agreement": found and found.top1_agreement,
-        # JSON has no infinity.
+        **_fields(found, "top1", "reference_top1", "top1_agreement"),
         "max_difference_of_range": found.max_difference_of_range if found and found.finite else None,
-        "top5": found and found.top5,
-        "reference_top5": found and found.reference_top5,
-        "lost": found and found.change.lost,
-        "gained": found and found.change.gained,
-        "mcnemar_p": found and found.mcnemar_p,
+        **_fields(found, "top5", "reference_top5"),
+        **_fields(found and found.change, "lost", "gained"),
+        **_fields(found, "mcnemar_p"),
         "difference": found and found.change.difference,
         "difference_low": found and found.change.low,
         "difference_high": found and found.change.high,
-        "ece": found and found.ece,
-        "reference_ece": found and found.reference_ece,
+        **_fields(found, "ece", "reference_ece"),
         "worst_class": worst and _class_row(worst, class_names),
         "classes": [_class_row(row, class_names) for row in found.classes] if found else None,
         "changed": _changed(found, class_names) if found else None,
@@ -247,12 +225,7 @@ def _accuracy(found: Comparison | None, class_names: Sequence[str]) -> dict[str,
 
 
 def _class_row(row: ClassAccuracy, class_names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "label": class_names[row.index],
-        "images": row.images,
-        "top1": row.top1,
-        "reference_top1": row.reference_top1,
-    }
+    return {"label": class_names[row.index], **_fields(row, "images", "top1", "reference_top1")}
 
 
 def _changed(found: Comparison, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -269,13 +242,3 @@ def _changed(found: Comparison, class_names: Sequence[str]) -> list[dict[str, An
         }
         for index in pictures.changed()[:MOST_CHANGED]
     ]
-
-
-def _latency(times: Latency | None) -> dict[str, Any]:
-    return {
-        "p50_ms": times and times.p50_ms,
-        "p95_ms": times and times.p95_ms,
-        "p99_ms": times and times.p99_ms,
-        "latency_runs": times and times.runs,
-        "latency": times and times.to_json(),
-    }

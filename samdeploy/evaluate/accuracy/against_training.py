@@ -9,6 +9,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt64Array
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.fields import to_json
 from samdeploy.data.duplicates.image_hashes import set_hashes
 
 # Training measured the same weights on the same images, in FP32 too, but maybe on another device and in other batches.
@@ -61,13 +62,7 @@ class AgainstTraining:
 
     def to_json(self) -> dict[str, Any]:
         """As in eval.json."""
-        return {
-            "same_images": self.same_images,
-            "same_labels": self.same_labels,
-            "top1": self.top1,
-            "measured_top1": self.measured_top1,
-            "measured_images": self.measured_images,
-        }
+        return {name: value for name, value in to_json(self).items() if name != "images"}
 
 
 def compare_with_training(

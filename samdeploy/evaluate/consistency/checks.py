@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import textwrap
 from collections import Counter
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from samdeploy.evaluate.consistency.answers import Departures, ranges_text, wrong_positions
 from samdeploy.evaluate.consistency.questions import Asked
+from samdeploy.evaluate.finite_json import finite_json
 
 Outcome = Literal["passed", "failed", "not finished"]
 
@@ -89,14 +89,13 @@ class Consistency:
         return f"consistent: {len(self.checks)} checks{sizes}, {within}"
 
     def to_json(self) -> dict[str, Any]:
-        """As documented in docs/files.md; JSON has no infinity, so a missing answer's difference is null."""
-        rows = [dataclasses.asdict(check) for check in self.checks]
+        """As documented in docs/files.md."""
         return {
             "passed": self.passed,
             "batch_sizes": list(self.batch_sizes),
             "bit_equal": self.bit_equal,
             "seconds": round(self.seconds, 3),
-            "checks": [{**row, "worst": row["worst"] if math.isfinite(row["worst"]) else None} for row in rows],
+            "checks": finite_json(self.checks),
         }
 
     def table(self) -> str:

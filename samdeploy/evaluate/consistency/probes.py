@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from samdeploy.backends.int8 import int8_reference
 from samdeploy.backends.session import Session
 from samdeploy.bundle import Bundle
 from samdeploy.data.probe_images import ProbeImages, probe_images
+from samdeploy.evaluate.finite_json import finite_json
 
 # Largest difference that passes, as a share of the range of the probe's logits, or of the median test image's where
 # that is larger.  INT8 is held against the network with the graph's own ranges, see `samdeploy.backends.int8`.
@@ -100,12 +100,8 @@ class ProbeAnswers:
         return text
 
     def to_json(self) -> dict[str, Any]:
-        """As documented in docs/files.md; JSON has no infinity, so the difference of a missing answer is null."""
-        return {
-            **dataclasses.asdict(self),
-            "worst": self.worst if math.isfinite(self.worst) else None,
-            "passed": not self.fault,
-        }
+        """As documented in docs/files.md."""
+        return {**finite_json(self), "passed": not self.fault}
 
 
 def probe_reference(session: Session, golden: UInt8Array, test_logits: Float32Array) -> ProbeReference:

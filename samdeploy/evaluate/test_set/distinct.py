@@ -49,12 +49,9 @@ class TestImages:
 
     def to_json(self) -> dict[str, Any]:
         """As in eval.json; see docs/files.md."""
+        counts = ("images", "distinct", "near", "classes", "classes_seen")
         return {
-            "images": self.images,
-            "distinct": self.distinct,
-            "near": self.near,
-            "classes": self.classes,
-            "classes_seen": self.classes_seen,
+            **{name: getattr(self, name) for name in counts},
             "two_labels": self.two_labels.to_json(),
             "remarks": list(self.headline()),
         }

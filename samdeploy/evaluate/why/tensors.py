@@ -11,6 +11,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array
 from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.evaluate.finite_json import finite_json
 
 FP16_MAX = 65504.0
 
@@ -46,17 +47,7 @@ class TensorRow:
 
     def to_json(self) -> dict[str, Any]:
         """As in eval.json; see docs/files.md."""
-        return {
-            "name": self.name,
-            "error": self.error if math.isfinite(self.error) else None,
-            "inputs": list(self.inputs),
-            "inputs_error": self.inputs_error if math.isfinite(self.inputs_error) else None,
-            "channels_off": self.channels_off,
-            "channels": self.channels,
-            "not_finite": self.not_finite,
-            "max_abs": self.max_abs,
-            "bits": self.bits,
-        }
+        return {**finite_json(self), "bits": self.bits}
 
 
 def compare_tensors(
