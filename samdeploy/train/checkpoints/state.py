@@ -18,8 +18,7 @@ from samdeploy.train.loop.ema import WeightMean
 from samdeploy.train.loop.seeds import Shuffle
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.recipe import TrainingSection
-from samdeploy.train.watch.activations import GateRow
-from samdeploy.train.watch.history import EpochRow
+from samdeploy.train.watch.history import EpochRow, GateRow
 
 
 class TrainState:

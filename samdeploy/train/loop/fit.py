@@ -69,7 +69,7 @@ def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
             seconds=state.seconds + time.perf_counter() - validation_start,
         )
         state.end_epoch(row, gates)
-        best = run.epoch(row, kept, state.gate_rows)
+        best = run.epoch(state.rows, kept, state.gate_rows)
         left = (time.perf_counter() - start) / (row.epoch - first + 1) * (training.epochs - row.epoch)
         if row.epoch == first:
             print(_HEADER, file=sys.stderr)
@@ -79,7 +79,7 @@ def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
             warned = True
             print(warning, file=sys.stderr)
         if ranks.main:
-            curves.after_epoch(last=is_over(state, training, run.record.best_epoch))
+            curves.after_epoch(state.rows, state.gate_rows, last=is_over(state, training, run.record.best_epoch))
         if around.saver.due(epoch_end=True):
             around.saver.write(state)
         _check_stop(around)

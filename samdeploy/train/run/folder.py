@@ -26,9 +26,9 @@ from samdeploy.train.checkpoints.checkpoint import FOLDER, clear_temporary
 from samdeploy.train.loop.measure import Measured
 from samdeploy.train.recipe.dump import dump_recipe, recipe_table
 from samdeploy.train.recipe.recipe import Recipe
-from samdeploy.train.watch.activations import GATES_FILE, GateRow, write_gates
-from samdeploy.train.watch.history import EpochRow, append_history, write_history
+from samdeploy.train.watch.history import EpochRow, GateRow, write_table
 
+GATES_FILE = "gates.csv"
 LOCK_FILE = "lock"
 IN_USE = "another process is training it; wait for its end or stop it first"
 _ELSEWHERE = "name another place: --runs DIR"
@@ -135,18 +135,17 @@ class RunFolder:
         if epoch:
             self._publish(epoch)
             write_run(self.path, self.record)
-        write_history(self.path / HISTORY_FILE, rows)
-        write_gates(self.path / GATES_FILE, gate_rows)
+        self._write_tables(rows, gate_rows)
 
-    def epoch(self, row: EpochRow, model: nn.Module, gate_rows: Sequence[GateRow] = ()) -> bool:
+    def epoch(self, rows: Sequence[EpochRow], model: nn.Module, gate_rows: Sequence[GateRow] = ()) -> bool:
         """Record a finished epoch; says whether it is the best so far, whose weights are then on disk.
 
         Best is the higher validation top-1, and at equal top-1 the lower validation loss.
 
         Args:
-            gate_rows: of all epochs.
+            rows, gate_rows: of all epochs.
         """
-        record = self.record
+        record, row = self.record, rows[-1]
         before = (record.best_val_top1, -record.best_val_loss)
         best = record.best_epoch == 0 or (row.val_top1, -row.val_loss) > before
         if best:
@@ -158,9 +157,7 @@ class RunFolder:
                 self.record, best_epoch=row.epoch, best_val_top1=row.val_top1, best_val_loss=row.val_loss
             )
         if self._writes:
-            append_history(self.path / HISTORY_FILE, row)
-            if gate_rows:
-                write_gates(self.path / GATES_FILE, gate_rows)
+            self._write_tables(rows, gate_rows)
             write_run(self.path, self.record)
         return best
 
@@ -225,6 +222,10 @@ class RunFolder:
         """A JSON file of the run."""
         if self._writes:
             write_atomic(self.path / name, json_bytes(value))
+
+    def _write_tables(self, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
+        write_table(self.path / HISTORY_FILE, rows)
+        write_table(self.path / GATES_FILE, gate_rows)
 
     def _best_file(self, epoch: int) -> Path:
         return best_file(self.checkpoints, epoch)

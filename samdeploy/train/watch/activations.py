@@ -6,54 +6,22 @@ squashing do, which is quadratic in its input.  A few validation images show it 
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from samdeploy.files import write_atomic
 from samdeploy.models.family import Stage, family_of
 from samdeploy.train.loop.measure import Split
+from samdeploy.train.watch.history import GateRow
 
-GATES_FILE = "gates.csv"
 PICTURES = 128  # as many as the export measures its head-room on
 FP16_MAX = 65504.0
 # Bits below FP16's end from which on the export rescales tensors; see `samdeploy.export.fp16.headroom`.
 TIGHT_BITS = 3.0
 _SMALLEST = 2.0**-24  # FP16's smallest number
-
-
-@dataclass(frozen=True, slots=True)
-class GateRow:
-    """One stage after one epoch; the fields are the columns of gates.csv.
-
-    Attributes:
-        epoch: counted from 1.
-        stage: of the network, such as "layer1".
-        gate_mean, gate_sd, gate_min, gate_max: of the factors that the stage's gates multiply channels by, over images,
-            channels and modules; None in a network without gates.
-        largest: largest absolute activation in the stage.
-        headroom_bits: powers of two between that and FP16's end; negative where it is beyond.
-    """
-
-    epoch: int
-    stage: str
-    gate_mean: float | None
-    gate_sd: float | None
-    gate_min: float | None
-    gate_max: float | None
-    largest: float
-    headroom_bits: float
-
-
-COLUMNS = tuple(field.name for field in dataclasses.fields(GateRow))
 
 
 class _Watch:
@@ -132,29 +100,4 @@ def headroom_warning(rows: Sequence[GateRow], cure: str = "") -> str | None:
     return (
         f"note: {where}, {row.headroom_bits:.1f} bits below FP16's end; an FP16 export will rescale where fewer than "
         f"{TIGHT_BITS:.0f} are left"
-    )
-
-
-def write_gates(path: Path, rows: Sequence[GateRow]) -> None:
-    """All rows as CSV, atomically; an empty cell where there is no gate."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in dataclasses.astuple(row))
-    write_atomic(path, text.getvalue().encode())
-
-
-def read_gates(path: Path) -> list[GateRow]:
-    """The rows of gates.csv; [] where there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return [_row(line) for line in csv.DictReader(file)]
-
-
-def _row(line: dict[str, str]) -> GateRow:
-    mean, sd, low, high = (float(line[name]) if line[name] else None for name in COLUMNS[2:6])
-    return GateRow(
-        int(line["epoch"]), line["stage"], mean, sd, low, high, float(line["largest"]), float(line["headroom_bits"])
     )

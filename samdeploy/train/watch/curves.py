@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdeploy.bundle.names import HISTORY_FILE
 from samdeploy.files import write_atomic
-from samdeploy.train.watch.history import Row, read_columns, read_stages
+from samdeploy.train.watch.history import EpochRow, GateRow, by_stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,38 +42,25 @@ class LiveCurves:
         self._run, self._tensorboard = run, tensorboard
         self._last, self._cost = time.monotonic(), _FIRST_COST
 
-    def after_epoch(self, *, last: bool) -> None:
+    def after_epoch(self, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow], *, last: bool) -> None:
         """Draw, after the last epoch always, before it where that took less than 5 % of the time; never raises."""
         start = time.monotonic()
         if not last and self._cost > _MAX_SHARE * (start - self._last):
             return
-        draw_curves(self._run)
+        draw_curves(self._run, rows, gate_rows)
         if self._tensorboard:
-            self._write_events()
+            _write_events(self._run, rows, gate_rows)
         self._last = time.monotonic()
         self._cost = self._last - start
 
-    def _write_events(self) -> None:
-        from samdeploy.train.watch.tensorboard import write_events
 
-        try:
-            write_events(self._run)
-        except Exception as error:
-            kind = type(error).__name__
-            _say(
-                f"events {kind}", f"{self._run}: no event file could be written ({kind}: {error}); the training goes on"
-            )
-
-
-def draw_curves(run: Path) -> None:
-    """Draw `run/curves.png` from history.csv and, where it is there, gates.csv; never raises.
+def draw_curves(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
+    """Draw `run/curves.png`; never raises.
 
     Takes about 0.4 s of one core.  Without matplotlib (the extra `plots`) nothing is drawn.
     """
     try:
-        history = read_columns(run / HISTORY_FILE)
-        if history:
-            write_atomic(run / CURVES_FILE, curves_png(history, read_stages(run), run.name))
+        write_atomic(run / CURVES_FILE, curves_png(rows, by_stage(gate_rows), run.name))
     except ImportError as error:
         _say("import", f"no curves are drawn ({error.name} is missing: pip install 'samdeploy[plots]')")
     except Exception as error:
@@ -82,14 +68,18 @@ def draw_curves(run: Path) -> None:
         _say(kind, f"{run / CURVES_FILE} could not be drawn ({kind}: {error}); the training goes on")
 
 
-def curves_png(history: Sequence[Row], stages: dict[str, list[Row]], title: str) -> bytes:
-    """The picture.
+def _write_events(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
+    from samdeploy.train.watch.tensorboard import write_events
 
-    Args:
-        history: rows of history.csv.
-        stages: stage -> its rows of gates.csv; may be empty.
-        title: names the run.
-    """
+    try:
+        write_events(run, rows, gate_rows)
+    except Exception as error:
+        kind = type(error).__name__
+        _say(f"events {kind}", f"{run}: no event file could be written ({kind}: {error}); the training goes on")
+
+
+def curves_png(history: Sequence[EpochRow], stages: dict[str, list[GateRow]], title: str) -> bytes:
+    """The curves as PNG; `title` names the run."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -118,9 +108,9 @@ def curves_png(history: Sequence[Row], stages: dict[str, list[Row]], title: str)
     return content.getvalue()
 
 
-def _lines(axes: Axes, rows: Sequence[Row], title: str, columns: dict[str, str]) -> None:
+def _lines(axes: Axes, rows: Sequence[EpochRow], title: str, columns: dict[str, str]) -> None:
     for column, colour in columns.items():
-        points = [(row["epoch"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan))]
+        points = [(row.epoch, getattr(row, column)) for row in rows if math.isfinite(getattr(row, column))]
         if points:
             epochs, values = zip(*points, strict=True)
             # A single epoch is no line.
@@ -131,20 +121,19 @@ def _lines(axes: Axes, rows: Sequence[Row], title: str, columns: dict[str, str])
         axes.legend(frameon=False)
 
 
-def _mark_best(axes: Axes, rows: Sequence[Row]) -> None:
-    best = max(rows, key=lambda row: (row.get("val_top1", 0.0), -row.get("val_loss", 0.0)))
-    axes.axvline(best["epoch"], color=_VAL, lw=0.8, ls="--")
-    axes.set_title(f"top-1 (%); dashed: best validation, {best.get('val_top1', math.nan):.2f} %", loc="left")
+def _mark_best(axes: Axes, rows: Sequence[EpochRow]) -> None:
+    best = max(rows, key=lambda row: (row.val_top1, -row.val_loss))
+    axes.axvline(best.epoch, color=_VAL, lw=0.8, ls="--")
+    axes.set_title(f"top-1 (%); dashed: best validation, {best.val_top1:.2f} %", loc="left")
 
 
-def _draw_gates(axes: Axes, stages: dict[str, list[Row]]) -> None:
+def _draw_gates(axes: Axes, stages: dict[str, list[GateRow]]) -> None:
     axes.set_title("gates: mean, band of one standard deviation", loc="left")
     for (stage, rows), colour in zip(stages.items(), itertools.cycle(_STAGES), strict=False):
-        known = [row for row in rows if "gate_mean" in row and "gate_sd" in row]
+        known = [(row.epoch, row.gate_mean, row.gate_sd) for row in rows if None not in (row.gate_mean, row.gate_sd)]
         if not known:
             continue
-        epochs = [row["epoch"] for row in known]
-        mean, sd = [row["gate_mean"] for row in known], [row["gate_sd"] for row in known]
+        epochs, mean, sd = zip(*known, strict=True)
         axes.plot(epochs, mean, color=colour, lw=1.3, label=stage, marker="o", markersize=2)
         low, high = ([m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1))
         axes.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
@@ -154,13 +143,11 @@ def _draw_gates(axes: Axes, stages: dict[str, list[Row]]) -> None:
         axes.text(0.5, 0.5, "no attention, or not measured", ha="center", transform=axes.transAxes)
 
 
-def _draw_headroom(axes: Axes, stages: dict[str, list[Row]]) -> None:
+def _draw_headroom(axes: Axes, stages: dict[str, list[GateRow]]) -> None:
     axes.set_title(f"FP16 head-room (bits); below {_TIGHT_BITS:g} the export has work", loc="left")
     for (stage, rows), colour in zip(stages.items(), itertools.cycle(_STAGES), strict=False):
-        known = [row for row in rows if math.isfinite(row.get("headroom_bits", math.nan))]
-        if known:
-            epochs, bits = [row["epoch"] for row in known], [row["headroom_bits"] for row in known]
-            axes.plot(epochs, bits, color=colour, lw=1.3, label=stage, marker="o", markersize=2)
+        epochs, bits = [row.epoch for row in rows], [row.headroom_bits for row in rows]
+        axes.plot(epochs, bits, color=colour, lw=1.3, label=stage, marker="o", markersize=2)
     if axes.lines:
         axes.axhspan(min(0.0, axes.get_ylim()[0]), _TIGHT_BITS, color=_VAL, alpha=0.12, lw=0)
         axes.legend(frameon=False, ncols=2)

@@ -1,11 +1,11 @@
-"""The history table: one row per finished epoch."""
+"""The tables of a training, history.csv and gates.csv: rows per finished epoch."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,63 +37,45 @@ class EpochRow:
     seconds: float
 
 
-Row = dict[str, float]
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """One stage after one epoch; the fields are the columns of gates.csv.
 
-_GATES_FILE = "gates.csv"
-COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow))
+    Attributes:
+        epoch: counted from 1.
+        stage: of the network, such as "layer1".
+        gate_mean, gate_sd, gate_min, gate_max: of the factors that the stage's gates multiply channels by, over images,
+            channels and modules; None in a network without gates.
+        largest: largest absolute activation in the stage.
+        headroom_bits: powers of two between that and FP16's end; negative where it is beyond.
+    """
+
+    epoch: int
+    stage: str
+    gate_mean: float | None
+    gate_sd: float | None
+    gate_min: float | None
+    gate_max: float | None
+    largest: float
+    headroom_bits: float
 
 
-def append_history(path: Path, row: EpochRow) -> None:
-    """Add `row` to the CSV file at `path`; a new file gets the header first."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(COLUMNS)
-        writer.writerow(_cells(row))
-
-
-def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
-    """The whole CSV file anew, atomically; without rows there is none."""
+def write_table(path: Path, rows: Sequence[EpochRow] | Sequence[GateRow]) -> None:
+    """The rows as a CSV file, atomically, with six digits of each number; without rows there is no file."""
     if not rows:
         path.unlink(missing_ok=True)
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_cells(row) for row in rows)
+    writer.writerow(field.name for field in dataclasses.fields(rows[0]))
+    for row in rows:
+        writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in dataclasses.astuple(row))
     write_atomic(path, text.getvalue().encode())
 
 
-def read_columns(path: Path) -> list[Row]:
-    """A CSV file of numbers as one dictionary per row; empty cells are left out, cells of text too."""
-    rows: list[Row] = []
-    if not path.is_file():
-        return rows
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line in csv.DictReader(file):
-            row = {}
-            for key, text in line.items():
-                try:
-                    row[key] = float(text)
-                except (TypeError, ValueError):
-                    continue
-            rows.append(row)
-    return rows
-
-
-def read_stages(run: Path) -> dict[str, list[Row]]:
-    """The rows of gates.csv by stage, in the order in which the stages come."""
-    path = run / _GATES_FILE
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = [line.get("stage") or "" for line in csv.DictReader(file)]
-    stages: dict[str, list[Row]] = {}
-    for name, row in zip(names, read_columns(path), strict=True):
-        stages.setdefault(name, []).append(row)
+def by_stage(rows: Sequence[GateRow]) -> dict[str, list[GateRow]]:
+    """Stage -> its rows."""
+    stages: dict[str, list[GateRow]] = {}
+    for row in rows:
+        stages.setdefault(row.stage, []).append(row)
     return stages
-
-
-def _cells(row: EpochRow) -> Iterator[str | int]:
-    return (f"{value:.6g}" if isinstance(value, float) else value for value in dataclasses.astuple(row))

@@ -1,17 +1,19 @@
 """The history as TensorBoard's event file, beside history.csv in the run: `tensorboard --logdir runs`.
 
-The extra `tensorboard`.  The file is written anew from history.csv and gates.csv after every epoch, so that a resumed
-training, whose rows may be fewer than before, leaves no second line behind.
+The extra `tensorboard`.  The file is written anew after every epoch, so that a resumed training, whose rows may be
+fewer than before, leaves no second line behind.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from samdeploy.bundle.names import HISTORY_FILE
 from samdeploy.errors import BackendUnavailable
-from samdeploy.train.watch.history import Row, read_columns, read_stages
+from samdeploy.train.watch.history import EpochRow, GateRow
 
 EVENTS_FILE = "events.out.tfevents.samdeploy"
 
@@ -31,7 +33,7 @@ def require_tensorboard() -> None:
         ) from None
 
 
-def write_events(run: Path) -> None:
+def write_events(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
     """Write `run/events.out.tfevents.samdeploy`: every column of the two tables as a scalar over the epochs.
 
     Raises:
@@ -39,20 +41,16 @@ def write_events(run: Path) -> None:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    history, stages = read_columns(run / HISTORY_FILE), read_stages(run)
-    start = (run / HISTORY_FILE).stat().st_mtime - sum(row.get("seconds", 0.0) for row in history)
+    start = time.time() - sum(row.seconds for row in rows)
     with tempfile.TemporaryDirectory(dir=run, prefix=".events-") as folder:
         with SummaryWriter(folder) as writer:
-            for row in history:
-                start += row.get("seconds", 0.0)
-                tables = {"": row, **{f"/{stage}": _of_epoch(rows, row["epoch"]) for stage, rows in stages.items()}}
+            for row in rows:
+                start += row.seconds
+                tables: dict[str, EpochRow | GateRow] = {"": row}
+                tables |= {f"/{gates.stage}": gates for gates in gate_rows if gates.epoch == row.epoch}
                 for suffix, table in tables.items():
-                    for name, value in table.items():
-                        if name != "epoch":
-                            writer.add_scalar(f"{name}{suffix}", value, int(row["epoch"]), walltime=start)
+                    for name, value in dataclasses.asdict(table).items():
+                        if name not in ("epoch", "stage") and value is not None:
+                            writer.add_scalar(f"{name}{suffix}", value, row.epoch, walltime=start)
         (written,) = Path(folder).iterdir()
         written.replace(run / EVENTS_FILE)
-
-
-def _of_epoch(rows: list[Row], epoch: float) -> Row:
-    return next((row for row in rows if row["epoch"] == epoch), {})

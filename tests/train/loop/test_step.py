@@ -17,7 +17,8 @@ from samdeploy.train.loop.measure import Split
 from samdeploy.train.loop.seeds import Shuffle, step_seed
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.recipe import TrainingSection
-from samdeploy.train.watch.activations import GateRow, headroom_warning, measure_activations
+from samdeploy.train.watch.activations import headroom_warning, measure_activations
+from samdeploy.train.watch.history import GateRow
 
 CPU = torch.device("cpu")
 NORMALIZE = Normalize(Preprocessing(8, 8))

@@ -12,11 +12,16 @@ from PIL import Image
 
 from samdeploy.errors import BackendUnavailable
 from samdeploy.train.watch import curves
-from samdeploy.train.watch.curves import CURVES_FILE, LiveCurves, draw_curves, read_columns, read_stages
+from samdeploy.train.watch.curves import CURVES_FILE, LiveCurves, draw_curves
+from samdeploy.train.watch.history import EpochRow, GateRow, write_table
 from samdeploy.train.watch.tensorboard import EVENTS_FILE, require_tensorboard, write_events
 
-HISTORY = "epoch,learning_rate,train_loss,train_top1,val_loss,val_top1,images_per_s,seconds\n"
-GATES = "epoch,stage,gate_mean,gate_sd,gate_min,gate_max,largest,headroom_bits\n"
+ROWS = [EpochRow(epoch, 1e-3, 2 / epoch, 50 + epoch, 2.1 / epoch, 49 + epoch, 300, 10) for epoch in range(1, 5)]
+GATES = [
+    GateRow(epoch, f"layer{stage}", 1 + stage / 10, epoch / 10, 0.0, 2.0, 100.0, 9 + stage / 10)
+    for epoch in range(1, 5)
+    for stage in range(1, 5)
+]
 
 TRAIN, VAL, LAYER4 = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0xCC, 0x79, 0xA7)
 
@@ -26,65 +31,47 @@ def nothing_said_yet() -> None:
     curves._said.clear()
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    rows = [f"{epoch},1e-3,{2 / epoch},{50 + epoch},{2.1 / epoch},{49 + epoch},300,10\n" for epoch in range(1, 5)]
-    (tmp_path / "history.csv").write_text(HISTORY + "".join(rows))
-    gates = [
-        f"{epoch},layer{stage},1.{stage},0.{epoch},0,2,100,9.{stage}\n"
-        for epoch in range(1, 5)
-        for stage in range(1, 5)
-    ]
-    (tmp_path / "gates.csv").write_text(GATES + "".join(gates))
-    return tmp_path
-
-
 def shows(path: Path, colour: tuple[int, int, int]) -> bool:
     return bool((np.asarray(Image.open(path).convert("RGB")) == colour).all(axis=2).any())
 
 
-def test_both_tables_are_drawn(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw_curves(run)
-    assert Image.open(run / CURVES_FILE).size == (1100, 560)
+def test_both_tables_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_curves(tmp_path, ROWS, GATES)
+    assert Image.open(tmp_path / CURVES_FILE).size == (1100, 560)
     for colour in (TRAIN, VAL, LAYER4):
-        assert shows(run / CURVES_FILE, colour)
+        assert shows(tmp_path / CURVES_FILE, colour)
     assert capsys.readouterr().err == ""
 
 
-def test_a_network_without_gates(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "gates.csv").write_text(GATES + "1,layer1,,,,,100,9.3\n")
-    draw_curves(run)
-    assert not shows(run / CURVES_FILE, LAYER4)
-    (run / "gates.csv").unlink()
-    (run / CURVES_FILE).unlink()
-    draw_curves(run)
-    assert (run / CURVES_FILE).is_file()
+def test_a_network_without_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_curves(tmp_path, ROWS, [GateRow(1, "layer1", None, None, None, None, 100.0, 9.3)])
+    assert not shows(tmp_path / CURVES_FILE, LAYER4)
+    draw_curves(tmp_path, ROWS, [])
+    assert not shows(tmp_path / CURVES_FILE, LAYER4)
     assert capsys.readouterr().err == ""
 
 
-def test_without_a_row_there_is_no_picture(run: Path) -> None:
-    (run / "history.csv").write_text(HISTORY)
-    draw_curves(run)
-    (run / "history.csv").unlink()
-    draw_curves(run)
-    assert not (run / CURVES_FILE).exists()
+def test_no_stage_is_left_out(tmp_path: Path) -> None:
+    many = [
+        GateRow(epoch, f"stage{stage}", None, None, None, None, 100.0, stage) for epoch in (1, 2) for stage in range(9)
+    ]
+    draw_curves(tmp_path, ROWS, many)
+    assert all(shows(tmp_path / CURVES_FILE, colour) for colour in (LAYER4, (0x56, 0xB4, 0xE9), (0xF0, 0xE4, 0x42)))
 
 
-def test_values_that_are_not_finite_are_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "history.csv").write_text(HISTORY + "1,1e-3,2,50,nan,40,300,10\n2,1e-3,inf,50,1,40,300,10\n")
-    draw_curves(run)
-    assert (run / CURVES_FILE).is_file()
+def test_values_that_are_not_finite_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = [EpochRow(1, 1e-3, 2, 50, float("nan"), 40, 300, 10), EpochRow(2, 1e-3, float("inf"), 50, 1, 40, 300, 10)]
+    draw_curves(tmp_path, odd, GATES)
+    assert (tmp_path / CURVES_FILE).is_file()
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("harm", ["folder", "text", "matplotlib"])
+@pytest.mark.parametrize("harm", ["folder", "matplotlib"])
 def test_nothing_that_goes_wrong_ends_a_training_and_it_is_said_once(
-    harm: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if harm == "folder":
-        (run / CURVES_FILE).mkdir()
-    elif harm == "text":
-        (run / "history.csv").write_bytes(b"\xff\xfe")
+        (tmp_path / CURVES_FILE).mkdir()
     else:
         load = builtins.__import__
 
@@ -94,38 +81,44 @@ def test_nothing_that_goes_wrong_ends_a_training_and_it_is_said_once(
             return load(name, *rest, **named)  # type: ignore[arg-type]
 
         monkeypatch.setattr(builtins, "__import__", no_matplotlib)
-    draw_curves(run)
-    draw_curves(run)
+    draw_curves(tmp_path, ROWS, GATES)
+    draw_curves(tmp_path, ROWS, GATES)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert ("pip install 'samdeploy[plots]'" if harm == "matplotlib" else "the training goes on") in said
 
 
-def test_short_epochs_spend_little_on_pictures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_epochs_spend_little_on_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, drawn = 0.0, []
     monkeypatch.setattr(curves.time, "monotonic", lambda: now)
 
-    def draw(_: Path) -> None:
+    def draw(*_: object) -> None:
         nonlocal now
         now += 2
         drawn.append(now)
 
     monkeypatch.setattr(curves, "draw_curves", draw)
-    live = LiveCurves(run, tensorboard=False)
+    live = LiveCurves(tmp_path, tensorboard=False)
     for epoch in range(1, 101):
         now += 1
-        live.after_epoch(last=epoch == 100)
+        live.after_epoch(ROWS, GATES, last=epoch == 100)
     assert drawn[0] <= 15  # an impatient user has something to look at
     assert len(drawn) <= 1 + 100 * 0.05 / 2 + 1  # of 2 seconds each, in 100 seconds; and the last
     assert drawn[-1] == now
 
 
-def test_columns_and_stages(run: Path) -> None:
-    assert read_columns(run / "history.csv")[1]["val_top1"] == 51
-    stages = read_stages(run)
-    assert list(stages) == ["layer1", "layer2", "layer3", "layer4"]
-    assert [row["gate_sd"] for row in stages["layer2"]] == [0.1, 0.2, 0.3, 0.4]
-    assert "stage" not in stages["layer2"][0]
+def test_tables(tmp_path: Path) -> None:
+    write_table(tmp_path / "history.csv", ROWS[:1])
+    write_table(tmp_path / "gates.csv", [*GATES[:1], GateRow(1, "layer2", None, None, None, None, 1 / 3, 9.0)])
+    assert (tmp_path / "history.csv").read_text() == (
+        "epoch,learning_rate,train_loss,train_top1,val_loss,val_top1,images_per_s,seconds\n1,0.001,2,51,2.1,50,300,10\n"
+    )
+    assert (tmp_path / "gates.csv").read_text() == (
+        "epoch,stage,gate_mean,gate_sd,gate_min,gate_max,largest,headroom_bits\n"
+        "1,layer1,1.1,0.1,0,2,100,9.1\n1,layer2,,,,,0.333333,9\n"
+    )
+    write_table(tmp_path / "gates.csv", [])
+    assert not (tmp_path / "gates.csv").exists()
 
 
 def test_tensorboard_that_is_not_there_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,15 +127,15 @@ def test_tensorboard_that_is_not_there_is_said_before_the_training(monkeypatch: 
         require_tensorboard()
 
 
-def test_event_file_holds_every_column_once(run: Path) -> None:
+def test_event_file_holds_every_column_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="pip install 'samdeploy[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write_events(run)
-    write_events(run)  # a resumed training writes the same epochs again
-    found = EventAccumulator(str(run))
+    write_events(tmp_path, ROWS, GATES)
+    write_events(tmp_path, ROWS, GATES)  # a resumed training writes the same epochs again
+    found = EventAccumulator(str(tmp_path))
     found.Reload()
     assert [(event.step, event.value) for event in found.Scalars("val_top1")] == [(1, 50), (2, 51), (3, 52), (4, 53)]
     assert len(found.Scalars("gate_mean/layer3")) == 4
-    assert [path.name for path in run.glob("*events*")] == [EVENTS_FILE]
-    assert not list(run.glob(".events-*"))
+    assert [path.name for path in tmp_path.glob("*events*")] == [EVENTS_FILE]
+    assert not list(tmp_path.glob(".events-*"))
