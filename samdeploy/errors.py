@@ -9,7 +9,8 @@
      ├── DatasetError             a data set is empty or contradicts itself
      │    └── DatasetMissing      its files are not where they were looked for
      ├── RecipeError              a recipe has unknown keys or impossible values
-     ├── TrainingError            training cannot go on (the loss is not finite)
+     ├── TrainingError            training cannot go on
+     │    └── Diverged            the loss is not finite
      ├── WeightsError             a weight file does not fit the architecture
      ├── ExportError              no correct graph or engine can be made
      ├── BundleError              a bundle or run is damaged, foreign or unsafe
@@ -60,9 +61,13 @@ class RecipeError(SamdeployError):
 
 
 class TrainingError(SamdeployError):
-    """Training cannot continue, for example because the loss is no longer finite."""
+    """Training cannot continue, for example because the disk is full."""
 
     exit_code = 1
+
+
+class Diverged(TrainingError):
+    """The loss is no longer finite."""
 
 
 class WeightsError(SamdeployError):

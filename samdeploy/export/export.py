@@ -33,7 +33,7 @@ from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import ExportPictures, export_pictures, headroom_images, validation_pictures
 from samdeploy.export.stage import staged
 from samdeploy.graphs.cost import multiply_adds
-from samdeploy.runs.record import RunRecord, open_run
+from samdeploy.runs.record import RunRecord, legs_in_words, open_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,8 @@ def _measured(record: RunRecord, spec: ModelSpec) -> Measured | None:
 
 
 def _provenance(run_dir: Path, record: RunRecord) -> dict[str, str]:
-    trained = {f"trained_with_{key}": value for key, value in record.provenance.items()}
+    known = {**record.provenance, **legs_in_words(record.legs)}
+    trained = {f"trained_with_{key}": value for key, value in known.items()}
     return {
         "run": run_dir.resolve().name,
         "run_status": record.status,

@@ -14,7 +14,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,24 @@ VERSION = 1
 
 Status = Literal["training", "complete", "interrupted", "diverged"]
 _OPTIONAL = Rules(optional=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One part of a training, from its start or from a checkpoint on.
+
+    Attributes:
+        epoch, step: where it begins; (1, 0) is the start.
+        date: when, UTC, ISO 8601.
+        processes: that train together.
+        changed: what `--force` changed, in words.
+    """
+
+    epoch: int
+    step: int
+    date: str
+    processes: int
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +74,8 @@ class RunRecord:
         images_sha256, labelled_sha256: of the prepared images of val and test as sets, without and with their labels;
             empty in runs that did not record it.
         license: of the weights, see `ModelSpec`.
+        legs: the parts of the training, one more for each time that it was resumed; empty in runs that did not record
+            them.
         warnings: what data or training do not support, for people; see `samdeploy.train.watch.cautions`.
     """
 
@@ -81,6 +102,7 @@ class RunRecord:
     images_sha256: Mapping[str, str] = field(default_factory=dict, metadata=_OPTIONAL)
     labelled_sha256: Mapping[str, str] = field(default_factory=dict, metadata=_OPTIONAL)
     license: str | None = field(default=None, metadata=_OPTIONAL)
+    legs: tuple[Leg, ...] = field(default=(), metadata=_OPTIONAL)
     warnings: tuple[str, ...] = field(default=(), metadata=_OPTIONAL)
 
 
@@ -133,3 +155,23 @@ def latest_run(runs_root: Path) -> Path:
     if not found:
         raise InputError(f"no run with weights below {runs_root}/; train one first: samdeploy train")
     return max(found, key=lambda path: ((path / RUN_FILE).stat().st_mtime_ns, path.name))
+
+
+def processes_in_turn(legs: Sequence[Leg]) -> list[int]:
+    """How many processes trained, one number for each time that it changed."""
+    return [count for count, _ in itertools.groupby(leg.processes for leg in legs)]
+
+
+def legs_in_words(legs: Sequence[Leg]) -> dict[str, str]:
+    """When a training began, and where and how it was resumed, for the provenance of a bundle."""
+    if not legs:
+        return {}
+    first, *others = legs
+    resumed = [f"epoch {leg.epoch} step {leg.step} on {leg.date}" for leg in others]
+    changed = [f"at epoch {leg.epoch} step {leg.step}: {'; '.join(leg.changed)}" for leg in others if leg.changed]
+    return {
+        "started": first.date,
+        "processes": ", then ".join(map(str, processes_in_turn(legs))),
+        **({"resumed": "; ".join(resumed)} if resumed else {}),
+        **({"changed_by_force": " | ".join(changed)} if changed else {}),
+    }

@@ -22,7 +22,7 @@ from types import MappingProxyType
 
 from samdeploy.bundle.names import RECIPE_FILE, RUN_FILE
 from samdeploy.data.protocol import PROTOCOLS
-from samdeploy.errors import BundleError, InputError, RecipeError, TrainingError
+from samdeploy.errors import BundleError, Diverged, InputError, RecipeError
 from samdeploy.files import write_atomic
 from samdeploy.runs.record import RunRecord, open_run
 from samdeploy.train.checkpoints.resume import changed_keys, unfinished_runs
@@ -49,7 +49,6 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         "aircraft": Published(97.27, f"{PROTOCOLS['tested-on-train']}; the same text also says 99.7"),
     }
 )
-DIVERGED = "training diverged"  # how the loop's error begins
 # Keys that may differ between one start and the next.
 _FREE = NOT_THE_EXPERIMENT | {"training.seed", "description", "changed"}
 
@@ -85,23 +84,21 @@ def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
         except ImportError as error:
             print(f"no picture ({error.name} is missing: pip install 'samdeploy[plots]')", file=sys.stderr)
     print(reproduction_table(found))
-    others = _other_seeds(folder, {run.seed for run in found.runs})
+    others = _other_seeds(folder, {str(run.seed) for run in found.runs})
     if others:
-        seeds = ", ".join(map(str, others))
-        note = f"not counted, though complete in {folder}: seed {seeds}; with more --runs they count"
-        print(note, file=sys.stderr)
+        seeds = ", ".join(others)
+        print(f"not counted, though complete in {folder}: seed {seeds}; with more --runs they count", file=sys.stderr)
     return found
 
 
-def _other_seeds(folder: Path, counted: set[int]) -> list[int]:
+def _other_seeds(folder: Path, counted: set[str]) -> list[str]:
     """Seeds of complete runs of an earlier, longer call."""
     found = set()
-    for path in folder.glob(f"seed-*/*/{RUN_FILE}"):
-        seed = path.parent.parent.name.removeprefix("seed-")
-        if seed.isdigit() and int(seed) not in counted:
-            with contextlib.suppress(BundleError):
-                found |= {int(seed)} if open_run(path.parent).status == "complete" else set()
-    return sorted(found)
+    for path in folder.glob(f"*/*/{RUN_FILE}"):
+        with contextlib.suppress(BundleError):
+            record = open_run(path.parent)
+            found |= {record.provenance["seed"]} - counted if record.status == "complete" else set()
+    return sorted(found, key=int)
 
 
 def _precision(recipe: Recipe, found: Reproduction) -> Precision:
@@ -144,9 +141,7 @@ def _one_run(recipe: Recipe, folder: Path) -> Path | None:
     unfinished = unfinished_runs(folder)
     try:
         return resume(unfinished[0]) if unfinished else train(recipe, runs_root=folder)
-    except TrainingError as error:
-        if not str(error).startswith(DIVERGED):
-            raise  # the disk is full, or the memory too small: the others would fail alike
+    except Diverged as error:  # but not where the disk is full or the memory too small: the others would fail alike
         diverged = [path.parent for path in folder.glob(f"*/{RUN_FILE}") if open_run(path.parent).status == "diverged"]
         print(f"seed {recipe.training.seed}: {error}", file=sys.stderr)
         return diverged[0] if diverged else None  # None: it did not finish an epoch, and nothing is left of it

@@ -13,7 +13,7 @@ import pytest
 from samdeploy.bundle.names import RUN_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import RESIZES, Preprocessing
 from samdeploy.errors import BundleError, InputError
-from samdeploy.runs.record import RunRecord, latest_run, open_run, write_run
+from samdeploy.runs.record import Leg, RunRecord, latest_run, open_run, write_run
 
 COMPLETE = RunRecord(
     arch="sam-resnet18",
@@ -40,6 +40,10 @@ COMPLETE = RunRecord(
     weights_sha256="ab" * 32,
     images_sha256={"val": "cd" * 32, "test": "ef" * 32},
     labelled_sha256={"val": "01" * 32, "test": "23" * 32},
+    legs=(
+        Leg(1, 0, "2026-01-02T03:04:05+00:00", 2),
+        Leg(2, 3, "2026-01-03T03:04:05+00:00", 1, ("image.mean changed",)),
+    ),
     license="Apache-2.0",
 )
 UNTESTED = dataclasses.replace(

@@ -80,7 +80,7 @@ def test_two_processes_learn_what_one_learns(recipe: MakeRecipe, tmp_path: Path,
     assert (second.out, second.said) == ("", "")  # only rank 0 prints
     assert first.said.count(" 1/3 ") == 1
     record = open_run(run_two)
-    assert record.provenance["processes"] == "2"
+    assert [leg.processes for leg in record.legs] == [2]
     assert record.test_images == 10
     for found, expected in zip(rows(run_two), rows(run_one), strict=True):
         assert found["train_top1"] * 22 / 100 == pytest.approx(round(found["train_top1"] * 22 / 100), abs=1e-3)

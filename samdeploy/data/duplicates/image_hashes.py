@@ -40,12 +40,14 @@ class PictureHashes:
         perceptual: uint64 [N, 4], see `perceptual_hashes`; all zero for a picture in which nothing can be seen.
         names: N texts, what to call each picture in a message.
         labels: int64 [N], class indices; -1 where none was written down.
+        former: so many, the last ones, are of images that were trained on and are no longer in the split.
     """
 
     digests: UInt64Array
     perceptual: UInt64Array
     names: Sequence[str]
     labels: Int64Array
+    former: int = 0
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -123,8 +125,8 @@ def perceptual_hashes(images: UInt8Array) -> UInt64Array:
 
 
 def write_hashes(path: Path, splits: Mapping[str, PictureHashes]) -> None:
-    """Write the hashes of all splits as a plain .npz: `<split>.digests`, `.perceptual`, `.labels`, and `.names` in
-    UTF-8."""
+    """Write the hashes of all splits as a plain .npz: `<split>.digests`, `.perceptual`, `.labels`, `.former`, and
+    `.names` in UTF-8."""
     arrays: dict[str, NDArray[Any]] = {}
     for split, hashes in splits.items():
         names = "\0".join(hashes.names).encode("utf-8", "surrogateescape")
@@ -132,6 +134,7 @@ def write_hashes(path: Path, splits: Mapping[str, PictureHashes]) -> None:
             f"{split}.digests": hashes.digests,
             f"{split}.perceptual": hashes.perceptual,
             f"{split}.labels": hashes.labels,
+            f"{split}.former": np.array(hashes.former),
             f"{split}.names": np.frombuffer(names, np.uint8),
         }
     content = io.BytesIO()
@@ -150,11 +153,13 @@ def read_hashes(path: Path) -> dict[str, PictureHashes]:
         with np.load(path, allow_pickle=False) as file:
             for split in sorted({name.partition(".")[0] for name in file.files}):
                 names = file[f"{split}.names"].tobytes().decode("utf-8", "surrogateescape").split("\0")
-                # Written only since two labels are looked for.
+                # Labels and former images are in newer files only.
                 unknown = np.full(len(names), -1, np.int64)
                 labels = file[f"{split}.labels"] if f"{split}.labels" in file.files else unknown
-                found[split] = PictureHashes(file[f"{split}.digests"], file[f"{split}.perceptual"], names, labels)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                former = int(file[f"{split}.former"]) if f"{split}.former" in file.files else 0
+                digests, perceptual = file[f"{split}.digests"], file[f"{split}.perceptual"]
+                found[split] = PictureHashes(digests, perceptual, names, labels, former)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: no picture hashes ({error}); remove it, or train again") from None
     for split, hashes in found.items():
         count = len(hashes.names)

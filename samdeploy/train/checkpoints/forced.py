@@ -22,7 +22,6 @@ MOVED = (
     "that were trained on get into them. Restore the pictures as they were, or train anew: samdeploy train {recipe}; "
     "to go on all the same, with figures that say how many were trained on: --set data.leaks=report --force"
 )
-_BEFORE = " (trained on before)"
 
 
 def check_pictures(
@@ -62,7 +61,7 @@ def _difference(name: str, before: PictureHashes | None, now: PictureHashes) -> 
     """ "train: 2 of 22 gone, 1 new"."""
     if before is None:
         return f"{name} differs"
-    of_split = before.digests[[not text.endswith(_BEFORE) for text in before.names]]
+    of_split = before.digests[: len(before) - before.former]
     gone = int((~is_among(of_split, now.digests)).sum())
     new = int((~is_among(now.digests, of_split)).sum())
     if not gone and not new:
@@ -74,24 +73,27 @@ def _with_learnt(before: PictureHashes | None, splits: Mapping[str, PictureHashe
     if before is None:
         return dict(splits)
     train = splits["train"]
-    gone = np.flatnonzero(~is_among(before.digests, train.digests)).tolist()
-    names = [*train.names, *(f"{before.names[row].removesuffix(_BEFORE)}{_BEFORE}" for row in gone)]
+    gone = np.flatnonzero(~is_among(before.digests, train.digests))
+    names = [
+        before.names[row] if row >= len(before) - before.former else f"{before.names[row]} (trained on before)"
+        for row in gone.tolist()
+    ]
     learnt = PictureHashes(
         np.concatenate([train.digests, before.digests[gone]]),
         np.concatenate([train.perceptual, before.perceptual[gone]]),
-        names,
+        [*train.names, *names],
         np.concatenate([train.labels, before.labels[gone]]),
+        former=len(gone),
     )
     return {**splits, "train": learnt}
 
 
 def is_best_of_other_pictures(resumed: Resumed, record: RunRecord) -> bool:
     """Whether the best epoch so far was chosen on other validation pictures, or on the same prepared otherwise."""
-    return "val" in changed_splits(resumed, record) or any(change.startswith("image.") for change in resumed.changes)
+    return "val" in changed_splits(resumed, record) or any(key.startswith("image.") for key in resumed.changes)
 
 
-def forced_changes(resumed: Resumed, record: RunRecord) -> str:
-    """For the run's provenance: what was changed; "" for nothing."""
+def forced_changes(resumed: Resumed, record: RunRecord) -> tuple[str, ...]:
+    """What was changed about recipe and images, in words."""
     splits = changed_splits(resumed, record)
-    pictures = [f"pictures of {', '.join(splits)}"] if splits else []
-    return "; ".join([*resumed.changes, *pictures])
+    return (*resumed.changes.values(), *([f"pictures of {', '.join(splits)}"] if splits else []))

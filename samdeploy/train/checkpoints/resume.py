@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,14 @@ class Resumed:
         recipe: as it stands now.
         checkpoint: where it goes on.
         force: changed keys and data were allowed.
-        changes: of the recipe, in words, that are so allowed.
+        changes: of the recipe that are so allowed: key -> in words.
     """
 
     path: Path
     recipe: Recipe
     checkpoint: Checkpoint
     force: bool
-    changes: tuple[str, ...] = ()
+    changes: Mapping[str, str] = field(default_factory=dict)
 
 
 def unfinished_runs(runs_root: Path) -> list[Path]:
@@ -139,16 +139,17 @@ def open_resumed(path: Path, overrides: Sequence[str], *, force: bool) -> Resume
             f"run {path}: its checkpoint is of another network ({'; '.join(other)}), whose weights do not fit; take "
             f"back the change, or train anew: samdeploy train {path / RECIPE_FILE}"
         )
-    serious = [change for key, change in changes.items() if key not in _FREE]
+    serious = {key: change for key, change in changes.items() if key not in _FREE}
+    words = "; ".join(serious.values())
     if serious and not force:
         raise RecipeError(
-            f"run {path}: the recipe is not the one that the checkpoint was trained with: {'; '.join(serious)}; take "
+            f"run {path}: the recipe is not the one that the checkpoint was trained with: {words}; take "
             "back the change, or go on with it: --force"
         )
     if serious:
-        print(f"going on with a changed recipe: {'; '.join(serious)}", file=sys.stderr)
+        print(f"going on with a changed recipe: {words}", file=sys.stderr)
     _check_best(path, checkpoint.facts["best"][0])
-    return Resumed(path, recipe, checkpoint, force, tuple(serious))
+    return Resumed(path, recipe, checkpoint, force, serious)
 
 
 def _check_best(path: Path, epoch: int) -> None:

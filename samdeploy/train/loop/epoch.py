@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from samdeploy.errors import TrainingError
+from samdeploy.errors import Diverged
 from samdeploy.models.family import calmer_training
 from samdeploy.progress import progress_bar
 from samdeploy.train.checkpoints.state import TrainState
@@ -55,7 +55,7 @@ def train_epoch(state: TrainState, around: Surroundings) -> EpochFigures:
     """Learn every picture once, from where `state` stands in its epoch.
 
     Raises:
-        TrainingError: a loss or gradient is not finite; names the first step and layer where that was so.
+        Diverged: a loss or gradient is not finite; names the first step and layer where that was so.
         Stopped: somebody wants the end.
     """
     training, ranks, stop = around.recipe.training, around.ranks, around.stop
@@ -126,7 +126,7 @@ def _look(state: TrainState, around: Surroundings) -> tuple[float, int, int]:
     """The last step's loss, the right answers so far, and the signal to stop for, over all ranks.
 
     Raises:
-        TrainingError: something was not finite.
+        Diverged: something was not finite.
     """
     device = state.losses.device
     wish = torch.tensor(around.stop.requested > 0, device=device)
@@ -148,7 +148,7 @@ def check_finite(losses: Iterable[float], state: TrainState, around: Surrounding
         losses: of the steps 1, 2, ... of the epoch.
 
     Raises:
-        TrainingError: names step and layer.
+        Diverged: names step and layer.
     """
     bad_step = int(state.stepper.bad_step)
     for step, loss in enumerate(losses):
@@ -160,7 +160,7 @@ def check_finite(losses: Iterable[float], state: TrainState, around: Surrounding
         raise diverged(f"{what} {where}", around.recipe, layer)
 
 
-def diverged(what: str, recipe: Recipe, layer: str = "") -> TrainingError:
+def diverged(what: str, recipe: Recipe, layer: str = "") -> Diverged:
     """The error for a loss that is not finite, with the cures that this recipe has not taken yet.
 
     Args:
@@ -174,7 +174,7 @@ def diverged(what: str, recipe: Recipe, layer: str = "") -> TrainingError:
         cures.append(calmer)
     if recipe.training.precision == "fp16":
         cures.append("compute in a wider range: --set training.precision=bf16")
-    return TrainingError(f"training diverged: {what} (learning rate {rate:g}){layer}; {', or '.join(cures)}")
+    return Diverged(f"training diverged: {what} (learning rate {rate:g}){layer}; {', or '.join(cures)}")
 
 
 def loss_text(loss: float) -> str:

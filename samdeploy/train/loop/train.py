@@ -38,7 +38,7 @@ from samdeploy.train.loop.step import Stepper
 from samdeploy.train.prepare import PreparedData, check_counts, open_recipe_data, prepare_data
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.run.folder import RunFolder, check_runs_root
-from samdeploy.train.run.provenance import announce, new_record, resumed_provenance
+from samdeploy.train.run.provenance import announce, new_record, resumed_record
 from samdeploy.train.surroundings import Surroundings, surroundings
 from samdeploy.train.watch.cautions import data_cautions, training_cautions
 from samdeploy.train.watch.tensorboard import require_tensorboard
@@ -277,7 +277,7 @@ def _open_run(recipe: Recipe, runs_root: Path, resumed: Resumed | None, record: 
     if resumed is None:
         run = ranks.alone(RunFolder.create, runs_root, recipe, record)
     else:
-        record = dataclasses.replace(record, provenance=resumed_provenance(resumed, record))
+        record = resumed_record(resumed, record)
         run = ranks.alone(RunFolder.known, resumed.path, recipe, record)
     path = ranks.tell(Path() if run is None else run.path)
     return run or RunFolder(path, recipe, record, writes=False)

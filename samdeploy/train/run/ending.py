@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from samdeploy.errors import SAID, TrainingError, first_line
+from samdeploy.errors import SAID, Diverged, TrainingError, first_line
 from samdeploy.models.memory import is_out_of_memory, memory_reason
 from samdeploy.train.checkpoints.saver import CheckpointError, Saver, room_cure
 from samdeploy.train.checkpoints.state import TrainState
@@ -60,8 +60,8 @@ class Ending:
             raise CheckpointError(f"{unwritten}{kept}. {room_cure(error)}. {self._interrupted()}") from None
         except CompilerFailed as error:
             raise TrainingError(f"{error}. {self._interrupted()}") from None
-        except TrainingError as error:
-            raise TrainingError(f"{error}. {self._diverged()}") from None
+        except Diverged as error:
+            raise Diverged(f"{error}. {self._diverged()}") from None
         except RuntimeError as error:
             if is_out_of_memory(error):
                 memory = memory_reason(error)

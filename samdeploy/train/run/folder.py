@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from samdeploy.bundle.fields import to_json
 from samdeploy.bundle.names import HISTORY_FILE, RECIPE_FILE, WEIGHTS_FILE
 from samdeploy.errors import InputError
 from samdeploy.files import json_bytes, write_atomic
@@ -117,6 +118,7 @@ class RunFolder:
             "fingerprints": dict(record.fingerprints),
             "best": [record.best_epoch, record.best_val_top1, record.best_val_loss],
             "provenance": dict(record.provenance),
+            "legs": to_json(record.legs),
         }
 
     def restore(self, facts: Mapping[str, Any], rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:

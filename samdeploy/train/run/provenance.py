@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import torch
@@ -11,7 +12,7 @@ import torch
 import samdeploy
 from samdeploy.bundle.spec import named_model
 from samdeploy.files import expanded
-from samdeploy.runs.record import RunRecord
+from samdeploy.runs.record import Leg, RunRecord, processes_in_turn
 from samdeploy.train.checkpoints.forced import forced_changes
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits
 from samdeploy.train.device import Compute, device_name, precision_name
@@ -21,29 +22,18 @@ from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.run.folder import RunFolder
 
 
-def resumed_provenance(resumed: Resumed, record: RunRecord) -> dict[str, str]:
-    """When the run began, and where it was gone on with."""
+def resumed_record(resumed: Resumed, record: RunRecord) -> RunRecord:
+    """The record of a run that goes on: with the parts of its training so far, and what is not found out anew."""
     facts = resumed.checkpoint.facts
     before = facts["provenance"]
-    where = f"epoch {facts['epoch']} step {facts['step']} on {datetime.now(UTC).isoformat(timespec='seconds')}"
-    times = "; ".join(filter(None, (before.get("resumed"), where)))
-    kept = {"started": before.get("started", ""), "resumed": times}
-    changes = forced_changes(resumed, record)
-    if changes:
-        changes = f"at epoch {facts['epoch']} step {facts['step']}: {changes}"
-    forced = " | ".join(filter(None, (before.get("changed_by_force"), changes)))
-    if forced:
-        kept["changed_by_force"] = forced
-    processes = before.get("processes", record.provenance["processes"])
-    if processes.rpartition(", then ")[2] != record.provenance["processes"]:
-        kept["processes"] = f"{processes}, then {record.provenance['processes']}"
-    else:
-        kept["processes"] = processes
+    legs = [Leg(**{**leg, "changed": tuple(leg["changed"])}) for leg in facts.get("legs", ())]
+    leg = replace(record.legs[0], epoch=facts["epoch"], step=facts["step"], changed=forced_changes(resumed, record))
+    kept = {}
     if "test_measures" in before and not changed_splits(resumed, record):  # it knows what was trained on long ago
         kept["test_measures"] = before["test_measures"]
     if before.get("precision") == record.provenance["precision"] and "precision_choice" in before:
         kept["precision_choice"] = before["precision_choice"]
-    return {**record.provenance, **kept}
+    return replace(record, legs=(*legs, leg), provenance={**record.provenance, **kept})
 
 
 def new_record(recipe: Recipe, data: PreparedData, compute: Compute, why: str) -> RunRecord:
@@ -75,9 +65,7 @@ def new_record(recipe: Recipe, data: PreparedData, compute: Compute, why: str) -
         provenance={
             "recipe": recipe.name,
             "seed": str(recipe.training.seed),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": device_name(compute.device),
-            "processes": str(compute.ranks.world),
             "precision": precision_name(compute.autocast),
             "precision_choice": why,
             "test_measures": data.test_measures,
@@ -87,22 +75,25 @@ def new_record(recipe: Recipe, data: PreparedData, compute: Compute, why: str) -
         },
         images_sha256={name: images for name, (images, _) in sets.items()},
         labelled_sha256={name: labelled for name, (_, labelled) in sets.items()},
+        legs=(Leg(1, 0, datetime.now(UTC).isoformat(timespec="seconds"), compute.ranks.world),),
     )
 
 
 def announce(run: RunFolder, data: PreparedData, ranks: Ranks) -> None:
     """The first line of a training, on standard error."""
     counts = ", ".join(f"{count:,} {name}" for name, count in data.counts().items())
-    provenance = run.record.provenance
-    before = provenance["processes"].rpartition(", then ")[0]
+    provenance, legs = run.record.provenance, run.record.legs
+    *before, _ = processes_in_turn(legs)
     several = f" in {ranks.world} process{'es' if ranks.world > 1 else ''}" if ranks.world > 1 or before else ""
     if before:
-        several += f" (before: {before}; the weights are not those of an undisturbed training)"
-    resumed = provenance.get("resumed", "").rpartition("; ")[2].partition(" on ")[0]
+        several += (
+            f" (before: {', then '.join(map(str, before))}; the weights are not those of an undisturbed training)"
+        )
+    going_on = f", going on at epoch {legs[-1].epoch} step {legs[-1].step}" if len(legs) > 1 else ""
     print(
         f"training {named_model(run.record.arch, run.record.options)} on {run.record.dataset}: "
         f"{len(data.classes)} classes, "
         f"{counts} images; {provenance['device']}{several}, {provenance['precision']}; into {run.path}"
-        f"{f', going on at {resumed}' if resumed else ''}",
+        f"{going_on}",
         file=sys.stderr,
     )

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from samdeploy.bundle.fields import to_json
 from samdeploy.data.duplicates.image_hashes import read_hashes
 from samdeploy.errors import DatasetError
-from samdeploy.runs.record import open_run
+from samdeploy.runs.record import Leg, legs_in_words, open_run
 from samdeploy.train.checkpoints.checkpoint import Checkpoint
 from samdeploy.train.checkpoints.resume import Resumed
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.loop import train as loop
 from samdeploy.train.recipe.recipe import Recipe
-from samdeploy.train.run.provenance import resumed_provenance
+from samdeploy.train.run.provenance import resumed_record
 from tests.train.stopping import stopping
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
@@ -65,7 +66,7 @@ def test_the_best_epoch_is_measured_on_the_pictures_of_now(stopped: Path, others
     assert then == pytest.approx(before.best_val_top1, abs=0.01)
     assert now == pytest.approx(100 - then, abs=0.01)  # two classes, and each picture has the other's name
     after = open_run(stopped)
-    assert after.provenance["changed_by_force"] == "at epoch 2 step 2: pictures of val"
+    assert [(leg.epoch, leg.step, leg.changed) for leg in after.legs] == [(1, 0, ()), (2, 2, ("pictures of val",))]
     rows = (stopped / "history.csv").read_text().splitlines()[1:]
     assert after.best_val_top1 >= now
     assert after.best_epoch == 1 or len(rows) == 3
@@ -74,7 +75,8 @@ def test_the_best_epoch_is_measured_on_the_pictures_of_now(stopped: Path, others
 def test_pictures_prepared_otherwise_are_other_pictures(stopped: Path, capsys: Capture) -> None:
     loop.resume(stopped, overrides=["image.mean=[0.1,0.9,0.5]"], force=True)  # the files and their pixels are the same
     measured_anew(capsys.readouterr().err)
-    assert open_run(stopped).provenance["changed_by_force"].startswith("at epoch 2 step 2: image.mean [")
+    (changed,) = open_run(stopped).legs[-1].changed
+    assert changed.startswith("image.mean [")
 
 
 def test_what_says_nothing_about_pictures_leaves_the_best_alone(stopped: Path, capsys: Capture) -> None:
@@ -82,7 +84,11 @@ def test_what_says_nothing_about_pictures_leaves_the_best_alone(stopped: Path, c
         loop.resume(stopped, overrides=["learning_rate=1e-4"], force=True)
     loop.resume(stopped, overrides=["clip_norm=1"], force=True)
     assert "as they were" not in capsys.readouterr().err
-    assert open_run(stopped).provenance["changed_by_force"] == (
+    legs = open_run(stopped).legs
+    assert [leg.changed for leg in legs] == [
+        (), ("training.learning_rate 0.001 -> 0.0001",), ("training.clip_norm 0.0 -> 1.0",)
+    ]  # fmt: skip
+    assert legs_in_words(legs)["changed_by_force"] == (
         "at epoch 2 step 2: training.learning_rate 0.001 -> 0.0001 | at epoch 3 step 1: training.clip_norm 0.0 -> 1.0"
     )
 
@@ -116,7 +122,8 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
     assert (found["images"], found["exact"]) == (13, 3)
     hashes = read_hashes(stopped / "hashes.npz")
     assert len(hashes["train"]) == 22 - 3 + 1 + 3 and len(hashes["test"]) == 13
-    assert sum(name.endswith(" (trained on before)") for name in hashes["train"].names) == 3
+    assert hashes["train"].former == 3
+    assert all(name.endswith(" (trained on before)") for name in hashes["train"].names[-3:])
     (others / "val" / "dark" / "0.png").unlink()
     with pytest.raises(DatasetError, match=r"written \(val: 1 of 8 gone, 0 new\)"):
         loop.resume(stopped)
@@ -140,15 +147,22 @@ def test_what_the_pictures_share_among_themselves_is_said_once(stopped: Path, ot
 
 def test_another_number_of_processes_is_recorded(stopped: Path, recipe: Callable[..., Recipe]) -> None:
     record = open_run(stopped)
+    legs = [Leg(1, 0, "a", 4), Leg(1, 2, "b", 2, ("x 1 -> 2",))]
     facts = {
-        "epoch": 2, "step": 1, "fingerprints": dict(record.fingerprints),
-        "provenance": {**record.provenance, "processes": "4, then 2"},
+        "epoch": 2, "step": 1, "fingerprints": dict(record.fingerprints), "provenance": record.provenance,
+        "legs": json.loads(json.dumps(to_json(legs))),
     }  # fmt: skip
-    found = resumed_provenance(Resumed(stopped, recipe(), Checkpoint({}, facts), False), record)
-    assert found["processes"] == "4, then 2, then 1"
-    facts["provenance"] = {**record.provenance, "processes": "2, then 1"}
-    found = resumed_provenance(Resumed(stopped, recipe(), Checkpoint({}, facts), False), record)
-    assert found["processes"] == "2, then 1" and "changed_by_force" not in found
+    resumed = Resumed(stopped, recipe(), Checkpoint({}, facts), False)
+    found = resumed_record(resumed, record).legs
+    assert found == (*legs, Leg(2, 1, record.legs[0].date, 1))
+    assert legs_in_words(found) == {
+        "started": "a",
+        "processes": "4, then 2, then 1",
+        "resumed": f"epoch 1 step 2 on b; epoch 2 step 1 on {record.legs[0].date}",
+        "changed_by_force": "at epoch 1 step 2: x 1 -> 2",
+    }
+    del facts["legs"]  # as development versions wrote them
+    assert resumed_record(resumed, record).legs == (found[-1],)
 
 
 def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from samdeploy.errors import DatasetError, InputError, RecipeError, WeightsError
 from samdeploy.runs.record import open_run
 from samdeploy.train.checkpoints.resume import find_run, unfinished_runs
 from samdeploy.train.loop import train as loop
+from samdeploy.train.recipe.load import load_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 
@@ -99,12 +100,12 @@ def test_a_folder_above_or_below_the_run(stopped: Path, tmp_path: Path) -> None:
 
 def test_a_recipe_that_is_gone_is_in_the_checkpoint(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = stopped / "recipe.toml"
-    before = recipe.read_bytes()
+    before = load_recipe(recipe)
     recipe.unlink()
     assert find_run(None, stopped.parent) == stopped
     with pytest.raises(RecipeError, match=r"training\.learning_rate 0\.001 -> 0\.1; take back"):
         loop.resume(stopped, overrides=["learning_rate=0.1"])
-    assert recipe.read_bytes() == before
+    assert load_recipe(recipe) == before
     assert f"{recipe}: was gone; written anew from the checkpoint" in capsys.readouterr().err
 
 

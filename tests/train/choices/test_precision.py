@@ -137,10 +137,10 @@ def test_going_on_keeps_it(
         train(recipe("precision=auto"), runs_root=tmp_path)
     monkeypatch.setattr(TrainState, "advance", advance)
     run = resume(next(tmp_path.iterdir()))  # a second measurement would be an error
-    provenance = open_run(run).provenance
-    assert provenance["precision"] == "fp32"
-    assert provenance["precision_choice"] == "measured: bf16 0.25 times as fast as fp32"
-    assert "resumed" in provenance
+    record = open_run(run)
+    assert record.provenance["precision"] == "fp32"
+    assert record.provenance["precision_choice"] == "measured: bf16 0.25 times as fast as fp32"
+    assert len(record.legs) == 2
 
 
 def test_all_seeds_are_trained_in_the_first_ones(
