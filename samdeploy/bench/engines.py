@@ -80,9 +80,8 @@ def check_sizes(engines: tuple[Engine, ...], wanted: tuple[int, ...] | None, *, 
 
 
 def _engine(bundle: Bundle, backend: str, precision: str) -> Engine:
-    profiles = [file.built_for.get("batch", "") for file in bundle.select("engine", backend=backend)
-                if file.precision == precision]  # fmt: skip
-    bounds = [(int(low), int(high)) for low, _, high in (text.split(",") for text in profiles if text)]
+    engines = bundle.select("engine", backend=backend, precision=precision)
+    bounds = [file.batches for file in engines if file.batches]
     if not bounds:
         return Engine(backend, precision)
     # Which of several targets' plans will open is not known yet: what all of them take.

@@ -56,7 +56,7 @@ def load_pictures(bundle: Bundle, folder: Path | None, data_root: Path | None) -
     except (DatasetError, ImageError, InputError, ModuleNotFoundError) as error:
         if data_root is not None:  # it was asked for
             raise
-        reason = str(error).partition(";")[0]
+        reason = str(error)
     golden, _ = bundle.golden()
     encoded = tuple(_png(image) for image in golden)
     return Pictures(encoded, golden, f"{len(golden)} golden pictures as PNG, already of the network's size ({reason})")

@@ -49,6 +49,13 @@ class BundleFile:
     precision: str | None = field(default=None, metadata=Rules(one_of=PRECISIONS))
     built_for: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def batches(self) -> tuple[int, int] | None:
+        """The smallest and the largest batch of an engine's profile; None where `built_for` names none."""
+        bounds = self.built_for.get("batch", "").split(",")  # smallest, usual, largest
+        is_sound = all(bound.isdecimal() and len(bound) < 10 for bound in bounds)
+        return (int(bounds[0]), int(bounds[-1])) if is_sound else None
+
 
 @dataclass(frozen=True, slots=True)
 class DataRecord:

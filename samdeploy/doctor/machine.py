@@ -58,7 +58,8 @@ def examine_machine() -> Machine:
 def _runtime(name: str, *, has_gpu: bool) -> Runtime:
     packages = {package: version for package in _PACKAGES[name] if (version := _version(package))}
     reason = availability(name) or ""
-    return Runtime(name, packages, reason, bool(reason and packages and (has_gpu or not reason.startswith("no CUDA"))))
+    lacks_gpu = not has_gpu and BACKENDS[name].devices == ("cuda",)
+    return Runtime(name, packages, reason, bool(reason and packages and not lacks_gpu))
 
 
 def _version(package: str) -> str | None:

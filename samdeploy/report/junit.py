@@ -27,10 +27,13 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class _Case:
+    """One line of the list; `summary`: the part of `text` that matters most, where it has several."""
+
     name: str
     outcome: Outcome = "passed"
     text: str = ""
     kind: str = "gate"
+    summary: str = ""
 
 
 def junit_xml(report: Report) -> bytes:
@@ -64,16 +67,17 @@ def _engine_cases(result: Result, report: Report) -> Iterator[_Case]:
     yield _Case("answers every test image")
     if result.verdict is None:
         yield _Case("accuracy gate", "skipped", "the engine stopped before it was judged")
-        yield _Case("every promise", "failed", result.reason, STOPPED.word)
+        yield _Case("every promise", "failed", result.reason, STOPPED.word, result.worst)
         return
     gate = VERDICTS[result.verdict].word
     holds = result.verdict == "holds"
-    yield _Case("accuracy gate", "passed" if holds else "failed", "" if holds else result.reason, gate)
+    yield _Case("accuracy gate", "passed" if holds else "failed", "" if holds else result.reason, gate, result.worst)
     yield _logits(result)
     if report.floors.asked:
         below = result.below_minimum
         yield _Case("minimum accuracy", "failed" if below else "passed", below, "minimum")
-    yield _Case("every promise", "passed" if result.passed else "failed", "" if result.passed else result.reason)
+    every = _Case("every promise", "failed", result.reason, summary=result.worst)
+    yield _Case("every promise") if result.passed else every
     yield _probes(result)
     yield from _consistency(result)
     if result.latency is None:
@@ -118,14 +122,15 @@ def _overall_cases(report: Report) -> Iterator[_Case]:
     other = "" if same else (against.remark if against else "") or report.test_set
     yield _Case("test set is the one at training", "passed" if same else "skipped", other)
     yield _leaks(report)
-    yield _Case("the evaluation is valid", "failed" if report.faults else "passed", "; ".join(report.faults), "fault")
+    faults = report.faults
+    first = next(iter(faults), "")
+    yield _Case("the evaluation is valid", "failed" if faults else "passed", "; ".join(faults), "fault", first)
     remarks = "; ".join((*report.test_images.headline(), *report.test_images.notes()))
     yield _Case("test images are distinct and of all classes", "skipped" if remarks else "passed", remarks)
     reasons = [f"{row.engine}: {row.reason}" for row in report.results if row.reason and (row.ran or report.named)]
-    text = "; ".join([*report.faults, *reasons]) or "no engine could run here"
-    yield _Case(
-        "verdict", "passed" if report.passed else "failed", "" if report.passed else text, VERDICTS[report.verdict].word
-    )
+    found = [*faults, *reasons] or ["no engine could run here"]
+    kind = VERDICTS[report.verdict].word
+    yield _Case("verdict") if report.passed else _Case("verdict", "failed", "; ".join(found), kind, found[0])
 
 
 def _leaks(report: Report) -> _Case:
@@ -148,7 +153,9 @@ def _add(suite: ElementTree.Element, engine: str, case: _Case) -> None:
     )
     text = _clean(case.text)
     if case.outcome == "failed":
-        failure = ElementTree.SubElement(element, "failure", {"message": text.split(";")[0], "type": case.kind})
+        failure = ElementTree.SubElement(
+            element, "failure", {"message": _clean(case.summary) or text, "type": case.kind}
+        )
         failure.text = text
     elif case.outcome == "skipped":
         ElementTree.SubElement(element, "skipped", {"message": text})

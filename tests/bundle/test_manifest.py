@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from samdeploy.bundle import open_bundle
-from samdeploy.bundle.manifest import ROLES
+from samdeploy.bundle.manifest import ROLES, BundleFile
 from samdeploy.bundle.names import MANIFEST
 from tests.bundle.written import edit, refusal
 
@@ -210,3 +210,12 @@ def test_a_bundle_of_a_development_version_names_the_command(
 ) -> None:
     edit(root, change)
     assert refusal(root) == "a development version wrote it; make it again from its run: samdeploy export RUN"
+
+
+@pytest.mark.parametrize(
+    ("batch", "bounds"),
+    [("1,8,64", (1, 64)), ("", None), ("1,,3", None), ("1,-8,64", None), ("1,8," + "9" * 5000, None)],
+)
+def test_the_profile_of_an_engine(batch: str, bounds: tuple[int, int] | None) -> None:
+    assert BundleFile("engine", "a.plan", "0" * 64, 1, built_for={"batch": batch}).batches == bounds
+    assert BundleFile("engine", "a.plan", "0" * 64, 1).batches is None

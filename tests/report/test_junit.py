@@ -92,3 +92,17 @@ def test_what_xml_cannot_hold_is_replaced(everything: Report) -> None:
 
 def test_the_file_of_a_report_is_the_same(everything: Report, written: Path) -> None:
     assert (written / "junit.xml").read_bytes() == junit_xml(everything)
+
+
+def test_the_message_is_the_first_reason(everything: Report) -> None:
+    row = replace(everything.results[2], reason="it is wrong; or slow; and late", worst="it is wrong; or slow")
+    faults = ("the weights are others; or the graph is", "second")
+    root = ElementTree.fromstring(junit_xml(replace(everything, results=(row,), faults=faults)))
+    failures = {case.get("name"): case.find("failure") for case in root.iter("testcase")}
+    for name, message, text in (
+        ("every promise", row.worst, row.reason),
+        ("accuracy gate", row.worst, row.reason),
+        ("the evaluation is valid", faults[0], "; ".join(faults)),
+    ):
+        found = failures[name]
+        assert found is not None and (found.get("message"), found.text) == (message, text)

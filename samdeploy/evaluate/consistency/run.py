@@ -124,8 +124,7 @@ def check_consistency(
 def largest_batch(bundle: Bundle, backend: str, precision: str) -> int:
     """Up to which batch size an engine of a bundle is asked: the end of a TensorRT plan's profile, else 16."""
     engines = bundle.select("engine", backend=backend, precision=precision)
-    ends = [file.built_for.get("batch", "").rpartition(",")[2] for file in engines]
-    return max((int(end) for end in ends if end.isdecimal()), default=0) or DEFAULT_MAX_BATCH
+    return max((file.batches[1] for file in engines if file.batches), default=0) or DEFAULT_MAX_BATCH
 
 
 def larger_batches(images: UInt8Array, max_batch: int) -> tuple[int, ...]:
