@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,15 +17,20 @@ import torch
 
 from samdeploy.backends.onnxruntime.session import emulate_all
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.manifest import DataRecord
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import ExportError
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.export.cam_graph import CAM_GRAPH_FILE, cam_graph, check_cam_graph
-from samdeploy.graphs.edit import serialize
+from samdeploy.export.cam_graph import CAM_GRAPH_FILE, add_cam_graph, cam_graph, check_cam_graph, find_head
+from samdeploy.export.pack import BundleWriter
+from samdeploy.graphs.edit import constants, make_node, serialize, set_constant
+from samdeploy.graphs.pixels import NORMALISED
 from samdeploy.models import Exported
 from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
+from tests.graphs.small import small_graph
+from tests.traced import SPEC, images, torchvision_resnet18
 
 # As in test_onnx.py: the graph's distance from the float64 truth, as a multiple of PyTorch's own in float32.
 FP32_RATIO = 5.0
@@ -96,6 +103,107 @@ def test_the_number_of_cells_is_stated_right(network, pixels: tuple[int, int]) -
     graph = serialize(cam_graph(graph_from_model(fold(network("sam-resnet18", "original")), spec)))
     _, maps = emulate_all(graph, np.zeros((1, *pixels, 3), np.uint8))
     assert maps.shape[2:] == (-(-pixels[0] // 32), -(-pixels[1] // 32))
+
+
+def test_maps_of_a_traced_network() -> None:
+    """ReduceMean, Reshape and Gemm instead of GlobalAveragePool, Flatten and Gemm."""
+    network = torchvision_resnet18()
+    head = find_head(network.graph)
+    assert (head.features, head.nodes) == ("layer4.1.relu.2", ("avgpool", "reshape", "fc"))
+    model = cam_graph(network.graph)
+    given = [tensor.name for tensor in model.graph.initializer]
+    assert set(given) <= {name for node in model.graph.node for name in node.input}  # nothing rides along unused
+    with torch.inference_mode():
+        maps_of = ClassActivationMaps(network.trained, SPEC).eval()
+        logits, maps = (tensor.numpy() for tensor in maps_of(torch.from_numpy(images())))
+    assert maps.shape == (12, 10, 2, 3)
+    check_cam_graph(serialize(model), images(), logits, logits, maps, network.trained.fc.bias.detach().numpy())
+
+
+HEADS = {
+    "Gemm, its weight as it is multiplied": [
+        make_node("GlobalAveragePool", "pool", ["features"]),
+        make_node("Flatten", "flat", ["pool"], axis=1),
+        make_node("Gemm", "head", ["flat", "turned", "bias"], "logits"),
+    ],
+    "MatMul and Add": [
+        make_node("ReduceMean", "pool", ["features"], axes=[2, 3], keepdims=0),
+        make_node("MatMul", "head", ["pool", "turned"]),
+        make_node("Add", "sum", ["head", "bias"], "logits"),
+    ],
+    "no bias": [
+        make_node("ReduceMean", "pool", ["features"], axes=[-1, -2]),
+        make_node("Squeeze", "flat", ["pool", "axes"]),
+        make_node("Gemm", "head", ["flat", "weight"], "logits", transB=1),
+    ],
+}
+NO_HEADS = {
+    "the head reads Relu (relu), not the mean of features": [
+        make_node("GlobalAveragePool", "pool", ["features"]),
+        make_node("Flatten", "flat", ["pool"], axis=1),
+        make_node("Relu", "relu", ["flat"]),
+        make_node("Gemm", "head", ["relu", "turned"], "logits"),
+    ],
+    "the head reads ReduceMean (pool), not the mean of features": [
+        make_node("ReduceMean", "pool", ["features"], axes=[1, 3], keepdims=0),
+        make_node("Gemm", "head", ["pool", "square"], "logits"),
+    ],
+    "the logits are made by Gemm (head), not by one linear layer": [
+        make_node("ReduceMean", "pool", ["features"], axes=[2, 3], keepdims=0),
+        make_node("Gemm", "head", ["pool", "turned"], "logits", alpha=0.5),
+    ],
+    "the logits are made by Softmax (chances), not by one linear layer": [
+        make_node("ReduceMean", "pool", ["features"], axes=[2, 3], keepdims=0),
+        make_node("Gemm", "head", ["pool", "turned"]),
+        make_node("Softmax", "chances", ["head"], "logits"),
+    ],
+}
+
+
+def head_graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """Five features of 8x8 cells, four classes."""
+    used = {name for node in nodes for name in node.input}
+    shapes = {"turned": (5, 4), "weight": (4, 5), "bias": (4,), "square": (8, 4)}
+    weights = {"conv.weight": (5, 3, 3, 3)} | {name: shape for name, shape in shapes.items() if name in used}
+    features = make_node("Conv", "features", [NORMALISED, "conv.weight"], pads=[1, 1, 1, 1])
+    model = small_graph(features, *nodes, weights=weights)
+    rng = np.random.default_rng(2)
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            set_constant(tensor, rng.normal(size=tensor.dims).astype(np.float32))
+    if "axes" in used:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 3]), "axes"))
+    return model
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_that_are_found(head: str) -> None:
+    model = head_graph(HEADS[head])
+    pictures = np.random.default_rng(3).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    (expected,) = emulate_all(serialize(model), pictures)
+    logits, maps = emulate_all(serialize(cam_graph(model)), pictures)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+    bias = find_head(model).bias
+    added = onnx.numpy_helper.to_array(constants(model)[bias]) if bias else 0
+    assert maps.shape == (3, 4, 8, 8)
+    np.testing.assert_allclose(maps.mean(axis=(2, 3)) + added, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("reason", NO_HEADS)
+def test_networks_without_maps_cost_a_line(reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = dataclasses.replace(torchvision_resnet18(), graph=head_graph(NO_HEADS[reason]))
+    writer = BundleWriter(tmp_path, SPEC, DataRecord("digits", {}, 0.1, 0, {}, {}), {})
+    add_cam_graph(writer, network, images())
+    assert capsys.readouterr().err == f"no maps: {reason}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_family_without_features_has_no_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family = SimpleNamespace(features_and_head=lambda model: None)
+    network = dataclasses.replace(torchvision_resnet18(), family=family)
+    writer = BundleWriter(tmp_path, SPEC, DataRecord("digits", {}, 0.1, 0, {}, {}), {})
+    add_cam_graph(writer, network, images())
+    assert capsys.readouterr().err == "no maps: torchvision:resnet18 does not average its features\n"
 
 
 def _swap_classes(model: onnx.ModelProto) -> None:

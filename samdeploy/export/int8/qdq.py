@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,26 +32,25 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
+from samdeploy.export.int8.units import find_units
 from samdeploy.graphs.cost import multiply_adds
+from samdeploy.graphs.edit import serialize, with_outputs
+from samdeploy.graphs.shapes import float_tensors
 
 Form = Literal["cpu", "tensorrt"]
 
 # Pictures per calibration run: every tensor of the network is held at once.
 _BATCH = 4
-_BLOCK = re.compile(r"(layer\d+\.\d+)\.(.+)")
-_GATE = ("mean", "gate", "gated", "sum", "relu")
 _OPTIONS: dict[Form, dict[str, Any]] = {
     "cpu": {"ActivationSymmetric": False},
     # The next layer quantises what it reads, which is what comes out of the ReLU.
     "tensorrt": {
         "ActivationSymmetric": True,
-        "OpTypesToExcludeOutputQuantization": ["Conv", "Add", "GlobalAveragePool"],
+        "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool"],
     },
 }
-_OPERATORS: dict[Form, list[str]] = {
-    "cpu": ["Conv", "Relu", "Mul", "Add", "GlobalAveragePool", "MaxPool"],
-    "tensorrt": ["Conv", "Mul", "Add", "GlobalAveragePool", "MaxPool"],
-}
+_BOTH = ["Conv", "Gemm", "MatMul", "Mul", "Add", "Concat", "GlobalAveragePool", "MaxPool"]
+_OPERATORS: dict[Form, list[str]] = {"cpu": [*_BOTH, "Relu", "Clip", "Sigmoid"], "tensorrt": _BOTH}
 _ACTIVATIONS: dict[Form, QuantType] = {"cpu": QuantType.QUInt8, "tensorrt": QuantType.QInt8}
 
 
@@ -64,8 +62,7 @@ class Calibrated:
         graph: the FP32 ONNX file.
         names: of the tensors that were watched.
         smallest, largest: float32 [pictures, tensors], of each tensor for each picture.
-        layers: layer -> its nodes.  A layer is what is quantised or left in FP32 as a whole: "stem",
-            "<block>.convs" with the convolutions, "<block>.gate" with the mean, the gate, its product and the sum.
+        units: unit -> its nodes, see `samdeploy.export.int8.units`.
         multiply_adds: node -> multiply-adds for one picture, of every convolution and matrix product.
     """
 
@@ -73,12 +70,12 @@ class Calibrated:
     names: tuple[str, ...]
     smallest: Float32Array
     largest: Float32Array
-    layers: dict[str, tuple[str, ...]]
+    units: dict[str, tuple[str, ...]]
     multiply_adds: dict[str, int]
 
     def share(self, kept: Collection[str]) -> float:
-        """Percent of the multiply-adds that int8 computes where the layers `kept` stay in FP32."""
-        quantised = (node for layer, nodes in self.layers.items() if layer not in kept for node in nodes)
+        """Percent of the multiply-adds that int8 computes where the units `kept` stay in FP32."""
+        quantised = (node for unit, nodes in self.units.items() if unit not in kept for node in nodes)
         return 100 * sum(self.multiply_adds.get(node, 0) for node in quantised) / sum(self.multiply_adds.values())
 
     def ranges(self, coverage: float) -> Any:
@@ -97,32 +94,30 @@ def calibrate(graph: bytes, images: UInt8Array) -> Calibrated:
     """Find the smallest and largest value of every tensor for every picture.
 
     Args:
-        graph: FP32 ONNX file as `samdeploy.models.sam_resnet.onnx` writes it.
+        graph: FP32 ONNX file.
         images: uint8 [n, H, W, 3], RGB, of the training split.
     """
     model = onnx.load_from_string(graph)
-    names = tuple(output for node in model.graph.node for output in node.output)
-    watched = onnx.load_from_string(graph)
-    known = {output.name for output in watched.graph.output}
-    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in known)
-    session = open_inference(watched.SerializeToString())
+    names = tuple(float_tensors(model))
+    session = open_inference(serialize(with_outputs(model, names)))
     smallest, largest = (np.empty((len(images), len(names)), np.float32) for _ in range(2))
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
         rows = slice(start, start + len(batch))
-        for column, value in enumerate(run_inference(session, {model.graph.input[0].name: batch}, list(names))):
-            flat = np.asarray(value).reshape(len(batch), -1)
+        for column, value in enumerate(run_inference(session, {model.graph.input[0].name: batch})):
+            # What does not depend on the image counts for each.
+            flat = value.reshape(len(batch) if value.size % len(batch) == 0 else 1, -1)
             smallest[rows, column], largest[rows, column] = flat.min(axis=1), flat.max(axis=1)
-    return Calibrated(graph, names, smallest, largest, _layers(model), multiply_adds(model))
+    return Calibrated(graph, names, smallest, largest, find_units(model), multiply_adds(model))
 
 
 def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), coverage: float = 100) -> bytes:
-    """The graph with Q/DQ pairs around every layer but those in `kept`, which compute in FP32.
+    """The graph with Q/DQ pairs around every unit but those in `kept`, which compute in FP32.
 
     `coverage` is explained in `Calibrated.ranges`; what lies outside its range is clipped.
     Pixels and head stay in FP32 always: the head is small, and its input carries what the classes differ by.
     """
-    nodes = [node for layer, names in calibrated.layers.items() if layer not in kept for node in names]
+    nodes = [node for unit, names in calibrated.units.items() if unit not in kept for node in names]
     if not nodes:  # the quantiser takes an empty list for all nodes
         return calibrated.graph
     model = onnx.load_from_string(calibrated.graph)
@@ -146,17 +141,6 @@ def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), cov
     model = quantizer.model.model
     model.producer_name, model.producer_version = producer
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _layers(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
-    for node in model.graph.node:
-        match = _BLOCK.fullmatch(node.name)
-        if match:
-            found.setdefault(f"{match[1]}.{'gate' if match[2] in _GATE else 'convs'}", []).append(node.name)
-        elif node.name in ("stem", "stem.relu", "maxpool"):
-            found.setdefault("stem", []).append(node.name)
-    return {layer: tuple(nodes) for layer, nodes in found.items()}
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def quantize_graph(
     """Quantise a graph so that it loses at most `max_drop` points of top-1 on the validation pictures.
 
     Args:
-        graph_fp32: as `samdeploy.models.sam_resnet.onnx` writes it, FP32.
+        graph_fp32: an FP32 ONNX file.
         calibration: uint8 [n, H, W, 3], RGB, training pictures.
         val_images: uint8 [m, H, W, 3], RGB, validation pictures.
         val_labels: int64 [m].
@@ -147,7 +147,7 @@ class _Search:
         count = 0
         if not self._holds(0):
             costs = self._costs()
-            self._order = sorted(costs, key=lambda layer: -costs[layer])
+            self._order = sorted(costs, key=lambda unit: -costs[unit])
             count = self._smallest()
         hits, graph = self._tried[count]
         kept = self._order[:count]
@@ -157,7 +157,7 @@ class _Search:
             val_top1_fp32=100 * self._hits_fp32 / len(self._labels),
             val_top1_int8=100 * hits / len(self._labels),
             val_images=len(self._labels),
-            kept={layer: f"in int8 alone, logits move by {100 * costs[layer]:.1f} % of their spread" for layer in kept},
+            kept={unit: f"in int8 alone, logits move by {100 * costs[unit]:.1f} % of their spread" for unit in kept},
             calibration_images=self._calibrated.smallest.shape[0],
             coverage=self._coverage,
             int8_share_of_multiply_adds=self._calibrated.share(kept),
@@ -200,13 +200,13 @@ class _Search:
         return self._error(quantize(self._calibrated, self._form, (), coverage))
 
     def _costs(self) -> dict[str, float]:
-        """Layer -> the error where it alone is quantised."""
-        layers = self._calibrated.layers
+        """Unit -> the error where it alone is quantised."""
+        units = self._calibrated.units
         costs: dict[str, float] = {}
-        for layer in layers:
-            self._progress(1, f"cost of {layer}")
-            others = [other for other in layers if other != layer]
-            costs[layer] = self._error(quantize(self._calibrated, self._form, others, self._coverage))
+        for unit in units:
+            self._progress(1, f"cost of {unit}")
+            others = [other for other in units if other != unit]
+            costs[unit] = self._error(quantize(self._calibrated, self._form, others, self._coverage))
         return costs
 
     def _error(self, graph: bytes) -> float:
