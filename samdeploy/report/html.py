@@ -121,7 +121,7 @@ def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangeP
     rows = [
         Range(
             engine_name(row),
-            f"{_points(row['difference'])} ({_points(row['difference_low'])} to {_points(row['difference_high'])})",
+            f"{_points(row['difference'])} ({span(row['difference_low'], row['difference_high'], _points)})",
             row["difference_low"],
             row["difference"],
             row["difference_high"],
@@ -165,7 +165,7 @@ def _against_plot(against: Against) -> RangePlot | None:
     for row in against.rows:
         if row.times_base is None or row.times_base_p10 is None or row.times_base_p90 is None:
             continue
-        text = f"{ratio(row.times_base)} ({span(ratio(row.times_base_p10), ratio(row.times_base_p90))})"
+        text = f"{ratio(row.times_base)}x ({span(row.times_base_p10, row.times_base_p90, ratio)})"
         low, high = min(row.times_base_p10, row.times_base), max(row.times_base_p90, row.times_base)
         rows.append(Range(row.engine, text, low, row.times_base, high, kind="good" if row.ours else "none"))
     if not rows:

@@ -6,7 +6,6 @@ import io
 import sys
 from collections.abc import Iterable, Sequence
 
-from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.rule import Rule
 from rich.table import Table
@@ -29,21 +28,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
         columns: headings, each after the sign of its alignment as in Python's format strings: "<engine", ">top-1".
         rows: of one cell per column.  None is shown as "-", an int with thousands separators.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
-    headings = [title[1:] for title in columns]
-    natural = [
-        max(cell_len(text) for row in (heading.split("\n"), *([row[place]] for row in cells)) for text in row)
-        for place, heading in enumerate(headings)
-    ]
-    spare = WIDTH - sum(natural)
-    gaps = len(columns) - 1
-    found = Table(box=None, pad_edge=False, padding=(0, 1 if gaps <= spare < 2 * gaps else 2, 0, 0))
-    for title, heading in zip(columns, headings, strict=True):
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in columns:
         is_number = title[0] == ">"
-        found.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        found.add_column(title[1:], justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     found.add_row(*[Rule(characters="-", style="none")] * len(columns))
-    for row in cells:
-        found.add_row(*row)
+    for row in rows:
+        found.add_row(*map(_cell, row))
+    console = _console()
+    excess = console.measure(found, options=console.options.update_width(10 * WIDTH)).maximum - WIDTH
+    if 0 < excess < len(columns):  # fits with narrow gaps
+        found.padding = (0, 1, 0, 0)
     return _rendered(found)
 
 
@@ -71,12 +66,16 @@ def _cell(value: Cell) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _rendered(content: RenderableType) -> str:
-    file = io.StringIO()
-    # Nothing of the surroundings counts: no colour, no terminal's width, no notebook.
-    console = Console(
-        file=file, width=WIDTH, height=1, color_system=None, force_terminal=False, force_jupyter=False,
+def _console() -> Console:
+    """Nothing of the surroundings counts: no colour, no terminal's width, no notebook."""
+    return Console(
+        file=io.StringIO(), width=WIDTH, height=1, color_system=None, force_terminal=False, force_jupyter=False,
         legacy_windows=False, markup=False, emoji=False, highlight=False,
     )  # fmt: skip
-    console.print(content)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _rendered(content: RenderableType) -> str:
+    console = _console()
+    with console.capture() as captured:
+        console.print(content)
+    return "\n".join(map(str.rstrip, captured.get().splitlines()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,9 +75,9 @@ def rate(value: float | None) -> str:
     return NONE if value is None else f"{value:,.{0 if value >= 100 else 1}f}"
 
 
-def ratio(value: float | None) -> str:
-    """How many times as fast: 1.13x, 23.5x, 304x."""
-    return NONE if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}x"
+def ratio(value: float) -> str:
+    """How many times as fast: 1.13, 23.5, 304; alone it is followed by an x."""
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def difference(value: float | None) -> str:
@@ -106,9 +107,9 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def span(low: str, high: str) -> str:
-    """From one number to another, each written by a function above; a hyphen could be taken for a minus sign."""
-    return f"{low} to {high}"
+def span(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
+    """1.07 to 1.20, each as `write` does; a hyphen could be taken for a minus sign."""
+    return NONE if low is None or high is None else f"{write(low)} to {write(high)}"
 
 
 def megabytes(size: int) -> str:

@@ -125,7 +125,7 @@ def speed_text(speed: LoadingSpeed, splits: dict[str, PreparedSplit]) -> str:
     """What was measured, and where the images came from."""
     source = "mapped from the cache" if splits["train"].is_cached else "held in memory"
     rows = [
-        (what, rate(found), ratio(found / speed.decoded))
+        (what, rate(found), f"{ratio(found / speed.decoded)}x")
         for what, found in (
             ("decoded and resized", speed.decoded),
             (f"as batches, {source}", speed.batches),

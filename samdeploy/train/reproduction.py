@@ -188,7 +188,7 @@ def _summary(found: Reproduction) -> str:
         return f"all {len(found.runs)} runs diverged"
     parts = [f"mean {mean:.2f} %"]
     if sd is not None and interval is not None:
-        between = span(*map(percent, interval))
+        between = span(*interval, percent)
         parts.append(f"standard deviation {sd:.2f} points, 95 % interval of the mean {between} (Student's t)")
     elif sd is not None:
         parts.append("all the same, which says nothing about the spread")

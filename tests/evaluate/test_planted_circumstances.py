@@ -103,7 +103,7 @@ def test_a_session_that_depends_on_circumstances(fault: str, quick: faults.Remem
     found = check_consistency(lambda: kind(quick), kind(quick), pictures)
     # Whether two threads meet in the same memory is a matter of luck; where it is the only sign, see below.
     by_luck = {"two threads"} if kind in (faults.GivesItsOwnMemory, faults.OneRunBehind) else set()
-    assert expected <= failed(found) <= expected | by_luck, found.table()
+    assert expected <= failed(found) <= expected | by_luck, found.checks
     assert detail(found, check).startswith(text)
     assert found.bit_equal == ("repeats" not in expected)
     # The other checks of the product see nothing: on the golden pictures, 8 at once, the engine is right.
@@ -113,7 +113,7 @@ def test_a_session_that_depends_on_circumstances(fault: str, quick: faults.Remem
 
 def test_an_honest_session_in_the_same_place_is_not_accused(quick: faults.Remembered, pictures: np.ndarray) -> None:
     found = check_consistency(lambda: faults.Faulty(quick), faults.Faulty(quick), pictures)
-    assert found.passed, found.table()
+    assert found.passed, found.checks
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_two_sessions_that_share_a_switch(
     open_one = partial(faults.SharesASwitch, quick, [], is_off)
     found = check_consistency(open_one, open_one(), pictures, max_batch=4, repeats_wanted=20)
     # What stays off is off in all later checks, and is consistent there.
-    assert failed(found) == {"two sessions"}, found.table()
+    assert failed(found) == {"two sessions"}, found.checks
     assert detail(found, "two sessions").startswith(text)
 
 
 def test_two_threads_that_share_a_buffer(honest: CheckedSession, pictures: np.ndarray) -> None:
     kind = faults.SharesItsBuffers
     found = check_consistency(lambda: kind(honest), kind(honest), pictures, max_batch=4, repeats_wanted=20)
-    assert failed(found) == {"two threads"}, found.table()
+    assert failed(found) == {"two threads"}, found.checks
     assert detail(found, "two threads").startswith("thread ")
 
 
@@ -154,7 +154,7 @@ def test_a_real_runtime_without_its_lock(digits_bundle: Bundle, pictures: np.nda
 
     with unlocked() as session:
         found = check_consistency(unlocked, session, pictures, max_batch=4, repeats_wanted=20)
-    assert failed(found) == {"two threads"}, found.table()
+    assert failed(found) == {"two threads"}, found.checks
 
 
 def test_two_threads_that_never_come_back(
@@ -164,7 +164,7 @@ def test_two_threads_that_never_come_back(
     monkeypatch.setattr(questions, "HANG_FACTOR", 0.0)
     kind = faults.ComesToAHalt
     found = check_consistency(lambda: kind(honest), kind(honest), pictures, max_batch=4, repeats_wanted=20)
-    assert failed(found) == {"two threads"}, found.table()
+    assert failed(found) == {"two threads"}, found.checks
     assert detail(found, "two threads").startswith("two threads did not come back within 1 s, where one alone needs ")
 
 
@@ -189,7 +189,7 @@ def test_a_graph_that_is_wrong_at_one_batch_size(copy_of_bundle: Path, seal: Sea
             lambda: open_session(bundle, backend, device="cpu"), session, pictures, max_batch=6, repeats_wanted=10
         )
     # Rows of one and the same picture do not show an exchange; different ones do.
-    assert failed(found) == SIZES, found.table()
+    assert failed(found) == SIZES, found.checks
     assert detail(found, "batch sizes").startswith(
         "wrong at batch size 5, in 2 of 5 rows; worst at batch size 5, position "
     )

@@ -51,7 +51,7 @@ def test_eval_finds_what_the_golden_pictures_were_made_with(copy_of_bundle: Path
     bundle = with_golden_of_the_fault(copy_of_bundle, seal)
     with open_session(bundle, "onnxruntime", device="cpu") as session:  # the golden pictures are blind to it
         found = consistency_of(session, bundle)
-    assert found.passed, found.table()  # and so is consistency: the engine is wrong in the same way everywhere
+    assert found.passed, found.checks  # and so is consistency: the engine is wrong in the same way everywhere
     # The golden answers are not those of the weights: the bundle contradicts itself.
     report = evaluate_bundle(bundle, EvalOptions(backend="onnxruntime", device="cpu"))
     assert any("golden/logits.npy: is not what weights.safetensors answers" in fault for fault in report.faults)
@@ -70,7 +70,7 @@ def test_eval_finds_what_no_golden_picture_shows(copy_of_bundle: Path, seal: Sea
     bundle = seal(copy_of_bundle)
     with open_session(bundle, "onnxruntime", device="cpu") as session:
         found = consistency_of(session, bundle)
-    assert found.passed, found.table()
+    assert found.passed, found.checks
     report = evaluate_bundle(bundle, EvalOptions(backend="onnxruntime", device="cpu"))
     assert not report.passed
     assert "probe images: answers for " in report.results[0].reason

@@ -27,9 +27,9 @@ from samdeploy.terminal.wording import VERDICTS, engine_name, engine_outcome
         ("milliseconds", 12345.6, "12,346"),
         ("rate", 85.25, "85.2"),
         ("rate", 1303.4, "1,303"),
-        ("ratio", 1.126, "1.13x"),
-        ("ratio", 23.46, "23.5x"),
-        ("ratio", 303.6, "304x"),
+        ("ratio", 1.126, "1.13"),
+        ("ratio", 23.46, "23.5"),
+        ("ratio", 303.6, "304"),
         ("difference", 9.4e-7, "9.4e-07"),
         ("difference", 0.0, "0"),
         ("difference", math.inf, "not finite"),
@@ -49,7 +49,7 @@ def test_numbers(kind: str, value: float | None, text: str) -> None:
     assert getattr(wording, kind)(value) == text
 
 
-@pytest.mark.parametrize("kind", ["count", "percent", "points", "milliseconds", "rate", "ratio", "bits", "correlation"])
+@pytest.mark.parametrize("kind", ["count", "percent", "points", "milliseconds", "rate", "bits", "correlation"])
 def test_what_was_not_measured_is_a_dash(kind: str) -> None:
     assert getattr(wording, kind)(None) == "-"
 
@@ -67,6 +67,11 @@ def test_what_was_not_measured_is_a_dash(kind: str) -> None:
 )
 def test_outcome_of_an_engine(ran: bool, verdict: str | None, passed: bool, word: str) -> None:
     assert engine_outcome(ran=ran, verdict=verdict, passed=passed).word == word
+
+
+def test_a_span_is_written_as_its_ends_are() -> None:
+    assert wording.span(-2.64, 0.0, wording.points) == "-2.64 to 0.00"
+    assert wording.span(None, None, wording.points) == "-"
 
 
 def test_outcomes_can_be_told_apart_without_colour() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -97,16 +96,6 @@ class Consistency:
             "seconds": round(self.seconds, 3),
             "checks": finite_json(self.checks),
         }
-
-    def table(self) -> str:
-        """The checks in at most 80 columns; what was found or left out stands below its row."""
-        lines = [f"{'check':<16} {'runs':>5} {'worst':>8} {'allowed':>8} outcome"]
-        for check in self.checks:
-            worst = f"{check.worst:8.1e}" if math.isfinite(check.worst) else f"{'none':>8}"
-            lines.append(f"{check.name:<16} {check.runs:>5} {worst} {check.allowed:8.0e} {check.outcome}")
-            if not check.passed:
-                lines += textwrap.wrap(check.detail, 80, initial_indent="  ", subsequent_indent="    ")
-        return "\n".join(lines)
 
 
 def judge(name: str, asked: Asked, allowed: float) -> list[Check]:

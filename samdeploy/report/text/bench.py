@@ -49,7 +49,7 @@ def _figure(figure: Figure) -> tuple[Cell, ...]:
     found = figure.latency
     if found is None:
         return (figure.stage, *[None] * 7)
-    interval = span(milliseconds(found.p50_low_ms), milliseconds(found.p50_high_ms))
+    interval = span(found.p50_low_ms, found.p50_high_ms, milliseconds)
     slow = map(milliseconds, (found.p90_ms, found.p95_ms, found.p99_ms, found.max_ms))
     return (figure.stage, milliseconds(found.p50_ms), interval, *slow, found.runs)
 
@@ -123,8 +123,8 @@ def _comparison(comparison: Comparison) -> str:
 def _against(row: Row) -> tuple[Cell, ...]:
     if row.p50_ms is None or not row.ran:
         return (row.name, NOT_RUN.word if row.p50_ms is None else STOPPED.word, None, None, None)
-    relative, spread, around = row.times_base, None, None
-    if row.p10_ms is not None and row.p90_ms is not None:
-        spread = span(milliseconds(row.p10_ms), milliseconds(row.p90_ms))
-        around = span(ratio(relative.p10), ratio(relative.p90)) if relative else None
-    return (row.name, milliseconds(row.p50_ms), spread, ratio(relative.median) if relative else None, around)
+    spread = span(row.p10_ms, row.p90_ms, milliseconds)
+    if row.times_base is None:
+        return (row.name, milliseconds(row.p50_ms), spread, None, None)
+    around = None if row.p10_ms is None else span(row.times_base.p10, row.times_base.p90, ratio)  # one figure alone
+    return (row.name, milliseconds(row.p50_ms), spread, f"{ratio(row.times_base.median)}x", around)

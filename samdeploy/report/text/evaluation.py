@@ -14,21 +14,9 @@ from samdeploy.evaluate.result import NotMeasured, Report, Result
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
 from samdeploy.evaluate.why.explain import Why
 from samdeploy.report.text.why import why_table
+from samdeploy.terminal import wording
 from samdeploy.terminal.tables import Cell, entries, paragraph, table
-from samdeploy.terminal.wording import (
-    NOT_FINITE,
-    NOT_RUN,
-    VERDICTS,
-    correlation,
-    difference,
-    engine_name,
-    engine_outcome,
-    milliseconds,
-    p_value,
-    percent,
-    points,
-    span,
-)
+from samdeploy.terminal.wording import NOT_FINITE, NOT_RUN, VERDICTS, engine_name, engine_outcome
 
 
 def verdict(report: Report) -> str:
@@ -95,20 +83,20 @@ def _engines(report: Report) -> str:
     columns = ("<engine", "<verdict", ">top-1\n%", ">same\nclass %", ">largest\ndifference", ">p50\nms", ">p95\nms",
                ">p99\nms")  # fmt: skip
     found = next((row.comparison for row in report.results if row.comparison is not None), None)
-    reference = [("PyTorch", "reference", percent(found.reference_top1), *[None] * 5)] if found else []
+    reference = [("PyTorch", "reference", wording.percent(found.reference_top1), *[None] * 5)] if found else []
     return table(columns, [*reference, *map(_engine, report.results)])
 
 
-def _engine(row: Result) -> tuple[Cell, ...]:
+def _engine(row: Result) -> list[Cell]:
     outcome = engine_outcome(ran=row.ran, verdict=row.verdict, passed=row.passed)
-    found, times = row.comparison, row.latency
-    accuracy = (
-        (percent(found.top1), percent(found.top1_agreement), difference(found.max_difference_of_range))
-        if found
-        else (None, None, None)
-    )
-    latency = tuple(map(milliseconds, (times.p50_ms, times.p95_ms, times.p99_ms))) if times else (None, None, None)
-    return (_name(row), outcome.word, *accuracy, *latency)
+    cells: list[Cell] = [_name(row), outcome.word]
+    if (found := row.comparison) is not None:
+        cells += [*map(wording.percent, (found.top1, found.top1_agreement))]
+        cells.append(wording.difference(found.max_difference_of_range))
+    cells += [None] * (5 - len(cells))
+    if (times := row.latency) is not None:
+        cells += [*map(wording.milliseconds, (times.p50_ms, times.p95_ms, times.p99_ms))]
+    return cells + [None] * (8 - len(cells))
 
 
 def _changes(compared: list[tuple[str, Comparison]], confidence: float) -> str:
@@ -120,11 +108,11 @@ def _changes(compared: list[tuple[str, Comparison]], confidence: float) -> str:
             name,
             found.change.lost,
             found.change.gained,
-            points(found.change.difference),
-            span(points(found.change.low), points(found.change.high)),
-            p_value(found.mcnemar_p),
-            percent(found.top5),
-            NOT_FINITE if found.ece is None else percent(found.ece),
+            wording.points(found.change.difference),
+            wording.span(found.change.low, found.change.high, wording.points),
+            wording.p_value(found.mcnemar_p),
+            wording.percent(found.top5),
+            NOT_FINITE if found.ece is None else wording.percent(found.ece),
         )
         for name, found in compared
     ]
@@ -146,8 +134,8 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
     """What was found about an engine that is no reason by itself: reasons follow at the end."""
     worst = row.comparison.worst_class() if row.comparison is not None else None
     if worst is not None and worst.top1 < worst.reference_top1:
-        change = f"{percent(worst.reference_top1)} to {percent(worst.top1)} %"
-        yield f"loses most in class {report.class_names[worst.index]}: top-1 {change} of {worst.images:,} images"
+        change = wording.span(worst.reference_top1, worst.top1, wording.percent)
+        yield f"loses most in class {report.class_names[worst.index]}: top-1 {change} % of {worst.images:,} images"
     for name, part in row.parts.items():
         if isinstance(part, NotMeasured):
             yield f"{name}: not measured: {part.reason}"
@@ -157,8 +145,8 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
             yield part.verdict
         elif isinstance(part, CamAgreement) and part.median is not None:
             yield (
-                f"activation maps: rank correlation with PyTorch's {correlation(part.minimum)} at least, "
-                f"{correlation(part.median)} in the median, n = {part.defined:,}"
+                f"activation maps: rank correlation with PyTorch's {wording.correlation(part.minimum)} at least, "
+                f"{wording.correlation(part.median)} in the median, n = {part.defined:,}"
             )
     if row.latency is not None and row.latency.noise:
         yield f"latency: {row.latency.noise}"

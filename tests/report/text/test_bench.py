@@ -72,7 +72,7 @@ def test_no_line_is_longer_than_a_terminal() -> None:
         "with copies   1.25   1.20 to 1.30   1.50   1.75   2.50   4.00   300",
         "end to end    12,346   12,346 to 12,346   98,765   98,765   98,765   98,765   300",
         "images/s 123,457 123,457 123,457 123,457 123,457 123,457 123,457 123,457",
-        "samdeploy onnxruntime fp32   1.50   1.40 to 1.60   2.00x   1.90x to 2.10x",
+        "samdeploy onnxruntime fp32   1.50   1.40 to 1.60   2.00x   1.90 to 2.10",
         "torch.compile   not run   -   -   -",
         "openvino plain export   stopped   -   -   -",
         "trtexec   12,345   -   0.00x   -",
