@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from samdeploy.report.records import EngineRates, HeadroomRecord
 from samdeploy.report.scale import Scale, Tick, even_scale, log_scale
@@ -18,14 +18,29 @@ MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the axes of a plot lie; `axis`: what is along it; `description`: the plot in words."""
+
+    description: str
+    axis: str
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
 class Range:
-    """One row of a range plot, in the data's units.
+    """One row of a range plot, in the data's units, or drawn in the plot's own.
 
     Attributes:
         label, text: what it is, and its value in words.
         point: the value, between `low` and `high`.
         inner: a thick part of the line, or None.
         kind: chooses the colour; the text says the same.
+        y: the line's height, once it is drawn.
     """
 
     label: str
@@ -35,33 +50,14 @@ class Range:
     high: float
     inner: tuple[float, float] | None = None
     kind: Kind = "none"
+    y: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnRange:
-    """A `Range` in the plot's units; the line lies at height `y`."""
-
-    label: str
-    text: str
-    kind: Kind
-    y: float
-    low: float
-    point: float
-    high: float
-    inner: tuple[float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class RangePlot:
+class RangePlot(Frame):
     """Points with whiskers over one axis, one row each; `lines` are values to compare with."""
 
-    description: str
-    axis: str
-    width: float
-    height: float
-    top: float
-    bottom: float
-    rows: tuple[DrawnRange, ...]
+    rows: tuple[Range, ...]
     ticks: tuple[Tick, ...]
     lines: tuple[Tick, ...]
 
@@ -83,20 +79,19 @@ def range_plot(
     top = _HEAD if lines else 0.0
     bottom = top + _ROW * len(rows) + 4
     drawn = tuple(
-        DrawnRange(
-            row.label,
-            row.text,
-            row.kind,
-            top + _ROW * place + 28,
-            scale.at(row.low),
-            scale.at(row.point),
-            scale.at(row.high),
-            (scale.at(row.inner[0]), scale.at(row.inner[1])) if row.inner else None,
+        replace(
+            row,
+            low=scale.at(row.low),
+            point=scale.at(row.point),
+            high=scale.at(row.high),
+            inner=(scale.at(row.inner[0]), scale.at(row.inner[1])) if row.inner else None,
+            y=top + _ROW * place + 28,
         )
         for place, row in enumerate(rows)
     )
     marks = tuple(Tick(scale.at(value), name) for value, name in lines)
-    return RangePlot(description, axis, WIDTH, bottom + _FOOT, top, bottom, drawn, scale.ticks(), marks)
+    size = (WIDTH, bottom + _FOOT, _LEFT, _RIGHT, top, bottom)
+    return RangePlot(description, axis, *size, drawn, scale.ticks(), marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +105,9 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class LinePlot:
-    """Lines over two axes; `left` is where the vertical one stands."""
+class LinePlot(Frame):
+    """Lines over two axes; `left` is where the vertical one is."""
 
-    description: str
-    axis: str
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
     series: tuple[Series, ...]
     ticks: tuple[Tick, ...]
     side_ticks: tuple[Tick, ...]
@@ -145,19 +132,10 @@ def sweep_plot(engines: Sequence[EngineRates]) -> LinePlot:
     )
     names = ", ".join(engine.name for engine in engines)
     shown = sizes[:: -(-len(sizes) // 8)]
-    return LinePlot(
-        f"Images per second over the batch size for {names}; the figures are in the table beside it.",
-        "batch size",
-        WIDTH,
-        bottom + _FOOT,
-        left,
-        _RIGHT,
-        top,
-        bottom,
-        series,
-        tuple(Tick(across.at(size), str(size)) for size in shown),
-        up.ticks(5),
-    )
+    description = f"Images per second over the batch size for {names}; the figures are in the table beside it."
+    size = (WIDTH, bottom + _FOOT, left, _RIGHT, top, bottom)
+    ticks = tuple(Tick(across.at(batch), str(batch)) for batch in shown)
+    return LinePlot(description, "batch size", *size, series, ticks, up.ticks(5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +151,9 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class BarPlot:
+class BarPlot(Frame):
     """Bars over the depth of the network; `zero` is the height of the end of FP16."""
 
-    description: str
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
     zero: float
     bars: tuple[Bar, ...]
     stages: tuple[Tick, ...]
@@ -195,41 +166,26 @@ _TIGHT_BITS = 3.0
 
 def headroom_plot(record: HeadroomRecord) -> BarPlot:
     """Bits of head-room of every tensor, in the order of the graph; for at least one tensor."""
-    width, left, top, bottom = 720.0, 34.0, 20.0, 200.0
+    left, right, top, bottom = 34.0, 716.0, 20.0, 200.0
     rooms = list(record.bits().items())
     values = [room for _, room in rooms]
     up = Scale(min(0.0, *values), max(4.0, *values), bottom, top)
-    step = (width - left - 4) / len(values)
+    step = (right - left) / len(values)
     zero = up.at(0.0)
     bars, stages = [], []
     for place, (name, room) in enumerate(rooms):
         end, x = up.at(room), left + place * step
         kind: Kind = "bad" if room < 0 else "open" if room < _TIGHT_BITS else "good"
-        bars.append(
-            Bar(
-                round(x + 0.1 * step, 2),
-                round(0.8 * step, 2),
-                min(end, zero),
-                max(1.0, round(abs(end - zero), 2)),
-                kind,
-                f"{name}: {bits(room)} bits",
-            )
-        )
+        height = max(1.0, round(abs(end - zero), 2))
+        text = f"{name}: {bits(room)} bits"
+        bars.append(Bar(round(x + 0.1 * step, 2), round(0.8 * step, 2), min(end, zero), height, kind, text))
         stage = name.split(".")[0]
         before = rooms[place - 1][0].split(".")[0] if place else ""
         if stage.startswith("layer") and stage != before:
             stages.append(Tick(round(x, 2), stage))
     name, least = min(rooms, key=lambda room: room[1])
-    return BarPlot(
-        f"Bits of head-room of {len(values)} tensors in the order of the graph; the least is {bits(least)} at {name}.",
-        width,
-        bottom + 24,
-        left,
-        width - 4,
-        top,
-        bottom,
-        zero,
-        tuple(bars),
-        tuple(stages),
-        up.ticks(6),
-    )
+    order = "tensors in the order of the graph"
+    description = f"Bits of head-room of {len(values)} {order}; the least is {bits(least)} at {name}."
+    axis = f"{order}; dashed: end of FP16 (65,504)"
+    size = (right + 4, bottom + 24, left, right, top, bottom)
+    return BarPlot(description, axis, *size, zero, tuple(bars), tuple(stages), up.ticks(6))
