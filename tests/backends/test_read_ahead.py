@@ -18,7 +18,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.manifest import BundleFile
 from samdeploy.errors import BackendUnavailable, BundleError
 from samdeploy.files import SealedFile
-from tests.test_files import sealed_files
+from tests.files.test_sealed_file import sealed_files
 
 
 def _graph(bundle: Bundle) -> BundleFile:
