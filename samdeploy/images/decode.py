@@ -17,7 +17,7 @@ from samdeploy.arrays import UInt8Array
 from samdeploy.bundle.path_kind import path_kind
 from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS, Preprocessing
 from samdeploy.errors import ImageError
-from samdeploy.images.refused import RefusedImage
+from samdeploy.images.refused import CheckSize, RefusedImage
 from samdeploy.images.resize import TooLong, as_rgb, check_sides, resized
 from samdeploy.images.rgb import orientation_of, upright
 from samdeploy.images.source import encoded, name_of
@@ -26,16 +26,8 @@ Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
 
 # Decoders report damage through all of these, depending on the format; a warning where they are errors.
 _DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    RuntimeError,
-    ArithmeticError,
-    struct.error,
-    Warning,
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
+    *(struct.error, Warning),
 )
 
 
@@ -166,7 +158,7 @@ def _undecoded(image: Image.Image) -> bytes | None:
         file.seek(before)
 
 
-def _loaded(image: Image.Image, check_size: Callable[[int, int], None]) -> Image.Image:
+def _loaded(image: Image.Image, check_size: CheckSize) -> Image.Image:
     if 0 in image.size:
         raise RefusedImage(f"{image.width}x{image.height} pixels (width x height), at least one expected")
     check_size(*image.size)

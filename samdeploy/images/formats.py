@@ -13,10 +13,9 @@ from PIL import Image
 
 from samdeploy.images import gif, jpeg, netpbm, png, tiff
 from samdeploy.images.metadata import orientation
-from samdeploy.images.refused import RefusedImage, check_whole
+from samdeploy.images.refused import CheckSize, RefusedImage, check_whole
 from samdeploy.images.strict import StrictAvif, StrictBmp, StrictWebp
 
-CheckSize = Callable[[int, int], None]
 Reader = Callable[[bytes, CheckSize], tuple[Image.Image, int]]
 
 # So many bytes tell which format a file has.

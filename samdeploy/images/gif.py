@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from PIL import Image
 
-from samdeploy.images.refused import RefusedImage, check_whole
+from samdeploy.images.refused import CheckSize, RefusedImage, check_whole
 from samdeploy.images.strict import StrictGif
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
@@ -17,7 +17,7 @@ _EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, b"\x3b", 0xF9
 _MOST_BLOCKS = 1 << 20
 
 
-def read_gif(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Image.Image, int]:
+def read_gif(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     """The decoded first frame, as large as the screen; its orientation is always 1.
 
     Args:

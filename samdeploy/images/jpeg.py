@@ -7,13 +7,12 @@ anything is decoded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from PIL import Image
 
 from samdeploy.images.metadata import MOST_METADATA, orientation
-from samdeploy.images.refused import RefusedImage, check_held
+from samdeploy.images.refused import CheckSize, RefusedImage, check_held
 from samdeploy.images.strict import StrictJpeg, opened
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -56,7 +55,7 @@ class Markers:
     xmp: bytes | None = None
 
 
-def read_jpeg(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Image.Image, int]:
+def read_jpeg(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     """The decoded image and its orientation, 1 to 8.
 
     Args:
@@ -72,7 +71,7 @@ def read_jpeg(content: bytes, check_size: Callable[[int, int], None]) -> tuple[I
     return image, orientation(markers.exif, markers.xmp)
 
 
-def follow_markers(content: bytes, check_size: Callable[[int, int], None]) -> Markers:
+def follow_markers(content: bytes, check_size: CheckSize) -> Markers:
     """Follow the markers to EOI; what comes after it is not looked at.
 
     Raises:
@@ -129,7 +128,7 @@ def _without_fill(scan: bytes) -> bytes:
     return scan
 
 
-def _look(marker: int, data: memoryview, found: Markers, check_size: Callable[[int, int], None]) -> None:
+def _look(marker: int, data: memoryview, found: Markers, check_size: CheckSize) -> None:
     if marker in _FRAMES:
         _look_at_frame(marker, data, found, check_size)
     elif marker == _SOS:
@@ -142,7 +141,7 @@ def _look(marker: int, data: memoryview, found: Markers, check_size: Callable[[i
         raise ValueError(f"JPEG: unknown marker {marker:02X}")
 
 
-def _look_at_frame(marker: int, data: memoryview, found: Markers, check_size: Callable[[int, int], None]) -> None:
+def _look_at_frame(marker: int, data: memoryview, found: Markers, check_size: CheckSize) -> None:
     if found.width or len(data) < 6:
         raise ValueError("JPEG: two frame headers" if found.width else "JPEG: short frame header")
     bits, components = data[0], data[5]

@@ -7,7 +7,6 @@ byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.images.refused import RefusedImage, check_whole
+from samdeploy.images.refused import CheckSize, RefusedImage, check_whole
 
 SIGNATURES = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
 
@@ -27,7 +26,7 @@ _MOST_TEXT = 4 << 20
 _MOST_HEADER = 1 << 16
 
 
-def read_netpbm(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Image.Image, int]:
+def read_netpbm(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     """The decoded first image, grey or RGB; its orientation is always 1.
 
     Args:

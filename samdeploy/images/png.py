@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image
 
 from samdeploy.images.metadata import MOST_METADATA, orientation
-from samdeploy.images.refused import RefusedImage, check_held
+from samdeploy.images.refused import CheckSize, RefusedImage, check_held
 from samdeploy.images.strict import StrictPng, opened
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -73,7 +73,7 @@ class StoredPixels:
             raise ValueError(f"PNG: {found:,} of {self.needed:,} bytes of pixels")
 
 
-def read_png(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Image.Image, int]:
+def read_png(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     """The decoded image and its orientation, 1 to 8.
 
     Args:
@@ -93,7 +93,7 @@ def read_png(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Im
     return image, orientation(stored.exif, stored.xmp)
 
 
-def check_png(content: bytes, check_size: Callable[[int, int], None] = lambda *_: None) -> StoredPixels:
+def check_png(content: bytes, check_size: CheckSize = lambda *_: None) -> StoredPixels:
     """Look at the chunks, at the checksums of those that matter, and whether the pixels can be as many as promised.
 
     Args:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+# Called with width and height, before memory is reserved for them.
+CheckSize = Callable[[int, int], None]
+
 
 class RefusedImage(Exception):
     """A sound file that is not read; its text says what it is and how to convert it.  Never leaves `samdeploy`."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from samdeploy.images.jpeg import follow_markers
-from samdeploy.images.refused import RefusedImage, check_whole
+from samdeploy.images.refused import CheckSize, RefusedImage, check_whole
 from samdeploy.images.strict import StrictTiff
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -85,7 +84,7 @@ class Page:
         return found * samples if len(found) == 1 and samples <= 16 else found[:samples]
 
 
-def read_tiff(content: bytes, check_size: Callable[[int, int], None]) -> tuple[Image.Image, int]:
+def read_tiff(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     """The decoded first page and its orientation, 1 to 8.
 
     Args:
@@ -168,7 +167,7 @@ def _check_kind(page: Page) -> None:
         )
 
 
-def _check_data(page: Page, content: bytes, check_size: Callable[[int, int], None]) -> None:
+def _check_data(page: Page, content: bytes, check_size: CheckSize) -> None:
     """Whether every strip or tile is there, as far as can be seen without decoding it."""
     width, height = page.size
     if not width or not height:

@@ -20,42 +20,27 @@ from samdeploy.terminal import printable
 
 NaturalKey = tuple[tuple[str | int, ...], str]
 
-# Suffixes that are looked for, in any case.  What a file really holds is decided by its first bytes when it is read.
+# Suffixes that are looked for, in any case.  What a file really is, its first bytes decide when it is read.
 IMAGE_SUFFIXES = frozenset(
-    (
+    {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff"),
         *(".ppm", ".pgm", ".pbm", ".pnm"),
-    )
+    }
 )
 # Images that nothing here decodes: named in the summary of skipped files with a cure.
 UNSUPPORTED_SUFFIXES = frozenset(
-    (
-        *(
-            ".heic",
-            ".heif",
-            ".jp2",
-            ".j2k",
-            ".jpx",
-            ".jxl",
-            ".jxr",
-            ".qoi",
-            ".tga",
-            ".pcx",
-            ".ico",
-            ".dib",
-            ".pfm",
-            ".pam",
-        ),
-        *(".svg", ".pdf", ".psd", ".eps", ".exr", ".hdr", ".dcm", ".dds", ".fits"),
+    {
+        *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".qoi", ".tga", ".pcx", ".ico", ".dib"),
+        *(".pfm", ".pam", ".svg", ".pdf", ".psd", ".eps", ".exr", ".hdr", ".dcm", ".dds", ".fits"),
         *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"),
-    )
+    }
 )
 # Entries that operating systems, network drives and notebooks add, besides every name that begins with a dot.
 _SYSTEM_NAMES = frozenset(
-    (
+    {
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "lost+found", "icon\r"),
         *("$recycle.bin", "recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
-    )
+    }
 )
 _SHOWN = 5
 
