@@ -70,7 +70,7 @@ def test_the_others_are_done(
     assert len([line for line in output.splitlines() if line.startswith(f"{digit_files[3]}: 3 ")]) == (
         0 if "--gates" in name else 1
     )
-    assert "gates of 1 picture:" in output or "--gates" not in name
+    assert "gates of 1 image:" in output or "--gates" not in name
     assert (tmp_path / "explain").exists() == (name != "predict")
 
 
