@@ -91,6 +91,26 @@ def digits_bundle(digits_run: Path, once: Callable[[str, Callable[[Path], Path]]
 
 
 @pytest.fixture(scope="session")
+def torchvision_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
+    """The directory of a complete run of torchvision's ResNet-18 on the digits.  Do not write into it."""
+    from samdeploy.train.loop.train import train
+    from samdeploy.train.recipe.load import load_recipe
+
+    settings = ("model.arch=torchvision:resnet18", "training.epochs=1", "training.batch_size=32")
+    settings += ("training.device=cpu", "training.precision=fp32")
+    return once("torchvision", lambda folder: train(load_recipe("digits", list(settings)), runs_root=folder / "runs"))
+
+
+@pytest.fixture(scope="session")
+def torchvision_bundle(torchvision_run: Path, once: Callable[[str, Callable[[Path], Path]], Path]) -> Bundle:
+    """The bundle of `torchvision_run` with graphs in FP32, FP16 and INT8.  Do not write into it."""
+    from samdeploy.export import ExportOptions, export_run
+
+    options = ExportOptions(precision="int8", max_drop=100)
+    return open_bundle(once("torchvision bundle", lambda _: export_run(torchvision_run, options).bundle))
+
+
+@pytest.fixture(scope="session")
 def cam_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """SAM-ResNet-18 at 96x64, so that its maps have 3x2 cells; random weights, odd class names.  Do not write into it.
 

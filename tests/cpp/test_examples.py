@@ -64,6 +64,15 @@ def test_the_lines_of_predict(
     assert [json.loads(line)["label"] for line in sound.stdout.splitlines()] == ["0", "1", "2", "3", "4"]
 
 
+def test_a_network_of_another_family(
+    built: Build, command: Command, torchvision_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
+) -> None:
+    found = run(built.classify, torchvision_bundle.root, *digit_files)
+    arguments = ("--backend", "openvino", "--json", torchvision_bundle.root, *digit_files)
+    expected = command("predict", *arguments, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (0, expected.stdout), found.stderr
+
+
 def too_far_off(folder: Path) -> Path:
     """An image to which the network of the digits has no finite answer; see tests/classifier/test_no_answer.py."""
     Image.new("RGB", (40, 25), "red").save(folder / "red.png")
