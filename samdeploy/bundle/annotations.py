@@ -1,7 +1,5 @@
 """What the annotation and the metadata of a dataclass's field demand of its value in a file."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
@@ -14,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypedDict
 
 # Annotation -> the types that a value may have in a file, one of them in words, and several.
-SCALARS: Mapping[Any, tuple[tuple[type, ...], str, str]] = {
+_SCALARS: Mapping[Any, tuple[tuple[type, ...], str, str]] = {
     str: ((str,), "text", "texts"),
     int: ((int,), "an integer", "integers"),
     float: ((float, int), "a number", "numbers"),
@@ -64,7 +62,8 @@ class Form(NamedTuple):
 
     Attributes:
         shape: one value, a list of them or an object with free keys.
-        of: what the values are: a key of `SCALARS` or a dataclass.
+        of: what the values are: a scalar or a dataclass.
+        types: that a scalar may have in a file; () for a dataclass.
         is_nullable: whether null is allowed.
         length: of the list; None: any.
         names: the texts that a `Literal` allows; () for any.
@@ -73,6 +72,7 @@ class Form(NamedTuple):
 
     shape: Literal["one", "list", "map"]
     of: Any
+    types: tuple[type, ...]
     is_nullable: bool
     length: int | None
     names: tuple[str, ...]
@@ -115,15 +115,16 @@ def _form(hint: Any) -> Form:
         return form._replace(is_nullable=True)
     origin = typing.get_origin(hint)
     if origin is Literal:
-        return Form("one", str, False, None, arguments, SCALARS[str][1])
+        return _form(str)._replace(names=arguments)
     of = arguments[0] if origin is tuple else arguments[1] if origin is Mapping else hint
-    _, one, many = ((), "an object", "objects") if dataclasses.is_dataclass(of) else SCALARS[of]
+    types_, one, many = ((), "an object", "objects") if dataclasses.is_dataclass(of) else _SCALARS[of]
     if origin is tuple:
         length = None if arguments[-1] is Ellipsis else len(arguments)
-        return Form("list", of, False, length, (), f"a list of {many if length is None else f'{length} {many}'}")
+        words = f"a list of {many if length is None else f'{length} {many}'}"
+        return Form("list", of, types_, False, length, (), words)
     if origin is Mapping:
-        return Form("map", of, False, None, (), f"map names to {many}")
-    return Form("one", of, False, None, (), one)
+        return Form("map", of, types_, False, None, (), f"map names to {many}")
+    return Form("one", of, types_, False, None, (), one)
 
 
 def broken_rule(entry: Entry, value: Any) -> str:
@@ -133,9 +134,8 @@ def broken_rule(entry: Entry, value: Any) -> str:
         return f"one of {', '.join(names)}"
     if "pattern" in rules and isinstance(value, str) and not re.fullmatch(rules["pattern"], value):
         return entry.expected
-    for name in _LIMITS.keys() & rules.keys():
-        holds, words = _LIMITS[name]
-        if not holds(value, rules[name]):
+    for name, (holds, words) in _LIMITS.items():
+        if name in rules and not holds(value, rules[name]):
             return f"{words} {rules[name]}"
     return ""
 
@@ -145,18 +145,19 @@ def of_wrong_type(form: Form, value: Any) -> Iterable[tuple[object, object]]:
     if value is None and form.is_nullable:
         return ()
     if form.shape == "one":
-        return () if _is(value, form.of) else ((value, None),)
+        return () if _fits(value, form.types) else ((value, None),)
     if not isinstance(value, dict if form.shape == "map" else list) or form.length not in (None, len(value)):
         return ((value, None),)
-    if form.of not in SCALARS:
+    if not form.types:
         return ()
     if isinstance(value, dict):
-        return ((item, name) for name, item in value.items() if not _is(item, form.of))
-    return itertools.islice(((item, at) for at, item in enumerate(value) if not _is(item, form.of)), 1)
+        return ((item, name) for name, item in value.items() if not _fits(item, form.types))
+    return itertools.islice(((item, at) for at, item in enumerate(value) if not _fits(item, form.types)), 1)
 
 
-def _is(value: object, of: Any) -> bool:
-    if of not in SCALARS:
-        return isinstance(value, dict)
+def _fits(value: Any, types_: tuple[type, ...]) -> bool:
     # bool is an int in Python, but not in a file.  NaN is above no number and below none.
-    return type(value) in SCALARS[of][0] and (not isinstance(value, int | float) or abs(value) <= sys.float_info.max)
+    kind = type(value)
+    if not types_:
+        return kind is dict
+    return kind in types_ and (kind is str or kind is bool or abs(value) <= sys.float_info.max)

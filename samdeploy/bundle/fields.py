@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from samdeploy.bundle.annotations import SCALARS, Entry, Form, broken_rule, entries_of, keys_of, of_wrong_type
+from samdeploy.bundle.annotations import Entry, Form, broken_rule, entries_of, keys_of, of_wrong_type
 from samdeploy.errors import BundleError, SamdeployError, unknown
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class Reader:
                 if name not in entries:
                     self.report(self.unknown_key, section, name, values[name], entries)
         for name, value in made.items():
-            if entries[name].form.of not in SCALARS and value is not None:
+            if not entries[name].form.types and value is not None:
                 made[name] = self._inner(entries[name].form, name, value, section)
         if self.count > before:
             return None
@@ -146,11 +146,11 @@ class Reader:
             self.report(self.wrong_type, section, name, found, entry.expected, place)
         if value is None or self.count > before:
             return None
-        if form.of not in SCALARS or form.shape == "map":
+        if not form.types or form.shape == "map":
             return value
         if form.shape == "list":
             return tuple(map(float, value) if form.of is float else value)
-        if expected := broken_rule(entry, value):
+        if (entry.rules or form.names) and (expected := broken_rule(entry, value)):
             self.report(self.wrong_value, section, name, value, expected)
         for problem in self.objections(section, name, value):
             self.report(str, problem)

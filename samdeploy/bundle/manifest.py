@@ -1,6 +1,6 @@
 """manifest.json as dataclasses.  docs/bundle.md specifies it."""
 
-from __future__ import annotations
+# Annotations are types and not texts here: the reader looks at them, and that is quicker.
 
 from collections import Counter
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ class Manifest:
     measured: Measured | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, repr=False)
 class _Model:
     """`model` of manifest.json."""
 
@@ -104,7 +104,7 @@ class _Model:
             raise BundleError("no classes found, at least one expected")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, repr=False)
 class _Content:
     """manifest.json, key by key."""
 

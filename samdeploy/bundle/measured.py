@@ -1,6 +1,6 @@
 """What training measured of a bundle's network: later figures on the same images must agree with it."""
 
-from __future__ import annotations
+# Annotations are types and not texts here: the reader looks at them, and that is quicker.
 
 import hashlib
 import json

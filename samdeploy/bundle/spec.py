@@ -1,6 +1,6 @@
 """What a model takes and gives, as plain data: the contract between training, export and runtimes."""
 
-from __future__ import annotations
+# Annotations are types and not texts here: the reader looks at them, and that is quicker.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
