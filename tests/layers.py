@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -88,6 +89,17 @@ NEVER = {"evaluate": frozenset({"torch", "torchvision"})}
 
 # A package -> the one file that may import it, even inside a function: there its telemetry is switched off.
 ONLY_IN = {"openvino": "backends/openvino/package.py"}
+
+# What one family of networks is made of.  Files outside models/ know none of it: they ask the family.
+OF_ONE_FAMILY = frozenset({"SamResNet", "FoldedResNet", "FoldedBlock", "StreamlinedAttention"})
+FAMILY_ROOMS = ("samdeploy.models.sam_resnet", "samdeploy.models.torchvision")
+# The attention's option, as an attribute and as text; and files that may say the word, with what it is there.
+GATE = "gate"
+OTHER_GATES = {
+    "report/junit.py": "the verdict",
+    **dict.fromkeys(("runs/record.py", "bundle/manifest.py"), "a key of development versions"),
+    **dict.fromkeys(("explain/gates.py", "explain/gates_plot.py"), "a title of what the family names"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +214,25 @@ def _violations_in(path: Path, package: Path) -> Iterator[str]:
             yield f"{where}: the runtime {outside} is not at home here"
         if outside not in sys.stdlib_module_names and packages is not None and outside not in packages:
             yield f"{where}: {part} may not import the package {outside} at module level"
+    if part != "models":
+        yield from _architectures_in(path, file)
+
+
+def _architectures_in(path: Path, file: str) -> Iterator[str]:
+    """Where a file knows one family of networks."""
+    source = path.read_text(encoding="utf-8")
+    for line, text in enumerate(source.splitlines(), 1):
+        for name in OF_ONE_FAMILY.intersection(re.findall(r"\w+", text)):
+            yield f"{file}:{line}: only models/ knows {name}"
+        for room in FAMILY_ROOMS:
+            if re.search(rf"\b{room}\b", text):
+                yield f"{file}:{line}: only models/ imports {room}"
+    if file in OTHER_GATES:
+        return
+    for node in ast.walk(ast.parse(source)):
+        is_gate = isinstance(node, ast.Attribute) and node.attr == GATE
+        if is_gate or (isinstance(node, ast.Constant) and node.value == GATE):
+            yield f"{file}:{node.lineno}: only models/ asks about the attention's gate"
 
 
 def _at_home(file: str, home: str | None) -> bool:

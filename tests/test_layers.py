@@ -169,6 +169,24 @@ PLANTED = {
         "import numpy, PIL",
         ["bundle/golden.py:1: bundle may not import the package PIL at module level"],
     ),
+    "a network of one family": (
+        "export/export.py",
+        'def f(net):\n    """Of a FoldedResNet."""\n    return isinstance(net, models.SamResNet)',
+        ["export/export.py:2: only models/ knows FoldedResNet", "export/export.py:3: only models/ knows SamResNet"],
+    ),
+    "the room of one family": (
+        "train/loop/train.py",
+        "def f():\n    from samdeploy.models.sam_resnet.fold import fold",
+        ["train/loop/train.py:2: only models/ imports samdeploy.models.sam_resnet"],
+    ),
+    "the attention's gate": (
+        "train/loop/epoch.py",
+        "def f(recipe, spec):\n    return recipe.model.gate == 'none' or spec.options['gate']",
+        [
+            "train/loop/epoch.py:2: only models/ asks about the attention's gate",
+            "train/loop/epoch.py:2: only models/ asks about the attention's gate",
+        ],
+    ),
     "a new part needs a place": (
         "utils/misc.py",
         "",
@@ -196,4 +214,8 @@ def test_what_is_allowed_is_not_found(tmp_path: Path) -> None:
         "if TYPE_CHECKING:\n    import torch\n    from samdeploy.classifier import Classifier\n"
         "else:\n    from samdeploy.bundle.manifest import Manifest\n"
     )
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "pretrained.py").write_text("def f(model: SamResNet): return model.gate")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "html.py").write_text("from samdeploy.evaluate.accuracy.gate import logits_differ")
     assert violations(tmp_path) == []

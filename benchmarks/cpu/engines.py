@@ -41,10 +41,11 @@ from samdeploy.export.fp16.convert import fp16_graph
 from samdeploy.export.int8.search import quantize_graph
 from samdeploy.graphs.cost import layer_multiply_adds
 from samdeploy.graphs.edit import serialize
-from samdeploy.models import Exported, SamResNet, build_model, load_weights
+from samdeploy.models import Exported, build_model, load_weights
 from samdeploy.models.graph import Normalize
 from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
+from samdeploy.models.sam_resnet.resnet import SamResNet
 from samdeploy.runs.record import open_run
 
 Run = Callable[[np.ndarray], np.ndarray]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.models import GATES
+from samdeploy.models.sam_resnet.attention import GATES
 from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.reproduce import reproduce
 from samdeploy.train.reproduction import Reproduction

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
-from samdeploy.models import SamResNet, build_model
+from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
+from samdeploy.models.sam_resnet.resnet import SamResNet
 
 CLASSES = 10
 

@@ -16,8 +16,9 @@ from samdeploy.graphs.cost import layer_multiply_adds, multiply_adds
 from samdeploy.graphs.edit import attribute, make_node
 from samdeploy.graphs.layers import find_layers
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
-from samdeploy.models import build_model, fold
+from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
+from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
 from tests.graphs.small import small_graph
 from tests.traced import torchvision_resnet18

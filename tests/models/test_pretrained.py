@@ -16,8 +16,9 @@ from torch import nn
 
 from samdeploy.bundle import Bundle
 from samdeploy.errors import WeightsError
-from samdeploy.models import SamResNet, build_model, load_pretrained, pretrained, read_pretrained, save_weights
+from samdeploy.models import build_model, load_pretrained, pretrained, read_pretrained, save_weights
 from samdeploy.models.sam_resnet.family import PUBLISHED_WEIGHTS
+from samdeploy.models.sam_resnet.resnet import SamResNet
 from samdeploy.models.torchvision import TorchvisionFamily
 
 CLASSES = ("cat", "dog", "eel")

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from samdeploy.errors import WeightsError
-from samdeploy.models import SamResNet, build_model, load_weights, save_weights, state_dict_from_bytes
+from samdeploy.models import build_model, load_weights, save_weights, state_dict_from_bytes
+from samdeploy.models.sam_resnet.resnet import SamResNet
 
 
 def model(seed: int = 0, classes: int = 3, arch: str = "sam-resnet18") -> SamResNet:

@@ -19,8 +19,7 @@ import samdeploy
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.graphs.edit import checked, make_node
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
-from samdeploy.models import FoldedResNet
-from samdeploy.models.sam_resnet.fold import FoldedBlock
+from samdeploy.models.sam_resnet.fold import FoldedBlock, FoldedResNet
 
 # Opset 17 and IR 8 hold every operator used here and are read by every runtime release that samdeploy supports.
 OPSET = 17

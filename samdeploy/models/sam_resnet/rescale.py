@@ -27,8 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from samdeploy.models import FoldedResNet
-from samdeploy.models.sam_resnet.fold import FoldedBlock
+from samdeploy.models.sam_resnet.fold import FoldedBlock, FoldedResNet
 
 FP16_MAX = torch.finfo(torch.half).max
 # Three bits below the end of FP16: pictures that were not among the measured ones may give larger values.

@@ -1,10 +1,9 @@
 """float32 or bf16 on a CPU that multiplies bf16: measured before training, because it depends on more than the CPU.
 
 Alone on two AVX512-BF16 cores, SAM-ResNet-50 at 64 pixels trained 1.5 to 1.8 times as fast in bf16, before its
-convolutions became products (`samdeploy.models.sam_resnet.convolution`).  Beside other
-programs it trained at a fourth of the speed of float32: the threads of oneDNN's bf16 convolutions wait for one another
-in a loop, and where one has lost its core the others burn theirs.  So it is tried on the network that is to be trained,
-on the machine as it is now.
+convolutions became products.  Beside other programs it trained at a fourth of the speed of float32: the threads of
+oneDNN's bf16 convolutions wait for one another in a loop, and where one has lost its core the others burn theirs.  So
+it is tried on the network that is to be trained, on the machine as it is now.
 
 The price is that a clock has a say in what a recipe gives.  So the choice is made once per training, said, written into
 run.json, and kept: when the training goes on, by all its processes, and by all seeds of `samdeploy reproduce`.

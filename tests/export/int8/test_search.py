@@ -28,8 +28,8 @@ from samdeploy.export.int8 import qdq
 from samdeploy.export.int8 import search as quantize
 from samdeploy.export.int8.search import quantize_graph
 from samdeploy.graphs.edit import serialize
-from samdeploy.models import Exported, FoldedResNet, build_model, load_weights
-from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models import Exported, build_model, load_weights
+from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.runs.record import open_run
 

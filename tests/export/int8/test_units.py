@@ -13,7 +13,8 @@ from samdeploy.export.int8 import qdq
 from samdeploy.export.int8.units import find_units
 from samdeploy.graphs.edit import make_node, serialize
 from samdeploy.graphs.pixels import NORMALISED
-from samdeploy.models import build_model, fold
+from samdeploy.models import build_model
+from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
 from tests.graphs.small import small_graph
 from tests.traced import images, torchvision_resnet18

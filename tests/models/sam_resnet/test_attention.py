@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from samdeploy.models import StreamlinedAttention
+from samdeploy.models.sam_resnet.attention import StreamlinedAttention
 
 
 def gate_of(kind: str) -> StreamlinedAttention:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from samdeploy.models import FoldedResNet, SamResNet, build_model
-from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models import build_model
+from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
+from samdeploy.models.sam_resnet.resnet import SamResNet
 
 # Products and sums in another order, over up to fifty layers of float64 (2e-16 each).
 FLOAT64_RELATIVE = 1e-12

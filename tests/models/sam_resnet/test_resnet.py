@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from samdeploy.errors import InputError
-from samdeploy.models import ARCHS, build_model
+from samdeploy.models import build_model
 from samdeploy.models.sam_resnet.fold import fold
+from samdeploy.models.sam_resnet.resnet import ARCHS
 
 REFERENCE = Path(__file__).parent / "reference"
 # The references were written in float64: what is left is the order of summation.
