@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import product
 
@@ -195,3 +197,13 @@ def test_defaults_are_the_network_itself() -> None:
     assert family.features_and_head(model) is None and family.preprocessing("plain:linear", {}) is None
     extras: list[Callable[..., object] | None] = [getattr(family, name) for name in EXTRAS]
     assert extras == [None] * len(EXTRAS)
+
+
+def test_families_are_imported_without_onnx_and_torchvision() -> None:
+    """Training needs no onnx, and importing torchvision's networks takes seconds."""
+    code = (
+        "import sys\nfrom samdeploy.models.family import FAMILIES, family_of, option_names\n"
+        "option_names()\nfamily_of('sam-resnet18').architectures()\n"
+        "print(sorted({'onnx', 'onnxscript', 'torchvision'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
