@@ -37,6 +37,7 @@ _HOME = {
     "InputError": "samdeploy.errors",
     "WeightsError": "samdeploy.errors",
     "TrainingError": "samdeploy.errors",
+    "Diverged": "samdeploy.errors",
     "cmake_dir": "samdeploy.native",
     "include": "samdeploy.native",
 }
@@ -50,6 +51,7 @@ __all__ = [
     "Contradiction",
     "DatasetError",
     "DatasetMissing",
+    "Diverged",
     "ExportError",
     "FileSizeLimit",
     "ImageError",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
         Contradiction,
         DatasetError,
         DatasetMissing,
+        Diverged,
         ExportError,
         FileSizeLimit,
         ImageError,

@@ -45,6 +45,7 @@ EXIT_CODES = {
     "DatasetMissing": 2,
     "RecipeError": 2,
     "TrainingError": 1,
+    "Diverged": 1,
     "WeightsError": 2,
     "ExportError": 1,
     "BundleError": 2,
