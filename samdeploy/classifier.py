@@ -244,7 +244,7 @@ class Classifier:
     def close(self) -> None:
         """Release the engine, once the batches that it is running have ended; calling it again does nothing.
 
-        A prediction whose images are still being decoded is told that the classifier is closed.
+        A prediction whose images are still being decoded fails: the classifier is closed.
         """
         self.session.close()
 

@@ -202,7 +202,7 @@ def overall_verdict(
 
 
 def _fields(found: object | None, *names: str) -> dict[str, Any]:
-    """Fields of a dataclass, with null for numbers that are not finite; all null where there is none."""
+    """Fields of a dataclass as JSON values: null for numbers that are not finite, and all null without a value."""
     return {name: finite_json(getattr(found, name, None)) for name in names}
 
 

@@ -131,7 +131,7 @@ def _layer(name: str, nodes: Sequence[onnx.NodeProto]) -> Layer:
 
 
 def _weighted(nodes: Sequence[onnx.NodeProto]) -> str:
-    """Name of the first weighted node; empty where there is none."""
+    """Name of the first weighted node; "" without one."""
     return next((node.name for node in nodes if node.op_type in WEIGHTED), "")
 
 

@@ -63,7 +63,7 @@ def test_png(probe: Probe, tmp_path: Path) -> None:
 
 
 def many_sizes(count: int) -> Iterator[tuple[UInt8Array, Preprocessing]]:
-    """Images and what becomes of them, all filters and crops in turn."""
+    """Resizes of each image with every filter and crop in turn."""
     generator = np.random.default_rng(7)
     for _ in range(count):
         height, width, target_height, target_width = (int(side) for side in generator.integers(1, 120, 4))
