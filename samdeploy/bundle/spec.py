@@ -148,5 +148,5 @@ def cam_spec(spec: ModelSpec) -> TensorSpec:
 
 def named_model(arch: str, options: Mapping[str, OptionValue]) -> str:
     """Architecture and options for people: "sam-resnet18 (gate identity)"."""
-    listed = ", ".join(f"{name} {value}" for name, value in options.items())
+    listed = ", ".join(f"{name} {value}" for name, value in options.items() if value != "")
     return f"{arch} ({listed})" if listed else arch

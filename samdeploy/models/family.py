@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "sam": "samdeploy.models.sam_resnet.family:FAMILY",
+        "timm": "samdeploy.models.timm:FAMILY",
         "torchvision": "samdeploy.models.torchvision:FAMILY",
     }
 )
@@ -142,6 +143,11 @@ class ModelFamily(Protocol):
         ...
 
     @property
+    def published_state(self) -> Callable[[str], Mapping[str, torch.Tensor]] | None:
+        """Fetches an architecture's published weights with the tools of whoever published them; None: `weights_url`."""
+        ...
+
+    @property
     def weights_url(self) -> Callable[[str], str] | None:
         """Published weights of an architecture: a state dict whose file's name ends in the start of its SHA-256."""
         ...
@@ -161,6 +167,10 @@ class ModelFamily(Protocol):
 
     def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
         """What the architecture's published weights expect; None where there is no such record."""
+        ...
+
+    def license(self, arch: str) -> str | None:
+        """Of the architecture's published weights, as their own record names it."""
         ...
 
     def simplify(self, model: nn.Module) -> nn.Module:

@@ -32,13 +32,13 @@ class Pretrained:
 
     Attributes:
         arch: what they are to start.
-        source: the file.
+        source: the file, or what else they were taken from, for people.
         state: its tensors.
         classes, options: of the network they were trained in; None where nothing beside the file says so.
     """
 
     arch: str
-    source: Path
+    source: str
     state: Mapping[str, torch.Tensor]
     classes: tuple[str, ...] | None = None
     options: Mapping[str, OptionValue] | None = None
@@ -56,19 +56,35 @@ def read_pretrained(arch: str, path: Path | None = None) -> Pretrained:
         WeightsError: the file cannot be had, is damaged, or is of another architecture.
     """
     if path is None:
-        path, classes, options = _published_file(arch), None, None
-    else:
-        path = path / WEIGHTS_FILE if path.is_dir() else path
-        classes, options = _trained_as(path.parent)
-    state = read_state(path)
+        return published_weights(arch)
+    path = path / WEIGHTS_FILE if path.is_dir() else path
+    classes, options = _trained_as(path.parent)
+    return _checked(Pretrained(arch, str(path), read_state(path), classes, options))
+
+
+def published_weights(arch: str) -> Pretrained:
+    """The published weights of an architecture; see `read_pretrained`."""
+    if (fetch := family_of(arch).published_state) is not None:
+        return _checked(Pretrained(arch, f"published for {arch}", fetch(arch)))
+    path = _published_file(arch)
+    return _checked(Pretrained(arch, str(path), read_state(path)))
+
+
+def _checked(found: Pretrained) -> Pretrained:
+    """Weights that hold the encoder of their architecture.
+
+    Raises:
+        WeightsError: they hold another one.
+    """
+    arch, state = found.arch, found.state
     own, parts = _shapes(arch, 1), _parts(arch)
     wanted = {key: shape for key, shape in own.items() if _part_of(key, parts) is None}
     wrong = [key for key in wanted if key not in state]
     wrong += [key for key in wanted if key in state and state[key].shape != wanted[key]]
     others = [key for key in state if key not in own and _part_of(key, parts) is None and not key.endswith(_COUNTER)]
     if wrong or len(others) > _MOST_OTHERS * len(own):
-        raise WeightsError(_other_architecture(path, state, arch, wrong, len(wanted)))
-    return Pretrained(arch, path, state, classes, options)
+        raise WeightsError(_other_architecture(found.source, state, arch, wrong, len(wanted)))
+    return found
 
 
 def load_pretrained(
@@ -186,7 +202,7 @@ def _trained_as(folder: Path) -> tuple[tuple[str, ...] | None, Mapping[str, Opti
 
 
 def _other_architecture(
-    path: Path, state: Mapping[str, torch.Tensor], arch: str, wrong: Sequence[str], count: int
+    source: str, state: Mapping[str, torch.Tensor], arch: str, wrong: Sequence[str], count: int
 ) -> str:
     family, alike = family_of(arch), look_alike(state)
     what = f"this looks like {alike}" if alike else f"its first tensors are {some(list(state))}"
@@ -198,7 +214,7 @@ def _other_architecture(
         cure = f"Give --set model.arch={known[0]}, or weights of {plain}"
     if wrong:
         what += f". {len(wrong)} of {count} tensors of the encoder are missing or of another shape, such as {wrong[0]}"
-    return f"model.pretrained: {path} does not fit {arch}: {what}. {cure}"
+    return f"model.pretrained: {source} does not fit {arch}: {what}. {cure}"
 
 
 def _without(name: str, prefixes: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from samdeploy.models.family import ChannelGates, FeaturesAndHead, Part, Rescale
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
 
 class TorchFamily(ABC):
@@ -25,6 +26,7 @@ class TorchFamily(ABC):
     prefix: str
     options: Mapping[str, tuple[OptionValue, ...]] = MappingProxyType({})
     parts: Sequence[Part] | None = None
+    published_state: Callable[[str], Mapping[str, torch.Tensor]] | None = None
     weights_url: Callable[[str], str] | None = None
     rescale: Callable[[nn.Module, Mapping[str, float]], Rescaled] | None = None
     calmer: Callable[[Mapping[str, OptionValue]], str] | None = None
@@ -38,6 +40,9 @@ class TorchFamily(ABC):
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module: ...
 
     def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
+        return None
+
+    def license(self, arch: str) -> str | None:
         return None
 
     def simplify(self, model: nn.Module) -> nn.Module:

@@ -23,8 +23,8 @@ from samdeploy.models.family import FAMILIES, ModelFamily, build_model, complete
 from samdeploy.models.graph import Exported
 from samdeploy.models.torch_family import TorchFamily
 
-SMALL = {"sam": "sam-resnet18", "torchvision": "torchvision:resnet18"}
-EXTRAS = ("channel_gates", "weights_url", "rescale", "calmer", "stages")
+SMALL = {"sam": "sam-resnet18", "timm": "timm:resnet18", "torchvision": "torchvision:resnet18"}
+EXTRAS = ("channel_gates", "published_state", "weights_url", "rescale", "calmer", "stages")
 CLASSES = ("cat", "dog", "eel")
 HEIGHT, WIDTH = 64, 96
 # Of the logits' range: another order of sums, in float32, through some twenty layers.
@@ -92,7 +92,7 @@ def test_the_seed_decides_all_weights(prefix: str) -> None:
 @every_family
 def test_a_simpler_network_is_the_same_function(prefix: str) -> None:
     family, x = family_of(SMALL[prefix]), torch.randn(2, 3, HEIGHT, WIDTH)
-    for values in product(*family.options.values()):
+    for values in product(*(values[:3] for values in family.options.values())):
         model = seeded(SMALL[prefix], 1, **dict(zip(family.options, values, strict=True)))
         before = {key: value.clone() for key, value in model.state_dict().items()}
         with torch.no_grad():

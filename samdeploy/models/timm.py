@@ -1,0 +1,116 @@
+"""timm's classifiers as a `ModelFamily`: "timm:seresnet50", or with the tag of weights "timm:resnet50.a1_in1k"."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from samdeploy.bundle.spec import RESIZES, OptionValue, Preprocessing
+from samdeploy.errors import InputError, WeightsError, first_line
+from samdeploy.models.family import FeaturesAndHead, ModelFamily
+from samdeploy.models.torch_family import TorchFamily
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# What `attn_layer` of timm's ResNets takes, but for layers that replace a convolution, and "ge" and "bat", which fail
+# there (timm 1.0.31); "" keeps the architecture's own.
+ATTENTION = (
+    *("", "se", "ese", "eca", "ecam", "ceca", "gc", "gca", "cbam", "lcbam", "coord", "scoord", "ela", "strip", "nl"),
+)
+
+
+class TimmFamily(TorchFamily):
+    """See https://huggingface.co/docs/timm."""
+
+    prefix = "timm"
+    options: Mapping[str, tuple[OptionValue, ...]] = MappingProxyType({"attention": ATTENTION})
+
+    @functools.cache  # noqa: B019 - there is one instance
+    def architectures(self) -> Sequence[str]:
+        """Plain names first, then those with the tag of their published weights."""
+        timm = _timm()
+        return tuple(f"{self.prefix}:{name}" for name in (*timm.list_models(), *timm.list_pretrained()))
+
+    def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module:
+        timm = _timm()
+        attention = options.get("attention")
+        blocks = {"block_args": {"attn_layer": attention}} if attention else {}
+        try:
+            model: nn.Module = timm.create_model(_name(arch), pretrained=False, num_classes=num_classes, **blocks)
+        except TypeError as error:
+            raise InputError(f"attention {attention}: {arch} takes none, ResNets of timm do") from error
+        return model
+
+    def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
+        """What `timm.data.create_transform` does for validation with these weights.
+
+        Raises:
+            InputError: their record asks for what a bundle cannot express.
+        """
+        from timm.data import resolve_data_config
+
+        record = resolve_data_config(pretrained_cfg=_record(arch).to_dict())
+        channels, height, width = record["input_size"]
+        if channels != 3:
+            raise InputError(f"{arch}: takes images of {channels} channels; 3 expected, RGB")
+        filter_, mode, share = record["interpolation"], record["crop_mode"], record["crop_pct"]
+        if filter_ not in RESIZES:
+            raise InputError(f"{arch}: resizes with filter {filter_!r}; a bundle knows {' and '.join(RESIZES)}")
+        mean, std, resize = tuple(record["mean"]), tuple(record["std"]), RESIZES[filter_]
+        if mode == "squash" and share == 1:
+            return Preprocessing(height, width, "squeeze", None, mean, std, resize)
+        if mode != "center" or height != width:
+            raise InputError(
+                f"{arch}: its images are cropped by mode {mode!r} with share {share:g} at {height}x{width}; "
+                "a bundle knows the middle of a square, and whole images squeezed"
+            )
+        # torchvision's CenterCrop, which timm uses, rounds half of an odd margin to the even number.
+        return Preprocessing(height, width, "center_crop", int(height / share), mean, std, resize, crop="half-even")
+
+    def license(self, arch: str) -> str | None:
+        license: str | None = _record(arch).license
+        return license
+
+    def published_state(self, arch: str) -> Mapping[str, torch.Tensor]:
+        """The weights of the tag, or of the architecture's default tag, by timm's own loading and cache.
+
+        Raises:
+            WeightsError: there are none, or they cannot be fetched.
+        """
+        try:
+            model: nn.Module = _timm().create_model(_name(arch), pretrained=True)
+        except Exception as error:  # of huggingface_hub, its HTTP client, or timm: one for each way to fail
+            raise WeightsError(f"{arch}: its published weights cannot be had ({first_line(error)})") from None
+        return model.state_dict()
+
+    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
+        """Where the classifier is one linear layer.  Whether it reads the mean of the features, the graph tells."""
+        head = model.get_classifier()  # type: ignore[operator]
+        return FeaturesAndHead(model.forward_features, head) if isinstance(head, nn.Linear) else None  # type: ignore[arg-type]
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise InputError("timm's architectures need the package timm: pip install 'samdeploy[timm]'") from None
+    module: ModuleType = timm
+    return module
+
+
+def _name(arch: str) -> str:
+    return arch.partition(":")[2]
+
+
+def _record(arch: str) -> Any:
+    """timm's own record of an architecture's weights, a `PretrainedCfg`."""
+    return _timm().models.get_pretrained_cfg(_name(arch))
+
+
+FAMILY: ModelFamily = TimmFamily()
