@@ -23,7 +23,7 @@ def bench_bundle(bundle: Bundle, options: BenchOptions) -> BenchReport:
     An engine that cannot run here, or dies in the middle, is a row with its reason; the others are still measured.
 
     Raises:
-        InputError: an unknown name, a batch size outside the profile, no picture.
+        InputError: an unknown name, a batch size outside the profile, no image.
         BundleError: a file of the bundle was changed or is unsafe.
     """
     engines = _checked(bundle, options)

@@ -22,7 +22,7 @@ class EngineBench:
         ran: whether it could be opened here.
         reason: why not, or at which measurements it failed; the others are there.
         figures: the three figures at batch 1.
-        batches, threads: pictures per second.
+        batches, threads: images per second.
         left_out: batch sizes that were asked for and that its profile does not take.
         cold_start: None if it failed.
         cuda_graphs: `CheckedSession.cuda_graph_state` after all runs; "" on the CPU.

@@ -24,13 +24,13 @@ _CHILD = "samdeploy.bench.cold_start_child"
 
 @dataclass(frozen=True, slots=True)
 class ColdStart:
-    """Medians over fresh processes, each with one session and one picture.
+    """Medians over fresh processes, each with one session and one image.
 
     Attributes:
         processes: how many.
         start_to_answer_ms: from the start of the process, the interpreter included.
         open_to_answer_ms: from before the bundle is opened: packages loaded, engine opened and checked on its golden
-            images, one picture run.
+            images, one image run.
         first_run_ms: the run itself.
         host_peak_mib: largest resident memory; the largest of all processes.
         device_mib: memory of the GPU after the answer; None on the CPU, or where the driver does not say.

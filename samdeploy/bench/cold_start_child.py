@@ -1,8 +1,8 @@
-"""A fresh process that opens an engine, runs one picture, and says what that took: one line of JSON.
+"""A fresh process that opens an engine, runs one image, and says what that took: one line of JSON.
 
-    python -m samdeploy.bench.cold_start_child BUNDLE BACKEND PRECISION DEVICE < picture
+    python -m samdeploy.bench.cold_start_child BUNDLE BACKEND PRECISION DEVICE < image
 
-The picture comes as raw uint8 [H, W, 3].  Times are of the monotonic clock, which all processes share.
+The image comes as raw uint8 [H, W, 3].  Times are of the monotonic clock, which all processes share.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Figure:
 
     Attributes:
         stage: "device only": from buffers on the device to buffers on the device, between two CUDA events.
-            "with copies": prepared picture in host memory to logits in host memory, `Session.run`.
+            "with copies": prepared image in host memory to logits in host memory, `Session.run`.
             "end to end": encoded bytes to the name of the class, `Classifier.predict`: decode, resize, run, top-1.
         latency: None where it was not measured.
         note: why it was not; "" if it was.

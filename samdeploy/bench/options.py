@@ -31,7 +31,7 @@ class BenchOptions:
         precision: None: each backend's own, and INT8 where the bundle holds it.
         device: "cpu", "cuda" or "auto".
         batches: sizes; None: 1, 2, 4 and so on up to the profile's largest or 64, and 1 against the alternatives.
-        images: a folder of the user's pictures; None: test pictures of the bundle's data set.
+        images: a folder of the user's images; None: test images of the bundle's data set.
         data_root: where the data set lies; None: where training found it.
         seconds: of measuring for each point, about.
         rounds: against the alternatives.

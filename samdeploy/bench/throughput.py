@@ -1,4 +1,4 @@
-"""Pictures per second: over batch sizes, and from several threads at once."""
+"""Images per second: over batch sizes, and from several threads at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from samdeploy.backends.session import Session
 from samdeploy.evaluate.latency.clock import host_timer, time_runs, warm_up
 from samdeploy.evaluate.latency.measure import random_batches
 
-# Fewer runs than for latency: of a large batch each run averages over many pictures already.
+# Fewer runs than for latency: of a large batch each run averages over many images already.
 LEAST_RUNS = 5
 MOST_RUNS = 1000
 
@@ -36,7 +36,7 @@ class BatchPoint:
 
 @dataclass(frozen=True, slots=True)
 class ThreadPoint:
-    """Single pictures from several threads at once.
+    """Single images from several threads at once.
 
     Attributes:
         threads: each calls `run` again as soon as it has its answer.
@@ -53,7 +53,7 @@ def measure_batch(session: Session, images: UInt8Array, batch: int, seconds: flo
     """Time batches of one size for about `seconds`, after a warm-up.
 
     Args:
-        images: uint8 [N, H, W, 3]; batches larger than N hold pictures more than once.
+        images: uint8 [N, H, W, 3]; batches larger than N hold images more than once.
     """
     timer, inputs = host_timer(session.run), random_batches(images, batch)
     warm_up(timer, inputs, seconds)
@@ -63,7 +63,7 @@ def measure_batch(session: Session, images: UInt8Array, batch: int, seconds: flo
 
 
 def measure_threads(sessions: Sequence[Session], images: UInt8Array, threads: int, seconds: float) -> ThreadPoint:
-    """Let `threads` threads run single pictures for `seconds`; thread i uses session i, modulo their number.
+    """Let `threads` threads run single images for `seconds`; thread i uses session i, modulo their number.
 
     Raises:
         Exception: the first that a session raised in any thread.

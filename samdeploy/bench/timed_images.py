@@ -1,4 +1,4 @@
-"""What engines are fed while they are timed: real pictures, encoded as their files are, and prepared."""
+"""What engines are fed while they are timed: real images, encoded as their files are, and prepared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.images.decode import prepare
 from samdeploy.images.walk import find_images
 
-# Enough that no cache holds them all at common sizes, and few enough for a bundle of 512 px pictures (50 MB).
+# Enough that no cache holds them all at common sizes, and few enough for a bundle of 512 px images (50 MB).
 COUNT = 64
 # Of those that cannot be read; the rest is counted.
 _SHOWN = 5
@@ -25,7 +25,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The same pictures twice.
+    """The same images twice.
 
     Attributes:
         encoded: what a file or a request holds: PNG, JPEG and so on.
@@ -39,15 +39,15 @@ class Pictures:
 
 
 def load_pictures(bundle: Bundle, folder: Path | None, data_root: Path | None) -> Pictures:
-    """Up to 64 pictures in random order: of `folder`, else of the test split, else the golden ones.
+    """Up to 64 images in random order: of `folder`, else of the test split, else the golden ones.
 
     Args:
-        folder: the user's own pictures; None: those of the bundle's data set.
+        folder: the user's own images; None: those of the bundle's data set.
         data_root: where the data set lies; None: where training found it.
 
     Raises:
-        InputError: `folder` holds no picture.
-        ImageError: one of its pictures cannot be read.
+        InputError: `folder` holds no image.
+        ImageError: one of its images cannot be read.
     """
     if folder is not None:
         return _from_folder(bundle, folder)
@@ -59,7 +59,7 @@ def load_pictures(bundle: Bundle, folder: Path | None, data_root: Path | None) -
         reason = str(error)
     golden, _ = bundle.golden()
     encoded = tuple(_png(image) for image in golden)
-    return Pictures(encoded, golden, f"{len(golden)} golden pictures as PNG, already of the network's size ({reason})")
+    return Pictures(encoded, golden, f"{len(golden)} golden images as PNG, already of the network's size ({reason})")
 
 
 def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
@@ -83,7 +83,7 @@ def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
             f"Take them out of {folder}: what is measured must be readable"
         )
     encoded = tuple(path.read_bytes() for path in chosen)
-    return Pictures(encoded, np.stack(prepared), f"{len(chosen)} pictures of {folder}")
+    return Pictures(encoded, np.stack(prepared), f"{len(chosen)} images of {folder}")
 
 
 def _from_test_split(bundle: Bundle, data_root: Path | None) -> Pictures:
@@ -92,7 +92,7 @@ def _from_test_split(bundle: Bundle, data_root: Path | None) -> Pictures:
     prepared = np.stack([prepare(picture, bundle.spec.preprocessing) for picture in encoded])
     with Image.open(io.BytesIO(encoded[0])) as first:
         kind = f"{first.format}, the first of {first.width}x{first.height}"
-    return Pictures(encoded, prepared, f"{len(encoded)} test pictures of {bundle.data.name} ({kind})")
+    return Pictures(encoded, prepared, f"{len(encoded)} test images of {bundle.data.name} ({kind})")
 
 
 def _some(count: int) -> list[int]:
@@ -100,7 +100,7 @@ def _some(count: int) -> list[int]:
 
 
 def _encoded(samples: Samples, index: int) -> bytes:
-    """The file as it is; a picture that lies in an array has none, and becomes a PNG."""
+    """The file as it is; an image that lies in an array has none, and becomes a PNG."""
     path = Path(samples.names[index])
     return path.read_bytes() if path.is_file() else _png(samples.load(index))
 

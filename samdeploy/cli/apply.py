@@ -1,4 +1,4 @@
-"""`samdeploy predict` and `samdeploy explain`: a bundle at work on pictures."""
+"""`samdeploy predict` and `samdeploy explain`: a bundle at work on images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from samdeploy.cli.arguments import print_as_utf8
 
 @command
 def predict(
-    paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] IMAGE...", help="Pictures, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] IMAGE...", help="Images, or folders of them.")],
     top: Annotated[int, typer.Option(help="Classes to name.", min=1)] = 5,
     backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture, one per line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image, one per line.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Name the classes of pictures; the bundle is the newest unless the first path is one."""
+    """Name the classes of images; the bundle is the newest unless the first path is one."""
     from samdeploy.backends.names import check_names
     from samdeploy.predict import predict_paths
 
@@ -36,10 +36,10 @@ def predict(
 def explain(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[BUNDLE] [IMAGE]...", help="Pictures or folders; the bundle's golden ones if none."),
+        typer.Argument(metavar="[BUNDLE] [IMAGE]...", help="Images or folders; the bundle's golden ones if none."),
     ] = None,
-    top: Annotated[int, typer.Option(help="Classes to draw a map of, per picture.", min=1)] = 3,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explain"),
+    top: Annotated[int, typer.Option(help="Classes to draw a map of, per image.", min=1)] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the maps to.")] = Path("explain"),
     gates: Annotated[bool, typer.Option("--gates", help="Draw the gates of the attention modules instead.")] = False,
     backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or pytorch.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

@@ -24,7 +24,7 @@ def bench(
     batch: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Batch sizes; 1, 2, 4 and so on if left out.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of your pictures; test pictures if left out.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of your images; test images if left out.")] = None,
     data: DataRoot = None,
     seconds: Annotated[float, typer.Option(help="Of measuring, for each point.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="In which the alternatives take turns.")] = 21,

@@ -21,7 +21,7 @@ def data(
     size: Size = None,
     settings: Settings = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared pictures for the next run.")] = True,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared images for the next run.")] = True,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="The contact sheet's place; <recipe>-samples.png if left out.")
     ] = None,

@@ -32,8 +32,8 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stopped run, the newest if none is named.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Go on though recipe or pictures changed.")] = False,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared pictures for the next run.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Go on though recipe or images changed.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared images for the next run.")] = True,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Train a network: writes a run directory with the best weights.

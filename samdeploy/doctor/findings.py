@@ -75,8 +75,8 @@ class EngineState:
     Attributes:
         backend, precision: which.
         device: where it ran; "" if it did not.
-        reason: why it cannot be opened here; "" if it answered its golden pictures as its model did.
-        open_s: seconds of opening, golden pictures included; None if it was not opened.
+        reason: why it cannot be opened here; "" if it answered its golden images as its model did.
+        open_s: seconds of opening, golden images included; None if it was not opened.
     """
 
     backend: str

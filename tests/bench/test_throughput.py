@@ -1,4 +1,4 @@
-"""Pictures per second of sessions whose speed is known."""
+"""Images per second of sessions whose speed is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run, pictures of which some are broken, and `samdeploy` in this process."""
+"""A finished run, images of which some are broken, and `samdeploy` in this process."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def mixed(tmp_path: Path, digit_files: Sequence[Path]) -> Path:
-    """A folder with two good pictures, a truncated one, a text that claims to be one, and a text that does not."""
+    """A folder with two good images, a truncated one, a text that claims to be one, and a text that does not."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     shutil.copy(digit_files[0], folder / "a-good.png")
     (folder / "b-cut.png").write_bytes(digit_files[1].read_bytes()[:60])
-    (folder / "c-text.png").write_text("no picture")
+    (folder / "c-text.png").write_text("no image")
     (folder / "notes.txt").write_text("not looked at")
     (folder / "sub").mkdir()
     shutil.copy(digit_files[2], folder / "sub" / "d-good.png")

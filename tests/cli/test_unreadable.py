@@ -1,6 +1,6 @@
-"""One rule for pictures that cannot be read, in every command.
+"""One rule for images that cannot be read, in every command.
 
-Where pictures stand each for itself (`predict`, `explain`), those that can be read are done, the others are named with
+Where images stand each for itself (`predict`, `explain`), those that can be read are done, the others are named with
 the reason, and the exit code is 1; it is 2 where not one could be read.  Where they stand together for a figure
 (`train`, `eval`, `bench`), nothing is done without them: all are named, and the exit code is 2.
 """
@@ -40,7 +40,7 @@ def unreadable(tmp_path: Path) -> list[Path]:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / "cut.jpg")
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:2000])
     (folder / "zero.jpg").touch()
-    (folder / "text.jpg").write_text("This is no picture.")
+    (folder / "text.jpg").write_text("This is no image.")
     (folder / "folder.jpg").mkdir()
     (folder / "folder.jpg" / "notes.txt").touch()
     (folder / "link.jpg").symlink_to(folder / "nowhere.jpg")
@@ -52,7 +52,7 @@ def said(path: Path) -> str:
 
 
 def assert_said(errors: str, paths: Sequence[Path], of: int) -> None:
-    """One line for each path, in their order; then how many of all pictures."""
+    """One line for each path, in their order; then how many of all images."""
     lines = errors.splitlines()[1:]  # the first says which bundle, runtime and precision
     assert len(lines) == len(paths) + 1, errors
     assert all(line.startswith(said(path)) for line, path in zip(lines, paths, strict=False)), errors
@@ -111,7 +111,7 @@ def test_what_is_measured_must_be_readable(finished: Path, unreadable: list[Path
 
 @pytest.fixture
 def pictures(tmp_path: Path, unreadable: list[Path]) -> Path:
-    """A data set of ten classes with a test folder, in which four pictures cannot be read."""
+    """A data set of ten classes with a test folder, in which four images cannot be read."""
     root = tmp_path / "pictures"
     for part in ("train", "val", "test"):
         for label in range(10):

@@ -126,7 +126,7 @@ def test_eval_of_too_few_pictures_and_of_one_engine_after_another(copy_of_bundle
     alone = json.loads((copy_of_bundle / "bf16.json").read_text())
     if not alone["results"][0]["ran"]:
         pytest.skip(alone["results"][0]["reason"])
-    # 359 pictures prove no loss of less than half a point, whatever bf16 does to them.
+    # 359 images prove no loss of less than half a point, whatever bf16 does to them.
     assert (code, errors) == (1, "")
     assert output.splitlines()[-1] == f"INCONCLUSIVE: {copy_of_bundle}"
     assert "359 images cannot tell whether top-1 drops by less than 0.5" in " ".join(output.split())

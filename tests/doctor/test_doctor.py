@@ -69,7 +69,7 @@ def test_a_changed_file_is_named_and_no_engine_is_opened(machine: Machine, copy_
 def test_an_engine_that_answers_wrongly(
     copy_of_bundle: Path, seal: Callable[[Path], Bundle], cam_bundle: Bundle
 ) -> None:
-    """Hashes fit, the graph is another network's: what nothing but the golden pictures can find."""
+    """Hashes fit, the graph is another network's: what nothing but the golden images can find."""
     shutil.copy(cam_bundle.root / "model.fp32.onnx", copy_of_bundle / "model.fp32.onnx")
     seal(copy_of_bundle)
     found = examine_bundle(copy_of_bundle)

@@ -23,7 +23,7 @@ from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.evaluate.latency.measure import random_batches
 from samdeploy.progress import progress_bar
 
-# As a share of a golden picture's logit range.  An alternative that is further off does not compute this network: FP16
+# As a share of a golden image's logit range.  An alternative that is further off does not compute this network: FP16
 # and TF32 stay below 3e-2 of it, and a comparison of speed with something else would say nothing.
 SAME_NETWORK = 5e-2
 
@@ -146,7 +146,7 @@ def _tf32_by_default(device: str) -> set[str]:
 
 
 def _difference(bundle: Bundle, run: Run, batch: int) -> float:
-    """Run golden pictures at the very batch size that is timed, and compare with the trained network's logits.
+    """Run golden images at the very batch size that is timed, and compare with the trained network's logits.
 
     Raises:
         BackendUnavailable: the answers are another network's.

@@ -19,7 +19,7 @@ class Row:
         ran: whether it was timed to the end; then `reason` is "".
         p50_ms, p10_ms, p90_ms: of a batch, over the rounds; a tool reports one figure only.
         times_base: how many times as fast as the base, within each round.
-        difference: largest difference from the golden logits, as a share of its picture's range.
+        difference: largest difference from the golden logits, as a share of its image's range.
         note: what a tool's figure is.
     """
 
@@ -40,7 +40,7 @@ class Comparison:
     """All rows at one batch size.
 
     Attributes:
-        batch: pictures per run.
+        batch: images per run.
         rounds: in which each took one turn.
         base: name of the fastest alternative that took turns, or of our fastest engine where none could; "" if none
             ran.

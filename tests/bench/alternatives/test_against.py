@@ -123,7 +123,7 @@ def test_pictures_of_a_folder_keep_their_files(digits_bundle: Bundle, digit_file
     found = load_pictures(digits_bundle, digit_files[0].parent, None)
     assert sorted(found.encoded) == sorted(path.read_bytes() for path in digit_files)
     assert found.prepared.shape == (5, 32, 32, 3)
-    assert found.source == f"5 pictures of {digit_files[0].parent}"
+    assert found.source == f"5 images of {digit_files[0].parent}"
 
 
 def test_pictures_of_the_test_split_are_encoded_without_loss(digits_bundle: Bundle, pictures: Pictures) -> None:
@@ -134,11 +134,11 @@ def test_pictures_of_the_test_split_are_encoded_without_loss(digits_bundle: Bund
     originals = {test.load(index).tobytes() for index in range(len(test))}
     assert len(pictures.encoded) == 64
     assert all(decode(data).tobytes() in originals for data in pictures.encoded)
-    assert pictures.source == "64 test pictures of digits (PNG, the first of 8x8)"
+    assert pictures.source == "64 test images of digits (PNG, the first of 8x8)"
 
 
 def test_without_the_data_set_the_golden_pictures_serve(digits_bundle: Bundle) -> None:
     data = dataclasses.replace(digits_bundle.data, name="cifar10")
     found = load_pictures(dataclasses.replace(digits_bundle, data=data), None, None)
     assert (found.prepared == digits_bundle.golden()[0]).all()
-    assert "golden pictures as PNG, already of the network's size" in found.source
+    assert "golden images as PNG, already of the network's size" in found.source
