@@ -32,9 +32,9 @@ def reproduce(
     given = {"--epochs": epochs, "--batch-size": batch_size, "--lr": lr, "--size": size, "--data": data}
     loaded = read_recipe(recipe, recipe_overrides(settings, given), data)
 
-    from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE
+    from samdeploy.train.reproduce import JSON_FILE, PLOT_FILE
     from samdeploy.train.reproduce import reproduce as repeat
 
     folder = into or Path("runs") / f"reproduce-{loaded.name}"
     repeat(loaded, count=count, folder=folder)
-    print(f"{folder / JSON_FILE}, {folder / PICTURE_FILE}")
+    print(f"{folder / JSON_FILE}, {folder / PLOT_FILE}")

@@ -1,14 +1,14 @@
-"""From a batch of uint8 pictures to what the network is trained on: augmentation and normalisation, on the device.
+"""From a batch of uint8 images to what the network is trained on: augmentation and normalisation, on the device.
 
 All operations are torchvision's (`torchvision.transforms.v2`).  One call of such an operation draws *one* set of
 parameters, whatever it is given: a whole batch would be turned by the same angle.  So crop and policy are called for
-one group of pictures after the other.  On the CPU a group is one picture: the call costs about as much time per picture
-as it costs for itself.  On a GPU it costs a handful of kernel launches however many pictures there are, so that single
-pictures would starve the GPU: there a group is 8 pictures of the batch, which is shuffled.  Mirroring is drawn for
-each picture on either device.
+one group of images after the other.  On the CPU a group is one image: the call costs about as much time per image
+as it costs for itself.  On a GPU it costs a handful of kernel launches however many images there are, so that single
+images would starve the GPU: there a group is 8 images of the batch, which is shuffled.  Mirroring is drawn for
+each image on either device.
 
 torchvision draws from PyTorch's global generator.  It is seeded from the caller's generator for the length of a call
-and then put back, so that a resumed training sees the same pictures and dropout never notices.
+and then put back, so that a resumed training sees the same images and dropout never notices.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from samdeploy.models.graph import Normalize
 from samdeploy.train.recipe.recipe import AugmentSection, Recipe
 
-# Pictures that share one draw of crop and policy.
+# Images that share one draw of crop and policy.
 GROUP = {"cpu": 1, "cuda": 8}
 _RATIO = (3 / 4, 4 / 3)
 
@@ -32,7 +32,7 @@ class Augmentation:
     """Callable; keeps no state between calls.
 
     Attributes:
-        size: (height, width) of the pictures that come out, in pixels.
+        size: (height, width) of the images that come out, in pixels.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Augmentation:
         """
         Args:
             section: what to do.
-            size: (height, width) of the pictures to give.
+            size: (height, width) of the images to give.
             normalize: uint8 [n, H, W, 3] -> float32 [n, 3, H, W], normalised.
             num_classes: for mixed targets.
-            group: pictures that share one draw.
+            group: images that share one draw.
         """
         self.size = size
         self._section, self._normalize, self._group = section, normalize, group
@@ -69,7 +69,7 @@ class Augmentation:
                 would wait for it, so its own seed is taken.
 
         Returns:
-            float32 [n, 3, h, w], normalised, and targets: int64 [n], or float32 [n, K] where pictures were mixed.
+            float32 [n, 3, h, w], normalised, and targets: int64 [n], or float32 [n, K] where images were mixed.
         """
         if self.is_random:
             with _drawing(generator):
@@ -77,7 +77,7 @@ class Augmentation:
         return self._finish(self.pictures(images), labels)
 
     def pictures(self, images: torch.Tensor) -> torch.Tensor:
-        """The pictures alone before normalisation, drawn from the global generator: uint8 [n, h, w, 3]."""
+        """The images alone before normalisation, drawn from the global generator: uint8 [n, h, w, 3]."""
         if self._section.flip:
             images = _flipped(images)
         if self._geometry or images.shape[1:3] != self.size:
@@ -107,7 +107,7 @@ def make_augmentation(recipe: Recipe, num_classes: int, device: torch.device) ->
 
 
 def _geometry(section: AugmentSection, size: tuple[int, int]) -> list[v2.Transform]:
-    """What is drawn for a group of pictures."""
+    """What is drawn for a group of images."""
     steps: list[v2.Transform] = []
     if section.crop_scale < 1:
         steps.append(v2.RandomResizedCrop(size, scale=(section.crop_scale, 1.0), ratio=_RATIO, antialias=True))
@@ -123,7 +123,7 @@ def _geometry(section: AugmentSection, size: tuple[int, int]) -> list[v2.Transfo
 
 
 def _flipped(images: torch.Tensor) -> torch.Tensor:
-    """Every picture mirrored with a probability of one half; uint8 [n, H, W, 3]."""
+    """Every image mirrored with a probability of one half; uint8 [n, H, W, 3]."""
     chosen = torch.rand(len(images)) < 0.5
     # A choice between two tensors and not an index: the number of rows of an index would be waited for.
     mirrored = v2.functional.horizontal_flip(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -173,19 +173,19 @@ def check_shares(batch_size: int, pictures: int, world: int, accumulate: int) ->
     """
     if batch_size > pictures:
         raise RecipeError(
-            f"training.batch_size: {batch_size} found, but the training split holds {pictures:,} pictures; expected at "
+            f"training.batch_size: {batch_size} found, but the training split holds {pictures:,} images; expected at "
             f"most that: --set training.batch_size={pictures}"
         )
     least = smallest_batch(world, accumulate)
     if batch_size < least:
         raise RecipeError(
             f"training.batch_size: {batch_size} found, at least {least} expected: {world} process(es) times "
-            f"{accumulate} piece(s) (training.accumulate) times the 2 pictures that batch norm needs"
+            f"{accumulate} piece(s) (training.accumulate) times the 2 images that batch norm needs"
         )
 
 
 def smallest_batch(world: int, accumulate: int) -> int:
-    """Batch norm over a single picture at 1x1 positions has no variance, and PyTorch refuses it."""
+    """Batch norm over a single image at 1x1 positions has no variance, and PyTorch refuses it."""
     return 2 * world * accumulate
 
 

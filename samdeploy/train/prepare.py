@@ -34,7 +34,7 @@ class PreparedData:
         splits: per split, images uint8 [N, H, W, 3] RGB and labels int64 [N].
         training: what the weights are fitted to: the train split, larger where the recipe wants that for its crops.
         fingerprints: SHA-256 per split.
-        hashes: of every picture, per split.
+        hashes: of every image, per split.
         leaks: images that are in two splits.
         two_labels: images under more than one label, in one split or two.
         protocol: what the splits are used for, see `samdeploy.data.protocol`.
@@ -64,7 +64,7 @@ class PreparedData:
         return {name: set_hashes(self.hashes[name].digests, self.splits[name][1]) for name in ("val", "test")}
 
     def counts(self) -> dict[str, int]:
-        """Pictures per split."""
+        """Images per split."""
         return {name: len(labels) for name, (_, labels) in self.splits.items()}
 
 
@@ -128,12 +128,12 @@ def open_recipe_data(recipe: Recipe) -> Dataset:
 
 
 def class_counts(dataset: Dataset) -> dict[str, Int64Array]:
-    """Per split, pictures of each class, int64 [K]."""
+    """Per split, images of each class, int64 [K]."""
     return {name: np.bincount(dataset.split(name).labels, minlength=len(dataset.classes)) for name in SPLITS}
 
 
 def check_counts(dataset: Dataset) -> None:
-    """Refuse a split without a picture, and a class that nothing can be learned of.
+    """Refuse a split without an image, and a class that nothing can be learned of.
 
     Raises:
         DatasetError: it is one of these.
@@ -141,13 +141,13 @@ def check_counts(dataset: Dataset) -> None:
     counts = class_counts(dataset)
     for name, of_classes in counts.items():
         if not of_classes.sum():
-            raise DatasetError(f"data set {dataset.name!r}: 0 pictures found in the {name} split; at least 1 expected")
+            raise DatasetError(f"data set {dataset.name!r}: 0 images found in the {name} split; at least 1 expected")
     empty = [dataset.classes[label] for label in np.flatnonzero(counts["train"] == 0)]
     if empty:
         more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
         raise DatasetError(
-            f"data set {dataset.name!r}: 0 training pictures found for {len(empty)} of {len(dataset.classes)} classes: "
-            f"{', '.join(map(repr, empty[:_SHOWN]))}{more}; at least 1 expected for each. Add pictures, or remove the "
+            f"data set {dataset.name!r}: 0 training images found for {len(empty)} of {len(dataset.classes)} classes: "
+            f"{', '.join(map(repr, empty[:_SHOWN]))}{more}; at least 1 expected for each. Add images, or remove the "
             "class"
         )
 
@@ -188,7 +188,7 @@ def prepare_splits(dataset: Dataset, recipe: Recipe) -> tuple[Dataset, dict[str,
 
 
 def prepare_larger(dataset: Dataset, recipe: Recipe, train: PreparedSplit) -> PreparedSplit:
-    """What the weights are fitted to: `train`, or the same pictures larger, where the recipe's crops want that."""
+    """What the weights are fitted to: `train`, or the same images larger, where the recipe's crops want that."""
     if recipe.augment.oversize == 1:
         return train
     return prepare_split(

@@ -6,7 +6,7 @@
         recipe.toml           the recipe of all runs, but for the seed
         seed-0/<run>/         a run directory for each seed
         reproduce.json        what `Reproduction` holds
-        reproduce.png         the same as a picture
+        reproduce.png         the same as a plot
 
 Started again, it skips the runs that are complete and goes on with the one that is not.
 """
@@ -39,7 +39,7 @@ from samdeploy.train.reproduction import (
     write_reproduction,
 )
 
-JSON_FILE, PICTURE_FILE = "reproduce.json", "reproduce.png"
+JSON_FILE, PLOT_FILE = "reproduce.json", "reproduce.png"
 
 # What the original work claims for SAM-ResNet-50, by data set; and what its figures are, in words.
 PUBLISHED: Mapping[str, Published] = MappingProxyType(
@@ -54,7 +54,7 @@ _FREE = NOT_THE_EXPERIMENT | {"training.seed", "description", "changed"}
 
 
 def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
-    """Train with `count` seeds, from the recipe's own on, and write table, JSON and picture after each run.
+    """Train with `count` seeds, from the recipe's own on, and write table, JSON and plot after each run.
 
     Raises:
         RecipeError: `folder` holds runs of another recipe.
@@ -80,9 +80,9 @@ def reproduce(recipe: Recipe, *, count: int, folder: Path) -> Reproduction:
         found = _with_run(found, seed, run)
         write_reproduction(folder / JSON_FILE, found)
         try:
-            write_atomic(folder / PICTURE_FILE, reproduction_png(found))
+            write_atomic(folder / PLOT_FILE, reproduction_png(found))
         except ImportError as error:
-            print(f"no picture ({error.name} is missing: pip install 'samdeploy[plots]')", file=sys.stderr)
+            print(f"no plot ({error.name} is missing: pip install 'samdeploy[plots]')", file=sys.stderr)
     print(reproduction_table(found))
     others = _other_seeds(folder, {str(run.seed) for run in found.runs})
     if others:
@@ -153,7 +153,7 @@ def _with_run(found: Reproduction, seed: int, path: Path | None) -> Reproduction
     record = open_run(path)
     if found.fingerprint and found.fingerprint != record.fingerprints["test"]:
         raise InputError(
-            f"{path}: its test pictures are not those of the other runs; restore the data set, or name another folder: "
+            f"{path}: its test images are not those of the other runs; restore the data set, or name another folder: "
             "--into DIR"
         )
     run = FinishedRun(

@@ -13,7 +13,7 @@ from samdeploy.arrays import UInt8Array
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.images.font import font
 
-# Pictures, and times that each of them is augmented.
+# Images, and times that each of them is augmented.
 ROWS, COLUMNS = 10, 8
 # Side of an image on the sheet: small ones are enlarged so that their pixels can be seen, large ones made smaller.
 _SIDE = 96

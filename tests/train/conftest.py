@@ -61,7 +61,7 @@ EVERYTHING = (
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder data set of 8x8 pictures; the classes overlap, so that accuracy is not simply 100 %."""
+    """A folder data set of 8x8 images; the classes overlap, so that accuracy is not simply 100 %."""
     root = tmp_path_factory.mktemp("pictures")
     draw = np.random.default_rng(0)
     for split, count in COUNTS.items():

@@ -1,4 +1,4 @@
-"""Augmentation: every picture its own draw on the CPU, all of it from one generator, nothing else disturbed."""
+"""Augmentation: every image its own draw on the CPU, all of it from one generator, nothing else disturbed."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     before = torch.get_rng_state()
     plain(**EVERYTHING)(images, labels, seeded(7))
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(ZeroDivisionError):  # torchvision's, for pictures without rows
+    with pytest.raises(ZeroDivisionError):  # torchvision's, for images without rows
         plain(crop_scale=0.3)(images[:, :0], labels, seeded(7))
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -103,7 +103,7 @@ def test_calls_take_turns_with_one_generator() -> None:
 
 
 def test_every_picture_has_its_own_draw_on_the_cpu() -> None:
-    """Twelve times the same picture: with one draw for the batch they would stay the same."""
+    """Twelve times the same image: with one draw for the batch they would stay the same."""
     images = batch(1)[0].expand(12, -1, -1, -1)
     labels = torch.zeros(12, dtype=torch.int64)
     for values in ({"crop_scale": 0.3}, {"crop_padding": 4}, {"policy": "trivial"}):

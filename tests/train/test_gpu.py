@@ -1,4 +1,4 @@
-"""What only a GPU can show: mixed precision, pictures that do not fit, full memory, and batches prepared ahead."""
+"""What only a GPU can show: mixed precision, images that do not fit, full memory, and batches prepared ahead."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_all_of_it(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFix
     sheet = Image.open(tmp_path / "new" / "sheet.png")
     assert sheet.width > COLUMNS * 96
     pixels = np.asarray(sheet)
-    first = pixels[23 : 23 + 96, 6 : 6 + 96]  # the first picture as prepared: 32x32, each pixel three times
+    first = pixels[23 : 23 + 96, 6 : 6 + 96]  # the first image as prepared: 32x32, each pixel three times
     assert (first[::3, ::3] == first[1::3, 1::3]).all()
     assert len(np.unique(first)) > 10
 

@@ -72,7 +72,7 @@ def test_chosen_on_test(recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) 
 def test_tested_on_train(recipe: MakeRecipe) -> None:
     data = prepared(recipe("data.options.protocol=tested-on-train", REPORT))
     assert data.counts() == {"train": 30, "val": 30, "test": 30}
-    assert data.test_measures == "accuracy on training images: it says nothing about new pictures"
+    assert data.test_measures == "accuracy on training images: it says nothing about new images"
     assert len(set(data.fingerprints.values())) == 1
 
 
@@ -108,14 +108,14 @@ def test_a_class_without_a_training_picture_is_refused() -> None:
     with pytest.raises(DatasetError) as caught:
         check_counts(dataset)
     assert str(caught.value) == (
-        "data set 'mine': 0 training pictures found for 2 of 3 classes: 'dog', 'owl'; at least 1 expected for each. "
-        "Add pictures, or remove the class"
+        "data set 'mine': 0 training images found for 2 of 3 classes: 'dog', 'owl'; at least 1 expected for each. "
+        "Add images, or remove the class"
     )
 
 
 def test_an_empty_split_is_refused() -> None:
     dataset = Dataset("mine", ("cat", "dog"), samples(0, 1), samples(0), samples())  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match="data set 'mine': 0 pictures found in the test split; at least 1 expected"):
+    with pytest.raises(DatasetError, match="data set 'mine': 0 images found in the test split; at least 1 expected"):
         check_counts(dataset)
 
 

@@ -16,7 +16,7 @@ from samdeploy.errors import InputError, RecipeError
 from samdeploy.runs.record import open_run
 from samdeploy.train.recipe.dump import dump_recipe
 from samdeploy.train.recipe.recipe import Recipe
-from samdeploy.train.reproduce import JSON_FILE, PICTURE_FILE, PUBLISHED, reproduce
+from samdeploy.train.reproduce import JSON_FILE, PLOT_FILE, PUBLISHED, reproduce
 from samdeploy.train.reproduction import FinishedRun, Published, Reproduction, reproduction_png, reproduction_table
 from tests.train.started import Started
 
@@ -51,7 +51,7 @@ def test_two_seeds_then_a_third(recipe: MakeRecipe, tmp_path: Path, capsys: pyte
     assert values == more.to_json()
     assert values["n"] == 3
     assert values["measures"] == "accuracy on test images, looked at once"
-    assert Image.open(folder / PICTURE_FILE).format == "PNG"
+    assert Image.open(folder / PLOT_FILE).format == "PNG"
 
     reproduce(tiny, count=2, folder=folder)
     said = capsys.readouterr().err

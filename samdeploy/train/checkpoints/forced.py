@@ -1,7 +1,7 @@
 """What `--force` changes about a run that goes on: what its weights have seen, and what its best epoch is worth.
 
-A recipe or pictures may be changed in the middle of a training.  Then the weights have learnt from pictures that may
-stand in val or test now, and the best epoch's accuracy is that on other pictures.  Neither is passed over in silence.
+A recipe or images may be changed in the middle of a training.  Then the weights have learnt from images that may
+stand in val or test now, and the best epoch's accuracy is that on other images.  Neither is passed over in silence.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from samdeploy.runs.record import RunRecord
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits
 
 MOVED = (
-    "Where a data set brings no val or test of its own, they are drawn anew when pictures come or go, and pictures "
-    "that were trained on get into them. Restore the pictures as they were, or train anew: samdeploy train {recipe}; "
+    "Where a data set brings no val or test of its own, they are drawn anew when images come or go, and images "
+    "that were trained on get into them. Restore the images as they were, or train anew: samdeploy train {recipe}; "
     "to go on all the same, with figures that say how many were trained on: --set data.leaks=report --force"
 )
 
@@ -27,17 +27,17 @@ MOVED = (
 def check_pictures(
     resumed: Resumed, record: RunRecord, splits: Mapping[str, PictureHashes]
 ) -> tuple[dict[str, PictureHashes], LeakReport, str]:
-    """Compare pictures that are no longer those of the checkpoint with all that the weights have learnt from.
+    """Compare images that are no longer those of the checkpoint with all that the weights have learnt from.
 
     Args:
-        splits: the pictures of now.
+        splits: the images of now.
 
     Returns:
         The splits of now, where what was trained on before stands under "train" too; what val and test share with
         that; and what changed, in words.
 
     Raises:
-        DatasetError: this was not forced; or val and test share too many pictures with what was trained on, and the
+        DatasetError: this was not forced; or val and test share too many images with what was trained on, and the
             recipe refuses that; or the run's own hashes are damaged.
     """
     path = resumed.path / HASHES_FILE
@@ -49,12 +49,12 @@ def check_pictures(
     learnt = _with_learnt(before.get("train"), splits)
     leaks = find_leaks(learnt)
     if resumed.recipe.data.leaks == "refuse":
-        # What the pictures of now share among themselves has been refused already: these were moved.
+        # What the images of now share among themselves has been refused already: these were moved.
         whose = f"{changed}. With those that were trained on before"
         refuse_leaks(leaks, whose, MOVED.format(recipe=resumed.path / RECIPE_FILE))
     if not resumed.force:
-        raise DatasetError(f"{changed}; restore the pictures, or go on with the new ones: --force")
-    return learnt, leaks, f"{changed}; going on with the new pictures"
+        raise DatasetError(f"{changed}; restore the images, or go on with the new ones: --force")
+    return learnt, leaks, f"{changed}; going on with the new images"
 
 
 def _difference(name: str, before: PictureHashes | None, now: PictureHashes) -> str:
@@ -65,7 +65,7 @@ def _difference(name: str, before: PictureHashes | None, now: PictureHashes) -> 
     gone = int((~is_among(of_split, now.digests)).sum())
     new = int((~is_among(now.digests, of_split)).sum())
     if not gone and not new:
-        return f"{name}: the same pictures, but their labels, their order or their number differ"
+        return f"{name}: the same images, but their labels, their order or their number differ"
     return f"{name}: {gone:,} of {len(of_split):,} gone, {new:,} new"
 
 
@@ -89,11 +89,11 @@ def _with_learnt(before: PictureHashes | None, splits: Mapping[str, PictureHashe
 
 
 def is_best_of_other_pictures(resumed: Resumed, record: RunRecord) -> bool:
-    """Whether the best epoch so far was chosen on other validation pictures, or on the same prepared otherwise."""
+    """Whether the best epoch so far was chosen on other validation images, or on the same prepared otherwise."""
     return "val" in changed_splits(resumed, record) or any(key.startswith("image.") for key in resumed.changes)
 
 
 def forced_changes(resumed: Resumed, record: RunRecord) -> tuple[str, ...]:
     """What was changed about recipe and images, in words."""
     splits = changed_splits(resumed, record)
-    return (*resumed.changes.values(), *([f"pictures of {', '.join(splits)}"] if splits else []))
+    return (*resumed.changes.values(), *([f"images of {', '.join(splits)}"] if splits else []))

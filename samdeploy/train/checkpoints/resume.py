@@ -212,7 +212,7 @@ def _other_classes(before: Sequence[str], now: Sequence[str]) -> str:
 
 
 def changed_splits(resumed: Resumed, record: RunRecord) -> list[str]:
-    """Those whose pictures or labels are not the checkpoint's."""
+    """Those whose images or labels are not the checkpoint's."""
     before = resumed.checkpoint.facts["fingerprints"]
     return [split for split, found in record.fingerprints.items() if before.get(split) != found]
 

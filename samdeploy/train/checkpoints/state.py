@@ -143,7 +143,7 @@ class TrainState:
 
 
 def join_small_end(batches: tuple[torch.Tensor, ...], least: int) -> tuple[torch.Tensor, ...]:
-    """`batches`, the last of them joined to the one before where it has fewer than `least` pictures."""
+    """`batches`, the last of them joined to the one before where it has fewer than `least` images."""
     if len(batches) > 1 and len(batches[-1]) < least:
         return (*batches[:-2], torch.cat(batches[-2:]))
     return batches

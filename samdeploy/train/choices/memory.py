@@ -32,7 +32,7 @@ def out_of_memory_text(batch_size: int, accumulate: int, fitting: int, where: st
     """What to tell the user, with both cures: smaller batches, or the same batch in pieces."""
     text = f"{where} is too small for batches of {batch_size} ({reason})"
     if not fitting:
-        return f"{text}, and for batches of 2 as well; make the pictures smaller (image.height, image.width)"
+        return f"{text}, and for batches of 2 as well; make the images smaller (image.height, image.width)"
     pieces = accumulate * -(-batch_size // fitting)
     return (
         f"{text}; batches of {fitting} fit: --set training.batch_size={fitting}, or --set training.accumulate={pieces} "

@@ -30,7 +30,7 @@ TRIES = 5
 MIN_GAIN = 1.1  # below that, float32 is the safer choice
 SHARE = 30  # a training that takes less than so many times the probe is not worth it
 STEPS = 2 * (TRIES + 1)
-WORTH = SHARE * STEPS * PICTURES  # pictures over all epochs
+WORTH = SHARE * STEPS * PICTURES  # images over all epochs
 # Up to this side the last stage's 3x3 convolution with stride 2 sees one position, where PyTorch 2.14's bf16 gradient
 # of its weights on a CPU reads memory that nobody wrote: with NaN left there, 15 of 52 gradients were NaN, and 0 of 260
 # with stride 1 or sides of 2 and 4.
@@ -68,7 +68,7 @@ def settle_precision(
     if is_small and "bf16" in (asked, kept):
         raise RecipeError(
             f"training.precision: bf16 at {height}x{width} pixels found; on a CPU PyTorch's bf16 gradients are wrong "
-            f"up to {UNSOUND_PX} pixels; larger pictures or fp32 expected: --set training.precision=fp32"
+            f"up to {UNSOUND_PX} pixels; larger images or fp32 expected: --set training.precision=fp32"
         )
     if asked != "auto":
         return autocast_dtype(asked, device), "asked for"
@@ -101,8 +101,8 @@ def probe(model: nn.Module, height: int, width: int, most: int) -> Probe:
 
     Args:
         model: on the CPU; left as it is.
-        height, width: of the pictures.
-        most: pictures in one batch, at most; `PICTURES` at least.
+        height, width: of the images.
+        most: images in one batch, at most; `PICTURES` at least.
     """
     trial = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
 

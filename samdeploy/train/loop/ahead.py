@@ -1,7 +1,7 @@
 """The next batch is prepared while the GPU computes this one.
 
 torchvision's geometric operations copy a small matrix to the GPU and wait for it: on the stream that trains, for the
-whole step that is queued there.  On a stream of its own the wait is for the pictures alone.
+whole step that is queued there.  On a stream of its own the wait is for the images alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Held(NamedTuple):
 
 
 class Ahead:
-    """Pictures ready to be learnt, for one piece of a batch after the other; on the CPU prepared when asked for."""
+    """Images ready to be learnt, for one piece of a batch after the other; on the CPU prepared when asked for."""
 
     def __init__(self, prepare: Callable[[torch.Tensor, Place], Batch], device: torch.device) -> None:
         """
@@ -45,7 +45,7 @@ class Ahead:
         if self._stream is None:
             return self._prepare(rows, place)
         current = torch.cuda.current_stream(self._device)
-        # What is begun next needs what is there now (rows, pictures), and none of what is queued later.
+        # What is begun next needs what is there now (rows, images), and none of what is queued later.
         self._begun = current.record_event()
         if held is None or held.asked != _asked(rows, place):
             return self._prepare(rows, place)

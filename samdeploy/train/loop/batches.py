@@ -1,4 +1,4 @@
-"""The pictures of one split as tensors, and the batches that are cut from them."""
+"""The images of one split as tensors, and the batches that are cut from them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SHARE = 0.5
 
 
 class Pictures:
-    """All pictures and labels of one split.
+    """All images and labels of one split.
 
     They live on the device as uint8 where they fit: a batch is then one gather, without any copy from the
     host.  Where they do not fit, each batch is gathered into page-locked memory and copied from there.
 
-    On the CPU numpy gathers: 400,000 to 500,000 pictures of 32x32 per second on two busy cores, where PyTorch's
+    On the CPU numpy gathers: 400,000 to 500,000 images of 32x32 per second on two busy cores, where PyTorch's
     index_select, which wakes its threads for every batch, made 140,000 to 410,000.
     """
 
@@ -42,11 +42,11 @@ class Pictures:
     def batches(self, batch_size: int, order: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Row numbers int64 [n] of each batch, for `take`.
 
-        Every picture is in exactly one batch.  A last batch of a single picture joins the batch before it:
-        batch norm over one picture at 1x1 positions has no variance, and PyTorch refuses it.
+        Every image is in exactly one batch.  A last batch of a single image joins the batch before it:
+        batch norm over one image at 1x1 positions has no variance, and PyTorch refuses it.
 
         Args:
-            batch_size: pictures per batch, at least 2.
+            batch_size: images per batch, at least 2.
             order: int64 [N], a permutation; None keeps the order of the split.
         """
         count = len(self)

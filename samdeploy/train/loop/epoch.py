@@ -1,4 +1,4 @@
-"""One pass over the training pictures."""
+"""One pass over the training images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class EpochFigures:
 
 
 def train_epoch(state: TrainState, around: Surroundings) -> EpochFigures:
-    """Learn every picture once, from where `state` stands in its epoch.
+    """Learn every image once, from where `state` stands in its epoch.
 
     Raises:
         Diverged: a loss or gradient is not finite; names the first step and layer where that was so.

@@ -94,7 +94,7 @@ def is_over(state: TrainState, training: TrainingSection, best_epoch: int) -> bo
 
 
 def measure_test(model: nn.Module, splits: Splits, around: Surroundings) -> Measured:
-    """The one look at the test pictures, with the best weights as they are on disk.
+    """The one look at the test images, with the best weights as they are on disk.
 
     Args:
         model: gives architecture and device; its weights are left alone, since they may have to be saved yet.
@@ -103,7 +103,7 @@ def measure_test(model: nn.Module, splits: Splits, around: Surroundings) -> Meas
 
 
 def remeasure_best(model: nn.Module, splits: Splits, around: Surroundings) -> None:
-    """Measure the best weights so far on the validation pictures of now; what they reached on others does not compare.
+    """Measure the best weights so far on the validation images of now; what they reached on others does not compare.
 
     Args:
         model: as for `measure_test`.
@@ -114,7 +114,7 @@ def remeasure_best(model: nn.Module, splits: Splits, around: Surroundings) -> No
     val = _measure_best(model, splits.val, around)
     around.run.best_is_now(val)
     print(
-        f"the best weights so far (epoch {record.best_epoch}): val top-1 {record.best_val_top1:.2f} % on the pictures "
+        f"the best weights so far (epoch {record.best_epoch}): val top-1 {record.best_val_top1:.2f} % on the images "
         f"as they were, {val.top1:.2f} % as they are now; the latter counts",
         file=sys.stderr,
     )

@@ -1,7 +1,7 @@
 """Memory that a training on the CPU gives back and wants again in the next step, kept by the process meanwhile.
 
 glibc returns large blocks to the kernel as soon as they are free, and the kernel clears every page again when it is
-next touched.  SAM-ResNet-50 at 64 pixels, 128 pictures a step: 120,000 page faults, a sixth of the step's time.
+next touched.  SAM-ResNet-50 at 64 pixels, 128 images a step: 120,000 page faults, a sixth of the step's time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loss and accuracy over a whole split: every picture counts once, the last partial batch included."""
+"""Loss and accuracy over a whole split: every image counts once, the last partial batch included."""
 
 from __future__ import annotations
 

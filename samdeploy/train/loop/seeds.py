@@ -34,7 +34,7 @@ class StepRandomness:
 
 
 class Shuffle:
-    """The order of the pictures, epoch after epoch: one generator, seeded once, apart from everything else.
+    """The order of the images, epoch after epoch: one generator, seeded once, apart from everything else.
 
     The order depends on the seed alone, and not on architecture, ranks or device.
     """

@@ -49,7 +49,7 @@ class Stepper:
         Args:
             model: float32 [N, 3, H, W], normalised -> logits [N, K]; its weights are updated in place.
             pictures: the training split.
-            augment: from stored to learnt pictures.
+            augment: from stored to learnt images.
             training: optimiser settings.
             compute: where, in which precision, and with whom.
         """
@@ -110,7 +110,7 @@ class Stepper:
         return loss, hits
 
     def begin(self, rows: torch.Tensor, epoch: int, step: int) -> None:
-        """On a GPU, prepare the pictures that `passes` will want next, beside the step that is queued there."""
+        """On a GPU, prepare the images that `passes` will want next, beside the step that is queued there."""
         self._ahead.begin(self._pieces(rows)[0], (epoch, step, 0))
 
     def _pieces(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -35,17 +35,17 @@ def _ruled(default: T, **rules: Unpack[Rules]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class DataSection:
-    """Which pictures, and how they are split.
+    """Which images, and how they are split.
 
     Attributes:
         name: one of `samdeploy.data.DATASETS`.
         root: folder that holds the data, relative to where the command runs.
-        val_fraction: part of the training pictures that is kept aside to choose weights on.
+        val_fraction: part of the training images that is kept aside to choose weights on.
         split_seed: seed of that split; stays the same while `training.seed` varies over repeated runs.
         download: fetch the data set into `root` where it is not there yet.
-        leaks: what to do about pictures that stand in two splits: "refuse" does not train where they are more than
+        leaks: what to do about images that stand in two splits: "refuse" does not train where they are more than
             `samdeploy.data.duplicates.leaks.MAX_EXACT_PERCENT` of a split; "report" says so and trains.
-        cache: keep the prepared pictures on disk for the next run (see `samdeploy.data.cache`).
+        cache: keep the prepared images on disk for the next run (see `samdeploy.data.cache`).
         options: what this data set offers beyond that, for example `level` of aircraft; and `protocol` of every set.
     """
 
@@ -108,21 +108,21 @@ class ImageSection:
 
 @dataclass(frozen=True, slots=True)
 class AugmentSection:
-    """What is done to the training pictures, each time they come by; the defaults do nothing.
+    """What is done to the training images, each time they come by; the defaults do nothing.
 
     Attributes:
-        flip: mirror every other picture, left to right.
-        crop_padding: pixels of black around the picture, of which the old size is cut at random; 0 does not.
+        flip: mirror every other image, left to right.
+        crop_padding: pixels of black around the image, of which the old size is cut at random; 0 does not.
         crop_scale: smallest share of the area that a random crop keeps (its sides 3:4 to 4:3, resized to the full
             size); 1 does not crop.
-        policy: "trivial" is TrivialAugment (one random operation per picture), "rand" RandAugment (two of medium size).
-        mixup, cutmix: alpha of the Beta distribution that pictures (or parts) of a batch are mixed with; 0 does not.
+        policy: "trivial" is TrivialAugment (one random operation per image), "rand" RandAugment (two of medium size).
+        mixup, cutmix: alpha of the Beta distribution that images (or parts) of a batch are mixed with; 0 does not.
             With both, each batch takes one of the two.
-        train_size: side of the training pictures in pixels; 0 is that of the image section.  A network is often best
-            at pictures somewhat larger than those it was trained on (H. Touvron et al., 2019, arXiv:1906.06423).
-        oversize: keep the training pictures this many times as large in each direction, so that crops need not be
+        train_size: side of the training images in pixels; 0 is that of the image section.  A network is often best
+            at images somewhat larger than those it was trained on (H. Touvron et al., 2019, arXiv:1906.06423).
+        oversize: keep the training images this many times as large in each direction, so that crops need not be
             enlarged; only with crop_scale below 1.
-        group: pictures that share one draw of crop and policy; 0 is 1 on the CPU and 8 on a GPU.
+        group: images that share one draw of crop and policy; 0 is 1 on the CPU and 8 on a GPU.
     """
 
     flip: bool = False

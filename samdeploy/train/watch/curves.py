@@ -1,6 +1,6 @@
 """`curves.png` beside the history: what the training did so far, drawn anew after epochs, and at the end.
 
-A picture is no reason to lose a training: whatever goes wrong here is said once, and the training goes on.
+A plot is no reason to lose a training: whatever goes wrong here is said once, and the training goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TIGHT_BITS = 3.0
 _TRAIN, _VAL, _OTHER = "#0072B2", "#D55E00", "#009E73"
 _STAGES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 
-# Epochs of a second must not spend it on pictures of themselves.
+# Epochs of a second must not spend it on plots of themselves.
 _MAX_SHARE = 0.05
 _FIRST_COST = 0.5  # seconds; what drawing takes, as long as it was not measured
 

@@ -1,4 +1,4 @@
-"""`--force`: what the weights have learnt from, and what the best epoch is worth, when recipe or pictures change."""
+"""`--force`: what the weights have learnt from, and what the best epoch is worth, when recipe or images change."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def others(pictures: Path, tmp_path: Path) -> Path:
 
 def measured_anew(said: str) -> tuple[float, float]:
     """Before and now, of the best epoch so far."""
-    found = re.search(r"\(epoch 1\): val top-1 ([\d.]+) % on the pictures as they were, ([\d.]+) % as they are", said)
+    found = re.search(r"\(epoch 1\): val top-1 ([\d.]+) % on the images as they were, ([\d.]+) % as they are", said)
     assert found, said
     return float(found[1]), float(found[2])
 
@@ -61,12 +61,12 @@ def test_the_best_epoch_is_measured_on_the_pictures_of_now(stopped: Path, others
     (others / "val" / "aside").rename(others / "val" / "dark")
     loop.resume(stopped, overrides=[f"data.root={others}"], force=True)
     said = capsys.readouterr().err
-    assert "(val: the same pictures, but their labels, their order or their number differ); going on" in said
+    assert "(val: the same images, but their labels, their order or their number differ); going on" in said
     then, now = measured_anew(said)
     assert then == pytest.approx(before.best_val_top1, abs=0.01)
-    assert now == pytest.approx(100 - then, abs=0.01)  # two classes, and each picture has the other's name
+    assert now == pytest.approx(100 - then, abs=0.01)  # two classes, and each image has the other's name
     after = open_run(stopped)
-    assert [(leg.epoch, leg.step, leg.changed) for leg in after.legs] == [(1, 0, ()), (2, 2, ("pictures of val",))]
+    assert [(leg.epoch, leg.step, leg.changed) for leg in after.legs] == [(1, 0, ()), (2, 2, ("images of val",))]
     rows = (stopped / "history.csv").read_text().splitlines()[1:]
     assert after.best_val_top1 >= now
     assert after.best_epoch == 1 or len(rows) == 3
@@ -108,14 +108,14 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
     for force in (False, True):  # without it, the cure is not one that is refused again
         with pytest.raises(DatasetError, match=refused) as caught:
             loop.resume(stopped, overrides=overrides, force=force)
-        assert "drawn anew when pictures come or go" in str(caught.value)
+        assert "drawn anew when images come or go" in str(caught.value)
         assert str(caught.value).endswith("--set data.leaks=report --force")
     assert "going on" not in capsys.readouterr().err
     assert open_run(stopped).status == "interrupted"
     with stopping(3, 1), pytest.raises(SystemExit):
         loop.resume(stopped, overrides=[*overrides, "data.leaks=report"], force=True)
     said = capsys.readouterr().err
-    assert "(train: 3 of 22 gone, 1 new; test: 0 of 10 gone, 3 new); going on with the new pictures\n" in said
+    assert "(train: 3 of 22 gone, 1 new; test: 0 of 10 gone, 3 new); going on with the new images\n" in said
     assert said.count("3 of 13 test images (23.08 %) are also in train, pixel by pixel") == 1
     overlaps = json.loads((stopped / "leaks.json").read_text())["overlaps"]
     (found,) = [overlap for overlap in overlaps if (overlap["split"], overlap["other"]) == ("test", "train")]

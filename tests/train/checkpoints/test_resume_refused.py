@@ -46,7 +46,7 @@ def test_other_pictures(stopped: Path, pictures: Path, tmp_path: Path, capsys: p
     ):
         loop.resume(stopped, overrides=[f"data.root={copy}"])
     loop.resume(stopped, overrides=[f"data.root={copy}"], force=True)
-    assert "(train: 1 of 22 gone, 1 new); going on with the new pictures" in capsys.readouterr().err
+    assert "(train: 1 of 22 gone, 1 new); going on with the new images" in capsys.readouterr().err
 
 
 def test_other_classes_cannot_be_forced(stopped: Path, pictures: Path, tmp_path: Path) -> None:

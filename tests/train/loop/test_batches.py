@@ -1,4 +1,4 @@
-"""Batches: every picture once, never one alone."""
+"""Batches: every image once, never one alone."""
 
 from __future__ import annotations
 

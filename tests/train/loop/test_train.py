@@ -82,7 +82,7 @@ def test_history_has_one_row_per_epoch_and_agrees_with_run_json(finished: Path) 
 
 
 def test_test_accuracy_equals_a_recount_over_every_picture(finished: Path, pictures: Path) -> None:
-    # Independent: one picture at a time, float64, its own normalisation; 10 pictures are a batch of 7 and one of 3.
+    # Independent: one image at a time, float64, its own normalisation; 10 images are a batch of 7 and one of 3.
     record = open_run(finished)
     model = build_model("sam-resnet18", 2, {"gate": "identity"}).double().eval()
     load_weights(model, finished / "weights.safetensors")
@@ -246,7 +246,7 @@ def test_nothing_is_written_where_a_picture_is_damaged(recipe: MakeRecipe, pictu
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     for split in ("val", "test"):
-        (copy / split / "dark" / "0.png").write_bytes(b"no picture")
+        (copy / split / "dark" / "0.png").write_bytes(b"no image")
     said = r"(?s)  - val: 1 of \d+ images cannot .*val/dark/0\.png.*  - test: 1 of 10 images cannot .*0\.png"
     with pytest.raises(DatasetError, match=said):
         loop.train(recipe(f"data.root={copy}"), runs_root=tmp_path / "runs")
