@@ -2,7 +2,7 @@
 
 The same samples, fraction and seed give the same split on every machine; another seed gives another one.
 A test set that samdeploy has to cut itself is always cut first, with `TEST_FRACTION` and `TEST_SEED`: it
-depends on nothing that a user sets, so no run, whatever its seed, trains on the pictures of another run's test.
+depends on nothing that a user sets, so no run, whatever its seed, trains on the images of another run's test.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def hold_out(
 
     Args:
         samples: what to split.
-        fraction: of the pictures, in (0, 1).
+        fraction: of the images, in (0, 1).
         seed: of the draw.
         classes: names, for errors.
-        part: what the held-out pictures become, "val" or "test", for errors.
+        part: what the held-out images become, "val" or "test", for errors.
         dataset: the data set's name, for errors.
         copies: name of a sample -> name of what it is a copy of; see `samdeploy.data.duplicates.file_copies`.
 

@@ -1,4 +1,4 @@
-"""Prepared pictures block by block, decoded ahead of the caller in threads: the set is never in memory as a whole."""
+"""Prepared images block by block, decoded ahead of the caller in threads: the set is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from samdeploy.images.decode import resize
 from samdeploy.progress import progress_bar
 from samdeploy.terminal import printable
 
-# Pictures per task: one task per picture would cost more than a 28x28 picture itself.
+# Images per task: one task per image would cost more than a 28x28 image itself.
 _BLOCK = 32
 _SHOWN = 5
 
@@ -35,15 +35,15 @@ def stream_images(
 
     Args:
         samples: what to read.
-        preprocessing: the size that the pictures are brought to.
+        preprocessing: the size that the images are brought to.
         description: for the progress bar and for errors, for example "train".
-        block: pictures per block.
+        block: images per block.
 
     Yields:
         uint8 [n, H, W, 3] RGB, n = `block` but for the last, in the order of `samples`; the caller's own.
 
     Raises:
-        DatasetError: pictures are missing or damaged.  From the first on nothing more is yielded, but all are looked at
+        DatasetError: images are missing or damaged.  From the first on nothing more is yielded, but all are looked at
             before this is raised.
     """
     broken: dict[int, str] = {}

@@ -33,7 +33,7 @@ def write_idx() -> Callable[..., None]:
 
 @pytest.fixture
 def clothing(write_idx: Callable[..., None]) -> Callable[..., dict[str, np.ndarray]]:
-    """Write the four files of Fashion-MNIST: 10 classes, 20 training and 3 test pictures each, random pixels."""
+    """Write the four files of Fashion-MNIST: 10 classes, 20 training and 3 test images each, random pixels."""
 
     def make(folder: Path, suffix: str = ".gz") -> dict[str, np.ndarray]:
         random = np.random.default_rng(7)
@@ -73,7 +73,7 @@ def python2_pickle(value: Any) -> bytes:
 
 @pytest.fixture
 def small_cifar10(tmp_path: Path) -> tuple[type[CIFAR10], dict[str, np.ndarray]]:
-    """CIFAR-10's files with 20 pictures per batch, and the class that reads them without md5 sums."""
+    """CIFAR-10's files with 20 images per batch, and the class that reads them without md5 sums."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     random = np.random.default_rng(11)
@@ -98,7 +98,7 @@ def small_cifar10(tmp_path: Path) -> tuple[type[CIFAR10], dict[str, np.ndarray]]
 
 @pytest.fixture
 def small_cifar100(tmp_path: Path) -> tuple[type[CIFAR100], dict[str, np.ndarray]]:
-    """CIFAR-100's files with 3 training and 1 test picture per class, and the class that reads them."""
+    """CIFAR-100's files with 3 training and 1 test image per class, and the class that reads them."""
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
     random = np.random.default_rng(13)
@@ -124,9 +124,9 @@ def small_cifar100(tmp_path: Path) -> tuple[type[CIFAR100], dict[str, np.ndarray
 
 @pytest.fixture
 def aircraft_root(tmp_path: Path) -> Path:
-    """An fgvc-aircraft-2013b tree: 4 variants in 3 families of 2 manufacturers; 4 train, 3 val, 2 test pictures each.
+    """An fgvc-aircraft-2013b tree: 4 variants in 3 families of 2 manufacturers; 4 train, 3 val, 2 test images each.
 
-    Picture number i is 40 rows of grey i and below them 20 rows in BANNER_COLOUR, 50 columns wide.
+    Image number i is 40 rows of grey i and below them 20 rows in BANNER_COLOUR, 50 columns wide.
     """
     data = tmp_path / "fgvc-aircraft-2013b" / "data"
     (data / "images").mkdir(parents=True)
@@ -161,7 +161,7 @@ def aircraft_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def picture_tree() -> Callable[..., None]:
-    """Write PNG pictures of 6x5 pixels in one colour per file: {"train/cat/1.png": 10, ...}."""
+    """Write PNG images of 6x5 pixels in one colour per file: {"train/cat/1.png": 10, ...}."""
 
     def make(root: Path, files: Mapping[str, int]) -> None:
         for name, grey in files.items():

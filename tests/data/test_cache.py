@@ -1,4 +1,4 @@
-"""Prepared pictures on disk: the same bytes, used again, and never trusted blindly."""
+"""Prepared images on disk: the same bytes, used again, and never trusted blindly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes of twelve random pictures, 20x16, as PNG files."""
+    """Two classes of twelve random images, 20x16, as PNG files."""
     random = np.random.default_rng(5)
     for label in ("a", "b"):
         for number in range(12):
@@ -231,7 +231,7 @@ def test_an_entry_of_another_pillow_is_made_again(
 
 
 def test_broken_pictures_are_named_and_leave_no_entry(train: Samples, folder: Path) -> None:
-    Path(train.names[2]).write_bytes(b"no picture")
+    Path(train.names[2]).write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"train: 1 of \d+ images cannot be read"):
         prepare_split(train, SIZE, description="train")
     assert [path.suffix for path in folder.iterdir()] == [".lock"]

@@ -1,6 +1,6 @@
 """Every recipe of a protocol as published, and of good practice, trains: an epoch over its data set's true format.
 
-Pictures and network are smaller: what is tried is that the file's keys go together, with each other and with the set.
+Images and network are smaller: what is tried is that the file's keys go together, with each other and with the set.
 """
 
 from __future__ import annotations

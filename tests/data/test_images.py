@@ -42,24 +42,24 @@ def broken_every_third(index: int) -> UInt8Array:
 
 
 def test_all_broken_pictures_are_counted_and_the_first_five_named() -> None:
-    samples = Samples(np.zeros(100, np.int64), tuple(f"picture {index}" for index in range(100)), broken_every_third)
+    samples = Samples(np.zeros(100, np.int64), tuple(f"image {index}" for index in range(100)), broken_every_third)
     with pytest.raises(DatasetError) as error:
         load_images(samples, Preprocessing(4, 4), description="train")
     assert str(error.value) == (
-        "train: 34 of 100 images cannot be read; replace or remove them:\n    picture 0: reason 0\n"
-        "    picture 3: reason 3\n    picture 6: reason 6\n    picture 9: reason 9\n    picture 12: reason 12\n"
+        "train: 34 of 100 images cannot be read; replace or remove them:\n    image 0: reason 0\n"
+        "    image 3: reason 3\n    image 6: reason 6\n    image 9: reason 9\n    image 12: reason 12\n"
         "    and 29 more"
     )
 
 
 def test_more_than_the_memory() -> None:
-    # Labels without storage of their own: 10^12 pictures of 1000x1000 are 3 EB.
+    # Labels without storage of their own: 10^12 images of 1000x1000 are 3 EB.
     samples = Samples(np.broadcast_to(np.int64(0), 10**12), (), broken_every_third)
     with pytest.raises(DatasetError) as error:
         load_images(samples, Preprocessing(1000, 1000), description="train")
     assert str(error.value) == (
-        "train: 1,000,000,000,000 pictures of 1000x1000 take 2,793,967,723.8 GiB, more memory than this machine gives; "
-        "use a smaller picture size or fewer pictures"
+        "train: 1,000,000,000,000 images of 1000x1000 take 2,793,967,723.8 GiB, more memory than this machine gives; "
+        "use a smaller image size or fewer images"
     )
 
 

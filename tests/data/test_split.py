@@ -29,7 +29,7 @@ def test_every_class_gives_its_share_and_order_is_kept() -> None:
     assert places[0] == sorted(places[0])
     assert places[1] == sorted(places[1])
     assert sorted(places[0] + places[1]) == list(range(120))
-    # Pictures and labels travel together: picture i holds the value i.
+    # Images and labels travel together: image i holds the value i.
     for part, originals in zip((kept, held), places, strict=True):
         assert [int(part.load(index)[0, 0, 0]) for index in range(len(part))] == originals
 

@@ -1,4 +1,4 @@
-"""Pictures come in order and block by block, and no further ahead than there are threads."""
+"""Images come in order and block by block, and no further ahead than there are threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = Preprocessing(4, 6)
 
 
 def samples(count: int, load: object) -> Samples:
-    return Samples(np.zeros(count, np.int64), tuple(f"picture {index}" for index in range(count)), load)  # type: ignore[arg-type]
+    return Samples(np.zeros(count, np.int64), tuple(f"image {index}" for index in range(count)), load)  # type: ignore[arg-type]
 
 
 def test_blocks_are_the_set_in_order() -> None:
@@ -34,7 +34,7 @@ def test_nothing() -> None:
 
 
 class Counting:
-    """Remembers how many pictures were asked for."""
+    """Remembers how many images were asked for."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -82,7 +82,7 @@ def test_from_the_first_broken_picture_on_nothing_is_yielded_but_all_are_counted
     assert seen <= 30
     assert load.asked == 98
     assert str(caught.value).startswith(
-        "test images: 2 of 100 images cannot be read; replace or remove them:\n    picture 37: reason 37\n    "
+        "test images: 2 of 100 images cannot be read; replace or remove them:\n    image 37: reason 37\n    "
     )
 
 

@@ -1,4 +1,4 @@
-"""What a picture is known by: a digest of its prepared pixels, and a hash that survives recompression.
+"""What an image is known by: a digest of its prepared pixels, and a hash that survives recompression.
 
 Files of the same bytes are decoded to the same pixels, so equal digests find copies of files too, whatever they are
 called and wherever they lie.
@@ -21,8 +21,8 @@ from samdeploy.arrays import Float32Array, Int64Array, UInt8Array, UInt64Array
 from samdeploy.errors import DatasetError
 from samdeploy.files import write_atomic
 
-# Frequencies along each side: 256 bits.  The usual 64 (8 x 8) cannot tell clothes apart: of 1,000 test pictures of
-# Fashion-MNIST 104 lie within 2 bits of a training picture, which is how far recompression moves a picture.  With 256
+# Frequencies along each side: 256 bits.  The usual 64 (8 x 8) cannot tell clothes apart: of 1,000 test images of
+# Fashion-MNIST 104 lie within 2 bits of a training image, which is how far recompression moves an image.  With 256
 # bits it is 14 of 10,000 within 16 bits, and they show the same article.
 FREQUENCIES = 16
 # Bytes of pixels that are turned into floats at a time.
@@ -33,12 +33,12 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class PictureHashes:
-    """The pictures of one split, without their pixels.
+    """The images of one split, without their pixels.
 
     Attributes:
         digests: uint64 [N, 2], the first 128 bits of the SHA-256 of the prepared pixels.
-        perceptual: uint64 [N, 4], see `perceptual_hashes`; all zero for a picture in which nothing can be seen.
-        names: N texts, what to call each picture in a message.
+        perceptual: uint64 [N, 4], see `perceptual_hashes`; all zero for an image in which nothing can be seen.
+        names: N texts, what to call each image in a message.
         labels: int64 [N], class indices; -1 where none was written down.
         former: so many, the last ones, are of images that were trained on and are no longer in the split.
     """
@@ -75,7 +75,7 @@ def hash_pictures(blocks: Iterable[UInt8Array], names: Sequence[str], labels: In
 
 
 def digests_of(images: UInt8Array) -> UInt64Array:
-    """uint8 [n, H, W, 3] -> uint64 [n, 2], the first 128 bits of each picture's SHA-256."""
+    """uint8 [n, H, W, 3] -> uint64 [n, 2], the first 128 bits of each image's SHA-256."""
     digests = b"".join(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:16] for image in images)
     return np.frombuffer(digests, "<u8").reshape(-1, 2).astype(np.uint64)
 
@@ -100,25 +100,25 @@ def set_hashes(digests: UInt64Array, labels: Int64Array) -> tuple[str, str]:
 def perceptual_hashes(images: UInt8Array) -> UInt64Array:
     """256 bits that stay nearly the same under recompression, noise and a change of brightness or size.
 
-    Bit (u, v) says whether the coefficient of frequency (u, v) of the discrete cosine transform of the grey picture is
+    Bit (u, v) says whether the coefficient of frequency (u, v) of the discrete cosine transform of the grey image is
     positive, for the 16 lowest frequencies of each side; the mean's bit is always 0.  (The idea of C. Zauner, 2010,
     "Implementation and benchmarking of perceptual image hash functions", section 3.2.1, there with 8 x 8.)  A shifted,
     cropped or mirrored copy is not found.
 
-    Computed as two matrix products for many pictures at once: 0.4 s of one core for 54,000 pictures of 32x32.  The
-    package imagehash takes one picture at a time, 0.11 ms for 64 bits of such a picture.
+    Computed as two matrix products for many images at once: 0.4 s of one core for 54,000 images of 32x32.  The
+    package imagehash takes one image at a time, 0.11 ms for 64 bits of such an image.
 
     Args:
         images: uint8 [n, H, W, 3] RGB.
 
     Returns:
-        uint64 [n, 4]; zero where the picture is flat, that is varies by less than one grey level.
+        uint64 [n, 4]; zero where the image is flat, that is varies by less than one grey level.
     """
     grey = images.astype(np.float32) @ LUMA
     rows, columns = _cosines(images.shape[1]), _cosines(images.shape[2])
     coefficients = (rows @ (grey @ columns.T)).reshape(len(images), -1)
     coefficients[:, 0] = 0  # the mean: brightness, which says nothing about what is seen
-    # A picture's variance is at most 4 times the sum of squares of coefficients in this scale.
+    # An image's variance is at most 4 times the sum of squares of coefficients in this scale.
     is_flat = 4 * np.square(coefficients).sum(axis=1) < 1
     bits = (coefficients > 0) & ~is_flat[:, None]
     return np.packbits(bits, axis=1).view("<u8").astype(np.uint64)
@@ -160,7 +160,7 @@ def read_hashes(path: Path) -> dict[str, PictureHashes]:
                 digests, perceptual = file[f"{split}.digests"], file[f"{split}.perceptual"]
                 found[split] = PictureHashes(digests, perceptual, names, labels, former)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: no picture hashes ({error}); remove it, or train again") from None
+        raise DatasetError(f"{path}: no image hashes ({error}); remove it, or train again") from None
     for split, hashes in found.items():
         count = len(hashes.names)
         arrays = (hashes.digests, hashes.perceptual, hashes.labels)

@@ -1,6 +1,6 @@
-"""The leak guard: pictures that stand in two splits.
+"""The leak guard: images that stand in two splits.
 
-Accuracy on pictures that were trained on says nothing about new ones.  The original work of streamlined attention
+Accuracy on images that were trained on says nothing about new ones.  The original work of streamlined attention
 tested on its training folder; here that is found before the first step of training.
 """
 
@@ -29,13 +29,13 @@ from samdeploy.progress import Advance, progress_bar
 # data?").  A copied folder has 100 %, folders that were mixed by hand often more than 3.
 MAX_EXACT_PERCENT = 2.0
 KEEP_APART = "Keep each image in one split only; to train all the same: --set data.leaks=report"
-# A shared picture in examples; all of them would fill the screen.
+# A shared image in examples; all of them would fill the screen.
 _EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPicture:
-    """One picture in two splits.
+    """One image in two splits.
 
     Attributes:
         name, other: what it is called in each.
@@ -68,12 +68,12 @@ class SharedPicture:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """The pictures of one split that stand in an earlier one too.
+    """The images of one split that stand in an earlier one too.
 
     Attributes:
         split, other: "test" and "train", for example.
-        images: pictures in `split`.
-        exact: of those, how many have prepared pixels that a picture of `other` has.
+        images: images in `split`.
+        exact: of those, how many have prepared pixels that an image of `other` has.
         near: how many more look like an image of `other`: at most `NEAR_BITS` bits of the perceptual hash differ; None
             where those of `other` are not at hand.
         examples: a few of both, exact ones first.
@@ -155,7 +155,7 @@ def find_overlap(
 
     Args:
         split, other: what the two are called.
-        advance: is told how many pictures are done, and "".
+        advance: is told how many images are done, and "".
     """
     known = {digest.tobytes(): index for index, digest in reversed(list(enumerate(others.digests)))}
     found = [known.get(digest.tobytes(), -1) for digest in pictures.digests]
@@ -178,7 +178,7 @@ def find_overlap(
 
 
 def refuse_leaks(report: LeakReport, whose: str, cure: str = KEEP_APART) -> None:
-    """Refuse splits that share too many pictures.
+    """Refuse splits that share too many images.
 
     Args:
         whose: opens the error's text.
@@ -198,7 +198,7 @@ def refuse_leaks(report: LeakReport, whose: str, cure: str = KEEP_APART) -> None
         for overlap in broken
     )
     raise DatasetError(
-        f"{whose}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on pictures that were trained "
+        f"{whose}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on images that were trained "
         f"on says nothing about new ones. For example: {examples}. {_flat_pictures(broken)}{cure}"
     )
 
@@ -207,7 +207,7 @@ def _flat_pictures(broken: Sequence[Overlap]) -> str:
     flat, exact = sum(overlap.flat for overlap in broken), sum(overlap.exact for overlap in broken)
     if not flat:
         return ""
-    return f"{flat:,} of these {exact:,} are of one colour throughout: are they the pictures that you mean? "
+    return f"{flat:,} of these {exact:,} are of one colour throughout: are they the images that you mean? "
 
 
 def is_among(digests: UInt64Array, others: UInt64Array) -> NDArray[np.bool_]:
@@ -217,7 +217,7 @@ def is_among(digests: UInt64Array, others: UInt64Array) -> NDArray[np.bool_]:
 
 
 def _is_same_file(name: str, other: str) -> bool:
-    """Whether both name files of the same bytes; the names of pictures inside larger files name no file."""
+    """Whether both name files of the same bytes; the names of images inside larger files name no file."""
     try:
         return Path(name).is_file() and Path(other).is_file() and filecmp.cmp(name, other, shallow=False)
     except (OSError, ValueError):  # gone in the meantime, or no possible path

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from samdeploy.arrays import Int64Array, UInt64Array
 from samdeploy.progress import Advance
 
-# Bits of 256 in which near-duplicates may differ.  Of the pairs of Fashion-MNIST's test and training pictures that
+# Bits of 256 in which near-duplicates may differ.  Of the pairs of Fashion-MNIST's test and training images that
 # differ by no more, 14 in all, each shows the same article; at 17 to 24 bits others of the same cut begin.  Digits of
-# 8x8 pixels differ by 28 or more, photographs by 95.  JPEG at quality 75 moves 97 % of the pictures of Fashion-MNIST by
+# 8x8 pixels differ by 28 or more, photographs by 95.  JPEG at quality 75 moves 97 % of the images of Fashion-MNIST by
 # no more, and 77 % of photographs of 104x104: what is found is real, but not all that there is.
 NEAR_BITS = 16
 # Pairs of images that are compared at a time: 8 MB of 64-bit words, which stay in the processor's cache.

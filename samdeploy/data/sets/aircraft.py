@@ -1,7 +1,7 @@
 """FGVC-Aircraft 2013b: 10,000 photographs of aircraft (S. Maji et al., arXiv:1306.5151).
 
 The photographs may be used for non-commercial research only.  The authors ask that the banner with the
-photographer's name, the lowest 20 rows, is cut off; it is, before anything else sees the picture, unless the published
+photographer's name, the lowest 20 rows, is cut off; it is, before anything else sees the image, unless the published
 protocol is repeated, which left it in.
 """
 
@@ -85,7 +85,7 @@ def _official(root: Path, level: str, part: str) -> Any:
     except ValueError as error:
         raise DatasetError(f"{file}: a line is not 'ID NAME' ({error}); unpack the archive again") from error
     if not len(official):
-        raise DatasetError(f"{file}: no pictures listed; unpack the archive again")
+        raise DatasetError(f"{file}: no images listed; unpack the archive again")
     return official
 
 
@@ -95,7 +95,7 @@ def _check_disjoint(files: Mapping[str, list[str]]) -> None:
         for path in paths:
             if seen.setdefault(path, part) != part:
                 raise DatasetError(
-                    f"aircraft: picture {Path(path).stem} is listed in both {seen[path]} and {part}; "
+                    f"aircraft: image {Path(path).stem} is listed in both {seen[path]} and {part}; "
                     "the official splits share none, unpack the archive again"
                 )
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 50,000 + 10,000 pictures of 32x32 in 10 or 100 classes (A. Krizhevsky, 2009).
+"""CIFAR-10 and CIFAR-100: 50,000 + 10,000 images of 32x32 in 10 or 100 classes (A. Krizhevsky, 2009).
 
 The files are Python pickles, and loading a pickle runs code.  torchvision compares the md5 sum of every file
 with the published one before it opens any of them, so only the authors' own pickles are ever loaded; there is

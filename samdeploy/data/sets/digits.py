@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 pictures of 8x8 in 10 classes, inside scikit-learn itself.
+"""scikit-learn's digits: 1,797 images of 8x8 in 10 classes, inside scikit-learn itself.
 
 Source: UCI ML hand-written digits, test part (E. Alpaydin, C. Kaynak, 1998), values 0..16.
 """
@@ -22,7 +22,7 @@ def open_digits(
 ) -> Dataset:
     """The digits; `root`, `options` and `download` are not used.
 
-    The set has no official test split: 20 % (359 pictures) are cut off, stratified, always the same ones.
+    The set has no official test split: 20 % (359 images) are cut off, stratified, always the same ones.
     `val_fraction` is of the remaining 1,438.
     """
     data = load_digits()

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 + 10,000 grey pictures of 28x28 in 10 classes (H. Xiao, K. Rasul, R. Vollgraf, 2017).
+"""Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 in 10 classes (H. Xiao, K. Rasul, R. Vollgraf, 2017).
 
 Read here and not through torchvision, because torchvision refuses Debian's files, whose .gz checksums differ.
 """
@@ -90,7 +90,7 @@ def _read(folder: Path, part: str) -> Samples:
     images, labels = read_idx(image_file, 3), read_idx(label_file, 1).astype(np.int64)
     if len(images) != len(labels):
         raise DatasetError(
-            f"fashion-mnist: {len(images)} pictures in {image_file} but {len(labels)} labels in {label_file}; "
+            f"fashion-mnist: {len(images)} images in {image_file} but {len(labels)} labels in {label_file}; "
             "these files do not belong together, get both again"
         )
     if labels.size == 0 or labels.max() >= len(CLASSES):

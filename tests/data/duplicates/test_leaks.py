@@ -1,4 +1,4 @@
-"""The leak guard: copies of pictures are found, recompressed ones too, and honest splits are left in peace."""
+"""The leak guard: copies of images are found, recompressed ones too, and honest splits are left in peace."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NO_LABELS = np.full(10_000, -1)
 
 @pytest.fixture(scope="module")
 def photographs() -> np.ndarray:
-    """Different pictures uint8 [N, 104, 104, 3]: tiles of two photographs, without those of nothing but sky."""
+    """Different images uint8 [N, 104, 104, 3]: tiles of two photographs, without those of nothing but sky."""
     tiles = [
         photograph[top : top + TILE, left : left + TILE]
         for photograph in load_sample_images().images
@@ -54,7 +54,7 @@ def photographs() -> np.ndarray:
     return np.stack([tile for tile in tiles if tile.std() > 20])
 
 
-def hashed(images: np.ndarray, name: str = "picture") -> PictureHashes:
+def hashed(images: np.ndarray, name: str = "image") -> PictureHashes:
     return hash_pictures([images], [f"{name}[{index}]" for index in range(len(images))], NO_LABELS[: len(images)])
 
 
@@ -87,7 +87,7 @@ def test_digests_are_sha256_of_the_pixels() -> None:
     expected = [hashlib.sha256(image.tobytes()).digest()[:16] for image in images]
     assert [digest.astype("<u8").tobytes() for digest in digests_of(images)] == expected
     assert digests_of(images).shape == (3, 2)
-    # A view that is not contiguous is the same picture.
+    # A view that is not contiguous is the same image.
     assert np.array_equal(digests_of(np.repeat(images, 2, axis=2)[:, :, ::2]), digests_of(images))
 
 
@@ -148,7 +148,7 @@ def test_damaged_hashes_are_refused(photographs: np.ndarray, tmp_path: Path) -> 
     write_hashes(path, {"train": hashed(photographs[:20])})
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DatasetError, match=r"hashes\.npz: no picture hashes .*; remove it, or train again"):
+    with pytest.raises(DatasetError, match=r"hashes\.npz: no image hashes .*; remove it, or train again"):
         read_hashes(path)
     whole = hashed(photographs[:20])
     write_hashes(path, {"train": PictureHashes(whole.digests[:-1], whole.perceptual, whole.names, whole.labels)})
@@ -161,7 +161,7 @@ def test_damaged_hashes_are_refused(photographs: np.ndarray, tmp_path: Path) -> 
 
 def test_equal_pixels_are_found_and_counted_once(photographs: np.ndarray) -> None:
     train = hashed(photographs[:30], "train")
-    # Two test pictures that are in train, one of them twice over: three of the ten.
+    # Two test images that are in train, one of them twice over: three of the ten.
     test = hashed(np.concatenate([photographs[30:37], photographs[[3, 3, 7]]]), "test")
     overlap = find_overlap("test", test, "train", train)
     assert (overlap.images, overlap.exact, overlap.near) == (10, 3, 0)
@@ -205,8 +205,8 @@ def test_the_nearest_is_named_wherever_blocks_end(photographs: np.ndarray, monke
 def test_flat_pictures_look_like_nothing() -> None:
     flat = np.stack([np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 255)])
     overlap = find_overlap("test", hashed(flat[:2]), "train", hashed(flat[1:]))
-    assert (overlap.exact, overlap.near) == (1, 0)  # the same grey is the same picture, all the same
-    # One level more in a corner is no picture either; a slope of a few levels is one.
+    assert (overlap.exact, overlap.near) == (1, 0)  # the same grey is the same image, all the same
+    # One level more in a corner is no image either; a slope of a few levels is one.
     corner, slope = flat[1:2].copy(), flat[1:2].copy()
     corner[0, :4, :4] += 1
     slope += np.arange(32, dtype=np.uint8)[:, None] // 4
@@ -292,7 +292,7 @@ def test_the_refusal_names_counts_examples_and_the_cure() -> None:
         refuse_leaks(LeakReport((overlap(9, split="val"), overlap(1), overlap(200))), "data set 'folder'")
     assert str(caught.value) == (
         "data set 'folder': 9 of 200 val images (4.5 %) are also in train, pixel by pixel; 200 of 200 test images "
-        "(100.0 %) are also in train, pixel by pixel; at most 2 % is accepted, because accuracy on pictures that were "
+        "(100.0 %) are also in train, pixel by pixel; at most 2 % is accepted, because accuracy on images that were "
         "trained on says nothing about new ones. For example: test/1.png = train/2.png (the same pixels). Keep each "
         "image in one split only; to train all the same: --set data.leaks=report"
     )
@@ -324,7 +324,7 @@ def test_the_digits_are_not_accused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="apt-get install dataset-fashion-mnist")
 def test_clothes_are_not_accused_and_a_leaked_one_is_found(tmp_path: Path) -> None:
     splits = splits_of("fashion-mnist", tmp_path, 2000)
-    # Of all 10,000 test pictures 12 look like one of the 54,000 training pictures, and show the same article.
+    # Of all 10,000 test images 12 look like one of the 54,000 training images, and show the same article.
     assert [(exact, near <= 1) for _, _, exact, near in counts(find_leaks(splits))] == [(0, True)] * 3
     honest, leaked = splits["test"], splits["train"]
     digests, perceptual = honest.digests.copy(), honest.perceptual.copy()

@@ -103,7 +103,7 @@ def test_empty_list(aircraft_root: Path) -> None:
     file.write_text("")
     with pytest.raises(DatasetError) as error:
         open_dataset("aircraft", aircraft_root)
-    assert str(error.value) == f"{file}: no pictures listed; unpack the archive again"
+    assert str(error.value) == f"{file}: no images listed; unpack the archive again"
 
 
 def test_a_picture_in_two_splits(aircraft_root: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_picture_in_two_splits(aircraft_root: Path) -> None:
     with pytest.raises(DatasetError) as error:
         open_dataset("aircraft", aircraft_root)
     assert str(error.value) == (
-        "aircraft: picture 0000000 is listed in both train and test; the official splits share none, "
+        "aircraft: image 0000000 is listed in both train and test; the official splits share none, "
         "unpack the archive again"
     )
 

@@ -155,7 +155,7 @@ def test_counts_that_differ(tmp_path: Path, clothing: Callable[..., Arrays], wri
     with pytest.raises(DatasetError) as error:
         open_dataset("fashion-mnist", tmp_path)
     assert str(error.value) == (
-        f"fashion-mnist: 200 pictures in {tmp_path / 'train-images-idx3-ubyte.gz'} but 199 labels in "
+        f"fashion-mnist: 200 images in {tmp_path / 'train-images-idx3-ubyte.gz'} but 199 labels in "
         f"{tmp_path / 'train-labels-idx1-ubyte.gz'}; these files do not belong together, get both again"
     )
 

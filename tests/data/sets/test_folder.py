@@ -141,7 +141,7 @@ def test_broken_link_is_reported_with_the_other_broken_pictures(tmp_path: Path, 
     picture_tree(tmp_path, COMPLETE)
     (tmp_path / "train/cat/0.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "train/dog/2.png").write_bytes((tmp_path / "train/dog/2.png").read_bytes()[:50])
-    (tmp_path / "train/dog/9.jpg").write_text("no picture")
+    (tmp_path / "train/dog/9.jpg").write_text("no image")
     with pytest.raises(DatasetError) as error:
         load_images(open_dataset("folder", tmp_path).train, Preprocessing(4, 4), description="train")
     text = str(error.value)
