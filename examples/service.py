@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from samdeploy import Classifier, ImageError, SamdeployError
 
-LARGEST = 32 << 20  # bytes of an encoded picture
+LARGEST = 32 << 20  # bytes of an encoded image
 
 
 class Service(BaseHTTPRequestHandler):
@@ -18,7 +18,7 @@ class Service(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
-            return self.answer(411, {"error": "no Content-Length found; send the picture's bytes in one piece"})
+            return self.answer(411, {"error": "no Content-Length found; send the image's bytes in one piece"})
         if len(length) > 20 or int(length) > LARGEST:  # Python refuses to read numbers of thousands of digits
             return self.answer(413, {"error": f"Content-Length {length[:20]} found, at most {LARGEST} bytes expected"})
         try:

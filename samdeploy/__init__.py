@@ -1,4 +1,4 @@
-"""samdeploy: from labelled pictures to a verified inference engine.
+"""samdeploy: from labelled images to a verified inference engine.
 
 Public names are resolved on first use (PEP 562), so that ``import samdeploy`` costs a few
 milliseconds and loads neither numpy nor a runtime.
