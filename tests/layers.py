@@ -39,13 +39,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "predict": _APPLICATION,
     "explain": _APPLICATION | {"progress", "graphs", "models"},  # only the families know where gates are
     "train": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
+    "importing": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
     "export": _BUNDLE | {"runs", "images", "backends", "progress", "graphs", "models", "data"},
     "evaluate": _APPLICATION | {"progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
     "report": _APPLICATION | {"progress", "data", "evaluate", "explain", "export", "bench", "doctor"},
     "cli": _APPLICATION
-    | {"progress", "predict", "explain", "models", "data", "train", "export", "evaluate", "bench", "report", "doctor"},
+    | {"progress", "predict", "explain", "models", "data", "train", "importing", "export", "evaluate", "bench"}
+    | {"report", "doctor"},
 }
 
 # A runtime -> the file or folder that may import it at module level, besides the parts below.
@@ -58,7 +60,7 @@ RUNTIME_HOME = {
     "cuda": "backends/device",
     "onnx": None,
 }
-RUNTIMES_WELCOME = frozenset({"graphs", "models", "data", "train", "export"})
+RUNTIMES_WELCOME = frozenset({"graphs", "models", "data", "train", "importing", "export"})
 
 # A part, or one of its files -> the packages of others that it may import at module level; others are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {

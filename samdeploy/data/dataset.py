@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
-from samdeploy.errors import InputError, unknown
+from samdeploy.errors import DatasetError, InputError, unknown
 
 OptionValue = str | int | float | bool
 
@@ -95,6 +95,26 @@ class Dataset:
         if name not in SPLITS:
             raise InputError(unknown("split", name, SPLITS))
         return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def relabelled(self, classes: tuple[str, ...]) -> Dataset:
+        """The same images with labels that index `classes`, which may be more, and in another order.
+
+        Raises:
+            DatasetError: a class of the images is none of `classes`.
+        """
+        if classes == self.classes:
+            return self
+        others = [name for name in self.classes if name not in classes]
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            raise DatasetError(
+                f"{self.name}: class {others[0]!r}{more} found, which the network does not know; its {len(classes)} "
+                f"classes begin with {', '.join(map(repr, classes[:3]))}. Rename the folders, or import with --classes"
+            )
+        table = np.array([classes.index(name) for name in self.classes], np.int64)
+        train, test = (replace(samples, labels=table[samples.labels]) for samples in (self.train, self.test))
+        val = train if self.val is self.train else replace(self.val, labels=table[self.val.labels])
+        return replace(self, classes=classes, train=train, val=val, test=test)
 
 
 def array_samples(images: UInt8Array, labels: Int64Array, source: str, *, is_cheap: bool = False) -> Samples:

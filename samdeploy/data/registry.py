@@ -68,6 +68,11 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
         "folder": DatasetEntry(
             "samdeploy.data.sets.folder:open_folder", "your own pictures, one folder per class", can_download=False
         ),
+        "judged-folder": DatasetEntry(
+            "samdeploy.data.sets.judged_folder:open_judged_folder",
+            "images that an imported network is judged on, one folder per class; a fixed part is set aside",
+            can_download=False,
+        ),
     }
 )
 

@@ -64,7 +64,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
         check_supported(options.engine, "auto", options.precision)
     record = open_run(run_dir)
-    if record.status != "complete":
+    if record.status not in ("complete", "imported"):
         print(
             f"run {run_dir}: its training is not complete ({record.status}); exporting the weights of epoch "
             f"{record.best_epoch}",

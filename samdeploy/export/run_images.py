@@ -88,9 +88,10 @@ def validation_pictures(run_dir: Path, record: RunRecord, data_root: Path | None
 def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
     check_folder(record.dataset, data_root, "the run's")
     root = data_root or Path(record.data_root)
-    return open_dataset(
+    dataset = open_dataset(
         record.dataset, root, options=record.data_options, val_fraction=record.val_fraction, seed=record.split_seed
     )
+    return dataset.relabelled(record.classes)
 
 
 def _test_digests(run_dir: Path, record: RunRecord, dataset: Dataset) -> UInt64Array:

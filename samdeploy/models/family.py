@@ -173,6 +173,10 @@ class ModelFamily(Protocol):
         """Of the architecture's published weights, as their own record names it."""
         ...
 
+    def labels(self, arch: str, num_classes: int) -> Sequence[tuple[str, ...]]:
+        """Names of the classes of its published weights, as several tools call them; none where no record says."""
+        ...
+
     def simplify(self, model: nn.Module) -> nn.Module:
         """The same function as a trained network in eval mode, with less to compute; `model` is left as it is."""
         ...
@@ -200,6 +204,18 @@ def family_of(arch: str) -> ModelFamily:
     return cast("ModelFamily", getattr(importlib.import_module(module), name))
 
 
+def known_arch(arch: str) -> ModelFamily:
+    """The family of an architecture that it has.
+
+    Raises:
+        InputError: no such family or architecture, with the nearest ones.
+    """
+    family = family_of(arch)
+    if arch not in family.architectures():
+        raise InputError(unknown("architecture", arch, family.architectures()))
+    return family
+
+
 def calmer_training(arch: str, options: Mapping[str, OptionValue]) -> str:
     """What makes trainings calmer with options of the architecture's family; "" for nothing."""
     calmer = family_of(arch).calmer
@@ -217,9 +233,7 @@ def complete_options(arch: str, options: Mapping[str, OptionValue]) -> dict[str,
     Raises:
         InputError: unknown architecture, option or value.
     """
-    family = family_of(arch)
-    if arch not in family.architectures():
-        raise InputError(unknown("architecture", arch, family.architectures()))
+    family = known_arch(arch)
     for name, value in options.items():
         if name not in family.options:
             raise InputError(unknown(f"option of {arch}", name, family.options))

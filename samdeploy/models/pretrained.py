@@ -87,6 +87,22 @@ def _checked(found: Pretrained) -> Pretrained:
     return found
 
 
+def head_classes(arch: str, state: Mapping[str, torch.Tensor]) -> int:
+    """How many classes the head in a state dict tells apart.
+
+    Raises:
+        WeightsError: it holds no head of this architecture.
+    """
+    one, two = _shapes(arch, 1), _shapes(arch, 2)
+    head = [key for key, shape in one.items() if two[key] != shape]
+    found = [key for key in head if key in state]
+    if not found or len(state[found[0]].shape) != len(one[found[0]]):
+        alike = look_alike(state)
+        looks = f"; this looks like {alike}" if alike else ""
+        raise WeightsError(f"the weights hold no head of {arch} ({some(head)} expected){looks}")
+    return int(state[found[0]].shape[0])
+
+
 def load_pretrained(
     model: nn.Module, pretrained: Pretrained, classes: Sequence[str], options: Mapping[str, OptionValue]
 ) -> str:

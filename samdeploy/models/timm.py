@@ -77,6 +77,13 @@ class TimmFamily(TorchFamily):
         license: str | None = _record(arch).license
         return license
 
+    def labels(self, arch: str, num_classes: int) -> Sequence[tuple[str, ...]]:
+        """WordNet's synsets, as the folders of ImageNet are called, where the count is that of a set of ImageNet."""
+        from timm.data import ImageNetInfo, infer_imagenet_subset
+
+        subset = infer_imagenet_subset({"num_classes": num_classes})
+        return () if subset is None else (tuple(ImageNetInfo(subset).label_names()),)
+
     def published_state(self, arch: str) -> Mapping[str, torch.Tensor]:
         """The weights of the tag, or of the architecture's default tag, by timm's own loading and cache.
 

@@ -45,6 +45,9 @@ class TorchFamily(ABC):
     def license(self, arch: str) -> str | None:
         return None
 
+    def labels(self, arch: str, num_classes: int) -> Sequence[tuple[str, ...]]:
+        return ()
+
     def simplify(self, model: nn.Module) -> nn.Module:
         """The network itself: runtimes fold its batch norms."""
         return model

@@ -43,6 +43,14 @@ class TorchvisionFamily(TorchFamily):
             side, side, "center_crop", short, tuple(record.mean), tuple(record.std), resize, crop="half-even"
         )
 
+    def labels(self, arch: str, num_classes: int) -> Sequence[tuple[str, ...]]:
+        """The categories of the weights' record; a name that occurs twice gets its number: "crane (517)"."""
+        names = [str(name) for name in _weights(arch).meta["categories"]]
+        if len(names) != num_classes:
+            return ()
+        once = [name if names.index(name) == place else f"{name} ({place})" for place, name in enumerate(names)]
+        return (tuple(once),)
+
     def weights_url(self, arch: str) -> str:
         url: str = _weights(arch).url
         return url

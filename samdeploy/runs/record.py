@@ -30,7 +30,7 @@ from samdeploy.files import json_bytes, read_json, write_atomic
 FORMAT = "samdeploy-run"
 VERSION = 1
 
-Status = Literal["training", "complete", "interrupted", "diverged"]
+Status = Literal["training", "complete", "interrupted", "diverged", "imported"]
 _OPTIONAL = Rules(optional=True)
 
 
@@ -64,8 +64,9 @@ class RunRecord:
         val_fraction, split_seed: how the validation split was taken out of train.
         counts: images per split.
         fingerprints: SHA-256 over the prepared images and labels, per split.
-        status: "training" until the end was reached; anything but "complete" has no test accuracy.
-        best_epoch: counted from 1; 0 while no epoch has ended.
+        status: "training" until the end was reached; anything but "complete" has no test accuracy.  "imported": the
+            network was trained elsewhere, and `best_val_top1` and `best_val_loss` are of images that were set aside.
+        best_epoch: counted from 1; 0 while no epoch has ended, and of imported networks.
         best_val_top1: in percent.
         best_val_loss: mean cross entropy, in nats.
         test_top1: in percent, over `test_images` images, of which `test_correct` were right; measured once.

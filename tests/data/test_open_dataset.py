@@ -20,7 +20,7 @@ def test_importing_loads_neither_torch_nor_scikit_learn() -> None:
 
 def test_table() -> None:
     assert SPLITS == ("train", "val", "test")
-    assert list(DATASETS) == ["digits", "fashion-mnist", "cifar10", "cifar100", "aircraft", "folder"]
+    assert list(DATASETS) == ["digits", "fashion-mnist", "cifar10", "cifar100", "aircraft", "folder", "judged-folder"]
     assert all(entry.description for entry in DATASETS.values())
 
 

@@ -59,10 +59,10 @@ def open_folder(
         note for part in ("val", "test") if part in scans for note in missing_classes(scans[part], classes, part)
     ]
     if faults:
-        _refuse(root, faults + missing, scans)
+        refuse_folder(root, faults + missing, scans)
     notes = [*scans["train"].warnings(), *layout.notes]
     notes += [f"{part}: {note}" for part, scan in scans.items() for note in scan.notes()] + missing
-    samples = {part: _samples(scan, classes) for part, scan in scans.items()}
+    samples = {part: folder_samples(scan, classes) for part, scan in scans.items()}
     cut = tuple(part for part in SPLITS if part not in samples)
     copies = file_copies(samples["train"].names) if cut else {}
     if copies:
@@ -78,7 +78,7 @@ def open_folder(
                 count = len(samples[part])
                 notes.append(f"no {part} folder in {printable(root)}: {count} training images were cut off as {part}")
     except DatasetError as error:
-        _refuse(root, [str(error).removeprefix("folder: ")], scans)
+        refuse_folder(root, [str(error).removeprefix("folder: ")], scans)
     return Dataset("folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes), cut=cut)
 
 
@@ -104,10 +104,10 @@ def open_test_folder(root: Path, classes: tuple[str, ...]) -> tuple[Samples, tup
     layout = find_layout(root)
     folder = layout.folders.get("test", root)
     scan = scan_classes(folder)
-    faults = [*layout.faults, *_split_faults(scan), *compare_classes(scan, classes, "the training set")]
+    faults = [*layout.faults, *split_faults(scan), *compare_classes(scan, classes, "the training set")]
     if faults:
-        _refuse(root, faults, {"test": scan})
-    samples = _samples(scan, classes)
+        refuse_folder(root, faults, {"test": scan})
+    samples = folder_samples(scan, classes)
     notes = layout.notes + [f"test: {note}" for note in scan.notes()]
     if folder == root:
         notes.append(f"{printable(root)} has no test folder: all {counted(len(samples), 'image')} are evaluated")
@@ -116,7 +116,7 @@ def open_test_folder(root: Path, classes: tuple[str, ...]) -> tuple[Samples, tup
 
 def _faults(scans: Mapping[str, Scan]) -> Iterator[str]:
     for scan in scans.values():
-        yield from _split_faults(scan)
+        yield from split_faults(scan)
     if "train" in scans and scans["train"].classes:
         train = scans["train"]
         if len(train.classes) < 2:
@@ -127,7 +127,8 @@ def _faults(scans: Mapping[str, Scan]) -> Iterator[str]:
     yield from _shared_files(scans)
 
 
-def _split_faults(scan: Scan) -> Iterator[str]:
+def split_faults(scan: Scan) -> Iterator[str]:
+    """What is wrong with one folder of class folders."""
     yield from scan.faults
     if not scan.classes and not scan.others.problems:
         images, others = counted(len(scan.loose), "image"), counted(scan.others.skipped.total(), "other file")
@@ -146,7 +147,7 @@ def _one_class(train: Scan) -> str:
     return text
 
 
-def _refuse(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> NoReturn:
+def refuse_folder(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> NoReturn:
     """Raise for all faults together, after a look at the images too."""
     paths = tuple(str(path) for scan in scans.values() for images in scan.images.values() for path in images)
     if not paths and len(faults) == 1:
@@ -160,7 +161,7 @@ def _refuse(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> NoRetur
     raise DatasetError(NEXT_FAULT.join([f"folder: {len(faults)} faults in {printable(root)}:", *faults]))
 
 
-def _samples(scan: Scan, classes: tuple[str, ...]) -> Samples:
+def folder_samples(scan: Scan, classes: tuple[str, ...]) -> Samples:
     paths = tuple(str(path) for images in scan.images.values() for path in images)
     labels = np.repeat([classes.index(name) for name in scan.images], list(map(len, scan.images.values())))
     return Samples(

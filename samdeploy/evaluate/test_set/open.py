@@ -23,6 +23,8 @@ from samdeploy.runs.record import open_run
 # What `Report.test_set` says where the pictures are the very ones that training measured.
 AS_AT_TRAINING = "as at training"
 _SHOWN = 5
+# Data sets whose images are wherever the user says.
+_FOLDERS = ("folder", "judged-folder")
 _CHANGED = "the list in the bundle's manifest was changed; make the bundle again: samdeploy export"
 
 
@@ -52,7 +54,7 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
         InputError: its classes are not those of the bundle, or `data_root` does not exist.
     """
     check_folder(bundle.data.name, data_root, "the bundle's")
-    if bundle.data.name == "folder" and data_root is not None and not expanded(data_root).exists():
+    if bundle.data.name in _FOLDERS and data_root is not None and not expanded(data_root).exists():
         raise InputError(f"{data_root}: no such folder; a folder with test/<class>/ or <class>/ images expected")
     root = _data_root(bundle, data_root)
     return _away_from_its_run(bundle) if root is None else _test_set_in(root, bundle)
@@ -65,6 +67,8 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
         if has_test_folder(folder) or (is_class_tree(folder) and not _was_trained_on(folder, bundle)):
             return _test_images_alone(folder, bundle.spec.classes)
     dataset = _whole_dataset(root, bundle)
+    if data.name == "judged-folder":  # labels go by the names, in the order of the network
+        dataset = dataset.relabelled(bundle.spec.classes)
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
     if not len(dataset.test):
@@ -106,7 +110,7 @@ def _away_from_its_run(bundle: Bundle) -> TestSet:
     """The images, where a data set that is known by its name is found without a run that says where."""
     name = bundle.data.name
     here = f"no test images here: {bundle.root} does not lie in its run, which knows where they are"
-    if name == "folder":
+    if name in _FOLDERS or not name:
         raise InputError(f"{here}; give a folder of test/<class>/ or <class>/ images: --data FOLDER")
     try:
         return _test_set_in(Path("data"), bundle)

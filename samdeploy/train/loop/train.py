@@ -20,6 +20,7 @@ from samdeploy.files import expanded
 from samdeploy.models import Pretrained, build_model, load_pretrained, read_pretrained
 from samdeploy.models.graph import Normalize
 from samdeploy.models.memory import is_out_of_memory
+from samdeploy.runs.new_folder import check_runs_root
 from samdeploy.runs.record import RunRecord
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.checkpoints.forced import check_pictures, is_best_of_other_pictures
@@ -37,7 +38,7 @@ from samdeploy.train.loop.measure import Measured, Split
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.prepare import PreparedData, check_counts, open_recipe_data, prepare_data
 from samdeploy.train.recipe.recipe import Recipe
-from samdeploy.train.run.folder import RunFolder, check_runs_root
+from samdeploy.train.run.folder import RunFolder
 from samdeploy.train.run.provenance import announce, new_record, resumed_record
 from samdeploy.train.surroundings import Surroundings, surroundings
 from samdeploy.train.watch.cautions import data_cautions, training_cautions

@@ -22,6 +22,7 @@ from samdeploy.bundle.names import HISTORY_FILE, RECIPE_FILE, WEIGHTS_FILE
 from samdeploy.errors import InputError
 from samdeploy.files import json_bytes, write_atomic
 from samdeploy.models import save_weights
+from samdeploy.runs.new_folder import new_run_folder
 from samdeploy.runs.record import RunRecord, write_run
 from samdeploy.train.checkpoints.checkpoint import FOLDER, clear_temporary
 from samdeploy.train.loop.measure import Measured
@@ -32,7 +33,6 @@ from samdeploy.train.watch.history import EpochRow, GateRow, write_table
 GATES_FILE = "gates.csv"
 LOCK_FILE = "lock"
 IN_USE = "another process is training it; wait for its end or stop it first"
-_ELSEWHERE = "name another place: --runs DIR"
 
 
 class RunFolder:
@@ -60,12 +60,7 @@ class RunFolder:
         Raises:
             InputError: the directory cannot be made.
         """
-        try:
-            path = _new_folder(runs_root, f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        except OSError as error:
-            raise InputError(
-                f"runs folder {runs_root}: cannot be written to ({error.strerror}); {_ELSEWHERE}"
-            ) from None
+        path = new_run_folder(runs_root, f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         run = cls(path, recipe, record)
         run.lock()
         write_atomic(run.path / RECIPE_FILE, dump_recipe(recipe).encode())
@@ -277,35 +272,3 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-def check_runs_root(runs_root: Path) -> None:
-    """Whether a run can be put below `runs_root`, which need not exist yet; nothing is made.
-
-    Raises:
-        InputError: it is a file, or may not be written to.
-    """
-    existing = next(path for path in (runs_root, *runs_root.parents) if path.exists())
-    if not existing.is_dir():
-        raise InputError(f"runs folder {runs_root}: cannot be written to ({existing} is a file); {_ELSEWHERE}")
-    if os.access(existing, os.W_OK | os.X_OK):
-        return
-    is_read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
-    raise InputError(
-        f"runs folder {runs_root}: cannot be written to ({existing}: "
-        f"{'the file system is read-only' if is_read_only else 'permission denied'}); {_ELSEWHERE}"
-    )
-
-
-def _new_folder(runs_root: Path, name: str) -> Path:
-    """A directory that nothing was in before: `name`, or `name`-2, -3, ... where that exists."""
-    runs_root.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = runs_root / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path

@@ -14,11 +14,12 @@ from torch import nn
 
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import InputError
+from samdeploy.runs.new_folder import check_runs_root
 from samdeploy.runs.record import RunRecord, open_run
 from samdeploy.train.loop.train import train
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.run import folder as run_folder
-from samdeploy.train.run.folder import RunFolder, check_runs_root
+from samdeploy.train.run.folder import RunFolder
 from samdeploy.train.watch.history import EpochRow
 
 RECORD = RunRecord(

@@ -1,0 +1,204 @@
+"""From a source of weights to a run directory."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import samdeploy
+from samdeploy.bundle.names import HASHES_FILE, WEIGHTS_FILE
+from samdeploy.bundle.spec import ModelSpec, OptionValue, model_spec
+from samdeploy.data import open_dataset
+from samdeploy.data.dataset import Dataset
+from samdeploy.data.duplicates.image_hashes import PictureHashes, hash_pictures, set_hashes, write_hashes
+from samdeploy.data.images import load_images
+from samdeploy.errors import InputError, first_line
+from samdeploy.files import expanded
+from samdeploy.importing.class_names import class_names, read_class_names
+from samdeploy.importing.preprocessing import Given, preprocessing_for
+from samdeploy.importing.source import Source, read_source
+from samdeploy.models import build_model, family_of, save_weights
+from samdeploy.models.family import complete_options
+from samdeploy.models.graph import Exported
+from samdeploy.models.weights import load_state
+from samdeploy.runs.new_folder import check_runs_root, new_run_folder
+from samdeploy.runs.record import RunRecord, write_run
+from samdeploy.terminal import printable
+
+_SET = "judged-folder"
+# Of the images that no split sets aside, as data_options say; see `samdeploy.data.sets.judged_folder`.
+_SHARE_ASIDE = 0.1
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What `samdeploy import` was asked for.
+
+    Attributes:
+        source: an architecture with published weights ("timm:resnet50.a1_in1k"), or a file.
+        arch: whose weights the file holds.
+        options: of the architecture's family.
+        classes: file of class names.
+        trust_order: they are in the network's order, though not in that of the folders.
+        data: folder of images, see `samdeploy.data.sets.judged_folder`; None: FP32 graphs only.
+        given: preprocessing that differs from the record.
+        license: of the weights, where no record says it.
+    """
+
+    source: str
+    arch: str | None = None
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    classes: Path | None = None
+    trust_order: bool = False
+    data: Path | None = None
+    given: Given = field(default_factory=Given)
+    license: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What was measured on the images that were set aside: they stay `val` of the run.
+
+    Attributes:
+        top1: in percent.
+        loss: mean cross entropy, in nats.
+        hashes: of the images.
+    """
+
+    top1: float
+    loss: float
+    hashes: PictureHashes
+
+
+def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
+    """Write a run directory with status "imported".
+
+    Returns:
+        The run directory; `samdeploy.export.export_run` takes it.
+
+    Raises:
+        InputError: source, class names, preprocessing or images do not fit the network; nothing is written.
+        WeightsError: the weights cannot be had, or are not the architecture's.
+        DatasetError: images are missing or damaged.
+    """
+    check_runs_root(runs_root)
+    source = read_source(options.source, options.arch)
+    arch, family_options = source.arch, complete_options(source.arch, options.options)
+    preprocessing = preprocessing_for(arch, family_options, options.given)
+    dataset = _open_images(options.data)
+    given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
+    own = [] if source.classes is None else [(source.origin, source.classes)]
+    folders = () if dataset is None else dataset.classes
+    known = given or own or _published_labels(source, folders)
+    classes = class_names(source.num_classes, known, folders, trust_order=options.trust_order)
+    license = options.license or source.license
+    spec = model_spec(arch, family_options, classes, preprocessing, license)
+    model = build_model(arch, source.num_classes, family_options).eval()
+    load_state(model, source.state, source.origin)
+    _check_answers(model, spec)
+    aside = None if dataset is None else _measure(model, spec, dataset)
+    path = new_run_folder(runs_root, f"{source.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    save_weights(model, path / WEIGHTS_FILE)
+    if aside is not None:
+        write_hashes(path / HASHES_FILE, {"val": aside.hashes})
+    digest = hashlib.sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest()
+    write_run(path, _record(source, spec, options.data, dataset, aside, digest))
+    return path
+
+
+def _published_labels(source: Source, folders: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """Label sets that the weights were published with; of other weights those that hold the names of all folders."""
+    sets = family_of(source.arch).labels(source.arch, source.num_classes)
+    fitting = [names for names in sets if folders and set(folders) <= set(names)]
+    return [("the published labels", names) for names in fitting or (sets if source.is_published else ())]
+
+
+def _open_images(root: Path | None) -> Dataset | None:
+    if root is None:
+        return None
+    dataset = open_dataset(_SET, root, val_fraction=_SHARE_ASIDE)
+    for note in dataset.notes:
+        print(printable(note), file=sys.stderr)
+    return dataset
+
+
+@torch.inference_mode()
+def _check_answers(model: nn.Module, spec: ModelSpec) -> None:
+    """Whether the network takes images of this size and gives one row of logits for each.
+
+    Raises:
+        InputError: it does not.
+    """
+    size, count = spec.preprocessing, len(spec.classes)
+    try:
+        found = model(torch.zeros(2, 3, size.height, size.width))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"{spec.arch} does not take images of {size.height}x{size.width} ({first_line(error)}); give its own size: "
+            "--size PIXELS"
+        ) from None
+    shape = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if shape != [2, count]:
+        raise InputError(
+            f"{spec.arch} answers two images with {shape}, [2, {count}] expected: only classifiers with one output of "
+            "logits can be imported"
+        )
+
+
+@torch.inference_mode()
+def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset) -> Aside:
+    samples = dataset.relabelled(spec.classes).val
+    images, labels = load_images(samples, spec.preprocessing, description="images set aside")
+    network = Exported(model, spec)
+    parts = [network(torch.from_numpy(images[start : start + _BATCH])) for start in range(0, len(images), _BATCH)]
+    logits, targets = torch.cat(parts), torch.from_numpy(labels)
+    correct = int((logits.argmax(1) == targets).sum())
+    top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, targets))
+    print(f"top-1 {top1:.1f} % of {len(labels)} images set aside ({correct} right)", file=sys.stderr)
+    return Aside(top1, loss, hash_pictures([images], samples.names, labels))
+
+
+def _record(
+    source: Source, spec: ModelSpec, root: Path | None, dataset: Dataset | None, aside: Aside | None, sha256: str
+) -> RunRecord:
+    counts = {} if dataset is None else {"val": len(dataset.val), "test": len(dataset.test)}
+    images, labelled = ("", "") if aside is None else set_hashes(aside.hashes.digests, aside.hashes.labels)
+    return RunRecord(
+        arch=spec.arch,
+        options=spec.options,
+        classes=spec.classes,
+        preprocessing=spec.preprocessing,
+        dataset=_SET,
+        data_options={},
+        data_root="" if root is None else str(expanded(root).absolute()),
+        val_fraction=_SHARE_ASIDE,
+        split_seed=0,
+        counts=counts,
+        fingerprints={},
+        status="imported",
+        best_epoch=0,
+        best_val_top1=0.0 if aside is None else aside.top1,
+        best_val_loss=0.0 if aside is None else aside.loss,
+        test_top1=None,
+        test_correct=None,
+        test_images=None,
+        provenance={
+            "weights": source.origin,
+            "samdeploy": samdeploy.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        weights_sha256=sha256,
+        images_sha256={} if aside is None else {"val": images},
+        labelled_sha256={} if aside is None else {"val": labelled},
+        license=spec.license,
+    )

@@ -1,0 +1,74 @@
+"""From a decoded image to the network's input: what the weights' own record says, and what the user changes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, RESIZES, Crop, Filter, Fit, OptionValue, Preprocessing
+from samdeploy.errors import InputError
+from samdeploy.models.family import family_of, known_arch
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the user says of the preprocessing; None is left to the record.
+
+    Attributes:
+        like: an architecture whose record is taken.
+        height, width: of the network's input, in pixels.
+        resize_short: the shorter side before the crop, in pixels.
+        fit, filter, crop, mean, std: as in `Preprocessing`.
+    """
+
+    like: str | None = None
+    height: int | None = None
+    width: int | None = None
+    resize_short: int | None = None
+    fit: Fit | None = None
+    filter: Filter | None = None
+    crop: Crop | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Given) -> Preprocessing:
+    """The record of `arch`, or of `given.like`, with what is given in its place.
+
+    A size that is given alone keeps the crop's share of the record.
+
+    Raises:
+        InputError: there is no record and no size; or a record asks for what a bundle cannot express.
+    """
+    source = given.like or arch
+    if given.like is not None:
+        known_arch(given.like)
+    record = family_of(source).preprocessing(source, options if given.like is None else {})
+    if record is None and given.height is None:
+        raise InputError(
+            f"{source}: no record says what its images look like; give it, for example: --size 224 --resize 256 "
+            "--filter bilinear, or --preprocessing timm:NAME"
+        )
+    if record is None:
+        fit: Fit = given.fit or ("squeeze" if given.resize_short is None else "center_crop")
+        base = Preprocessing(
+            given.height or 0, given.width or 0, fit, given.resize_short, IMAGENET_MEAN, IMAGENET_STD, crop="half-even"
+        )
+    else:
+        base = record
+    return _changed(base, given)
+
+
+def _changed(record: Preprocessing, given: Given) -> Preprocessing:
+    height, width = given.height or record.height, given.width or record.width
+    fit = given.fit or ("center_crop" if given.resize_short is not None else record.fit)
+    values: dict[str, Any] = {"height": height, "width": width, "fit": fit}
+    values["resize_short"] = None
+    if fit == "center_crop":
+        share = (record.resize_short or record.height) / record.height
+        values["resize_short"] = given.resize_short or int(max(height, width) * share)
+    values["mean"], values["std"] = given.mean or record.mean, given.std or record.std
+    values["resize"] = RESIZES[given.filter] if given.filter else record.resize
+    values["crop"] = given.crop or record.crop
+    return Preprocessing(**values)
