@@ -1,4 +1,4 @@
-"""What a data set is to the rest of samdeploy: classes, and three sets of labelled pictures."""
+"""What a data set is to the rest of samdeploy: classes, and three sets of labelled images."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Labelled pictures; the pictures are read when they are asked for.
+    """Labelled images; the images are read when they are asked for.
 
     Attributes:
         labels: int64 [N]; each an index into the data set's classes.
-        names: N texts, what to call each picture in a message: its path, or its place in a file.
+        names: N texts, what to call each image in a message: its path, or its place in a file.
         load: index -> uint8 [h, w, 3] RGB at the original size, owned by the caller.  Safe to call from many
-            threads, and picklable.  Raises `ImageError` where the picture is missing or damaged.
-        stamps: () -> uint64 [N, 2], for each picture a value that changes when what it is read from does; None where
-            reading is so cheap that prepared pictures are not worth keeping (see `samdeploy.data.cache`).
+            threads, and picklable.  Raises `ImageError` where the image is missing or damaged.
+        stamps: () -> uint64 [N, 2], for each image a value that changes when what it is read from does; None where
+            reading is so cheap that prepared images are not worth keeping (see `samdeploy.data.cache`).
     """
 
     labels: Int64Array
@@ -64,7 +64,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Three disjoint sets of labelled pictures over the same classes.
+    """Three disjoint sets of labelled images over the same classes.
 
     Attributes:
         name: as in `samdeploy.data.DATASETS`.
@@ -118,12 +118,12 @@ class Dataset:
 
 
 def array_samples(images: UInt8Array, labels: Int64Array, source: str, *, is_cheap: bool = False) -> Samples:
-    """Samples over pictures that are in memory already.
+    """Samples over images that are in memory already.
 
     Args:
         images: uint8 [N, h, w] grey or [N, h, w, 3] RGB; kept, not copied.
         labels: int64 [N].
-        source: names the pictures: "source[17]".
+        source: names the images: "source[17]".
         is_cheap: there are so few that prepared ones are not worth keeping.
     """
     names = tuple(f"{source}[{index}]" for index in range(len(images)))
@@ -160,7 +160,7 @@ def _load_taken(load: Callable[[int], UInt8Array], indices: Int64Array, index: i
 
 
 def _array_stamps(images: UInt8Array) -> UInt64Array:
-    """All pictures of an array change together: one digest, beside each one's number."""
+    """All images of an array change together: one digest, beside each one's number."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data).digest()
     stamps = np.empty((len(images), 2), np.uint64)
     stamps[:, 0] = np.frombuffer(digest[:8], "<u8")

@@ -1,7 +1,7 @@
-"""Labelled pictures: one file per data set, all opened through `open_dataset`.
+"""Labelled images: one file per data set, all opened through `open_dataset`.
 
 Every data set gives the same `Dataset`: classes, and disjoint train, val and test samples.  A set without an
-official val split gives up a stratified, seeded `val_fraction` of its training pictures.
+official val split gives up a stratified, seeded `val_fraction` of its training images.
 
 A set's file is imported when it is opened: this package loads neither torch nor scikit-learn.
 """
@@ -31,7 +31,7 @@ class DatasetEntry:
         opener: "module:function".
         description: one line for people.
         options: name -> values it may take; the first is the default.
-        has_files: False where the pictures come with a package, so that no folder of data is ever read.
+        has_files: False where the images come with a package, so that no folder of data is ever read.
         can_download: whether `open_dataset` can fetch the files.
         holds: "module:function" that says whether a folder holds the files; of a set that is also looked for where the
             system keeps it, so that a folder without them would go unnoticed.
@@ -58,15 +58,15 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
             "70,000 articles of clothing of 28x28, 10 classes",
             holds="samdeploy.data.sets.fashion_mnist:holds_files",
         ),
-        "cifar10": DatasetEntry("samdeploy.data.sets.cifar:open_cifar10", "60,000 pictures of 32x32, 10 classes"),
-        "cifar100": DatasetEntry("samdeploy.data.sets.cifar:open_cifar100", "60,000 pictures of 32x32, 100 classes"),
+        "cifar10": DatasetEntry("samdeploy.data.sets.cifar:open_cifar10", "60,000 images of 32x32, 10 classes"),
+        "cifar100": DatasetEntry("samdeploy.data.sets.cifar:open_cifar100", "60,000 images of 32x32, 100 classes"),
         "aircraft": DatasetEntry(
             "samdeploy.data.sets.aircraft:open_aircraft",
             "FGVC-Aircraft: 10,000 photographs, 100 variants, 70 families or 30 manufacturers",
             {"level": ("variant", "family", "manufacturer"), "merge_val": (False, True), "banner": ("cut", "keep")},
         ),
         "folder": DatasetEntry(
-            "samdeploy.data.sets.folder:open_folder", "your own pictures, one folder per class", can_download=False
+            "samdeploy.data.sets.folder:open_folder", "your own images, one folder per class", can_download=False
         ),
         "judged-folder": DatasetEntry(
             "samdeploy.data.sets.judged_folder:open_judged_folder",
@@ -86,17 +86,17 @@ def open_dataset(
     seed: int = 0,
     download: bool = False,
 ) -> Dataset:
-    """Open a data set; pictures in files are listed now and decoded when they are asked for.
+    """Open a data set; images in files are listed now and decoded when they are asked for.
 
     The same files, options, `val_fraction` and `seed` give the same splits; test depends on none of them but
     the files.
 
     Args:
         name: a key of `DATASETS`.
-        root: the folder that holds the set's own folder (see each file); for "folder", the pictures' folder.
+        root: the folder that holds the set's own folder (see each file); for "folder", the images' folder.
         options: of this set, see `DatasetEntry.options`; what is left out takes its default.  Every set has "protocol",
             one of `samdeploy.data.protocol.PROTOCOLS`.
-        val_fraction: of the training pictures, in (0, 1); for a set without an official val split.
+        val_fraction: of the training images, in (0, 1); for a set without an official val split.
         seed: of that split, 0 or more.
         download: fetch what is missing into `root`, where the set can be had by itself.
 
@@ -144,7 +144,7 @@ def check_folder(name: str, root: Path | None, subject: str, *, download: bool =
     if not entry.has_files:
         raise InputError(
             f"{root}: no folder expected: {subject} data set {name!r} is part of a package and reads none; "
-            "leave it out.  For accuracy on pictures of yours, train the recipe 'folder'"
+            "leave it out.  For accuracy on images of yours, train the recipe 'folder'"
         )
     if entry.holds is not None and not download and not _function(entry.holds)(expanded(root)):
         raise InputError(

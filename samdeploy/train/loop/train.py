@@ -80,7 +80,7 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
     Args:
         run: its folder.
         overrides: as for `load_recipe`.
-        force: allow a changed recipe, or changed pictures.
+        force: allow a changed recipe, or changed images.
 
     Returns:
         `run`.

@@ -159,7 +159,7 @@ class RunFolder:
         return best
 
     def best_is_now(self, val: Measured) -> None:
-        """Take another measurement of the best weights, on the validation pictures of now."""
+        """Take another measurement of the best weights, on the validation images of now."""
         loss = val.loss if math.isfinite(val.loss) else sys.float_info.max  # any other is better
         self.record = dataclasses.replace(self.record, best_val_top1=val.top1, best_val_loss=loss)
         if self._writes:
