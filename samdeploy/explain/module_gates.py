@@ -71,7 +71,7 @@ def measure_gates(
 
     Args:
         model: of role "graph" in FP32.
-        tensors: module -> tensor of its gates, [N, C, 1, 1].
+        tensors: module -> tensor of its gates, [N, C] or [N, C, 1, 1].
         images: uint8 [n, H, W, 3], n >= 1.
 
     Raises:

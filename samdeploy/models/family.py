@@ -79,7 +79,7 @@ class ChannelGates:
         kind: for titles, such as "identity".
         formula: of a gate.
         neutral: the gate where a module says nothing.
-        tensors: module, such as "layer2.0" -> tensor of its gates, [N, C, 1, 1], in the order of the network.
+        tensors: module, such as "layer2.0" -> tensor of its gates, [N, C] or [N, C, 1, 1], in the order of the network.
     """
 
     kind: str

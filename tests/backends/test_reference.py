@@ -42,7 +42,7 @@ def test_steps_are_read_from_the_graph(digits_bundle: Bundle) -> None:
     found = reference_tensors(digits_bundle, digits_bundle.golden()[0][:1])
     assert found.normalisation == ("pixels", "pixels.nchw", "pixels.scaled", "pixels.shifted")
     assert found.steps["layer1.0.conv1"] == Step("Conv", ("maxpool",), has_weights=True)
-    assert found.steps["layer1.0.gated"] == Step("Mul", ("layer1.0.conv2", "layer1.0.gate"), has_weights=False)
+    assert found.steps["layer1.0.gated"] == Step("Mul", ("layer1.0.conv2", "layer1.0.unsqueeze"), has_weights=False)
     assert found.steps["logits"] == Step("Gemm", ("flatten",), has_weights=True)
     assert {step.operator for step in found.steps.values() if step.has_weights} == {"Conv", "Gemm", "Mul", "Add"}
     assert list(found.values) == list(found.steps)

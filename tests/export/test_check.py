@@ -92,7 +92,7 @@ def test_a_fault_that_only_larger_batches_show(case) -> None:
     nodes[index].input[1] = "first"
     for name, value in (("zero", 0), ("one", 1)):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value], np.int64), name))
-    inputs = ["layer4.1.gate", "zero", "one", "zero"]
+    inputs = ["layer4.1.unsqueeze", "zero", "one", "zero"]
     nodes.insert(index, onnx.helper.make_node("Slice", inputs, ["first"], "first"))
     with pytest.raises(ExportError, match=r"fp32 graph, batch 2: logits differ"):
         check(case, model)

@@ -16,7 +16,6 @@ All products are formed in float64 and stored in the model's own dtype.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -30,14 +29,14 @@ class FoldedBlock(nn.Module):
 
     Attributes:
         convs: two (basic) or three (bottleneck) convolutions with bias; all but the last end in ReLU.
-        gate: 1x1 convolution with bias on a [N, C', 1, 1] mean, giving the channel weights; None without attention.
+        gate: linear layer with bias from a mean [N, C'] to the channel weights [N, C]; None without attention.
         gate_reads_output: True where the mean is taken of the last convolution's output (basic block), False
             where it is taken of its input (bottleneck).
         downsample: 1x1 convolution with bias on the skip, or None.
     """
 
     def __init__(
-        self, convs: list[nn.Conv2d], gate: nn.Conv2d | None, downsample: nn.Conv2d | None, *, gate_reads_output: bool
+        self, convs: list[nn.Conv2d], gate: nn.Linear | None, downsample: nn.Conv2d | None, *, gate_reads_output: bool
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(convs)
@@ -53,7 +52,7 @@ class FoldedBlock(nn.Module):
             hidden = torch.relu(conv(hidden))
         y = last(hidden)
         if self.gate is not None:
-            y = y * self.gate((y if self.gate_reads_output else hidden).mean(dim=(2, 3), keepdim=True))
+            y = y * self.gate((y if self.gate_reads_output else hidden).mean(dim=(2, 3)))[:, :, None, None]
         skip = x if self.downsample is None else self.downsample(x)
         return torch.relu(y + skip)
 
@@ -72,14 +71,6 @@ class FoldedResNet(nn.Module):
         """Every block with its name, such as "layer1.0", in order."""
         stages = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
         return [(f"{name}.{index}", block) for name, stage in stages.items() for index, block in enumerate(stage)]
-
-    def convolutions(self) -> Iterator[tuple[str, nn.Conv2d]]:
-        """Every convolution with its node's name in the exported graph."""
-        yield "stem", self.stem
-        for name, block in self.blocks():
-            parts: dict[str, nn.Module | None] = {f"conv{i}": conv for i, conv in enumerate(block.convs, start=1)}
-            parts |= {"gate": block.gate, "downsample": block.downsample}
-            yield from ((f"{name}.{part}", conv) for part, conv in parts.items() if isinstance(conv, nn.Conv2d))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """float [N, 3, H, W], normalised -> float [N, C, H / 32, W / 32]."""
@@ -119,7 +110,7 @@ def _fold_block(block: nn.Module) -> FoldedBlock:
     )
 
 
-def _fold_gate(block: BasicBlock | Bottleneck) -> nn.Conv2d | None:
+def _fold_gate(block: BasicBlock | Bottleneck) -> nn.Linear | None:
     if block.sl.gate == "none":
         return None
     weight = block.sl.fc.weight.double()
@@ -131,7 +122,7 @@ def _fold_gate(block: BasicBlock | Bottleneck) -> nn.Conv2d | None:
         weight = weight @ pointwise_weight.flatten(1)
     if block.sl.gate == "identity":
         bias = bias + 1
-    return _conv(weight[:, :, None, None], bias, like=block.sl.fc.weight)
+    return _linear(weight, bias, like=block.sl.fc.weight)
 
 
 def _norm_products(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,7 +154,12 @@ def _fold_head(head: nn.Module) -> nn.Linear:
     for layer in others:
         weight = layer.weight.double() @ weight
         bias = layer.weight.double() @ bias + layer.bias.double()
-    merged = nn.Linear(weight.shape[1], weight.shape[0], dtype=first.weight.dtype, device=weight.device)
-    merged.weight.copy_(weight)
-    merged.bias.copy_(bias)
-    return merged
+    return _linear(weight, bias, like=first.weight)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor, *, like: torch.Tensor) -> nn.Linear:
+    out_features, in_features = weight.shape
+    layer = nn.Linear(in_features, out_features, dtype=like.dtype, device=like.device)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    return layer

@@ -19,7 +19,7 @@ def channel_gates(model: onnx.ModelProto, options: Mapping[str, OptionValue]) ->
     and 0 for the original ``W·GAP(x)``, which passes nothing that it does not choose to.
     """
     kind = str(options["gate"])
-    nodes = [node for node in model.graph.node if node.op_type == "Conv" and node.name.endswith(".gate")]
+    nodes = [node for node in model.graph.node if node.op_type == "Gemm" and node.name.endswith(".gate")]
     return ChannelGates(
         kind=kind,
         formula=_FORMULAS.get(kind, ""),

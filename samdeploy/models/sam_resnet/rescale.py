@@ -74,9 +74,11 @@ class Scales:
         for name, scale in self.blocks.items():
             for index, k in enumerate(scale.hidden, start=1):
                 found |= {f"{name}.conv{index}": k, f"{name}.conv{index}.relu": k}
-            found |= {f"{name}.conv{len(scale.hidden) + 1}": scale.output, f"{name}.gate": scale.gate}
+            found[f"{name}.conv{len(scale.hidden) + 1}"] = scale.output
             # A bottleneck (three convolutions) takes the mean before the last one, a basic block after it.
-            found[f"{name}.mean"] = scale.hidden[-1] if len(scale.hidden) == 2 else scale.output
+            mean = scale.hidden[-1] if len(scale.hidden) == 2 else scale.output
+            found |= dict.fromkeys((f"{name}.mean", f"{name}.flatten"), mean)
+            found |= dict.fromkeys((f"{name}.gate", f"{name}.unsqueeze"), scale.gate)
             stream = scale.stream_out
             found |= dict.fromkeys((f"{name}.{part}" for part in ("gated", "downsample", "sum", "relu")), stream)
         found |= {"pool": stream, "flatten": stream}
@@ -127,10 +129,10 @@ def rescale(net: FoldedResNet, scales: Scales) -> FoldedResNet:
     return scaled
 
 
-def _scale(conv: nn.Module, k_in: int, k_out: int) -> None:
-    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
-    conv.weight.mul_(2.0 ** (k_in - k_out))
-    conv.bias.mul_(2.0**-k_out)
+def _scale(layer: nn.Module, k_in: int, k_out: int) -> None:
+    assert isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None
+    layer.weight.mul_(2.0 ** (k_in - k_out))
+    layer.bias.mul_(2.0**-k_out)
 
 
 class _Problem:
@@ -223,9 +225,9 @@ def _shift(k_in: str | None, k_out: str | None) -> Callable[[Mapping[str, int]],
     return lambda k: (k[k_in] if k_in else 0) - (k[k_out] if k_out else 0)
 
 
-def _weight(conv: nn.Module | None) -> torch.Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    return conv.weight
+def _weight(layer: nn.Module | None) -> torch.Tensor:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer.weight
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ def test_sam_resnet_in_fp16(network, spec_of, pictures) -> None:
         if weight.name in node.input and weight.name.endswith(".weight")
     )
     # 1 stem, 16 blocks of three convolutions and a gate, 4 convolutions on skips; one head.
-    assert types == {("Conv", HALF): 1 + 16 * 4 + 4, ("Gemm", HALF): 1}
+    assert types == {("Conv", HALF): 1 + 16 * 3 + 4, ("Gemm", HALF): 16 + 1}
     casts = [(node.name, node.attribute[0].i) for node in graph.graph.node if node.op_type == "Cast"]
     assert casts == [("pixels", FLOAT), ("stem.cast", HALF), ("logits", FLOAT)]
     # The other nodes, and the interface, stay.

@@ -67,6 +67,7 @@ def test_mixed_graph_is_typed_as_planned(wide, pictures) -> None:
     _, _, reference, plan = wide
     model = fp16_graph(plan.graph, plan.fp32)
     types = {weight.name: weight.data_type for weight in model.graph.initializer}
+    assert types.pop("spatial") == onnx.TensorProto.INT64
     for name, found in types.items():
         fp32 = name.startswith(("layer1.1.", "pixels."))
         assert found == (onnx.TensorProto.FLOAT if fp32 else onnx.TensorProto.FLOAT16), name

@@ -33,7 +33,8 @@ def test_units_of_sam_resnet(pixels: int) -> None:
     assert units["stem"] == ("stem", "stem.relu", "maxpool")
     parts = [f"layer4.0.{part}" for part in ("conv1", "conv1.relu", "conv2", "downsample")]
     assert units["layer4.0.convs"] == tuple(parts)
-    assert units["layer4.0.rest"] == tuple(f"layer4.0.{part}" for part in ("mean", "gate", "gated", "sum", "relu"))
+    parts = ["mean", "flatten", "gate", "unsqueeze", "gated", "sum", "relu"]
+    assert units["layer4.0.rest"] == tuple(f"layer4.0.{part}" for part in parts)
     assert units["layer1.1.convs"] == ("layer1.1.conv1", "layer1.1.conv1.relu", "layer1.1.conv2")
     bottleneck = sam_units("sam-resnet50", "original", pixels)["layer3.5.convs"]
     assert bottleneck == tuple(f"layer3.5.{part}" for part in ("conv1", "conv1.relu", "conv2", "conv2.relu", "conv3"))

@@ -84,7 +84,7 @@ def test_every_block_alone(arch: str, gate: str) -> None:
 
 def test_bottleneck_gates_read_the_narrow_tensor() -> None:
     folded = fold(build_model("sam-resnet50", 10, {"gate": "identity"}))
-    shapes = {name: tuple(block.gate.weight.shape[:2]) for name, block in folded.blocks()}
+    shapes = {name: tuple(block.gate.weight.shape) for name, block in folded.blocks()}
     assert shapes["layer1.0"] == (256, 64)
     assert shapes["layer4.2"] == (2048, 512)
 

@@ -99,10 +99,12 @@ def test_nodes_are_called_after_their_layers(network, spec_of) -> None:
     names = [node.name for node in nodes]
     assert len(set(names)) == len(names)
     convolutions = {node.name for node in nodes if node.op_type == "Conv"}
-    parts = ("conv1", "conv2", "conv3", "gate")
+    parts = ("conv1", "conv2", "conv3")
     expected = {f"{name}.{part}" for name, _ in net.blocks() for part in parts} | {"stem"}
     expected |= {f"layer{stage}.0.downsample" for stage in range(1, 5)}
     assert convolutions == expected
+    products = {node.name for node in nodes if node.op_type == "Gemm"}
+    assert products == {f"{name}.gate" for name, _ in net.blocks()} | {"head"}
     # A tensor is called after the node that makes it.
     assert all(list(node.output) == [node.name] for node in nodes if node.name != "head")
     assert next(node for node in nodes if node.name == "head").output == ["logits"]
