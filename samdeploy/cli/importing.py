@@ -59,7 +59,7 @@ def import_(
     options = dict(_option(text) for text in settings or ())
 
     from samdeploy.importing import ImportOptions, import_network
-    from samdeploy.importing.preprocessing import Given
+    from samdeploy.models.preprocessing import Given
 
     given = Given(like, height, width, resize, fit, filter_, None, *colours)  # type: ignore[arg-type]
     wanted = ImportOptions(source, arch, options, classes, trust_order, data, given, license_)

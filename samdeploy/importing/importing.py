@@ -23,11 +23,11 @@ from samdeploy.data.images import load_images
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
 from samdeploy.importing.class_names import class_names, read_class_names
-from samdeploy.importing.preprocessing import Given, preprocessing_for
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
 from samdeploy.models.graph import Exported
+from samdeploy.models.preprocessing import Given, preprocessing_for
 from samdeploy.models.weights import load_state
 from samdeploy.runs.new_folder import check_runs_root, new_run_folder
 from samdeploy.runs.record import RunRecord, write_run

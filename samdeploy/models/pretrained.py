@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import urllib.error
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,11 @@ def head_classes(arch: str, state: Mapping[str, torch.Tensor]) -> int:
     return int(state[found[0]].shape[0])
 
 
+def is_of_head(arch: str, key: str) -> bool:
+    """Whether a tensor of this name, as in the state dict, belongs to the head of an architecture."""
+    return _parts(arch)[-1].holds(key)
+
+
 def load_pretrained(
     model: nn.Module, pretrained: Pretrained, classes: Sequence[str], options: Mapping[str, OptionValue]
 ) -> str:
@@ -150,6 +156,7 @@ def _shapes(arch: str, classes: int) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}
 
 
+@functools.cache
 def _parts(arch: str) -> Sequence[Part]:
     """The parts of a network that may start fresh, the head last."""
     if (parts := family_of(arch).parts) is not None:

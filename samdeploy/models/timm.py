@@ -65,7 +65,7 @@ class TimmFamily(TorchFamily):
         mean, std, resize = tuple(record["mean"]), tuple(record["std"]), RESIZES[filter_]
         if mode == "squash" and share == 1:
             return Preprocessing(height, width, "squeeze", None, mean, std, resize)
-        if mode != "center" or height != width:
+        if mode != "center" or height != width or share > 1:
             raise InputError(
                 f"{arch}: its images are cropped by mode {mode!r} with share {share:g} at {height}x{width}; "
                 "a bundle knows the middle of a square, and whole images squeezed"

@@ -29,7 +29,7 @@ def test_unknown_data_set() -> None:
         open_dataset("cifar", Path("data"))
     assert str(error.value) == (
         "unknown data set 'cifar'; did you mean 'cifar10' or 'cifar100'? "
-        "Valid: digits, fashion-mnist, cifar10, cifar100, aircraft, folder"
+        "Valid: digits, fashion-mnist, cifar10, cifar100, aircraft, folder, judged-folder"
     )
 
 

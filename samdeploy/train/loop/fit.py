@@ -16,6 +16,7 @@ from samdeploy.models.family import calmer_training
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.epoch import Stopped, diverged, loss_text, train_epoch
+from samdeploy.train.loop.frozen import training_mode
 from samdeploy.train.loop.measure import Measured, Split, measure
 from samdeploy.train.recipe.recipe import TrainingSection
 from samdeploy.train.surroundings import Surroundings
@@ -48,7 +49,7 @@ def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
     while not is_over(state, training, run.record.best_epoch):
         if not state.batches:
             state.start_epoch(ranks)
-        state.model.train()
+        training_mode(state.model)
         figures = train_epoch(state, around)
         validation_start = time.perf_counter()
         kept = state.kept_model()

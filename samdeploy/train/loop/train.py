@@ -33,6 +33,7 @@ from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_no
 from samdeploy.train.loop.batches import Pictures
 from samdeploy.train.loop.epoch import Stopped
 from samdeploy.train.loop.fit import Splits, fit, measure_test, remeasure_best
+from samdeploy.train.loop.frozen import freeze_trunk, training_mode
 from samdeploy.train.loop.host_memory import freed_memory_kept
 from samdeploy.train.loop.measure import Measured, Split
 from samdeploy.train.loop.step import Stepper
@@ -182,6 +183,11 @@ def _pretrained(recipe: Recipe) -> Pretrained | None:
     if pretrained is True:
         return read_pretrained(recipe.model.arch)
     if not pretrained:
+        if recipe.training.freeze:
+            raise RecipeError(
+                "training.freeze: true found, but the network starts fresh, and its trunk would stay so; give it "
+                "weights: --set model.pretrained=FILE"
+            )
         return None
     path = expanded(pretrained)
     if not path.exists():
@@ -242,7 +248,9 @@ def _network(recipe: Recipe, classes: Sequence[str], start: Pretrained | None) -
                 f"image: {height}x{width} pixels found, which {wanted.arch} does not take ({first_line(error)}); "
                 "another size expected: --size PIXELS"
             ) from None
-    return model.train()
+    if recipe.training.freeze:
+        freeze_trunk(model, wanted.arch)
+    return training_mode(model)
 
 
 def _state(recipe: Recipe, compute: Compute, data: PreparedData, model: nn.Module) -> tuple[TrainState, Splits]:

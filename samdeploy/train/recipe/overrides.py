@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import tomllib
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from samdeploy.bundle.fields import to_json
 from samdeploy.errors import InputError, RecipeError
 from samdeploy.terminal import is_misread
 from samdeploy.train.recipe.checks import ELSEWHERE, HINTS, SECTIONS, SIZE_KEYS, every_key, section_keys
-from samdeploy.train.recipe.recipe import ModelSection, Recipe
+from samdeploy.train.recipe.recipe import ImageSection, ModelSection, Recipe
 
 # Names that overrides may use beside the keys' own.
 _ALIASES = {
@@ -43,8 +45,40 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[
             values = [_override_value(path, text.strip()) for path in paths]
         for path, value in zip(paths, values, strict=True):
             _set(result, path, value, override)
-    given = {key.removeprefix("model.") for key in overridden(overrides)}
-    return without_other_options(result, table, given)
+    given = overridden(overrides)
+    result = without_other_options(result, table, {key.removeprefix("model.") for key in given})
+    return _with_record(result, given) if "model.arch" in given else result
+
+
+def _with_record(table: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The images as the architecture's published weights expect them, where the training starts from weights.
+
+    Args:
+        given: keys that were named; they stay as they are, and a size keeps the crop's share of the record.
+    """
+    model, image = table.get("model", {}), table.get("image", {})
+    if not isinstance(model, Mapping) or not isinstance(image, Mapping):  # reported when the recipe is checked
+        return table
+    arch = str(model.get("arch"))
+    if not model.get("pretrained", ModelSection().pretrained):
+        return table
+    from samdeploy.models.family import known_arch  # late: it comes with torch
+    from samdeploy.models.preprocessing import Given, adapted
+
+    try:
+        record = known_arch(arch).preprocessing(arch, {})
+    except InputError:  # likewise
+        return table
+    if record is None:
+        return table
+    kept = {key.removeprefix("image.") for key in given if key.startswith("image.")}
+    size = {key: image[key] for key in ("height", "width", "resize_short", "fit") if key in kept}
+    if not all(isinstance(value, int) for key, value in size.items() if key != "fit"):
+        return table
+    own = ImageSection.of(adapted(record, Given(**size)))
+    changed = {key: value for key, value in to_json(own).items() if key not in kept}
+    print(f"images as {arch} expects them: {own.height}x{own.width}, {own.filter}, {own.fit}", file=sys.stderr)
+    return {**table, "image": {**image, **changed}}
 
 
 def without_other_options(table: dict[str, Any], before: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:

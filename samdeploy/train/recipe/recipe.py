@@ -94,6 +94,15 @@ class ImageSection:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    @classmethod
+    def of(cls, record: Preprocessing) -> ImageSection:
+        """The section for a contract that travels with weights."""
+        filters = {name: filter_ for filter_, name in RESIZES.items()}
+        return cls(
+            record.height, record.width, record.fit, record.resize_short or 0, record.crop, filters[record.resize],
+            record.mean, record.std,
+        )  # fmt: skip
+
     def preprocessing(self) -> Preprocessing:
         """The same as the contract that travels with the weights.
 
@@ -153,6 +162,7 @@ class TrainingSection:
             is faster, so name one where every run must give the same bytes. Evaluation is always fp32.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         seed: of the fresh weights, dropout and the order of the images.
+        freeze: train the head alone, on the trunk as it was loaded.
         clip_norm: largest norm of the gradient over all weights; 0 does not clip.
         ema_decay: validate and keep an exponential mean of the weights that forgets this slowly (0.9999 for long
             trainings); 0 keeps the weights themselves.
@@ -175,6 +185,7 @@ class TrainingSection:
     precision: Precision = "auto"
     device: str = _ruled("auto", pattern=r"auto|cpu|cuda(:\d+)?", expected="'auto', 'cpu', 'cuda' or 'cuda:N'")
     seed: int = _ruled(0, at_least=0, at_most=2**32 - 1)
+    freeze: bool = False
     clip_norm: float = _ruled(1.0, at_least=0)
     ema_decay: float = _ruled(0.0, at_least=0, below=1)
     accumulate: int = _ruled(1, at_least=1)

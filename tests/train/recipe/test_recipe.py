@@ -29,7 +29,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_built_in_names() -> None:
-    kinds = [{name, f"{name}-original", f"{name}-strong"} for name in DATASETS if name != "folder"]
+    kinds = [{name, f"{name}-original", f"{name}-strong"} for name in DATASETS if "folder" not in name]
     assert set(recipe_names()) == {"folder", "aircraft-strong-448"}.union(*kinds)
 
 
@@ -376,3 +376,12 @@ def test_options_of_another_family_stay_in_the_recipes_file(tmp_path: Path) -> N
     assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
     with pytest.raises(RecipeError, match=r"mine\.toml: model\.gate: torchvision:resnet18 has no such option"):
         load_recipe(written(tmp_path, '[model]\narch = "torchvision:resnet18"\ngate = "none"\n'))
+
+
+def test_an_architecture_brings_the_preprocessing_of_its_weights() -> None:
+    image = load_recipe("folder", ["model.arch=timm:resnet18.a1_in1k"]).image
+    assert (image.height, image.fit, image.resize_short, image.filter) == (224, "center_crop", 235, "bicubic")
+    smaller = load_recipe("folder", ["model.arch=timm:resnet18.a1_in1k", "size=96", "image.filter=bilinear"]).image
+    assert (smaller.height, smaller.width, smaller.resize_short, smaller.filter) == (96, 96, 100, "bilinear")
+    fresh = load_recipe("folder", ["model.arch=timm:resnet18.a1_in1k", "model.pretrained=false"]).image
+    assert fresh == load_recipe("folder").image

@@ -57,10 +57,11 @@ def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Give
         )
     else:
         base = record
-    return _changed(base, given)
+    return adapted(base, given)
 
 
-def _changed(record: Preprocessing, given: Given) -> Preprocessing:
+def adapted(record: Preprocessing, given: Given) -> Preprocessing:
+    """A record with what is given in its place; a size that is given alone keeps the crop's share."""
     height, width = given.height or record.height, given.width or record.width
     fit = given.fit or ("center_crop" if given.resize_short is not None else record.fit)
     values: dict[str, Any] = {"height": height, "width": width, "fit": fit}
