@@ -105,6 +105,9 @@ NEXT_FAULT = "\n  - "
 # Before each image that such a fault names: a line of its own, too.
 NEXT_IMAGE = "\n    "
 
+# What helps where device memory is short.
+SMALLER_BATCH = "the GPU's memory is full: use a smaller batch, or end other programs on this GPU"
+
 # Argument of a KeyboardInterrupt whose last words have been said.
 SAID = "said"
 

@@ -69,6 +69,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "terminal/tables": frozenset({"rich"}),
     "images": frozenset({"numpy", "PIL"}),
     "graphs": frozenset({"numpy", "onnx"}),
+    "graphs/inference": frozenset({"numpy", "onnxruntime"}),
     "cli": frozenset({"typer"}),
 }
 

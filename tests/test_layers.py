@@ -48,7 +48,7 @@ def test_onnxruntime_opens_graphs_in_one_place() -> None:
         for path in PACKAGE.rglob("*.py")
         if "InferenceSession(" in path.read_text()
     }
-    assert found == {"backends/onnxruntime/inference.py", "bench/alternatives/onnxruntime.py"}
+    assert found == {"graphs/inference.py", "bench/alternatives/onnxruntime.py"}
 
 
 def test_every_part_in_the_table_exists() -> None:

@@ -117,7 +117,7 @@ def run_exactly(model: onnx.ModelProto, names: Iterable[str], images: UInt8Array
     from samdeploy.graphs.edit import with_outputs
 
     load_module("onnxruntime")  # says how to get it
-    from samdeploy.backends.onnxruntime.inference import Options, open_inference, run_inference
+    from samdeploy.graphs.inference import Options, open_inference, run_inference
 
     wanted = list(names)
     inference = open_inference(with_outputs(model, wanted).SerializeToString(), Options(optimized=False))

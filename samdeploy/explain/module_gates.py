@@ -91,8 +91,8 @@ def measure_gates(
 def _run(
     model: onnx.ModelProto, names: list[str], images: UInt8Array, progress: Callable[[int, str], None] | None
 ) -> Iterable[list[Float32Array]]:
-    from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
     from samdeploy.graphs.edit import with_outputs
+    from samdeploy.graphs.inference import open_inference, run_inference
 
     inference = open_inference(with_outputs(model, names).SerializeToString())
     for start in range(0, len(images), _GROUP):

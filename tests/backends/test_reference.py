@@ -12,11 +12,11 @@ import pytest
 
 from samdeploy.backends import open_session
 from samdeploy.backends.int8 import Grid, Quantization, int8_reference, read_quantization, round_as
-from samdeploy.backends.onnxruntime.inference import Options, run_graph
 from samdeploy.backends.reference import Step, graph_tensors, reference_tensors, run_exactly
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
 from samdeploy.export.int8.qdq import calibrate, quantize
+from samdeploy.graphs.inference import Options, run_graph
 from tests.backends.conftest import AddFile
 
 

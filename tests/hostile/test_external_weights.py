@@ -89,7 +89,7 @@ def test_python(backend: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_graphs_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that `eval`, `explain` and `export` read and change before they run them."""
     pytest.importorskip("onnxruntime")
-    from samdeploy.backends.onnxruntime.inference import run_graph
+    from samdeploy.graphs.inference import run_graph
 
     put(root, None)
     monkeypatch.chdir(root / "graphs")

@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from samdeploy.errors import BackendUnavailable
+from samdeploy.errors import SMALLER_BATCH, BackendUnavailable
 
 # CUdevice_attribute in cuda.h
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
-
-# What helps where device memory is short.
-SMALLER_BATCH = "the GPU's memory is full: use a smaller batch, or end other programs on this GPU"
 
 
 def cuda_devices() -> tuple[int, str | None]:

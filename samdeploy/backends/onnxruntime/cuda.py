@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from samdeploy.backends.onnxruntime.errors import memory_full
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import BackendUnavailable, first_line
+from samdeploy.graphs.inference import memory_full
 
 if TYPE_CHECKING:
     from samdeploy.backends.device.objects import Stream

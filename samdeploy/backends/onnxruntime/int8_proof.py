@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.backends.onnxruntime.inference import Options, open_inference, run_inference
 from samdeploy.errors import BackendUnavailable
 from samdeploy.files import SealedFile
+from samdeploy.graphs.inference import Options, open_inference, run_inference
 
 # Percent of the convolutions that must compute in the precision.  A few blocks of an FP16 graph may be FP32 on purpose
 # (below 5 % of the multiply-adds, but small layers count as much as large ones here), and half of an INT8 one.

@@ -11,7 +11,11 @@ import numpy as np
 import onnxruntime as ort
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.onnxruntime.inference import (
+from samdeploy.backends.session import Wanted, check_tensors
+from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
+from samdeploy.errors import BackendUnavailable
+from samdeploy.files import SealedFile
+from samdeploy.graphs.inference import (
     CPU,
     CUDA,
     Options,
@@ -20,10 +24,6 @@ from samdeploy.backends.onnxruntime.inference import (
     run_graph,
     run_inference,
 )
-from samdeploy.backends.session import Wanted, check_tensors
-from samdeploy.bundle.spec import ModelSpec, TensorSpec, cam_spec
-from samdeploy.errors import BackendUnavailable
-from samdeploy.files import SealedFile
 
 if TYPE_CHECKING:
     from samdeploy.backends.device.session import DeviceSession
@@ -79,7 +79,7 @@ def _load_cuda(graph: SealedFile, spec: ModelSpec, precision: str) -> DeviceSess
     with cuda.device_zero():
         stream = Stream()
         try:
-            inference = open_inference(graph, Options(CUDA, fp16=precision == "fp16", stream=stream))
+            inference = open_inference(graph, Options(CUDA, fp16=precision == "fp16", stream=stream.handle))
             if device_of(inference) == "cuda":
                 _check_graph(inference, precision, spec)
                 engine = CudaEngine(inference, spec)

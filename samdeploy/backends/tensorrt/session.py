@@ -27,7 +27,7 @@ from samdeploy.backends.tensorrt.library import (
 )
 from samdeploy.backends.tensorrt.runtime_cache import RuntimeCache
 from samdeploy.bundle.spec import ModelSpec, TensorSpec
-from samdeploy.errors import BackendUnavailable
+from samdeploy.errors import SMALLER_BATCH, BackendUnavailable
 
 if TYPE_CHECKING:
     from samdeploy.bundle.manifest import BundleFile
@@ -185,9 +185,7 @@ class TensorrtEngine:
         lines = error_lines(trt)
         self._context: Any = cache.execution_context(self._engine)
         if self._context is None:
-            raise BackendUnavailable(
-                f"{name}: no execution context can be made: {lines.report()}; {cuda.SMALLER_BATCH}"
-            )
+            raise BackendUnavailable(f"{name}: no execution context can be made: {lines.report()}; {SMALLER_BATCH}")
         self._bound: tuple[int, int, int] | None = None
         smallest, _, largest = self._engine.get_tensor_profile_shape(self._input, 0)
         self.min_batch: int = int(smallest[0])

@@ -7,9 +7,9 @@ import onnx
 import onnx.numpy_helper
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.onnxruntime.inference import Options, run_graph
 from samdeploy.export.fp16.convert import FLOAT, HALF
 from samdeploy.graphs.edit import copy_of, make_node, serialize, set_constant
+from samdeploy.graphs.inference import Options, run_graph
 from samdeploy.graphs.shapes import infer_tensors
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 from samdeploy.errors import ExportError
 from samdeploy.graphs.edit import serialize, with_outputs
+from samdeploy.graphs.inference import open_inference, run_inference
 from samdeploy.graphs.shapes import float_tensors
 from samdeploy.progress import progress_bar
 

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.onnxruntime.inference import Options, open_inference, run_inference
 from samdeploy.export.fp16.convert import convert
 from samdeploy.export.fp16.emulate import emulation, rounding
 from samdeploy.export.fp16.headroom import FP16_MAX, TensorRange
 from samdeploy.export.network import Network
 from samdeploy.graphs.edit import serialize, with_outputs
+from samdeploy.graphs.inference import Options, open_inference, run_inference
 from samdeploy.graphs.layers import Layers, find_layers
 
 # A layer stays in FP32 where rounding to FP16 moves one image's output by more than this share of its norm.  FP16's

@@ -31,10 +31,10 @@ import onnx.helper
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 from samdeploy.export.int8.units import find_units
 from samdeploy.graphs.cost import multiply_adds
 from samdeploy.graphs.edit import serialize, with_outputs
+from samdeploy.graphs.inference import open_inference, run_inference
 from samdeploy.graphs.shapes import float_tensors
 
 Form = Literal["cpu", "tensorrt"]

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.onnxruntime.inference import open_inference, run_inference
 from samdeploy.errors import ExportError, InputError
 from samdeploy.export.int8.qdq import Calibrated, Form, calibrate, quantize
+from samdeploy.graphs.inference import open_inference, run_inference
 
 # Percentage points of validation top-1 that INT8 may cost where the user says nothing.
 MAX_DROP = 0.5

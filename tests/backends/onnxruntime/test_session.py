@@ -19,12 +19,12 @@ from samdeploy.backends.device import cuda
 from samdeploy.backends.device import objects as cuda_objects
 from samdeploy.backends.device.cuda import cuda_devices
 from samdeploy.backends.onnxruntime import session as backend
-from samdeploy.backends.onnxruntime.inference import CUDA, Options, open_inference
 from samdeploy.backends.onnxruntime.int8_proof import check_profile
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
 from samdeploy.export.int8.qdq import calibrate, quantize
 from samdeploy.files import SealedFile
+from samdeploy.graphs.inference import CUDA, Options, open_inference
 
 
 def _graph(bundle: Bundle, precision: str) -> bytes:

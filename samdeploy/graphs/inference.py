@@ -1,4 +1,4 @@
-"""The one place that opens graphs with ONNX Runtime: backends, numeric checks and measurements of an export.
+"""The one place that opens graphs with ONNX Runtime: for backends, numeric checks and measurements of an export.
 
 >>> inference = open_inference(graph, Options(fp16=True))
 >>> logits, maps = run_inference(inference, {"image": batch})
@@ -6,20 +6,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.backends.onnxruntime.errors import memory_full
-from samdeploy.errors import BackendUnavailable, first_line
+from samdeploy.errors import SMALLER_BATCH, BackendUnavailable, first_line
 from samdeploy.files import SealedFile
 
-if TYPE_CHECKING:
-    from samdeploy.backends.device.objects import Stream
+# In what it says where memory cannot be had, of its arena, of CUDA, of cuDNN and of cuBLAS.
+_MEMORY_WORDS = ("Failed to allocate", "out of memory", "OUT_OF_MEMORY", "ALLOC_FAIL")
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -34,14 +34,14 @@ class Options:
         fp16: the graph computes in FP16, at least in part.
         optimized: False runs the graph node by node, as it is written.
         profile: prefix of the file that the profiler writes; None runs without it.
-        stream: the CUDA stream that runs are queued on; None leaves it to ONNX Runtime.
+        stream: handle of the CUDA stream that runs are queued on; None leaves it to ONNX Runtime.
     """
 
     provider: str = CPU
     fp16: bool = False
     optimized: bool = True
     profile: str | None = None
-    stream: Stream | None = None
+    stream: int | None = None
 
 
 def open_inference(graph: SealedFile | bytes, options: Options = Options()) -> Any:
@@ -84,13 +84,13 @@ def device_of(inference: Any) -> str:
 
 
 def run_inference(
-    inference: Any, inputs: dict[str, UInt8Array], names: list[str] | None = None
+    inference: Any, inputs: Mapping[str, NDArray[Any]], names: list[str] | None = None
 ) -> list[NDArray[np.floating]]:
     """Outputs as the graph stores them, in host memory, owned by the caller.
 
     Args:
         inference: from `open_inference`.
-        inputs: the batch, uint8 [N, H, W, 3], by the name of the graph's input.
+        inputs: the batch by the name of the graph's input, for graphs of bundles uint8 [N, H, W, 3].
         names: of the outputs; None means all, in the graph's order.
 
     Raises:
@@ -125,6 +125,16 @@ def run_graph(
     return run_inference(inference, {inference.get_inputs()[0].name: batch}), device_of(inference)
 
 
+def memory_full(error: Exception, device: str) -> str:
+    """What to do where the memory of "cpu" or "cuda" is full; "" where ONNX Runtime failed for another reason."""
+    said = " ".join(str(error).split())
+    if not any(word in said for word in _MEMORY_WORDS):
+        return ""
+    if device == "cuda":
+        return SMALLER_BATCH
+    return "the machine's memory is full: use a smaller batch, or end other programs here"
+
+
 def _providers(options: Options) -> list[Any]:
     if options.provider != CUDA:
         return [CPU]
@@ -136,5 +146,5 @@ def _providers(options: Options) -> list[Any]:
     # Channels last is faster in FP16 (5.9 instead of 6.8 ms, as above) and slower in FP32 (22.7 instead of 19.2).
     settings = {"prefer_nhwc": "1"} if options.fp16 else {"use_tf32": "0"}
     if options.stream is not None:
-        settings["user_compute_stream"] = str(options.stream.handle)
+        settings["user_compute_stream"] = str(options.stream)
     return [(CUDA, settings), CPU]
