@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,8 +75,11 @@ def export(
         **{key: value for key, value in given.items() if value is not None},
     )
     result = export_run(run_dir, options)
-    print(headroom_table(result.headroom))
-    if headroom_plot is not None:
+    if result.headroom is not None:
+        print(headroom_table(result.headroom))
+    if result.headroom is None and headroom_plot is not None:
+        print("--headroom-plot: nothing to draw; the network was imported without images", file=sys.stderr)
+    elif result.headroom is not None and headroom_plot is not None:
         from samdeploy.export.fp16.headroom_plot import plot_headroom
 
         plot_headroom(result.headroom, headroom_plot)

@@ -55,6 +55,12 @@ def probe_images(golden: UInt8Array) -> ProbeImages:
     return ProbeImages(tuple(name for name, _ in made), np.stack([image for _, image in made]))
 
 
+def stand_ins(height: int, width: int) -> UInt8Array:
+    """Eight images in place of real ones, for a network that came without any: noise at four scales, four patterns."""
+    made = [*[*_noise(height, width)][:4], *[*_patterns(height, width)][-4:]]
+    return np.stack([image for _, image in made])
+
+
 def coloured(golden: UInt8Array) -> UInt8Array:
     """Real images with colour: each channel holds another of `golden`; uint8 [n, H, W, 3] of n.
 

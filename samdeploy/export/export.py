@@ -21,16 +21,22 @@ from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
 from samdeploy.data.duplicates.image_hashes import read_hashes
-from samdeploy.errors import ExportError
+from samdeploy.errors import ExportError, InputError
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
 from samdeploy.export.golden_colour import with_colour
-from samdeploy.export.graphs import Headroom, add_graphs, add_int8_graph
+from samdeploy.export.graphs import NO_IMAGES, Headroom, add_graphs, add_int8_graph
 from samdeploy.export.int8.search import QuantizedGraph
 from samdeploy.export.network import network_of_run
 from samdeploy.export.pack import BundleWriter
-from samdeploy.export.run_images import ExportPictures, export_pictures, headroom_images, validation_pictures
+from samdeploy.export.run_images import (
+    ExportPictures,
+    export_pictures,
+    has_images,
+    headroom_images,
+    validation_pictures,
+)
 from samdeploy.export.stage import staged
 from samdeploy.graphs.cost import multiply_adds
 from samdeploy.runs.record import RunRecord, legs_in_words, open_run
@@ -43,7 +49,7 @@ class ExportResult:
     bundle: Path
     parameters: int
     folded_parameters: int
-    headroom: Headroom
+    headroom: Headroom | None
     int8: tuple[QuantizedGraph, ...]
     rows: tuple[EngineRow, ...]
 
@@ -55,7 +61,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     for by name fails, the bundle that was there stays untouched.
 
     Raises:
-        InputError: the engine that was named never has this precision.
+        InputError: the engine that was named never has this precision, or it needs images and the run has none.
         BundleError: the run is damaged or of a newer version.
         WeightsError, DatasetError: weights or pictures cannot be read.
         ExportError: a graph or engine is not the trained network.
@@ -64,6 +70,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
         check_supported(options.engine, "auto", options.precision)
     record = open_run(run_dir)
+    if options.precision in ("fp16", "int8") and not has_images(record, options.data_root):
+        raise InputError(f"{run_dir}: {NO_IMAGES}")
     if record.status not in ("complete", "imported"):
         print(
             f"run {run_dir}: its training is not complete ({record.status}); exporting the weights of epoch "

@@ -22,6 +22,10 @@ from samdeploy.graphs.edit import serialize
 from samdeploy.progress import progress_bar
 
 HEADROOM_FILE = "headroom.json"
+NO_IMAGES = (
+    "the network was imported without images, on which FP16 and INT8 are measured; import it again with --data FOLDER, "
+    "or export with --precision fp32"
+)
 # Of the multiply-adds; an FP16 engine with less is FP32 in all but name.
 MIN_FP16_SHARE = 95.0
 
@@ -65,7 +69,7 @@ class Headroom:
 
 def add_graphs(
     writer: BundleWriter, network: Network, pictures: ExportPictures, logits: Float32Array
-) -> tuple[Headroom, dict[tuple[str, str | None], ExportError]]:
+) -> tuple[Headroom | None, dict[tuple[str, str | None], ExportError]]:
     """Write the graph of each precision and the head-room map.
 
     Args:
@@ -75,7 +79,8 @@ def add_graphs(
         logits: float32 [n, K], of the network as trained on the golden pictures.
 
     Returns:
-        The map, and for each precision that cannot be had, and the backend it was for, the reason.
+        The map, None without images to measure it on; and for each precision that cannot be had, and the backend it
+        was for, the reason.
 
     Raises:
         ExportError: the FP32 graph is not the network; no engine could be right.
@@ -85,6 +90,8 @@ def add_graphs(
     check_graph(graph, "fp32", golden, logits)
     writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
 
+    if not len(pictures.headroom):
+        return None, {("fp16", None): ExportError(NO_IMAGES)}
     ranges = measure_ranges(network.graph, pictures.headroom)
     plan = plan_fp16(network, ranges, pictures.calibration)
     headroom = _headroom(plan, ranges, len(pictures.headroom))

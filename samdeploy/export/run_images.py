@@ -19,6 +19,7 @@ from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.data.duplicates.image_hashes import digests_of, read_hashes
 from samdeploy.data.duplicates.leaks import is_among
 from samdeploy.data.images import load_images
+from samdeploy.data.probe_images import stand_ins
 from samdeploy.data.protocol import HONEST
 from samdeploy.errors import ExportError
 from samdeploy.runs.record import RunRecord
@@ -49,6 +50,11 @@ class ExportPictures:
     headroom: UInt8Array
 
 
+def has_images(record: RunRecord, data_root: Path | None) -> bool:
+    """Whether any are known: a network may be imported without."""
+    return bool(record.data_root) or data_root is not None
+
+
 def headroom_images(multiply_adds: int) -> int:
     """How many pictures are measured of a network with so many multiply-adds per picture: 128 to 1,024."""
     return min(MOST_HEADROOM_IMAGES, max(CALIBRATION_IMAGES, int(_HEADROOM_WORK // multiply_adds)))
@@ -58,6 +64,8 @@ def export_pictures(
     run_dir: Path, record: RunRecord, data_root: Path | None, n_headroom: int = MOST_HEADROOM_IMAGES
 ) -> ExportPictures:
     """Read them from the data set that the run was trained on.
+
+    Of a run without images the golden ones are synthetic, and there are no others.
 
     Args:
         run_dir: holds the hashes of the test pictures; without them the test pictures are read.
@@ -69,6 +77,10 @@ def export_pictures(
         DatasetError: it is not there, or a picture is damaged.
         ExportError: all pictures of val, or all that were picked of train, are test pictures too.
     """
+    if not has_images(record, data_root):
+        height, width = record.preprocessing.height, record.preprocessing.width
+        none = np.empty((0, height, width, 3), np.uint8)
+        return ExportPictures(stand_ins(height, width), none, none)
     dataset = _dataset(record, data_root)
     test = _test_digests(run_dir, record, dataset)
     # A published protocol that is repeated keeps no val: its figure is not one of new pictures, and says so.

@@ -110,6 +110,8 @@ def _away_from_its_run(bundle: Bundle) -> TestSet:
     """The images, where a data set that is known by its name is found without a run that says where."""
     name = bundle.data.name
     here = f"no test images here: {bundle.root} does not lie in its run, which knows where they are"
+    if name in _FOLDERS and not bundle.data.counts:
+        here = f"no test images here: {bundle.root} was imported without images"
     if name in _FOLDERS or not name:
         raise InputError(f"{here}; give a folder of test/<class>/ or <class>/ images: --data FOLDER")
     try:
@@ -137,7 +139,10 @@ def _data_root(bundle: Bundle, data_root: Path | None) -> Path | None:
     if data_root is not None:
         return data_root
     run_dir = bundle.root.resolve().parent
-    return Path(open_run(run_dir).data_root) if (run_dir / RUN_FILE).is_file() else None
+    if not (run_dir / RUN_FILE).is_file():
+        return None
+    root = open_run(run_dir).data_root  # "" where a network was imported without images
+    return Path(root) if root else None
 
 
 def _other_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> str:

@@ -1,0 +1,62 @@
+"""A network that came without images: FP32 alone, and a bundle that still tests itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.errors import ExportError, InputError
+from samdeploy.evaluate import EvalOptions, evaluate_bundle
+from samdeploy.export import ExportOptions, export_run
+from samdeploy.importing import import_network
+from samdeploy.runs.record import open_run
+from tests.importing.imported import CLASSES, SIZE, class_folders, options, saved, state_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("no-images")
+    return import_network(options(saved(folder / "w.pth", state_of()), folder), runs_root=folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> Bundle:
+    return open_bundle(export_run(run, ExportOptions(engine="onnxruntime", cam=False)).bundle)
+
+
+def test_record(run: Path) -> None:
+    record = open_run(run)
+    assert (record.status, record.data_root, record.counts) == ("imported", "", {})
+
+
+def test_the_bundle_is_fp32_and_tests_itself(bundle: Bundle) -> None:
+    assert {(file.role, file.precision) for file in bundle.files if file.role != "weights"} == {
+        ("graph", "fp32"),
+        ("golden_images", None),
+        ("golden_logits", None),
+    }
+    images, logits = bundle.golden()
+    assert images.shape == (14, SIZE, SIZE, 3) and logits.shape == (14, len(CLASSES))
+    assert len(np.unique(images[:8].reshape(8, -1), axis=0)) == 8
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precision_needs_images(run: Path, precision: str) -> None:
+    with pytest.raises(InputError, match=r"imported without images.*; import it again with --data FOLDER"):
+        export_run(run, ExportOptions(precision=precision))
+
+
+def test_tensorrt_is_fp16_unless_told(run: Path) -> None:
+    with pytest.raises(ExportError, match=r"imported without images.* or export with --precision fp32"):
+        export_run(run, ExportOptions(engine="trt", cam=False))
+
+
+def test_eval_asks_for_images(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"bundle was imported without images; give a folder of .*: --data FOLDER"):
+        evaluate_bundle(bundle, EvalOptions("onnxruntime"))
+    images = class_folders(tmp_path / "images", dict.fromkeys(CLASSES, 30))
+    report = evaluate_bundle(bundle, EvalOptions("onnxruntime", data_root=images, consistency_s=0))
+    assert report.passed and report.n_images == 90 - 32
