@@ -91,7 +91,7 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
         DatasetError: images are missing or damaged.
     """
     check_runs_root(runs_root)
-    source = read_source(options.source, options.arch)
+    source = read_source(options.source, options.arch, options.options)
     arch, family_options = source.arch, complete_options(source.arch, options.options)
     preprocessing = preprocessing_for(arch, family_options, options.given)
     dataset = _open_images(options.data)
@@ -104,6 +104,7 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     model = build_model(arch, source.num_classes, family_options).eval()
     load_state(model, source.state, source.origin)
+    print(printable("; ".join([f"loaded {len(source.state)} tensors", *source.notes])), file=sys.stderr)
     _check_answers(model, spec)
     aside = None if dataset is None else _measure(model, spec, dataset)
     path = new_run_folder(runs_root, f"{source.name}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import torch
 
+from samdeploy.bundle.spec import OptionValue
 from samdeploy.errors import InputError
+from samdeploy.importing.fitting import fitting
+from samdeploy.models.checkpoint import Checkpoint
 from samdeploy.models.family import FAMILIES, family_of, known_arch
-from samdeploy.models.pretrained import head_classes, published_weights
-from samdeploy.models.weights import read_state
+from samdeploy.models.look_alike import look_alike
+from samdeploy.models.pretrained import head_classes, published_weights, tensor_shapes
+from samdeploy.models.weights import read_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Source:
         classes: names, where the file holds them.
         license: of published weights.
         is_published: the weights were fetched by the architecture's name.
+        notes: what was taken, renamed and left of the file, for people.
     """
 
     arch: str
@@ -37,14 +42,16 @@ class Source:
     classes: tuple[str, ...] | None = None
     license: str | None = None
     is_published: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def read_source(source: str, arch: str | None) -> Source:
+def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue]) -> Source:
     """The weights that `samdeploy import SOURCE` names.
 
     Args:
         source: an architecture with published weights, or a file.
         arch: whose weights the file holds.
+        options: of the architecture's family.
 
     Raises:
         InputError: neither, or an unknown architecture.
@@ -57,13 +64,46 @@ def read_source(source: str, arch: str | None) -> Source:
         known_arch(source)
         found = published_weights(source)
         name, license = source.partition(":")[2], family_of(source).license(source)
-        count = head_classes(source, found.state)
+        count = head_classes(source, found.state, options)
         return Source(source, name, found.source, found.state, count, license=license, is_published=True)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{source}: {what}; a file of weights or an architecture such as timm:resnet50 expected")
+    if arch is not None:
+        known_arch(arch)
+    checkpoint = read_checkpoint(path)
     if arch is None:
-        raise InputError(f"{source}: whose weights are these? Name the architecture: --arch timm:NAME")
-    known_arch(arch)
-    state = read_state(path)
-    return Source(arch, path.stem, str(path), state, head_classes(arch, state))
+        raise InputError(f"{source}: whose weights are these? {_suggestion(checkpoint)}")
+    said = _plain(checkpoint.arch or "")
+    if said in _names(arch) and said != _plain(arch):
+        known = f"{arch.partition(':')[0]}:{said}"
+        raise InputError(f"{source}: is of {said}, as the file itself says, not of {arch}: --arch {known}")
+    state, notes = fitting(checkpoint.state, tensor_shapes(arch, 1, options), source)
+    count = head_classes(arch, state, options)
+    notes = [*checkpoint.notes, *notes]
+    return Source(arch, path.stem, str(path), state, count, checkpoint.classes, notes=tuple(notes))
+
+
+def _suggestion(checkpoint: Checkpoint) -> str:
+    """What to give as --arch, from what the file says or looks like."""
+    name = checkpoint.arch or look_alike(checkpoint.state)
+    fitting = [
+        f"--arch {arch}" for prefix in FAMILIES for arch in (f"{prefix}:{name}", name) if _is_known(arch, prefix)
+    ]
+    if not fitting:
+        return "Name the architecture: --arch timm:NAME"
+    says = "The file says" if checkpoint.arch else "They look like"
+    return f"{says} {name}: {' or '.join(fitting)}"
+
+
+def _is_known(arch: str, prefix: str) -> bool:
+    return arch in family_of(f"{prefix}:").architectures()
+
+
+def _names(arch: str) -> set[str]:
+    """Of all architectures of the same family, without prefix and tag of weights."""
+    return {_plain(name) for name in family_of(arch).architectures()}
+
+
+def _plain(arch: str) -> str:
+    return arch.rpartition(":")[2].partition(".")[0]

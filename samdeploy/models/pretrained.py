@@ -8,6 +8,7 @@ import urllib.error
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from samdeploy.models.look_alike import look_alike
 from samdeploy.models.weights import read_state, some
 from samdeploy.runs.record import open_run
 
+NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
 _COUNTER = "num_batches_tracked"  # that torchvision's older files lack, and inference never reads
 # A file with more other tensors than this share of a network's own holds a larger network.
 _MOST_OTHERS = 0.1
@@ -78,7 +80,7 @@ def _checked(found: Pretrained) -> Pretrained:
         WeightsError: they hold another one.
     """
     arch, state = found.arch, found.state
-    own, parts = _shapes(arch, 1), _parts(arch)
+    own, parts = tensor_shapes(arch, 1), _parts(arch)
     wanted = {key: shape for key, shape in own.items() if _part_of(key, parts) is None}
     wrong = [key for key in wanted if key not in state]
     wrong += [key for key in wanted if key in state and state[key].shape != wanted[key]]
@@ -88,13 +90,13 @@ def _checked(found: Pretrained) -> Pretrained:
     return found
 
 
-def head_classes(arch: str, state: Mapping[str, torch.Tensor]) -> int:
-    """How many classes the head in a state dict tells apart.
+def head_classes(arch: str, state: Mapping[str, torch.Tensor], options: Mapping[str, OptionValue] = NO_OPTIONS) -> int:
+    """How many classes the head in a state dict of a network with these options tells apart.
 
     Raises:
         WeightsError: it holds no head of this architecture.
     """
-    one, two = _shapes(arch, 1), _shapes(arch, 2)
+    one, two = tensor_shapes(arch, 1, options), tensor_shapes(arch, 2, options)
     head = [key for key, shape in one.items() if two[key] != shape]
     found = [key for key in head if key in state]
     if not found or len(state[found[0]].shape) != len(one[found[0]]):
@@ -145,14 +147,14 @@ def load_pretrained(
     return f"pretrained weights {pretrained.source}: loaded {', '.join(loaded)}{left}"
 
 
-def _shapes(arch: str, classes: int) -> dict[str, torch.Size]:
-    """Of the tensors of an architecture with default options, without its counters."""
+def tensor_shapes(arch: str, classes: int, options: Mapping[str, OptionValue] = NO_OPTIONS) -> dict[str, torch.Size]:
+    """Of the tensors of a network, without its counters."""
     try:
         with torch.device("meta"):
-            state = build_model(arch, classes).state_dict()
+            state = build_model(arch, classes, options).state_dict()
     except NotImplementedError:  # some networks compute their widths in tensors
         with torch.random.fork_rng(devices=[]):
-            state = build_model(arch, classes).state_dict()
+            state = build_model(arch, classes, options).state_dict()
     return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}
 
 
@@ -161,7 +163,7 @@ def _parts(arch: str) -> Sequence[Part]:
     """The parts of a network that may start fresh, the head last."""
     if (parts := family_of(arch).parts) is not None:
         return parts
-    one, two = _shapes(arch, 1), _shapes(arch, 2)
+    one, two = tensor_shapes(arch, 1), tensor_shapes(arch, 2)
     head = {key for key, shape in one.items() if two[key] != shape}
     return (Part("head", head.__contains__),)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,16 +12,14 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from samdeploy.errors import WeightsError, first_line
+from samdeploy.errors import WeightsError
 from samdeploy.files import write_atomic
+from samdeploy.models.checkpoint import Checkpoint, unpickled, without_prefixes
 from samdeploy.models.look_alike import look_alike
 
 # Key of the metadata of our own files.  A run's weights have no manifest that would notice a flipped bit.
 _HASH = "samdeploy_sha256"
 
-# Where training scripts put the state dict in a checkpoint, and what wrappers of a network put before every key.
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "model.", "net.", "backbone.", "encoder.")
 _SHOWN = 3
 
 
@@ -68,32 +65,22 @@ def _hash(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a weight file; pickles are read with `weights_only=True`, so no code in them runs."""
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The state dict in a weight file, and what lies beside it; no code in the file runs.
+
+    Raises:
+        WeightsError: missing, damaged, or no state dict.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected weights as .safetensors or .pth")
     if path.suffix == ".safetensors":
-        return state_dict_from_bytes(path.read_bytes(), str(path))
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise WeightsError(
-            f"{path}: is damaged, or holds more than tensors, such as code, which is never run; "
-            "expected a state dict, save it with torch.save(model.state_dict(), path)"
-        ) from None
-    except Exception as error:  # torch's unpickler fails on damage with whatever its byte code runs into
-        reason = first_line(error)
-        raise WeightsError(f"{path}: damaged, truncated or not a weight file ({reason})") from None
-    for key in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path}: {type(loaded).__name__} found, a state dict (name -> tensor) expected")
-    state = {str(key): value for key, value in loaded.items()}
-    for prefix in _PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+        return without_prefixes(state_dict_from_bytes(path.read_bytes(), str(path)))
+    return unpickled(path)
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict alone; see `read_checkpoint`."""
+    return read_checkpoint(path).state
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:

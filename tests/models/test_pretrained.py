@@ -234,7 +234,7 @@ def test_a_larger_network_of_any_family_is_another(tmp_path: Path) -> None:
 def test_asking_for_shapes_draws_no_random_numbers() -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    assert pretrained._shapes("torchvision:regnet_y_400mf", 2)["fc.bias"] == (2,)
+    assert pretrained.tensor_shapes("torchvision:regnet_y_400mf", 2)["fc.bias"] == (2,)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -1,0 +1,137 @@
+"""Checkpoints as training scripts leave them: where the weights are in them, and what else they say."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from samdeploy.errors import WeightsError, first_line
+
+# Where scripts put the state dict.  Averaged weights come first: they are what such a script evaluates and publishes.
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_ENTRIES = (*_AVERAGED, "state_dict", "model_state_dict", "model", "module", "net")
+# What wrappers of a network (DataParallel, torch.compile, Lightning, ...) put before every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
+# Where scripts put the names of the classes, and dictionaries beside the weights that may hold such an entry.
+_CLASSES = ("classes", "class_names", "CLASSES", "class_to_idx")
+_BESIDE = ("hyper_parameters", "meta", "args", "config")
+_CURE = "expected a state dict, save it with torch.save(model.state_dict(), path)"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state dict and what lay around it.
+
+    Attributes:
+        state: the tensors; names without the prefixes that all of them shared.
+        notes: what was taken and renamed, for people.
+        arch: of the network as the script called it, "resnet50"; None if the file does not say.
+        classes: names in the order of the logits; None if the file does not hold them.
+    """
+
+    state: dict[str, torch.Tensor]
+    notes: tuple[str, ...] = ()
+    arch: str | None = None
+    classes: tuple[str, ...] | None = None
+
+
+def unpickled(path: Path) -> Checkpoint:
+    """A checkpoint that torch.save wrote, read with `weights_only=True`, so that no code in it runs.
+
+    Raises:
+        WeightsError: damaged, or it holds no state dict.
+    """
+    loaded = _load(path)
+    found, notes = loaded, []
+    while isinstance(found, Mapping) and not _is_state(found):
+        entry = next((key for key in _ENTRIES if isinstance(found.get(key), Mapping) and found[key]), None)
+        if entry is None:
+            break
+        if entry in _AVERAGED:
+            notes.append(f"averaged weights taken ({entry!r})")
+        found = found[entry]
+    if not isinstance(found, Mapping) or not _is_state(found):
+        raise WeightsError(f"{path}: {type(found).__name__} found, a state dict (name -> tensor) expected")
+    around = loaded if found is not loaded and isinstance(loaded, Mapping) else {}
+    checkpoint = without_prefixes({str(key): value for key, value in found.items()})
+    return Checkpoint(checkpoint.state, (*notes, *checkpoint.notes), _arch(around), _classes(around))
+
+
+def without_prefixes(state: Mapping[str, torch.Tensor]) -> Checkpoint:
+    """Names without what wrappers put before all of them."""
+    removed, found = "", dict(state)
+    while prefix := next(
+        (prefix for prefix in _PREFIXES if found and all(key.startswith(prefix) for key in found)), ""
+    ):
+        found = {key.removeprefix(prefix): value for key, value in found.items()}
+        removed += prefix
+    return Checkpoint(found, (f"prefix {removed!r} removed",) if removed else ())
+
+
+def _load(path: Path) -> Any:
+    if _is_torchscript(path):
+        raise WeightsError(
+            f"{path}: is a TorchScript archive, which holds code; save its weights alone: "
+            f"python -c \"import torch; torch.save(torch.jit.load('{path}').state_dict(), 'weights.pth')\""
+        )
+    try:
+        # timm's and torchvision's scripts save their arguments; a Namespace is a plain bag of them.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if names := _code_in(path):
+            raise WeightsError(f"{path}: holds {names}: code, which is never run; {_CURE}") from None
+        raise WeightsError(
+            f"{path}: is damaged, or holds more than tensors, such as code, which is never run; {_CURE}"
+        ) from None
+    except Exception as error:  # torch's unpickler fails on damage with whatever its byte code runs into
+        reason = first_line(error)
+        raise WeightsError(f"{path}: damaged, truncated or not a weight file ({reason})") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
+
+
+def _code_in(path: Path) -> str:
+    """What a file names that is more than data: "torchvision.models.resnet.ResNet and 3 more"; "" if nobody knows."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of damaged and of older files
+        return ""
+    names = sorted(set(names) - {"argparse.Namespace"}, key=lambda name: name.startswith(("torch.", "collections.")))
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}" if names else ""
+
+
+def _is_state(found: Mapping[Any, Any]) -> bool:
+    return all(isinstance(value, torch.Tensor) for value in found.values())
+
+
+def _arch(around: Mapping[str, Any]) -> str | None:
+    given = around.get("args")
+    name = getattr(given, "model", None) if isinstance(given, argparse.Namespace) else around.get("arch")
+    return name if isinstance(name, str) else None
+
+
+def _classes(around: Mapping[str, Any]) -> tuple[str, ...] | None:
+    beside = [vars(value) if isinstance(value, argparse.Namespace) else value for value in map(around.get, _BESIDE)]
+    for entries in (around, *(value for value in beside if isinstance(value, Mapping))):
+        for key in _CLASSES:
+            names = entries.get(key)
+            if isinstance(names, Mapping) and set(names.values()) == set(range(len(names))):
+                names = sorted(names, key=names.__getitem__)
+            if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return None

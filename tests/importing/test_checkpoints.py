@@ -1,0 +1,192 @@
+"""Checkpoints as training scripts leave them, and those that must be refused."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from samdeploy.errors import InputError, WeightsError
+from samdeploy.importing.source import read_source
+from samdeploy.models import build_model
+from tests.importing.imported import ARCH, CLASSES, saved, state_of
+
+State = dict[str, torch.Tensor]
+
+
+def with_prefix(state: State, prefix: str) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def read(path: Path, arch: str | None = ARCH):  # type: ignore[no-untyped-def]
+    return read_source(str(path), arch, {})
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return state_of()
+
+
+def zeros(state: State) -> State:
+    return {key: torch.zeros_like(value) for key, value in state.items()}
+
+
+def averaged_model(state: State) -> State:
+    """As torch.optim.swa_utils.AveragedModel saves itself."""
+    return {"n_averaged": torch.tensor(9), **with_prefix(state, "module.")}
+
+
+LEFT = "that the network does not have"
+FORMS: dict[str, tuple[Callable[[State], object], list[str]]] = {
+    "plain": (lambda state: state, []),
+    "state_dict": (lambda state: {"epoch": 3, "state_dict": state}, []),
+    "model": (lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}}, []),
+    "model_state_dict": (lambda state: {"model_state_dict": state}, []),
+    "DataParallel": (lambda state: with_prefix(state, "module."), ["prefix 'module.' removed"]),
+    "compiled": (lambda state: with_prefix(state, "_orig_mod.module."), ["prefix '_orig_mod.module.' removed"]),
+    "a part in DataParallel": (
+        lambda state: {key.replace("layer1.", "layer1.module."): value for key, value in state.items()},
+        ["names of wrappers removed"],
+    ),
+    "Lightning": (
+        lambda state: {
+            "pytorch-lightning_version": "2.5.0",
+            "state_dict": {**with_prefix(state, "net."), "criterion.weight": torch.ones(3)},
+            "hyper_parameters": {"lr": 0.1},
+        },
+        ["prefix 'net.' removed", f"left 1 {LEFT}: criterion.weight"],
+    ),
+    "Lightning with averages": (
+        lambda state: {"state_dict": {**with_prefix(zeros(state), "model."), **with_prefix(state, "ema_model.")}},
+        ["prefix 'ema_model.' removed", f"left 92 {LEFT}: model.conv1.0.weight, "],
+    ),
+    "timm": (
+        lambda state: {"arch": "test_resnet", "state_dict": zeros(state), "state_dict_ema": state},
+        ["averaged weights taken ('state_dict_ema')"],
+    ),
+    "torchvision": (
+        lambda state: {"model": zeros(state), "model_ema": averaged_model(state)},
+        ["averaged weights taken ('model_ema')", "names of wrappers removed", f"left 1 {LEFT}: n_averaged"],
+    ),
+    "profiler": (lambda state: {**state, "layer1.total_ops": torch.zeros(1)}, [f"left 1 {LEFT}: layer1.total_ops"]),
+    "no counters": (lambda state: {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, []),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms(form: str, state: State, tmp_path: Path) -> None:
+    make, notes = FORMS[form]
+    found = read(saved(tmp_path / "w.pth", make(state)))
+    assert len(found.notes) == len(notes)
+    assert all(one.startswith(other) for one, other in zip(found.notes, notes, strict=True)), found.notes
+    assert set(state) - set(found.state) in ({key for key in state if key.endswith("num_batches_tracked")}, set())
+    assert all(torch.equal(found.state[key], state[key]) for key in found.state)
+    assert found.num_classes == len(CLASSES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype, state: State, tmp_path: Path) -> None:
+    half = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    safetensors.torch.save_file(with_prefix(half, "model."), tmp_path / "w.safetensors")
+    found = read(tmp_path / "w.safetensors")
+    assert found.notes == ("prefix 'model.' removed", f"{str(dtype).removeprefix('torch.')} converted to float32")
+
+
+def test_two_networks_in_one_file(state: State, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", {**with_prefix(state, "student."), **with_prefix(state, "teacher.")})
+    with pytest.raises(WeightsError, match=r"w.pth: holds several networks, below 'student.' and 'teacher.'; save"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"classes": list(CLASSES)},
+        {"class_names": CLASSES},
+        {"class_to_idx": {"eel": 2, "cat": 0, "dog": 1}},
+        {"hyper_parameters": {"class_names": list(CLASSES)}},
+        {"meta": {"CLASSES": CLASSES}},
+        {"args": argparse.Namespace(classes=list(CLASSES))},
+    ],
+    ids=str,
+)
+def test_class_names_in_the_file(entry: dict[str, object], state: State, tmp_path: Path) -> None:
+    assert read(saved(tmp_path / "w.pth", {"state_dict": state, **entry})).classes == CLASSES
+
+
+def test_entries_that_are_no_class_names(state: State, tmp_path: Path) -> None:
+    for entry in ({"classes": 3}, {"classes": []}, {"class_to_idx": {"cat": 1, "dog": 2}}, {"meta": ["cat"]}):
+        assert read(saved(tmp_path / "w.pth", {"state_dict": state, **entry})).classes is None
+
+
+def test_the_file_knows_its_architecture(state: State, tmp_path: Path) -> None:
+    args = argparse.Namespace(model="test_resnet", lr=0.1)
+    path = saved(tmp_path / "w.pth", {"arch": "resnet", "args": args, "state_dict": state})
+    with pytest.raises(
+        InputError, match=r"whose weights are these\? The file says test_resnet: --arch timm:test_resnet"
+    ):
+        read(path, None)
+    with pytest.raises(InputError, match=r"of test_resnet, as the file itself says, .*: --arch timm:test_resnet"):
+        read(path, "timm:resnet18")
+    assert read(path).state
+
+
+def test_an_architecture_is_guessed(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", with_prefix(state_of("torchvision:resnet18"), "module."))
+    with pytest.raises(
+        InputError, match=r"They look like resnet18: --arch timm:resnet18 or --arch torchvision:resnet18$"
+    ):
+        read(path, None)
+    with pytest.raises(InputError, match=r"Name the architecture: --arch timm:NAME$"):
+        read(saved(tmp_path / "w.pth", {"a": torch.ones(3)}), None)
+
+
+class Hostile:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_code_beside_the_weights_is_never_run(state: State, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    path = saved(tmp_path / "w.pth", {"state_dict": state, "args": argparse.Namespace(model=Hostile(made))})
+    with pytest.raises(
+        WeightsError, match=r"w.pth: holds posix.mkdir: code, which is never run; expected a state dict"
+    ):
+        read(path)
+    assert not made.exists()
+    torch.load(path, weights_only=False)
+    assert made.exists()  # the file was dangerous indeed
+
+
+def test_whole_modules_are_refused_with_the_cure(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", build_model(ARCH, 3))
+    with pytest.raises(
+        WeightsError, match=r"holds timm.*and \d+ more: code, .*torch.save\(model.state_dict\(\), path\)"
+    ):
+        read(path)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_is_refused_with_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), path)
+    with pytest.raises(WeightsError, match=r"is a TorchScript archive.*torch.jit.load\('.*w.pt'\).state_dict\(\)"):
+        read(path)
+
+
+def test_tensors_of_a_larger_network_are_refused(state: State, tmp_path: Path) -> None:
+    from samdeploy.models.weights import load_state
+
+    found = read(saved(tmp_path / "w.pth", {**state, "layer4.1.conv1.weight": torch.ones(2, 2)}))
+    with pytest.raises(WeightsError, match=r"1 unexpected: layer4.1.conv1.weight"):
+        load_state(build_model(ARCH, 3), found.state, found.origin)
