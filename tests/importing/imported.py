@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from samdeploy.importing import ImportOptions
-from samdeploy.importing.preprocessing import Given
 from samdeploy.models import build_model
+from samdeploy.models.preprocessing import Given
 
 ARCH = "timm:test_resnet"
 CLASSES = ("cat", "dog", "eel")
