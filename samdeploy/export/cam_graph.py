@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -18,80 +16,15 @@ from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate_all
 from samdeploy.bundle.spec import CAM
 from samdeploy.errors import ExportError
+from samdeploy.export.cam_head import NoMaps, find_head
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.network import Network
 from samdeploy.export.pack import BundleWriter
-from samdeploy.graphs.edit import attribute, checked, constants, copy_of, make_node, serialize, set_constant
-from samdeploy.graphs.layers import is_global_pool
+from samdeploy.graphs.edit import checked, constants, copy_of, make_node, serialize, set_constant
 from samdeploy.graphs.shapes import infer_tensors
 from samdeploy.models.maps import ClassActivationMaps
 
 CAM_GRAPH_FILE = "model.cam.fp32.onnx"
-
-# Between the average pool and the head, what changes no value: [N, C, 1, 1] -> [N, C].
-_FLATTENS = ("Flatten", "Reshape", "Squeeze", "Identity", "Dropout")
-
-
-class NoMaps(Exception):
-    """The network does not end in the mean of its features and one linear layer; says what is there instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The end of a graph: ``logits = weight . mean(features) + bias``.
-
-    Attributes:
-        features: name of the tensor [N, C, h, w].
-        nodes: from the pool to the logits.
-        name: of the matrix product.
-        weight: name of the constant that holds it.
-        bias: name of the constant [K]; None where nothing is added.
-        transposed: whether the constant is [C, K] instead of [K, C].
-    """
-
-    features: str
-    nodes: tuple[str, ...]
-    name: str
-    weight: str
-    bias: str | None
-    transposed: bool
-
-
-def find_head(model: onnx.ModelProto) -> Head:
-    """Find the average pool and the linear layer at the end of an FP32 graph.
-
-    Raises:
-        NoMaps: the graph ends in something else.
-    """
-    makers = {name: node for node in model.graph.node for name in node.output}
-    known = constants(model)
-    product, bias, nodes = _linear(makers, known, model.graph.output[0].name)
-    pool = makers.get(product.input[0])
-    while pool is not None and pool.op_type in _FLATTENS:
-        nodes.append(pool)
-        pool = makers.get(pool.input[0])
-    if pool is None or not is_global_pool(model, pool):
-        found = f"{pool.op_type} ({pool.name})" if pool is not None else "the image"
-        raise NoMaps(f"the head reads {found}, not the mean of features")
-    nodes.append(pool)
-    transposed = product.op_type == "MatMul" or not attribute(product, "transB", 0)
-    names = tuple(node.name for node in reversed(nodes))
-    return Head(pool.input[0], names, product.name, product.input[1], bias, transposed)
-
-
-def _linear(
-    makers: Mapping[str, onnx.NodeProto], known: Mapping[str, onnx.TensorProto], logits: str
-) -> tuple[onnx.NodeProto, str | None, list[onnx.NodeProto]]:
-    """The matrix product that makes the logits, its bias, and its nodes, the last one first."""
-    node, bias, nodes = makers[logits], None, []
-    if node.op_type == "Add" and node.input[1] in known and node.input[0] in makers:
-        bias, nodes, node = node.input[1], [node], makers[node.input[0]]
-    plain = all(attribute(node, name, value) == value for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)))
-    if node.op_type not in ("Gemm", "MatMul") or not plain or node.input[1] not in known:
-        raise NoMaps(f"the logits are made by {node.op_type} ({node.name}), not by one linear layer")
-    if len(node.input) > 2 and node.input[2] and bias is None:
-        bias = node.input[2]
-    return node, bias, [*nodes, node]
 
 
 def cam_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -116,9 +49,13 @@ def cam_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     kernel = np.ascontiguousarray((matrix.T if head.transposed else matrix)[:, :, None, None])
     set_constant(weight, kernel)
     flat = "cam.flat" if head.bias else logits.name
+    features = head.features
+    if head.channels_last:
+        features = "cam.features"
+        changed.graph.node.append(make_node("Transpose", features, [head.features], perm=[0, 3, 1, 2]))
     changed.graph.node.extend(
         [
-            make_node("Conv", CAM, [head.features, head.weight], kernel_shape=[1, 1]),
+            make_node("Conv", CAM, [features, head.weight], kernel_shape=[1, 1]),
             make_node("GlobalAveragePool", "cam.mean", [CAM]),
             make_node("Flatten", "cam.flat", ["cam.mean"], flat, axis=1),
         ]
@@ -128,7 +65,8 @@ def cam_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     read = {name for node in changed.graph.node for name in node.input}
     for unread in [tensor for tensor in changed.graph.initializer if tensor.name not in read]:
         changed.graph.initializer.remove(unread)
-    cells = infer_tensors(model)[head.features].shape[2:]
+    of_features = infer_tensors(model)[head.features].shape
+    cells = of_features[1:3] if head.channels_last else of_features[2:]
     batch = logits.type.tensor_type.shape.dim[0].dim_param
     shape = [batch, kernel.shape[0], *cells]
     changed.graph.output.append(onnx.helper.make_tensor_value_info(CAM, onnx.TensorProto.FLOAT, shape))
@@ -146,13 +84,13 @@ def add_cam_graph(writer: BundleWriter, network: Network, golden: UInt8Array) ->
     Raises:
         ExportError: the graph's answers are not the trained network's.
     """
-    if network.family.features_and_head(network.trained) is None:
-        print(f"no maps: {network.spec.arch} does not average its features", file=sys.stderr)
-        return
     try:
         model = cam_graph(network.graph)
     except NoMaps as error:
         print(f"no maps: {error}", file=sys.stderr)
+        return
+    if network.family.features_and_head(network.trained, network.spec.preprocessing) is None:
+        print(f"no maps: no module of {network.spec.arch} has the features whose mean the head reads", file=sys.stderr)
         return
     maps_of = ClassActivationMaps(network.trained, network.spec).eval()
     with torch.inference_mode():

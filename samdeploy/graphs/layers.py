@@ -84,11 +84,19 @@ def on_the_way(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def is_global_pool(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
-    """Whether a node takes the mean over both spatial axes of [N, C, H, W]."""
-    if node.op_type == "ReduceMean":
-        axes = attribute(node, "axes") or (integers(model, node.input[1]) if len(node.input) > 1 else None) or []
-        return sorted(axis % 4 for axis in axes) == [2, 3]
-    return bool(node.op_type == "GlobalAveragePool")
+    """Whether a node takes the mean over both spatial axes of [N, C, H, W] or [N, H, W, C]."""
+    return pooled_axes(model, node) is not None
+
+
+def pooled_axes(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[int, int] | None:
+    """(2, 3) or (1, 2), the spatial axes that a node takes the mean over; None for any other node."""
+    if node.op_type == "GlobalAveragePool":
+        return 2, 3
+    if node.op_type != "ReduceMean":
+        return None
+    axes = attribute(node, "axes") or (integers(model, node.input[1]) if len(node.input) > 1 else None) or []
+    found = tuple(sorted(axis % 4 for axis in axes))
+    return found if found in ((2, 3), (1, 2)) else None
 
 
 def _segments(model: onnx.ModelProto) -> Iterable[list[onnx.NodeProto]]:

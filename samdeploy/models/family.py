@@ -185,8 +185,8 @@ class ModelFamily(Protocol):
         """A simplified network in FP32: uint8 [N, H, W, 3] RGB -> logits float32 [N, K], normalisation included."""
         ...
 
-    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
-        """Where a trained network averages its features; None where it has no such place, and so no maps."""
+    def features_and_head(self, model: nn.Module, size: Preprocessing) -> FeaturesAndHead | None:
+        """Where a trained network averages the features of images of a size; None where it does not: it has no maps."""
         ...
 
 

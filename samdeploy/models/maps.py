@@ -25,7 +25,7 @@ class ClassActivationMaps(nn.Module):
             InputError: the network has no place where its features are averaged.
         """
         super().__init__()
-        cut = family_of(spec.arch).features_and_head(net)
+        cut = family_of(spec.arch).features_and_head(net, spec.preprocessing)
         if cut is None:
             raise InputError(f"{spec.arch}: no class activation maps, for it does not average its features")
         self.normalize = Normalize(spec.preprocessing)

@@ -12,7 +12,7 @@ from torch import nn
 
 from samdeploy.bundle.spec import RESIZES, OptionValue, Preprocessing
 from samdeploy.errors import InputError, WeightsError, first_line
-from samdeploy.models.family import FeaturesAndHead, ModelFamily
+from samdeploy.models.family import ModelFamily
 from samdeploy.models.torch_family import TorchFamily
 
 if TYPE_CHECKING:
@@ -95,11 +95,6 @@ class TimmFamily(TorchFamily):
         except Exception as error:  # of huggingface_hub, its HTTP client, or timm: one for each way to fail
             raise WeightsError(f"{arch}: its published weights cannot be had ({first_line(error)})") from None
         return model.state_dict()
-
-    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
-        """Where the classifier is one linear layer.  Whether it reads the mean of the features, the graph tells."""
-        head = model.get_classifier()  # type: ignore[operator]
-        return FeaturesAndHead(model.forward_features, head) if isinstance(head, nn.Linear) else None  # type: ignore[arg-type]
 
 
 def _timm() -> ModuleType:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
+from samdeploy.models.average import find_features_and_head
 from samdeploy.models.family import ChannelGates, FeaturesAndHead, Part, Rescaled, Stage
 
 if TYPE_CHECKING:
@@ -58,5 +59,6 @@ class TorchFamily(ABC):
 
         return graph_from_module(model, spec)
 
-    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
-        return None
+    def features_and_head(self, model: nn.Module, size: Preprocessing) -> FeaturesAndHead | None:
+        """Found by running the network once."""
+        return find_features_and_head(model, size)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from samdeploy.bundle.spec import RESIZES, OptionValue, Preprocessing
-from samdeploy.models.family import FeaturesAndHead, ModelFamily
+from samdeploy.models.family import ModelFamily
 from samdeploy.models.torch_family import TorchFamily
 
 # They give two or three tensors of logits while they are trained.
@@ -54,13 +54,6 @@ class TorchvisionFamily(TorchFamily):
     def weights_url(self, arch: str) -> str:
         url: str = _weights(arch).url
         return url
-
-    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
-        """Of networks that are a sequence of modules, then an average pool, then a linear head."""
-        *features, pool, head = model.children()
-        averages = isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1))
-        is_affine = all(isinstance(part, nn.Linear | nn.Dropout | nn.Sequential) for part in head.modules())
-        return FeaturesAndHead(nn.Sequential(*features), head) if averages and is_affine else None
 
 
 def _name(arch: str) -> str:

@@ -21,7 +21,8 @@ from samdeploy.bundle.manifest import DataRecord
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import ExportError
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.export.cam_graph import CAM_GRAPH_FILE, add_cam_graph, cam_graph, check_cam_graph, find_head
+from samdeploy.export.cam_graph import CAM_GRAPH_FILE, add_cam_graph, cam_graph, check_cam_graph
+from samdeploy.export.cam_head import find_head
 from samdeploy.export.pack import BundleWriter
 from samdeploy.graphs.edit import constants, make_node, serialize, set_constant
 from samdeploy.graphs.pixels import NORMALISED
@@ -131,6 +132,11 @@ HEADS = {
         make_node("MatMul", "head", ["pool", "turned"]),
         make_node("Add", "sum", ["head", "bias"], "logits"),
     ],
+    "channels last": [
+        make_node("Transpose", "nhwc", ["features"], perm=[0, 2, 3, 1]),
+        make_node("ReduceMean", "pool", ["nhwc"], axes=[1, 2], keepdims=0),
+        make_node("Gemm", "head", ["pool", "turned", "bias"], "logits"),
+    ],
     "no bias": [
         make_node("ReduceMean", "pool", ["features"], axes=[-1, -2]),
         make_node("Squeeze", "flat", ["pool", "axes"]),
@@ -138,15 +144,25 @@ HEADS = {
     ],
 }
 NO_HEADS = {
-    "the head reads Relu (relu), not the mean of features": [
+    "Relu (relu) is between the mean of the features and the linear layer, so no logit is a sum over positions": [
         make_node("GlobalAveragePool", "pool", ["features"]),
         make_node("Flatten", "flat", ["pool"], axis=1),
         make_node("Relu", "relu", ["flat"]),
         make_node("Gemm", "head", ["relu", "turned"], "logits"),
     ],
-    "the head reads ReduceMean (pool), not the mean of features": [
+    "the head reads ReduceMean (pool), not the mean over the height and width of features": [
         make_node("ReduceMean", "pool", ["features"], axes=[1, 3], keepdims=0),
         make_node("Gemm", "head", ["pool", "square"], "logits"),
+    ],
+    "the head reads Relu (relu), not the mean of features": [
+        make_node("Relu", "relu", ["features"]),
+        make_node("Flatten", "flat", ["relu"], axis=1),
+        make_node("Gemm", "head", ["flat", "flattened"], "logits"),
+    ],
+    "the head reads the class token, or another part of the features, by Gather (token); not their mean": [
+        make_node("Reshape", "tokens", ["features", "tokens.shape"]),
+        make_node("Gather", "token", ["tokens", "first"], axis=2),
+        make_node("Gemm", "head", ["token", "turned"], "logits"),
     ],
     "the logits are made by Gemm (head), not by one linear layer": [
         make_node("ReduceMean", "pool", ["features"], axes=[2, 3], keepdims=0),
@@ -163,7 +179,7 @@ NO_HEADS = {
 def head_graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     """Five features of 8x8 cells, four classes."""
     used = {name for node in nodes for name in node.input}
-    shapes = {"turned": (5, 4), "weight": (4, 5), "bias": (4,), "square": (8, 4)}
+    shapes = {"turned": (5, 4), "weight": (4, 5), "bias": (4,), "square": (8, 4), "flattened": (5 * 64, 4)}
     weights = {"conv.weight": (5, 3, 3, 3)} | {name: shape for name, shape in shapes.items() if name in used}
     features = make_node("Conv", "features", [NORMALISED, "conv.weight"], pads=[1, 1, 1, 1])
     model = small_graph(features, *nodes, weights=weights)
@@ -171,8 +187,11 @@ def head_graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if tensor.name in weights:
             set_constant(tensor, rng.normal(size=tensor.dims).astype(np.float32))
-    if "axes" in used:
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 3]), "axes"))
+    for name, values in {"axes": [2, 3], "tokens.shape": [0, 5, 64]}.items():
+        if name in used:
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values), name))
+    if "first" in used:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), "first"))
     return model
 
 
@@ -198,12 +217,14 @@ def test_networks_without_maps_cost_a_line(reason: str, tmp_path: Path, capsys: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_family_without_features_has_no_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    family = SimpleNamespace(features_and_head=lambda model: None)
+def test_features_that_no_module_has_give_no_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family = SimpleNamespace(features_and_head=lambda model, size: None)
     network = dataclasses.replace(torchvision_resnet18(), family=family)
     writer = BundleWriter(tmp_path, SPEC, DataRecord("digits", {}, 0.1, 0, {}, {}), {})
     add_cam_graph(writer, network, images())
-    assert capsys.readouterr().err == "no maps: torchvision:resnet18 does not average its features\n"
+    assert capsys.readouterr().err == (
+        "no maps: no module of torchvision:resnet18 has the features whose mean the head reads\n"
+    )
 
 
 def _swap_classes(model: onnx.ModelProto) -> None:

@@ -151,10 +151,9 @@ def test_the_same_weights_give_the_same_bytes(prefix: str) -> None:
 
 @every_family
 def test_features_and_head_add_up(prefix: str) -> None:
-    family, _, model = network(prefix)
-    cut = family.features_and_head(model)
-    if cut is None:
-        return
+    family, spec, model = network(prefix)
+    cut = family.features_and_head(model, spec.preprocessing)
+    assert cut is not None
     x = torch.randn(2, 3, HEIGHT, WIDTH)
     with torch.no_grad():
         features = cut.features(x)
@@ -194,7 +193,8 @@ def test_defaults_are_the_network_itself() -> None:
     family: ModelFamily = Plain()
     model = family.build("plain:linear", 2, {})
     assert family.simplify(model) is model
-    assert family.features_and_head(model) is None and family.preprocessing("plain:linear", {}) is None
+    assert family.features_and_head(model, Preprocessing(8, 8)) is None
+    assert family.preprocessing("plain:linear", {}) is None
     extras: list[Callable[..., object] | None] = [getattr(family, name) for name in EXTRAS]
     assert extras == [None] * len(EXTRAS)
 

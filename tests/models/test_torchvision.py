@@ -35,20 +35,3 @@ def test_images_are_prepared_as_the_weights_expect(name: str) -> None:
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     expected = ((theirs * std + mean) * 255).round().permute(1, 2, 0).numpy()
     assert np.abs(prepare(image, preprocessing).astype(int) - expected).max() <= LEVELS
-
-
-@pytest.mark.parametrize("name", ["resnext50_32x4d", "regnet_y_400mf", "efficientnet_b0"])
-def test_networks_that_end_in_an_average_and_a_linear_head(name: str) -> None:
-    model = build_model(f"torchvision:{name}", 3).eval()
-    cut = FAMILY.features_and_head(model)
-    assert cut is not None
-    x = torch.randn(2, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(cut.head(cut.features(x).mean(dim=(2, 3), keepdim=True).flatten(1)), model(x))
-
-
-@pytest.mark.parametrize("name", ["alexnet", "mobilenet_v3_small", "squeezenet1_1", "convnext_tiny", "vit_b_32"])
-def test_other_networks_have_no_maps(name: str) -> None:
-    with torch.device("meta"):
-        model = build_model(f"torchvision:{name}", 3)
-    assert FAMILY.features_and_head(model) is None

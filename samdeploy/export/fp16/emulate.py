@@ -33,10 +33,11 @@ def emulation(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == HALF:
             set_constant(tensor, onnx.numpy_helper.to_array(tensor).astype(np.float32))
     for node in model.graph.node:
-        emulated.graph.node.append(node)
+        exact = emulated.graph.node.add()
+        exact.CopyFrom(node)
         for index, name in enumerate(node.output):
-            if types[name].type == HALF:
-                emulated.graph.node[-1].output[index] = f"{name}.exact"
+            if name and types[name].type == HALF:
+                exact.output[index] = f"{name}.exact"
                 emulated.graph.node.extend(rounding(f"{name}.exact", name))
     return emulated
 

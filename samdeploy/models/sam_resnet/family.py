@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
-from samdeploy.bundle.spec import ModelSpec, OptionValue
+from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
 from samdeploy.models.family import ChannelGates, FeaturesAndHead, ModelFamily, Part, Rescaled, Stage
 from samdeploy.models.sam_resnet.attention import GATES, StreamlinedAttention
 from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
@@ -56,7 +56,7 @@ class SamResNetFamily(TorchFamily):
 
         return graph_from_model(cast(FoldedResNet, model), spec)
 
-    def features_and_head(self, model: nn.Module) -> FeaturesAndHead | None:
+    def features_and_head(self, model: nn.Module, size: Preprocessing) -> FeaturesAndHead | None:
         network = cast(SamResNet, model)
         return FeaturesAndHead(network.features, network.fc)
 

@@ -134,6 +134,23 @@ def test_emulation_rounds_every_fp16_tensor() -> None:
     assert all(node.op_type == "Cast" for node in model.graph.node if halves & {*node.input, *node.output})
 
 
+def test_emulation_rounds_every_output_of_a_node() -> None:
+    fp32 = small_graph(
+        make_node("Conv", "a", [NORMALISED, "w"]),
+        onnx.helper.make_node("Split", ["a"], ["left", "right"], name="split", axis=1),
+        make_node("Mul", "product", ["left", "right"]),
+        make_node("Conv", "b", ["product", "v"], "logits"),
+        weights={"w": (4, 3, 1, 1), "v": (2, 2, 1, 1)},
+    )
+    draw = np.random.default_rng(0)
+    for name, shape in {"w": (4, 3, 1, 1), "v": (2, 2, 1, 1)}.items():
+        values = draw.normal(size=shape).astype(np.float32)
+        fp32 = changed_constant(fp32, name, lambda array, values=values: values)
+    picture = draw.integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
+    found, exact = emulate_fp16(fp16_graph(fp32), picture), emulate(serialize(fp32), picture)
+    assert 0 < np.abs(found - exact).max() < 1e-2 * np.ptp(exact)
+
+
 def test_emulation_sees_what_overflows_in_between() -> None:
     """Times 2**20 and back: each weight fits, the activation in between does not."""
     fp32 = small_graph(
