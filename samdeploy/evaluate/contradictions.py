@@ -138,18 +138,18 @@ def _maps(
     bundle: Bundle, role: str, backends: Iterable[str], images: UInt8Array, golden: Float32Array
 ) -> tuple[list[str], Float32Array | None]:
     """What is wrong with the file of `role`, asked by the first of `backends` that runs here; else its maps
-    float32 [n, K, h, w], None where nothing runs it.
+    float32 [n, K, h, w], None where nothing runs it, or the bundle has no graph of maps.
 
     PyTorch's session of maps answers with the network's own logits, so that one pass compares both.
     """
-    file = bundle.find(role)
+    file, drawn = bundle.find(role), bundle.find("cam_graph") is not None
     for backend in backends if file is not None else ():
         assert file is not None
         if availability(backend) is not None:
             continue
         try:
-            with open_session(bundle, backend, device="cpu", maps=True, check=False) as session:
-                logits, maps = session.run_with_maps(images)
+            with open_session(bundle, backend, device="cpu", maps=drawn, check=False) as session:
+                logits, maps = session.run_with_maps(images) if drawn else (session.run(images), None)
         except BackendUnavailable:
             continue
         except Exception as problem:  # whatever a runtime raises on a file that is none of its own

@@ -56,15 +56,17 @@ def find_head(model: onnx.ModelProto) -> Head:
         pool = makers.get(pool.input[0])
     axes = pooled_axes(model, pool) if pool is not None else None
     if pool is None or axes is None:
-        raise NoMaps(_other_head(model, pool))
+        raise NoMaps(_other_head(model, makers, pool))
     nodes.append(pool)
     transposed = product.op_type == "MatMul" or not attribute(product, "transB", 0)
     names = tuple(node.name for node in reversed(nodes))
     return Head(pool.input[0], axes == (1, 2), names, product.name, product.input[1], bias, transposed)
 
 
-def _other_head(model: onnx.ModelProto, node: onnx.NodeProto | None) -> str:
+def _other_head(model: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], node: onnx.NodeProto | None) -> str:
     """What the linear layer reads instead of the mean of features."""
+    while node is not None and node.op_type == "Transpose":  # to and from the layout of a norm
+        node = makers.get(node.input[0])
     if node is None:
         return "the head reads the image, not the mean of features"
     found = f"{node.op_type} ({node.name})"

@@ -49,6 +49,38 @@ def test_units_of_a_traced_network() -> None:
     assert "fc" not in {node for nodes in units.values() for node in nodes}
 
 
+def test_scores_before_a_softmax_and_the_parts_of_a_gelu_stay() -> None:
+    """One attention head whose mask is added to the scores in two layouts, then a GELU."""
+    model = small_graph(
+        make_node("Conv", "stem", [NORMALISED, "stem.weight"]),
+        *[make_node("Conv", part, ["stem", f"{part}.weight"]) for part in ("q", "k", "v")],
+        make_node("MatMul", "scores", ["q", "k"]),
+        make_node("Mul", "scaled", ["scores", "scale"]),
+        make_node("Transpose", "turned", ["scaled"], perm=[0, 1, 3, 2]),
+        make_node("Add", "masked", ["turned", "mask"]),
+        make_node("Softmax", "softmax", ["masked"], axis=-1),
+        make_node("MatMul", "mixed", ["softmax", "v"]),
+        make_node("Add", "sum", ["mixed", "stem"]),
+        make_node("Conv", "expand", ["sum", "expand.weight"]),
+        make_node("Div", "by", ["expand", "scale"]),
+        make_node("Erf", "erf", ["by"]),
+        make_node("Add", "one", ["erf", "scale"]),
+        make_node("Mul", "gated", ["expand", "one"]),
+        make_node("Mul", "half", ["gated", "scale"]),
+        make_node("Add", "sum.2", ["half", "sum"]),
+        make_node("GlobalAveragePool", "logits", ["sum.2"]),
+        weights={
+            **{f"{part}.weight": (3, 3, 1, 1) for part in ("stem", "q", "k", "v", "expand")},
+            **{"scale": (1,), "mask": (8, 8)},
+        },
+    )
+    quantised = {node for nodes in find_units(model).values() for node in nodes}
+    every = {node.name for node in model.graph.node}
+    stays = {"scaled", "turned", "masked", "by", "one", "gated", "half"}
+    assert not stays & quantised
+    assert {"q", "k", "v", "scores", "mixed", "sum", "expand", "sum.2"} <= quantised <= every
+
+
 @pytest.fixture(scope="module")
 def calibrated() -> qdq.Calibrated:
     return qdq.calibrate(serialize(torchvision_resnet18().graph), images())
