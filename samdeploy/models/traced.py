@@ -7,28 +7,21 @@ nothing else is kept of what the exporter notes about itself, the machine and th
 from __future__ import annotations
 
 import ast
-import logging
-import warnings
 from collections import defaultdict
 
 import onnx
 import onnx.defs
 import onnx.helper
-import torch
 from torch import nn
 
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec
-from samdeploy.errors import ExportError, first_line
+from samdeploy.errors import ExportError
 from samdeploy.graphs.edit import checked
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
+from samdeploy.models.exporters import OPSET, SCOPES, exported
 
-# The exporter's own opset; both are read by every runtime release that samdeploy supports.
-OPSET, IR_VERSION = 18, 8
-# An example of one image would make the batch a constant in some networks.
-_EXAMPLES = 3
-# Where the exporter writes which modules a node comes from.
-_SCOPES = "pkg.torch.onnx.name_scopes"
+IR_VERSION = 8  # which every runtime release reads that samdeploy supports
 _PARAMETERS = {("Conv", 1): "weight", ("Conv", 2): "bias", ("Gemm", 1): "weight", ("Gemm", 2): "bias"}
 
 
@@ -38,7 +31,7 @@ def graph_from_module(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     Raises:
         ExportError: PyTorch cannot export it, it holds control flow, or ONNX's checker refuses it.
     """
-    graph = _exported(module, spec).graph
+    graph = exported(module, spec).graph
     if any(value.HasField("g") for node in graph.node for value in node.attribute):
         raise ExportError(f"graph: {spec.arch} decides by what it sees (If or Loop), which cannot be exported")
     _rename(graph, module)
@@ -61,40 +54,6 @@ def graph_from_module(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
             producer_version=samdeploy.__version__,
         )
     )
-
-
-def _exported(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    """As PyTorch writes it; its input is called `NORMALISED`."""
-    import onnxscript  # noqa: F401 - the exporter's, which reports its absence less clearly
-
-    size = spec.preprocessing
-    example = torch.zeros(_EXAMPLES, 3, size.height, size.width)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[NORMALISED],
-                output_names=[spec.output.name],
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-            )
-    except Exception as error:  # the exporter fails on what it does not know with whatever it runs into
-        cause: BaseException = error
-        while cause.__cause__ is not None:  # the exporter's own words are about its steps
-            cause = cause.__cause__
-        raise ExportError(f"graph: PyTorch cannot export {spec.arch} ({first_line(cause)})") from None
-    finally:
-        logger.setLevel(level)
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    return model
 
 
 def _rename(graph: onnx.GraphProto, module: nn.Module) -> None:
@@ -137,7 +96,7 @@ def _places(graph: onnx.GraphProto, module: nn.Module) -> list[str]:
     found = []
     for node in graph.node:
         weights = [name.removesuffix(".weight") for name in node.input if name.endswith(".weight")]
-        noted = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+        noted = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
         # A batch norm that was folded into a convolution left its place there; the weight is still the convolution's.
         scopes = weights or [name for name in ast.literal_eval(noted) if name in known]
         found.append(scopes[-1] if scopes else "")

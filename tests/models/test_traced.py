@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import ExportError
+from samdeploy.graphs.edit import serialize
+from samdeploy.models.graph import Exported
 from samdeploy.models.traced import graph_from_module
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +71,41 @@ def test_what_the_exporter_cannot_write_is_said_in_a_line() -> None:
 
     with pytest.raises(ExportError, match=r"^graph: PyTorch cannot export some:net \(.*bessel_j0.*\)$"):
         graph_from_module(Bessel().eval(), SPEC)
+
+
+class Distances(nn.Module):
+    """What PyTorch's exporter of captured programs cannot write, and its older one can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Conv2d(4, 4, 1))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.blocks(x)
+        return self.head(torch.cdist(x, x).mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def test_the_older_exporter_takes_over(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = Distances().eval()
+    graph = graph_from_module(model, SPEC)
+    assert "graph: written by PyTorch's older exporter, for the newer one failed (" in capsys.readouterr().err
+    assert {"blocks.0.0", "blocks.0.1", "blocks.1", "head"} <= {node.name for node in graph.graph.node}
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = Exported(model, SPEC)(torch.from_numpy(pixels)).numpy()
+    for batch in (1, 2, 7):
+        assert np.abs(emulate(serialize(graph), pixels[:batch]) - expected[:batch]).max() < 1e-5 * np.ptp(expected)
+
+
+def test_a_branch_that_depends_on_the_image_is_not_taken_for_constant() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x if x.sum() > 0 else 2 * x).mean(dim=(2, 3))[:, :2]
+
+    with pytest.raises(ExportError, match=r"^graph: PyTorch cannot export some:net"):
+        graph_from_module(Branching().eval(), SPEC)
 
 
 @pytest.mark.slow
