@@ -71,7 +71,10 @@ def import_(
 def _size(text: str) -> tuple[int, int]:
     try:
         height, _, width = text.partition("x")
-        return int(height), int(width or height)
+        sides = int(height), int(width or height)
+        if min(sides) < 1:
+            raise ValueError
+        return sides
     except ValueError:
         raise InputError(f"--size: {text!r} found, a number such as 224 or HEIGHTxWIDTH expected") from None
 

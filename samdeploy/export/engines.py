@@ -19,7 +19,7 @@ from samdeploy.export.tensorrt.build import build_engine, check_settings
 from samdeploy.progress import progress_bar
 
 # What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
-_DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}
+DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "openvino": "fp32"}
 
 _TENSORRT = ("trt", "trt-rtx")
 
@@ -102,7 +102,7 @@ def wanted_engines(engine: str) -> Iterator[tuple[str, bool]]:
 def add_engine(
     writer: BundleWriter, engine: str, options: ExportOptions, *, named: bool, no_graph: NoGraph
 ) -> Iterator[EngineRow]:
-    precision = options.precision or _DEFAULT_PRECISION[engine]
+    precision = options.precision or DEFAULT_PRECISION[engine]
     try:
         missing = no_graph.get((precision, graph_backend(engine, precision)))
         if missing is not None:

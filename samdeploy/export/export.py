@@ -24,7 +24,15 @@ from samdeploy.data.duplicates.image_hashes import read_hashes
 from samdeploy.errors import ExportError, InputError
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
-from samdeploy.export.engines import EngineRow, ExportOptions, add_engine, graph_backend, keep_engines, wanted_engines
+from samdeploy.export.engines import (
+    DEFAULT_PRECISION,
+    EngineRow,
+    ExportOptions,
+    add_engine,
+    graph_backend,
+    keep_engines,
+    wanted_engines,
+)
 from samdeploy.export.golden_colour import with_colour
 from samdeploy.export.graphs import NO_IMAGES, Headroom, add_graphs, add_int8_graph
 from samdeploy.export.int8.search import QuantizedGraph
@@ -70,7 +78,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
         check_supported(options.engine, "auto", options.precision)
     record = open_run(run_dir)
-    if options.precision in ("fp16", "int8") and not has_images(record, options.data_root):
+    named = options.precision or DEFAULT_PRECISION.get(options.engine)
+    if named in ("fp16", "int8") and not has_images(record, options.data_root):
         raise InputError(f"{run_dir}: {NO_IMAGES}")
     if record.status not in ("complete", "imported"):
         print(

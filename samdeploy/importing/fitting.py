@@ -35,7 +35,8 @@ def fitting(
     if any(key != name for key, name in names.items()):
         notes.append("names of wrappers removed")
     found = Counter(name[:start] for name in names.values() for start in _starts(name) if name[start:] in wanted)
-    prefix = _best(found, source)
+    # A few equal names, such as "bn1.weight", tell nothing.
+    prefix = _best(found, source) if max(found.values(), default=0) > len(wanted) / 2 else ""
     if prefix:
         notes.append(f"prefix {prefix!r} removed")
     own = {name.removeprefix(prefix): state[key] for key, name in names.items() if name.startswith(prefix)}

@@ -93,6 +93,9 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     check_runs_root(runs_root)
     source = read_source(options.source, options.arch, options.options)
     arch, family_options = source.arch, complete_options(source.arch, options.options)
+    model = build_model(arch, source.num_classes, family_options).eval()
+    load_state(model, source.state, source.origin)
+    print(printable("; ".join([f"loaded {len(source.state)} tensors", *source.notes])), file=sys.stderr)
     preprocessing = preprocessing_for(arch, family_options, options.given)
     dataset = _open_images(options.data)
     given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
@@ -102,9 +105,6 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     classes = class_names(source.num_classes, known, folders, trust_order=options.trust_order)
     license = options.license or source.license
     spec = model_spec(arch, family_options, classes, preprocessing, license)
-    model = build_model(arch, source.num_classes, family_options).eval()
-    load_state(model, source.state, source.origin)
-    print(printable("; ".join([f"loaded {len(source.state)} tensors", *source.notes])), file=sys.stderr)
     _check_answers(model, spec)
     aside = None if dataset is None else _measure(model, spec, dataset)
     path = new_run_folder(runs_root, f"{source.name}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -153,6 +153,8 @@ def _check_answers(model: nn.Module, spec: ModelSpec) -> None:
             f"{spec.arch} answers two images with {shape}, [2, {count}] expected: only classifiers with one output of "
             "logits can be imported"
         )
+    if not found.isfinite().all():
+        raise InputError(f"{spec.arch}: its answers are not finite; these weights cannot be used")
 
 
 @torch.inference_mode()

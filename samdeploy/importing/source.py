@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
+from samdeploy.bundle.path_kind import a, path_kind
 from samdeploy.bundle.spec import OptionValue
 from samdeploy.errors import InputError
 from samdeploy.importing.fitting import fitting
 from samdeploy.models.checkpoint import Checkpoint
-from samdeploy.models.family import FAMILIES, family_of, known_arch
+from samdeploy.models.family import FAMILIES, architectures_called, family_of, known_arch
 from samdeploy.models.look_alike import look_alike
 from samdeploy.models.pretrained import head_classes, published_weights, tensor_shapes
 from samdeploy.models.weights import read_checkpoint
@@ -62,13 +63,12 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         if arch is not None:
             raise InputError(f"--arch {arch}: {source} names an architecture already; leave --arch out")
         known_arch(source)
-        found = published_weights(source)
+        found = published_weights(source, f"import the file: samdeploy import FILE --arch {source}")
         name, license = source.partition(":")[2], family_of(source).license(source)
         count = head_classes(source, found.state, options)
         return Source(source, name, found.source, found.state, count, license=license, is_published=True)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{source}: {what}; a file of weights or an architecture such as timm:resnet50 expected")
+        raise InputError(f"{source}: {_not_a_file(source)}")
     if arch is not None:
         known_arch(arch)
     checkpoint = read_checkpoint(path)
@@ -87,17 +87,28 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
 def _suggestion(checkpoint: Checkpoint) -> str:
     """What to give as --arch, from what the file says or looks like."""
     name = checkpoint.arch or look_alike(checkpoint.state)
-    fitting = [
-        f"--arch {arch}" for prefix in FAMILIES for arch in (f"{prefix}:{name}", name) if _is_known(arch, prefix)
-    ]
+    fitting = [f"--arch {arch}" for arch in architectures_called(name)]
     if not fitting:
         return "Name the architecture: --arch timm:NAME"
     says = "The file says" if checkpoint.arch else "They look like"
     return f"{says} {name}: {' or '.join(fitting)}"
 
 
-def _is_known(arch: str, prefix: str) -> bool:
-    return arch in family_of(f"{prefix}:").architectures()
+def _not_a_file(source: str) -> str:
+    """What `source` is that is neither a file nor an architecture, with the command that was meant."""
+    kind = path_kind(source)
+    if kind in ("bundle", "run", "run without a bundle"):
+        return f"is {a(kind)}; to {'judge' if kind == 'bundle' else 'export'} it: samdeploy " + (
+            f"eval {source}" if kind == "bundle" else f"export {source}"
+        )
+    if kind == "nothing" and ":" in source:
+        family_of(source)  # there is none of this prefix, which it says
+    if kind == "nothing" and (names := architectures_called(source)):
+        if source in names:
+            return f"has no published weights; import a file of them: samdeploy import FILE --arch {source}"
+        return f"no such file; an architecture is named with its family: {' or '.join(names)}"
+    what = "no such file" if kind == "nothing" else f"is {a(kind)}"
+    return f"{what}; a file of weights, or an architecture such as timm:resnet50 expected"
 
 
 def _names(arch: str) -> set[str]:

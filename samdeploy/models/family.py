@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
-from samdeploy.errors import InputError, unknown
+from samdeploy.errors import InputError, WeightsError, unknown
 
 if TYPE_CHECKING:
     import onnx
@@ -103,6 +104,10 @@ class Part:
     options: tuple[str, ...] = ()
 
 
+class NotFetched(WeightsError):
+    """Published weights could not be fetched; its text ends with where to download them."""
+
+
 class ModelFamily(Protocol):
     """A family of networks.  `samdeploy.models.torch_family.TorchFamily` has defaults for all but `build`.
 
@@ -145,6 +150,11 @@ class ModelFamily(Protocol):
     @property
     def published_state(self) -> Callable[[str], Mapping[str, torch.Tensor]] | None:
         """Fetches an architecture's published weights with the tools of whoever published them; None: `weights_url`."""
+        ...
+
+    @property
+    def other_task(self) -> Callable[[str], str] | None:
+        """What networks are that the same package has and that are no classifiers: "is a detection model"; else ""."""
         ...
 
     @property
@@ -212,8 +222,22 @@ def known_arch(arch: str) -> ModelFamily:
     """
     family = family_of(arch)
     if arch not in family.architectures():
+        if family.other_task is not None and (task := family.other_task(arch)):
+            raise InputError(f"{arch}: {task}; samdeploy takes classifiers of images with one output")
+        if others := architectures_called(arch):
+            raise InputError(f"unknown architecture {arch!r}; did you mean {' or '.join(map(repr, others))}?")
         raise InputError(unknown("architecture", arch, family.architectures()))
     return family
+
+
+def architectures_called(name: str) -> list[str]:
+    """All architectures that are called `name` but for their family's prefix."""
+    found = []
+    for prefix in FAMILIES:
+        with suppress(InputError):  # its package is not installed
+            known = family_of(f"{prefix}:").architectures()
+            found += [arch for arch in (name, f"{prefix}:{name}") if arch in known]
+    return found
 
 
 def calmer_training(arch: str, options: Mapping[str, OptionValue]) -> str:

@@ -18,11 +18,12 @@ from samdeploy.bundle.names import MANIFEST, RUN_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import OptionValue
 from samdeploy.errors import BundleError, WeightsError
 from samdeploy.files import made_folder, read_json
-from samdeploy.models.family import Part, build_model, family_of
+from samdeploy.models.family import NotFetched, Part, build_model, family_of
 from samdeploy.models.look_alike import look_alike
 from samdeploy.models.weights import read_state, some
 from samdeploy.runs.record import open_run
 
+_TRAIN_OTHERWISE = "give a file with --set model.pretrained=FILE, or start fresh: --set model.pretrained=false"
 NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
 _COUNTER = "num_batches_tracked"  # that torchvision's older files lack, and inference never reads
 # A file with more other tensors than this share of a network's own holds a larger network.
@@ -65,11 +66,21 @@ def read_pretrained(arch: str, path: Path | None = None) -> Pretrained:
     return _checked(Pretrained(arch, str(path), read_state(path), classes, options))
 
 
-def published_weights(arch: str) -> Pretrained:
-    """The published weights of an architecture; see `read_pretrained`."""
-    if (fetch := family_of(arch).published_state) is not None:
-        return _checked(Pretrained(arch, f"published for {arch}", fetch(arch)))
-    path = _published_file(arch)
+def published_weights(arch: str, otherwise: str = _TRAIN_OTHERWISE) -> Pretrained:
+    """The published weights of an architecture; see `read_pretrained`.
+
+    Args:
+        otherwise: what to do where they cannot be had.
+    """
+    family = family_of(arch)
+    if family.published_state is None and family.weights_url is None:
+        raise WeightsError(f"there are no published weights of {arch}; {otherwise}")
+    try:
+        if family.published_state is not None:
+            return _checked(Pretrained(arch, f"published for {arch}", family.published_state(arch)))
+        path = _published_file(arch)
+    except NotFetched as error:
+        raise WeightsError(f"{error}, and {otherwise}") from None
     return _checked(Pretrained(arch, str(path), read_state(path)))
 
 
@@ -248,11 +259,7 @@ def _without(name: str, prefixes: Sequence[str]) -> str:
 
 def _published_file(arch: str) -> Path:
     weights_url = family_of(arch).weights_url
-    if weights_url is None:
-        raise WeightsError(
-            f"model.pretrained: true found, but there are no published weights of {arch}; start fresh with --set "
-            "model.pretrained=false, or from a file: --set model.pretrained=FILE"
-        )
+    assert weights_url is not None  # published_weights asked
     url = weights_url(arch)
     name = url.rsplit("/", 1)[-1]
     target = Path(torch.hub.get_dir(), "checkpoints", name)
@@ -262,10 +269,8 @@ def _published_file(arch: str) -> Path:
             with made_folder(target.parent):
                 torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix, progress=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise WeightsError(
-                f"the published weights {name} could not be fetched ({error}). Start without them: --set "
-                f"model.pretrained=false; or download {url} elsewhere and give --set model.pretrained=FILE, or put it "
-                f"at {target}"
+            raise NotFetched(
+                f"the published weights {name} could not be fetched ({error}). Download {url} elsewhere"
             ) from None
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     if not digest.startswith(prefix):

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from samdeploy.bundle.spec import RESIZES, OptionValue, Preprocessing
-from samdeploy.errors import InputError, WeightsError, first_line
-from samdeploy.models.family import ModelFamily
+from samdeploy.errors import InputError, first_line
+from samdeploy.models.family import ModelFamily, NotFetched
 from samdeploy.models.torch_family import TorchFamily
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ATTENTION = (
     *("", "se", "ese", "eca", "ecam", "ceca", "gc", "gca", "cbam", "lcbam", "coord", "scoord", "ela", "strip", "nl"),
 )
+# Of records that no bundle expresses.
+_OTHER = "Prepare images as for another network, which may cost accuracy: --preprocessing timm:NAME"
 
 
 class TimmFamily(TorchFamily):
@@ -61,14 +63,16 @@ class TimmFamily(TorchFamily):
             raise InputError(f"{arch}: takes images of {channels} channels; 3 expected, RGB")
         filter_, mode, share = record["interpolation"], record["crop_mode"], record["crop_pct"]
         if filter_ not in RESIZES:
-            raise InputError(f"{arch}: resizes with filter {filter_!r}; a bundle knows {' and '.join(RESIZES)}")
+            raise InputError(
+                f"{arch}: resizes with filter {filter_!r}; a bundle knows {' and '.join(RESIZES)}. {_OTHER}"
+            )
         mean, std, resize = tuple(record["mean"]), tuple(record["std"]), RESIZES[filter_]
         if mode == "squash" and share == 1:
             return Preprocessing(height, width, "squeeze", None, mean, std, resize)
         if mode != "center" or height != width or share > 1:
             raise InputError(
                 f"{arch}: its images are cropped by mode {mode!r} with share {share:g} at {height}x{width}; "
-                "a bundle knows the middle of a square, and whole images squeezed"
+                f"a bundle knows the middle of a square, and whole images squeezed. {_OTHER}"
             )
         # torchvision's CenterCrop, which timm uses, rounds half of an odd margin to the even number.
         return Preprocessing(height, width, "center_crop", int(height / share), mean, std, resize, crop="half-even")
@@ -88,12 +92,17 @@ class TimmFamily(TorchFamily):
         """The weights of the tag, or of the architecture's default tag, by timm's own loading and cache.
 
         Raises:
-            WeightsError: there are none, or they cannot be fetched.
+            NotFetched: there are none, or they cannot be fetched.
         """
         try:
             model: nn.Module = _timm().create_model(_name(arch), pretrained=True)
         except Exception as error:  # of huggingface_hub, its HTTP client, or timm: one for each way to fail
-            raise WeightsError(f"{arch}: its published weights cannot be had ({first_line(error)})") from None
+            record = _record(arch)
+            url = f"https://huggingface.co/{record.hf_hub_id}" if record.hf_hub_id else record.url
+            raise NotFetched(
+                f"{arch}: its published weights could not be fetched ({first_line(error)}) Download the file of {url} "
+                "elsewhere"
+            ) from None
         return model.state_dict()
 
 

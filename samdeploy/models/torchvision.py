@@ -14,6 +14,12 @@ from samdeploy.models.torch_family import TorchFamily
 
 # They give two or three tensors of logits while they are trained.
 _SEVERAL_OUTPUTS = ("googlenet", "inception_v3")
+_OTHER_TASKS = {
+    "detection": "is a detection model",
+    "segmentation": "is a segmentation model",
+    "video": "takes videos",
+    "quantization": "is quantized already",
+}
 
 
 class TorchvisionFamily(TorchFamily):
@@ -50,6 +56,18 @@ class TorchvisionFamily(TorchFamily):
             return ()
         once = [name if names.index(name) == place else f"{name} ({place})" for place, name in enumerate(names)]
         return (tuple(once),)
+
+    def other_task(self, arch: str) -> str:
+        from torchvision import models
+
+        name = _name(arch)
+        if name in _SEVERAL_OUTPUTS:
+            return "has several outputs while it is trained"
+        if name not in models.list_models():
+            return ""
+        # torchvision.models.detection.faster_rcnn, for example
+        kind = models.get_model_builder(name).__module__.split(".")[2]
+        return _OTHER_TASKS.get(kind, f"is a model for {kind}")
 
     def weights_url(self, arch: str) -> str:
         url: str = _weights(arch).url

@@ -102,8 +102,8 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
         kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
         counts = "; ".join(f"{len(keys)} {kind}: {some(keys)}" for kind, keys in kinds if keys)
         alike, own = look_alike(state), look_alike(wanted)
-        if own and alike and alike != own:
-            raise WeightsError(f"{source}: does not fit {own}; this looks like {alike}: {counts}")
+        if alike and alike != own:
+            raise WeightsError(f"{source}: does not fit {own or 'the architecture'}; this looks like {alike}: {counts}")
         raise WeightsError(
             f"{source}: does not fit the architecture; {counts}. Check arch, its options and the number of classes"
         )

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +121,8 @@ def open_run(run_dir: Path) -> RunRecord:
     """
     path = run_dir / RUN_FILE
     if not run_dir.exists():
-        raise BundleError(f"run {run_dir}: no such folder")
+        cure = f"; a network is imported first: samdeploy import {run_dir}" if ":" in str(run_dir) else ""
+        raise BundleError(f"run {run_dir}: no such folder{cure}")
     if not path.exists() and (run_dir / RECIPE_FILE).is_file():
         raise BundleError(
             f"run {run_dir}: no epoch of its training has ended; go on with: samdeploy train --resume {run_dir}"
@@ -133,6 +135,8 @@ def open_run(run_dir: Path) -> RunRecord:
         kind = path_kind(run_dir)
         cure = {
             "folder of images": f"to train on it: samdeploy train {run_dir}",
+            "weight file": f"import it first: samdeploy import {shlex.quote(str(run_dir))} --arch timm:NAME",
+            "ONNX graph": f"import it first: samdeploy import {shlex.quote(str(run_dir))}",
             "folder of runs": f"name one of them, or take the newest: --runs {run_dir}",
         }.get(kind, "a run's folder expected, which samdeploy train makes")
         raise BundleError(f"run {run_dir}: is {a(kind)}; {cure}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.errors import ExportError, InputError
+from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing import import_network
@@ -50,8 +50,8 @@ def test_lower_precision_needs_images(run: Path, precision: str) -> None:
 
 
 def test_tensorrt_is_fp16_unless_told(run: Path) -> None:
-    with pytest.raises(ExportError, match=r"imported without images.* or export with --precision fp32"):
-        export_run(run, ExportOptions(engine="trt", cam=False))
+    with pytest.raises(InputError, match=r"imported without images.* or export with --precision fp32"):
+        export_run(run, ExportOptions(engine="trt"))
 
 
 def test_eval_asks_for_images(bundle: Bundle, tmp_path: Path) -> None:

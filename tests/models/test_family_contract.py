@@ -24,7 +24,7 @@ from samdeploy.models.graph import Exported
 from samdeploy.models.torch_family import TorchFamily
 
 SMALL = {"sam": "sam-resnet18", "timm": "timm:resnet18", "torchvision": "torchvision:resnet18"}
-EXTRAS = ("channel_gates", "published_state", "weights_url", "rescale", "calmer", "stages")
+EXTRAS = ("channel_gates", "published_state", "weights_url", "other_task", "rescale", "calmer", "stages")
 CLASSES = ("cat", "dog", "eel")
 HEIGHT, WIDTH = 64, 96
 # Of the logits' range: another order of sums, in float32, through some twenty layers.

@@ -147,7 +147,7 @@ def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             read_pretrained("sam-resnet18")
     text = str(caught.value)
     assert "resnet18-f37072fd.pth could not be fetched" in text
-    assert f"download {address} elsewhere and give --set model.pretrained=FILE" in text
+    assert f"Download {address} elsewhere, and give a file with --set model.pretrained=FILE" in text
     assert not cache.parent.parent.exists()
 
 
@@ -243,6 +243,6 @@ def test_a_family_without_published_weights(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(WeightsError) as caught:
         read_pretrained("torchvision:resnet18")
     assert str(caught.value) == (
-        "model.pretrained: true found, but there are no published weights of torchvision:resnet18; start fresh with "
-        "--set model.pretrained=false, or from a file: --set model.pretrained=FILE"
+        "there are no published weights of torchvision:resnet18; give a file with --set model.pretrained=FILE, or "
+        "start fresh: --set model.pretrained=false"
     )

@@ -85,7 +85,7 @@ def test_a_run_without_a_crop_and_a_license_cuts_as_before(tmp_path: Path) -> No
         ({"format": ...}, "format None found, 'samdeploy-run' expected"),
         (
             {"status": "done"},
-            "status 'done' found, one of training, complete, interrupted, diverged expected",
+            "status 'done' found, one of training, complete, interrupted, diverged, imported expected",
         ),
         ({"counts": {"test": "many"}}, "'counts' must map names to integers, text 'many' found at 'test'"),
         ({"data_options": {"a": [1]}}, "'data_options' must map names to texts, numbers and booleans, list [1] found"),
@@ -111,7 +111,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     problems = str(caught.value).removeprefix(f"{tmp_path / RUN_FILE}: ").split("; ")
     assert [problem for problem in problems if not problem.startswith("did you mean")] == [
         "'arch' is missing",
-        "status 'done' found, one of training, complete, interrupted, diverged expected",
+        "status 'done' found, one of training, complete, interrupted, diverged, imported expected",
         "'test_images' must be an integer, number 1.5 found",
         "unknown key 'clases'",
         "preprocessing: 'height' must be an integer, text '32' found",

@@ -89,6 +89,11 @@ def find_run(name: str | None, runs_root: Path) -> Path:
             f"run {path}: its {RUN_FILE} is damaged, and there is no checkpoint to go on from; train anew: "
             f"samdeploy train {path / RECIPE_FILE}"
         )
+    if status == "imported":
+        raise InputError(
+            f"run {path}: was imported, and no training goes on there; to start one from its weights: samdeploy train "
+            f"FOLDER --set model.arch={open_run(path).arch} --set model.pretrained={path}"
+        )
     if status == "complete":
         raise InputError(
             f"run {path}: is complete, and a complete run keeps no checkpoint to go on from; train anew: "

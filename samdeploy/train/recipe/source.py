@@ -154,6 +154,9 @@ def _not_a_recipe(kind: PathKind, path: Path) -> str:
     if kind == "nothing":
         return f"no such file or folder; {expected}"
     if kind in ("run", "run without a bundle", "unfinished run"):
+        if not (path / RECIPE_FILE).is_file():
+            from_it = f"samdeploy train FOLDER --set model.pretrained={path}"
+            return f"is an imported network; to train from its weights: {from_it}"
         again = f"to train its recipe again: samdeploy train {path / RECIPE_FILE}"
         return f"is a run; to continue it: samdeploy train --resume {path}; {again}"
     cure = {

@@ -261,6 +261,7 @@ def test_other_tools_names_lead_to_keys_that_exist() -> None:
 
 def test_a_run_named_for_its_recipe(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "recipe.toml").touch()
     with pytest.raises(InputError) as caught:
         load_recipe(tmp_path)
     assert str(caught.value) == (

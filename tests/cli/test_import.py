@@ -1,0 +1,118 @@
+"""`samdeploy import` on the command line: what it prints, and what it refuses before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.typed import Inside
+from tests.importing.imported import ARCH, CLASSES, class_file, class_folders, saved, state_of
+
+FITTING = ("import", "w.pth", "--arch", ARCH, "--classes", "classes.txt", "--size", "64")
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights, class names and folders of images."""
+    folder = tmp_path_factory.mktemp("import")
+    state = state_of()
+    saved(folder / "w.pth", state)
+    saved(folder / "nan.pth", {**state, "fc.bias": torch.full((3,), torch.nan)})
+    saved(folder / "eff.pth", state_of("timm:test_efficientnet"))
+    saved(folder / "vit.pth", state_of("timm:test_vit"))
+    saved(folder / "resnet18.pth", state_of("timm:resnet18"))
+    class_file(folder)
+    class_folders(folder / "few", dict.fromkeys(CLASSES, 4))
+    (folder / "none").mkdir()
+    (folder / "other").mkdir()
+    return folder
+
+
+OTHER_TASKS = [
+    ("torchvision:fasterrcnn_resnet50_fpn", "is a detection model"),
+    ("torchvision:deeplabv3_resnet50", "is a segmentation model"),
+    ("torchvision:r3d_18", "takes videos"),
+    ("torchvision:quantized_resnet18", "is quantized already"),
+    ("torchvision:inception_v3", "has several outputs while it is trained"),
+]
+MISTAKES: list[tuple[str, str]] = [
+    *((f"import {arch}", f"{arch}: {task}; samdeploy takes classifiers") for arch, task in OTHER_TASKS),
+    ("import timm:rsnet50", "unknown architecture 'timm:rsnet50'; did you mean 'timm:resnet50' or "),
+    ("import resnet18", "resnet18: no such file; an architecture is named with its family: timm:resnet18 or torchv"),
+    ("import w.pth --arch resnet18", "unknown architecture 'resnet18'; did you mean 'timm:resnet18' or 'torchvis"),
+    ("import foo:resnet18", "unknown family of networks 'foo'"),
+    ("import sam-resnet50", "sam-resnet50: has no published weights; import a file of them: samdeploy import FILE"),
+    ("import w.pth", "w.pth: whose weights are these? Name the architecture: --arch timm:NAME"),
+    ("import timm:resnet18 --arch timm:resnet18", "--arch timm:resnet18: timm:resnet18 names an architecture already"),
+    ("import resnet18.pth --arch timm:resnet50", "resnet18.pth: does not fit resnet50; this looks like resnet18: "),
+    (f"import resnet18.pth --arch {ARCH}", "resnet18.pth: does not fit the architecture; this looks like resnet18: "),
+    (f"import eff.pth --arch {ARCH}", f"the weights hold no head of {ARCH} (fc.weight, fc.bias expected)"),
+    (
+        "import vit.pth --arch timm:test_vit --classes classes.txt --size 100",
+        "timm:test_vit does not take images of 100x100 (Input height (100) should be divisible by patch size (16).); "
+        "give its own size: --size PIXELS",
+    ),
+    (f"import nan.pth --arch {ARCH} --classes classes.txt", f"{ARCH}: its answers are not finite"),
+    ("import few", "few: is a folder of images; a file of weights, or an architecture such as timm:resnet50 expected"),
+    ("import nothing.pth", "nothing.pth: no such file; a file of weights, or an architecture such as"),
+    ("import https://x.org/w.pth", "https://x.org/w.pth: is a URL; a file of weights"),
+    (f"import w.pth --arch {ARCH}", "the network's class names are not known; give them, one a line: --classes FILE"),
+    (f"import w.pth --arch {ARCH} --data few", "judged-folder: 12 images found in few, at least 64 expected: 32 are"),
+    (f"import w.pth --arch {ARCH} --data none", "folder: no class folders in none"),
+    (f"import w.pth --arch {ARCH} --data nothing", "nothing: no such folder"),
+    (f"import w.pth --arch {ARCH} --size 0", "--size: '0' found, a number such as 224 or HEIGHTxWIDTH expected"),
+    (f"import w.pth --arch {ARCH} --mean 1,2", "--mean: '1,2' found, three numbers expected"),
+    (f"import w.pth --arch {ARCH} --size 64 --resize 32", "preprocessing: resize_short 32 is smaller than the crop"),
+    (f"import w.pth --arch {ARCH} --set gate=no", f"unknown option of {ARCH} 'gate'. Valid: attention"),
+    (f"import w.pth --arch {ARCH} --preprocessing timm:dm_nfnet_f0", "timm:dm_nfnet_f0: its images are cropped by mod"),
+    ("export w.pth", "run w.pth: is a weight file; import it first: samdeploy import w.pth --arch timm:NAME"),
+    ("export timm:resnet18", "run timm:resnet18: no such folder; a network is imported first: samdeploy import timm:"),
+]
+
+
+@pytest.mark.parametrize(("line", "text"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_mistakes_are_one_line_and_write_nothing(line: str, text: str, here: Path, inside: Inside) -> None:
+    code, out, err = inside(*line.split(), cwd=here)
+    assert (code, out) == (2, "")
+    *before, last = err.splitlines()
+    assert all(note.startswith("loaded ") for note in before) and last.startswith(f"samdeploy: {text}"), err
+    assert not list((here / "runs").glob("*"))
+
+
+def test_published_weights_without_a_network(
+    here: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    weights = torchvision.models.get_model_weights("resnet18").DEFAULT
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    code, _, err = inside("import", "torchvision:resnet18", cwd=here)
+    assert code == 2
+    assert err == (
+        "samdeploy: the published weights resnet18-f37072fd.pth could not be fetched (no route). Download "
+        f"{weights.url} elsewhere, and import the file: samdeploy import FILE --arch torchvision:resnet18\n"
+    )
+
+
+def offline(*arguments: object, **options: object) -> None:
+    raise OSError("no route")
+
+
+def test_what_is_done_with_an_imported_run(here: Path, inside: Inside) -> None:
+    runs = here / "other" / "runs"
+    code, out, err = inside(*FITTING, "--runs", runs, cwd=here)
+    assert code == 0
+    assert err == f"loaded 92 tensors\nnext: samdeploy export {out}"
+    run = Path(out.strip())
+    assert run.parent == runs and sorted(path.name for path in run.iterdir()) == ["run.json", "weights.safetensors"]
+    for line, text in (
+        (("import", run), f"{run}: is a run without a bundle; to export it: samdeploy export {run}"),
+        (("train", "--resume", run), f"run {run}: was imported, and no training goes on there; to start one from its "),
+        (("train", run), f"recipe {run}: is an imported network; to train from its weights: samdeploy train FOLDER "),
+        (("reproduce", run), f"recipe {run}: is an imported network; to train from its weights: samdeploy train FOLD"),
+        (("eval", run), f"bundle {run}: is a run that has no bundle yet; make it: samdeploy export {run}"),
+    ):
+        code, _, err = inside(*line, cwd=here)
+        assert code == 2 and err.startswith(f"samdeploy: {text}"), err
