@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+BoolArray = NDArray[np.bool_]
 UInt8Array = NDArray[np.uint8]
 Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]

@@ -23,6 +23,7 @@ from samdeploy.data.images import load_images
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
 from samdeploy.importing.class_names import class_names, read_class_names
+from samdeploy.importing.doubts import better_preparation
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
@@ -106,7 +107,7 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     license = options.license or source.license
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
-    aside = None if dataset is None else _measure(model, spec, dataset)
+    aside = None if dataset is None else _measure(model, spec, dataset, doubtful=not source.is_published)
     path = new_run_folder(runs_root, f"{source.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     save_weights(model, path / WEIGHTS_FILE)
     if aside is not None:
@@ -158,7 +159,7 @@ def _check_answers(model: nn.Module, spec: ModelSpec) -> None:
 
 
 @torch.inference_mode()
-def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset) -> Aside:
+def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: bool) -> Aside:
     samples = dataset.relabelled(spec.classes).val
     images, labels = load_images(samples, spec.preprocessing, description="images set aside")
     network = Exported(model, spec)
@@ -167,6 +168,8 @@ def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset) -> Aside:
     correct = int((logits.argmax(1) == targets).sum())
     top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, targets))
     print(f"top-1 {top1:.1f} % of {len(labels)} images set aside ({correct} right)", file=sys.stderr)
+    if doubtful and (better := better_preparation(model, spec, images, labels)):
+        print(f"warning: {better}", file=sys.stderr)
     return Aside(top1, loss, hash_pictures([images], samples.names, labels))
 
 

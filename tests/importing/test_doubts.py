@@ -1,0 +1,63 @@
+"""Another preparation that fits labelled images clearly better."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, model_spec
+from samdeploy.importing.doubts import better_preparation
+
+HALF = (0.5, 0.5, 0.5)
+
+
+class RedOrBlue(nn.Module):
+    """Logits [N, 2]: mean red minus `threshold`, and mean blue minus it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3))[:, (0, 2)]
+
+
+class BrightOrDark(nn.Module):
+    """Logits [N, 2]: whether the mean of the normalised image is above 0."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean(dim=(1, 2, 3))
+        return torch.stack([mean, -mean], 1)
+
+
+def spec(mean: tuple[float, float, float], std: tuple[float, float, float]):
+    return model_spec("onnx:none", {}, ("one", "two"), Preprocessing(4, 4, mean=mean, std=std))
+
+
+def images(levels: np.ndarray) -> np.ndarray:
+    """uint8 [N, 4, 4, 3] of one colour each."""
+    return np.broadcast_to(levels[:, None, None, :], (len(levels), 4, 4, 3)).astype(np.uint8)
+
+
+def test_exchanged_channels_are_named() -> None:
+    labels = np.arange(40) % 2
+    colours = np.where(labels[:, None] == 0, [200, 100, 50], [50, 100, 200])
+    assert better_preparation(RedOrBlue(), spec(HALF, HALF), images(colours), labels) is None
+    found = better_preparation(RedOrBlue(), spec(HALF, HALF), images(colours[:, ::-1]), labels)
+    assert found is not None
+    assert "BGR" in found and "40 instead of 0 of 40 are right" in found
+
+
+def test_the_normalisation_that_fits_is_named() -> None:
+    labels = np.arange(60) % 2
+    # Between the means 0.449 and 0.5: dark for the one, bright for the other.
+    grey = np.where(labels == 0, 200, 121)
+    colours = np.repeat(grey[:, None], 3, axis=1)
+    assert better_preparation(BrightOrDark(), spec(HALF, HALF), images(colours), labels) is None
+    found = better_preparation(BrightOrDark(), spec(IMAGENET_MEAN, IMAGENET_STD), images(colours), labels)
+    assert found is not None and "--mean 0.5,0.5,0.5 --std 0.5,0.5,0.5" in found
+
+
+def test_a_difference_that_chance_explains_is_not_named() -> None:
+    labels = np.array([0] * 20 + [1] * 20)
+    grey = np.where(labels == 0, 200, 100)
+    grey[36:] = 121  # four images, which another normalisation would get right
+    colours = np.repeat(grey[:, None], 3, axis=1)
+    assert better_preparation(BrightOrDark(), spec(IMAGENET_MEAN, IMAGENET_STD), images(colours), labels) is None
