@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +14,52 @@ _SHOWN = 3
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """One name a line, UTF-8; empty lines at the end are left out.
+    """One name a line, in UTF-8, or JSON: a list of names, or an object that maps numbers to names or names to numbers.
+
+    Numbers from 0 before all names ("0 cat", "1 dog") are left out, and so are empty lines at the end.
 
     Raises:
         InputError: no such file, not text, an empty line, or a name that occurs twice.
     """
+    origin = f"--classes {path}"
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--classes {path}: a text file with one class name a line expected ({error})") from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    names = tuple(line.strip() for line in lines)
+        text = path.read_text(encoding="utf-8-sig").strip()
+        names = _from_json(json.loads(text)) if text.startswith(("[", "{")) else _from_lines(text)
+    except OSError as error:
+        raise InputError(f"{origin}: {error.strerror}; a text file with one class name a line expected") from None
+    except ValueError:  # of UTF-8 or of JSON
+        raise InputError(
+            f"{origin}: one class name a line in UTF-8 expected, or a JSON list of names, or an object of names and "
+            "numbers from 0"
+        ) from None
     if "" in names:
-        raise InputError(f"--classes {path}: line {names.index('') + 1} is empty; a class name expected")
-    check_distinct(names, f"--classes {path}")
+        raise InputError(f"{origin}: class {names.index('')} (line {names.index('') + 1}) is empty; a name expected")
+    check_distinct(names, origin)
     return names
+
+
+def _from_lines(text: str) -> tuple[str, ...]:
+    names = tuple(line.strip() for line in text.splitlines())
+    numbered = [re.match(rf"{number}[\s,:]+(?=\S)", name) for number, name in enumerate(names)]
+    if all(numbered):
+        return tuple(name[found.end() :] for name, found in zip(names, numbered, strict=True) if found)
+    return names
+
+
+def _from_json(found: object) -> tuple[str, ...]:
+    """Names in their order.
+
+    Raises:
+        ValueError: these are no names.
+    """
+    if isinstance(found, dict):
+        by_number = (
+            found if all(key.isdecimal() for key in found) else {str(value): key for key, value in found.items()}
+        )
+        found = [by_number.get(str(number)) for number in range(len(found))]
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError
+    return tuple(name.strip() for name in found)
 
 
 def check_distinct(names: Sequence[str], source: str) -> None:
@@ -64,13 +96,14 @@ def class_names(
     if not known:
         return _from_folders(count, folders)
     source, names = next((pair for pair in known if set(folders) <= set(pair[1])), known[0])
+    names = _folder_words(names, folders)
     check_distinct(names, source)
     if len(names) != count:
         raise InputError(f"{source}: {len(names)} class names found, the network has {count} classes")
     unknown = [name for name in folders if name not in names]
     if unknown:
         raise InputError(
-            f"{source}: {unknown[0]!r}{_more(unknown)} is a folder of images and no class; the first classes are "
+            f"{source}: no class is called {unknown[0]!r}{_more(unknown)}, as folders of images are; the first are "
             f"{', '.join(map(repr, names[:_SHOWN]))}. Rename the folders, or give the right names: --classes FILE"
         )
     orders = (sorted(names), sorted(names, key=natural_key))
@@ -81,6 +114,12 @@ def class_names(
             "trainers use. If the file has the network's order: --trust-order"
         )
     return tuple(names)
+
+
+def _folder_words(names: Sequence[str], folders: Sequence[str]) -> Sequence[str]:
+    """The first words of lines such as "n01440764 tench" where those are what the folders are called."""
+    words = [name.split()[0] for name in names]
+    return names if set(folders) <= set(names) or not set(folders) <= set(words) else words
 
 
 def _from_folders(count: int, folders: tuple[str, ...]) -> tuple[str, ...]:

@@ -103,7 +103,9 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     own = [] if source.classes is None else [(source.origin, source.classes)]
     folders = () if dataset is None else dataset.classes
     known = given or own or _published_labels(source, folders)
-    classes = class_names(source.num_classes, known, folders, trust_order=options.trust_order)
+    # Names that came with the weights are in their order, whatever the folders'.
+    trust_order = options.trust_order or options.classes is None
+    classes = class_names(source.num_classes, known, folders, trust_order=trust_order)
     license = options.license or source.license
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)

@@ -1,0 +1,123 @@
+"""Whose names the classes get, in which order, and when nobody can tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from samdeploy.errors import InputError
+from samdeploy.importing.class_names import class_names, read_class_names
+
+FILE = "--classes names.txt"
+THREE = ("cat", "dog", "eel")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "cat\ndog\neel",
+        "cat\ndog\neel\n\n\n",
+        "\ufeffcat\r\ndog\r\neel\r\n",
+        "  cat\t\ndog \n eel",
+        '["cat", "dog", "eel"]',
+        '\ufeff{"0": "cat", "2": "eel", "1": "dog"}\n',
+        '{"eel": 2, "cat": 0, "dog": 1}',
+        "0 cat\n1 dog\n2 eel",
+        "0\tcat\n1\tdog\n2\teel",
+        "0: cat\n1: dog\n2: eel",
+    ],
+)
+def test_forms_of_files(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(content.encode())
+    assert read_class_names(path) == THREE
+
+
+def test_names_that_begin_with_numbers_stay(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    for names in (("0", "1", "2"), ("1 euro", "2 euro"), ("0 euro", "2 euro"), ("Grey whale, old", "n01 tench")):
+        path.write_text("\n".join(names))
+        assert read_class_names(path) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"cat\n\ndog\n", r"class 1 \(line 2\) is empty; a name expected"),
+        (b"cat\ndog\ncat\n", "classes 0 and 2 are both 'cat'; each name once expected"),
+        (b'["cat", "cat"]', "classes 0 and 1 are both 'cat'"),
+        (b'["cat", 3]', "one class name a line in UTF-8 expected, or a JSON list"),
+        (b'{"0": "cat", "2": "dog"}', "one class name a line in UTF-8 expected, or a JSON list"),
+        (b'{"0": ["n01440764", "tench"]}', "one class name a line in UTF-8 expected, or a JSON list"),
+        (b"[cat]", "one class name a line in UTF-8 expected, or a JSON list"),
+        ("cat\ndog".encode("utf-16"), "one class name a line in UTF-8 expected"),
+        (None, "No such file or directory; a text file with one class name a line expected"),
+    ],
+)
+def test_files_that_are_refused(content: bytes | None, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"--classes .*names.txt: {problem}"):
+        read_class_names(path)
+
+
+def given(names: tuple[str, ...], folders: tuple[str, ...] = (), count: int = 3, **options: bool) -> tuple[str, ...]:
+    return class_names(count, [(FILE, names)], folders, **options)
+
+
+def test_names_of_a_file() -> None:
+    assert given(THREE) == given(THREE, THREE) == given(THREE, ("eel",)) == THREE
+    assert given(("eel", "cat", "dog")) == ("eel", "cat", "dog")  # no folders, no other order
+    assert given(("1", "2", "10"), ("1", "10", "2")) == ("1", "2", "10")
+    assert given(("1", "10", "2"), ("1", "2", "10")) == ("1", "10", "2")
+
+
+def test_lines_that_begin_with_the_folder_names() -> None:
+    lines = ("n01 tench", "n02 goldfish, fish", "n03 shark")
+    assert given(lines) == lines
+    assert given(lines, ("n01", "n03")) == ("n01", "n02", "n03")
+    with pytest.raises(InputError, match=f"{FILE}: no class is called 'n01' and 1 more, .* first are 'n01 tench'"):
+        given(lines, ("n01", "n04"))
+
+
+def test_another_count() -> None:
+    with pytest.raises(InputError, match=f"^{FILE}: 3 class names found, the network has 10 classes$"):
+        given(THREE, count=10)
+
+
+def test_another_order() -> None:
+    swapped = ("cat", "eel", "dog")
+    with pytest.raises(
+        InputError, match=r"class 1 is 'eel', and 'dog' in the order of the folders, .*: --trust-order$"
+    ):
+        given(swapped, THREE)
+    assert given(swapped, THREE, trust_order=True) == swapped
+    assert given(swapped, ("cat", "eel")) == swapped  # a part of the classes has no order of its own
+
+
+def test_folders_without_a_class() -> None:
+    with pytest.raises(InputError) as caught:
+        given(THREE, ("ape", "bee", "cat"))
+    assert str(caught.value) == (
+        f"{FILE}: no class is called 'ape' and 1 more, as folders of images are; the first are 'cat', 'dog', 'eel'. "
+        "Rename the folders, or give the right names: --classes FILE"
+    )
+
+
+def test_the_first_source_that_knows_the_folders() -> None:
+    published = [("one", ("a", "b", "c")), ("two", THREE)]
+    assert class_names(3, published, ("dog", "eel")) == THREE
+    assert class_names(3, published, ()) == ("a", "b", "c")
+
+
+def test_folders_alone() -> None:
+    assert class_names(3, [], ("eel", "dog", "cat")) == THREE
+    for folders, problem in (
+        ((), "class names are not known; give them, one a line: --classes FILE"),
+        (("cat", "dog"), "the network has 3 classes, the images have 2 folders; give all names in the order of the "),
+        (("1", "2", "10"), "class 1 is '10' for torchvision and '2' for timm. Give the names in the order of the netw"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            class_names(3, [], folders)
