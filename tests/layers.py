@@ -95,7 +95,7 @@ ONLY_IN = {"openvino": "backends/openvino/package.py"}
 
 # What one family of networks is made of.  Files outside models/ know none of it: they ask the family.
 OF_ONE_FAMILY = frozenset({"SamResNet", "FoldedResNet", "FoldedBlock", "StreamlinedAttention"})
-FAMILY_ROOMS = ("samdeploy.models.sam_resnet", "samdeploy.models.timm", "samdeploy.models.torchvision")
+FAMILY_ROOMS = tuple(f"samdeploy.models.{room}" for room in ("sam_resnet", "timm", "torchvision", "onnx_file"))
 # The attention's option, as an attribute and as text; and files that may say the word, with what it is there.
 GATE = "gate"
 OTHER_GATES = {

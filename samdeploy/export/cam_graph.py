@@ -16,10 +16,10 @@ from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate_all
 from samdeploy.bundle.spec import CAM
 from samdeploy.errors import ExportError
-from samdeploy.export.cam_head import NoMaps, find_head
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.network import Network
 from samdeploy.export.pack import BundleWriter
+from samdeploy.graphs.cam_head import NoMaps, find_head
 from samdeploy.graphs.edit import checked, constants, copy_of, make_node, serialize, set_constant
 from samdeploy.graphs.shapes import infer_tensors
 from samdeploy.models.maps import ClassActivationMaps

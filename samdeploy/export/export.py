@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import sys
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
                 for row in add_engine(writer, engine, options, named=named, no_graph=no_graph)]  # fmt: skip
         rows += keep_engines(writer, target)
         writer.write_manifest()
-    parameters, simple = (_parameters(model) for model in (network.trained, network.simple))
+    parameters, simple = (_parameters(model, network.graph) for model in (network.trained, network.simple))
     return ExportResult(target, parameters, simple, headroom, tuple(int8), tuple(rows))
 
 
@@ -203,5 +204,8 @@ def _provenance(run_dir: Path, record: RunRecord) -> dict[str, str]:
     }
 
 
-def _parameters(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _parameters(module: torch.nn.Module, graph: onnx.ModelProto) -> int:
+    """Of a network that has no tensors of its own, such as an ONNX file, those of its graph."""
+    own = sum(parameter.numel() for parameter in module.parameters())
+    weights = (tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    return own or sum(math.prod(tensor.dims) for tensor in weights)

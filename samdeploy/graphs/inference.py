@@ -34,6 +34,7 @@ class Options:
         fp16: the graph computes in FP16, at least in part.
         optimized: False runs the graph node by node, as it is written.
         profile: prefix of the file that the profiler writes; None runs without it.
+        quiet: print nothing where it fails: the exception has the same text.
         stream: handle of the CUDA stream that runs are queued on; None leaves it to ONNX Runtime.
     """
 
@@ -41,6 +42,7 @@ class Options:
     fp16: bool = False
     optimized: bool = True
     profile: str | None = None
+    quiet: bool = False
     stream: int | None = None
 
 
@@ -62,7 +64,9 @@ def open_inference(graph: SealedFile | bytes, options: Options = Options()) -> A
         settings.profile_file_prefix = options.profile
     if not options.optimized:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    settings.log_severity_level = 3  # errors; its warnings about constant folding tell the user nothing
+    settings.log_severity_level = (
+        4 if options.quiet else 3
+    )  # errors; its warnings about constant folding tell the user nothing
     # uint8 times int8 overflows 16 bits on CPUs without VNNI; this makes ONNX Runtime take slower kernels there.
     settings.add_session_config_entry("session.x64quantprecision", "1")
     # 1.30 and 1.31 die of SIGSEGV in this optimizer on some FP16 graphs; it serves FP32 convolutions on CPUs.

@@ -96,7 +96,7 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     arch, family_options = source.arch, complete_options(source.arch, options.options)
     model = build_model(arch, source.num_classes, family_options).eval()
     load_state(model, source.state, source.origin)
-    print(printable("; ".join([f"loaded {len(source.state)} tensors", *source.notes])), file=sys.stderr)
+    print(printable("; ".join(source.notes)), file=sys.stderr)
     preprocessing = preprocessing_for(arch, family_options, options.given)
     dataset = _open_images(options.data)
     given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]

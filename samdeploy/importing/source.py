@@ -66,9 +66,12 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         found = published_weights(source, f"import the file: samdeploy import FILE --arch {source}")
         name, license = source.partition(":")[2], family_of(source).license(source)
         count = head_classes(source, found.state, options)
-        return Source(source, name, found.source, found.state, count, license=license, is_published=True)
+        loaded = (_loaded(found.state),)
+        return Source(source, name, found.source, found.state, count, None, license, is_published=True, notes=loaded)
     if not path.is_file():
         raise InputError(f"{source}: {_not_a_file(source)}")
+    if path.suffix.lower() == ".onnx":
+        return _whole_network(path, arch)
     if arch is not None:
         known_arch(arch)
     checkpoint = read_checkpoint(path)
@@ -80,8 +83,26 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         raise InputError(f"{source}: is of {said}, as the file itself says, not of {arch}: --arch {known}")
     state, notes = fitting(checkpoint.state, tensor_shapes(arch, 1, options), source)
     count = head_classes(arch, state, options)
-    notes = [*checkpoint.notes, *notes]
+    notes = [_loaded(state), *checkpoint.notes, *notes]
     return Source(arch, path.stem, str(path), state, count, checkpoint.classes, notes=tuple(notes))
+
+
+def _loaded(state: Mapping[str, torch.Tensor]) -> str:
+    return f"loaded {len(state)} tensors"
+
+
+def _whole_network(path: Path, arch: str | None) -> Source:
+    """The network in an ONNX file.
+
+    Raises:
+        InputError: it is no classifier that can be exported.
+    """
+    if arch is not None:
+        raise InputError(f"--arch {arch}: an ONNX file is a network of its own; leave --arch out")
+    read = family_of("onnx:").read_network
+    assert read is not None
+    found = read(path)
+    return Source(found.arch, path.stem, str(path), found.state, found.num_classes, notes=found.notes)
 
 
 def _suggestion(checkpoint: Checkpoint) -> str:

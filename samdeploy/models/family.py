@@ -17,6 +17,8 @@ from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
 from samdeploy.errors import InputError, WeightsError, unknown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx
     import torch
     from torch import nn
@@ -27,6 +29,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "sam": "samdeploy.models.sam_resnet.family:FAMILY",
         "timm": "samdeploy.models.timm:FAMILY",
         "torchvision": "samdeploy.models.torchvision:FAMILY",
+        "onnx": "samdeploy.models.onnx_file.family:FAMILY",
     }
 )
 
@@ -108,6 +111,23 @@ class NotFetched(WeightsError):
     """Published weights could not be fetched; its text ends with where to download them."""
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """A file that holds a whole network.
+
+    Attributes:
+        arch: its name, with the family's prefix.
+        state: for `load_state` into what `build` gives.
+        num_classes: of its logits.
+        notes: lines for the user.
+    """
+
+    arch: str
+    state: Mapping[str, torch.Tensor]
+    num_classes: int
+    notes: tuple[str, ...] = ()
+
+
 class ModelFamily(Protocol):
     """A family of networks.  `samdeploy.models.torch_family.TorchFamily` has defaults for all but `build`.
 
@@ -162,8 +182,20 @@ class ModelFamily(Protocol):
         """Published weights of an architecture: a state dict whose file's name ends in the start of its SHA-256."""
         ...
 
+    @property
+    def read_network(self) -> Callable[[Path], NetworkFile] | None:
+        """Reads a file that holds a network and not just its weights; None where there are no such files.
+
+        Raises InputError where it is no classifier that can be exported.
+        """
+        ...
+
     def architectures(self) -> Sequence[str]:
         """Names that `build` takes, with the prefix."""
+        ...
+
+    def knows(self, arch: str) -> bool:
+        """Whether `build` takes this name: one of `architectures()`, where those can be listed."""
         ...
 
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module:
@@ -221,7 +253,7 @@ def known_arch(arch: str) -> ModelFamily:
         InputError: no such family or architecture, with the nearest ones.
     """
     family = family_of(arch)
-    if arch not in family.architectures():
+    if not family.knows(arch):
         if family.other_task is not None and (task := family.other_task(arch)):
             raise InputError(f"{arch}: {task}; samdeploy takes classifiers of images with one output")
         if others := architectures_called(arch):

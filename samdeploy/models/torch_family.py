@@ -11,9 +11,11 @@ from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
 from samdeploy.models.average import find_features_and_head
-from samdeploy.models.family import ChannelGates, FeaturesAndHead, Part, Rescaled, Stage
+from samdeploy.models.family import ChannelGates, FeaturesAndHead, NetworkFile, Part, Rescaled, Stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx
     import torch
 
@@ -33,10 +35,14 @@ class TorchFamily(ABC):
     rescale: Callable[[nn.Module, Mapping[str, float]], Rescaled] | None = None
     calmer: Callable[[Mapping[str, OptionValue]], str] | None = None
     stages: Callable[[nn.Module], Sequence[Stage]] | None = None
+    read_network: Callable[[Path], NetworkFile] | None = None
     channel_gates: Callable[[onnx.ModelProto, Mapping[str, OptionValue]], ChannelGates] | None = None
 
     @abstractmethod
     def architectures(self) -> Sequence[str]: ...
+
+    def knows(self, arch: str) -> bool:
+        return arch in self.architectures()
 
     @abstractmethod
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module: ...

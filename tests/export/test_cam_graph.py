@@ -22,8 +22,8 @@ from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.errors import ExportError
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.export.cam_graph import CAM_GRAPH_FILE, add_cam_graph, cam_graph, check_cam_graph
-from samdeploy.export.cam_head import find_head
 from samdeploy.export.pack import BundleWriter
+from samdeploy.graphs.cam_head import find_head
 from samdeploy.graphs.edit import constants, make_node, serialize, set_constant
 from samdeploy.graphs.pixels import NORMALISED
 from samdeploy.models import Exported

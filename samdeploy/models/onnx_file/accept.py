@@ -1,0 +1,99 @@
+"""Whether an ONNX file is a classifier that can become a bundle, tried before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from samdeploy.arrays import Float32Array
+from samdeploy.errors import BackendUnavailable, InputError, first_line
+from samdeploy.graphs.edit import serialize
+from samdeploy.graphs.inference import Options, open_inference, run_inference
+from samdeploy.models.onnx_file.convert import float_graph
+from samdeploy.models.onnx_file.given import GivenFile
+from samdeploy.models.onnx_file.interface import own_normalisation
+from samdeploy.models.onnx_file.read import read_onnx
+
+# Batches that the graph is tried with, of random images.
+_BATCHES = (1, 2, 7)
+# Of the range of an image's logits: float32, summed in another order.
+_SAME = 1e-4
+_SUM_OF_PROBABILITIES = 1e-4
+
+
+def accept(path: Path) -> tuple[bytes, int, tuple[str, ...]]:
+    """Read a file and try its graph.
+
+    Returns:
+        The network as one ONNX file, its classes, and what the user ought to know.
+
+    Raises:
+        InputError: it cannot be imported, with the reason.
+    """
+    content = read_onnx(path)
+    try:
+        given = GivenFile(content)
+        own = given.interface
+        images = np.random.default_rng(0).standard_normal((max(_BATCHES), 3, own.height, own.width), np.float32)
+        parts = [given.run(images[index : index + 1])[0] for index in range(len(images))]
+    except BackendUnavailable as error:
+        raise InputError(first_line(error)) from None
+    if parts[0].ndim != 2 or parts[0].shape[0] != 1 or parts[0].shape[1] < 2:
+        shape = ", ".join(["N", *map(str, parts[0].shape[1:])])
+        raise InputError(f"answers images with [{shape}]; logits [N, K] of a classifier expected")
+    logits = np.concatenate(parts)
+    _check_logits(logits)
+    _check_any_batch(float_graph(content), images, logits)
+    opset = onnx.load_from_string(content).opset_import
+    return content, logits.shape[1], _notes(content, given, opset[0].version, logits.shape[1])
+
+
+def _check_logits(logits: Float32Array) -> None:
+    if not np.isfinite(logits).all():
+        raise InputError("answers random images with numbers that are not finite; repair the network first")
+    sums = logits.sum(axis=1)
+    if (logits >= 0).all() and (np.abs(sums - 1) < _SUM_OF_PROBABILITIES).all():
+        raise InputError(
+            "answers with probabilities, and not by a Softmax that can be left out; export the network without it"
+        )
+
+
+def _check_any_batch(graph: onnx.ModelProto, images: Float32Array, logits: Float32Array) -> None:
+    """Batches give the answers that the file gives to images one by one.
+
+    Raises:
+        InputError: they do not.
+    """
+    (source,) = graph.graph.input
+    for batch in _BATCHES:
+        try:
+            inference = open_inference(serialize(graph), Options(quiet=True))
+            (found,) = run_inference(inference, {source.name: images[:batch]})
+        except BackendUnavailable as error:
+            raise InputError(_fixed_batch(first_line(error))) from None
+        expected = logits[:batch]
+        same = found.shape == expected.shape
+        if not same or not np.abs(found - expected).max() <= _SAME * np.ptp(logits):
+            raise InputError(_fixed_batch(f"a batch of {batch} gives other answers than the same images one by one"))
+
+
+def _fixed_batch(reason: str) -> str:
+    return (
+        f"works only for a fixed number of images ({reason}). Export it again with a dynamic batch: "
+        "torch.onnx.export(..., dynamic_axes={'input': {0: 'N'}})"
+    )
+
+
+def _notes(content: bytes, given: GivenFile, opset: int, classes: int) -> tuple[str, ...]:
+    own = given.interface
+    notes = [f"opset {opset}, {own} -> {classes} classes"]
+    if own.squashed_by:
+        notes.append(f"the {own.squashed_by} at its end is left out: a bundle gives logits")
+    if found := own_normalisation(onnx.load_from_string(content)):
+        notes.append(
+            f"it begins with {', '.join(found)} by constants: if it normalises images itself, give --mean 0,0,0 --std "
+            "1,1,1"
+        )
+    return tuple(notes)

@@ -1,0 +1,261 @@
+"""From a given ONNX file to the graph of a bundle: its nodes, for any number of images, behind the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.helper
+import onnx.inliner
+import onnx.numpy_helper
+import onnx.shape_inference
+import onnx.utils
+import onnx.version_converter
+
+import samdeploy
+from samdeploy.bundle.spec import ModelSpec
+from samdeploy.errors import InputError, first_line
+from samdeploy.graphs.edit import checked, constants, integers, make_node, with_outputs
+from samdeploy.graphs.layers import on_the_way
+from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
+from samdeploy.models.onnx_file.interface import Interface, interface_of
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+# Opsets that are read; those of a bundle's graph, which every runtime release that samdeploy supports reads.
+OPSETS, BUNDLE_OPSETS = range(11, 24), range(17, 22)
+_RAISED_TO = 18
+LOGITS = "logits"
+# What nodes and tensors of a bundle's graph are called, beside those of the file.
+_RESERVED = ("pixels", "image", "cam", LOGITS)
+
+
+def bundle_graph(content: bytes, spec: ModelSpec) -> onnx.ModelProto:
+    """uint8 [N, H, W, 3] RGB -> logits float32 [N, K], in FP32.
+
+    Raises:
+        InputError: see `float_graph`.
+        ExportError: ONNX's checker refuses it.
+    """
+    graph = float_graph(content)
+    pixels, values = pixel_nodes(spec.input.name, spec.preprocessing)
+    image, logits = (
+        onnx.helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
+        for tensor, kind in ((spec.input, onnx.TensorProto.UINT8), (spec.output, onnx.TensorProto.FLOAT))
+    )
+    nodes, weights = [*pixels, *graph.graph.node], [*values, *graph.graph.initializer]
+    return checked(
+        onnx.helper.make_model(
+            onnx.helper.make_graph(nodes, spec.arch, [image], [logits], weights),
+            opset_imports=graph.opset_import,
+            ir_version=graph.ir_version,
+            producer_name="samdeploy",
+            producer_version=samdeploy.__version__,
+        )
+    )
+
+
+def float_graph(content: bytes) -> onnx.ModelProto:
+    """`NORMALISED` float32 [N, 3, H, W] -> `LOGITS` float32 [N, K], for any N.
+
+    Raises:
+        InputError: an opset that is not read, or a node that stands for a fixed number of images.
+    """
+    model = onnx.load_from_string(content)
+    own = interface_of(model)
+    shapes = _shapes(model)
+    model = with_outputs(model, [own.logits])
+    rank = len(shapes.get(own.logits) or [0, 0])
+    _declare(model.graph.output, own.logits, [None] * rank)
+    _lift_constants(model)
+    if own.batch is not None:
+        _free_batch(model, own, shapes)
+        # Shapes are not looked at yet: those after a constant for one image would be of one image.
+        model = _optimized(model, shapes=False)
+        _expand_constants(model, own.batch)
+    model = _optimized(_of_opset(model), shapes=True)
+    _name_ends(model, own, rank)
+    _name_nodes(model)
+    return model
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Of every tensor whose shape is known, for the file's own batch; 0 is an unknown length."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise InputError(f"ONNX cannot infer its shapes ({first_line(error)})") from None
+    return {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+
+
+def _lift_constants(model: onnx.ModelProto) -> None:
+    """Constants become weights, and weights that older files also list as inputs are only weights."""
+    graph = model.graph
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        value = onnx.helper.get_attribute_value(node.attribute[0])
+        if not isinstance(value, onnx.TensorProto):  # value_float, value_ints, ...
+            kind = np.int64 if "int" in node.attribute[0].name else np.float32
+            value = onnx.numpy_helper.from_array(np.array(value, kind))
+        graph.initializer.add().CopyFrom(value)
+        graph.initializer[-1].name = node.output[0]
+        graph.node.remove(node)
+    weights = constants(model)
+    for value in [value for value in graph.input if value.name in weights]:
+        graph.input.remove(value)
+    del graph.value_info[:]
+
+
+def _of_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in an opset of `BUNDLE_OPSETS`.
+
+    Raises:
+        InputError: it cannot be converted.
+    """
+    found = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if found not in OPSETS:
+        raise InputError(
+            f"is of opset {found}; {OPSETS[0]} to {OPSETS[-1]} are read. Export it again, for example with "
+            "opset_version=18"
+        )
+    try:
+        if found < BUNDLE_OPSETS[0]:
+            model = onnx.version_converter.convert_version(model, _RAISED_TO)
+        elif found > BUNDLE_OPSETS[-1]:
+            model = _lowered(model, BUNDLE_OPSETS[-1])
+    except (RuntimeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InputError(
+            f"is of opset {found} and cannot be converted ({first_line(error)}). Export it again with opset_version=18"
+        ) from None
+    opset = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    model.ir_version = onnx.helper.find_min_ir_version_for(opset)
+    del model.opset_import[:]
+    model.opset_import.extend(opset)
+    return model
+
+
+def _lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Newer operators are written out; the others only learned more types, which ONNX's checker makes sure of."""
+    newer = [
+        ("", op)
+        for op in sorted({node.op_type for node in model.graph.node})
+        if not onnx.defs.has(op, max_inclusive_version=opset)
+    ]
+    if newer:
+        model = onnx.inliner.inline_selected_functions(model, newer, inline_schema_functions=True)
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = opset
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _optimized(model: onnx.ModelProto, *, shapes: bool) -> onnx.ModelProto:
+    """What depends on no image is computed now; identities and what nothing reads are left out."""
+    import onnx_ir
+    import onnxscript.optimizer
+
+    known = onnx_ir.serde.deserialize_model(model)
+    onnxscript.optimizer.optimize_ir(known, onnx_shape_inference=shapes, should_fold=_of_shapes)
+    return onnx_ir.serde.serialize_model(known)
+
+
+def _of_shapes(node: onnx_ir.Node) -> bool | None:
+    """Left alone by default, for the size of what it makes; older exporters write class tokens by it."""
+    return True if node.op_type == "ConstantOfShape" else None
+
+
+def _free_batch(model: onnx.ModelProto, own: Interface, shapes: dict[str, list[int]]) -> None:
+    """Any number of images instead of the file's: the first axis of a Reshape becomes what is left over."""
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    images = on_the_way(model)
+    for node in model.graph.node:
+        shape = shapes.get(node.output[0])
+        if node.op_type != "Reshape" or node.input[0] not in images or not shape or not all(shape):
+            continue
+        if integers(model, node.input[1]) is None:  # computed from the image's own shape
+            continue
+        tensor = onnx.numpy_helper.from_array(np.array([-1, *shape[1:]], np.int64), f"{node.output[0]}.shape")
+        model.graph.initializer.append(tensor)
+        node.input[1] = tensor.name
+
+
+def _expand_constants(model: onnx.ModelProto, batch: int) -> None:
+    """Constants that are joined to every image, such as class tokens, are repeated for as many as there are."""
+    images, known = on_the_way(model), constants(model)
+    for index, node in reversed(list(enumerate(model.graph.node))):
+        source = next((name for name in node.input if name in images), None)
+        axis = next((value.i for value in node.attribute if value.name == "axis"), 0)
+        if node.op_type != "Concat" or source is None or axis == 0:
+            continue
+        for place, name in enumerate(node.input):
+            if name not in known or known[name].dims[0] != batch:
+                continue
+            value = onnx.numpy_helper.to_array(known[name])
+            if (value != value[:1]).any():
+                raise InputError(f"{node.op_type} ({node.name}) joins another constant to each of {batch} images")
+            stem = f"{node.output[0]}.{place}"
+            rest = np.array(value.shape[1:], np.int64)
+            model.graph.initializer.extend(
+                onnx.numpy_helper.from_array(array, f"{stem}.{role}")
+                for role, array in (("one", value[:1]), ("rest", rest), ("first", np.zeros(1, np.int64)))
+            )
+            lengths = make_node("Shape", f"{stem}.lengths", [source])
+            count = make_node("Gather", f"{stem}.count", [f"{stem}.lengths", f"{stem}.first"])
+            shape = make_node("Concat", f"{stem}.shape", [f"{stem}.count", f"{stem}.rest"], axis=0)
+            repeated = make_node("Expand", f"{stem}.repeated", [f"{stem}.one", f"{stem}.shape"])
+            for added in (repeated, shape, count, lengths):
+                model.graph.node.insert(index, added)
+            node.input[place] = f"{stem}.repeated"
+
+
+def _name_ends(model: onnx.ModelProto, own: Interface, rank: int) -> None:
+    """Input and output get a bundle's names and shapes; tensors of the file that have such names get others."""
+    ends = {own.input: NORMALISED, own.logits: LOGITS}
+    if own.channels_last:
+        ends[own.input] = f"{NORMALISED}.nhwc"
+    if rank == 4:
+        ends[own.logits] = f"{LOGITS}.unflattened"
+
+    def renamed(name: str) -> str:
+        return ends.get(name) or (f"file.{name}" if name.split(".")[0] in _RESERVED else name)
+
+    for node in model.graph.node:
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
+    for tensor in model.graph.initializer:
+        tensor.name = renamed(tensor.name)
+    if own.channels_last:
+        model.graph.node.insert(0, make_node("Transpose", ends[own.input], [NORMALISED], perm=[0, 2, 3, 1]))
+    if rank == 4:
+        model.graph.node.append(make_node("Flatten", LOGITS, [ends[own.logits]], axis=1))
+    _declare(model.graph.input, NORMALISED, ["N", 3, own.height, own.width])
+    _declare(model.graph.output, LOGITS, ["N", None])
+    del model.graph.value_info[:]
+
+
+def _declare(values: MutableSequence[onnx.ValueInfoProto], name: str, shape: Sequence[int | str | None]) -> None:
+    """One float32 tensor instead of `values`."""
+    del values[:]
+    values.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Every node has a name of its own, and nothing is noted about the machine that wrote the file."""
+    taken: set[str] = set()
+    for item in (*model.graph.node, *model.graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    for node in model.graph.node:
+        name = node.name or node.output[0]
+        name = f"file.{name}" if name.split(".")[0] in _RESERVED and not node.output[0].startswith(_RESERVED) else name
+        node.name = name if name not in taken else node.output[0]
+        while node.name in taken:
+            node.name += ".2"
+        taken.add(node.name)

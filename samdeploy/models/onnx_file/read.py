@@ -1,0 +1,128 @@
+"""Reading an ONNX file that somebody else wrote, with the weights that lie beside it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx.checker
+import onnx.external_data_helper
+import onnx.inliner
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from samdeploy.errors import InputError, first_line
+
+# What one protobuf file can hold.
+_MOST_BYTES = (2 << 30) - 1
+_QUANTISED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+_OWN_DOMAINS = ("", "ai.onnx")
+_TOO_LARGE = "larger than 2 GiB, which is the most that one ONNX file can hold; such networks cannot be imported"
+
+
+def read_onnx(path: Path) -> bytes:
+    """The bytes of an ONNX file: as it is, or with its external weights taken in and its functions written out.
+
+    Raises:
+        InputError: it cannot be read or is no sound ONNX file; its weights lie elsewhere than beside it; it holds what
+            a bundle's graph never does: other operators than ONNX's own, control flow, numbers that are not FP32.
+    """
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _MOST_BYTES else b""
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from None
+    if not content:
+        raise InputError(_TOO_LARGE if path.stat().st_size else "an empty file; an ONNX file expected")
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError:
+        model = onnx.ModelProto()
+    if not model.graph.node or not model.opset_import:
+        raise InputError("not an ONNX file, or a truncated one; an ONNX file such as torch.onnx.export writes expected")
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+        content = b""
+    _check_operators(model)
+    if external := [tensor for tensor in _tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL]:
+        _take_in(external, path.parent)
+        content = b""
+    content = content or model.SerializeToString(deterministic=True)
+    _check_types(model)
+    try:
+        onnx.checker.check_model(content)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"ONNX's own checker refuses it ({first_line(error)})") from None
+    return content
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        where = f"{node.op_type} ({node.name})" if node.name else node.op_type
+        if node.domain not in _OWN_DOMAINS:
+            raise InputError(
+                f"uses {where} of {node.domain}, and not only ONNX's own operators; give the file as it was exported, "
+                "before it was optimised for one runtime"
+            )
+        if node.op_type in _QUANTISED:
+            raise InputError(
+                f"is quantised already ({where}); give the FP32 file: samdeploy export --precision int8 quantises it"
+            )
+        if any(value.HasField("g") or value.graphs for value in node.attribute):
+            raise InputError(f"decides by what it sees ({where}), and control flow cannot be exported")
+    if model.graph.sparse_initializer:
+        raise InputError("holds sparse weights; dense ones expected")
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All constants: weights, and those in attributes."""
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        for value in node.attribute:
+            if value.HasField("t"):
+                yield value.t
+            yield from value.tensors
+
+
+def _take_in(tensors: list[onnx.TensorProto], folder: Path) -> None:
+    """Read weights from files beside the ONNX file, and from nowhere else."""
+    locations = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    total = 0
+    for location in sorted(locations):
+        # Taken apart by hand: Windows' separator is a letter for Linux, and part of no honest name.
+        if location in ("", ".", "..") or "/" in location or "\\" in location or "\0" in location:
+            raise InputError(f"its weights are in {location!r}; only a file beside it, named without a path, is read")
+        try:
+            found = os.lstat(folder / location)
+        except OSError as error:
+            raise InputError(
+                f"its weights are in {location}, which cannot be read ({error.strerror}); put it beside the ONNX file"
+            ) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"its weights are in {location}, which is a link or no file; put the file itself there")
+        total += found.st_size
+    if total > _MOST_BYTES:
+        raise InputError(_TOO_LARGE)
+    for tensor in tensors:
+        try:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise InputError(f"the weights {tensor.name} cannot be read ({first_line(error)})") from None
+
+
+def _check_types(model: onnx.ModelProto) -> None:
+    names = onnx.TensorProto.DataType.Name
+    allowed = {
+        getattr(onnx.TensorProto, name) for name in ("FLOAT", "INT64", "INT32", "INT8", "UINT8", "BOOL")
+    }  # fmt: skip
+    for tensor in _tensors(model):
+        if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
+            raise InputError(
+                f"computes in {names(tensor.data_type)}; give the FP32 file: samdeploy export --precision fp16 rounds "
+                "it"
+            )
+        if tensor.data_type not in allowed and not (
+            tensor.data_type == onnx.TensorProto.DOUBLE and len(tensor.dims) == 0
+        ):
+            raise InputError(f"holds numbers of type {names(tensor.data_type)} ({tensor.name}); FP32 expected")
