@@ -50,5 +50,7 @@ def class_folders(root: Path, counts: Mapping[str, int]) -> Path:
 
 def options(source: Path, folder: Path, **others: object) -> ImportOptions:
     """Of a file of weights of `ARCH`, with `CLASSES`."""
-    given: dict[str, object] = {"arch": ARCH, "classes": class_file(folder), "given": Given(height=SIZE, width=SIZE)}
-    return ImportOptions(str(source), **{**given, **others})  # type: ignore[arg-type]
+    given: dict[str, object] = {"arch": ARCH, "given": Given(height=SIZE, width=SIZE), **others}
+    if "classes" not in given:
+        given["classes"] = class_file(folder)
+    return ImportOptions(str(source), **given)  # type: ignore[arg-type]

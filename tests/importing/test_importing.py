@@ -1,0 +1,103 @@
+"""From weights and labelled images to a run, and on to a verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from samdeploy.bundle import open_bundle
+from samdeploy.errors import InputError
+from samdeploy.evaluate import EvalOptions, evaluate_bundle
+from samdeploy.export import ExportOptions, export_run
+from samdeploy.importing import import_network
+from samdeploy.models import build_model
+from samdeploy.models.preprocessing import Given
+from samdeploy.runs.record import open_run
+from tests.importing.imported import ARCH, CLASSES, SIZE, class_file, options, saved
+
+PER_CLASS = 40
+
+
+def coloured_folders(root: Path) -> Path:
+    """Noise in which the channel of the class's number is bright."""
+    random = np.random.default_rng(1)
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for number in range(PER_CLASS):
+            image = random.integers(0, 128, (SIZE, SIZE, 3), dtype=np.uint8)
+            image[..., label] += 100
+            Image.fromarray(image).save(root / name / f"{number}.png")
+    return root
+
+
+def trained() -> nn.Module:
+    """A network that learned to name the bright channel."""
+    torch.manual_seed(0)
+    model = build_model(ARCH, len(CLASSES)).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(40):
+        labels = torch.randint(0, 3, (32,))
+        x = torch.rand(32, 3, SIZE, SIZE) * 0.5
+        x[torch.arange(32), labels] += 0.4
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model((x - 0.5) / 0.25), labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coloured")
+    coloured_folders(folder / "images")
+    saved(folder / "w.pth", {"state_dict": trained().state_dict()})
+    return folder
+
+
+def imported(here: Path, **others: object) -> Path:
+    given = Given(height=SIZE, width=SIZE, fit="squeeze", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    wanted = options(here / "w.pth", here, **{"data": here / "images", "given": given, "classes": None, **others})
+    return import_network(wanted, runs_root=here / "runs")
+
+
+@pytest.fixture(scope="module")
+def run(here: Path) -> Path:
+    return imported(here)
+
+
+def test_the_record(run: Path, here: Path) -> None:
+    record = open_run(run)
+    assert (record.arch, record.classes, record.status) == (ARCH, CLASSES, "imported")
+    assert record.counts == {"val": 32, "test": 3 * PER_CLASS - 32}
+    assert (record.dataset, record.data_root) == ("judged-folder", str(here / "images"))
+    assert record.best_val_top1 > 90 and record.test_top1 is None
+    assert sorted(path.name for path in run.iterdir()) == ["hashes.npz", "run.json", "weights.safetensors"]
+    assert "recipe" not in json.loads((run / "run.json").read_text())
+
+
+def test_a_wrong_order_of_classes_shows_in_accuracy(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swapped = class_file(here, ("dog", "cat", "eel"))
+    with pytest.raises(InputError, match="in the order of the folders"):
+        imported(here, classes=swapped)
+    run = imported(here, classes=swapped, trust_order=True)
+    assert open_run(run).best_val_top1 < 60
+    assert "% of 32 images set aside" in capsys.readouterr().err
+
+
+def test_a_wrong_preprocessing_shows_in_accuracy(run: Path, here: Path) -> None:
+    dark = Given(height=SIZE, width=SIZE, fit="squeeze", mean=(0.0, 0.0, 0.9), std=(0.25, 0.25, 0.25))
+    other = open_run(imported(here, given=dark))
+    assert other.best_val_loss > open_run(run).best_val_loss
+
+
+def test_exported_and_judged(run: Path) -> None:
+    bundle = open_bundle(export_run(run, ExportOptions(engine="onnxruntime", precision="fp16", cam=False)).bundle)
+    assert {file.precision for file in bundle.select("graph")} == {"fp32", "fp16"}
+    report = evaluate_bundle(bundle, EvalOptions("onnxruntime", "fp32", consistency_s=0))
+    assert report.passed and not report.faults
+    assert report.n_images == 3 * PER_CLASS - 32
