@@ -3,7 +3,20 @@
 `samdeploy --help` lists the commands in the order in which they are imported here.
 """
 
-from samdeploy.cli import data, train, reproduce, importing, export, evaluate, apply, bench, doctor  # isort: skip
+from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, apply, bench, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
-__all__ = ["app", "apply", "bench", "data", "doctor", "evaluate", "export", "importing", "main", "reproduce", "train"]
+__all__ = [
+    "app",
+    "apply",
+    "bench",
+    "data",
+    "doctor",
+    "evaluate",
+    "export",
+    "importing",
+    "main",
+    "models",
+    "reproduce",
+    "train",
+]

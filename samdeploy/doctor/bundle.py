@@ -52,7 +52,7 @@ def examine_bundle(path: Path) -> BundleState:
     problems += [evaluation.problem] if evaluation.problem else []
     return BundleState(
         path=str(path),
-        summary=f"{named_model(spec.arch, spec.options)}, {size}",
+        summary=f"{named_model(spec.arch, spec.options)}, {size}" + (f"; {spec.license}" if spec.license else ""),
         files=len(bundle.files),
         size=sum(file.bytes for file in bundle.files),
         damaged=tuple(damaged),

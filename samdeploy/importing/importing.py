@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ _SET = "judged-folder"
 # Of the images that no split sets aside, as data_options say; see `samdeploy.data.sets.judged_folder`.
 _SHARE_ASIDE = 0.1
 _BATCH = 32
+# Names of licenses in timm's records: cc-by-nc-4.0, fair-noncommercial-research-license, apple-amlr, seer-license.
+_NOT_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial|\bamlr\b|\bseer\b|research", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     trust_order = options.trust_order or options.classes is None
     classes = class_names(source.num_classes, known, folders, trust_order=trust_order)
     license = options.license or source.license
+    if license and _NOT_COMMERCIAL.search(license):
+        print(f"warning: these weights are not for commercial use: {printable(license)}", file=sys.stderr)
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
     aside = None if dataset is None else _measure(model, spec, dataset, doubtful=not source.is_published)

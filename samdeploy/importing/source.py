@@ -30,7 +30,7 @@ class Source:
         state: the weights.
         num_classes: that the head tells apart.
         classes: names, where the file holds them.
-        license: of published weights.
+        license: of published weights, or of those that the tag of `arch` names.
         is_published: the weights were fetched by the architecture's name.
         notes: what was taken, renamed and left of the file, for people.
     """
@@ -84,7 +84,8 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     state, notes = fitting(checkpoint.state, tensor_shapes(arch, 1, options), source)
     count = head_classes(arch, state, options)
     notes = [_loaded(state), *checkpoint.notes, *notes]
-    return Source(arch, path.stem, str(path), state, count, checkpoint.classes, notes=tuple(notes))
+    license = family_of(arch).license(arch) if "." in arch else None
+    return Source(arch, path.stem, str(path), state, count, checkpoint.classes, license, notes=tuple(notes))
 
 
 def _loaded(state: Mapping[str, torch.Tensor]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from samdeploy.runs.record import open_run
 from tests.cli.typed import Inside
 from tests.importing.imported import ARCH, CLASSES, class_file, class_folders, saved, state_of
 
@@ -100,6 +101,26 @@ def offline(*arguments: object, **options: object) -> None:
     raise OSError("no route")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "license", "warned"),
+    [
+        (("--license", "CC-BY-NC-4.0"), "CC-BY-NC-4.0", True),
+        (("--license", "Research only"), "Research only", True),
+        (("--license", "func-license 2.0"), "func-license 2.0", False),
+        ((), None, False),
+        (("--arch", "timm:test_resnet.r160_in1k"), "apache-2.0", False),
+        (("--arch", "timm:test_resnet.r160_in1k", "--license", "apple-amlr"), "apple-amlr", True),
+    ],
+)
+def test_license(
+    arguments: tuple[str, ...], license: str | None, warned: bool, here: Path, inside: Inside, tmp_path: Path
+) -> None:
+    code, out, err = inside(*FITTING, *arguments, "--runs", tmp_path, cwd=here)
+    assert code == 0
+    assert open_run(Path(out.strip())).license == license
+    assert (f"warning: these weights are not for commercial use: {license}\n" in err) is warned
+
+
 def test_what_is_done_with_an_imported_run(here: Path, inside: Inside) -> None:
     runs = here / "other" / "runs"
     code, out, err = inside(*FITTING, "--runs", runs, cwd=here)
@@ -116,3 +137,11 @@ def test_what_is_done_with_an_imported_run(here: Path, inside: Inside) -> None:
     ):
         code, _, err = inside(*line, cwd=here)
         assert code == 2 and err.startswith(f"samdeploy: {text}"), err
+
+
+def test_list_of_models(here: Path, inside: Inside) -> None:
+    code, out, _ = inside("models", cwd=here)
+    assert code == 0 and "torchvision" in out and "samdeploy models 'timm:*resnet*'" in out
+    code, out, _ = inside("models", "timm:test_resnet", cwd=here)
+    assert code == 0
+    assert out.splitlines()[2].split() == ["timm:test_resnet", "160", "bilinear", "95", "469,688", "apache-2.0"]
