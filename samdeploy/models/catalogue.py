@@ -43,11 +43,11 @@ class Architecture:
 
 
 def family_sizes() -> dict[str, int | None]:
-    """Family -> number of its names; None where its package is not installed."""
+    """Family -> number of its names; None where there are none, or its package is not installed."""
     found: dict[str, int | None] = {}
     for prefix in FAMILIES:
         try:
-            found[prefix] = len(family_of(f"{prefix}:").architectures())
+            found[prefix] = len(family_of(f"{prefix}:").architectures()) or None
         except InputError:
             found[prefix] = None
     return found
