@@ -15,7 +15,7 @@ from samdeploy.errors import InputError, check_name
 @command
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="timm:NAME or torchvision:NAME, or a file of weights.")
+        str, typer.Argument(metavar="SOURCE", help="timm:NAME or torchvision:NAME, a file of weights, or an ONNX file.")
     ],
     arch: Annotated[
         str | None, typer.Option(metavar="NAME", help="Whose weights the file holds: timm:NAME, sam-resnet50, ...")

@@ -111,6 +111,16 @@ def test_a_fixed_batch_becomes_free(batch: int, tmp_path: Path) -> None:
     assert np.abs(run(made, images(5)) - by_hand(images(5))).max() < 1e-5
 
 
+def test_a_flat_view_of_a_fixed_batch(tmp_path: Path) -> None:
+    """As PyTorch's exporter writes `as_strided`."""
+    last = [node("Reshape", ["y", "all"], ["flat"]), node("Gather", ["flat", "places"], ["output"])]
+    model = classifier(shape=(2, 3, HEIGHT, WIDTH), last=last, answer=(2, CLASSES))
+    for name, value in (("all", [-1]), ("places", [[2, 1, 0], [5, 4, 3]])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    made = check(saved(model, tmp_path / "small.onnx"))
+    assert np.abs(run(made, images(5)) - by_hand(images(5))[:, ::-1]).max() < 1e-5
+
+
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
 def test_a_softmax_at_the_end_is_left_out(op: str, tmp_path: Path) -> None:
     path = saved(ended_by(op, axis=1), tmp_path / "small.onnx")
@@ -338,7 +348,7 @@ def of_one_image() -> onnx.ModelProto:
         (halves, r"computes in FLOAT16; give the FP32 file"),
         (probabilities, r"answers with probabilities, and not by a Softmax that can be left out"),
         (detector, r"answers images with \[N, 1, 3\]; logits \[N, K\] of a classifier expected"),
-        (of_one_image, r"works only for a fixed number of images .*dynamic_axes"),
+        (of_one_image, r"answers a batch of 2 images otherwise than the same images one by one\. .*dynamic_shapes"),
         (lambda: ended_by("Sigmoid"), r"ends in Sigmoid, so its classes do not exclude one another"),
         (lambda: classifier(kind=onnx.TensorProto.UINT8), r"its input input is uint8; float32 expected"),
         (lambda: classifier(kind=onnx.TensorProto.DOUBLE), r"its input input is double; float32 expected"),

@@ -20,6 +20,10 @@ from samdeploy.models.onnx_file.read import read_onnx
 _BATCHES = (1, 2, 7)
 # Of the range of an image's logits: float32, summed in another order.
 _SAME = 1e-4
+_DYNAMIC = (
+    "Export it again, from an example of two images and with a dynamic batch: torch.onnx.export(..., "
+    "dynamic_shapes=({0: torch.export.Dim('N')},))"
+)
 _SUM_OF_PROBABILITIES = 1e-4
 
 
@@ -72,18 +76,10 @@ def _check_any_batch(graph: onnx.ModelProto, images: Float32Array, logits: Float
             inference = open_inference(serialize(graph), Options(quiet=True))
             (found,) = run_inference(inference, {source.name: images[:batch]})
         except BackendUnavailable as error:
-            raise InputError(_fixed_batch(first_line(error))) from None
-        expected = logits[:batch]
-        same = found.shape == expected.shape
-        if not same or not np.abs(found - expected).max() <= _SAME * np.ptp(logits):
-            raise InputError(_fixed_batch(f"a batch of {batch} gives other answers than the same images one by one"))
-
-
-def _fixed_batch(reason: str) -> str:
-    return (
-        f"works only for a fixed number of images ({reason}). Export it again with a dynamic batch: "
-        "torch.onnx.export(..., dynamic_axes={'input': {0: 'N'}})"
-    )
+            raise InputError(f"works only for a fixed number of images ({first_line(error)}). {_DYNAMIC}") from None
+        same = found.shape == logits[:batch].shape
+        if not same or not np.abs(found - logits[:batch]).max() <= _SAME * np.ptp(logits):
+            raise InputError(f"answers a batch of {batch} images otherwise than the same images one by one. {_DYNAMIC}")
 
 
 def _notes(content: bytes, given: GivenFile, opset: int, classes: int) -> tuple[str, ...]:

@@ -11,16 +11,15 @@ import onnx.checker
 import onnx.helper
 import onnx.inliner
 import onnx.numpy_helper
-import onnx.shape_inference
 import onnx.utils
 import onnx.version_converter
 
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import InputError, first_line
-from samdeploy.graphs.edit import checked, constants, integers, make_node, with_outputs
-from samdeploy.graphs.layers import on_the_way
+from samdeploy.graphs.edit import checked, constants, make_node, with_outputs
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
+from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run
 from samdeploy.models.onnx_file.interface import Interface, interface_of
 
 if TYPE_CHECKING:
@@ -67,32 +66,20 @@ def float_graph(content: bytes) -> onnx.ModelProto:
     """
     model = onnx.load_from_string(content)
     own = interface_of(model)
-    shapes = _shapes(model)
+    shapes = shapes_of_one_run(model, own)
     model = with_outputs(model, [own.logits])
-    rank = len(shapes.get(own.logits) or [0, 0])
+    rank = len(shapes[own.logits])
     _declare(model.graph.output, own.logits, [None] * rank)
     _lift_constants(model)
     if own.batch is not None:
-        _free_batch(model, own, shapes)
+        free_batch(model, shapes)
         # Shapes are not looked at yet: those after a constant for one image would be of one image.
         model = _optimized(model, shapes=False)
-        _expand_constants(model, own.batch)
+        expand_constants(model, own.batch)
     model = _optimized(_of_opset(model), shapes=True)
     _name_ends(model, own, rank)
     _name_nodes(model)
     return model
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Of every tensor whose shape is known, for the file's own batch; 0 is an unknown length."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except onnx.shape_inference.InferenceError as error:
-        raise InputError(f"ONNX cannot infer its shapes ({first_line(error)})") from None
-    return {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-    }
 
 
 def _lift_constants(model: onnx.ModelProto) -> None:
@@ -169,50 +156,6 @@ def _optimized(model: onnx.ModelProto, *, shapes: bool) -> onnx.ModelProto:
 def _of_shapes(node: onnx_ir.Node) -> bool | None:
     """Left alone by default, for the size of what it makes; older exporters write class tokens by it."""
     return True if node.op_type == "ConstantOfShape" else None
-
-
-def _free_batch(model: onnx.ModelProto, own: Interface, shapes: dict[str, list[int]]) -> None:
-    """Any number of images instead of the file's: the first axis of a Reshape becomes what is left over."""
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    images = on_the_way(model)
-    for node in model.graph.node:
-        shape = shapes.get(node.output[0])
-        if node.op_type != "Reshape" or node.input[0] not in images or not shape or not all(shape):
-            continue
-        if integers(model, node.input[1]) is None:  # computed from the image's own shape
-            continue
-        tensor = onnx.numpy_helper.from_array(np.array([-1, *shape[1:]], np.int64), f"{node.output[0]}.shape")
-        model.graph.initializer.append(tensor)
-        node.input[1] = tensor.name
-
-
-def _expand_constants(model: onnx.ModelProto, batch: int) -> None:
-    """Constants that are joined to every image, such as class tokens, are repeated for as many as there are."""
-    images, known = on_the_way(model), constants(model)
-    for index, node in reversed(list(enumerate(model.graph.node))):
-        source = next((name for name in node.input if name in images), None)
-        axis = next((value.i for value in node.attribute if value.name == "axis"), 0)
-        if node.op_type != "Concat" or source is None or axis == 0:
-            continue
-        for place, name in enumerate(node.input):
-            if name not in known or known[name].dims[0] != batch:
-                continue
-            value = onnx.numpy_helper.to_array(known[name])
-            if (value != value[:1]).any():
-                raise InputError(f"{node.op_type} ({node.name}) joins another constant to each of {batch} images")
-            stem = f"{node.output[0]}.{place}"
-            rest = np.array(value.shape[1:], np.int64)
-            model.graph.initializer.extend(
-                onnx.numpy_helper.from_array(array, f"{stem}.{role}")
-                for role, array in (("one", value[:1]), ("rest", rest), ("first", np.zeros(1, np.int64)))
-            )
-            lengths = make_node("Shape", f"{stem}.lengths", [source])
-            count = make_node("Gather", f"{stem}.count", [f"{stem}.lengths", f"{stem}.first"])
-            shape = make_node("Concat", f"{stem}.shape", [f"{stem}.count", f"{stem}.rest"], axis=0)
-            repeated = make_node("Expand", f"{stem}.repeated", [f"{stem}.one", f"{stem}.shape"])
-            for added in (repeated, shape, count, lengths):
-                model.graph.node.insert(index, added)
-            node.input[place] = f"{stem}.repeated"
 
 
 def _name_ends(model: onnx.ModelProto, own: Interface, rank: int) -> None:
