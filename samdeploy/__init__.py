@@ -38,6 +38,8 @@ _HOME = {
     "WeightsError": "samdeploy.errors",
     "TrainingError": "samdeploy.errors",
     "Diverged": "samdeploy.errors",
+    "Preprocessing": "samdeploy.bundle.spec",
+    "import_model": "samdeploy.importing.own_network",
     "cmake_dir": "samdeploy.native",
     "include": "samdeploy.native",
 }
@@ -57,6 +59,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "Prediction",
+    "Preprocessing",
     "RecipeError",
     "SamdeployError",
     "Session",
@@ -64,6 +67,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "cmake_dir",
+    "import_model",
     "include",
     "open_bundle",
     "open_session",
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
     from samdeploy.backends import open_session
     from samdeploy.backends.session import Session
     from samdeploy.bundle import Bundle, open_bundle
+    from samdeploy.bundle.spec import Preprocessing
     from samdeploy.classifier import Classifier
     from samdeploy.errors import (
         AnswerError,
@@ -91,6 +96,7 @@ if TYPE_CHECKING:
         TrainingError,
         WeightsError,
     )
+    from samdeploy.importing.own_network import import_model
     from samdeploy.native import cmake_dir, include
     from samdeploy.ranking import Prediction
 

@@ -95,11 +95,17 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
         DatasetError: images are missing or damaged.
     """
     check_runs_root(runs_root)
-    source = read_source(options.source, options.arch, options.options)
+    return import_source(read_source(options.source, options.arch, options.options), options, runs_root=runs_root)
+
+
+def import_source(source: Source, options: ImportOptions, *, runs_root: Path) -> Path:
+    """A network that was read already; see `import_network`."""
+    check_runs_root(runs_root)
     arch, family_options = source.arch, complete_options(source.arch, options.options)
     model = build_model(arch, source.num_classes, family_options).eval()
     load_state(model, source.state, source.origin)
-    print(printable("; ".join(source.notes)), file=sys.stderr)
+    if source.notes:
+        print(printable("; ".join(source.notes)), file=sys.stderr)
     preprocessing = preprocessing_for(arch, family_options, options.given)
     dataset = _open_images(options.data)
     given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]

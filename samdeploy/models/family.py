@@ -29,6 +29,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "sam": "samdeploy.models.sam_resnet.family:FAMILY",
         "timm": "samdeploy.models.timm:FAMILY",
         "torchvision": "samdeploy.models.torchvision:FAMILY",
+        "python": "samdeploy.models.python_factory:FAMILY",
         "onnx": "samdeploy.models.onnx_file.family:FAMILY",
     }
 )

@@ -23,7 +23,12 @@ from samdeploy.models.family import FAMILIES, ModelFamily, build_model, complete
 from samdeploy.models.graph import Exported
 from samdeploy.models.torch_family import TorchFamily
 
-SMALL = {"sam": "sam-resnet18", "timm": "timm:resnet18", "torchvision": "torchvision:resnet18"}
+SMALL = {
+    "sam": "sam-resnet18",
+    "timm": "timm:resnet18",
+    "torchvision": "torchvision:resnet18",
+    "python": "python:tests.models.own_network:tiny",
+}
 # A network that is a file cannot be built by its name: see test_onnx_file.py.
 FILES = {"onnx"}
 EXTRAS = (
@@ -37,6 +42,11 @@ FLOAT32_RELATIVE = 1e-5
 MOST_METHODS = 5
 
 every_family = pytest.mark.parametrize("prefix", SMALL)
+
+
+@pytest.fixture(autouse=True)
+def own_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMDEPLOY_FACTORY", SMALL["python"].removeprefix("python:"))
 
 
 @functools.cache

@@ -1,0 +1,91 @@
+"""`samdeploy.import_model`: a network of one's own, from Python."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from samdeploy.bundle.spec import RESIZES, Preprocessing
+from samdeploy.errors import InputError, WeightsError
+from samdeploy.importing.importing import ImportOptions, import_source
+from samdeploy.importing.source import Source
+from samdeploy.models import build_model
+from samdeploy.models.preprocessing import Given
+from samdeploy.models.python_factory import VARIABLE, allow_factory
+from samdeploy.models.weights import load_state
+
+# Of the answers' range: the same sums in float32.
+_SAME = 1e-4
+
+
+def import_model(
+    module: nn.Module,
+    factory: Callable[..., nn.Module],
+    preprocessing: Preprocessing,
+    *,
+    classes: Sequence[str] | None = None,
+    data: str | Path | None = None,
+    license: str | None = None,
+    runs: str | Path = "runs",
+) -> Path:
+    """Write a run directory, as `samdeploy import` does, of a network that no family knows.
+
+    Args:
+        module: trained, on the CPU: float32 [N, 3, H, W], normalised -> logits [N, K]; left in eval mode.
+        factory: a function of an importable module; ``factory(num_classes=K)`` builds the same network untrained.
+            Other processes call it only with SAMDEPLOY_FACTORY=package.module:function in their environment.
+        preprocessing: of its images.
+        classes: names in the order of the logits; None: those of the folders in `data`.
+        data: folder of labelled images; None: the network is exported in FP32 alone.
+        license: of the weights.
+        runs: folder of all runs.
+
+    Returns:
+        The run directory, for `samdeploy export`.
+
+    Raises:
+        InputError: the factory builds another network, or the network is no classifier of such images.
+        DatasetError: images are missing or damaged.
+    """
+    arch, sizes = allow_factory(factory), (preprocessing.height, preprocessing.width)
+    example = torch.rand(2, 3, *sizes, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        answers = module.eval()(example)
+    if not isinstance(answers, torch.Tensor) or answers.ndim != 2:
+        raise InputError(f"{arch}: one tensor of logits [N, K] expected")
+    _check_rebuilt(arch, module, example, answers)
+    filter_ = next(name for name, resize in RESIZES.items() if resize == preprocessing.resize)
+    given = Given(
+        None, *sizes, preprocessing.resize_short, preprocessing.fit, filter_, preprocessing.crop,
+        preprocessing.mean, preprocessing.std,
+    )  # fmt: skip
+    name = factory.__qualname__
+    source = Source(
+        arch, name, f"a module built by {arch}", module.state_dict(), answers.shape[1],
+        tuple(classes) if classes is not None else None,
+    )  # fmt: skip
+    options = ImportOptions(name, data=None if data is None else Path(data), given=given, license=license)
+    run = import_source(source, options, runs_root=Path(runs))
+    print(f"next: {VARIABLE}={arch.removeprefix('python:')} samdeploy export {run}", file=sys.stderr)
+    return run
+
+
+def _check_rebuilt(arch: str, module: nn.Module, example: torch.Tensor, answers: torch.Tensor) -> None:
+    """Whether the factory's network with these weights is the same function.
+
+    Raises:
+        InputError: it is not.
+    """
+    rebuilt = build_model(arch, answers.shape[1]).eval()
+    try:
+        load_state(rebuilt, module.state_dict(), arch)
+    except WeightsError as error:
+        raise InputError(f"the factory builds another network: {error}") from None
+    with torch.inference_mode():
+        off = float((rebuilt(example) - answers).abs().max() / (answers.max() - answers.min()).clamp(min=1e-12))
+    if not off <= _SAME:
+        raise InputError(f"{arch}: the network it builds answers differently with the same weights")

@@ -1,0 +1,51 @@
+"""A network that no family of samdeploy knows, as a user would write it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    """Two convolutions, the mean, and a linear layer."""
+
+    def __init__(self, num_classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x).mean((2, 3)))
+
+
+def tiny(num_classes: int) -> nn.Module:
+    return Tiny(num_classes)
+
+
+class Bent(Tiny):
+    """The same tensors, another function."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).abs()
+
+
+def bent(num_classes: int) -> nn.Module:
+    return Bent(num_classes)
+
+
+def wide(num_classes: int) -> nn.Module:
+    return Tiny(num_classes, width=24)
+
+
+def failing(num_classes: int) -> nn.Module:
+    raise KeyError(num_classes)
+
+
+def no_module(num_classes: int) -> object:
+    return num_classes
