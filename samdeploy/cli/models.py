@@ -24,7 +24,7 @@ def models(
         print("\nlist some: samdeploy models 'timm:*resnet*'")
         return
     found = find_architectures(pattern)
-    columns = ["<architecture", ">pixels", "<filter", ">crop, %", "<license"]
+    columns = ["!architecture", ">pixels", "!filter", ">crop,\n%", "<license"]
     rows: list[list[str | int | None]] = [[row.name, *row.images(), row.license] for row in found]
     if len(found) <= MOST_COUNTED:
         columns.insert(-1, ">parameters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         if arch is not None:
             raise InputError(f"--arch {arch}: {source} names an architecture already; leave --arch out")
         known_arch(source)
+        print(f"fetching the weights of {source}, unless the cache has them", file=sys.stderr)
         found = published_weights(source, f"import the file: samdeploy import FILE --arch {source}")
         name, license = source.partition(":")[2], family_of(source).license(source)
         count = head_classes(source, found.state, options)

@@ -22,6 +22,8 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.",
 # Where scripts put the names of the classes, and dictionaries beside the weights that may hold such an entry.
 _CLASSES = ("classes", "class_names", "CLASSES", "class_to_idx")
 _BESIDE = ("hyper_parameters", "meta", "args", "config")
+# Arguments of timm's and torchvision's scripts that say how images are prepared for validation.
+_IMAGES = ("img_size", "input_size", "crop_pct", "val_resize_size", "val_crop_size", "interpolation", "mean", "std")
 _CURE = "expected a state dict, save it with torch.save(model.state_dict(), path)"
 
 
@@ -60,6 +62,8 @@ def unpickled(path: Path) -> Checkpoint:
     if not isinstance(found, Mapping) or not _is_state(found):
         raise WeightsError(f"{path}: {type(found).__name__} found, a state dict (name -> tensor) expected")
     around = loaded if found is not loaded and isinstance(loaded, Mapping) else {}
+    if said := _preparation(around):
+        notes.append(f"its training prepared images with {said}: check --size, --resize, --filter, --mean, --std")
     checkpoint = without_prefixes({str(key): value for key, value in found.items()})
     return Checkpoint(checkpoint.state, (*notes, *checkpoint.notes), _arch(around), _classes(around))
 
@@ -123,6 +127,12 @@ def _arch(around: Mapping[str, Any]) -> str | None:
     given = around.get("args")
     name = getattr(given, "model", None) if isinstance(given, argparse.Namespace) else around.get("arch")
     return name if isinstance(name, str) else None
+
+
+def _preparation(around: Mapping[str, Any]) -> str:
+    given = around.get("args")
+    values = vars(given) if isinstance(given, argparse.Namespace) else {}
+    return ", ".join(f"{key} {values[key]}" for key in _IMAGES if values.get(key) is not None)
 
 
 def _classes(around: Mapping[str, Any]) -> tuple[str, ...] | None:

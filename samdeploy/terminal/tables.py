@@ -25,13 +25,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """A heading, a rule and the rows; text that is too long is folded within its column.
 
     Args:
-        columns: headings, each after the sign of its alignment as in Python's format strings: "<engine", ">top-1".
+        columns: headings, each after the sign of its alignment as in Python's format strings: "<engine", ">top-1"; with
+            "!" in place of "<" texts are not folded while others can be.
         rows: of one cell per column.  None is shown as "-", an int with thousands separators.
     """
     found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in columns:
-        is_number = title[0] == ">"
-        found.add_column(title[1:], justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        is_number, is_whole = title[0] == ">", title[0] in ">!"
+        found.add_column(title[1:], justify="right" if is_number else "left", no_wrap=is_whole, overflow="fold")
     found.add_row(*[Rule(characters="-", style="none")] * len(columns))
     for row in rows:
         found.add_row(*map(_cell, row))

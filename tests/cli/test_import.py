@@ -92,6 +92,7 @@ def test_published_weights_without_a_network(
     code, _, err = inside("import", "torchvision:resnet18", cwd=here)
     assert code == 2
     assert err == (
+        "fetching the weights of torchvision:resnet18, unless the cache has them\n"
         "samdeploy: the published weights resnet18-f37072fd.pth could not be fetched (no route). Download "
         f"{weights.url} elsewhere, and import the file: samdeploy import FILE --arch torchvision:resnet18\n"
     )

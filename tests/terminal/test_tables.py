@@ -89,3 +89,10 @@ def test_the_surroundings_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(name, value)
     assert table(("<class", ">images"), [(LONG, 1)]) == plain
     assert "\x1b" not in plain
+
+
+def test_names_stay_whole_while_others_can_be_folded() -> None:
+    name, text = "n" * 60, "t" * 40
+    lines = table(("!name", "<text"), [(name, text)]).splitlines()
+    assert name in lines[2] and "".join(line[60:].strip() for line in lines[2:]) == text
+    assert max(map(cell_len, lines)) <= WIDTH
