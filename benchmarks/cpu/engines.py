@@ -65,7 +65,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     report = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{_processor()}, {options.threads} threads of {os.cpu_count()} cores",
+        "machine": f"{processor()}, {options.threads} threads of {os.cpu_count()} cores",
         "versions": {name: version(name) for name in ("torch", "onnxruntime", "openvino", "onnx", "numpy")},
         "python": platform.python_version(),
         "rounds": options.rounds,
@@ -273,7 +273,7 @@ def _report(
     return {"px": px, "batch": batch, "fastest_as_trained": best, "gflop": gflop, "peak_gflops": peak, "rows": rows}
 
 
-def _processor() -> str:
+def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
