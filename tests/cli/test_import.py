@@ -145,4 +145,5 @@ def test_list_of_models(here: Path, inside: Inside) -> None:
     assert code == 0 and "torchvision" in out and "samdeploy models 'timm:*resnet*'" in out
     code, out, _ = inside("models", "timm:test_resnet", cwd=here)
     assert code == 0
-    assert out.splitlines()[2].split() == ["timm:test_resnet", "160", "bilinear", "95", "469,688", "apache-2.0"]
+    row = next(line for line in out.splitlines() if line.startswith("timm:test_resnet"))
+    assert row.split() == ["timm:test_resnet", "160", "bilinear", "95", "469,688", "apache-2.0"]
