@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -96,8 +95,7 @@ class TimmFamily(TorchFamily):
         Raises:
             NotFetched: there are none, or they cannot be fetched.
         """
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it retries for a minute, and names every try
-        print(f"fetching the published weights of {arch}", file=sys.stderr)
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it names each of ten tries, for a minute
         try:
             model: nn.Module = _timm().create_model(_name(arch), pretrained=True)
         except Exception as error:  # of huggingface_hub, its HTTP client, or timm: one for each way to fail
