@@ -136,6 +136,42 @@ def test_channels_last(tmp_path: Path) -> None:
     assert np.abs(run(made, images(5)) - by_hand(images(5))).max() < 1e-5
 
 
+@pytest.mark.parametrize("batch", ["unk__1", 1, 4])
+def test_as_tensorflow_and_older_files_are_written(batch: int | str, tmp_path: Path) -> None:
+    """NHWC, padding by name, a batch norm, ReLU6 of two nodes, a dense layer of two; weights that are also inputs."""
+    model = classifier(opset=12)
+    graph = model.graph
+    conv, relu, *_ = (graph.node.pop(0) for _ in range(5))
+    del conv.attribute[:]
+    conv.attribute.append(onnx.helper.make_attribute("auto_pad", "SAME_UPPER"))
+    conv.input[0], conv.output[0], relu.input[0] = "nchw", "conv:0", "bn:0"
+    graph.node.extend(
+        [
+            node("Transpose", ["input"], ["nchw"], perm=[0, 3, 1, 2]),
+            conv,
+            node("BatchNormalization", ["conv:0", "one", "nil", "nil", "one"], ["bn:0"], epsilon=1e-6),
+            relu,
+            node("Clip", ["r", "low", "high"], ["r6"]),
+            node("GlobalAveragePool", ["r6"], ["p"]),
+            node("Squeeze", ["p"], ["f"], axes=[2, 3]),
+            node("MatMul", ["f", "dense"], ["m"]),
+            node("Add", ["m", "b2"], ["y"]),
+            node("Softmax", ["y"], ["output"], axis=1),
+        ]
+    )
+    ones = np.ones(4, np.float32)
+    limits = {"low": np.float32(0), "high": np.float32(1e3)}
+    for name, value in {"one": ones, "nil": 0 * ones, "dense": weights()["w2"].T.copy(), **limits}.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    del graph.input[:]
+    graph.input.append(onnx.helper.make_tensor_value_info("input", FLOAT, [batch, HEIGHT, WIDTH, 3]))
+    graph.input.extend(onnx.helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in graph.initializer)
+    graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("output", FLOAT, [batch, CLASSES]))
+    model.ir_version = 3
+    made = check(saved(model, tmp_path / "small.onnx"))
+    assert np.abs(run(made, images(5)) - by_hand(images(5))).max() < 1e-4
+
+
 def test_logits_of_one_cell(tmp_path: Path) -> None:
     last = [node("Unsqueeze", ["y", "axes"], ["output"])]
     model = classifier(last=last, answer=("N", CLASSES, 1, 1))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx.checker
 import onnx.helper
 import onnx.inliner
 import onnx.numpy_helper
+import onnx.shape_inference
 import onnx.utils
 import onnx.version_converter
 
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import InputError, first_line
-from samdeploy.graphs.edit import checked, constants, make_node, with_outputs
+from samdeploy.graphs.edit import checked, make_node, with_outputs
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run
 from samdeploy.models.onnx_file.interface import Interface, interface_of
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 # Opsets that are read; those of a bundle's graph, which every runtime release that samdeploy supports reads.
 OPSETS, BUNDLE_OPSETS = range(11, 24), range(17, 22)
 _RAISED_TO = 18
+_CONVERSION_ERRORS = (
+    onnx.version_converter.ConvertError,
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+)
 LOGITS = "logits"
 # What nodes and tensors of a bundle's graph are called, beside those of the file.
 _RESERVED = ("pixels", "image", "cam", LOGITS)
@@ -70,33 +75,15 @@ def float_graph(content: bytes) -> onnx.ModelProto:
     model = with_outputs(model, [own.logits])
     rank = len(shapes[own.logits])
     _declare(model.graph.output, own.logits, [None] * rank)
-    _lift_constants(model)
+    model = _with_constants_lifted(model)
     if own.batch is not None:
         free_batch(model, shapes)
-        # Shapes are not looked at yet: those after a constant for one image would be of one image.
-        model = _optimized(model, shapes=False)
+        model = _folded(model)
         expand_constants(model, own.batch)
-    model = _optimized(_of_opset(model), shapes=True)
+    model = _optimized(_of_opset(model))
     _name_ends(model, own, rank)
     _name_nodes(model)
     return model
-
-
-def _lift_constants(model: onnx.ModelProto) -> None:
-    """Constants become weights, and weights that older files also list as inputs are only weights."""
-    graph = model.graph
-    for node in [node for node in graph.node if node.op_type == "Constant"]:
-        value = onnx.helper.get_attribute_value(node.attribute[0])
-        if not isinstance(value, onnx.TensorProto):  # value_float, value_ints, ...
-            kind = np.int64 if "int" in node.attribute[0].name else np.float32
-            value = onnx.numpy_helper.from_array(np.array(value, kind))
-        graph.initializer.add().CopyFrom(value)
-        graph.initializer[-1].name = node.output[0]
-        graph.node.remove(node)
-    weights = constants(model)
-    for value in [value for value in graph.input if value.name in weights]:
-        graph.input.remove(value)
-    del graph.value_info[:]
 
 
 def _of_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -116,7 +103,12 @@ def _of_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             model = onnx.version_converter.convert_version(model, _RAISED_TO)
         elif found > BUNDLE_OPSETS[-1]:
             model = _lowered(model, BUNDLE_OPSETS[-1])
-    except (RuntimeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (
+        onnx.version_converter.ConvertError,
+        RuntimeError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         raise InputError(
             f"is of opset {found} and cannot be converted ({first_line(error)}). Export it again with opset_version=18"
         ) from None
@@ -143,13 +135,42 @@ def _lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return model
 
 
-def _optimized(model: onnx.ModelProto, *, shapes: bool) -> onnx.ModelProto:
-    """What depends on no image is computed now; identities and what nothing reads are left out."""
+def _with_constants_lifted(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants become weights, and weights that older files also list as inputs are only weights."""
+    import onnx_ir.passes.common
+
+    known = onnx_ir.serde.deserialize_model(model)
+    onnx_ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(known)
+    onnx_ir.passes.common.RemoveInitializersFromInputsPass()(known)
+    lifted = onnx_ir.serde.serialize_model(known)
+    lifted.ir_version = max(lifted.ir_version, 4)  # the first in which weights are no inputs
+    del lifted.graph.value_info[:]  # shapes of the file's own batch
+    return lifted
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What depends on no image is computed.
+
+    Shapes are not looked at: those behind a constant for one image would be of one image.
+    """
     import onnx_ir
     import onnxscript.optimizer
 
     known = onnx_ir.serde.deserialize_model(model)
-    onnxscript.optimizer.optimize_ir(known, onnx_shape_inference=shapes, should_fold=_of_shapes)
+    onnxscript.optimizer.fold_constants(known, onnx_shape_inference=False, should_fold=_of_shapes)
+    return _with_constants_lifted(onnx_ir.serde.serialize_model(known))
+
+
+def _optimized(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What depends on no image is computed; identities and what nothing reads are left out; some nodes are joined."""
+    import onnx_ir
+    import onnxscript.optimizer
+
+    known = onnx_ir.serde.deserialize_model(model)
+    try:
+        onnxscript.optimizer.optimize_ir(known, should_fold=_of_shapes)
+    except onnx_ir.passes.PassError:  # some of its rules fail on graphs they do not expect; no node need be joined
+        return _folded(model)
     return onnx_ir.serde.serialize_model(known)
 
 
