@@ -306,6 +306,23 @@ def test_what_is_no_onnx_file(content: bytes | str, tmp_path: Path) -> None:
         read(path)
 
 
+def test_damaged_bytes(tmp_path: Path) -> None:
+    """Names that are no text, types and shapes that are not: refused in a line."""
+    whole = saved(classifier(), tmp_path / "small.onnx").read_bytes()
+    random, refusals = np.random.default_rng(0), 0
+    for number in range(60):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[random.integers(0, 300, 3)] = random.integers(0, 256, 3)
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes(damaged.tobytes())
+        try:
+            read(path)
+        except InputError as error:
+            refusals += 1
+            assert "\n" not in str(error)
+    assert refusals > 30
+
+
 def detector() -> onnx.ModelProto:
     return classifier(last=[node("Unsqueeze", ["y", "one"], ["output"])], answer=("N", 1, CLASSES))
 

@@ -13,7 +13,7 @@ from samdeploy.graphs.edit import serialize
 from samdeploy.graphs.inference import Options, open_inference, run_inference
 from samdeploy.models.onnx_file.convert import float_graph
 from samdeploy.models.onnx_file.given import GivenFile
-from samdeploy.models.onnx_file.interface import own_normalisation
+from samdeploy.models.onnx_file.interface import opset_of, own_normalisation
 from samdeploy.models.onnx_file.read import read_onnx
 
 # Batches that the graph is tried with, of random images.
@@ -50,8 +50,7 @@ def accept(path: Path) -> tuple[bytes, int, tuple[str, ...]]:
     logits = np.concatenate(parts)
     _check_logits(logits)
     _check_any_batch(float_graph(content), images, logits)
-    opset = onnx.load_from_string(content).opset_import
-    return content, logits.shape[1], _notes(content, given, opset[0].version, logits.shape[1])
+    return content, logits.shape[1], _notes(content, given, logits.shape[1])
 
 
 def _check_logits(logits: Float32Array) -> None:
@@ -82,12 +81,12 @@ def _check_any_batch(graph: onnx.ModelProto, images: Float32Array, logits: Float
             raise InputError(f"answers a batch of {batch} images otherwise than the same images one by one. {_DYNAMIC}")
 
 
-def _notes(content: bytes, given: GivenFile, opset: int, classes: int) -> tuple[str, ...]:
-    own = given.interface
-    notes = [f"opset {opset}, {own} -> {classes} classes"]
+def _notes(content: bytes, given: GivenFile, classes: int) -> tuple[str, ...]:
+    own, model = given.interface, onnx.load_from_string(content)
+    notes = [f"opset {opset_of(model)}, {own} -> {classes} classes"]
     if own.squashed_by:
         notes.append(f"the {own.squashed_by} at its end is left out: a bundle gives logits")
-    if found := own_normalisation(onnx.load_from_string(content)):
+    if found := own_normalisation(model):
         notes.append(
             f"it begins with {', '.join(found)} by constants: if it normalises images itself, give --mean 0,0,0 --std "
             "1,1,1"

@@ -20,13 +20,13 @@ from samdeploy.errors import InputError, first_line
 from samdeploy.graphs.edit import checked, make_node, with_outputs
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run
-from samdeploy.models.onnx_file.interface import Interface, interface_of
+from samdeploy.models.onnx_file.interface import Interface, interface_of, opset_of
 
 if TYPE_CHECKING:
     import onnx_ir
 
-# Opsets that are read; those of a bundle's graph, which every runtime release that samdeploy supports reads.
-OPSETS, BUNDLE_OPSETS = range(11, 24), range(17, 22)
+# Which every runtime release that samdeploy supports reads.
+BUNDLE_OPSETS = range(17, 22)
 _RAISED_TO = 18
 _CONVERSION_ERRORS = (
     onnx.version_converter.ConvertError,
@@ -92,12 +92,7 @@ def _of_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         InputError: it cannot be converted.
     """
-    found = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if found not in OPSETS:
-        raise InputError(
-            f"is of opset {found}; {OPSETS[0]} to {OPSETS[-1]} are read. Export it again, for example with "
-            "opset_version=18"
-        )
+    found = opset_of(model)
     try:
         if found < BUNDLE_OPSETS[0]:
             model = onnx.version_converter.convert_version(model, _RAISED_TO)

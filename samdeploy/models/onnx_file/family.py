@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, OptionValue, Preprocessing
-from samdeploy.errors import InputError
+from samdeploy.errors import InputError, first_line
 from samdeploy.models.family import FeaturesAndHead, ModelFamily, NetworkFile
 from samdeploy.models.torch_family import TorchFamily
 
@@ -77,6 +77,8 @@ class OnnxFamily(TorchFamily):
             content, classes, notes = accept(path)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        except Exception as error:  # onnx and its tools fail on damaged files with whatever they run into
+            raise InputError(f"{path}: damaged, or of an unknown form ({first_line(error)})") from error
         # The name becomes part of a manifest and of graphs.
         name = re.sub(r"[^\w.+-]", "_", path.stem)
         state = {_STATE: torch.frombuffer(bytearray(content), dtype=torch.uint8)}

@@ -9,6 +9,7 @@ import onnx
 from samdeploy.errors import InputError
 from samdeploy.graphs.edit import attribute, constants
 
+OWN_DOMAINS = ("", "ai.onnx")
 _SAME = ("Identity", "Flatten", "Squeeze", "Reshape")
 _FIXED_SHAPE = "python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name {} --input_shape 1,3,224,224 IN OUT"
 
@@ -67,6 +68,11 @@ def interface_of(model: onnx.ModelProto) -> Interface:
         )
     logits, squashed_by = _logits(model)
     return Interface(inputs[0].name, batch, height, width, channels_last, logits, squashed_by)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of ONNX's own operators; 0 where the file does not say."""
+    return next((entry.version for entry in model.opset_import if entry.domain in OWN_DOMAINS), 0)
 
 
 def own_normalisation(model: onnx.ModelProto) -> list[str]:

@@ -14,11 +14,13 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from samdeploy.errors import InputError, first_line
+from samdeploy.models.onnx_file.interface import OWN_DOMAINS, opset_of
 
 # What one protobuf file can hold.
 _MOST_BYTES = (2 << 30) - 1
 _QUANTISED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
-_OWN_DOMAINS = ("", "ai.onnx")
+# Opsets that are read.
+OPSETS = range(11, 24)
 _TOO_LARGE = "larger than 2 GiB, which is the most that one ONNX file can hold; such networks cannot be imported"
 
 
@@ -39,7 +41,7 @@ def read_onnx(path: Path) -> bytes:
         model = onnx.load_from_string(content)
     except DecodeError:
         model = onnx.ModelProto()
-    if not model.graph.node or not model.opset_import:
+    if not model.graph.node:
         raise InputError("not an ONNX file, or a truncated one; an ONNX file such as torch.onnx.export writes expected")
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -58,9 +60,14 @@ def read_onnx(path: Path) -> bytes:
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
+    if opset_of(model) not in OPSETS:
+        raise InputError(
+            f"is of opset {opset_of(model)}; {OPSETS[0]} to {OPSETS[-1]} are read. Export it again, for example with "
+            "opset_version=18"
+        )
     for node in model.graph.node:
         where = f"{node.op_type} ({node.name})" if node.name else node.op_type
-        if node.domain not in _OWN_DOMAINS:
+        if node.domain not in OWN_DOMAINS:
             raise InputError(
                 f"uses {where} of {node.domain}, and not only ONNX's own operators; give the file as it was exported, "
                 "before it was optimised for one runtime"
