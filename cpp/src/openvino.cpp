@@ -6,6 +6,8 @@
 #include <openvino/frontend/manager.hpp>
 #include <openvino/openvino.hpp>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "backend.hpp"
 #include "pool.hpp"
@@ -47,7 +49,25 @@ std::string weight_type(const std::shared_ptr<ov::Node>& convolution) {
 // asked for, and those that the graph keeps in FP32.
 struct Work {
   std::map<std::string, double> in_precision, in_fp32;
+  // Convolution -> the sums and products after it that may be folded into it; the fused node may lose its name.
+  std::map<std::string, std::vector<std::string>> followers;
 };
+
+// Names of the sums and products that follow one another after a node, as its only readers but for shapes.
+std::vector<std::string> followers_of(ov::Node* node) {
+  std::vector<std::string> found;
+  while (true) {
+    std::vector<ov::Node*> readers;
+    for (const ov::Input<ov::Node>& port : node->output(0).get_target_inputs()) {
+      if (std::strcmp(port.get_node()->get_type_name(), "ShapeOf") != 0) readers.push_back(port.get_node());
+    }
+    if (readers.size() != 1) return found;
+    node = readers.front();
+    const std::string type = node->get_type_name();
+    if (type != "Add" && type != "Multiply") return found;
+    found.push_back(node->get_friendly_name());
+  }
+}
 
 Work work_of(const ov::Model& model, const std::string& precision) {
   const std::string narrow = precision == "int8" ? "i8" : precision == "fp16" ? "f16" : "";  // none: all, in any type
@@ -60,6 +80,7 @@ Work work_of(const ov::Model& model, const std::string& precision) {
     for (const std::size_t side : node->get_input_shape(1)) count *= static_cast<double>(side);
     auto& part = narrow.empty() || weight_type(node) == narrow ? found.in_precision : found.in_fp32;
     part[node->get_friendly_name()] = count;
+    found.followers[node->get_friendly_name()] = followers_of(node.get());
   }
   return found;
 }
@@ -86,7 +107,16 @@ void prove(const ov::CompiledModel& compiled, const Work& work, const std::strin
     throw Error(SAMDEPLOY_TENSORS, "the " + precision + " graph holds no convolution in " + precision +
                                        "; make it again: samdeploy export");
   }
-  const std::map<std::string, std::string> types = convolution_types(compiled);
+  std::map<std::string, std::string> types = convolution_types(compiled);
+  for (const auto& [name, followers] : work.followers) {
+    if (types.count(name)) continue;
+    for (const std::string& other : followers) {
+      const auto type = types.find(other);
+      if (type == types.end()) continue;
+      types[name] = type->second;
+      break;
+    }
+  }
   for (const auto& [name, count] : work.in_fp32) {
     const auto type = types.find(name);
     if (type == types.end() || type->second != "f16") continue;

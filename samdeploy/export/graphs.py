@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
+from samdeploy.backends.golden import GOLDEN_TOLERANCE, golden_error
+from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.errors import ExportError
 from samdeploy.export.check import check_graph
+from samdeploy.export.departure import why_different
 from samdeploy.export.fp16.convert import fp16_graph
 from samdeploy.export.fp16.headroom import TensorRange, measure_ranges
 from samdeploy.export.fp16.plan import Fp16Plan, plan_fp16
@@ -87,7 +90,10 @@ def add_graphs(
     """
     golden = pictures.golden
     graph = serialize(network.graph)
-    check_graph(graph, "fp32", golden, logits)
+    try:
+        check_graph(graph, "fp32", golden, logits)
+    except ExportError as error:
+        raise ExportError(f"{error}: {why_different(network, golden)}") from None
     writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
 
     if not len(pictures.headroom):
@@ -130,7 +136,7 @@ def add_int8_graph(
         max_drop: points of top-1.
 
     Raises:
-        ExportError: the drop cannot be held.
+        ExportError: the drop cannot be held, or the golden answers move too far.
     """
     bundle = writer.bundle()
     fp32 = bundle.find("graph", precision="fp32")
@@ -143,6 +149,14 @@ def add_int8_graph(
             max_drop=max_drop,
             form="tensorrt" if backend == "tensorrt" else "cpu",
             progress=advance,
+        )
+    images, logits = bundle.golden()
+    moved, allowed = golden_error(emulate(quantized.graph, images), logits, "int8"), GOLDEN_TOLERANCE["int8"]
+    if not moved <= allowed:
+        raise ExportError(
+            f"int8 graph: the golden images' logits move by {100 * moved:.0f} % of their range, at most "
+            f"{100 * allowed:.0f} % is allowed: int8 is too coarse for this network; export with --precision fp16 or "
+            "fp32"
         )
     name = "int8.tensorrt" if backend == "tensorrt" else "int8"
     writer.add("graph", f"model.{name}.onnx", quantized.graph, backend=backend, precision="int8")

@@ -7,11 +7,13 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
+from torch.nn import functional
 
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError, first_line
@@ -35,7 +37,7 @@ def exported(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 
     size = spec.preprocessing
     example = torch.zeros(_EXAMPLES, 3, size.height, size.width)
-    with _quiet():
+    with _quiet(), _plain_operators():
         try:
             return _captured(module, example, spec)
         except Exception as error:  # the exporter fails on what it does not know with whatever it runs into
@@ -117,6 +119,57 @@ def _cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+@contextlib.contextmanager
+def _plain_operators() -> Iterator[None]:
+    """Write some operators as what they are made of, which PyTorch's exporter does worse."""
+    own: dict[str, Callable[..., torch.Tensor]] = {
+        "adaptive_avg_pool2d": _average,
+        "scaled_dot_product_attention": _attention,
+    }
+    originals = {name: getattr(functional, name) for name in own}
+    for name, operator in own.items():
+        setattr(functional, name, _bound(operator, originals[name]))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(functional, name, original)
+
+
+def _bound(operator: Callable[..., torch.Tensor], original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Not a `functools.partial`, which has no name: PyTorch's exporter asks for one."""
+
+    def bound(*inputs: Any, **options: Any) -> torch.Tensor:
+        return operator(original, *inputs, **options)
+
+    return bound
+
+
+def _average(original: Callable[..., torch.Tensor], x: torch.Tensor, output_size: object) -> torch.Tensor:
+    """Of features with channels last, PyTorch copies the means index by index."""
+    is_global = output_size in (1, (1, 1), [1, 1])
+    return x.mean(dim=(2, 3), keepdim=True) if is_global else original(x, output_size)
+
+
+def _attention(
+    original: Callable[..., torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    *others: Any,
+    scale: float | None = None,
+    **options: Any,
+) -> torch.Tensor:
+    """PyTorch's own has strides that views of some networks cannot follow, and its graph computes its shapes."""
+    if any((*others, *options.values())) or (attn_mask is not None and attn_mask.dtype == torch.bool):
+        return original(query, key, value, attn_mask, dropout_p, *others, scale=scale, **options)
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    weights = (scores if attn_mask is None else scores + attn_mask).softmax(dim=-1)
+    return weights @ value
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import samdeploy
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
 from samdeploy.graphs.edit import checked
+from samdeploy.graphs.layers import WEIGHTED
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models.exporters import OPSET, SCOPES, exported
 
@@ -95,7 +96,9 @@ def _places(graph: onnx.GraphProto, module: nn.Module) -> list[str]:
     known = {name for name, _ in module.named_modules()}
     found = []
     for node in graph.node:
-        weights = [name.removesuffix(".weight") for name in node.input if name.endswith(".weight")]
+        # Of equal weights, such as those of fresh norms, the exporter keeps one.
+        read = node.input if node.op_type in WEIGHTED else []
+        weights = [name.removesuffix(".weight") for name in read if name.endswith(".weight")]
         noted = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
         # A batch norm that was folded into a convolution left its place there; the weight is still the convolution's.
         scopes = weights or [name for name in ast.literal_eval(noted) if name in known]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -108,7 +109,10 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
         raise WeightsError(
             f"{source}: does not fit the architecture; {counts}. Check arch, its options and the number of classes"
         )
-    model.load_state_dict(dict(state), strict=False)
+    # Some of torchvision's networks ask for the version of their layout, which files of weights do not hold.
+    complete = OrderedDict(state)
+    complete._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(complete, strict=False)
 
 
 def some(keys: Sequence[str]) -> str:

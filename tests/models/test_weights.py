@@ -176,3 +176,9 @@ def test_other_architecture_is_named(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "w.safetensors: does not fit sam-resnet50; this looks like sam-resnet18: " in text
     assert len(text) < 600 + len(str(tmp_path))
+
+
+def test_a_network_that_asks_for_its_layouts_version(tmp_path: Path) -> None:
+    model = build_model("torchvision:mnasnet0_5", 3)
+    save_weights(model, tmp_path / "weights.safetensors")
+    load_weights(build_model("torchvision:mnasnet0_5", 3), tmp_path / "weights.safetensors")

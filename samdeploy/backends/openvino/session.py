@@ -37,6 +37,8 @@ _WEIGHTS = {"fp32": None, "bf16": None, "fp16": "f16", "int8": "i8"}
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 # Element types of a convolution that computes in a precision.
 _COMPUTES_IN = {"fp32": ("f32",), "bf16": ("bf16",), "fp16": ("f16",), "int8": ("u8", "i8")}
+# What OpenVINO folds into the convolution before it, whose name the fused node may lose.
+_FOLDED = ("Add", "Multiply")
 _RUNTIME_INFO = ("layerType", "runtimePrecision", "originalLayersNames")
 _TYPES = {"u8": "uint8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
@@ -189,6 +191,10 @@ def _prove(compiled: Any, work: _Work, precision: str) -> None:
     if not wanted:
         raise BundleError(f"the {precision} graph holds no convolution in {precision}; make it again: samdeploy export")
     types = dict(_convolution_types(compiled))
+    for name, followers in work.followers.items():
+        found = [types[other] for other in followers if other in types]
+        if found and name not in types:
+            types[name] = found[0]
     narrowed = [name.partition("/")[0] for name in work.in_fp32 if types.get(name) == "f16"]
     if narrowed:
         raise BackendUnavailable(
@@ -223,15 +229,17 @@ class _Work:
     Attributes:
         in_precision: that should compute in the precision that was asked for.
         in_fp32: that the graph keeps in FP32.
+        followers: convolution -> the nodes that may be folded into it.
     """
 
     in_precision: dict[str, int]
     in_fp32: dict[str, int]
+    followers: dict[str, list[str]]
 
 
 def _work(model: Any, weight_type: str | None) -> _Work:
     """Those with weights of `weight_type` should compute in it; None: all, whatever their weights are."""
-    found = _Work({}, {})
+    found = _Work({}, {}, {})
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Convolution":
             positions = [axis.get_length() for axis in list(node.get_output_partial_shape(0))[2:]]
@@ -239,7 +247,19 @@ def _work(model: Any, weight_type: str | None) -> _Work:
             is_in = weight_type is None or _weight_type(node) == weight_type
             part = found.in_precision if is_in else found.in_fp32
             part[node.get_friendly_name()] = int(np.prod([*positions, *weights], dtype=np.int64))
+            found.followers[node.get_friendly_name()] = list(_followers(node))
     return found
+
+
+def _followers(node: Any) -> Iterator[str]:
+    """Names of the sums and products that follow one another after a node, as its only readers but for shapes."""
+    while True:
+        readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+        readers = [reader for reader in readers if reader.get_type_name() != "ShapeOf"]
+        if len(readers) != 1 or readers[0].get_type_name() not in _FOLDED:
+            return
+        node = readers[0]
+        yield node.get_friendly_name()
 
 
 def _weight_type(node: Any) -> str:

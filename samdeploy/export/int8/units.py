@@ -9,8 +9,10 @@ import onnx
 from samdeploy.graphs.edit import constants
 from samdeploy.graphs.layers import WEIGHTED, find_layers, is_global_pool, on_the_way
 
-# What lies between a product and the softmax over it: scale, bias and mask, with their layout.
-_BEFORE_SOFTMAX = ("Add", "Sub", "Mul", "Div", "Where", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand")
+# What reads values that 8 bits cannot hold: scores with masks of -100, and the sums of a whole network of tokens.
+_EXACT = ("Softmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization")
+# What lies between a product and one of those: biases, skips and scales, with their layout.
+_CARRIES = ("Add", "Sub", "Mul", "Div", "Where", "Concat", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand")
 # Activations that the quantiser takes into the range of the convolution before them.
 _JOINED = ("Relu", "Clip")
 
@@ -20,12 +22,12 @@ def find_units(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
 
     Of a layer with branches there are two: "<layer>.convs" has the weighted nodes, with the ReLU that directly follows
     one, and "<layer>.rest" has all others: sums, products, and whatever is computed from pooled values, such as a
-    gate.  A layer without branches is one unit.  Normalisation and head are none: they stay in FP32, and so do the
-    scores before a softmax, whose masks of -100 would take all steps of int8, and the parts of a GELU, which runtimes
-    compute as one kernel.
+    gate.  A layer without branches is one unit.  Normalisation and head are none: they stay in FP32, and so do sums and
+    scales before a softmax or a norm that is no batch norm, and the parts of a GELU, which runtimes compute as one
+    kernel.
     """
     data = set(on_the_way(model))
-    stay = _scores(model, data) | _gelus(model)
+    stay = _before_exact(model, data) | _gelus(model)
     by_name = {node.name: node for node in model.graph.node}
     units: dict[str, tuple[str, ...]] = {}
     for layer in find_layers(model).network[:-1]:
@@ -40,14 +42,14 @@ def find_units(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     return {unit: nodes for unit, nodes in quantised.items() if nodes}
 
 
-def _scores(model: onnx.ModelProto, data: set[str]) -> set[str]:
-    """Nodes between a product and the softmax that reads it."""
+def _before_exact(model: onnx.ModelProto, data: set[str]) -> set[str]:
+    """Nodes between products and the softmax or norm that reads their sum."""
     makers = {name: node for node in model.graph.node for name in node.output}
     found: set[str] = set()
-    waiting = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
+    waiting = [node.input[0] for node in model.graph.node if node.op_type in _EXACT]
     while waiting:
         node = makers.get(waiting.pop())
-        if node is not None and node.op_type in _BEFORE_SOFTMAX and node.name not in found:
+        if node is not None and node.op_type in _CARRIES and node.name not in found:
             found.add(node.name)
             waiting += [name for name in node.input if name in data]
     return found

@@ -10,8 +10,14 @@ import pytest
 from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
+from samdeploy.files import SealedFile
+from samdeploy.graphs.edit import make_node, serialize
+from samdeploy.graphs.pixels import NORMALISED
+from tests.graphs.small import small_graph
+from tests.traced import changed_constant
 
 ov = pytest.importorskip("openvino", reason="pip install 'samdeploy[openvino]'")
+session = pytest.importorskip("samdeploy.backends.openvino.session")
 
 
 def _effective(bundle: Bundle, hint: str) -> str:
@@ -25,8 +31,8 @@ def _effective(bundle: Bundle, hint: str) -> str:
 
 def test_fp32_is_fp32_on_a_cpu_that_prefers_bf16(digits_bundle: Bundle) -> None:
     images, logits = digits_bundle.golden()
-    with open_session(digits_bundle, "openvino") as session:
-        error = np.abs(session.run(images) - logits).max() / np.ptp(logits)
+    with open_session(digits_bundle, "openvino") as opened:
+        error = np.abs(opened.run(images) - logits).max() / np.ptp(logits)
     assert error < 1e-5  # bf16, OpenVINO's own choice where the CPU has it, is off by 1e-3 and more
 
 
@@ -40,9 +46,9 @@ def test_a_precision_that_the_cpu_lacks_is_refused(digits_bundle: Bundle, precis
             open_session(digits_bundle, "openvino", precision=precision)
         return
     images, logits = digits_bundle.golden()
-    with open_session(digits_bundle, "openvino", precision=precision) as session:
-        assert session.precision == precision
-        error = np.abs(session.run(images) - logits).max() / np.ptp(logits)
+    with open_session(digits_bundle, "openvino", precision=precision) as opened:
+        assert opened.precision == precision
+        error = np.abs(opened.run(images) - logits).max() / np.ptp(logits)
     assert 1e-4 < error < 1e-1  # rounded, and not FP32 under another name
 
 
@@ -51,3 +57,21 @@ def test_fp16_is_the_graph_that_was_scaled_for_it(digits_bundle: Bundle) -> None
     files = tuple(file for file in digits_bundle.files if (file.role, file.precision) != ("graph", "fp16"))
     with pytest.raises(BackendUnavailable, match=r"no graph in fp16 that openvino can run \(found: fp32\)"):
         open_session(dataclasses.replace(digits_bundle, files=files), "openvino", precision="fp16")
+
+
+def test_a_convolution_that_takes_in_a_scale_is_counted() -> None:
+    """OpenVINO calls the fused node after the product and the sum alone."""
+    graph = small_graph(
+        make_node("Conv", "stem", [NORMALISED, "stem.weight"]),
+        make_node("Conv", "fc", ["stem", "fc.weight", "fc.bias"]),
+        make_node("Mul", "scale", ["fc", "gamma"]),
+        make_node("Add", "sum", ["scale", "stem"]),
+        make_node("GlobalAveragePool", "logits", ["sum"]),
+        weights={"stem.weight": (8, 3, 1, 1), "fc.weight": (8, 8, 1, 1), "fc.bias": (8,), "gamma": (8, 1, 1)},
+    )
+    for name in ("stem.weight", "fc.weight", "gamma"):
+        graph = changed_constant(graph, name, lambda array: array + np.float32(0.5))
+    with SealedFile(serialize(graph)) as sealed:
+        compiled, work = session._compile(sealed, "fp32")
+    assert "fc/WithoutBiases" not in dict(session._convolution_types(compiled))  # else this tests nothing
+    session._prove(compiled, work, "fp32")

@@ -49,8 +49,8 @@ def test_units_of_a_traced_network() -> None:
     assert "fc" not in {node for nodes in units.values() for node in nodes}
 
 
-def test_scores_before_a_softmax_and_the_parts_of_a_gelu_stay() -> None:
-    """One attention head whose mask is added to the scores in two layouts, then a GELU."""
+def test_what_softmax_norm_and_gelu_read_stays() -> None:
+    """One attention head whose mask is added to the scores in two layouts, then a GELU, a norm and a sum after it."""
     model = small_graph(
         make_node("Conv", "stem", [NORMALISED, "stem.weight"]),
         *[make_node("Conv", part, ["stem", f"{part}.weight"]) for part in ("q", "k", "v")],
@@ -68,17 +68,21 @@ def test_scores_before_a_softmax_and_the_parts_of_a_gelu_stay() -> None:
         make_node("Mul", "gated", ["expand", "one"]),
         make_node("Mul", "half", ["gated", "scale"]),
         make_node("Add", "sum.2", ["half", "sum"]),
-        make_node("GlobalAveragePool", "logits", ["sum.2"]),
+        make_node("LayerNormalization", "norm", ["sum.2", "gamma"]),
+        make_node("Conv", "last", ["norm", "last.weight"]),
+        make_node("Add", "sum.3", ["last", "norm"]),
+        make_node("GlobalAveragePool", "pool", ["sum.3"]),
+        make_node("Conv", "logits", ["pool", "last.weight"]),
         weights={
-            **{f"{part}.weight": (3, 3, 1, 1) for part in ("stem", "q", "k", "v", "expand")},
-            **{"scale": (1,), "mask": (8, 8)},
+            **{f"{part}.weight": (3, 3, 1, 1) for part in ("stem", "q", "k", "v", "expand", "last")},
+            **{"scale": (1,), "mask": (8, 8), "gamma": (8,)},
         },
     )
     quantised = {node for nodes in find_units(model).values() for node in nodes}
     every = {node.name for node in model.graph.node}
-    stays = {"scaled", "turned", "masked", "by", "one", "gated", "half"}
+    stays = {"scaled", "turned", "masked", "by", "one", "gated", "half", "sum", "sum.2"}
     assert not stays & quantised
-    assert {"q", "k", "v", "scores", "mixed", "sum", "expand", "sum.2"} <= quantised <= every
+    assert {"q", "k", "v", "scores", "mixed", "expand", "last", "sum.3"} <= quantised <= every
 
 
 @pytest.fixture(scope="module")
