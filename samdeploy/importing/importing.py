@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
 import re
 import sys
 import time
@@ -122,11 +123,15 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     _check_answers(model, spec)
     aside = None if dataset is None else _measure(model, spec, dataset, doubtful=not source.is_published)
     path = new_run_folder(runs_root, f"{source.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    save_weights(model, path / WEIGHTS_FILE)
-    if aside is not None:
-        write_hashes(path / HASHES_FILE, {"val": aside.hashes})
-    digest = hashlib.sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest()
-    write_run(path, _record(source, spec, options.data, dataset, aside, digest))
+    try:
+        save_weights(model, path / WEIGHTS_FILE)
+        if aside is not None:
+            write_hashes(path / HASHES_FILE, {"val": aside.hashes})
+        digest = hashlib.sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest()
+        write_run(path, _record(source, spec, options.data, dataset, aside, digest))
+    except BaseException:  # Ctrl-C and a full disk leave no half of a run
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return path
 
 
