@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping
