@@ -67,7 +67,12 @@ def trained_network(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
     except InputError as error:
         raise BackendUnavailable(f"pytorch cannot rebuild this bundle's network: {error}") from error
     load_state(network, state_dict_from_bytes(bundle.read(file)), file.path)
-    return network, device
+    return network, device if is_of_pytorch(network) else "cpu"
+
+
+def is_of_pytorch(network: nn.Module) -> bool:
+    """Whether PyTorch computes a network; one that came as a file of another kind is run by its family, on the CPU."""
+    return next(network.parameters(), None) is not None
 
 
 def trained_graph(bundle: Bundle) -> onnx.ModelProto:

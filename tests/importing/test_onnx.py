@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 
 from samdeploy.backends import open_session
+from samdeploy.bench.alternatives.pytorch import eager
 from samdeploy.bundle import Bundle, open_bundle
-from samdeploy.errors import InputError
+from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing import import_network
@@ -67,6 +68,11 @@ def test_eval_compares_with_the_file(bundle: Bundle) -> None:
     (row,) = evaluate_bundle(bundle, EvalOptions("onnxruntime", precision="fp32")).results
     assert row.comparison is not None and row.comparison.top1_agreement == 100
     assert row.comparison.max_difference_of_range < FLOAT32_RELATIVE
+
+
+def test_bench_does_not_call_it_pytorch(bundle: Bundle) -> None:
+    with pytest.raises(BackendUnavailable, match="onnx:small came as a file that PyTorch does not run"):
+        eager(bundle, "cpu")
 
 
 def test_nothing_is_written_where_the_file_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from samdeploy.arrays import UInt8Array
-from samdeploy.backends.pytorch import trained_network
+from samdeploy.backends.pytorch import is_of_pytorch, trained_network
 from samdeploy.bench.turns import Run
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, first_line
@@ -24,7 +24,11 @@ def on_cuda(device: str) -> bool:
 
 
 def eager(bundle: Bundle, device: str) -> Run:
-    """PyTorch as it is."""
+    """PyTorch as it is.
+
+    Raises:
+        BackendUnavailable: the network is none of PyTorch's.
+    """
     return _run(*_placed(bundle, device))
 
 
@@ -61,7 +65,7 @@ def plain_export(bundle: Bundle, images: UInt8Array) -> bytes:
         raise BackendUnavailable(
             "PyTorch's exporter needs onnxscript, which is not installed; pip install 'samdeploy[bench]'"
         ) from None
-    network, _ = trained_network(bundle, "cpu")
+    network, _ = _trained(bundle, "cpu")
     try:
         return export_module(Exported(network, bundle.spec).eval(), images)
     except Exception as error:  # of many kinds, by version
@@ -87,8 +91,20 @@ def export_module(module: nn.Module, images: UInt8Array) -> bytes:
         return path.read_bytes()
 
 
-def _placed(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
+def _trained(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
+    """As `trained_network`.
+
+    Raises:
+        BackendUnavailable: as there, or it is none of PyTorch's networks.
+    """
     network, place = trained_network(bundle, device)
+    if not is_of_pytorch(network):
+        raise BackendUnavailable(f"{bundle.spec.arch} came as a file that PyTorch does not run")
+    return network, place
+
+
+def _placed(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
+    network, place = _trained(bundle, device)
     # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
     return Exported(network, bundle.spec).eval().to(place).to(memory_format=torch.channels_last), place
 
