@@ -24,6 +24,7 @@ _CLASSES = ("classes", "class_names", "CLASSES", "class_to_idx")
 _BESIDE = ("hyper_parameters", "meta", "args", "config")
 # Arguments of timm's and torchvision's scripts that say how images are prepared for validation.
 _IMAGES = ("img_size", "input_size", "crop_pct", "val_resize_size", "val_crop_size", "interpolation", "mean", "std")
+_DEEPEST = 4
 _CURE = "expected a state dict, save it with torch.save(model.state_dict(), path)"
 
 
@@ -52,7 +53,9 @@ def unpickled(path: Path) -> Checkpoint:
     """
     loaded = _load(path)
     found, notes = loaded, []
-    while isinstance(found, Mapping) and not _is_state(found):
+    for _ in range(_DEEPEST):  # a pickle can hold itself
+        if not isinstance(found, Mapping) or _is_state(found):
+            break
         entry = next((key for key in _ENTRIES if isinstance(found.get(key), Mapping) and found[key]), None)
         if entry is None:
             break
@@ -140,8 +143,8 @@ def _classes(around: Mapping[str, Any]) -> tuple[str, ...] | None:
     for entries in (around, *(value for value in beside if isinstance(value, Mapping))):
         for key in _CLASSES:
             names = entries.get(key)
-            if isinstance(names, Mapping) and set(names.values()) == set(range(len(names))):
-                names = sorted(names, key=names.__getitem__)
+            if isinstance(names, Mapping) and sorted(map(str, names.values())) == sorted(map(str, range(len(names)))):
+                names = sorted(names, key=lambda name: int(names[name]))
             if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
                 return tuple(names)
     return None

@@ -266,4 +266,4 @@ def test_url_is_no_bundle_and_no_run(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "net.onnx").touch()
     code, _, errors = inside("export", "net.onnx", cwd=tmp_path)
     assert code == 2
-    assert_one_line(errors, "run net.onnx: is an ONNX graph; a run's folder expected, which samdeploy train makes")
+    assert_one_line(errors, "run net.onnx: is an ONNX graph; import it first: samdeploy import net.onnx")

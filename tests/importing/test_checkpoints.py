@@ -124,8 +124,21 @@ def test_class_names_in_the_file(entry: dict[str, object], state: State, tmp_pat
 
 
 def test_entries_that_are_no_class_names(state: State, tmp_path: Path) -> None:
-    for entry in ({"classes": 3}, {"classes": []}, {"class_to_idx": {"cat": 1, "dog": 2}}, {"meta": ["cat"]}):
+    for entry in (
+        {"classes": 3},
+        {"classes": []},
+        {"class_to_idx": {"cat": [0]}},
+        {"class_to_idx": {"cat": 1, "dog": 2}},
+        {"meta": ["cat"]},
+    ):
         assert read(saved(tmp_path / "w.pth", {"state_dict": state, **entry})).classes is None
+
+
+def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, object] = {"epoch": 3}
+    content["model"] = content
+    with pytest.raises(WeightsError, match=r"w.pth: dict found, a state dict \(name -> tensor\) expected"):
+        read(saved(tmp_path / "w.pth", content))
 
 
 def test_the_file_knows_its_architecture(state: State, tmp_path: Path) -> None:
