@@ -144,7 +144,7 @@ def _classes(around: Mapping[str, Any]) -> tuple[str, ...] | None:
         for key in _CLASSES:
             names = entries.get(key)
             if isinstance(names, Mapping) and sorted(map(str, names.values())) == sorted(map(str, range(len(names)))):
-                names = sorted(names, key=lambda name: int(names[name]))
+                names = [name for _, name in sorted((int(value), name) for name, value in names.items())]
             if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
                 return tuple(names)
     return None
