@@ -63,7 +63,7 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     if source.partition(":")[0] in FAMILIES and not path.exists():
         if arch is not None:
             raise InputError(f"--arch {arch}: {source} names an architecture already; leave --arch out")
-        known_arch(source)
+        _check_named(source)
         print(f"fetching the weights of {source}, unless the cache has them", file=sys.stderr)
         found = published_weights(source, f"import the file: samdeploy import FILE --arch {source}")
         name, license = source.partition(":")[2], family_of(source).license(source)
@@ -75,7 +75,7 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     if path.suffix.lower() == ".onnx":
         return _whole_network(path, arch)
     if arch is not None:
-        known_arch(arch)
+        _check_named(arch)
     checkpoint = read_checkpoint(path)
     if arch is None:
         raise InputError(f"{source}: whose weights are these? {_suggestion(checkpoint)}")
@@ -88,6 +88,16 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     notes = [_loaded(state), *checkpoint.notes, *notes]
     license = family_of(arch).license(arch) if "." in arch else None
     return Source(arch, path.stem, str(path), state, count, checkpoint.classes, license, notes=tuple(notes))
+
+
+def _check_named(arch: str) -> None:
+    """Refuse what is no architecture that weights can be of.
+
+    Raises:
+        InputError: unknown, or the name of a file.
+    """
+    if known_arch(arch).read_network is not None:
+        raise InputError(f"{arch}: such a network is a file; import it: samdeploy import FILE.onnx")
 
 
 def _loaded(state: Mapping[str, torch.Tensor]) -> str:

@@ -15,7 +15,7 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.importing import import_network
+from samdeploy.importing import ImportOptions, import_network
 from samdeploy.models.preprocessing import Given
 from samdeploy.runs.record import open_run
 from tests.importing.imported import CLASSES, class_folders, options
@@ -81,6 +81,8 @@ def test_nothing_is_written_where_the_file_is_refused(tmp_path: Path) -> None:
         import_network(options(source, tmp_path, arch=None, given=GIVEN), runs_root=tmp_path / "runs")
     with pytest.raises(InputError, match=r"--arch timm:test_resnet: an ONNX file is a network of its own"):
         import_network(options(source, tmp_path, given=GIVEN), runs_root=tmp_path / "runs")
+    with pytest.raises(InputError, match=r"onnx:small: such a network is a file; import it"):
+        import_network(ImportOptions("onnx:small"), runs_root=tmp_path / "runs")
     onnx.save(classifier(), source)
     with pytest.raises(InputError, match=r"takes images of 8x12, 32x32 found: --size 8x12"):
         import_network(options(source, tmp_path, arch=None), runs_root=tmp_path / "runs")

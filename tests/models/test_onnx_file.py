@@ -136,8 +136,8 @@ def test_channels_last(tmp_path: Path) -> None:
     assert np.abs(run(made, images(5)) - by_hand(images(5))).max() < 1e-5
 
 
-@pytest.mark.parametrize("batch", ["unk__1", 1, 4])
-def test_as_tensorflow_and_older_files_are_written(batch: int | str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", ["unk__1", -1, None, 1, 4])
+def test_as_tensorflow_and_older_files_are_written(batch: int | str | None, tmp_path: Path) -> None:
     """NHWC, padding by name, a batch norm, ReLU6 of two nodes, a dense layer of two; weights that are also inputs."""
     model = classifier(opset=12)
     graph = model.graph

@@ -123,7 +123,7 @@ def _check_float(kind: str, value: onnx.ValueInfoProto) -> None:
 
 def _lengths(value: onnx.ValueInfoProto) -> list[int | None]:
     """Of each axis; None where it is not fixed."""
-    return [axis.dim_value or None for axis in value.type.tensor_type.shape.dim]
+    return [axis.dim_value if axis.dim_value > 0 else None for axis in value.type.tensor_type.shape.dim]
 
 
 def _shape(value: onnx.ValueInfoProto) -> str:
