@@ -122,3 +122,14 @@ def test_the_same_bytes_in_another_process() -> None:
         for _ in range(2)
     ]
     assert made[0] == made[1] and len(made[0].strip()) == 64
+
+
+def test_a_mean_over_height_and_width_is_a_pool() -> None:
+    class Gate(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * x.mean((2, 3), keepdim=True)).mean((2, 3))
+
+    model = graph_from_module(Gate().eval(), model_spec("timm:none", {}, ("r", "g", "b"), Preprocessing(8, 8)))
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("GlobalAveragePool") == 1
+    assert operators.count("ReduceMean") == 1  # whose axes go: no pool does that
