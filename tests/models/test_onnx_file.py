@@ -399,6 +399,7 @@ def of_one_image() -> onnx.ModelProto:
         (of_another_domain, r"uses Gelu \(fast\) of com.microsoft"),
         (quantised, r"is quantised already \(QuantizeLinear\); give the FP32 file"),
         (halves, r"computes in FLOAT16; give the FP32 file"),
+        (lambda: ended_by("Cast", to=onnx.TensorProto.BFLOAT16), r"computes in BFLOAT16; give the FP32 file"),
         (probabilities, r"answers with probabilities, and not by a Softmax that can be left out"),
         (detector, r"answers images with \[N, 1, 3\]; logits \[N, K\] of a classifier expected"),
         (of_one_image, r"answers a batch of 2 images otherwise than the same images one by one\. .*dynamic_shapes"),

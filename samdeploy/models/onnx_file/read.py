@@ -14,6 +14,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from samdeploy.errors import InputError, first_line
+from samdeploy.graphs.edit import attribute
 from samdeploy.models.onnx_file.interface import OWN_DOMAINS, opset_of
 
 # What one protobuf file can hold.
@@ -119,17 +120,16 @@ def _take_in(tensors: list[onnx.TensorProto], folder: Path) -> None:
 
 
 def _check_types(model: onnx.ModelProto) -> None:
-    names = onnx.TensorProto.DataType.Name
-    allowed = {
-        getattr(onnx.TensorProto, name) for name in ("FLOAT", "INT64", "INT32", "INT8", "UINT8", "BOOL")
-    }  # fmt: skip
+    """Refuse numbers that are neither FP32 nor the integers of shapes; single ones in FP64 are exporters' own."""
+    kinds = onnx.TensorProto
+    casts = {attribute(node, "to") for node in model.graph.node if node.op_type == "Cast"}
+    found = {tensor.data_type for tensor in _tensors(model)}
+    if halves := (casts | found) & {kinds.FLOAT16, kinds.BFLOAT16}:
+        raise InputError(
+            f"computes in {kinds.DataType.Name(min(halves))}; give the FP32 file: samdeploy export --precision fp16 "
+            "rounds it"
+        )
+    known = {kinds.FLOAT, kinds.INT64, kinds.INT32, kinds.INT8, kinds.UINT8, kinds.BOOL}
     for tensor in _tensors(model):
-        if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
-            raise InputError(
-                f"computes in {names(tensor.data_type)}; give the FP32 file: samdeploy export --precision fp16 rounds "
-                "it"
-            )
-        if tensor.data_type not in allowed and not (
-            tensor.data_type == onnx.TensorProto.DOUBLE and len(tensor.dims) == 0
-        ):
-            raise InputError(f"holds numbers of type {names(tensor.data_type)} ({tensor.name}); FP32 expected")
+        if tensor.data_type not in known and not (tensor.data_type == kinds.DOUBLE and not tensor.dims):
+            raise InputError(f"holds numbers of type {kinds.DataType.Name(tensor.data_type)}; FP32 expected")
