@@ -25,8 +25,12 @@ def test_a_right_graph_has_no_node_at_fault() -> None:
 
 def test_a_network_that_magnifies_rounding_is_named() -> None:
     class Magnifying(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.tensor(1e4))
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return (x.mean(dim=(2, 3)) + 1e4) - 1e4
+            return (x.mean(dim=(2, 3)) + self.shift) - self.shift
 
     text = why_different(dataclasses.replace(torchvision_resnet18(), simple=Magnifying().eval()), images())
     assert text.startswith("PyTorch's own logits in float32 are ") and "magnifies rounding errors" in text
