@@ -49,11 +49,11 @@ std::string weight_type(const std::shared_ptr<ov::Node>& convolution) {
 // asked for, and those that the graph keeps in FP32.
 struct Work {
   std::map<std::string, double> in_precision, in_fp32;
-  // Convolution -> the sums and products after it that may be folded into it; the fused node may lose its name.
+  // Convolution -> the nodes after it that may be folded into it; the fused node may lose its name.
   std::map<std::string, std::vector<std::string>> followers;
 };
 
-// Names of the sums and products that follow one another after a node, as its only readers but for shapes.
+// Names of what may be folded into a node: those after it, each the only reader of the one before but for shapes.
 std::vector<std::string> followers_of(ov::Node* node) {
   std::vector<std::string> found;
   while (true) {
@@ -64,7 +64,8 @@ std::vector<std::string> followers_of(ov::Node* node) {
     if (readers.size() != 1) return found;
     node = readers.front();
     const std::string type = node->get_type_name();
-    if (type != "Add" && type != "Multiply") return found;
+    const bool folded = type == "Add" || type == "Multiply" || type == "Concat" || type == "BatchNormInference";
+    if (!folded) return found;
     found.push_back(node->get_friendly_name());
   }
 }

@@ -37,8 +37,9 @@ _WEIGHTS = {"fp32": None, "bf16": None, "fp16": "f16", "int8": "i8"}
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 # Element types of a convolution that computes in a precision.
 _COMPUTES_IN = {"fp32": ("f32",), "bf16": ("bf16",), "fp16": ("f16",), "int8": ("u8", "i8")}
-# What OpenVINO folds into the convolution before it, whose name the fused node may lose.
-_FOLDED = ("Add", "Multiply")
+# What OpenVINO folds into the convolution before it, whose name the fused node may lose; convolutions of parts of the
+# channels, beside one another, become one of groups, with the name of their concatenation.
+_FOLDED = ("Add", "Multiply", "Concat", "BatchNormInference")
 _RUNTIME_INFO = ("layerType", "runtimePrecision", "originalLayersNames")
 _TYPES = {"u8": "uint8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
@@ -252,7 +253,7 @@ def _work(model: Any, weight_type: str | None) -> _Work:
 
 
 def _followers(node: Any) -> Iterator[str]:
-    """Names of the sums and products that follow one another after a node, as its only readers but for shapes."""
+    """Names of the `_FOLDED` nodes that follow one another, each the only reader of the one before but for shapes."""
     while True:
         readers = [port.get_node() for port in node.output(0).get_target_inputs()]
         readers = [reader for reader in readers if reader.get_type_name() != "ShapeOf"]
