@@ -6,33 +6,19 @@ from collections.abc import MutableSequence, Sequence
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx.checker
 import onnx.helper
-import onnx.inliner
-import onnx.numpy_helper
-import onnx.shape_inference
-import onnx.utils
-import onnx.version_converter
 
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec
-from samdeploy.errors import InputError, first_line
 from samdeploy.graphs.edit import checked, make_node, with_outputs
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run
-from samdeploy.models.onnx_file.interface import Interface, interface_of, opset_of
+from samdeploy.models.onnx_file.interface import Interface, interface_of
+from samdeploy.models.onnx_file.opset import of_bundle_opset
 
 if TYPE_CHECKING:
     import onnx_ir
 
-# Which every runtime release that samdeploy supports reads.
-BUNDLE_OPSETS = range(17, 22)
-_RAISED_TO = 18
-_CONVERSION_ERRORS = (
-    onnx.version_converter.ConvertError,
-    onnx.checker.ValidationError,
-    onnx.shape_inference.InferenceError,
-)
 LOGITS = "logits"
 # What nodes and tensors of a bundle's graph are called, beside those of the file.
 _RESERVED = ("pixels", "image", "cam", LOGITS)
@@ -80,53 +66,9 @@ def float_graph(content: bytes) -> onnx.ModelProto:
         free_batch(model, shapes)
         model = _folded(model)
         expand_constants(model, own.batch)
-    model = _optimized(_of_opset(model))
+    model = _optimized(of_bundle_opset(model))
     _name_ends(model, own, rank)
     _name_nodes(model)
-    return model
-
-
-def _of_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in an opset of `BUNDLE_OPSETS`.
-
-    Raises:
-        InputError: it cannot be converted.
-    """
-    found = opset_of(model)
-    try:
-        if found < BUNDLE_OPSETS[0]:
-            model = onnx.version_converter.convert_version(model, _RAISED_TO)
-        elif found > BUNDLE_OPSETS[-1]:
-            model = _lowered(model, BUNDLE_OPSETS[-1])
-    except (
-        onnx.version_converter.ConvertError,
-        RuntimeError,
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-    ) as error:
-        raise InputError(
-            f"is of opset {found} and cannot be converted ({first_line(error)}). Export it again with opset_version=18"
-        ) from None
-    opset = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    model.ir_version = onnx.helper.find_min_ir_version_for(opset)
-    del model.opset_import[:]
-    model.opset_import.extend(opset)
-    return model
-
-
-def _lowered(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Newer operators are written out; the others only learned more types, which ONNX's checker makes sure of."""
-    newer = [
-        ("", op)
-        for op in sorted({node.op_type for node in model.graph.node})
-        if not onnx.defs.has(op, max_inclusive_version=opset)
-    ]
-    if newer:
-        model = onnx.inliner.inline_selected_functions(model, newer, inline_schema_functions=True)
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = opset
-    onnx.checker.check_model(model, full_check=True)
     return model
 
 
