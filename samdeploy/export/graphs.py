@@ -9,7 +9,7 @@ from typing import Any
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends.golden import GOLDEN_TOLERANCE, golden_error
 from samdeploy.backends.onnxruntime.session import emulate
-from samdeploy.errors import ExportError
+from samdeploy.errors import BackendUnavailable, ExportError
 from samdeploy.export.check import check_graph
 from samdeploy.export.departure import why_different
 from samdeploy.export.fp16.convert import fp16_graph
@@ -142,14 +142,17 @@ def add_int8_graph(
     fp32 = bundle.find("graph", precision="fp32")
     assert fp32 is not None  # add_graphs wrote it, or raised
     with progress_bar("quantizing", None) as advance:
-        quantized = quantize_graph(
-            bundle.read(fp32),
-            calibration,
-            *validation,
-            max_drop=max_drop,
-            form="tensorrt" if backend == "tensorrt" else "cpu",
-            progress=advance,
-        )
+        try:
+            quantized = quantize_graph(
+                bundle.read(fp32),
+                calibration,
+                *validation,
+                max_drop=max_drop,
+                form="tensorrt" if backend == "tensorrt" else "cpu",
+                progress=advance,
+            )
+        except BackendUnavailable as error:  # of ONNX Runtime, which measures what INT8 costs
+            raise ExportError(f"int8 graph: {error}") from None
     images, logits = bundle.golden()
     moved, allowed = golden_error(emulate(quantized.graph, images), logits, "int8"), GOLDEN_TOLERANCE["int8"]
     if not moved <= allowed:
