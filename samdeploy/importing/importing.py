@@ -40,6 +40,7 @@ _SET = "judged-folder"
 # Of the images that no split sets aside, as data_options say; see `samdeploy.data.sets.judged_folder`.
 _SHARE_ASIDE = 0.1
 _BATCH = 32
+_LONGEST_NAME = 100
 # Names of licenses in timm's records: cc-by-nc-4.0, fair-noncommercial-research-license, apple-amlr, seer-license.
 _NOT_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial|\bamlr\b|\bseer\b|research", re.IGNORECASE)
 
@@ -122,7 +123,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
     aside = None if dataset is None else _measure(model, spec, dataset, doubtful=not source.is_published)
-    path = new_run_folder(runs_root, f"{source.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    path = new_run_folder(runs_root, f"{_folder_name(source.name)}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
         save_weights(model, path / WEIGHTS_FILE)
         if aside is not None:
@@ -133,6 +134,11 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
         shutil.rmtree(path, ignore_errors=True)
         raise
     return path
+
+
+def _folder_name(name: str) -> str:
+    """What a terminal and every file system take, also with a date behind it."""
+    return re.sub(r"[^\w.+-]", "_", name[:_LONGEST_NAME], flags=re.ASCII).lstrip(".-") or "network"
 
 
 def _published_labels(source: Source, folders: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:

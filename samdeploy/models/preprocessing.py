@@ -10,6 +10,9 @@ from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, RESIZES, Crop, Fi
 from samdeploy.errors import InputError
 from samdeploy.models.family import family_of, known_arch
 
+# Divided by less, the rounding of float32 is all that is left of an image.
+_LEAST_STD = 1e-4
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -20,6 +23,9 @@ class Given:
         height, width: of the network's input, in pixels.
         resize_short: the shorter side before the crop, in pixels.
         fit, filter, crop, mean, std: as in `Preprocessing`.
+
+    Raises:
+        InputError: mean or std cannot be of RGB in 0 to 1.
     """
 
     like: str | None = None
@@ -31,6 +37,22 @@ class Given:
     crop: Crop | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        _check_colours("--mean", self.mean, -1)
+        _check_colours("--std", self.std, _LEAST_STD)
+
+
+def _check_colours(option: str, values: tuple[float, float, float] | None, least: float) -> None:
+    """Refuse what cannot be of RGB in 0 to 1.
+
+    Raises:
+        InputError: a value is not finite, above 1 or below `least`.
+    """
+    if values is not None and not all(least <= value <= 1 for value in values):  # NaN is not, either
+        found = ",".join(f"{value:g}" for value in values)
+        hint = "; divide by 255" if all(1 < value <= 255 for value in values) else ""
+        raise InputError(f"{option}: {found} found, {least:g} to 1 expected: they are of RGB in 0 to 1{hint}")
 
 
 def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Given) -> Preprocessing:

@@ -64,6 +64,16 @@ MISTAKES: list[tuple[str, str]] = [
     (f"import w.pth --arch {ARCH} --data none", "folder: no class folders in none"),
     (f"import w.pth --arch {ARCH} --data nothing", "nothing: no such folder"),
     (f"import w.pth --arch {ARCH} --size 0", "--size: '0' found, a number such as 224 or HEIGHTxWIDTH expected"),
+    *(
+        (f"import w.pth --arch {ARCH} --size 64 {option} {values}", f"{option}: {found}")
+        for option, values, found in (
+            ("--mean", "123,116,103", "123,116,103 found, -1 to 1 expected: they are of RGB in 0 to 1; divide by 255"),
+            ("--mean", "inf,0,0", "inf,0,0 found, -1 to 1 expected: they are of RGB in 0 to 1"),
+            ("--std", "58.4,57,57", "58.4,57,57 found, 0.0001 to 1 expected: they are of RGB in 0 to 1; divide by 255"),
+            ("--std", "nan,1,1", "nan,1,1 found, 0.0001 to 1 expected: they are of RGB in 0 to 1"),
+            ("--std", "1,1,0", "1,1,0 found, 0.0001 to 1 expected"),
+        )
+    ),
     (f"import w.pth --arch {ARCH} --mean 1,2", "--mean: '1,2' found, three numbers expected"),
     (f"import w.pth --arch {ARCH} --size 64 --resize 32", "preprocessing: resize_short 32 is smaller than the crop"),
     (f"import w.pth --arch {ARCH} --set gate=no", f"unknown option of {ARCH} 'gate'. Valid: attention"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,24 @@ def bundle(run: Path) -> Bundle:
 def test_record(run: Path) -> None:
     record = open_run(run)
     assert (record.status, record.data_root, record.counts) == ("imported", "", {})
+
+
+def test_names_of_files_that_no_folder_may_have(tmp_path: Path) -> None:
+    for name, folder in (("a\n\x1b[31mbä" + "c" * 200, "a___31mb_" + "c" * 91), ("..x+1", "x+1")):
+        run = import_network(options(saved(tmp_path / f"{name}.pth", state_of()), tmp_path), runs_root=tmp_path / "r")
+        assert run.name.rsplit("-", 2)[0] == folder
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    source = options(saved(tmp_path / "w.pth", state_of()), tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(Exception, match="large"):
+            import_network(source, runs_root=tmp_path / "runs")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_the_bundle_is_fp32_and_tests_itself(bundle: Bundle) -> None:
