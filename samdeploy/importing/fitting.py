@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
 from samdeploy.errors import WeightsError
+from samdeploy.models.checkpoint import is_averaged
 from samdeploy.models.weights import some
 
 # What DataParallel and torch.compile put into names, also of a part of a network: "features.module.0.weight".
@@ -34,12 +34,12 @@ def fitting(
     names = {key: key if key in wanted else _unwrapped(key) for key in state}
     if any(key != name for key, name in names.items()):
         notes.append("names of wrappers removed")
-    found = Counter(name[:start] for name in names.values() for start in _starts(name) if name[start:] in wanted)
-    # A few equal names, such as "bn1.weight", tell nothing.
-    prefix = _best(found, source) if max(found.values(), default=0) > len(wanted) / 2 else ""
+    prefix = _best(names.values(), wanted, source)
     if prefix:
         notes.append(f"prefix {prefix!r} removed")
-    own = {name.removeprefix(prefix): state[key] for key, name in names.items() if name.startswith(prefix)}
+    below = [(key, name.removeprefix(prefix)) for key, name in names.items() if name.startswith(prefix)]
+    _check_distinct(below, wanted, source)
+    own = {name: state[key] for key, name in below}
     taken = {
         name: value for name, value in own.items() if name in wanted or name.endswith(_COUNTER) or value.numel() != 1
     }
@@ -59,12 +59,39 @@ def _starts(name: str) -> list[int]:
     return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
 
 
-def _best(found: Counter[str], source: str) -> str:
-    most = max(found.values(), default=0)
-    best = [prefix for prefix, count in found.items() if count == most]
-    averaged = [prefix for prefix in best if "ema" in prefix]
-    if len(best) > 1 and len(averaged) != 1:
+def _best(names: Iterable[str], wanted: Collection[str], source: str) -> str:
+    """The prefix below which most of a network's names are; of several such networks the averaged one.
+
+    Raises:
+        WeightsError: several networks fit.
+    """
+    found: dict[str, set[str]] = {}
+    for name in names:
+        for start in _starts(name):
+            if name[start:] in wanted:
+                found.setdefault(name[:start], set()).add(name)
+    # A few equal names, such as "bn1.weight", tell nothing.
+    enough = len(wanted) / 2
+    best = max(found, key=lambda prefix: len(found[prefix]), default="")
+    if len(found.get(best, ())) <= enough:
+        return ""
+    several = [best, *(prefix for prefix in found if len(found[prefix] - found[best]) > enough)]
+    averaged = [prefix for prefix in several if is_averaged(prefix)]
+    if len(several) > 1 and len(averaged) != 1:
         raise WeightsError(
-            f"{source}: holds several networks, below {best[0]!r} and {best[1]!r}; save the state dict of one of them"
+            f"{source}: holds several networks, below {several[0]!r} and {several[1]!r}; save the state dict of one of "
+            "them"
         )
-    return (averaged or best or [""])[0]
+    return (averaged or several)[0]
+
+
+def _check_distinct(pairs: Iterable[tuple[str, str]], wanted: Collection[str], source: str) -> None:
+    """Refuse two tensors that are one of the network's without the names of wrappers."""
+    seen: dict[str, str] = {}
+    for key, name in pairs:
+        if name in seen and name in wanted:
+            raise WeightsError(
+                f"{source}: holds several networks, {seen[name]!r} and {key!r} are the same tensor of each; save the "
+                "state dict of one of them"
+            )
+        seen[name] = key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _CLASSES = ("classes", "class_names", "CLASSES", "class_to_idx")
 _BESIDE = ("hyper_parameters", "meta", "args", "config")
 # Arguments of timm's and torchvision's scripts that say how images are prepared for validation.
 _IMAGES = ("img_size", "input_size", "crop_pct", "val_resize_size", "val_crop_size", "interpolation", "mean", "std")
+# Words in names of averaged weights: "ema_model", "swa_state_dict", "ModelEMA"; and not "semantic".
+_AVERAGES = frozenset({"ema", "swa", "averaged", "shadow"})
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DEEPEST = 4
 _CURE = "expected a state dict, save it with torch.save(model.state_dict(), path)"
 
@@ -80,6 +84,11 @@ def without_prefixes(state: Mapping[str, torch.Tensor]) -> Checkpoint:
         found = {key.removeprefix(prefix): value for key, value in found.items()}
         removed += prefix
     return Checkpoint(found, (f"prefix {removed!r} removed",) if removed else ())
+
+
+def is_averaged(name: str) -> bool:
+    """Whether a name says that these weights are an average over the training."""
+    return not _AVERAGES.isdisjoint(word.lower() for word in _WORDS.findall(name))
 
 
 def _load(path: Path) -> Any:

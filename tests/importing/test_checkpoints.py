@@ -108,6 +108,16 @@ def test_two_networks_in_one_file(state: State, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "two"), [("", "module."), ("student.", "teacher."), ("rgb_net.", "semantic_net."), ("ema.", "model_ema.")]
+)
+def test_one_of_two_networks_is_not_taken_silently(one: str, two: str, state: State, tmp_path: Path) -> None:
+    first = {key: value for key, value in state.items() if key != "fc.bias" or not one}
+    path = saved(tmp_path / "w.pth", {**with_prefix(first, one), **with_prefix(zeros(state), two)})
+    with pytest.raises(WeightsError, match=r"w.pth: holds several networks, .*; save the state dict of one of them"):
+        read(path)
+
+
+@pytest.mark.parametrize(
     "entry",
     [
         {"classes": list(CLASSES)},
