@@ -30,7 +30,7 @@ from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
 from samdeploy.models.graph import Exported
-from samdeploy.models.preprocessing import Given, preprocessing_for
+from samdeploy.models.preprocessing import Given, in_words, preprocessing_for
 from samdeploy.models.weights import load_state
 from samdeploy.runs.new_folder import check_runs_root, new_run_folder
 from samdeploy.runs.record import RunRecord, write_run
@@ -109,6 +109,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     if source.notes:
         print(printable("; ".join(source.notes)), file=sys.stderr)
     preprocessing = preprocessing_for(arch, family_options, options.given)
+    print(printable(in_words(preprocessing, arch, family_options, options.given)), file=sys.stderr)
     dataset = _open_images(options.data)
     given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
     own = [] if source.classes is None else [(source.origin, source.classes)]

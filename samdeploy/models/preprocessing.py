@@ -25,7 +25,7 @@ class Given:
         fit, filter, crop, mean, std: as in `Preprocessing`.
 
     Raises:
-        InputError: mean or std cannot be of RGB in 0 to 1.
+        InputError: mean or std cannot be of RGB in 0 to 1, or an image is to be squeezed and cut.
     """
 
     like: str | None = None
@@ -41,6 +41,11 @@ class Given:
     def __post_init__(self) -> None:
         _check_colours("--mean", self.mean, -1)
         _check_colours("--std", self.std, _LEAST_STD)
+        if self.fit == "squeeze" and self.resize_short is not None:
+            raise InputError(
+                f"--resize {self.resize_short}: is the shorter side before the crop, and --fit squeeze cuts nothing; "
+                "leave one of them out"
+            )
 
 
 def _check_colours(option: str, values: tuple[float, float, float] | None, least: float) -> None:
@@ -80,6 +85,27 @@ def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Give
     else:
         base = record
     return adapted(base, given)
+
+
+def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue], given: Given) -> str:
+    """What `preprocessing_for` chose, and on whose word."""
+    filter_ = next(name for name, resize in RESIZES.items() if resize == images.resize)
+    size = f"{images.height}x{images.width}"
+    mean, std = (",".join(f"{value:.6g}" for value in values) for values in (images.mean, images.std))
+    how = f"squeezed to {size}, {filter_}"
+    if images.fit == "center_crop":
+        how = f"shorter side to {images.resize_short}, {filter_}, middle {size}"
+    source = given.like or arch
+    said: dict[str, object] = {"--size": given.height, "--resize or --fit": given.fit or given.resize_short}
+    said |= {"--filter": given.filter, "--mean": given.mean, "--std": given.std}
+    ours = [option for option, value in said.items() if value is not None]
+    if len(ours) == len(said):
+        origin = "as given"
+    elif family_of(source).preprocessing(source, options if given.like is None else {}) is None:
+        origin = f"no record of {source}: {', '.join(option for option in said if option not in ours)} assumed"
+    else:
+        origin = f"from the record of {source}" + (f", but for {', '.join(ours)}" if ours else "")
+    return f"images: {how}; mean {mean}, std {std} ({origin})"
 
 
 def adapted(record: Preprocessing, given: Given) -> Preprocessing:

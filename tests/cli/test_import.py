@@ -74,6 +74,10 @@ MISTAKES: list[tuple[str, str]] = [
             ("--std", "1,1,0", "1,1,0 found, 0.0001 to 1 expected"),
         )
     ),
+    (
+        f"import w.pth --arch {ARCH} --fit squeeze --resize 200",
+        "--resize 200: is the shorter side before the crop, and --fit squeeze cuts nothing; leave one of them out",
+    ),
     (f"import w.pth --arch {ARCH} --mean 1,2", "--mean: '1,2' found, three numbers expected"),
     (f"import w.pth --arch {ARCH} --size 64 --resize 32", "preprocessing: resize_short 32 is smaller than the crop"),
     (f"import w.pth --arch {ARCH} --set gate=no", f"unknown option of {ARCH} 'gate'. Valid: attention"),
@@ -136,7 +140,12 @@ def test_what_is_done_with_an_imported_run(here: Path, inside: Inside) -> None:
     runs = here / "other" / "runs"
     code, out, err = inside(*FITTING, "--runs", runs, cwd=here)
     assert code == 0
-    assert err == f"loaded 92 tensors\nnext: samdeploy export {out}"
+    assert err == (
+        "loaded 92 tensors\n"
+        "images: shorter side to 67, bilinear, middle 64x64; mean 0.5,0.5,0.5, std 0.5,0.5,0.5 "
+        f"(from the record of {ARCH}, but for --size)\n"
+        f"next: samdeploy export {out}"
+    )
     run = Path(out.strip())
     assert run.parent == runs and sorted(path.name for path in run.iterdir()) == ["run.json", "weights.safetensors"]
     for line, text in (

@@ -13,6 +13,7 @@ from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing import import_network
+from samdeploy.models.preprocessing import Given
 from samdeploy.runs.record import open_run
 from tests.importing.imported import CLASSES, SIZE, class_folders, options, saved, state_of
 
@@ -31,6 +32,16 @@ def bundle(run: Path) -> Bundle:
 def test_record(run: Path) -> None:
     record = open_run(run)
     assert (record.status, record.data_root, record.counts) == ("imported", "", {})
+
+
+def test_what_is_done_to_images_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "w.pth", state_of("sam-resnet18"))
+    given = Given(height=32, width=48, std=(1 / 255,) * 3)
+    import_network(options(source, tmp_path, arch="sam-resnet18", given=given), runs_root=tmp_path)
+    assert (
+        "images: squeezed to 32x48, bilinear; mean 0.485,0.456,0.406, std 0.00392157,0.00392157,0.00392157 (no record "
+        "of sam-resnet18: --resize or --fit, --filter, --mean assumed)\n"
+    ) in capsys.readouterr().err
 
 
 def test_names_of_files_that_no_folder_may_have(tmp_path: Path) -> None:
