@@ -174,11 +174,12 @@ void read_measured(const Json& json, Problems* problems) {
   check_sha256("model_sha256", fields.text("model_sha256"), &fields);
   check_sha256("weights_sha256", fields.text("weights_sha256"), &fields);
   fields.integer("epoch");
-  const Json& val = fields.section("val");
+  const Json* val = nullptr;
   const Json* test = nullptr;
+  if (!fields.is_null("val")) val = &fields.section("val");
   if (!fields.is_null("test")) test = &fields.section("test");
   fields.close(problems);
-  read_measured_split(val, "val", problems);
+  if (val) read_measured_split(*val, "val", problems);
   if (test) read_measured_split(*test, "test", problems);
 }
 

@@ -34,15 +34,15 @@ class Measured:
     Attributes:
         model_sha256: of architecture, classes and preprocessing as trained, see `model_sha256`.
         weights_sha256: of weights.safetensors.
-        epoch: whose weights these are, from 1.
-        val: the split that chose the epoch.
+        epoch: whose weights these are, from 1; 0 where they were imported.
+        val: the split that chose the epoch; None where a network was imported without images.
         test: None where the training did not come to its end.
     """
 
     model_sha256: str = field(metadata=SHA256)
     weights_sha256: str = field(metadata=SHA256)
     epoch: int
-    val: MeasuredSplit
+    val: MeasuredSplit | None
     test: MeasuredSplit | None
 
 

@@ -14,6 +14,7 @@ import onnx
 import torch
 
 import samdeploy
+from samdeploy.arrays import UInt64Array
 from samdeploy.backends.names import BACKENDS, check_supported
 from samdeploy.bundle.golden import proves_nothing
 from samdeploy.bundle.manifest import DataRecord
@@ -21,7 +22,7 @@ from samdeploy.bundle.measured import Measured, MeasuredSplit, model_sha256
 from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
-from samdeploy.data.duplicates.image_hashes import read_hashes
+from samdeploy.data.duplicates.image_hashes import hash_pictures, read_hashes
 from samdeploy.errors import ExportError, InputError
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
@@ -103,11 +104,15 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     target = run_dir / BUNDLE_FOLDER
     with staged(target) as stage:
         spec = network.spec
-        writer = BundleWriter(stage, spec, _data_record(record), _provenance(run_dir, record), _measured(record, spec))
+        used = _looked_at(record, pictures)
+        data = _data_record(record, used)
+        writer = BundleWriter(stage, spec, data, _provenance(run_dir, record), _measured(record, spec))
         writer.add("weights", "weights.safetensors", weights)
         writer.add_array("golden_images", "golden/images.npy", pictures.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
         _add_hashes(writer, run_dir)
+        if len(used):
+            writer.add_array(ROLES["train"], "hashes/train.npy", used)
         headroom, no_graph = add_graphs(writer, network, pictures, logits)
         if options.cam:
             add_cam_graph(writer, network, pictures.golden)
@@ -160,20 +165,32 @@ def _weights(run_dir: Path, record: RunRecord) -> bytes:
     return content
 
 
-def _data_record(record: RunRecord) -> DataRecord:
+def _looked_at(record: RunRecord, pictures: ExportPictures) -> UInt64Array:
+    """What an imported network's engines were made with stands for its training images: no one may be judged.
+
+    Returns:
+        uint64 [M, 2] as `bundle_hashes` gives them; empty for a network that was trained here.
+    """
+    if record.status != "imported" or not record.images_sha256:
+        return np.empty((0, 2), np.uint64)
+    images = np.concatenate([pictures.calibration, pictures.headroom])
+    return bundle_hashes(hash_pictures([images], [""] * len(images), np.full(len(images), -1)))
+
+
+def _data_record(record: RunRecord, used: UInt64Array) -> DataRecord:
     return DataRecord(
         name=record.dataset,
         options=record.data_options,
         val_fraction=record.val_fraction,
         split_seed=record.split_seed,
-        counts=record.counts,
+        counts={**record.counts, "train": len(used)} if len(used) else record.counts,
         fingerprints=record.fingerprints,
     )
 
 
 def _measured(record: RunRecord, spec: ModelSpec) -> Measured | None:
     """What training measured; None where the run did not record it."""
-    if not record.weights_sha256 or not record.images_sha256:
+    if not record.weights_sha256 or not (record.images_sha256 or record.status == "imported"):
         return None
 
     def split(name: str, top1: float) -> MeasuredSplit:
@@ -183,7 +200,7 @@ def _measured(record: RunRecord, spec: ModelSpec) -> Measured | None:
         model_sha256=model_sha256(spec),
         weights_sha256=record.weights_sha256,
         epoch=record.best_epoch,
-        val=split("val", record.best_val_top1),
+        val=split("val", record.best_val_top1) if record.images_sha256 else None,
         test=split("test", record.test_top1) if record.test_top1 is not None else None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from samdeploy.bundle import open_bundle
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.data import open_dataset
 from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.export import ExportOptions, export_run
@@ -19,7 +21,7 @@ from samdeploy.importing import import_network
 from samdeploy.models import build_model
 from samdeploy.models.preprocessing import Given
 from samdeploy.runs.record import open_run
-from tests.importing.imported import ARCH, CLASSES, SIZE, class_file, options, saved
+from tests.importing.imported import ARCH, CLASSES, SIZE, class_file, class_folders, options, saved
 
 PER_CLASS = 40
 
@@ -70,6 +72,11 @@ def run(here: Path) -> Path:
     return imported(here)
 
 
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> Bundle:
+    return open_bundle(export_run(run, ExportOptions(engine="onnxruntime", precision="fp16", cam=False)).bundle)
+
+
 def test_the_record(run: Path, here: Path) -> None:
     record = open_run(run)
     assert (record.arch, record.classes, record.status) == (ARCH, CLASSES, "imported")
@@ -95,9 +102,27 @@ def test_a_wrong_preprocessing_shows_in_accuracy(run: Path, here: Path) -> None:
     assert other.best_val_loss > open_run(run).best_val_loss
 
 
-def test_exported_and_judged(run: Path) -> None:
-    bundle = open_bundle(export_run(run, ExportOptions(engine="onnxruntime", precision="fp16", cam=False)).bundle)
+def test_exported_and_judged(run: Path, bundle: Bundle) -> None:
     assert {file.precision for file in bundle.select("graph")} == {"fp32", "fp16"}
     report = evaluate_bundle(bundle, EvalOptions("onnxruntime", "fp32", consistency_s=0))
     assert report.passed and not report.faults
     assert report.n_images == 3 * PER_CLASS - 32
+
+
+def test_images_that_the_engines_were_made_with_are_not_judged(bundle: Bundle, here: Path, tmp_path: Path) -> None:
+    aside = open_dataset("judged-folder", here / "images").val.names
+    for number, name in enumerate(aside):
+        for copy in range(3):  # under other names, and enough of them
+            folder = tmp_path / "test" / Path(name).parent.name
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, folder / f"{number}-{copy}.png")
+    report = evaluate_bundle(bundle, EvalOptions("onnxruntime", "fp32", data_root=tmp_path, consistency_s=0))
+    assert not report.passed
+    assert any("were looked at when the engines were made" in fault for fault in report.faults)
+
+
+def test_the_images_set_aside_stay_when_others_come(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, dict.fromkeys(CLASSES, 150))
+    before = set(open_dataset("judged-folder", root).val.names)
+    class_folders(tmp_path, {"fox": 150})
+    assert before <= set(open_dataset("judged-folder", root).val.names)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
+from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing import import_network
 from samdeploy.models.preprocessing import Given
@@ -89,4 +92,12 @@ def test_eval_asks_for_images(bundle: Bundle, tmp_path: Path) -> None:
         evaluate_bundle(bundle, EvalOptions("onnxruntime"))
     images = class_folders(tmp_path / "images", dict.fromkeys(CLASSES, 30))
     report = evaluate_bundle(bundle, EvalOptions("onnxruntime", data_root=images, consistency_s=0))
-    assert report.passed and report.n_images == 90 - 32
+    assert report.passed and report.n_images == 90
+
+
+def test_classes_exchanged_in_the_manifest_are_seen(bundle: Bundle, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle.root, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["model"]["classes"] = ["dog", "cat", "eel"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert any("architecture, classes or preprocessing" in text for text in find_contradictions(open_bundle(copy)))

@@ -59,9 +59,12 @@ def open_judged_folder(
 
 
 def _set_aside(samples: Samples, folder: Path, fraction: float) -> tuple[Samples, Samples]:
-    """(what is left, what is set aside), chosen by the names below `folder`: the same ones wherever it lies."""
-    count = max(LEAST_ASIDE, round(fraction * len(samples)))
-    if count > len(samples) // 2:
+    """(what is left, what is set aside), chosen by the names below `folder`: the same ones wherever it lies.
+
+    An image is set aside where the digest of its name is small, so that the choice stands when others come; in sets so
+    small that this gives fewer than `LEAST_ASIDE`, the smallest are.
+    """
+    if len(samples) < 2 * LEAST_ASIDE:
         raise DatasetError(
             f"judged-folder: {len(samples)} images found in {printable(folder)}, at least {2 * LEAST_ASIDE} expected: "
             f"{LEAST_ASIDE} are set aside for calibration and never judged"
@@ -69,4 +72,6 @@ def _set_aside(samples: Samples, folder: Path, fraction: float) -> tuple[Samples
     names = [Path(name).relative_to(folder).as_posix() for name in samples.names]
     digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     order = np.array(sorted(range(len(names)), key=digests.__getitem__), np.int64)
+    small = sum(int.from_bytes(digest[:8]) < fraction * 2**64 for digest in digests)
+    count = max(LEAST_ASIDE, small)
     return samples.take(np.sort(order[count:])), samples.take(np.sort(order[:count]))

@@ -14,7 +14,13 @@ from samdeploy.data.protocol import HONEST
 from samdeploy.evaluate.passes import BATCH
 from samdeploy.evaluate.test_set.distinct import TestImages, count_test_images, distinct_images
 from samdeploy.evaluate.test_set.prepared import PreparedPictures
-from samdeploy.evaluate.test_set.seen_in_training import beside, find_test_leaks, known_images, trained_on
+from samdeploy.evaluate.test_set.seen_in_training import (
+    beside,
+    find_test_leaks,
+    is_imported,
+    known_images,
+    trained_on,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +55,4 @@ def examine(bundle: Bundle, samples: Samples, pictures: PreparedPictures) -> Exa
     test_images = count_test_images(hashes, distinct, pictures.batches(BATCH), len(classes), two_labels)
     leaks = find_test_leaks(known, hashes.take(distinct))
     protocol = str(bundle.data.options.get("protocol", HONEST))
-    return Examined(hashes, distinct, test_images, leaks, trained_on(leaks, protocol))
+    return Examined(hashes, distinct, test_images, leaks, trained_on(leaks, protocol, imported=is_imported(bundle)))

@@ -69,6 +69,8 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
     dataset = _whole_dataset(root, bundle)
     if data.name == "judged-folder":  # labels go by the names, in the order of the network
         dataset = dataset.relabelled(bundle.spec.classes)
+        if not data.counts and dataset.train is dataset.val:  # no image served, so none need be left out
+            return TestSet(dataset.test + dataset.val, ())
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
     if not len(dataset.test):
