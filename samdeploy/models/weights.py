@@ -21,6 +21,8 @@ from samdeploy.models.look_alike import look_alike
 # Key of the metadata of our own files.  A run's weights have no manifest that would notice a flipped bit.
 _HASH = "samdeploy_sha256"
 
+# Of weights; a cast of others, such as int8 without its scales, would be another network.
+_FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _SHOWN = 3
 
 
@@ -88,7 +90,8 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
     """Copy `state` into `model`; keys and shapes must be the same on both sides.
 
     Raises:
-        WeightsError: counts missing, unexpected and misshapen keys, and says whose weights they look like.
+        WeightsError: counts missing, unexpected and misshapen keys, and says whose weights they look like; or a tensor
+            of floats that is none.
     """
     wanted = model.state_dict()
     # torchvision's older files lack this counter, which inference never reads.
@@ -109,10 +112,21 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
         raise WeightsError(
             f"{source}: does not fit the architecture; {counts}. Check arch, its options and the number of classes"
         )
+    if odd := next((key for key in wanted if key in state and not _is_plain(state[key], wanted[key])), None):
+        found = str(state[odd].dtype if state[odd].layout == torch.strided else state[odd].layout)
+        raise WeightsError(
+            f"{source}: {odd} is {'without numbers' if state[odd].is_meta else found.removeprefix('torch.')}; dense "
+            "float16, bfloat16, float32 or float64 expected, as training leaves them"
+        )
     # Some of torchvision's networks ask for the version of their layout, which files of weights do not hold.
     complete = OrderedDict(state)
     complete._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
     model.load_state_dict(complete, strict=False)
+
+
+def _is_plain(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    is_dense = found.layout == torch.strided and not found.is_meta
+    return is_dense and (found.dtype in _FLOATS or not wanted.is_floating_point())
 
 
 def some(keys: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import torch
 from samdeploy.errors import InputError, WeightsError
 from samdeploy.importing.source import read_source
 from samdeploy.models import build_model
+from samdeploy.models.weights import load_state
 from tests.importing.imported import ARCH, CLASSES, saved, state_of
 
 State = dict[str, torch.Tensor]
@@ -212,8 +213,25 @@ def test_torchscript_is_refused_with_the_cure(tmp_path: Path) -> None:
 
 
 def test_tensors_of_a_larger_network_are_refused(state: State, tmp_path: Path) -> None:
-    from samdeploy.models.weights import load_state
-
     found = read(saved(tmp_path / "w.pth", {**state, "layer4.1.conv1.weight": torch.ones(2, 2)}))
     with pytest.raises(WeightsError, match=r"1 unexpected: layer4.1.conv1.weight"):
         load_state(build_model(ARCH, 3), found.state, found.origin)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda value: value.to(torch.int8), "int8"),
+        (lambda value: value > 0, "bool"),
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda value: value.to_sparse(), "sparse_coo"),
+        (lambda value: value.to("meta"), "without numbers"),
+    ],
+)
+def test_only_dense_floats_are_weights(
+    change: Callable[[torch.Tensor], torch.Tensor], found: str, state: State, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "w.pth", {**state, "fc.weight": change(state["fc.weight"])})
+    with pytest.raises(WeightsError, match=rf"w.pth: fc.weight is {found}; dense float16, bfloat16, .* expected"):
+        load_state(build_model(ARCH, 3), read(path).state, str(path))
