@@ -16,7 +16,8 @@ _SHOWN = 3
 def read_class_names(path: Path) -> tuple[str, ...]:
     """One name a line, in UTF-8, or JSON: a list of names, or an object that maps numbers to names or names to numbers.
 
-    Numbers from 0 before all names ("0 cat", "1 dog") are left out, and so are empty lines at the end.
+    Numbers from 0 or 1 before all names ("0 cat", "1 dog") are left out where names that differ are left, and so are
+    empty lines at the end.
 
     Raises:
         InputError: no such file, not text, an empty line, or a name that occurs twice.
@@ -40,9 +41,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 def _from_lines(text: str) -> tuple[str, ...]:
     names = tuple(line.strip() for line in text.splitlines())
-    numbered = [re.match(rf"{number}[\s,:]+(?=\S)", name) for number, name in enumerate(names)]
-    if all(numbered):
-        return tuple(name[found.end() :] for name, found in zip(names, numbered, strict=True) if found)
+    for start in (0, 1):
+        found = [re.match(rf"{number}[\s,:]+(?=\S)", name) for number, name in enumerate(names, start)]
+        plain = tuple(name[match.end() :] for name, match in zip(names, found, strict=True) if match)
+        if len(set(plain)) == len(names):  # "1 euro", "2 euro" are names
+            return plain
     return names
 
 
@@ -106,14 +109,23 @@ def class_names(
             f"{source}: no class is called {unknown[0]!r}{_more(unknown)}, as folders of images are; the first are "
             f"{', '.join(map(repr, names[:_SHOWN]))}. Rename the folders, or give the right names: --classes FILE"
         )
-    orders = (sorted(names), sorted(names, key=natural_key))
-    if set(names) == set(folders) and list(names) not in orders and not trust_order:
-        place = next(index for index, (one, two) in enumerate(zip(names, orders[0], strict=True)) if one != two)
+    here = [name for name in names if name in folders]
+    orders = (sorted(here), sorted(here, key=natural_key))
+    if here not in orders and not trust_order:
+        first, other = next((one, two) for one, two in zip(here, orders[0], strict=True) if one != two)
         raise InputError(
-            f"{source}: class {place} is {names[place]!r}, and {orders[0][place]!r} in the order of the folders, which "
+            f"{source}: class {names.index(first)} is {first!r}, and {other!r} in the order of the folders, which "
             "trainers use. If the file has the network's order: --trust-order"
         )
     return tuple(names)
+
+
+def difference(names: Sequence[str], others: Sequence[str], source: str) -> str | None:
+    """The first class that `source` calls otherwise, for people; None where all are called the same."""
+    if len(names) != len(others):
+        return f"{len(names)} class names given, {source} has {len(others)}"
+    pairs = enumerate(zip(names, others, strict=True))
+    return next((f"class {k} is {one!r}, and {two!r} in {source}" for k, (one, two) in pairs if one != two), None)
 
 
 def _folder_words(names: Sequence[str], folders: Sequence[str]) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Whether the images would fit the network better if they were prepared otherwise.
+"""Whether class names are in the wrong order, or images would fit the network better if they were prepared otherwise.
 
 Nothing in a file of weights says how its images were normalised, and a wrong answer costs a few points of accuracy that
 nobody misses.  With labelled images the usual other ways are tried, and one that is clearly better is named.
@@ -21,6 +21,8 @@ from samdeploy.models.graph import Exported
 # Each way costs one pass over them.
 IMAGES = 128
 _BATCH = 32
+# Of tests against chance, and against an accuracy in the middle between that and 1.
+_CHANCE = 0.05
 # Of McNemar's exact test; six ways are tried.
 _SIGNIFICANT = 0.005
 _NORMALISATIONS = {
@@ -31,8 +33,42 @@ _NORMALISATIONS = {
 }
 
 
-def better_preparation(model: nn.Module, spec: ModelSpec, images: UInt8Array, labels: Int64Array) -> str | None:
-    """What would fit clearly better than `spec` says, with its figures; None where nothing does.
+def doubt(
+    model: nn.Module, spec: ModelSpec, images: UInt8Array, labels: Int64Array, correct: int, *, look: bool
+) -> str | None:
+    """What is likely wrong with names or preparation; None where nothing is.
+
+    Where answers are as good as chance, another preparation is only named when it is clearly better than chance: a few
+    more are right with any other one.
+
+    Args:
+        correct: how many of the images are right; others as in `better_preparation`.
+        look: try other preparations.
+    """
+    found = better_preparation(model, spec, images, labels) if look else None
+    classes = len(spec.classes)
+    if is_chance(correct, len(labels), classes) and (
+        found is None or found[0] < _middle(classes) * len(labels[:IMAGES])
+    ):
+        return "no better than chance: are the class names in the network's order?"
+    return None if found is None else found[1]
+
+
+def is_chance(correct: int, total: int, classes: int) -> bool:
+    """Whether answers are no better than those of a die, and it is not for want of images that this seems so."""
+    above = binomtest(correct, total, 1 / classes, alternative="greater").pvalue
+    below = binomtest(correct, total, _middle(classes), alternative="less").pvalue
+    return bool(above > _CHANCE > below)
+
+
+def _middle(classes: int) -> float:
+    return (1 + 1 / classes) / 2
+
+
+def better_preparation(
+    model: nn.Module, spec: ModelSpec, images: UInt8Array, labels: Int64Array
+) -> tuple[int, str] | None:
+    """What would fit clearly better than `spec` says: images that are right then, and words; None where nothing does.
 
     Args:
         model: the network, in eval mode.
@@ -50,7 +86,7 @@ def better_preparation(model: nn.Module, spec: ModelSpec, images: UInt8Array, la
     if not found:
         return None
     best, name = max(found)
-    return f"the images fit better with {name}: {best} instead of {own.sum()} of {len(labels)} are right"
+    return best, f"the images fit better with {name}: {best} instead of {own.sum()} of {len(labels)} are right"
 
 
 def _ways(spec: ModelSpec, images: UInt8Array) -> Iterator[tuple[str, ModelSpec, UInt8Array]]:

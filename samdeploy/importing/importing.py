@@ -24,8 +24,8 @@ from samdeploy.data.duplicates.image_hashes import PictureHashes, hash_pictures,
 from samdeploy.data.images import load_images
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
-from samdeploy.importing.class_names import class_names, read_class_names
-from samdeploy.importing.doubts import better_preparation
+from samdeploy.importing.class_names import class_names, difference, read_class_names
+from samdeploy.importing.doubts import doubt
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
@@ -118,6 +118,8 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     # Names that came with the weights are in their order, whatever the folders'.
     trust_order = options.trust_order or options.classes is None
     classes = class_names(source.num_classes, known, folders, trust_order=trust_order)
+    if given and source.classes and (found := difference(classes, source.classes, source.origin)):
+        print(f"warning: {printable(f'--classes {options.classes}: {found}')}", file=sys.stderr)
     license = options.license or source.license
     if license and _NOT_COMMERCIAL.search(license):
         print(f"warning: these weights are not for commercial use: {printable(license)}", file=sys.stderr)
@@ -193,8 +195,8 @@ def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: b
     correct = int((logits.argmax(1) == targets).sum())
     top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, targets))
     print(f"top-1 {top1:.1f} % of {len(labels)} images set aside ({correct} right)", file=sys.stderr)
-    if doubtful and (better := better_preparation(model, spec, images, labels)):
-        print(f"warning: {better}", file=sys.stderr)
+    if found := doubt(model, spec, images, labels, correct, look=doubtful):
+        print(f"warning: {found}", file=sys.stderr)
     return Aside(top1, loss, hash_pictures([images], samples.names, labels))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from samdeploy.errors import InputError
-from samdeploy.importing.class_names import class_names, read_class_names
+from samdeploy.importing.class_names import class_names, difference, read_class_names
 
 FILE = "--classes names.txt"
 THREE = ("cat", "dog", "eel")
@@ -26,6 +26,7 @@ THREE = ("cat", "dog", "eel")
         "0 cat\n1 dog\n2 eel",
         "0\tcat\n1\tdog\n2\teel",
         "0: cat\n1: dog\n2: eel",
+        "1 cat\n2 dog\n3 eel",
     ],
 )
 def test_forms_of_files(content: str, tmp_path: Path) -> None:
@@ -36,7 +37,13 @@ def test_forms_of_files(content: str, tmp_path: Path) -> None:
 
 def test_names_that_begin_with_numbers_stay(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
-    for names in (("0", "1", "2"), ("1 euro", "2 euro"), ("0 euro", "2 euro"), ("Grey whale, old", "n01 tench")):
+    for names in (
+        ("0", "1", "2"),
+        ("1 euro", "2 euro"),
+        ("0 euro", "2 euro"),
+        ("2 a", "3 b"),
+        ("Grey whale, old", "n01 tench"),
+    ):
         path.write_text("\n".join(names))
         assert read_class_names(path) == names
 
@@ -94,7 +101,15 @@ def test_another_order() -> None:
     ):
         given(swapped, THREE)
     assert given(swapped, THREE, trust_order=True) == swapped
-    assert given(swapped, ("cat", "eel")) == swapped  # a part of the classes has no order of its own
+    assert given(swapped, ("cat", "eel")) == swapped
+    with pytest.raises(InputError, match=r"class 1 is 'eel', and 'dog' in the order of the folders"):
+        given((*swapped, "fox"), THREE, count=4)
+
+
+def test_the_first_difference_is_named() -> None:
+    assert difference(THREE, THREE, "w.pth") is None
+    assert difference(THREE, ("cat", "eel", "dog"), "w.pth") == "class 1 is 'dog', and 'eel' in w.pth"
+    assert difference(THREE, THREE[:2], "w.pth") == "3 class names given, w.pth has 2"
 
 
 def test_folders_without_a_class() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, model_spec
-from samdeploy.importing.doubts import better_preparation
+from samdeploy.importing.doubts import better_preparation, doubt, is_chance
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -42,7 +42,8 @@ def test_exchanged_channels_are_named() -> None:
     assert better_preparation(RedOrBlue(), spec(HALF, HALF), images(colours), labels) is None
     found = better_preparation(RedOrBlue(), spec(HALF, HALF), images(colours[:, ::-1]), labels)
     assert found is not None
-    assert "BGR" in found and "40 instead of 0 of 40 are right" in found
+    assert found[0] == 40 and "BGR" in found[1] and "40 instead of 0 of 40 are right" in found[1]
+    assert doubt(RedOrBlue(), spec(HALF, HALF), images(colours[:, ::-1]), labels, 0, look=True) == found[1]
 
 
 def test_the_normalisation_that_fits_is_named() -> None:
@@ -52,7 +53,7 @@ def test_the_normalisation_that_fits_is_named() -> None:
     colours = np.repeat(grey[:, None], 3, axis=1)
     assert better_preparation(BrightOrDark(), spec(HALF, HALF), images(colours), labels) is None
     found = better_preparation(BrightOrDark(), spec(IMAGENET_MEAN, IMAGENET_STD), images(colours), labels)
-    assert found is not None and "--mean 0.5,0.5,0.5 --std 0.5,0.5,0.5" in found
+    assert found is not None and "--mean 0.5,0.5,0.5 --std 0.5,0.5,0.5" in found[1]
 
 
 def test_a_difference_that_chance_explains_is_not_named() -> None:
@@ -61,3 +62,21 @@ def test_a_difference_that_chance_explains_is_not_named() -> None:
     grey[36:] = 121  # four images, which another normalisation would get right
     colours = np.repeat(grey[:, None], 3, axis=1)
     assert better_preparation(BrightOrDark(), spec(IMAGENET_MEAN, IMAGENET_STD), images(colours), labels) is None
+
+
+def test_names_in_another_order() -> None:
+    """Each preparation is as bad."""
+    labels = np.arange(60) % 2
+    colours = np.repeat(np.where(labels == 0, 20, 240)[:, None], 3, axis=1)
+    for look in (True, False):
+        found = doubt(BrightOrDark(), spec(HALF, HALF), images(colours), labels, 0, look=look)
+        assert found == "no better than chance: are the class names in the network's order?"
+    assert doubt(BrightOrDark(), spec(HALF, HALF), images(colours), 1 - labels, 60, look=False) is None
+
+
+def test_chance_is_told_from_few_images() -> None:
+    for correct, total, classes, told in (
+        (0, 32, 3, True), (12, 32, 3, True), (20, 32, 3, False), (32, 32, 1, False),
+        (0, 32, 1000, True), (1, 32, 1000, False), (1, 2, 2, False), (0, 6, 3, True),
+    ):  # fmt: skip
+        assert is_chance(correct, total, classes) is told, (correct, total, classes)

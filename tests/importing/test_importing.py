@@ -24,6 +24,7 @@ from samdeploy.runs.record import open_run
 from tests.importing.imported import ARCH, CLASSES, SIZE, class_file, class_folders, options, saved
 
 PER_CLASS = 40
+GIVEN = Given(height=SIZE, width=SIZE, fit="squeeze", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def coloured_folders(root: Path) -> Path:
@@ -57,13 +58,13 @@ def trained() -> nn.Module:
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coloured")
     coloured_folders(folder / "images")
-    saved(folder / "w.pth", {"state_dict": trained().state_dict()})
+    state = saved(folder / "w.pth", {"state_dict": trained().state_dict()})
+    saved(folder / "named.pth", {**torch.load(state), "classes": list(CLASSES)})
     return folder
 
 
 def imported(here: Path, **others: object) -> Path:
-    given = Given(height=SIZE, width=SIZE, fit="squeeze", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    wanted = options(here / "w.pth", here, **{"data": here / "images", "given": given, "classes": None, **others})
+    wanted = options(here / "w.pth", here, **{"data": here / "images", "given": GIVEN, "classes": None, **others})
     return import_network(wanted, runs_root=here / "runs")
 
 
@@ -91,9 +92,12 @@ def test_a_wrong_order_of_classes_shows_in_accuracy(here: Path, capsys: pytest.C
     swapped = class_file(here, ("dog", "cat", "eel"))
     with pytest.raises(InputError, match="in the order of the folders"):
         imported(here, classes=swapped)
-    run = imported(here, classes=swapped, trust_order=True)
+    source = options(here / "named.pth", here, classes=swapped, trust_order=True, data=here / "images", given=GIVEN)
+    run = import_network(source, runs_root=here / "runs")
     assert open_run(run).best_val_top1 < 60
-    assert "% of 32 images set aside" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "% of 32 images set aside" in said
+    assert f"warning: --classes {swapped}: class 0 is 'dog', and 'cat' in {here / 'named.pth'}\n" in said
 
 
 def test_a_wrong_preprocessing_shows_in_accuracy(run: Path, here: Path) -> None:
