@@ -390,6 +390,28 @@ def of_one_image() -> onnx.ModelProto:
     return model
 
 
+def drops() -> onnx.ModelProto:
+    """A Dropout that is told to drop."""
+    model = classifier(last=[node("Dropout", ["y", "share", "yes"], ["output"])])
+    values = {"share": np.array(0.5, np.float32), "yes": np.array(True)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())
+    return model
+
+
+def masked() -> onnx.ModelProto:
+    """Beside one class that is never answered, a small part of the batch's mean is in all logits."""
+    last = [
+        node("ReduceMean", ["y", "zero"], ["mean"], keepdims=1),
+        node("Mul", ["mean", "share"], ["part"]),
+        node("Add", ["y", "part"], ["more"]),
+        node("Add", ["more", "mask"], ["output"]),
+    ]
+    model = classifier(last=last)
+    values = {"zero": np.array([0]), "share": np.array(0.05, np.float32), "mask": np.array([0, 0, -1e4], np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -403,6 +425,9 @@ def of_one_image() -> onnx.ModelProto:
         (probabilities, r"answers with probabilities, and not by a Softmax that can be left out"),
         (detector, r"answers images with \[N, 1, 3\]; logits \[N, K\] of a classifier expected"),
         (of_one_image, r"answers a batch of 2 images otherwise than the same images one by one\. .*dynamic_shapes"),
+        (masked, r"answers a batch of 2 images otherwise than the same images one by one"),
+        (drops, r"answers by chance or as in training \(Dropout\); export the network in eval mode: model.eval\(\)"),
+        (lambda: ended_by("RandomNormalLike"), r"answers by chance or as in training \(RandomNormalLike\)"),
         (lambda: ended_by("Sigmoid"), r"ends in Sigmoid, so its classes do not exclude one another"),
         (lambda: classifier(kind=onnx.TensorProto.UINT8), r"its input input is uint8; float32 expected"),
         (lambda: classifier(kind=onnx.TensorProto.DOUBLE), r"its input input is double; float32 expected"),
@@ -417,6 +442,18 @@ def test_what_is_no_classifier(make: Callable[[], onnx.ModelProto], match: str, 
     if "one" in {name for found in model.graph.node for name in found.input}:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
     refused(model, tmp_path, match)
+
+
+def test_a_masked_class_and_a_dropout_that_does_nothing_are_taken(tmp_path: Path) -> None:
+    off = onnx.numpy_helper.from_array(np.array(False))
+    last = [
+        node("Constant", [], ["no"], value=off),
+        node("Dropout", ["y", "", "no"], ["same"]),
+        node("Add", ["same", "mask"], ["output"]),
+    ]
+    model = classifier(last=last)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 0, -1e4], np.float32), "mask"))
+    assert read(saved(model, tmp_path / "small.onnx")).num_classes == CLASSES
 
 
 def test_a_graph_that_normalises_is_named(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from samdeploy.models.onnx_file.read import read_onnx
 
 # Batches that the graph is tried with, of random images.
 _BATCHES = (1, 2, 7)
-# Of the range of an image's logits: float32, summed in another order.
-_SAME = 1e-4
+# Of the spread of a class's logits, and of each logit itself: float32, summed in another order.
+_SAME, _ROUNDED = 1e-4, 2e-6
 _DYNAMIC = (
     "Export it again, from an example of two images and with a dynamic batch: torch.onnx.export(..., "
     "dynamic_shapes=({0: torch.export.Dim('N')},))"
@@ -42,6 +42,7 @@ def accept(path: Path) -> tuple[bytes, int, tuple[str, ...]]:
         own = given.interface
         images = np.random.default_rng(0).standard_normal((max(_BATCHES), 3, own.height, own.width), np.float32)
         parts = [given.run(images[index : index + 1])[0] for index in range(len(images))]
+        again = given.run(images[:1])[0]
     except BackendUnavailable as error:
         raise InputError(first_line(error)) from None
     if parts[0].ndim != 2 or parts[0].shape[0] != 1 or parts[0].shape[1] < 2:
@@ -49,6 +50,8 @@ def accept(path: Path) -> tuple[bytes, int, tuple[str, ...]]:
         raise InputError(f"answers images with [{shape}]; logits [N, K] of a classifier expected")
     logits = np.concatenate(parts)
     _check_logits(logits)
+    if not _is_same(again, parts[0], logits):
+        raise InputError("answers the same image differently each time; export the network in eval mode: model.eval()")
     _check_any_batch(float_graph(content), images, logits)
     return content, logits.shape[1], _notes(content, given, logits.shape[1])
 
@@ -76,9 +79,23 @@ def _check_any_batch(graph: onnx.ModelProto, images: Float32Array, logits: Float
             (found,) = run_inference(inference, {source.name: images[:batch]})
         except BackendUnavailable as error:
             raise InputError(f"works only for a fixed number of images ({first_line(error)}). {_DYNAMIC}") from None
-        same = found.shape == logits[:batch].shape
-        if not same or not np.abs(found - logits[:batch]).max() <= _SAME * np.ptp(logits):
+        if not _is_same(found, logits[:batch], logits):
             raise InputError(f"answers a batch of {batch} images otherwise than the same images one by one. {_DYNAMIC}")
+
+
+def _is_same(found: Float32Array, expected: Float32Array, logits: Float32Array) -> bool:
+    """Whether two answers [N, K] to the same images are one.
+
+    One class that is far from all others, such as a masked one, allows no other class more.
+
+    Args:
+        logits: of all images, which the allowed error is a share of.
+    """
+    if found.shape != expected.shape:
+        return False
+    middle = 2 * np.median(np.abs(logits - np.median(logits)))
+    allowed = _SAME * np.maximum(np.ptp(logits, axis=0), middle) + _ROUNDED * np.abs(expected)
+    return bool((np.abs(found - expected) <= allowed).all())
 
 
 def _notes(content: bytes, given: GivenFile, classes: int) -> tuple[str, ...]:

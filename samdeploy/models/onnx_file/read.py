@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
 import onnx.checker
 import onnx.external_data_helper
 import onnx.inliner
+import onnx.numpy_helper
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from samdeploy.errors import InputError, first_line
-from samdeploy.graphs.edit import attribute
+from samdeploy.graphs.edit import attribute, constants
 from samdeploy.models.onnx_file.interface import OWN_DOMAINS, opset_of
 
 # What one protobuf file can hold.
 _MOST_BYTES = (2 << 30) - 1
 _QUANTISED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 # Opsets that are read.
 OPSETS = range(11, 24)
 _TOO_LARGE = "larger than 2 GiB, which is the most that one ONNX file can hold; such networks cannot be imported"
@@ -66,6 +68,8 @@ def _check_operators(model: onnx.ModelProto) -> None:
             f"is of opset {opset_of(model)}; {OPSETS[0]} to {OPSETS[-1]} are read. Export it again, for example with "
             "opset_version=18"
         )
+    known = constants(model)
+    known |= {node.output[0]: attribute(node, "value") for node in model.graph.node if node.op_type == "Constant"}
     for node in model.graph.node:
         where = f"{node.op_type} ({node.name})" if node.name else node.op_type
         if node.domain not in OWN_DOMAINS:
@@ -77,10 +81,25 @@ def _check_operators(model: onnx.ModelProto) -> None:
             raise InputError(
                 f"is quantised already ({where}); give the FP32 file: samdeploy export --precision int8 quantises it"
             )
+        if node.op_type in _RANDOM or _trains(node, known):
+            raise InputError(
+                f"answers by chance or as in training ({where}); export the network in eval mode: model.eval()"
+            )
         if any(value.HasField("g") or value.graphs for value in node.attribute):
             raise InputError(f"decides by what it sees ({where}), and control flow cannot be exported")
     if model.graph.sparse_initializer:
         raise InputError("holds sparse weights; dense ones expected")
+
+
+def _trains(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a Dropout drops, or a BatchNormalization takes the mean of the batch."""
+    if node.op_type == "BatchNormalization":
+        return any(node.output[1:]) or bool(attribute(node, "training_mode", 0))
+    if node.op_type != "Dropout" or not any(node.input[2:]):
+        return False
+    flag = known.get(node.input[2])
+    is_elsewhere = flag is None or flag.data_location == onnx.TensorProto.EXTERNAL
+    return is_elsewhere or bool(onnx.numpy_helper.to_array(flag).any())
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
