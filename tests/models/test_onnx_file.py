@@ -202,6 +202,33 @@ def test_the_state_is_the_file(tmp_path: Path) -> None:
         load_state(again, {"head": torch.zeros(3)}, "others")
 
 
+def elsewhere() -> onnx.ModelProto:
+    model = classifier()
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin")
+    tensor.ClearField("raw_data")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: decides(), r"decides by what it sees \(If\)"),
+        (lambda: of_another_domain(), r"uses Gelu \(fast\) of com.microsoft"),
+        (elsewhere, r"the ONNX file in these weights is not whole; import the network again"),
+        (onnx.ModelProto, r"not an ONNX file, or a truncated one"),
+    ],
+)
+def test_a_state_that_no_import_made_is_never_run(make: Callable[[], onnx.ModelProto], match: str) -> None:
+    content = make().SerializeToString() or b"?"
+    model = build_model("onnx:small", CLASSES).eval()
+    load_state(model, {"onnx": torch.frombuffer(bytearray(content), dtype=torch.uint8)}, "w.safetensors")
+    with pytest.raises(InputError, match=match):
+        model(torch.zeros(1, 3, HEIGHT, WIDTH))
+    with pytest.raises(InputError, match=match):
+        family_of("onnx:").to_onnx(model, spec_of())
+
+
 def test_any_name_of_a_file_is_known(tmp_path: Path) -> None:
     assert known_arch("onnx:whatever").prefix == "onnx"
     assert read(saved(classifier(), tmp_path / "my net\n(1).onnx")).arch == "onnx:my_net__1_"

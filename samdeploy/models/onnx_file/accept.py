@@ -14,7 +14,7 @@ from samdeploy.graphs.inference import Options, open_inference, run_inference
 from samdeploy.models.onnx_file.convert import float_graph
 from samdeploy.models.onnx_file.given import GivenFile
 from samdeploy.models.onnx_file.interface import opset_of, own_normalisation
-from samdeploy.models.onnx_file.read import read_onnx
+from samdeploy.models.onnx_file.read import given_model, read_onnx
 
 # Batches that the graph is tried with, of random images.
 _BATCHES = (1, 2, 7)
@@ -99,7 +99,7 @@ def _is_same(found: Float32Array, expected: Float32Array, logits: Float32Array) 
 
 
 def _notes(content: bytes, given: GivenFile, classes: int) -> tuple[str, ...]:
-    own, model = given.interface, onnx.load_from_string(content)
+    own, model = given.interface, given_model(content)
     notes = [f"opset {opset_of(model)}, {own} -> {classes} classes"]
     if own.squashed_by:
         notes.append(f"the {own.squashed_by} at its end is left out: a bundle gives logits")

@@ -15,6 +15,7 @@ from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run
 from samdeploy.models.onnx_file.interface import Interface, interface_of
 from samdeploy.models.onnx_file.opset import of_bundle_opset
+from samdeploy.models.onnx_file.read import given_model
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -55,7 +56,7 @@ def float_graph(content: bytes) -> onnx.ModelProto:
     Raises:
         InputError: an opset that is not read, or a node that stands for a fixed number of images.
     """
-    model = onnx.load_from_string(content)
+    model = given_model(content)
     own = interface_of(model)
     shapes = shapes_of_one_run(model, own)
     model = with_outputs(model, [own.logits])

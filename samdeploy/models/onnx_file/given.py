@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 
 from samdeploy.arrays import Float32Array
 from samdeploy.errors import InputError
 from samdeploy.graphs.edit import with_outputs
 from samdeploy.graphs.inference import Options, open_inference, run_inference
 from samdeploy.models.onnx_file.interface import interface_of
+from samdeploy.models.onnx_file.read import given_model
 
 
 class GivenFile:
@@ -21,10 +21,10 @@ class GivenFile:
         """`tensors` are computed besides the logits.
 
         Raises:
-            InputError: it is not one classifier of images.
+            InputError: it is not one classifier of images, or holds what `read_onnx` refuses.
             BackendUnavailable: ONNX Runtime refuses it.
         """
-        model = onnx.load_from_string(content)
+        model = given_model(content)
         self.interface = interface_of(model)
         graph = with_outputs(model, [self.interface.logits, *tensors]).SerializeToString()
         self._inference = open_inference(graph, Options(optimized=False, quiet=True))

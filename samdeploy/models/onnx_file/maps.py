@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnx
 import onnx.numpy_helper
 import torch
 
@@ -11,6 +10,7 @@ from samdeploy.graphs.edit import constants
 from samdeploy.models.family import FeaturesAndHead
 from samdeploy.models.onnx_file.convert import float_graph
 from samdeploy.models.onnx_file.given import GivenFile
+from samdeploy.models.onnx_file.read import given_model
 
 
 def features_and_head(content: bytes) -> FeaturesAndHead | None:
@@ -20,7 +20,7 @@ def features_and_head(content: bytes) -> FeaturesAndHead | None:
         head = find_head(graph)
     except NoMaps:
         return None
-    if head.features not in {name for node in onnx.load_from_string(content).graph.node for name in node.output}:
+    if head.features not in {name for node in given_model(content).graph.node for name in node.output}:
         return None  # a tensor that conversion made
     given = GivenFile(content, [head.features])
     known = {

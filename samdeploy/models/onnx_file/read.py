@@ -40,12 +40,7 @@ def read_onnx(path: Path) -> bytes:
         raise InputError(f"cannot be read ({error.strerror})") from None
     if not content:
         raise InputError(_TOO_LARGE if path.stat().st_size else "an empty file; an ONNX file expected")
-    try:
-        model = onnx.load_from_string(content)
-    except DecodeError:
-        model = onnx.ModelProto()
-    if not model.graph.node:
-        raise InputError("not an ONNX file, or a truncated one; an ONNX file such as torch.onnx.export writes expected")
+    model = _parsed(content)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
         content = b""
@@ -60,6 +55,29 @@ def read_onnx(path: Path) -> bytes:
     except onnx.checker.ValidationError as error:
         raise InputError(f"ONNX's own checker refuses it ({first_line(error)})") from None
     return content
+
+
+def given_model(content: bytes) -> onnx.ModelProto:
+    """What `read_onnx` made, of a bundle that may have come from anywhere: nothing else is ever run.
+
+    Raises:
+        InputError: it holds what `read_onnx` refuses or takes in.
+    """
+    model = _parsed(content)
+    if model.functions or any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+        raise InputError("the ONNX file in these weights is not whole; import the network again: samdeploy import FILE")
+    _check_operators(model)
+    return model
+
+
+def _parsed(content: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError:
+        model = onnx.ModelProto()
+    if not model.graph.node:
+        raise InputError("not an ONNX file, or a truncated one; an ONNX file such as torch.onnx.export writes expected")
+    return model
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
