@@ -7,6 +7,7 @@ nobody misses.  With labelled images the usual other ways are tried, and one tha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from samdeploy.arrays import BoolArray, Int64Array, UInt8Array
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
+from samdeploy.models import build_model, family_of
 from samdeploy.models.graph import Exported
 
 # Each way costs one pass over them.
@@ -78,8 +80,10 @@ def better_preparation(
     images, labels = images[:IMAGES], labels[:IMAGES]
     own = _right(model, spec, images, labels)
     found = []
-    for name, other, pixels in _ways(spec, images):
-        right = _right(model, other, pixels, labels)
+    ways = [(name, model, other, pixels) for name, other, pixels in _ways(spec, images)]
+    ways += [(f"--arch {twin.arch}", other, twin, images) for twin, other in _twins(model, spec)]
+    for name, network, other, pixels in ways:
+        right = _right(network, other, pixels, labels)
         gained, lost = int((right & ~own).sum()), int((own & ~right).sum())
         if gained > lost and binomtest(lost, gained + lost).pvalue < _SIGNIFICANT:
             found.append((int(right.sum()), name))
@@ -95,6 +99,18 @@ def _ways(spec: ModelSpec, images: UInt8Array) -> Iterator[tuple[str, ModelSpec,
         if not near:
             yield name, replace(spec, preprocessing=replace(spec.preprocessing, mean=mean, std=std)), images
     yield "the channels as BGR, which samdeploy does not feed: swap the first layer's", spec, images[..., ::-1].copy()
+
+
+def _twins(model: nn.Module, spec: ModelSpec) -> Iterator[tuple[ModelSpec, nn.Module]]:
+    """The same weights in architectures that hold the same tensors, with their own normalisation."""
+    family = family_of(spec.arch)
+    for arch in family.twins(spec.arch) if family.twins else ():
+        record = family.preprocessing(arch, spec.options) or spec.preprocessing
+        own = replace(spec.preprocessing, mean=record.mean, std=record.std)
+        other = build_model(arch, len(spec.classes), spec.options).eval()
+        with suppress(RuntimeError):  # other tensors after all
+            other.load_state_dict(model.state_dict())
+            yield replace(spec, arch=arch, preprocessing=own), other
 
 
 @torch.inference_mode()

@@ -179,6 +179,11 @@ class ModelFamily(Protocol):
         ...
 
     @property
+    def twins(self) -> Callable[[str], Sequence[str]] | None:
+        """Architectures with the same tensors that compute something else, such as another padding."""
+        ...
+
+    @property
     def weights_url(self) -> Callable[[str], str] | None:
         """Published weights of an architecture: a state dict whose file's name ends in the start of its SHA-256."""
         ...

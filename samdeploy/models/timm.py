@@ -82,6 +82,12 @@ class TimmFamily(TorchFamily):
         license: str | None = _record(arch).license
         return license
 
+    def twins(self, arch: str) -> Sequence[str]:
+        """Weights of TensorFlow pad as it does, and have an architecture of their own: "tf_efficientnet_lite0"."""
+        name = _name(arch).partition(".")[0]
+        twin = f"{self.prefix}:{name.removeprefix('tf_') if name.startswith('tf_') else f'tf_{name}'}"
+        return (twin,) if twin in self.architectures() else ()
+
     def labels(self, arch: str, num_classes: int) -> Sequence[tuple[str, ...]]:
         """WordNet's synsets, as the folders of ImageNet are called, where the count is that of a set of ImageNet."""
         from timm.data import ImageNetInfo, infer_imagenet_subset

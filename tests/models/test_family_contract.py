@@ -32,7 +32,8 @@ SMALL = {
 # A network that is a file cannot be built by its name: see test_onnx_file.py.
 FILES = {"onnx"}
 EXTRAS = (
-    *("channel_gates", "published_state", "weights_url", "other_task", "rescale", "calmer", "stages", "read_network"),
+    *("channel_gates", "published_state", "twins", "weights_url", "other_task"),
+    *("rescale", "calmer", "stages", "read_network"),
 )
 CLASSES = ("cat", "dog", "eel")
 HEIGHT, WIDTH = 64, 96
