@@ -4,6 +4,7 @@
 
     SamdeployError                the root; catch this one to catch them all
      ├── InputError               an argument is wrong: unknown name, shape, dtype, path
+     │    └── PackageMissing      it needs a package that is not installed
      ├── ImageError               an image is missing, damaged or of an unusable kind
      │    └── AnswerError         an image to which the engine has no finite answer
      ├── DatasetError             a data set is empty or contradicts itself
@@ -36,6 +37,10 @@ class SamdeployError(Exception):
 
 class InputError(SamdeployError):
     """An argument is unknown, of the wrong type, or points nowhere."""
+
+
+class PackageMissing(InputError):
+    """What was asked for needs a package that is not installed."""
 
 
 class ImageError(SamdeployError):
@@ -139,7 +144,7 @@ def unknown(kind: str, found: object, valid: Iterable[str]) -> str:
     if near:
         hint = f"; did you mean {' or '.join(repr(name) for name in near)}?"
         return f"unknown {kind} {found!r}{hint}" + (f" Valid: {', '.join(names)}" if len(names) <= _FEW else "")
-    return f"unknown {kind} {found!r}. Valid: {', '.join(names)}"
+    return f"unknown {kind} {found!r}. Valid: {', '.join(names) or 'none'}"
 
 
 def check_name(kind: str, found: object, valid: Iterable[str]) -> None:

@@ -39,6 +39,7 @@ def test_the_drawn_tree_is_the_real_tree() -> None:
 EXIT_CODES = {
     "SamdeployError": 2,
     "InputError": 2,
+    "PackageMissing": 2,
     "ImageError": 2,
     "AnswerError": 1,
     "DatasetError": 2,

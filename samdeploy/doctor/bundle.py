@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from samdeploy.backends import open_session
+from samdeploy.backends import availability, open_session
 from samdeploy.bench.engines import ALL, Engine, select_engines
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.bundle.spec import named_model
 from samdeploy.doctor.evaluation import read_evaluation
 from samdeploy.doctor.findings import BundleState, EngineState
-from samdeploy.errors import BackendUnavailable, BundleError, SamdeployError
+from samdeploy.errors import BackendUnavailable, BundleError, InputError, PackageMissing, SamdeployError
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.eval_file import EVAL_FILE
 from samdeploy.progress import progress_bar
@@ -44,6 +44,7 @@ def examine_bundle(path: Path) -> BundleState:
             problems += find_contradictions(bundle)
             problems += [f"{state.backend} {state.precision}: {state.reason}" for state, wrong in tried if wrong]
             problems += _golden_problems(bundle)
+            problems += _reference_problems(bundle)
             if not any(state.reason == "" for state in engines):
                 problems.append(f"bundle {path}: none of its engines runs on this machine")
     spec, pixels = bundle.spec, bundle.spec.preprocessing
@@ -72,6 +73,19 @@ def _golden_problems(bundle: Bundle) -> Iterator[str]:
         return
     if nothing:
         yield f"bundle {bundle.root}: {nothing}, so opening an engine proves nothing; samdeploy export"
+
+
+def _reference_problems(bundle: Bundle) -> Iterator[str]:
+    """Whether nothing here knows the network; that a package is missing is no fault of the bundle."""
+    if availability("pytorch") is not None:
+        return
+    try:
+        open_session(bundle, "pytorch", device="cpu", check=False).close()
+    except BackendUnavailable as error:
+        if isinstance(error.__cause__, InputError) and not isinstance(error.__cause__, PackageMissing):
+            yield str(error)
+    except SamdeployError:  # a contradiction, which is found elsewhere
+        return
 
 
 def _opened(bundle: Bundle, engine: Engine) -> tuple[EngineState, bool]:

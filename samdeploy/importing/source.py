@@ -96,8 +96,9 @@ def _check_named(arch: str) -> None:
     Raises:
         InputError: unknown, or the name of a file.
     """
-    if known_arch(arch).read_network is not None:
+    if family_of(arch).read_network is not None:
         raise InputError(f"{arch}: such a network is a file; import it: samdeploy import FILE.onnx")
+    known_arch(arch)
 
 
 def _loaded(state: Mapping[str, torch.Tensor]) -> str:

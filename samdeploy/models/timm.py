@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from samdeploy.bundle.spec import RESIZES, OptionValue, Preprocessing
-from samdeploy.errors import InputError, first_line
+from samdeploy.errors import InputError, PackageMissing, first_line
 from samdeploy.models.family import ModelFamily, NotFetched
 from samdeploy.models.torch_family import TorchFamily
 
@@ -118,7 +118,7 @@ def _timm() -> ModuleType:
     try:
         import timm
     except ModuleNotFoundError:
-        raise InputError("timm's architectures need the package timm: pip install 'samdeploy[timm]'") from None
+        raise PackageMissing("timm's architectures need the package timm: pip install 'samdeploy[timm]'") from None
     module: ModuleType = timm
     return module
 

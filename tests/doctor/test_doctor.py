@@ -77,6 +77,25 @@ def test_an_engine_that_answers_wrongly(
     assert any(text.startswith("onnxruntime fp32: ") for text in found.problems)
 
 
+@pytest.mark.parametrize(
+    ("arch", "problem"),
+    [
+        ("python:os:system", "called only when you allow it: SAMDEPLOY_FACTORY=os:system"),
+        ("timm:/etc/x", "unknown architecture 'timm:/etc/x'"),
+        ("onnx:../../x", "unknown architecture 'onnx:../../x'. Valid: none"),
+        ("foo:x", "unknown family of networks 'foo'"),
+    ],
+)
+def test_a_network_that_nothing_here_knows(copy_of_bundle: Path, arch: str, problem: str) -> None:
+    pytest.importorskip("timm")
+    assert examine_bundle(copy_of_bundle).problems == ()
+    manifest = json.loads((copy_of_bundle / "manifest.json").read_text())
+    manifest["model"] |= {"arch": arch, "options": {}}
+    (copy_of_bundle / "manifest.json").write_text(json.dumps(manifest))
+    found = examine_bundle(copy_of_bundle).problems
+    assert any(one.startswith("pytorch cannot rebuild this bundle's network: ") and problem in one for one in found)
+
+
 def test_golden_images_that_prove_nothing(copy_of_bundle: Path, seal: Callable[[Path], Bundle]) -> None:
     """Any engine of the same shape that answers white as the network does would be opened."""
     images, logits = (copy_of_bundle / "golden" / f"{name}.npy" for name in ("images", "logits"))

@@ -77,12 +77,16 @@ def test_bench_does_not_call_it_pytorch(bundle: Bundle) -> None:
 
 def test_nothing_is_written_where_the_file_is_refused(tmp_path: Path) -> None:
     source = saved(ended_by("Sigmoid"), tmp_path / "small.onnx")
+    weights = tmp_path / "w.pth"
+    weights.touch()
     with pytest.raises(InputError, match=r"small\.onnx: ends in Sigmoid"):
         import_network(options(source, tmp_path, arch=None, given=GIVEN), runs_root=tmp_path / "runs")
     with pytest.raises(InputError, match=r"--arch timm:test_resnet: an ONNX file is a network of its own"):
         import_network(options(source, tmp_path, given=GIVEN), runs_root=tmp_path / "runs")
     with pytest.raises(InputError, match=r"onnx:small: such a network is a file; import it"):
         import_network(ImportOptions("onnx:small"), runs_root=tmp_path / "runs")
+    with pytest.raises(InputError, match=r"onnx:\.\./x: such a network is a file; import it"):
+        import_network(ImportOptions(str(weights), arch="onnx:../x"), runs_root=tmp_path / "runs")
     onnx.save(classifier(), source)
     with pytest.raises(InputError, match=r"takes images of 8x12, 32x32 found: --size 8x12"):
         import_network(options(source, tmp_path, arch=None), runs_root=tmp_path / "runs")

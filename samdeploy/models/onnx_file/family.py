@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from samdeploy.models.onnx_file.given import GivenFile
 
 _STATE = "onnx"
+_NAME = re.compile(r"onnx:[\w.+-]+")
 
 
 class OnnxNetwork(nn.Module):
@@ -64,7 +65,7 @@ class OnnxFamily(TorchFamily):
         return ()
 
     def knows(self, arch: str) -> bool:
-        return arch.startswith(f"{self.prefix}:")
+        return _NAME.fullmatch(arch) is not None
 
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module:
         """Without weights there is no network: `load_state` brings all of it."""
