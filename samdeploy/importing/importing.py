@@ -194,7 +194,8 @@ def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: b
     logits, targets = torch.cat(parts), torch.from_numpy(labels)
     correct = int((logits.argmax(1) == targets).sum())
     top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, targets))
-    print(f"top-1 {top1:.1f} % of {len(labels)} images set aside ({correct} right)", file=sys.stderr)
+    seen = "" if dataset.train is dataset.val else "; they may have been trained on"
+    print(f"top-1 {top1:.1f} % of {len(labels)} images set aside ({correct} right){seen}", file=sys.stderr)
     if found := doubt(model, spec, images, labels, correct, look=doubtful):
         print(f"warning: {found}", file=sys.stderr)
     return Aside(top1, loss, hash_pictures([images], samples.names, labels))

@@ -113,7 +113,11 @@ def head_classes(arch: str, state: Mapping[str, torch.Tensor], options: Mapping[
     if not found or len(state[found[0]].shape) != len(one[found[0]]):
         alike = look_alike(state)
         looks = f"; this looks like {alike}" if alike else ""
-        raise WeightsError(f"the weights hold no head of {arch} ({some(head)} expected){looks}")
+        shared = sum(key in state for key in one)
+        raise WeightsError(
+            f"the weights hold no head of {arch} ({some(head)} expected), and {shared} of its {len(one)} tensors by "
+            f"name{looks}"
+        )
     return int(state[found[0]].shape[0])
 
 
