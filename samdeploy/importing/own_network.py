@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from samdeploy.bundle.spec import RESIZES, Preprocessing
-from samdeploy.errors import InputError, WeightsError
+from samdeploy.errors import InputError, WeightsError, first_line
 from samdeploy.importing.importing import ImportOptions, import_source
 from samdeploy.importing.source import Source
 from samdeploy.models import build_model
@@ -51,12 +51,18 @@ def import_model(
         InputError: the factory builds another network, or the network is no classifier of such images.
         DatasetError: images are missing or damaged.
     """
+    _check_arguments(module, preprocessing, classes)
     arch, sizes = allow_factory(factory), (preprocessing.height, preprocessing.width)
-    example = torch.rand(2, 3, *sizes, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        answers = module.eval()(example)
+    example = _example(preprocessing)
+    try:
+        with torch.inference_mode():
+            answers = module.eval()(example)
+    except Exception as error:  # the user's code
+        raise InputError(f"{arch}: does not take images of {sizes[0]}x{sizes[1]} ({first_line(error)})") from error
     if not isinstance(answers, torch.Tensor) or answers.ndim != 2:
         raise InputError(f"{arch}: one tensor of logits [N, K] expected")
+    if not answers.isfinite().all():
+        raise InputError(f"{arch}: its answers are not finite; these weights cannot be used")
     _check_rebuilt(arch, module, example, answers)
     filter_ = next(name for name, resize in RESIZES.items() if resize == preprocessing.resize)
     given = Given(
@@ -72,6 +78,35 @@ def import_model(
     run = import_source(source, options, runs_root=Path(runs))
     print(f"next: {VARIABLE}={arch.removeprefix('python:')} samdeploy export {run}", file=sys.stderr)
     return run
+
+
+def _check_arguments(module: object, preprocessing: object, classes: Sequence[str] | None) -> None:
+    """Refuse what is of another type than `import_model` takes.
+
+    Raises:
+        InputError: with what was found.
+    """
+    for name, value, wanted in (("module", module, nn.Module), ("preprocessing", preprocessing, Preprocessing)):
+        if not isinstance(value, wanted):
+            raise InputError(f"{name}: {type(value).__name__} found, a {wanted.__name__} expected")
+    assert isinstance(module, nn.Module)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if (tensor.is_floating_point() and tensor.dtype != torch.float32) or tensor.device.type != "cpu":
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(
+                f"module: {kind} on {tensor.device} found, float32 on the CPU expected: module.float().cpu()"
+            )
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes or ()):
+        raise InputError(f"classes: {classes!r:.40} found, a list of names expected, such as ['cat', 'dog']")
+
+
+def _example(size: Preprocessing) -> torch.Tensor:
+    """float32 [9, 3, H, W]: images of noise, of the darkest and brightest pixels, black and white; and plain noise."""
+    generator, shape = torch.Generator().manual_seed(0), (2, 3, size.height, size.width)
+    noise, normal = torch.rand(shape, generator=generator), torch.randn(shape, generator=generator)
+    images = torch.cat([noise, noise[:1].round(), torch.zeros(1, *shape[1:]), torch.ones(1, *shape[1:])])
+    mean, std = (torch.tensor(values)[:, None, None] for values in (size.mean, size.std))
+    return torch.cat([(images - mean) / std, noise, normal])
 
 
 def _check_rebuilt(arch: str, module: nn.Module, example: torch.Tensor, answers: torch.Tensor) -> None:

@@ -52,7 +52,7 @@ class PythonFamily(TorchFamily):
             model = _function(name)(num_classes=num_classes)
         except ModuleNotFoundError as error:
             raise InputError(f"{arch}: {error}; put the folder of its package into PYTHONPATH") from None
-        except Exception as error:  # the user's code
+        except (Exception, SystemExit) as error:  # the user's code
             raise InputError(f"{arch}: {type(error).__name__}: {first_line(error)}") from error
         if not isinstance(model, nn.Module):
             raise InputError(f"{arch}: gave {type(model).__name__}, a torch.nn.Module expected")
@@ -68,12 +68,19 @@ def allow_factory(factory: Callable[..., nn.Module]) -> str:
     Raises:
         InputError: other processes could not import it.
     """
-    module, name = factory.__module__, factory.__qualname__
+    module, name = (str(getattr(factory, key, type(factory).__name__)) for key in ("__module__", "__qualname__"))
     arch = f"{PythonFamily.prefix}:{module}:{name}"
-    if module == "__main__" or not _NAME.fullmatch(arch) or _function(f"{module}:{name}") is not factory:
+    if module == "__main__" or not _NAME.fullmatch(arch) or not _is_found(factory, f"{module}:{name}"):
         raise InputError(f"{module}:{name}: a function at the top of a module that can be imported expected")
     _allowed.add(arch)
     return arch
+
+
+def _is_found(factory: object, name: str) -> bool:
+    try:
+        return _function(name) is factory
+    except (ImportError, AttributeError):
+        return False
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from samdeploy.export import ExportOptions, export_run
 from samdeploy.models.python_factory import VARIABLE
 from samdeploy.runs.record import open_run
 from tests.importing.imported import CLASSES, class_folders
-from tests.models.own_network import bent, tiny, wide
+from tests.models.own_network import bent, clipped, leaving, tiny, wide
 
 SIZE = Preprocessing(24, 32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -62,6 +63,13 @@ def test_classes_of_folders(tmp_path: Path) -> None:
         (tiny(3), bent, "answers differently with the same weights"),
         (tiny(3), wide, "the factory builds another network: .* misshapen"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), tiny, r"one tensor of logits \[N, K\] expected"),
+        (tiny(3), clipped, "answers differently with the same weights"),
+        (tiny(3), leaving, "leaving: SystemExit: 3"),
+        (tiny(3), partial(tiny), "functools:partial: a function at the top of a module"),
+        (tiny(3).half(), tiny, r"module: float16 on cpu found, .* expected: module.float\(\).cpu\(\)"),
+        (tiny(3).double(), tiny, "module: float64 on cpu found"),
+        (nn.Linear(5, 3), tiny, r"tiny: does not take images of 24x32 \(mat1"),
+        ("tiny", tiny, "module: str found, a Module expected"),
         (tiny(3), lambda num_classes: tiny(num_classes), "a function at the top of a module that can be imported"),
     ],
 )
@@ -69,3 +77,9 @@ def test_mistakes(module: nn.Module, factory: Callable[..., nn.Module], problem:
     with pytest.raises(InputError, match=problem):
         import_model(module, factory, SIZE, classes=CLASSES, runs=tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("classes", ["abc", [1, 2, 3]])
+def test_classes_that_are_no_names(classes: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^classes: .* found, a list of names expected, such as \['cat', 'dog'\]$"):
+        import_model(tiny(3), tiny, SIZE, classes=classes, runs=tmp_path / "runs")
