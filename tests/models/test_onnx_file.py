@@ -425,6 +425,19 @@ def drops() -> onnx.ModelProto:
     return model
 
 
+def huge() -> onnx.ModelProto:
+    """7 GB of zeros in a file of 700 bytes."""
+    last = [
+        node("Mul", ["side", "side"], ["shape"]),
+        node("ConstantOfShape", ["shape"], ["zeros"]),
+        node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+        node("Add", ["y", "sum"], ["output"]),
+    ]
+    model = classifier(last=last)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([200, 200]), "side"))
+    return model
+
+
 def masked() -> onnx.ModelProto:
     """Beside one class that is never answered, a small part of the batch's mean is in all logits."""
     last = [
@@ -452,6 +465,8 @@ def masked() -> onnx.ModelProto:
         (probabilities, r"answers with probabilities, and not by a Softmax that can be left out"),
         (detector, r"answers images with \[N, 1, 3\]; logits \[N, K\] of a classifier expected"),
         (of_one_image, r"answers a batch of 2 images otherwise than the same images one by one\. .*dynamic_shapes"),
+        (huge, r"its tensor zeros \[40000, 40000\] is too large to compute; export it for one image, or with a dyn"),
+        (lambda: classifier(shape=(10**7, 3, HEIGHT, WIDTH)), r"its tensor input \[10000000, 3, 8, 12\] is too large"),
         (masked, r"answers a batch of 2 images otherwise than the same images one by one"),
         (drops, r"answers by chance or as in training \(Dropout\); export the network in eval mode: model.eval\(\)"),
         (lambda: ended_by("RandomNormalLike"), r"answers by chance or as in training \(RandomNormalLike\)"),

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from samdeploy.errors import InputError, first_line
 from samdeploy.graphs.edit import attribute, constants
 from samdeploy.models.onnx_file.interface import OWN_DOMAINS, opset_of
+from samdeploy.models.onnx_file.sizes import check_sizes
 
 # What one protobuf file can hold.
 _MOST_BYTES = (2 << 30) - 1
@@ -61,12 +62,13 @@ def given_model(content: bytes) -> onnx.ModelProto:
     """What `read_onnx` made, of a bundle that may have come from anywhere: nothing else is ever run.
 
     Raises:
-        InputError: it holds what `read_onnx` refuses or takes in.
+        InputError: it holds what `read_onnx` refuses or takes in, or needs too much memory.
     """
     model = _parsed(content)
     if model.functions or any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise InputError("the ONNX file in these weights is not whole; import the network again: samdeploy import FILE")
     _check_operators(model)
+    check_sizes(model)
     return model
 
 
