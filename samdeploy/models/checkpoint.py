@@ -6,7 +6,7 @@ import argparse
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,23 +56,62 @@ def unpickled(path: Path) -> Checkpoint:
         WeightsError: damaged, or it holds no state dict.
     """
     loaded = _load(path)
-    found, notes = loaded, []
-    for _ in range(_DEEPEST):  # a pickle can hold itself
-        if not isinstance(found, Mapping) or _is_state(found):
-            break
-        entry = next((key for key in _ENTRIES if isinstance(found.get(key), Mapping) and found[key]), None)
-        if entry is None:
-            break
-        if entry in _AVERAGED:
-            notes.append(f"averaged weights taken ({entry!r})")
-        found = found[entry]
-    if not isinstance(found, Mapping) or not _is_state(found):
-        raise WeightsError(f"{path}: {type(found).__name__} found, a state dict (name -> tensor) expected")
+    known = _state_in(loaded)
+    if known is None:
+        raise WeightsError(f"{path}: {type(loaded).__name__} found, a state dict (name -> tensor) expected")
+    place, found = known
+    notes, others = [], {other: value for other, value in _like(found, loaded) if value is not found}
+    if not is_averaged(place) and (better := next((key for key in others if _replaces(key, others[key], found)), "")):
+        others[place], place, found = found, better, others.pop(better)
+    if is_averaged(place):
+        notes.append(f"averaged weights taken ({place!r})")
+    if others:
+        notes.append(f"other weights in the file, not taken: {', '.join(map(repr, others))}")
     around = loaded if found is not loaded and isinstance(loaded, Mapping) else {}
     if said := _preparation(around):
         notes.append(f"its training prepared images with {said}: check --size, --resize, --filter, --mean, --std")
     checkpoint = without_prefixes({str(key): value for key, value in found.items()})
     return Checkpoint(checkpoint.state, (*notes, *checkpoint.notes), _arch(around), _classes(around))
+
+
+def _state_in(loaded: Any, depth: int = 0) -> tuple[str, Mapping[Any, Any]] | None:
+    """Where a state dict is, "model.state_dict", and itself; a pickle can hold itself, so not at any depth."""
+    if not isinstance(loaded, Mapping) or depth > _DEEPEST:
+        return None
+    if loaded and _is_state(loaded):
+        return "", loaded
+    for key in _ENTRIES:
+        if found := _state_in(loaded.get(key), depth + 1):
+            return f"{key}.{found[0]}".rstrip("."), found[1]
+    return None
+
+
+def _like(state: Mapping[Any, Any], loaded: Any) -> Iterator[tuple[str, Any]]:
+    """All that holds most of a state dict's names, and averages without names, each with its place in the file."""
+    names, seen, todo = _bare(state), set(), [("", loaded, 0)]
+    for place, value, depth in todo:
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        is_mapping = isinstance(value, Mapping)
+        is_list = isinstance(value, list | tuple) and bool(value) and is_averaged(place)
+        if (is_list and _is_state(dict(enumerate(value)))) or (
+            is_mapping and len(names & _bare(value)) > len(names) / 2
+        ):
+            yield place, value
+        elif is_mapping and depth <= _DEEPEST:
+            todo += [(f"{place}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items()]
+
+
+def _replaces(place: str, found: Any, state: Mapping[Any, Any]) -> bool:
+    """Whether this is the whole network, averaged."""
+    return is_averaged(place) and isinstance(found, Mapping) and _is_state(found) and _bare(state) <= _bare(found)
+
+
+def _bare(found: Mapping[Any, Any]) -> set[str]:
+    """Names of tensors without what wrappers put into them."""
+    keys = (str(key).split(".") for key, value in found.items() if isinstance(value, torch.Tensor))
+    return {".".join(part for part in parts if f"{part}." not in _PREFIXES) for parts in keys}
 
 
 def without_prefixes(state: Mapping[str, torch.Tensor]) -> Checkpoint:

@@ -42,6 +42,7 @@ def averaged_model(state: State) -> State:
     return {"n_averaged": torch.tensor(9), **with_prefix(state, "module.")}
 
 
+OTHERS = "other weights in the file, not taken:"
 LEFT = "that the network does not have"
 FORMS: dict[str, tuple[Callable[[State], object], list[str]]] = {
     "plain": (lambda state: state, []),
@@ -68,11 +69,42 @@ FORMS: dict[str, tuple[Callable[[State], object], list[str]]] = {
     ),
     "timm": (
         lambda state: {"arch": "test_resnet", "state_dict": zeros(state), "state_dict_ema": state},
-        ["averaged weights taken ('state_dict_ema')"],
+        ["averaged weights taken ('state_dict_ema')", f"{OTHERS} 'state_dict'"],
     ),
     "torchvision": (
         lambda state: {"model": zeros(state), "model_ema": averaged_model(state)},
-        ["averaged weights taken ('model_ema')", "names of wrappers removed", f"left 1 {LEFT}: n_averaged"],
+        [
+            "averaged weights taken ('model_ema')",
+            f"{OTHERS} 'model'",
+            "names of wrappers removed",
+            f"left 1 {LEFT}: n_averaged",
+        ],
+    ),
+    "averages by another name": (
+        lambda state: {"model": zeros(state), "ema_model": {"module": averaged_model(state), "decay": 0.9}},
+        [
+            "averaged weights taken ('ema_model.module')",
+            f"{OTHERS} 'model'",
+            "names of wrappers removed",
+            f"left 1 {LEFT}: n_averaged",
+        ],
+    ),
+    "averages of a callback": (
+        lambda state: {"state_dict": zeros(state), "callbacks": {"EMA": {"weights": state}}, "ema": {"decay": 0.9}},
+        ["averaged weights taken ('callbacks.EMA.weights')", f"{OTHERS} 'state_dict'"],
+    ),
+    "a teacher and unnamed averages": (
+        lambda state: {"model": state, "teacher": zeros(state), "ema": {"shadow_params": list(state.values())}},
+        [f"{OTHERS} 'teacher', 'ema.shadow_params'"],
+    ),
+    "optimizer": (
+        lambda state: {
+            "model": state,
+            "optimizer": {"state": {0: {"exp_avg": state["fc.weight"]}}},
+            "ema": [],
+            "net": torch.ones(2),
+        },
+        [],
     ),
     "arguments of timm": (
         lambda state: {"state_dict": state, "args": argparse.Namespace(img_size=128, mean=None, crop_pct=0.9)},
