@@ -78,6 +78,17 @@ def check_distinct(names: Sequence[str], source: str) -> None:
         seen[name] = index
 
 
+def _check_text(names: Sequence[str], source: str) -> None:
+    """Refuse names that no file can hold, and those that say nothing.
+
+    Raises:
+        InputError: with the first such name.
+    """
+    for index, name in enumerate(names):
+        if not name.strip() or any("\ud800" <= letter <= "\udfff" for letter in name):  # halves of UTF-16's pairs
+            raise InputError(f"{source}: class {index} is {name!r}; a name expected: --classes FILE")
+
+
 def class_names(
     count: int,
     known: Sequence[tuple[str, Sequence[str]]],
@@ -99,6 +110,7 @@ def class_names(
     if not known:
         return _from_folders(count, folders)
     source, names = next((pair for pair in known if set(folders) <= set(pair[1])), known[0])
+    _check_text(names, source)
     names = _folder_words(names, folders)
     check_distinct(names, source)
     if len(names) != count:

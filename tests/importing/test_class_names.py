@@ -136,3 +136,9 @@ def test_folders_alone() -> None:
     ):
         with pytest.raises(InputError, match=problem):
             class_names(3, [], folders)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\ud800"])
+def test_what_is_no_name(name: str) -> None:
+    with pytest.raises(InputError, match=r"names.txt: class 1 is '.*'; a name expected: --classes FILE"):
+        given(("cat", name, "eel"))
