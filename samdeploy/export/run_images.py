@@ -130,9 +130,12 @@ def _load(samples: Samples, record: RunRecord, test: UInt64Array, description: s
     images, labels = load_images(samples, record.preprocessing, description=description)
     is_test = is_among(digests_of(images), test)
     if is_test.all():
+        cure = "keep each picture in one split only and train again (leaks.json in the run lists them)"
+        if record.status == "imported":
+            cure = "import again with other images in train/ than in test/, or with one of the two: --data FOLDER"
         raise ExportError(
             f"{description}: all {len(images)} are test pictures too, pixel by pixel, and an export must not look at "
-            "those; keep each picture in one split only and train again (leaks.json in the run lists them)"
+            f"those; {cure}"
         )
     if is_test.any():
         found = f"{int(is_test.sum())} of {len(images)}"

@@ -11,6 +11,7 @@ from samdeploy.errors import InputError
 from samdeploy.images.walk import natural_key
 
 _SHOWN = 3
+_LONGEST = 1000
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -28,14 +29,14 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         names = _from_json(json.loads(text)) if text.startswith(("[", "{")) else _from_lines(text)
     except OSError as error:
         raise InputError(f"{origin}: {error.strerror}; a text file with one class name a line expected") from None
-    except ValueError:  # of UTF-8 or of JSON
+    except (ValueError, RecursionError):  # of UTF-8 or of JSON
         raise InputError(
             f"{origin}: one class name a line in UTF-8 expected, or a JSON list of names, or an object of names and "
             "numbers from 0"
         ) from None
     if "" in names:
         raise InputError(f"{origin}: class {names.index('')} (line {names.index('') + 1}) is empty; a name expected")
-    check_distinct(names, origin)
+    check_names(names, origin)
     return names
 
 
@@ -65,14 +66,16 @@ def _from_json(found: object) -> tuple[str, ...]:
     return tuple(name.strip() for name in found)
 
 
-def check_distinct(names: Sequence[str], source: str) -> None:
-    """Refuse a name that occurs twice.
+def check_names(names: Sequence[str], source: str) -> None:
+    """Refuse a name that occurs twice, or that no table could show.
 
     Raises:
-        InputError: with the first such name and both places.
+        InputError: with the first such name and its places.
     """
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
+        if len(name) > _LONGEST:
+            raise InputError(f"{source}: class {index} has {len(name):,} characters, at most {_LONGEST:,} expected")
         if name in seen:
             raise InputError(f"{source}: classes {seen[name]} and {index} are both {name!r}; each name once expected")
         seen[name] = index
@@ -112,7 +115,7 @@ def class_names(
     source, names = next((pair for pair in known if set(folders) <= set(pair[1])), known[0])
     _check_text(names, source)
     names = _folder_words(names, folders)
-    check_distinct(names, source)
+    check_names(names, source)
     if len(names) != count:
         raise InputError(f"{source}: {len(names)} class names found, the network has {count} classes")
     unknown = [name for name in folders if name not in names]

@@ -41,6 +41,7 @@ _SET = "judged-folder"
 _SHARE_ASIDE = 0.1
 _BATCH = 32
 _LONGEST_NAME = 100
+_LONGEST_LICENSE = 200
 # Names of licenses in timm's records: cc-by-nc-4.0, fair-noncommercial-research-license, apple-amlr, seer-license.
 _NOT_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial|\bamlr\b|\bseer\b|research", re.IGNORECASE)
 
@@ -58,6 +59,9 @@ class ImportOptions:
         data: folder of images, see `samdeploy.data.sets.judged_folder`; None: FP32 graphs only.
         given: preprocessing that differs from the record.
         license: of the weights, where no record says it.
+
+    Raises:
+        InputError: the license is a text and not a name.
     """
 
     source: str
@@ -68,6 +72,10 @@ class ImportOptions:
     data: Path | None = None
     given: Given = field(default_factory=Given)
     license: str | None = None
+
+    def __post_init__(self) -> None:
+        if (found := len(self.license or "")) > _LONGEST_LICENSE:
+            raise InputError(f"--license: {found:,} characters found, a name of at most {_LONGEST_LICENSE} expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,6 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     if source.notes:
         print(printable("; ".join(source.notes)), file=sys.stderr)
     preprocessing = preprocessing_for(arch, family_options, options.given)
-    print(printable(in_words(preprocessing, arch, family_options, options.given)), file=sys.stderr)
     dataset = _open_images(options.data)
     given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
     own = [] if source.classes is None else [(source.origin, source.classes)]
@@ -125,6 +132,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
         print(f"warning: these weights are not for commercial use: {printable(license)}", file=sys.stderr)
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
+    print(printable(in_words(preprocessing, arch, family_options, options.given)), file=sys.stderr)
     aside = None if dataset is None else _measure(model, spec, dataset, doubtful=not source.is_published)
     path = new_run_folder(runs_root, f"{_folder_name(source.name)}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:

@@ -78,6 +78,7 @@ MISTAKES: list[tuple[str, str]] = [
         f"import w.pth --arch {ARCH} --fit squeeze --resize 200",
         "--resize 200: is the shorter side before the crop, and --fit squeeze cuts nothing; leave one of them out",
     ),
+    (f"import w.pth --license {'x' * 201}", "--license: 201 characters found, a name of at most 200 expected"),
     (f"import w.pth --arch {ARCH} --mean 1,2", "--mean: '1,2' found, three numbers expected"),
     (f"import w.pth --arch {ARCH} --size 64 --resize 32", "preprocessing: resize_short 32 is smaller than the crop"),
     (f"import w.pth --arch {ARCH} --set gate=no", f"unknown option of {ARCH} 'gate'. Valid: attention"),

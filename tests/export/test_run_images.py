@@ -81,6 +81,8 @@ def test_an_export_with_nothing_but_test_pictures_is_refused(digits_run: Path, t
     run = leaky_run(digits_run, tmp_path, read_hashes(digits_run / HASHES_FILE)["val"].digests)
     with pytest.raises(ExportError, match="golden images: all 8 are test pictures too, pixel by pixel"):
         export_pictures(run, record, None)
+    with pytest.raises(ExportError, match="must not look at those; import again with other images in train/ than in"):
+        export_pictures(run, dataclasses.replace(record, status="imported"), None)
 
 
 def test_a_run_without_hashes_reads_the_test_pictures(digits_run: Path, tmp_path: Path) -> None:

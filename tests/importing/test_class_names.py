@@ -57,6 +57,8 @@ def test_names_that_begin_with_numbers_stay(tmp_path: Path) -> None:
         (b'["cat", 3]', "one class name a line in UTF-8 expected, or a JSON list"),
         (b'{"0": "cat", "2": "dog"}', "one class name a line in UTF-8 expected, or a JSON list"),
         (b'{"0": ["n01440764", "tench"]}', "one class name a line in UTF-8 expected, or a JSON list"),
+        (b"[" * 100_000, "one class name a line in UTF-8 expected, or a JSON list"),
+        (b"cat\n" + b"d" * 1001, "class 1 has 1,001 characters, at most 1,000 expected"),
         (b"[cat]", "one class name a line in UTF-8 expected, or a JSON list"),
         ("cat\ndog".encode("utf-16"), "one class name a line in UTF-8 expected"),
         (None, "No such file or directory; a text file with one class name a line expected"),
