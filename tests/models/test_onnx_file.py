@@ -438,6 +438,20 @@ def huge() -> onnx.ModelProto:
     return model
 
 
+def doubling(*, ends: bool) -> onnx.ModelProto:
+    """Each of forty functions calls the next one twice; the last one is a Relu, or calls the first."""
+    model = classifier(last=[node("F0", ["y"], ["output"], domain="own")])
+    own, onnx_opset = onnx.helper.make_opsetid("own", 1), onnx.helper.make_opsetid("", 18)
+    for number in range(40):
+        called = f"F{(number + 1) % 40}"
+        body = [node(called, ["a"], ["t"], domain="own"), node(called, ["t"], ["b"], domain="own")]
+        if ends and number == 39:
+            body = [node("Relu", ["a"], ["b"])]
+        model.functions.append(onnx.helper.make_function("own", f"F{number}", ["a"], ["b"], body, [own, onnx_opset]))
+    model.opset_import.append(own)
+    return model
+
+
 def masked() -> onnx.ModelProto:
     """Beside one class that is never answered, a small part of the batch's mean is in all logits."""
     last = [
@@ -467,6 +481,8 @@ def masked() -> onnx.ModelProto:
         (of_one_image, r"answers a batch of 2 images otherwise than the same images one by one\. .*dynamic_shapes"),
         (huge, r"its tensor zeros \[40000, 40000\] is too large to compute; export it for one image, or with a dyn"),
         (lambda: classifier(shape=(10**7, 3, HEIGHT, WIDTH)), r"its tensor input \[10000000, 3, 8, 12\] is too large"),
+        (lambda: doubling(ends=True), r"has 549755813893 nodes where its functions are written out"),
+        (lambda: doubling(ends=False), r"its function F\d+ is too deep"),
         (masked, r"answers a batch of 2 images otherwise than the same images one by one"),
         (drops, r"answers by chance or as in training \(Dropout\); export the network in eval mode: model.eval\(\)"),
         (lambda: ended_by("RandomNormalLike"), r"answers by chance or as in training \(RandomNormalLike\)"),

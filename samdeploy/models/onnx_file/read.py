@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from samdeploy.errors import InputError, first_line
 from samdeploy.graphs.edit import attribute, constants
 from samdeploy.models.onnx_file.interface import OWN_DOMAINS, opset_of
-from samdeploy.models.onnx_file.sizes import check_sizes
+from samdeploy.models.onnx_file.sizes import check_functions, check_sizes
 
 # What one protobuf file can hold.
 _MOST_BYTES = (2 << 30) - 1
@@ -43,6 +43,7 @@ def read_onnx(path: Path) -> bytes:
         raise InputError(_TOO_LARGE if path.stat().st_size else "an empty file; an ONNX file expected")
     model = _parsed(content)
     if model.functions:
+        check_functions(model)
         model = onnx.inliner.inline_local_functions(model)
         content = b""
     _check_operators(model)
