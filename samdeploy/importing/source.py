@@ -70,6 +70,8 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         count = head_classes(source, found.state, options)
         loaded = (_loaded(found.state),)
         return Source(source, name, found.source, found.state, count, None, license, is_published=True, notes=loaded)
+    if any("\ud800" <= letter <= "\udfff" for letter in source):  # as Python writes bytes that are no UTF-8
+        raise InputError(f"{source}: its name is no UTF-8, and could not be written into a record; rename it")
     if not path.is_file():
         raise InputError(f"{source}: {_not_a_file(source)}")
     if path.suffix.lower() == ".onnx":

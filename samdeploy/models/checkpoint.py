@@ -60,6 +60,9 @@ def unpickled(path: Path) -> Checkpoint:
     if known is None:
         raise WeightsError(f"{path}: {type(loaded).__name__} found, a state dict (name -> tensor) expected")
     place, found = known
+    length = path.stat().st_size
+    if large := next((key for key, value in found.items() if value.numel() * value.element_size() > length), None):
+        raise WeightsError(f"{path}: {large} of {list(found[large].shape)} is larger than the file; {_CURE}")
     notes, others = [], {other: value for other, value in _like(found, loaded) if value is not found}
     if not is_averaged(place) and (better := next((key for key in others if _replaces(key, others[key], found)), "")):
         others[place], place, found = found, better, others.pop(better)

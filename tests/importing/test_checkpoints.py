@@ -184,6 +184,18 @@ def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
         read(saved(tmp_path / "w.pth", content))
 
 
+def test_a_tensor_that_repeats_one_number(state: State, tmp_path: Path) -> None:
+    head = {"fc.weight": torch.zeros(1).expand(10**12, 96), "fc.bias": torch.zeros(1).expand(10**12)}
+    with pytest.raises(WeightsError, match=r"w.pth: fc.weight of \[1000000000000, 96\] is larger than the file"):
+        read(saved(tmp_path / "w.pth", {**state, **head}))
+
+
+def test_a_file_whose_name_is_no_text(state: State, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", state).rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pth"))
+    with pytest.raises(InputError, match=r"its name is no UTF-8, and could not be written into a record; rename it"):
+        read(path)
+
+
 def test_the_file_knows_its_architecture(state: State, tmp_path: Path) -> None:
     args = argparse.Namespace(model="test_resnet", lr=0.1)
     path = saved(tmp_path / "w.pth", {"arch": "resnet", "args": args, "state_dict": state})
