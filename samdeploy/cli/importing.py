@@ -70,8 +70,8 @@ def import_(
 
 def _size(text: str) -> tuple[int, int]:
     try:
-        height, _, width = text.partition("x")
-        sides = int(height), int(width or height)
+        height, x, width = text.partition("x")
+        sides = int(height), int(width if x else height)
         if min(sides) < 1:
             raise ValueError
         return sides

@@ -56,13 +56,18 @@ def family_sizes() -> dict[str, int | None]:
 def find_architectures(pattern: str) -> list[Architecture]:
     """The architectures whose name fits a pattern as of a shell's; without a family's prefix, those of all families.
 
+    A word that no architecture is called stands for all whose names hold it.
+
     Raises:
         InputError: there are none, with the nearest names.
     """
     prefix, colon, _ = pattern.partition(":")
     families = [prefix] if colon and prefix in FAMILIES else list(FAMILIES)
     known = [name for family in families for name in family_of(f"{family}:").architectures()]
-    names = [name for name in known if fnmatch.fnmatchcase(name if colon else name.rpartition(":")[2], pattern)]
+    called = {name: name if colon else name.rpartition(":")[2] for name in known}
+    names = [name for name in known if fnmatch.fnmatchcase(called[name], pattern)]
+    if not names and not set(pattern) & set("*?["):
+        names = [name for name in known if pattern in called[name]]
     if not names:
         raise InputError(unknown("architecture", pattern, known))
     return [_described(name, is_counted=len(names) <= MOST_COUNTED) for name in names]

@@ -48,3 +48,8 @@ def test_many_are_listed_without_being_built(monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_fits() -> None:
     with pytest.raises(InputError, match="unknown architecture 'timm:rsnet18'; did you mean 'timm:resnet18'"):
         find_architectures("timm:rsnet18")
+
+
+def test_a_word_stands_for_all_names_that_hold_it() -> None:
+    names = [row.name for row in find_architectures("seresnet")]
+    assert "timm:seresnet50" in names and "timm:legacy_seresnet18" in names
