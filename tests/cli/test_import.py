@@ -64,6 +64,7 @@ MISTAKES: list[tuple[str, str]] = [
     (f"import w.pth --arch {ARCH} --data none", "folder: no class folders in none"),
     (f"import w.pth --arch {ARCH} --data nothing", "nothing: no such folder"),
     (f"import w.pth --arch {ARCH} --size 0", "--size: '0' found, a number such as 224 or HEIGHTxWIDTH expected"),
+    (f"import w.pth --arch {ARCH} --size 64x", "--size: '64x' found, a number such as 224 or HEIGHTxWIDTH expected"),
     *(
         (f"import w.pth --arch {ARCH} --size 64 {option} {values}", f"{option}: {found}")
         for option, values, found in (
