@@ -130,3 +130,10 @@ def test_the_images_set_aside_stay_when_others_come(tmp_path: Path) -> None:
     before = set(open_dataset("judged-folder", root).val.names)
     class_folders(tmp_path, {"fox": 150})
     assert before <= set(open_dataset("judged-folder", root).val.names)
+
+
+def test_a_val_folder_serves_as_it_is(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("val", 4), ("test", 3)):
+        class_folders(tmp_path / split, dict.fromkeys(CLASSES, count))
+    dataset = open_dataset("judged-folder", tmp_path)
+    assert [len(dataset.split(name)) for name in ("train", "val", "test")] == [15, 12, 9]

@@ -48,13 +48,13 @@ def open_judged_folder(
     notes = [*layout.notes, *(f"{part}: {note}" for part, scan in scans.items() for note in scan.notes())]
     samples = {part: folder_samples(scan, classes) for part, scan in scans.items()}
     judged = next(part for part in ("test", "val", "train") if part in samples)
+    if judged == "test" and {"train", "val"} <= set(samples):
+        return Dataset("judged-folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes))
     source = "train" if "train" in samples else judged
     rest, aside = _set_aside(samples[source], layout.folders[source], val_fraction)
     if source == judged:
         notes.append(f"{len(aside):,} of {len(rest) + len(aside):,} images are set aside and never judged")
         return Dataset("judged-folder", classes, aside, aside, rest, tuple(notes))
-    if judged == "test" and "val" in samples:
-        rest, aside = samples["train"], samples["val"]
     return Dataset("judged-folder", classes, rest, aside, samples[judged], tuple(notes))
 
 
