@@ -25,7 +25,7 @@ IMAGES = 128
 _BATCH = 32
 # Of tests against chance, and against an accuracy in the middle between that and 1.
 _CHANCE = 0.05
-# Of McNemar's exact test; six ways are tried.
+# Of McNemar's exact test; several ways are tried.
 _SIGNIFICANT = 0.005
 _NORMALISATIONS = {
     "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225": (IMAGENET_MEAN, IMAGENET_STD),
@@ -113,10 +113,15 @@ def _twins(model: nn.Module, spec: ModelSpec) -> Iterator[tuple[ModelSpec, nn.Mo
             yield replace(spec, arch=arch, preprocessing=own), other
 
 
-@torch.inference_mode()
 def _right(model: nn.Module, spec: ModelSpec, images: UInt8Array, labels: Int64Array) -> BoolArray:
     """bool [n], which images get their label."""
+    found: BoolArray = (logits_of(model, spec, images).argmax(1) == torch.from_numpy(labels)).numpy()
+    return found
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, spec: ModelSpec, images: UInt8Array) -> torch.Tensor:
+    """uint8 [n, H, W, 3], RGB -> logits float32 [n, K], batch by batch."""
     network = Exported(model, spec)
     parts = [network(torch.from_numpy(images[start : start + _BATCH])) for start in range(0, len(images), _BATCH)]
-    found: BoolArray = (torch.cat(parts).argmax(1) == torch.from_numpy(labels)).numpy()
-    return found
+    return torch.cat(parts)

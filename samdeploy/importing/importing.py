@@ -25,11 +25,10 @@ from samdeploy.data.images import load_images
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
 from samdeploy.importing.class_names import class_names, difference, read_class_names
-from samdeploy.importing.doubts import doubt
+from samdeploy.importing.doubts import doubt, logits_of
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
-from samdeploy.models.graph import Exported
 from samdeploy.models.preprocessing import Given, in_words, preprocessing_for
 from samdeploy.models.weights import load_state
 from samdeploy.runs.new_folder import check_runs_root, new_run_folder
@@ -37,9 +36,8 @@ from samdeploy.runs.record import RunRecord, write_run
 from samdeploy.terminal import printable
 
 _SET = "judged-folder"
-# Of the images that no split sets aside, as data_options say; see `samdeploy.data.sets.judged_folder`.
+# Of images without a split of their own for it; see `samdeploy.data.sets.judged_folder`.
 _SHARE_ASIDE = 0.1
-_BATCH = 32
 _LONGEST_NAME = 100
 _LONGEST_LICENSE = 200
 # Names of licenses in timm's records: cc-by-nc-4.0, fair-noncommercial-research-license, apple-amlr, seer-license.
@@ -197,9 +195,7 @@ def _check_answers(model: nn.Module, spec: ModelSpec) -> None:
 def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: bool) -> Aside:
     samples = dataset.relabelled(spec.classes).val
     images, labels = load_images(samples, spec.preprocessing, description="images set aside")
-    network = Exported(model, spec)
-    parts = [network(torch.from_numpy(images[start : start + _BATCH])) for start in range(0, len(images), _BATCH)]
-    logits, targets = torch.cat(parts), torch.from_numpy(labels)
+    logits, targets = logits_of(model, spec, images), torch.from_numpy(labels)
     correct = int((logits.argmax(1) == targets).sum())
     top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, targets))
     seen = "" if dataset.train is dataset.val else "; they may have been trained on"

@@ -418,7 +418,7 @@ def of_one_image() -> onnx.ModelProto:
 
 
 def drops() -> onnx.ModelProto:
-    """A Dropout that is told to drop."""
+    """A Dropout in training mode."""
     model = classifier(last=[node("Dropout", ["y", "share", "yes"], ["output"])])
     values = {"share": np.array(0.5, np.float32), "yes": np.array(True)}
     model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())

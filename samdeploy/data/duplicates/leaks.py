@@ -155,7 +155,7 @@ def find_overlap(
 
     Args:
         split, other: what the two are called.
-        advance: is told how many images are done, and "".
+        advance: called with the number of images done, and "".
     """
     known = {digest.tobytes(): index for index, digest in reversed(list(enumerate(others.digests)))}
     found = [known.get(digest.tobytes(), -1) for digest in pictures.digests]
