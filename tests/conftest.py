@@ -72,7 +72,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 def digits_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
     """The directory of a complete run: SAM-ResNet-18 with more than 90 % on the test digits.  Do not write into it.
 
-    Half of the training pictures and two epochs are enough for that, in a few seconds of two cores.
+    Half of the training images and two epochs are enough for that, in a few seconds of two cores.
     """
     from samdeploy.train.loop.train import train
     from samdeploy.train.recipe.load import load_recipe
@@ -207,13 +207,13 @@ def digit_files(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory)
     from samdeploy.backends import open_session
     from samdeploy.images.decode import prepare
 
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     data = load_digits()
-    pictures = np.floor(data.images * 255 / 16 + 0.5).astype(np.uint8)
+    examples = np.floor(data.images * 255 / 16 + 0.5).astype(np.uint8)
     paths = []
     with open_session(digits_bundle, "pytorch", device="cpu") as session:
         for digit in range(5):
-            candidates = pictures[data.target == digit][:20]
+            candidates = examples[data.target == digit][:20]
             logits = session.run(np.stack([prepare(image, digits_bundle.spec.preprocessing) for image in candidates]))
             others = np.delete(logits, digit, axis=1).max(axis=1)
             paths.append(folder / f"{digit}.png")

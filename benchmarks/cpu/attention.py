@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.numpy_helper
-from engines import Run, network, onnxruntime, openvino, pictures, processor  # the script beside this one
+from engines import Run, coloured_images, network, onnxruntime, openvino, processor  # the script beside this one
 
 from samdeploy.export.int8.qdq import calibrate, quantize
 from samdeploy.graphs.edit import checked, constants, copy_of, make_node, serialize, set_constant
@@ -69,7 +69,7 @@ def measure(px: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each engine and batch, at one size."""
     fp32 = {"bare": _folded(px, "none"), "product": _folded(px, "identity")}
     fp32["convolution"] = gates_as_convolutions(fp32["product"])
-    images = pictures(4 * max(CASES[px]), px)
+    images = coloured_images(4 * max(CASES[px]), px)
     graphs = {name: serialize(model) for name, model in fp32.items()}
     int8 = {name: quantize(calibrate(graph, images[:CALIBRATION]), "cpu") for name, graph in graphs.items()}
     rows = []

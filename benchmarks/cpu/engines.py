@@ -33,7 +33,7 @@ import openvino as ov
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.bench.alternatives.pytorch import export_module
 from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
@@ -78,7 +78,7 @@ def main() -> None:
 def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """One size and batch: all engines in turn."""
     net, spec = network(px, options.run)
-    images = pictures(max(64, 4 * batch), px)
+    images = coloured_images(max(64, 4 * batch), px)
     engines = build(net, spec, images, options.threads) | build_bounds(px, spec, options.threads)
     batches = [images[i * batch : (i + 1) * batch] for i in range(4)]
     with torch.inference_mode():
@@ -88,7 +88,7 @@ def measure(px: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     for name, run in engines.items():
         found = run(batches[0])
         if not name.startswith(NO_ATTENTION):  # another network
-            differences[name] = float(difference_shares(found, reference, picture_ranges(reference)).max())
+            differences[name] = float(difference_shares(found, reference, image_ranges(reference)).max())
         for _ in range(3):
             run(batches[1])
     times: dict[str, list[float]] = {name: [] for name in engines}
@@ -125,11 +125,11 @@ def network(
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        net.train()(Normalize(Preprocessing(px, px))(torch.from_numpy(pictures(16, px))))
+        net.train()(Normalize(Preprocessing(px, px))(torch.from_numpy(coloured_images(16, px))))
     return net.eval(), model_spec(arch, {"gate": gate}, tuple(map(str, range(100))), Preprocessing(px, px))
 
 
-def pictures(count: int, px: int) -> np.ndarray:
+def coloured_images(count: int, px: int) -> np.ndarray:
     """Coloured blobs with noise, uint8 [count, px, px, 3]."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand((count, 3, 5, 5), generator=generator)

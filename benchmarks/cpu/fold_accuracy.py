@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/cpu/fold_accuracy.py [--out FILE.json] [--seeds 5]
 
 Per network: the module as trained and its fold in PyTorch, and the folded graph in ONNX Runtime and OpenVINO, all in
-float32, against the module as trained in float64.  The figure is the largest |difference| over all pictures and
+float32, against the module as trained in float64.  The figure is the largest |difference| over all images and
 classes, as a share of the float64 logits' range.  Weights are random, with plausible batch norm statistics.
 """
 
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from engines import network, onnxruntime, openvino, pictures  # the script beside this one
+from engines import coloured_images, network, onnxruntime, openvino  # the script beside this one
 
 from samdeploy.graphs.edit import serialize
 from samdeploy.models import Exported
 from samdeploy.models.sam_resnet.fold import fold
 from samdeploy.models.sam_resnet.onnx import graph_from_model
 
-PICTURES = 32
+IMAGES = 32
 CASES = (("sam-resnet18", 64), ("sam-resnet50", 64), ("sam-resnet50", 192))
 
 
@@ -46,16 +46,14 @@ def main() -> None:
                 median, largest = statistics.median(values), max(values)
                 print(f"{arch:<13} {px:>3} {gate:<8} {engine:<26} {median:8.1e} {largest:8.1e}", flush=True)
     if options.out:
-        options.out.write_text(
-            json.dumps({"pictures": PICTURES, "seeds": options.seeds, "rows": rows}, indent=1) + "\n"
-        )
+        options.out.write_text(json.dumps({"images": IMAGES, "seeds": options.seeds, "rows": rows}, indent=1) + "\n")
 
 
 @torch.inference_mode()
 def errors(arch: str, px: int, gate: str, seed: int) -> dict[str, float]:
     """Engine -> largest difference from float64, as a share of the float64 logits' range."""
     net, spec = network(px, None, arch=arch, gate=gate, seed=seed)
-    images = pictures(PICTURES, px)
+    images = coloured_images(IMAGES, px)
     batch = torch.from_numpy(images)
     folded = fold(net)
     graph = serialize(graph_from_model(folded, spec))

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from material import make_pictures, make_tiny_bundle
+from material import make_images, make_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -108,7 +108,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="samdeploy-leaks-") as folder:
         work = Path(folder)
         bundle = options.bundle or make_tiny_bundle(work / "bundle")
-        image = options.image or make_pictures(work / "pictures", 1, 96, 64)[0]
+        image = options.image or make_images(work / "images", 1, 96, 64)[0]
         common = [str(bundle), str(image)]
         result |= resident(program, common, options.predictions, options.opened)
         if options.checked:

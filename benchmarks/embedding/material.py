@@ -11,7 +11,7 @@ CLASSES = 100
 
 
 def make_bundle(root: Path, arch: str, px: int) -> Path:
-    """A bundle with the FP32 graph of `arch` at px x px pixels, and eight golden pictures."""
+    """A bundle with the FP32 graph of `arch` at px x px pixels, and eight golden images."""
     import torch
 
     from samdeploy.bundle.manifest import DataRecord
@@ -81,15 +81,15 @@ def make_tiny_bundle(root: Path, px: int = 32, classes: int = 10) -> Path:
     return root
 
 
-def make_pictures(folder: Path, count: int, width: int, height: int) -> list[Path]:
+def make_images(folder: Path, count: int, width: int, height: int) -> list[Path]:
     """JPEG files of quality 90, 4:2:0: smooth shapes under fine grain, which compress about as photographs do."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(1)
     paths = []
     for number in range(count):
         shapes = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        picture = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+        image = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
         grain = generator.normal(0, 6, (height, width, 1)).astype(np.float32)
         paths.append(folder / f"{number:04d}.jpg")
-        Image.fromarray(np.clip(picture + grain, 0, 255).astype(np.uint8)).save(paths[-1], quality=90)
+        Image.fromarray(np.clip(image + grain, 0, 255).astype(np.uint8)).save(paths[-1], quality=90)
     return paths

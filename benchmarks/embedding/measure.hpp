@@ -38,7 +38,7 @@ inline long peak_memory_mib() {
   return 0;
 }
 
-// What a program brings: one JPEG -> one picture of the batch; the batch -> a class for each.
+// What a program brings: one JPEG -> one image of the batch; the batch -> a class for each.
 struct Program {
   std::string name;
   std::function<void(const Bytes& jpeg, std::size_t place)> prepare;

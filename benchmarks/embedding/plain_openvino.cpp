@@ -1,7 +1,7 @@
 // embed-plain GRAPH.onnx HEIGHT WIDTH SHORT BATCH THREADS SECONDS FILE...: JPEG bytes to class as one would write it
-// by hand for one model: libjpeg-turbo, the resize of docs/bundle.md, OpenVINO.  It keeps its memory from picture to
-// picture and hands OpenVINO the batch without a copy, and it leaves out what the library does besides: no hashes, no
-// golden pictures, no PNG, no EXIF, no limit on pixels, no use by several threads.
+// by hand for one model: libjpeg-turbo, the resize of docs/bundle.md, OpenVINO.  It keeps its memory from image to
+// image and hands OpenVINO the batch without a copy, and it leaves out what the library does besides: no hashes, no
+// golden images, no PNG, no EXIF, no limit on pixels, no use by several threads.
 // SHORT: the shorter side before the crop; 0: no crop.
 #include <cmath>
 #include <csetjmp>

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from material import make_bundle, make_pictures
+from material import make_bundle, make_images
 from stream import spread
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def main() -> None:
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="samdeploy-startup-") as folder:
         work = Path(folder)
-        (image,) = make_pictures(work / "pictures", 1, 640, 480)
+        (image,) = make_images(work / "images", 1, 640, 480)
         bundles = (
             {str(options.bundle.name): options.bundle}
             if options.bundle

@@ -1,11 +1,11 @@
 """From the start of the process's own code to the first answer: startup_child.py PROGRAM RUNTIME BUNDLE IMAGE
 
 PROGRAM "samdeploy": import, `Classifier.open` with all its checks, `predict` of a file.
-PROGRAM "bare": the runtime alone, as its manual shows: load the same graph, and run one picture of the right size
-that is an array already.  What samdeploy does on top (hashes, golden pictures, proof of precision, decoding and
+PROGRAM "bare": the runtime alone, as its manual shows: load the same graph, and run one image of the right size
+that is an array already.  What samdeploy does on top (hashes, golden images, proof of precision, decoding and
 resizing, softmax) is what is measured.
 PROGRAM "by hand": the least that anybody must do who keeps the promises of docs/bundle.md, written for this one graph:
-hash it in a thread while the runtime is imported, run the golden pictures, then decode and resize one with Pillow.
+hash it in a thread while the runtime is imported, run the golden images, then decode and resize one with Pillow.
 Prints one JSON line.
 """
 
@@ -80,14 +80,14 @@ def by_hand(runtime: str, bundle: str, image: str) -> list[float]:
     answers = np.load(f"{bundle}/golden/logits.npy")
     assert np.allclose(infer(np.load(f"{bundle}/golden/images.npy")), answers, atol=1e-4 * np.ptp(answers))
     marks[-1] = time.perf_counter()
-    with Image.open(image) as picture:
-        pixels = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+    with Image.open(image) as opened:
+        pixels = np.asarray(opened.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
     assert np.isfinite(infer(pixels[None])).all()
     return [*marks, time.perf_counter()]
 
 
 def load(runtime: str, graph: str) -> tuple[list[float], Callable[[Any], Any], tuple[int, int]]:
-    """When the runtime was imported and the graph loaded; what runs a batch; height and width of a picture."""
+    """When the runtime was imported and the graph loaded; what runs a batch; height and width of an image."""
     if runtime == "openvino":
         import openvino as ov
 

@@ -1,4 +1,4 @@
-"""`Classifier.stream` against C++ on the same machine, bundle, pictures and batch: pictures per second, and memory.
+"""`Classifier.stream` against C++ on the same machine, bundle, images and batch: images per second, and memory.
 
     cmake -S benchmarks/embedding -B build/embedding -DPython3_EXECUTABLE=$PWD/.venv/bin/python
     cmake --build build/embedding
@@ -8,10 +8,10 @@ The programs take turns, each in a process of its own, OpenVINO in FP32, from JP
 
 stream   Python: decodes in threads while the engine works
 worker   C++, the same with threads: `samdeploy-worker`
-serial   C++, the library: decodes one picture after the other, then infers the batch
+serial   C++, the library: decodes one image after the other, then infers the batch
 plain    C++ without samdeploy: OpenVINO and libjpeg-turbo by hand, one after the other
 
-What counts is the ratio within a round: of pictures per second, and of processor time per picture (of a run less that
+What counts is the ratio within a round: of images per second, and of processor time per image (of a run less that
 of a short one, so that starting does not count).  Beside other programs only the second means something: threads that
 wait for Python's lock get less of a busy machine than threads that need none.  All programs must name the same classes.
 """
@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from material import make_bundle, make_pictures
+from material import make_bundle, make_images
 
 HERE = Path(__file__).parent
 PROGRAMS = ("stream", "worker", "serial", "plain")
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=96)
+    parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--size", default="640x480")
     options = parser.parse_args()
     from samdeploy.evaluate.machine import machine, versions
@@ -57,11 +57,11 @@ def main() -> None:
     width, height = (int(side) for side in options.size.split("x"))
     report: dict[str, Any] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "versions": versions(),
-        "pictures": options.pictures, "size": options.size, "batch": options.batch, "runs": [],
+        "images": options.images, "size": options.size, "batch": options.batch, "runs": [],
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="samdeploy-stream-") as folder:
         work = Path(folder)
-        files = make_pictures(work / "pictures", options.pictures, width, height)
+        files = make_images(work / "images", options.images, width, height)
         for arch, px in NETWORKS:
             bundle = make_bundle(work / f"{arch}-{px}", arch, px)
             report["runs"].append(compare(arch, px, bundle, files, options))
@@ -115,7 +115,7 @@ def compare(arch: str, px: int, bundle: Path, files: list[Path], options: argpar
         if found != classes["stream"][: len(found)]:
             raise SystemExit(f"{name} and stream name different classes")
     print(f"\n{arch} at {px} px, batch {batch}, {len(files)} JPEGs of {options.size}, {options.rounds} rounds")
-    print("program  pictures/s      min      max  peak MiB  stream is    p10    p90   CPU ms  stream is    p10    p90")
+    print("program  images/s      min      max  peak MiB  stream is    p10    p90   CPU ms  stream is    p10    p90")
     for name, found in rows.items():
         for one in found:
             work = one["images"] - short[name]["images"]

@@ -1,12 +1,12 @@
-"""Where on a picture a cell of a class activation map belongs, and whether maps point at the object.
+"""Where on an image a cell of a class activation map belongs, and whether maps point at the object.
 
-Pictures of one shape each (a disc, a square, a cross) at a random place on coloured noise; SAM-ResNet-18 is trained on
+Images of one shape each (a disc, a square, a cross) at a random place on coloured noise; SAM-ResNet-18 is trained on
 660 of them and asked about 360 others, whose places are known.  Printed per class, over the objects that are not at
 the border: how many input pixels the object lies beyond 32 times the strongest cell (15.5 means that the grid of cells
-is centred on the picture), and how often the strongest pixel of the drawn map lies on the object.
+is centred on the image), and how often the strongest pixel of the drawn map lies on the object.
 
     python benchmarks/evaluate/cam_place.py            # a few minutes on two cores
-    python benchmarks/evaluate/cam_place.py --work DIR  # keep pictures and bundle there, and use them again
+    python benchmarks/evaluate/cam_place.py --work DIR  # keep images and bundle there, and use them again
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETTINGS = ("model.pretrained=false", "model.arch=sam-resnet18", f"image.height=
 
 
 def shape(kind: str, height: int, width: int, rng: np.random.Generator) -> tuple[Image.Image, tuple[int, int], int]:
-    """A picture, the centre (row, column) of its object, and its radius, in pixels."""
+    """An image, the centre (row, column) of its object, and its radius, in pixels."""
     noise = rng.integers(40, 200, (height // 24 + 2, width // 24 + 2, 3), dtype=np.uint8)
     rough = np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     image = Image.fromarray((rough + rng.integers(-18, 18, (height, width, 1))).clip(0, 255).astype(np.uint8))
@@ -99,8 +99,8 @@ def measure(work: Path, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder for pictures and runs; default: a temporary one")
-    parser.add_argument("--count", type=int, default=120, help="pictures per class")
+    parser.add_argument("--work", type=Path, help="folder for images and runs; default: a temporary one")
+    parser.add_argument("--count", type=int, default=120, help="images per class")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)

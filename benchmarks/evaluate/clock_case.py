@@ -1,4 +1,4 @@
-"""What both clocks are given: one graph, pictures, and how the engine is to be opened."""
+"""What both clocks are given: one graph, images, and how the engine is to be opened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAUSE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A folder with `graph.onnx`, `pictures.npy` and `case.json`.
+    """A folder with `graph.onnx`, `images.npy` and `case.json`.
 
     Attributes:
         threads: of the engine; 0: the runtime's own number.
@@ -38,14 +38,14 @@ class Case:
     def spec(self) -> ModelSpec:
         return model_spec(self.arch, {"gate": "identity"}, CLASSES, Preprocessing(self.px, self.px))
 
-    def pictures(self) -> list[np.ndarray]:
+    def singles(self) -> list[np.ndarray]:
         """uint8 [1, px, px, 3] each."""
-        images = np.load(Path(self.folder, "pictures.npy"))
+        images = np.load(Path(self.folder, "images.npy"))
         return [images[index : index + 1] for index in range(len(images))]
 
 
 def make_case(folder: Path, arch: str, px: int, threads: int) -> Case:
-    """Write graph and pictures; random weights whose batch norms hold plausible statistics."""
+    """Write graph and images; random weights whose batch norms hold plausible statistics."""
     import torch
 
     from samdeploy.graphs.edit import serialize
@@ -67,7 +67,7 @@ def make_case(folder: Path, arch: str, px: int, threads: int) -> Case:
     with torch.no_grad():
         net.train()(Normalize(case.spec.preprocessing)(images))
     case.graph.write_bytes(serialize(graph_from_model(fold(net.eval()), case.spec)))
-    np.save(folder / "pictures.npy", images.numpy())
+    np.save(folder / "images.npy", images.numpy())
     (folder / "case.json").write_text(json.dumps(asdict(case)))
     return case
 

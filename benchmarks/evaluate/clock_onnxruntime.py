@@ -24,7 +24,7 @@ def one_engine(case: Case, seconds: float) -> tuple[list[tuple[float, float]], i
     settings.intra_op_num_threads = case.threads
     session = onnxruntime.InferenceSession(str(case.graph), settings, providers=["CPUExecutionProvider"])
     wrapped = CheckedSession(OnnxruntimeSession(session, "cpu", "fp32", case.spec), case.spec)
-    name, images, timer = case.spec.input.name, case.pictures(), host_timer(wrapped.run)
+    name, images, timer = case.spec.input.name, case.images(), host_timer(wrapped.run)
     inputs = itertools.cycle(images)
     with OnnxrtRunner(session) as runner:
 

@@ -32,7 +32,7 @@ def one_engine(case: Case, seconds: float) -> tuple[list[tuple[float, float]], i
     from samdeploy.evaluate.latency.clock import host_timer, warm_up
 
     compiled, session = open_engine(case)
-    images = case.pictures()
+    images = case.images()
     tool = Benchmark("CPU", 1, RUNS, None, "sync", True, 0)
     request = compiled.create_infer_request()
     request.get_input_tensor().shape = images[0].shape
@@ -40,14 +40,14 @@ def one_engine(case: Case, seconds: float) -> tuple[list[tuple[float, float]], i
 
     def theirs() -> float:
         request.get_input_tensor().data[:] = next(inputs)
-        times, _, _ = tool.sync_inference(request, _OnePicture())
+        times, _, _ = tool.sync_inference(request, _OneImage())
         return float(statistics.median(times))
 
     warm_up(timer, images, 3.0)
     return in_turns(theirs, lambda: statistics.median(timer(next(inputs)) for _ in range(RUNS)), seconds), 0
 
 
-class _OnePicture:
+class _OneImage:
     """What benchmark_app's loop asks its queue for."""
 
     def get_next_batch_size(self) -> int:
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     case = read_case(parser.parse_args().folder)
     _, session = open_engine(case)
-    print(json.dumps(measure(host_timer(session.run), case.pictures(), runs=RUNS_OF_A_PROGRAM).p50_ms))
+    print(json.dumps(measure(host_timer(session.run), case.images(), runs=RUNS_OF_A_PROGRAM).p50_ms))
 
 
 def open_engine(case: Case) -> tuple[Any, Any]:

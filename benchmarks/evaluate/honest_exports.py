@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/evaluate/honest_exports.py [--out FILE.json] [--epochs 2] [--runs 6]
 
 Trains small networks on scikit-learn's digits with different seeds, depths and gates, exports each, and asks every
-engine that runs here the golden pictures and the consistency checks.  Exits with 1 if one is accused: that is a false
+engine that runs here the golden images and the consistency checks.  Exits with 1 if one is accused: that is a false
 alarm, or a fault that deserves to be found.  The largest departure of each precision, at the end, is what the
 tolerances stand on.
 """
@@ -60,7 +60,7 @@ ENGINES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One engine: the golden pictures' difference as a share of their range, and the consistency checks."""
+    """One engine: the golden images' difference as a share of their range, and the consistency checks."""
 
     network: str
     backend: str

@@ -2,17 +2,17 @@
 
     .venv/bin/python benchmarks/evaluate/overhead.py [--out FILE.json] [--images 2000] [--rounds 5] [--no-memory]
 
-Fashion-MNIST's test pictures at 64 px through SAM-ResNet-18 in PyTorch, ONNX Runtime and OpenVINO.  The weights are
+Fashion-MNIST's test images at 64 px through SAM-ResNet-18 in PyTorch, ONNX Runtime and OpenVINO.  The weights are
 random: speed and memory do not depend on them.
 
-Time: each of eval's passes (PyTorch's with reading, resizing, keeping and hashing the pictures; the engines' with
+Time: each of eval's passes (PyTorch's with reading, resizing, keeping and hashing the images; the engines' with
 reading them back) and a bare loop over the same batches on the same runtime object, one after the other, the order
 turning with each round.  What counts is the ratio within a round, of wall time, and of processor time, which other
 programs disturb less.  The comparison of the logits is added, once for each engine.  Not part of it: opening engines,
 and the latency run, which takes the time it takes.
 
-Memory: the peak resident set (VmHWM) of `samdeploy eval` over 2,000 and over 10,000 pictures, each in a process of its
-own.  The prepared pictures would take 12,288 bytes each: 98 MB more for 8,000 more.
+Memory: the peak resident set (VmHWM) of `samdeploy eval` over 2,000 and over 10,000 images, each in a process of its
+own.  The prepared images would take 12,288 bytes each: 98 MB more for 8,000 more.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def make_bundle(work: Path) -> Path:
 
 
 def subset(work: Path, count: int) -> Path:
-    """Fashion-MNIST with the first `count` test pictures, as files of the same kind."""
+    """Fashion-MNIST with the first `count` test images, as files of the same kind."""
     from samdeploy.data.sets.fashion_mnist import DEBIAN_FOLDER, FILES
     from samdeploy.data.sets.idx import read_idx
 
@@ -115,7 +115,7 @@ def subset(work: Path, count: int) -> Path:
 
 
 def peak(bundle: Path, work: Path, count: int) -> dict[str, Any]:
-    """Peak memory of `samdeploy eval` over `count` pictures."""
+    """Peak memory of `samdeploy eval` over `count` images."""
     code = (
         "import sys; from samdeploy.cli import main\n"
         "try: main()\n"
@@ -128,7 +128,7 @@ def peak(bundle: Path, work: Path, count: int) -> dict[str, Any]:
     if "engine" not in done.stdout:
         raise SystemExit(f"samdeploy eval failed: {done.stderr}")
     mib = int(done.stdout.split()[-1]) / 1024
-    print(f"{count:7,} pictures: peak {mib:8.1f} MiB, {seconds:6.1f} s with start, engines and latency", flush=True)
+    print(f"{count:7,} images: peak {mib:8.1f} MiB, {seconds:6.1f} s with start, engines and latency", flush=True)
     return {"images": count, "peak_mib": mib, "seconds": seconds}
 
 
@@ -139,21 +139,21 @@ def times(bundle_path: Path, data: Path, rounds: int) -> dict[str, Any]:
     from samdeploy.evaluate.accuracy.compare import compare
     from samdeploy.evaluate.passes import BATCH, engine_pass
     from samdeploy.evaluate.test_set.open import open_test_set
-    from samdeploy.evaluate.test_set.prepared import PreparedPictures
+    from samdeploy.evaluate.test_set.prepared import PreparedImages
 
     bundle = open_bundle(bundle_path)
     test = open_test_set(bundle, data)
     sessions = {name: open_session(bundle, name, device="cpu") for name in BACKENDS}
     rows: dict[str, list[Turn]] = {name: [] for name in (*BACKENDS, "comparison")}
-    with PreparedPictures(len(test.samples), PX, PX) as pictures:
-        reference = _reference_pass(sessions["pytorch"], bundle, test, pictures)
-        batches = list(pictures.batches(BATCH))
+    with PreparedImages(len(test.samples), PX, PX) as images:
+        reference = _reference_pass(sessions["pytorch"], bundle, test, images)
+        batches = list(images.batches(BATCH))
         passes: dict[str, Callable[[], Any]] = {
-            name: lambda name=name: engine_pass(sessions[name], pictures, 10, name) for name in BACKENDS[1:]
+            name: lambda name=name: engine_pass(sessions[name], images, 10, name) for name in BACKENDS[1:]
         }
 
         def pytorch() -> Any:
-            with PreparedPictures(len(test.samples), PX, PX) as own:
+            with PreparedImages(len(test.samples), PX, PX) as own:
                 return _reference_pass(sessions["pytorch"], bundle, test, own)
 
         passes["pytorch"] = pytorch
@@ -177,7 +177,7 @@ def _timed(call: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - processor
 
 
-def _reference_pass(session: Any, bundle: Any, test: Any, pictures: Any) -> Any:
+def _reference_pass(session: Any, bundle: Any, test: Any, images: Any) -> Any:
     from contextlib import closing
 
     from samdeploy.data.images import Fingerprint
@@ -186,14 +186,14 @@ def _reference_pass(session: Any, bundle: Any, test: Any, pictures: Any) -> Any:
 
     blocks = stream_images(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
     with closing(blocks):
-        digest = Fingerprint(pictures.shape)
-        logits = reference_pass(session, blocks, pictures, digest, 10)
+        digest = Fingerprint(images.shape)
+        logits = reference_pass(session, blocks, images, digest, 10)
         digest.hexdigest(test.samples.labels)
         return logits
 
 
 def _bare(name: str, session: Any, batches: list[Any]) -> None:
-    """The runtime's own call on its own object, over pictures that lie in memory."""
+    """The runtime's own call on its own object, over images that lie in memory."""
     inner = session._session
     if name == "pytorch":
         import torch
@@ -211,7 +211,7 @@ def _bare(name: str, session: Any, batches: list[Any]) -> None:
 
 def _summary(count: int, rows: dict[str, list[Turn]]) -> dict[str, Any]:
     rounds = range(len(rows["comparison"]))
-    print(f"\n{count:,} pictures, {len(rounds)} rounds; medians")
+    print(f"\n{count:,} images, {len(rounds)} rounds; medians")
     print(f"{'pass':<12} {'eval s':>8} {'bare s':>8} {'ratio':>6} {'of processor time':>18} {'threads busy':>13}")
     for name, turns in rows.items():
         own, bare = (statistics.median(turn[side][0] for turn in turns) for side in (0, 1))

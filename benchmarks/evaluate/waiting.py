@@ -79,7 +79,7 @@ def timed(name: str, session: Any, case: Case, wanted: float) -> dict[str, Any]:
     """One latency as `samdeploy eval` measures it, beside programs that want so many cores; printed and returned."""
     with programs_beside(wanted):
         before = np.array([*cpu_seconds(), time.monotonic()])
-        latency = measure(host_timer(session.run), case.pictures(), runs=RUNS)
+        latency = measure(host_timer(session.run), case.images(), runs=RUNS)
         worked, own, took = np.array([*cpu_seconds(), time.monotonic()]) - before
     waited = f"waited {latency.waited_percent:.0f} %"
     print(f"others want {wanted} cores, {name}: {latency.p50_ms:.2f} ms, {waited}", flush=True)

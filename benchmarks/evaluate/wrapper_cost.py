@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/evaluate/wrapper_cost.py [--rounds 300] [--out FILE.json]
 
-On a graph that is nearly nothing (the mean of an 8x8 picture), so that the wrapper is most of the time.  Raw call and
+On a graph that is nearly nothing (the mean of an 8x8 image), so that the wrapper is most of the time.  Raw call and
 session take turns; the figure is the median of the differences within a round, each of the fastest of some runs.
 """
 

@@ -183,7 +183,7 @@ _NOTES = [
     "and output float32 stay on the device; gaps between kernels that the host leaves are counted.",
     "The networks of one runtime, size and batch take turns in five rounds.  Order of runtimes: one after another.",
     "max_diff_of_range: largest difference from float32 eager logits (TF32 off) over their range, on the first "
-    "pictures of a batch.  Weights are random with calibrated batch norms, so the two largest logits can lie close.",
+    "images of a batch.  Weights are random with calibrated batch norms, so the two largest logits can lie close.",
     "compile is torch.compile(mode='reduce-overhead'), compile-max is mode='max-autotune'; several are compiled at a "
     "time, one is timed at a time.",
 ]

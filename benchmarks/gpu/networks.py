@@ -1,11 +1,11 @@
-"""The networks that are compared, their weights, and the pictures they see.
+"""The networks that are compared, their weights, and the images they see.
 
 sam              SAM-ResNet-50 as trained: batch norms, gates on the block's output, three linear layers
 sam-folded       the same function after `samdeploy.models.sam_resnet.fold`
 resnet50         torchvision's ResNet-50, without attention, one linear layer
 resnet50-folded  the same with its batch norms folded: what the fold alone gives a network without gates
 
-Weights are random, but every batch norm holds the statistics of pictures and every gate differs from 1, so that nothing
+Weights are random, but every batch norm holds the statistics of images and every gate differs from 1, so that nothing
 cancels out, FP16 keeps its range, and a wrong fold would show.
 """
 
@@ -46,7 +46,7 @@ class Plan:
         seconds: of measuring per network, runtime, size and batch.
         train_batch: batch of the training step.
         device: "cuda", or "cpu" for a rehearsal.
-        precision: "fp16", or "fp32" for a rehearsal: CPUs take seconds for a picture in FP16, or crash.
+        precision: "fp16", or "fp32" for a rehearsal: CPUs take seconds for an image in FP16, or crash.
     """
 
     depth: int
@@ -74,8 +74,8 @@ def spec_of(plan: Plan, px: int) -> ModelSpec:
     )
 
 
-def pictures(count: int, px: int, seed: int) -> torch.Tensor:
-    """Coloured blobs with some noise: uint8 [count, px, px, 3].  Pure noise would give all pictures one answer."""
+def coloured_images(count: int, px: int, seed: int) -> torch.Tensor:
+    """Coloured blobs with some noise: uint8 [count, px, px, 3].  Pure noise would give all images one answer."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand((count, 3, 5, 5), generator=generator)
     smooth = F.interpolate(coarse, (px, px), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
@@ -164,9 +164,9 @@ def reference(net: nn.Module, spec: ModelSpec, images: torch.Tensor, device: str
 
 
 def buffers_of(plan: Plan, work: Path, px: int, batch: int) -> list[torch.Tensor]:
-    """Input batches on the device; the first holds the pictures that the reference logits belong to."""
+    """Input batches on the device; the first holds the images that the reference logits belong to."""
     first = torch.load(work / f"images-{px}.pt", weights_only=True)[:batch]
-    others = [pictures(batch, px, 100 + index) for index in range(1, plan.buffers)]
+    others = [coloured_images(batch, px, 100 + index) for index in range(1, plan.buffers)]
     return [images.to(plan.device) for images in (first, *others)]
 
 

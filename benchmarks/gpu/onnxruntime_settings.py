@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
-from networks import Plan, TypedExported, calibrate, fresh, pictures, spec_of
+from networks import Plan, TypedExported, calibrate, coloured_images, fresh, spec_of
 
 from samdeploy.backends.device.cuda import device_zero
 from samdeploy.backends.device.objects import Stream
@@ -53,12 +53,12 @@ def main() -> None:
 def _case(depth: int, px: int, classes: int, batches: tuple[int, ...]) -> list[dict[str, Any]]:
     plan = Plan(depth, classes, (px,), batches, 2, 0.3, 128, "cuda", "fp16")
     torch.manual_seed(0)
-    net = calibrate(fresh(plan, "sam"), [pictures(64, px, 7)], "cuda").cpu()
+    net = calibrate(fresh(plan, "sam"), [coloured_images(64, px, 7)], "cuda").cpu()
     spec = spec_of(plan, px)
     folded = fold(net)
     graph = graph_from_model(folded, spec)
     fp32, fp16 = serialize(graph), serialize(fp16_graph(graph))
-    example = pictures(2, px, 0).numpy()
+    example = coloured_images(2, px, 0).numpy()
     trained = export_module(Exported(net, spec).eval(), example)
     trained16 = export_module(TypedExported(net, plan, px).eval(), example)
     runs: dict[str, Any] = {
@@ -78,7 +78,7 @@ def _case(depth: int, px: int, classes: int, batches: tuple[int, ...]) -> list[d
         runs[f"{name}, CUDA graph"] = _session(graph, spec, settings, cuda_graph=True)
     rows = []
     for batch in batches:
-        images = pictures(batch, px, 3).numpy()
+        images = coloured_images(batch, px, 3).numpy()
         with torch.inference_mode():
             expected = Exported(net, spec).eval()(torch.tensor(images)).numpy()
         for row in _turns(runs, images, expected):

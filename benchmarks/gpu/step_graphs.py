@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from child import emit, reason, run
-from networks import GRAPH_NETS, Plan, TypedExported, load_nets, pictures, spec_of
+from networks import GRAPH_NETS, Plan, TypedExported, coloured_images, load_nets, spec_of
 
 from samdeploy.export.fp16.convert import fp16_graph
 from samdeploy.graphs.edit import serialize
@@ -24,7 +24,7 @@ def step(plan: Plan, work: Path, options: argparse.Namespace) -> None:
                     graph = graph_from_model(net, spec_of(plan, px))
                     path.write_bytes(serialize(fp16_graph(graph) if plan.precision == "fp16" else graph))
                 else:
-                    _trace(TypedExported(net, plan, px).eval(), pictures(2, px, 0), path)
+                    _trace(TypedExported(net, plan, px).eval(), coloured_images(2, px, 0), path)
                 emit(kind="graph", net=name, px=px, status="ok", bytes=path.stat().st_size)
             except Exception as error:
                 path.unlink(missing_ok=True)

@@ -67,7 +67,7 @@ def _run_directory(plan: Plan, work: Path) -> Path:
 
 
 def _digits() -> list[torch.Tensor]:
-    """Training pictures of the data set that the bundle's golden pictures come from: uint8 [128, H, W, 3] each."""
+    """Training images of the data set that the bundle's golden images come from: uint8 [128, H, W, 3] each."""
     from samdeploy.bundle.spec import Preprocessing
     from samdeploy.data import load_images, open_dataset
 
@@ -93,7 +93,7 @@ def _export(run_dir: Path, engine: str, precision: str, target: str | None) -> b
 
 def _open(bundle: Any, backend: str, device: str, precision: str, images: Any, expected: Any) -> Any:
     from samdeploy.backends import open_session
-    from samdeploy.backends.difference import difference_shares, picture_ranges
+    from samdeploy.backends.difference import difference_shares, image_ranges
 
     row = {"kind": "session", "backend": backend, "precision": precision, "device": device}
     try:
@@ -106,14 +106,14 @@ def _open(bundle: Any, backend: str, device: str, precision: str, images: Any, e
     if expected is None:
         emit(**row, status="ok", images=len(images))
         return logits
-    ranges = picture_ranges(expected)
+    ranges = image_ranges(expected)
     emit(
         **row,
         status="ok",
         images=len(images),
         max_diff_of_range=float(difference_shares(logits, expected, ranges).max()),
         top1_same=int((logits.argmax(1) == expected.argmax(1)).sum()),
-        # The same picture in batches of 1, 3, 8 and 64.
+        # The same image in batches of 1, 3, 8 and 64.
         max_diff_between_batches=max(
             float(difference_shares(piece, logits[: len(piece)], ranges[: len(piece)]).max()) for piece in pieces
         ),

@@ -1,4 +1,4 @@
-"""Training throughput: forward, loss, backward and fused Adam, bf16 autocast, channels last, pictures on the device."""
+"""Training throughput: forward, loss, backward and fused Adam, bf16 autocast, channels last, images on the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from child import emit, reason, run
-from networks import Plan, fresh, pictures
+from networks import Plan, coloured_images, fresh
 from timing import Call, measure
 from torch.nn import functional as F
 
@@ -37,7 +37,9 @@ def _steps(plan: Plan, name: str, px: int) -> list[Call]:
     normalize = Normalize(Preprocessing(px, px)).to(plan.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=plan.device == "cuda")
     labels_of = torch.randint(plan.classes, (plan.buffers, plan.train_batch)).to(plan.device)
-    batches = [(pictures(plan.train_batch, px, seed).to(plan.device), labels_of[seed]) for seed in range(plan.buffers)]
+    batches = [
+        (coloured_images(plan.train_batch, px, seed).to(plan.device), labels_of[seed]) for seed in range(plan.buffers)
+    ]
 
     def learn(images: torch.Tensor, labels: torch.Tensor) -> None:
         with torch.autocast(plan.device, dtype=torch.bfloat16, enabled=plan.device == "cuda"):

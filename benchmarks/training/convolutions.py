@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/training/convolutions.py [--rounds 7] [--out FILE.json]
 
-Forward, gradient of the pictures and gradient of the weights, milliseconds, each way in turns.  A star marks where
+Forward, gradient of the images and gradient of the weights, milliseconds, each way in turns.  A star marks where
 `samdeploy.models.sam_resnet.convolution` takes the product; its limits come from this table.
 """
 
@@ -23,11 +23,11 @@ from samdeploy.models.sam_resnet import convolution
 from samdeploy.models.sam_resnet.convolution import Conv2d
 from samdeploy.train.loop.host_memory import freed_memory_kept
 
-PASSES = ("forward", "pictures", "weights")
+PASSES = ("forward", "images", "weights")
 
 
 class Shape(NamedTuple):
-    """One convolution: channels in, side of the square pictures, channels out, side of the kernel, stride."""
+    """One convolution: channels in, side of the square images, channels out, side of the kernel, stride."""
 
     inside: int
     side: int
@@ -61,13 +61,13 @@ def passes(shape: Shape, batch: int) -> dict[str, Callable[[], object]]:
     x = torch.randn(batch, shape.inside, shape.side, shape.side).bfloat16()
     x, weight = x.contiguous(memory_format=torch.channels_last), conv.weight.detach().bfloat16()
     learning_x, learning_weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
-    to_pictures = convolution._Convolution.apply(learning_x, weight, shape.stride)
+    to_images = convolution._Convolution.apply(learning_x, weight, shape.stride)
     to_weights = convolution._Convolution.apply(x, learning_weight, shape.stride)
     coming = torch.randn_like(to_weights)
 
     return {
         "forward": lambda: convolution._Convolution.apply(x, weight, shape.stride),
-        "pictures": lambda: torch.autograd.grad(to_pictures, learning_x, coming, retain_graph=True),
+        "images": lambda: torch.autograd.grad(to_images, learning_x, coming, retain_graph=True),
         "weights": lambda: torch.autograd.grad(to_weights, learning_weight, coming, retain_graph=True),
     }
 
@@ -116,7 +116,7 @@ def measure(shape: Shape, batch: int, rounds: int) -> dict[str, tuple[float, flo
     count = batch * ((shape.side - 1) // shape.stride + 1) ** 2
     taken = {
         "forward": usual(count, shape.outside, shape.size, convolution.PIXELS_A_CHANNEL),
-        "pictures": usual(count, shape.inside, shape.size, convolution.PIXELS_A_CHANNEL)
+        "images": usual(count, shape.inside, shape.size, convolution.PIXELS_A_CHANNEL)
         and 1 in (shape.size, shape.stride),
         "weights": usual(count, shape.outside, shape.size, convolution.PIXELS_A_CHANNEL_FOR_WEIGHTS),
     }

@@ -4,7 +4,7 @@
         [--into runs/gates] [--out FILE.json]
 
 Stopped, it goes on where it was when it is started again: each gate is a `samdeploy reproduce` in a folder of its own.
-Validation chooses the epoch; the test pictures are looked at once per run.
+Validation chooses the epoch; the test images are looked at once per run.
 """
 
 from __future__ import annotations

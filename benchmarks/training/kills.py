@@ -2,7 +2,7 @@
 
     python benchmarks/training/kills.py [--kills 50] [--writes 10] [--seed 0] [--keep DIR]
 
-A small real training (SAM-ResNet-18 on generated pictures; EMA, augmentation, accumulation, cosine rate) is killed at
+A small real training (SAM-ResNet-18 on generated images; EMA, augmentation, accumulation, cosine rate) is killed at
 random moments, some of them while a checkpoint's temporary file exists.  At the end the weights must be the same bytes,
 and the history the same but for its times.  Exit code 0 only then.  The trainings are forked from a process that has
 loaded PyTorch already, so that fifty lives take minutes; the kill and all files are real.
@@ -66,8 +66,8 @@ checkpoint_minutes = 0.02
 TIMES = ("images_per_s", "seconds")  # columns that no two runs share
 
 
-def make_pictures(root: Path) -> None:
-    """Dark against bright pictures, overlapping."""
+def make_images(root: Path) -> None:
+    """Dark against bright images, overlapping."""
     draw = np.random.default_rng(0)
     for split, count in (("train", 40), ("val", 8), ("test", 8)):
         for label, level in (("bright", 140), ("dark", 110)):
@@ -116,9 +116,9 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.keep or Path(tempfile.mkdtemp(prefix="samdeploy-kills-"))
     work.mkdir(parents=True, exist_ok=True)
-    make_pictures(work / "pictures")
+    make_images(work / "images")
     (work / "tiny.toml").write_text(RECIPE.format(arch=arguments.arch, epochs=arguments.epochs))
-    recipe = load_recipe(work / "tiny.toml", [f"data.root={work / 'pictures'}"])
+    recipe = load_recipe(work / "tiny.toml", [f"data.root={work / 'images'}"])
     fork = multiprocessing.get_context("fork")
     calm = fork.Process(target=life, args=(recipe, work / "calm", work / "calm.log"))
     start = time.monotonic()
@@ -138,7 +138,7 @@ def main() -> None:
         child.start()
         lives += 1
         while child.is_alive() and not (log.is_file() and log.read_text().count("training sam-") > lines):
-            time.sleep(0.01)  # it reads its pictures
+            time.sleep(0.01)  # it reads its images
         old = unfinished_files(runs)
         if kinds[done] == "write":
             time.sleep(draw.uniform(0, arguments.longest))

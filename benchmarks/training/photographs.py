@@ -16,7 +16,7 @@ def write_photographs(root: Path, splits: dict[str, int], width: int, height: in
 
     Args:
         root: of a data set as `samdeploy train folder` reads it.
-        splits: pictures of each.
+        splits: images of each.
         width, height: in pixels.
     """
     sources = [Image.fromarray(array) for array in load_sample_images().images]
@@ -27,7 +27,7 @@ def write_photographs(root: Path, splits: dict[str, int], width: int, height: in
             w = int(draw.integers(source.width // 4, source.width // 2))
             h = w * height // width
             left, top = int(draw.integers(source.width - w)), int(draw.integers(source.height - h))
-            picture = source.crop((left, top, left + w, top + h)).resize((width, height), Image.Resampling.BICUBIC)
+            image = source.crop((left, top, left + w, top + h)).resize((width, height), Image.Resampling.BICUBIC)
             path = root / split / f"class {number % CLASSES}" / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path, quality=90)
+            image.save(path, quality=90)

@@ -1,14 +1,14 @@
 """Training images per second, loader and step together: ours, the published script's way, and loops of timm's parts.
 
-    .venv/bin/python benchmarks/training/rates.py [--pictures 512] [--rounds 5] [--size 64] [--batch 128]
+    .venv/bin/python benchmarks/training/rates.py [--images 512] [--rounds 5] [--size 64] [--batch 128]
         [--precision auto] [--only ours plain-resnet published timm timm-ese] [--out FILE.json]
 
-The pictures are photographs of 128x96 as JPEG files, in ten classes.  In every round each loop trains one epoch of
+The images are photographs of 128x96 as JPEG files, in ten classes.  In every round each loop trains one epoch of
 them; the order changes from round to round.  Every loop is a process of its own, because the product's keeps freed
 memory, and the others' must not profit from it.  What counts is the ratio within a round, after three epochs that do
 not.
 
-- ours: SAM-ResNet-50 through the product's own parts: pictures prepared once (how long that takes is stated beside),
+- ours: SAM-ResNet-50 through the product's own parts: images prepared once (how long that takes is stated beside),
   channels-last, fused Adam, and the precision asked for: "auto" is what the product's own probe finds here and now.
 - plain-resnet: the same parts with timm's own ResNet-50 in them: no attention, one linear layer as its head.  It does
   the same arithmetic as the loop "timm".
@@ -53,7 +53,7 @@ from samdeploy.models import build_model
 from samdeploy.train.augment import make_augmentation
 from samdeploy.train.choices.precision_probe import probe
 from samdeploy.train.device import Autocast, Compute, multiplies_bf16
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.host_memory import freed_memory_kept
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.load import load_recipe
@@ -69,7 +69,7 @@ WARMUP = 3
 
 
 class Timed(NamedTuple):
-    """A loop that is ready: `epoch()` trains one epoch and gives the pictures it saw."""
+    """A loop that is ready: `epoch()` trains one epoch and gives the images it saw."""
 
     epoch: Callable[[], int]
     parameters: int
@@ -111,7 +111,7 @@ def _serve(pipe: Connection, name: str, root: Path, options: argparse.Namespace)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=128)
@@ -127,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SAMDEPLOY_CACHE"] = str(Path(folder) / "cache")
         root = Path(folder) / "photographs"
-        write_photographs(root, {"train": options.pictures, "val": 20, "test": 20}, 128, 96)
+        write_photographs(root, {"train": options.images, "val": 20, "test": 20}, 128, 96)
         with ExitStack() as stack:
             loops = {name: stack.enter_context(closing(Apart(name, root, options))) for name in options.only}
             for _ in range(WARMUP):
@@ -161,7 +161,7 @@ def report(rounds: list[dict[str, float]], loops: dict[str, Apart], options: arg
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions() | ({"timm": version("timm")} if "timm" in "".join(loops) else {}),
-        "pictures": options.pictures,
+        "images": options.images,
         "size": options.size,
         "batch": options.batch,
         "precision": "fp32" if options.autocast is None else "bf16",
@@ -210,20 +210,20 @@ def product(model: nn.Module, root: Path, options: argparse.Namespace) -> Timed:
     )
     split = prepare_split(open_dataset("folder", root).train, recipe.image.preprocessing(), description="train")
     model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    pictures = Pictures(split.images, split.labels, CPU)
+    images = StoredImages(split.images, split.labels, CPU)
     augmentation = make_augmentation(recipe, CLASSES, CPU)
-    stepper = Stepper(model, pictures, augmentation, recipe.training, Compute(CPU, options.autocast))
+    stepper = Stepper(model, images, augmentation, recipe.training, Compute(CPU, options.autocast))
     number = 0
 
     def epoch() -> int:
         nonlocal number
         number += 1
-        for step, rows in enumerate(pictures.batches(options.batch, torch.randperm(len(pictures)))):
+        for step, rows in enumerate(images.batches(options.batch, torch.randperm(len(images)))):
             with stepper.kept_buffers():
                 loss, _ = stepper.passes(rows, number, step)
                 stepper.update(loss, RATE, step)
             loss.item()
-        return len(pictures)
+        return len(images)
 
     return Timed(epoch, parameters(model))
 

@@ -2,7 +2,7 @@
 
     python benchmarks/training/step.py [--arch sam-resnet50 --size 64 --batch 32 --rounds 7] [--compile] [--json FILE]
 
-Every variant is the product's own `Stepper` on random pictures; ratios are to the first variant, within each round.
+Every variant is the product's own `Stepper` on random images; ratios are to the first variant, within each round.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from samdeploy.bundle.spec import Preprocessing
 from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
 from samdeploy.train.device import Compute
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.recipe import TrainingSection
 
@@ -43,11 +43,11 @@ def stepper(variant: str, arguments: argparse.Namespace) -> Callable[[], None]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(arguments.arch, 10, {"gate": "identity"}).to(device, memory_format=torch.channels_last)
     images = draw.integers(0, 256, (arguments.batch, arguments.size, arguments.size, 3), dtype=np.uint8)
-    pictures = Pictures(images, draw.integers(0, 10, arguments.batch), device)
+    stored = StoredImages(images, draw.integers(0, 10, arguments.batch), device)
     normalize = Normalize(Preprocessing(arguments.size, arguments.size)).to(device)
     made = Stepper(
         model,
-        pictures,
+        stored,
         lambda images, labels, _: (normalize(images), labels),
         TrainingSection(),
         Compute(device, torch.bfloat16 if "bf16" in variant else None),
@@ -55,7 +55,7 @@ def stepper(variant: str, arguments: argparse.Namespace) -> Callable[[], None]:
     if "foreach" in variant:
         made.optimizer = Foreach(model.parameters(), lr=1e-4, weight_decay=0.0, foreach=True)
     made.compile("compiled" in variant)
-    rows = pictures.batches(arguments.batch)[0]
+    rows = stored.batches(arguments.batch)[0]
 
     def step() -> None:
         with made.kept_buffers():

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/training/step_parts.py [--device auto] [--arch sam-resnet50] [--size 64] [--batch 256]
 
-The pictures are the digits, enlarged.  `ms` is one call with all that it queued, of twenty; `host` is how long the host
+The images are the digits, enlarged.  `ms` is one call with all that it queued, of twenty; `host` is how long the host
 took to queue them.  Where the two are alike on a GPU, the GPU waits for the host.
 """
 
@@ -80,7 +80,7 @@ def _case(name: str, changes: tuple[str, ...], options: argparse.Namespace, devi
         stepper.begin(rows, 1, 0)
 
     print(name)
-    _time("  pictures", lambda: stepper._prepare(rows, (1, 0, 0)), device)
+    _time("  images", lambda: stepper._prepare(rows, (1, 0, 0)), device)
     if "group" in name or "Trivial" in name:
         return
     _time("  forward and backward", passes, device)

@@ -19,7 +19,7 @@ from architectures import parse
 from network import write_random_run
 
 from samdeploy.backends import open_session
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.golden import golden_error
 from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.bundle import Bundle, open_bundle
@@ -117,7 +117,7 @@ def differences(bundle: Bundle) -> dict[str, Any]:
             for batch in BATCHES:
                 rows = np.arange(batch) % len(golden)
                 answer = session.run(np.ascontiguousarray(golden[rows]))
-                shares = difference_shares(answer, logits[rows], picture_ranges(logits)[rows])
+                shares = difference_shares(answer, logits[rows], image_ranges(logits)[rows])
                 found[f"{backend} {batch}"] = float(shares.max())
     return {"differences": found}
 

@@ -1,4 +1,4 @@
-"""How far answers are apart, each on the scale of its own picture."""
+"""How far answers are apart, each on the scale of its own image."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import Float64Array
 
-# Pictures that are looked at together: of a large test set, not more than the answers themselves stand in memory.
+# Images that are looked at together: of a large test set, not more than the answers themselves stand in memory.
 _ROWS = 4096
 
 
-def picture_ranges(expected: NDArray[np.floating], flat: float = 1.0) -> Float64Array:
-    """The scale on which each picture's answer is judged; float64 [N].
+def image_ranges(expected: NDArray[np.floating], flat: float = 1.0) -> Float64Array:
+    """The scale on which each image's answer is judged; float64 [N].
 
-    That is the range of its own values, largest minus smallest, or the median picture's where that is larger.  Without
-    squashing, the logits of single pictures can be a hundred times those of all others: a range over all of them would
-    let any error pass in the others.  And a picture whose values are nearly equal must not be judged by a scale of
+    That is the range of its own values, largest minus smallest, or the median image's where that is larger.  Without
+    squashing, the logits of single images can be a hundred times those of all others: a range over all of them would
+    let any error pass in the others.  And an image whose values are nearly equal must not be judged by a scale of
     nearly nothing.
 
     Args:
@@ -28,7 +28,7 @@ def picture_ranges(expected: NDArray[np.floating], flat: float = 1.0) -> Float64
 
 
 def with_median_floor(ranges: Float64Array, flat: float = 1.0) -> Float64Array:
-    """`picture_ranges` of ranges that are known, float64 [N]."""
+    """`image_ranges` of ranges that are known, float64 [N]."""
     scale: Float64Array = np.maximum(ranges, np.median(ranges))
     scale[scale == 0] = flat
     return scale
@@ -37,11 +37,11 @@ def with_median_floor(ranges: Float64Array, flat: float = 1.0) -> Float64Array:
 def difference_shares(
     found: NDArray[np.floating], expected: NDArray[np.floating], ranges: Float64Array
 ) -> Float64Array:
-    """Each picture's largest difference as a share of `ranges`; float64 [N], infinite where not finite.
+    """Each image's largest difference as a share of `ranges`; float64 [N], infinite where not finite.
 
     Args:
         found, expected: [N, ...], of one shape; expected is finite.
-        ranges: float64 [N], from `picture_ranges`.
+        ranges: float64 [N], from `image_ranges`.
     """
     shares = np.empty(len(expected))
     for start in range(0, len(expected), _ROWS):

@@ -8,15 +8,15 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.channels import channel_twins, order_read
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.errors import BundleError
 
 if TYPE_CHECKING:
     from samdeploy.backends.session import CheckedSession, Session
 
-# Largest allowed difference from the golden logits, as a share of their range (`picture_ranges`).
+# Largest allowed difference from the golden logits, as a share of their range (`image_ranges`).
 # fp32: another order of summation over a hundred layers moves logits by about 1e-6 of their range (up to 5e-6 over
-#   10,000 pictures of a network without squashing), a wrong weight, layout or normalisation by far more than 1e-2;
+#   10,000 images of a network without squashing), a wrong weight, layout or normalisation by far more than 1e-2;
 #   1e-4 keeps both apart.
 # fp16: 11 significant bits; trained networks showed 4e-4 to 2e-3 of the range, an untrained SAM-ResNet-50, whose
 #   activations nearly cancel, 2.5e-2.
@@ -33,7 +33,7 @@ def check_golden(session: Session, images: UInt8Array, logits: Float32Array) -> 
         logits: float32 [n, K], of the model as trained, in float32.
 
     Returns:
-        The largest difference, as a share of its picture's `picture_ranges`.
+        The largest difference, as a share of its image's `image_ranges`.
 
     Raises:
         BundleError: an answer is not finite or too far off, or channels are exchanged: not the model of this bundle.
@@ -66,7 +66,7 @@ def _check_logits(session: Session, images: UInt8Array, found: Float32Array, log
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found)).sum())
         raise BundleError(f"{engine}: {bad} of {found.size} golden logits are not finite numbers; {cure}")
-    order = order_read(found, logits, picture_ranges(logits), channel_twins(images))
+    order = order_read(found, logits, image_ranges(logits), channel_twins(images))
     if order:
         raise BundleError(f"{engine}: the golden images show that it reads channels as {order}, not RGB; {cure}")
     error = golden_error(found, logits, session.precision)
@@ -88,14 +88,14 @@ def golden_error(found: Float32Array, logits: Float32Array, precision: str) -> f
     """
     if found.shape != logits.shape:
         return float("inf")
-    worst = np.sort(difference_shares(found, logits, picture_ranges(logits)))
+    worst = np.sort(difference_shares(found, logits, image_ranges(logits)))
     return float(worst[-1 - golden_outliers(precision, len(worst))])
 
 
 def golden_outliers(precision: str, n_images: int) -> int:
-    """How many golden pictures may be answered otherwise.
+    """How many golden images may be answered otherwise.
 
-    Without squashing, single pictures explode (logits of 1e9 were seen); int8 ranges leave them out on purpose.
+    Without squashing, single images explode (logits of 1e9 were seen); int8 ranges leave them out on purpose.
     """
     return n_images // 4 if precision == "int8" else 0
 
@@ -112,7 +112,7 @@ def sum_error(maps: Float32Array, golden: Float32Array) -> float:
     """
     rest = golden - maps.mean(axis=(2, 3), dtype=np.float64)
     bias = np.broadcast_to(np.median(rest, axis=0), rest.shape)
-    return float(difference_shares(rest, bias, picture_ranges(golden)).max())
+    return float(difference_shares(rest, bias, image_ranges(golden)).max())
 
 
 def sum_tolerance(precision: str) -> float:

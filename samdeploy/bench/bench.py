@@ -11,7 +11,7 @@ from samdeploy.bench.bench_json import BenchReport, EngineBench
 from samdeploy.bench.engines import ALL, Engine, check_sizes, select_engines
 from samdeploy.bench.load import load_average, usable_cores
 from samdeploy.bench.options import ALTERNATIVES, BenchOptions
-from samdeploy.bench.timed_images import Pictures, load_pictures
+from samdeploy.bench.timed_images import TimedImages, load_images
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError, unknown
 from samdeploy.evaluate.machine import machine, versions
@@ -29,10 +29,8 @@ def bench_bundle(bundle: Bundle, options: BenchOptions) -> BenchReport:
     engines = _checked(bundle, options)
     # Before anything is loaded: the last minute's load is then that of other programs.
     load = load_average()
-    pictures = load_pictures(bundle, options.images, options.data_root)
-    return _report(
-        bundle, pictures, load, engines=tuple(bench_engine(bundle, each, options, pictures) for each in engines)
-    )
+    images = load_images(bundle, options.images, options.data_root)
+    return _report(bundle, images, load, engines=tuple(bench_engine(bundle, each, options, images) for each in engines))
 
 
 def bench_against(bundle: Bundle, options: BenchOptions) -> BenchReport:
@@ -47,20 +45,20 @@ def bench_against(bundle: Bundle, options: BenchOptions) -> BenchReport:
             expected = unknown("alternative", name, ALTERNATIVES)
             raise InputError(f"--alternatives: {expected}; for example --alternatives 'torch.compile,pytorch eager'")
     load = load_average()
-    pictures = load_pictures(bundle, options.images, options.data_root)
+    images = load_images(bundle, options.images, options.data_root)
     comparisons = tuple(
         compare(
             bundle,
             engines,
             options.alternatives,
-            pictures,
+            images,
             batch=batch,
             rounds=options.rounds,
             device=options.device,
         )
         for batch in options.batches or (1,)
     )
-    return _report(bundle, pictures, load, comparisons=comparisons)
+    return _report(bundle, images, load, comparisons=comparisons)
 
 
 def _checked(bundle: Bundle, options: BenchOptions) -> tuple[Engine, ...]:
@@ -77,7 +75,7 @@ def _checked(bundle: Bundle, options: BenchOptions) -> tuple[Engine, ...]:
 
 def _report(
     bundle: Bundle,
-    pictures: Pictures,
+    images: TimedImages,
     load: float | None,
     *,
     engines: tuple[EngineBench, ...] = (),
@@ -90,7 +88,7 @@ def _report(
         versions=versions(),
         load_average=load,
         cores=usable_cores(),
-        pictures=pictures.source,
+        images=images.source,
         engines=engines,
         against=comparisons,
     )

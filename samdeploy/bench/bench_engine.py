@@ -15,7 +15,7 @@ from samdeploy.bench.engines import ALL, Engine, sweep_sizes
 from samdeploy.bench.figures import STAGES, Figure, measure_figure
 from samdeploy.bench.options import BenchOptions
 from samdeploy.bench.throughput import BatchPoint, ThreadPoint, measure_batch, measure_threads
-from samdeploy.bench.timed_images import Pictures
+from samdeploy.bench.timed_images import TimedImages
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, InputError, first_line
 from samdeploy.progress import progress_bar
@@ -26,7 +26,7 @@ CONCURRENCY = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
 Step = tuple[str, Callable[[], None]]
 
 
-def bench_engine(bundle: Bundle, engine: Engine, options: BenchOptions, pictures: Pictures) -> EngineBench:
+def bench_engine(bundle: Bundle, engine: Engine, options: BenchOptions, source: TimedImages) -> EngineBench:
     """The three figures, the sweep over batch sizes, threads and sessions, and fresh processes.
 
     Raises:
@@ -44,12 +44,12 @@ def bench_engine(bundle: Bundle, engine: Engine, options: BenchOptions, pictures
     found = _Measured()
     with session:
         gpu, gpu_note = _gpu(session.device)
-        _measure(_steps(bundle, engine, session, options, pictures, sizes, found), engine.name, found)
+        _measure(_steps(bundle, engine, session, options, source, sizes, found), engine.name, found)
         if gpu:
             gpu += _gpu(session.device)[0]
         cuda_graphs = session.cuda_graph_state
     # After the session is closed: the fresh processes are to have the machine to themselves.
-    cold_start = partial(found.set_cold_start, bundle, engine, options.device, pictures)
+    cold_start = partial(found.set_cold_start, bundle, engine, options.device, source)
     _measure([("cold start", cold_start)], engine.name, found)
     return EngineBench(
         backend=engine.backend,
@@ -78,8 +78,8 @@ class _Measured:
         self.cold_start: ColdStart | None = None
         self.failed: dict[str, list[str]] = {}  # why -> at what
 
-    def set_cold_start(self, bundle: Bundle, engine: Engine, device: str, pictures: Pictures) -> None:
-        self.cold_start = measure_cold_start(bundle, engine, device, pictures.prepared[0])
+    def set_cold_start(self, bundle: Bundle, engine: Engine, device: str, source: TimedImages) -> None:
+        self.cold_start = measure_cold_start(bundle, engine, device, source.prepared[0])
 
     @property
     def reason(self) -> str:
@@ -103,14 +103,14 @@ def _steps(
     engine: Engine,
     session: CheckedSession,
     options: BenchOptions,
-    pictures: Pictures,
+    source: TimedImages,
     sizes: tuple[int, ...],
     found: _Measured,
 ) -> list[Step]:
-    images, seconds = pictures.prepared, options.seconds
+    images, seconds = source.prepared, options.seconds
 
     def figure(stage: str) -> None:
-        found.figures.append(measure_figure(stage, bundle, session, pictures, 3 * seconds))
+        found.figures.append(measure_figure(stage, bundle, session, source, 3 * seconds))
 
     def batch(size: int) -> None:
         found.batches.append(measure_batch(session, images, size, seconds))

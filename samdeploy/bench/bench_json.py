@@ -72,7 +72,7 @@ class BenchReport:
         machine, versions: where and with what.
         load_average: programs that ran or waited for a core before it began, over the last minute.
         cores: that this process may use.
-        pictures: what the engines were fed, in words.
+        images: what the engines were fed, in words.
         engines: empty with `--against`.
         against: one for each batch size; empty without `--against`.
     """
@@ -83,7 +83,7 @@ class BenchReport:
     versions: dict[str, str]
     load_average: float | None
     cores: int
-    pictures: str
+    images: str
     engines: tuple[EngineBench, ...] = ()
     against: tuple[Comparison, ...] = ()
 
@@ -109,7 +109,7 @@ class BenchReport:
             "cores": self.cores,
             "load_average": self.load_average,
             "versions": self.versions,
-            "pictures": self.pictures,
+            "images": self.images,
             "engines": [engine.to_json() for engine in self.engines],
             "against": [comparison_json(each) for each in self.against],
         }

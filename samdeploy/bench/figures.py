@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.backends.session import CheckedSession
-from samdeploy.bench.timed_images import Pictures
+from samdeploy.bench.timed_images import TimedImages
 from samdeploy.bundle import Bundle
 from samdeploy.classifier import Classifier
 from samdeploy.evaluate.latency.clock import host_timer
@@ -37,14 +37,14 @@ class Figure:
         return {"stage": self.stage, "note": self.note, "latency": self.latency.to_json() if self.latency else None}
 
 
-def measure_figure(stage: str, bundle: Bundle, session: CheckedSession, pictures: Pictures, seconds: float) -> Figure:
+def measure_figure(stage: str, bundle: Bundle, session: CheckedSession, images: TimedImages, seconds: float) -> Figure:
     """Measure one of `STAGES`.
 
     Args:
         session: opened from `bundle`.
         seconds: of measuring, about; fewer than 30 runs are never taken for enough.
     """
-    singles = random_batches(pictures.prepared)
+    singles = random_batches(images.prepared)
     if stage == DEVICE_ONLY:
         if session.device == "cpu":
             return Figure(stage, None, "same as with copies: a CPU computes in host memory")
@@ -55,5 +55,5 @@ def measure_figure(stage: str, bundle: Bundle, session: CheckedSession, pictures
         return Figure(stage, measure(host_timer(session.run), singles, limit_s=seconds))
     classifier = Classifier(bundle, session)
     return Figure(
-        stage, measure(host_timer(lambda data: classifier.predict(data, top=1)), pictures.encoded, limit_s=seconds)
+        stage, measure(host_timer(lambda data: classifier.predict(data, top=1)), images.encoded, limit_s=seconds)
     )

@@ -24,7 +24,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class TimedImages:
     """The same images twice.
 
     Attributes:
@@ -38,7 +38,7 @@ class Pictures:
     source: str
 
 
-def load_pictures(bundle: Bundle, folder: Path | None, data_root: Path | None) -> Pictures:
+def load_images(bundle: Bundle, folder: Path | None, data_root: Path | None) -> TimedImages:
     """Up to 64 images in random order: of `folder`, else of the test split, else the golden ones.
 
     Args:
@@ -59,10 +59,10 @@ def load_pictures(bundle: Bundle, folder: Path | None, data_root: Path | None) -
         reason = str(error)
     golden, _ = bundle.golden()
     encoded = tuple(_png(image) for image in golden)
-    return Pictures(encoded, golden, f"{len(golden)} golden images as PNG, already of the network's size ({reason})")
+    return TimedImages(encoded, golden, f"{len(golden)} golden images as PNG, already of the network's size ({reason})")
 
 
-def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
+def _from_folder(bundle: Bundle, folder: Path) -> TimedImages:
     if not folder.is_dir():
         raise InputError(f"--images: {folder} is no folder; name one that holds images")
     found = find_images(folder)
@@ -83,16 +83,16 @@ def _from_folder(bundle: Bundle, folder: Path) -> Pictures:
             f"Take them out of {folder}: what is measured must be readable"
         )
     encoded = tuple(path.read_bytes() for path in chosen)
-    return Pictures(encoded, np.stack(prepared), f"{len(chosen)} images of {folder}")
+    return TimedImages(encoded, np.stack(prepared), f"{len(chosen)} images of {folder}")
 
 
-def _from_test_split(bundle: Bundle, data_root: Path | None) -> Pictures:
+def _from_test_split(bundle: Bundle, data_root: Path | None) -> TimedImages:
     samples = open_test_set(bundle, data_root).samples
     encoded = tuple(_encoded(samples, index) for index in _some(len(samples)))
-    prepared = np.stack([prepare(picture, bundle.spec.preprocessing) for picture in encoded])
+    prepared = np.stack([prepare(image, bundle.spec.preprocessing) for image in encoded])
     with Image.open(io.BytesIO(encoded[0])) as first:
         kind = f"{first.format}, the first of {first.width}x{first.height}"
-    return Pictures(encoded, prepared, f"{len(encoded)} test images of {bundle.data.name} ({kind})")
+    return TimedImages(encoded, prepared, f"{len(encoded)} test images of {bundle.data.name} ({kind})")
 
 
 def _some(count: int) -> list[int]:

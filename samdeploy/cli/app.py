@@ -1,7 +1,7 @@
 """The application that commands are registered with, and the entry point.
 
-Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, some pictures were broken),
-2 the input is wrong (or not one of the pictures could be read), 130, 141 and 143 ended by Ctrl-C, a closed pipe
+Exit codes: 0 done, 1 a promise was not kept (a gate failed, an engine cannot be had, some images were broken),
+2 the input is wrong (or not one of the images could be read), 130, 141 and 143 ended by Ctrl-C, a closed pipe
 or SIGTERM.
 """
 
@@ -110,7 +110,7 @@ def main() -> None:
     """Entry point of the `samdeploy` command."""
     signal.signal(signal.SIGTERM, _terminate)
     _open_closed_streams()
-    # Pillow's remarks on a picture, with file and line of its own source; what is wrong with one is said in our words.
+    # Pillow's remarks on an image, with file and line of its own source; what is wrong with one is said in our words.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no reason to stop

@@ -43,7 +43,7 @@ from samdeploy.data.cache_entry import (
     write_entry,
 )
 from samdeploy.data.dataset import Samples
-from samdeploy.data.duplicates.image_hashes import PictureHashes, hash_pictures
+from samdeploy.data.duplicates.image_hashes import ImageHashes, hash_images
 from samdeploy.data.images import fingerprint, load_images
 from samdeploy.data.stream import stream_images
 from samdeploy.errors import ImageError
@@ -56,8 +56,8 @@ _PREPARATION = "2"
 _SAMPLED = 4
 # Entries that no run has opened for so long go when a new one is written.
 _KEEP_DAYS = 30
-# Of an entry; development versions wrote one file instead.
-_SUFFIX, _OLD_SUFFIX = ".images", ".pictures"
+# Of an entry.
+_SUFFIX = ".images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ class PreparedSplit:
 
     images: UInt8Array
     labels: Int64Array
-    hashes: PictureHashes
+    hashes: ImageHashes
     fingerprint: str
     is_cached: bool
 
 
-def pictures_folder() -> Path:
+def images_folder() -> Path:
     """Where entries lie: below $SAMDEPLOY_CACHE, else below ~/.cache/samdeploy."""
-    return cache_folder() / "pictures"
+    return cache_folder() / "images"
 
 
 def prepare_split(
@@ -120,7 +120,7 @@ def prepare_split(
             print(f"{description}: {_without_text(error, needed)}", file=sys.stderr)
     images, labels = load_images(samples, preprocessing, description=description)
     return PreparedSplit(
-        images, labels, hash_pictures([images], samples.names, labels), fingerprint(images, labels), is_cached=False
+        images, labels, hash_images([images], samples.names, labels), fingerprint(images, labels), is_cached=False
     )
 
 
@@ -150,7 +150,7 @@ def entry_path(samples: Samples, preprocessing: Preprocessing) -> Path:
     digest = hashlib.sha256("\0".join(samples.names).encode("utf-8", "surrogateescape"))
     digest.update(json.dumps(_geometry(preprocessing)).encode())
     size = f"{preprocessing.width}x{preprocessing.height}"
-    return pictures_folder() / f"{len(samples)}-{size}-{digest.hexdigest()[:20]}{_SUFFIX}"
+    return images_folder() / f"{len(samples)}-{size}-{digest.hexdigest()[:20]}{_SUFFIX}"
 
 
 def _open_entry(
@@ -200,7 +200,7 @@ def _prepared(found: CachedImages, samples: Samples) -> PreparedSplit:
     return PreparedSplit(
         images=found.images,
         labels=samples.labels.copy(),
-        hashes=PictureHashes(found.digests, found.perceptual, samples.names, samples.labels),
+        hashes=ImageHashes(found.digests, found.perceptual, samples.names, samples.labels),
         fingerprint=found.fingerprint if known else fingerprint(found.images, samples.labels),
         is_cached=True,
     )
@@ -254,7 +254,7 @@ def _prune(folder: Path) -> None:
     """Remove what was not used for `_KEEP_DAYS`, and what processes that were killed left a day ago."""
     now = time.time()
     for path in folder.iterdir():
-        days = {PARTIAL: 1, _SUFFIX: _KEEP_DAYS, _OLD_SUFFIX: _KEEP_DAYS}.get(path.suffix)
+        days = {PARTIAL: 1, _SUFFIX: _KEEP_DAYS}.get(path.suffix)
         try:
             used = max(one.stat().st_mtime for one in (path, *path.glob("*")))
         except OSError:
@@ -269,7 +269,7 @@ def _say_again(description: str, why: str) -> None:
 
 def _without_text(error: OSError | DamagedCache, needed: int) -> str:
     try:
-        where = f" in {pictures_folder()}"
+        where = f" in {images_folder()}"
     except FileNotFoundError:  # no home; `error` says so
         where = ""
     if isinstance(error, DamagedCache):

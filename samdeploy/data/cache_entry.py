@@ -72,7 +72,7 @@ class CachedImages:
         mapping: of images.npy.
         images: uint8 [N, H, W, 3] RGB, mapped from the file; writing to it changes this process's copy alone.
         stamps, key: as in `Origin`.
-        digests, perceptual: as in `samdeploy.data.duplicates.image_hashes.PictureHashes`.
+        digests, perceptual: as in `samdeploy.data.duplicates.image_hashes.ImageHashes`.
         labels_sha256, fingerprint: of the labels at the time, and what `samdeploy.data.fingerprint` gave with them.
     """
 

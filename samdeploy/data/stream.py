@@ -60,7 +60,7 @@ def stream_images(
 
     threads = _threads()
     starts = iter(range(0, len(samples), block))
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
     try:
         with progress_bar(description, len(samples)) as advance:
             ahead: deque[Future[UInt8Array]] = deque(pool.submit(read, start) for start in islice(starts, threads + 1))

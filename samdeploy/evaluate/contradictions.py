@@ -14,7 +14,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import availability, open_session
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE, golden_error, sum_error, sum_tolerance
 from samdeploy.backends.names import MAP_BACKENDS
 from samdeploy.bundle import Bundle
@@ -128,7 +128,7 @@ def _answers(bundle: Bundle) -> Iterator[str]:
     yield from texts
     cam = bundle.find("cam_graph")
     if cam is not None and drawn is not None and trained is not None:
-        error = float(difference_shares(drawn, trained, picture_ranges(trained)).max())
+        error = float(difference_shares(drawn, trained, image_ranges(trained)).max())
         yield from _departure(cam.path, error, "its maps are")
     elif cam is not None and drawn is not None and sum_error(drawn, golden) > sum_tolerance("fp32"):
         yield f"{cam.path}: its maps do not add up to the logits"

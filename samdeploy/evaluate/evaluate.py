@@ -27,24 +27,24 @@ from samdeploy.evaluate.passes import BATCH, EngineStopped, reference_pass
 from samdeploy.evaluate.result import Report, Result
 from samdeploy.evaluate.test_set.examine import examine
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TestSet, open_test_set, same_as_at_training
-from samdeploy.evaluate.test_set.prepared import PreparedPictures
+from samdeploy.evaluate.test_set.prepared import PreparedImages
 
 # "all" leaves PyTorch out: it is what the others are compared with.
 _ENGINES = tuple(backend for backend in BACKENDS if backend != "pytorch")
 
 
 def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
-    """Every test picture through each engine and through the network as trained.
+    """Every test image through each engine and through the network as trained.
 
     Raises:
-        BundleError: a file of the bundle was changed or is unsafe, or it has no golden pictures: no application could
+        BundleError: a file of the bundle was changed or is unsafe, or it has no golden images: no application could
             open it.
         BackendUnavailable: the reference, PyTorch, cannot run here.
-        DatasetError: the test pictures are missing or damaged, or the disk has no room for them.
+        DatasetError: the test images are missing or damaged, or the disk has no room for them.
         InputError: the classes of the data set are not the bundle's; the engine named never has that device.
         Contradiction: any of these, of a bundle that contradicts itself: that comes first.
     """
-    # Used only once all pictures went through an engine; that the package is missing should be known before.
+    # Used only once all images went through an engine; that the package is missing should be known before.
     import scipy.stats  # noqa: F401
 
     bundle.verify()
@@ -61,14 +61,14 @@ def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...
     test = open_test_set(bundle, options.data_root)
     golden = bundle.golden()
     preprocessing = bundle.spec.preprocessing
-    with PreparedPictures(len(test.samples), preprocessing.height, preprocessing.width) as pictures:
-        reference, fingerprint, probes = _reference(bundle, options, test, pictures, golden[0])
-        found = examine(bundle, test.samples, pictures)
+    with PreparedImages(len(test.samples), preprocessing.height, preprocessing.width) as images:
+        reference, fingerprint, probes = _reference(bundle, options, test, images, golden[0])
+        found = examine(bundle, test.samples, images)
         against = compare_with_training(bundle, found.hashes.digests, found.hashes.labels, reference)
-        spread = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).round().astype(np.int64)
-        sample = pictures.take(spread)
+        spread = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(np.int64)
+        sample = images.take(spread)
         rows = found.distinct
-        case = Case(bundle, options, pictures, test.samples.labels[rows], reference[rows], rows, sample, golden, probes)
+        case = Case(bundle, options, images, test.samples.labels[rows], reference[rows], rows, sample, golden, probes)
         results = tuple(evaluate_engine(case, backend, precision) for backend, precision in _engines(bundle, options))
     return Report(
         bundle=str(bundle.root),
@@ -128,16 +128,16 @@ def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:
 
 
 def _reference(
-    bundle: Bundle, options: EvalOptions, test: TestSet, pictures: PreparedPictures, golden: UInt8Array
+    bundle: Bundle, options: EvalOptions, test: TestSet, images: PreparedImages, golden: UInt8Array
 ) -> tuple[Float32Array, str, ProbeReference]:
     """The trained network's logits float32 [N, K], the fingerprint of the images, which are then in the file, and its
     answers to the probe images."""
-    digest = Fingerprint(pictures.shape)
+    digest = Fingerprint(images.shape)
     blocks = stream_prepared(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
     # Whether it answers the golden images is among the contradictions: those are reported, with all figures.
     with open_session(bundle, "pytorch", device=options.device, check=False) as session, closing(blocks):
         try:
-            logits = reference_pass(session, blocks, pictures, digest, len(bundle.spec.classes))
+            logits = reference_pass(session, blocks, images, digest, len(bundle.spec.classes))
         except EngineStopped as stopped:
             raise BackendUnavailable(f"the reference, pytorch on {session.device}, {stopped}") from stopped
         if not np.isfinite(logits).all():

@@ -24,10 +24,10 @@ from samdeploy.evaluate.map_agreement import compare_cams
 from samdeploy.evaluate.options import ALL, EvalOptions
 from samdeploy.evaluate.passes import EngineStopped, engine_pass, said
 from samdeploy.evaluate.result import NotMeasured, Part, Result
-from samdeploy.evaluate.test_set.prepared import PreparedPictures
-from samdeploy.evaluate.why.explain import explain_if_possible, worst_pictures
+from samdeploy.evaluate.test_set.prepared import PreparedImages
+from samdeploy.evaluate.why.explain import explain_if_possible, worst_images
 
-# Test pictures that stay in memory, for checks that need real ones but not all.
+# Test images that stay in memory, for checks that need real ones but not all.
 SAMPLE = 256
 
 
@@ -36,17 +36,17 @@ class Case:
     """What every engine is judged by.
 
     Attributes:
-        pictures, labels, reference: the distinct test images, int64 [N], and the trained network's logits
+        images, labels, reference: the distinct test images, int64 [N], and the trained network's logits
             float32 [N, K].
         places: int64 [N], where in the test set each of them is.
-        sample: uint8 [n, H, W, 3], at most `SAMPLE` test pictures from all over the set.
+        sample: uint8 [n, H, W, 3], at most `SAMPLE` test images from all over the set.
         golden: the images and logits that the bundle tests itself with.
         probes: what the trained network answers to the probe images.
     """
 
     bundle: Bundle
     options: EvalOptions
-    pictures: PreparedPictures
+    images: PreparedImages
     labels: Int64Array
     reference: Float32Array
     places: Int64Array
@@ -78,7 +78,7 @@ def evaluate_engine(case: Case, backend: str, precision: str) -> Result:
         return row("", True, str(error), None, None, False)
     with session:
         try:
-            logits = engine_pass(session, case.pictures, len(case.bundle.spec.classes), f"{backend} {precision}")
+            logits = engine_pass(session, case.images, len(case.bundle.spec.classes), f"{backend} {precision}")
         except EngineStopped as stopped:
             return row(session.device, True, str(stopped), None, None, False, n_images_done=stopped.n_images_done)
         comparison = compare(logits, case.reference, case.labels, confidence=options.confidence, places=case.places)
@@ -108,7 +108,7 @@ def evaluate_engine(case: Case, backend: str, precision: str) -> Result:
     if options.why and (faults or judgement.verdict == "fails"):  # too few images are no fault of a tensor
         # Where the golden images alone accuse an engine, the test images would show nothing.
         use_golden = len(wrong_golden) and judgement.verdict != "fails"
-        worst = wrong_golden if use_golden else case.pictures.take(worst_pictures(logits, case.reference))
+        worst = wrong_golden if use_golden else case.images.take(worst_images(logits, case.reference))
         parts["why"] = explain_if_possible(case.bundle, backend, precision, worst, device=session.device)
     below = options.floors.missed(comparison, case.bundle.spec.classes)
     faults += [below] if below else []
@@ -127,7 +127,7 @@ def _golden(session: Session, images: UInt8Array, logits: Float32Array) -> tuple
         check_golden(session, images, logits)
     except BundleError as error:
         allowed = golden_outliers(session.precision, len(images))
-        return str(error), images[worst_pictures(session.run(images), logits, allowed=allowed)]
+        return str(error), images[worst_images(session.run(images), logits, allowed=allowed)]
     return "", images[:0]
 
 

@@ -12,7 +12,7 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.session import MapSession
 from samdeploy.errors import InputError
 
-# Enough for a median; every picture costs two forward passes, one of them in PyTorch.
+# Enough for a median; every image costs two forward passes, one of them in PyTorch.
 MAX_IMAGES = 64
 # A map whose values differ by less than this share of the largest one is constant but for rounding: FP32 moves values
 # by about 1e-6 of the range, and ranks among equals would be ranks of rounding errors.
@@ -25,10 +25,10 @@ class CamAgreement:
     """Spearman's rank correlation between two sets of maps.
 
     Attributes:
-        images: pictures compared.
+        images: images compared.
         defined: how many of them have a correlation; a map of one cell, or of equal values, has none.
         cells: (height, width) of a map.
-        minimum, median: over the pictures that have one; None where none has.
+        minimum, median: over the images that have one; None where none has.
     """
 
     images: int
@@ -39,7 +39,7 @@ class CamAgreement:
 
     @property
     def reason(self) -> str:
-        """Why pictures have no correlation; "" where all have one."""
+        """Why images have no correlation; "" where all have one."""
         if self.defined == self.images:
             return ""
         if self.cells[0] * self.cells[1] == 1:
@@ -59,7 +59,7 @@ class CamAgreement:
 
 
 def compare_cams(reference: MapSession, engine: MapSession, images: UInt8Array) -> CamAgreement:
-    """Compare the maps of the class that the reference names, picture by picture.
+    """Compare the maps of the class that the reference names, image by image.
 
     Args:
         reference: opened with `open_session(bundle, "pytorch", maps=True)`.
@@ -87,7 +87,7 @@ def compare_cams(reference: MapSession, engine: MapSession, images: UInt8Array) 
 
 
 def rank_correlation(cam_a: Float32Array, cam_b: Float32Array) -> NDArray[np.float64]:
-    """Spearman's rank correlation of two maps, per picture (`scipy.stats.spearmanr`: equal values share a rank).
+    """Spearman's rank correlation of two maps, per image (`scipy.stats.spearmanr`: equal values share a rank).
 
     Args:
         cam_a, cam_b: float32 [n, h, w].

@@ -1,4 +1,4 @@
-"""One pass of all test pictures through one engine."""
+"""One pass of all test images through one engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.session import Session
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import SamdeployError
-from samdeploy.evaluate.test_set.prepared import PreparedPictures
+from samdeploy.evaluate.test_set.prepared import PreparedImages
 from samdeploy.progress import progress_bar
 
 BATCH = 64
@@ -20,7 +20,7 @@ class EngineStopped(Exception):
     """An engine gave no usable answer in the middle of the test set; the text says where and why.
 
     Attributes:
-        n_images_done: pictures that it had answered.
+        n_images_done: images that it had answered.
     """
 
     def __init__(self, n_images_done: int, n_images: int, reason: str) -> None:
@@ -29,14 +29,14 @@ class EngineStopped(Exception):
 
 
 def reference_pass(
-    session: Session, blocks: Iterable[UInt8Array], pictures: PreparedPictures, digest: Fingerprint, classes: int
+    session: Session, blocks: Iterable[UInt8Array], prepared: PreparedImages, digest: Fingerprint, classes: int
 ) -> Float32Array:
-    """Run pictures through the trained network as they are decoded, and keep them for the engines.
+    """Run images through the trained network as they are decoded, and keep them for the engines.
 
     Args:
         session: the trained network.
         blocks: uint8 [n, H, W, 3] each.
-        pictures, digest: where each block goes.
+        images, digest: where each block goes.
         classes: K.
 
     Returns:
@@ -46,27 +46,27 @@ def reference_pass(
         EngineStopped: the network gave no answer.
         DatasetError: from `blocks`.
     """
-    logits = np.empty((len(pictures), classes), np.float32)
+    logits = np.empty((len(prepared), classes), np.float32)
     done = 0
     for images in blocks:
-        pictures.append(images)
+        prepared.append(images)
         digest.update(images)
-        logits[done : done + len(images)] = _answers(session, images, classes, done, len(pictures))
+        logits[done : done + len(images)] = _answers(session, images, classes, done, len(prepared))
         done += len(images)
     return logits
 
 
-def engine_pass(session: Session, pictures: PreparedPictures, classes: int, description: str) -> Float32Array:
-    """Run all pictures through an engine, with a progress bar: float32 [N, K].
+def engine_pass(session: Session, prepared: PreparedImages, classes: int, description: str) -> Float32Array:
+    """Run all images through an engine, with a progress bar: float32 [N, K].
 
     Raises:
         EngineStopped: it raised an error, or its logits are of another shape.
     """
-    logits = np.empty((len(pictures), classes), np.float32)
+    logits = np.empty((len(prepared), classes), np.float32)
     done = 0
-    with progress_bar(description, len(pictures)) as advance:
-        for images in pictures.batches(BATCH):
-            logits[done : done + len(images)] = _answers(session, images, classes, done, len(pictures))
+    with progress_bar(description, len(prepared)) as advance:
+        for images in prepared.batches(BATCH):
+            logits[done : done + len(images)] = _answers(session, images, classes, done, len(prepared))
             done += len(images)
             advance(len(images), "")
     return logits

@@ -18,7 +18,7 @@ from samdeploy.evaluate.finite_json import finite_json
 from samdeploy.evaluate.latency.measure import Latency
 from samdeploy.evaluate.test_set.distinct import TestImages
 
-# Pictures with another answer that a report lists; all of them are in `Comparison.per_picture`.
+# Images with another answer that a report lists; all of them are in `Comparison.per_image`.
 MOST_CHANGED = 200
 
 
@@ -50,13 +50,13 @@ class Result:
         ran: whether it could run here.
         worst: the first of its reasons: the one that matters most.
         reason: why it could not, where it stopped, or which promises it broke; "" if all is well.
-        comparison: None if it did not answer every picture.
+        comparison: None if it did not answer every image.
         latency: None if it was not measured.
         passed: the gate held.  Never True for an engine that did not run.
-        verdict: of the gate; None if the engine did not answer every picture, or stopped later.
-        n_needed: pictures that would decide, where the verdict is "cannot tell"; None if no number would.
+        verdict: of the gate; None if the engine did not answer every image, or stopped later.
+        n_needed: images that would decide, where the verdict is "cannot tell"; None if no number would.
         below_minimum: which of the report's floors it does not reach; "" if all, or if none were asked for.
-        n_images_done: pictures that it answered.
+        n_images_done: images that it answered.
         date: when it was measured, UTC, ISO 8601.
         machine, versions: where and with what.
         parts: further checks, by name.
@@ -117,9 +117,9 @@ class Report:
         confidence: of the intervals, in (0, 1).
         floors: what every engine had to reach beside the gate.
         class_names: index -> name.
-        manifest_sha256, test_fingerprint: which bundle and which pictures, to the last byte.
-        notes: what there is to say about the pictures and their files.
-        leaks: test pictures that were trained on; None where the run's hashes are not at hand.
+        manifest_sha256, test_fingerprint: which bundle and which images, to the last byte.
+        notes: what there is to say about the images and their files.
+        leaks: test images that were trained on; None where the run's hashes are not at hand.
         left_out: in words, the bundle's engines that were not asked for, and its graphs that no engine ran.
         faults: why the evaluation as a whole fails, whatever the engines answer; one sentence each, the worst first.
         test_set_faults: those of them that the test set is to blame for, and not the bundle.
@@ -232,13 +232,13 @@ def _changed(found: Comparison, class_names: Sequence[str]) -> list[dict[str, An
     def name(index: int) -> str | None:
         return class_names[index] if index >= 0 else None
 
-    pictures = found.per_picture
+    images = found.per_image
     return [
         {
-            "index": pictures.place(index),
-            "label": name(pictures.labels[index]),
-            "reference": name(pictures.reference[index]),
-            "engine": name(pictures.engine[index]),
+            "index": images.place(index),
+            "label": name(images.labels[index]),
+            "reference": name(images.reference[index]),
+            "engine": name(images.engine[index]),
         }
-        for index in pictures.changed()[:MOST_CHANGED]
+        for index in images.changed()[:MOST_CHANGED]
     ]

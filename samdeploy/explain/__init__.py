@@ -1,4 +1,4 @@
-"""`samdeploy explain`: class activation maps over pictures, and what the attention modules let through."""
+"""`samdeploy explain`: class activation maps over images, and what the attention modules let through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File names that stay inside their folder and are never given twice, whatever pictures and classes are called."""
+"""File names that stay inside their folder and are never given twice, whatever images and classes are called."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class UniqueNames:
         return name
 
 
-def picture_text(name: str) -> str:
-    """What of a picture's path its files are called after: folders and name, without the ending."""
+def image_text(name: str) -> str:
+    """What of an image's path its files are called after: folders and name, without the ending."""
     return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name
 
 

@@ -1,4 +1,4 @@
-"""A signed map as colours over a picture: red is high, blue is below zero, and where nothing is, nothing is drawn.
+"""A signed map as colours over an image: red is high, blue is below zero, and where nothing is, nothing is drawn.
 
 Imports matplotlib: the extra `plots`.
 """
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import UInt8Array
 
-# Blue to red through near-white, with ends that differ in lightness from neither each other nor most pictures too
+# Blue to red through near-white, with ends that differ in lightness from neither each other nor most images too
 # much (Moreland 2009, "Diverging color maps for scientific visualization").
 _COLOURS = "coolwarm"
-# How much of the picture the strongest colour covers.
+# How much of the image the strongest colour covers.
 _STRONGEST = 0.8
 # Below 1, so that half the largest value is still clearly coloured.
 _GAMMA = 0.7
@@ -23,12 +23,12 @@ _WASHED = 0.7
 
 
 def overlay(shown: UInt8Array, values: NDArray[np.float32], seen: NDArray[np.bool_], scale: float) -> UInt8Array:
-    """Colour a picture, made grey so that every colour is the map's.
+    """Colour an image, made grey so that every colour is the map's.
 
     Args:
         shown: uint8 [h, w, 3] RGB.
         values: float32 [h, w].
-        seen: bool [h, w]; elsewhere the picture is washed out and no map is drawn.
+        seen: bool [h, w]; elsewhere the image is washed out and no map is drawn.
         scale: the absolute value that gets the strongest colour; above 0.
 
     Returns:

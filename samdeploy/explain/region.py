@@ -1,4 +1,4 @@
-"""Where on a picture a map belongs: through the crop, the squeeze and the strides of the network, and back."""
+"""Where on an image a map belongs: through the crop, the squeeze and the strides of the network, and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle of a picture, as shares of its height and width: the picture's own corners are 0 and 1."""
+    """A rectangle of an image, as shares of its height and width: the image's own corners are 0 and 1."""
 
     top: float = 0.0
     left: float = 0.0
@@ -26,7 +26,7 @@ class Region:
 
 
 def seen_region(preprocessing: Preprocessing, height: int, width: int) -> Region:
-    """The part of a picture of `height` x `width` pixels that reaches the network; see `samdeploy.images.resize`.
+    """The part of an image of `height` x `width` pixels that reaches the network; see `samdeploy.images.resize`.
 
     With "squeeze" that is all of it.  "center_crop" sees the middle, and nothing of the ends of the longer side.
     """
@@ -42,7 +42,7 @@ def seen_region(preprocessing: Preprocessing, height: int, width: int) -> Region
 def place_map(
     cam: Float32Array, region: Region, preprocessing: Preprocessing, shape: tuple[int, int]
 ) -> tuple[Float32Array, BoolArray]:
-    """Bring a map to the pixels of a picture, bilinearly between the centres of its cells.
+    """Bring a map to the pixels of an image, bilinearly between the centres of its cells.
 
     Cells lie the network's stride apart, 32 input pixels in most, and their grid is centred on the input.  At multiples
     of it that is the middle of h x w equal parts.  By arithmetic alone, receptive fields are centred on pixels 0, 32,
@@ -53,9 +53,9 @@ def place_map(
 
     Args:
         cam: float32 [h, w].
-        region: what of the picture the network saw.
+        region: what of the image the network saw.
         preprocessing: the size of the network's input.
-        shape: (height, width) to draw at, in pixels, of the whole picture.
+        shape: (height, width) to draw at, in pixels, of the whole image.
 
     Returns:
         values float32 [height, width], and bool [height, width]: whether the network saw this pixel.

@@ -1,4 +1,4 @@
-"""The contact sheet: many pictures at a glance, each beside its map, with the answer below."""
+"""The contact sheet: many images at a glance, each beside its map, with the answer below."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from samdeploy.explain.overlay import legend_bar
 from samdeploy.images import font as lettering
 
 # All in pixels.
-_BOX = 176  # picture and map are fitted into squares of this side
+_BOX = 176  # image and map are fitted into squares of this side
 _GAP = 14
 _COLUMNS = 3
 _TEXT, _LINE = 15, 20
@@ -20,7 +20,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 2 * _BOX + 4, _BOX + 2 * _LINE + 6
 _HEAD = 2 * _LINE + 20  # and a line for each further note
 _BAR = (180, 14)
 _WIDTH = _COLUMNS * (_TILE_WIDTH + 2 * _GAP)
-# Pictures per sheet: ten rows make a sheet that viewers still open at once.
+# Images per sheet: ten rows make a sheet that viewers still open at once.
 TILES = 30
 
 _INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
@@ -28,23 +28,23 @@ _INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One picture of a sheet; `picture` and `overlay` fit into the boxes of the sheet.
+    """One image of a sheet; `image` and `overlay` fit into the boxes of the sheet.
 
     Attributes:
-        picture, overlay: uint8 [h, w, 3] RGB.
+        image, overlay: uint8 [h, w, 3] RGB.
         caption: its name.
         answer: class and probability.
     """
 
-    picture: UInt8Array
+    image: UInt8Array
     overlay: UInt8Array
     caption: str
     answer: str
 
 
-def tile(picture: UInt8Array, overlay: UInt8Array, caption: str, answer: str) -> Tile:
-    """A tile, with both pictures brought to the size of their boxes at once, so that a page is small in memory."""
-    return Tile(_fit(picture), _fit(overlay), caption, answer)
+def tile(image: UInt8Array, overlay: UInt8Array, caption: str, answer: str) -> Tile:
+    """A tile, with both images brought to the size of their boxes at once, so that a page is small in memory."""
+    return Tile(_fit(image), _fit(overlay), caption, answer)
 
 
 def draw_sheet(tiles: list[Tile], title: str, notes: list[str]) -> Image.Image:
@@ -73,7 +73,7 @@ def draw_sheet(tiles: list[Tile], title: str, notes: list[str]) -> Image.Image:
 
 
 def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, one: Tile, left: int, top: int) -> None:
-    for number, array in enumerate((one.picture, one.overlay)):
+    for number, array in enumerate((one.image, one.overlay)):
         height, width = array.shape[:2]
         corner = left + number * (_BOX + 4) + (_BOX - width) // 2
         page.paste(Image.fromarray(array), (corner, top + (_BOX - height) // 2))

@@ -1,4 +1,4 @@
-"""Which pictures to explain, and how each is read: once for the network and once for the eye."""
+"""Which images to explain, and how each is read: once for the network and once for the eye."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from samdeploy.images.decode import decode, prepare, resize
 from samdeploy.images.unreadable import named_images
 from samdeploy.runs.locate import bundle_and_images
 
-# A picture is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a
+# An image is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a
 # 50-megapixel photograph would hold a few dozen cells in gigabytes.
 MIN_SIDE, MAX_SIDE = 256, 1280
 
@@ -31,8 +31,8 @@ class ExplainOptions:
 
     Attributes:
         runs_root: where the newest bundle is looked for.
-        out: folder that the pictures go to.
-        top: classes per picture.
+        out: folder that the images go to.
+        top: classes per image.
         backend: "auto", or a backend that computes maps.
         device: "cpu", "cuda" or "auto".
 
@@ -52,13 +52,13 @@ class ExplainOptions:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture.
+    """One image.
 
     Attributes:
         title: how it is called in lines and captions.
         name: its path below the folder that was named, or its own name; file names are made from it.
-        path: of the file; None for a golden picture.
-        prepared: uint8 [H, W, 3] for a golden picture, which exists in the network's size alone.
+        path: of the file; None for a golden image.
+        prepared: uint8 [H, W, 3] for a golden image, which exists in the network's size alone.
         problem: why there is nothing to read.
     """
 
@@ -70,12 +70,12 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture, read.
+class ReadImage:
+    """An image, read.
 
     Attributes:
         prepared: uint8 [H, W, 3] RGB, what the network is fed.
-        shown: uint8 [h, w, 3] RGB, the whole upright picture, with its longer side in `MIN_SIDE` to `MAX_SIDE`.
+        shown: uint8 [h, w, 3] RGB, the whole upright image, with its longer side in `MIN_SIDE` to `MAX_SIDE`.
         region: what of `shown` is in `prepared`.
     """
 
@@ -98,17 +98,17 @@ def write_out(path: Path, content: bytes) -> None:
 
 
 def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle, list[Source]]:
-    """The bundle, and the pictures below `paths`; the bundle's golden ones where none is named.
+    """The bundle, and the images below `paths`; the bundle's golden ones where none is named.
 
-    Where `options.out` lies below a folder of pictures, what is in it is left out: maps of an earlier call.
+    Where `options.out` lies below a folder of images, what is in it is left out: maps of an earlier call.
 
     Raises:
         InputError: there is no bundle, or `out` is no folder.
-        ImageError: folders were named, and none of them holds a picture.
+        ImageError: folders were named, and none of them holds an image.
         BundleError: the bundle is damaged.
     """
     if options.out.exists() and not options.out.is_dir():
-        raise InputError(f"--out: {options.out} is a file; name a folder for the pictures")
+        raise InputError(f"--out: {options.out} is a file; name a folder for the images")
     folder, named = bundle_and_images(paths, options.runs_root)
     bundle = open_bundle(folder)
     sources = [
@@ -116,33 +116,33 @@ def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle
         for image in named_images(named, options.out)
     ]
     return bundle, sources or [
-        Source(f"golden picture {index}", f"golden-{index}", prepared=image)
+        Source(f"golden image {index}", f"golden-{index}", prepared=image)
         for index, image in enumerate(bundle.golden()[0])
     ]
 
 
-def read_picture(source: Source, preprocessing: Preprocessing) -> Picture:
+def read_image(source: Source, preprocessing: Preprocessing) -> ReadImage:
     """Decode once, for the network and for the eye.
 
     Raises:
         ImageError: the file is missing, damaged or of an unusable kind.
     """
     if source.prepared is not None:
-        return Picture(source.prepared, _for_the_eye(source.prepared), Region())
+        return ReadImage(source.prepared, _for_the_eye(source.prepared), Region())
     image = decode(_path(source))
     try:
         prepared = resize(image, preprocessing)
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from None
     region = seen_region(preprocessing, image.shape[0], image.shape[1])
-    return Picture(prepared, _for_the_eye(image), region)
+    return ReadImage(prepared, _for_the_eye(image), region)
 
 
 def prepare_only(source: Source, preprocessing: Preprocessing) -> UInt8Array:
     """What the network is fed, uint8 [H, W, 3] RGB.
 
     Raises:
-        ImageError: as `read_picture` does.
+        ImageError: as `read_image` does.
     """
     return source.prepared if source.prepared is not None else prepare(_path(source), preprocessing)
 
@@ -163,6 +163,6 @@ def _for_the_eye(image: UInt8Array) -> UInt8Array:
     if longer <= MAX_SIDE:
         return image
     size = (max(1, round(width * MAX_SIDE / longer)), max(1, round(height * MAX_SIDE / longer)))
-    picture = Image.fromarray(image)
-    # Whole steps first: an exact filter over a 50-megapixel picture takes a second, and nobody sees the difference.
-    return np.array(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
+    pillow = Image.fromarray(image)
+    # Whole steps first: an exact filter over a 50-megapixel image takes a second, and nobody sees the difference.
+    return np.array(pillow.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)

@@ -11,7 +11,7 @@ import onnx.numpy_helper
 import torch
 
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate_all
 from samdeploy.bundle.spec import CAM
@@ -124,7 +124,7 @@ def check_cam_graph(
     Raises:
         ExportError: further off than FP32's tolerance, as a share of the range.
     """
-    of_logits, of_maps = picture_ranges(logits), picture_ranges(maps)
+    of_logits, of_maps = image_ranges(logits), image_ranges(maps)
     for batch in BATCH_SIZES:
         rows = np.arange(batch) % len(images)
         found_logits, found_maps = emulate_all(graph, images[rows])

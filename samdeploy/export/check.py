@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.errors import ExportError
@@ -29,12 +29,12 @@ def check_graph(graph: bytes, precision: str, images: UInt8Array, logits: Float3
         logits: float32 [n, K], of the network as trained.
 
     Returns:
-        The largest difference, as a share of its image's `picture_ranges`.
+        The largest difference, as a share of its image's `image_ranges`.
 
     Raises:
         ExportError: not finite, or further off than `GOLDEN_TOLERANCE`.
     """
-    worst, ranges = 0.0, picture_ranges(logits)
+    worst, ranges = 0.0, image_ranges(logits)
     for batch in BATCH_SIZES:
         # Too few images are repeated: at batch 7 each row must still be its own image's answer.
         rows = np.arange(batch) % len(images)

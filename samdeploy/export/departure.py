@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from samdeploy.arrays import Float32Array, UInt8Array
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import emulate_all
 from samdeploy.export.network import Network
@@ -72,4 +72,4 @@ def _module_outputs(model: nn.Module, pixels: torch.Tensor) -> dict[str, list[Fl
 
 
 def _share(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(difference_shares(found, expected, picture_ranges(expected)).max())
+    return float(difference_shares(found, expected, image_ranges(expected)).max())

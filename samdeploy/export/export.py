@@ -22,7 +22,7 @@ from samdeploy.bundle.measured import Measured, MeasuredSplit, model_sha256
 from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
-from samdeploy.data.duplicates.image_hashes import hash_pictures, read_hashes
+from samdeploy.data.duplicates.image_hashes import hash_images, read_hashes
 from samdeploy.errors import ExportError, InputError
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
@@ -41,11 +41,11 @@ from samdeploy.export.int8.search import QuantizedGraph
 from samdeploy.export.network import network_of_run
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import (
-    ExportPictures,
-    export_pictures,
+    ExportImages,
+    export_images,
     has_images,
     headroom_images,
-    validation_pictures,
+    validation_images,
 )
 from samdeploy.export.stage import staged
 from samdeploy.graphs.cost import multiply_adds
@@ -73,7 +73,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     Raises:
         InputError: the engine that was named never has this precision, or it needs images and the run has none.
         BundleError: the run is damaged or of a newer version.
-        WeightsError, DatasetError: weights or pictures cannot be read.
+        WeightsError, DatasetError: weights or images cannot be read.
         ExportError: a graph or engine is not the trained network.
         BackendUnavailable: an engine that was asked for by name cannot be built here.
     """
@@ -92,31 +92,31 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     weights = _weights(run_dir, record)
     network = network_of_run(run_dir, record)
     n_headroom = headroom_images(sum(multiply_adds(network.graph).values()))
-    pictures = export_pictures(run_dir, record, options.data_root, n_headroom)
-    pictures = replace(pictures, golden=with_colour(pictures.golden, network.answer))
-    logits = network.answer(pictures.golden)
+    chosen = export_images(run_dir, record, options.data_root, n_headroom)
+    chosen = replace(chosen, golden=with_colour(chosen.golden, network.answer))
+    logits = network.answer(chosen.golden)
     if not np.isfinite(logits).all():
         raise ExportError(f"{run_dir}: the trained network's own logits are not finite; train again")
 
-    if nothing := proves_nothing(pictures.golden, logits):
+    if nothing := proves_nothing(chosen.golden, logits):
         raise ExportError(f"{run_dir}: {nothing}, so the bundle could not test its engines; train again")
 
     target = run_dir / BUNDLE_FOLDER
     with staged(target) as stage:
         spec = network.spec
-        used = _looked_at(record, pictures)
+        used = _looked_at(record, chosen)
         data = _data_record(record, used)
         writer = BundleWriter(stage, spec, data, _provenance(run_dir, record), _measured(record, spec))
         writer.add("weights", "weights.safetensors", weights)
-        writer.add_array("golden_images", "golden/images.npy", pictures.golden)
+        writer.add_array("golden_images", "golden/images.npy", chosen.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
         _add_hashes(writer, run_dir)
         if len(used):
             writer.add_array(ROLES["train"], "hashes/train.npy", used)
-        headroom, no_graph = add_graphs(writer, network, pictures, logits)
+        headroom, no_graph = add_graphs(writer, network, chosen, logits)
         if options.cam:
-            add_cam_graph(writer, network, pictures.golden)
-        int8 = _add_int8(writer, run_dir, record, options, pictures, no_graph) if options.precision == "int8" else []
+            add_cam_graph(writer, network, chosen.golden)
+        int8 = _add_int8(writer, run_dir, record, options, chosen, no_graph) if options.precision == "int8" else []
         rows = [row for engine, named in wanted_engines(options.engine)
                 for row in add_engine(writer, engine, options, named=named, no_graph=no_graph)]  # fmt: skip
         rows += keep_engines(writer, target)
@@ -139,15 +139,15 @@ def _add_int8(
     run_dir: Path,
     record: RunRecord,
     options: ExportOptions,
-    pictures: ExportPictures,
+    chosen: ExportImages,
     no_graph: dict[tuple[str, str | None], ExportError],
 ) -> list[QuantizedGraph]:
     """The INT8 graphs that the wanted engines are made from; what cannot be had goes into `no_graph`."""
-    validation = validation_pictures(run_dir, record, options.data_root)
+    validation = validation_images(run_dir, record, options.data_root)
     found = []
     for backend in sorted({graph_backend(engine, "int8") for engine, _ in wanted_engines(options.engine)}, key=str):
         try:
-            found.append(add_int8_graph(writer, backend, pictures.calibration, validation, options.max_drop))
+            found.append(add_int8_graph(writer, backend, chosen.calibration, validation, options.max_drop))
         except ExportError as error:
             no_graph["int8", backend] = error
     return found
@@ -165,7 +165,7 @@ def _weights(run_dir: Path, record: RunRecord) -> bytes:
     return content
 
 
-def _looked_at(record: RunRecord, pictures: ExportPictures) -> UInt64Array:
+def _looked_at(record: RunRecord, chosen: ExportImages) -> UInt64Array:
     """What an imported network's engines were made with stands for its training images: no one may be judged.
 
     Returns:
@@ -173,8 +173,8 @@ def _looked_at(record: RunRecord, pictures: ExportPictures) -> UInt64Array:
     """
     if record.status != "imported" or not record.images_sha256:
         return np.empty((0, 2), np.uint64)
-    images = np.concatenate([pictures.calibration, pictures.headroom])
-    return bundle_hashes(hash_pictures([images], [""] * len(images), np.full(len(images), -1)))
+    images = np.concatenate([chosen.calibration, chosen.headroom])
+    return bundle_hashes(hash_images([images], [""] * len(images), np.full(len(images), -1)))
 
 
 def _data_record(record: RunRecord, used: UInt64Array) -> DataRecord:

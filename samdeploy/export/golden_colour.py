@@ -10,7 +10,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends.channels import CHANNELS_FLOOR, CHANNELS_RATIO, channel_twins
-from samdeploy.backends.difference import picture_ranges
+from samdeploy.backends.difference import image_ranges
 from samdeploy.data.probe_images import coloured
 
 # The answers may have so many times the range of the median golden image's: what explodes, INT8 and FP16 cannot follow.
@@ -52,7 +52,7 @@ def with_colour(golden: UInt8Array, answer: Callable[[UInt8Array], Float32Array]
 
 def _smallest_difference(images: UInt8Array, logits: Float32Array) -> float:
     """By how much the answers differ, as a share of their range, for the order that changes them least."""
-    twins, ranges = channel_twins(images), picture_ranges(logits)
+    twins, ranges = channel_twins(images), image_ranges(logits)
     if len(twins) < 5:
         return 0.0
     return min(pairs.mean_share(logits, logits, ranges, "other") for pairs in twins)

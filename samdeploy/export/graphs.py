@@ -18,7 +18,7 @@ from samdeploy.export.fp16.plan import Fp16Plan, plan_fp16
 from samdeploy.export.int8.search import QuantizedGraph, quantize_graph
 from samdeploy.export.network import Network
 from samdeploy.export.pack import BundleWriter
-from samdeploy.export.run_images import ExportPictures
+from samdeploy.export.run_images import ExportImages
 from samdeploy.files import json_bytes
 from samdeploy.graphs.cost import layer_multiply_adds
 from samdeploy.graphs.edit import serialize
@@ -38,7 +38,7 @@ class Headroom:
     """The head-room map, and what was done about it.
 
     Attributes:
-        images: training pictures it was measured on.
+        images: training images it was measured on.
         rows: every tensor of the FP32 graph, in its order.
         exponents: tensor -> k, where the FP16 graph stores it as its value times 2**-k; only those that are not 0.
         fp32: layers that stay in FP32 in the FP16 graph, with the reason.
@@ -71,15 +71,15 @@ class Headroom:
 
 
 def add_graphs(
-    writer: BundleWriter, network: Network, pictures: ExportPictures, logits: Float32Array
+    writer: BundleWriter, network: Network, images: ExportImages, logits: Float32Array
 ) -> tuple[Headroom | None, dict[tuple[str, str | None], ExportError]]:
     """Write the graph of each precision and the head-room map.
 
     Args:
         writer: gets the files.
         network: of the run.
-        pictures: golden ones to check on, the others to measure on.
-        logits: float32 [n, K], of the network as trained on the golden pictures.
+        images: golden ones to check on, the others to measure on.
+        logits: float32 [n, K], of the network as trained on the golden images.
 
     Returns:
         The map, None without images to measure it on; and for each precision that cannot be had, and the backend it
@@ -88,7 +88,7 @@ def add_graphs(
     Raises:
         ExportError: the FP32 graph is not the network; no engine could be right.
     """
-    golden = pictures.golden
+    golden = images.golden
     graph = serialize(network.graph)
     try:
         check_graph(graph, "fp32", golden, logits)
@@ -96,11 +96,11 @@ def add_graphs(
         raise ExportError(f"{error}: {why_different(network, golden)}") from None
     writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
 
-    if not len(pictures.headroom):
+    if not len(images.headroom):
         return None, {("fp16", None): ExportError(NO_IMAGES)}
-    ranges = measure_ranges(network.graph, pictures.headroom)
-    plan = plan_fp16(network, ranges, pictures.calibration)
-    headroom = _headroom(plan, ranges, len(pictures.headroom))
+    ranges = measure_ranges(network.graph, images.headroom)
+    plan = plan_fp16(network, ranges, images.calibration)
+    headroom = _headroom(plan, ranges, len(images.headroom))
     writer.add("headroom", HEADROOM_FILE, json_bytes(headroom.to_json()))
 
     failed: dict[tuple[str, str | None], ExportError] = {}
@@ -131,8 +131,8 @@ def add_int8_graph(
     Args:
         writer: holds the FP32 graph.
         backend: "tensorrt" for the form that TensorRT reads, None for the one of the CPU runtimes.
-        calibration: uint8 [n, H, W, 3], training pictures.
-        validation: pictures uint8 [m, H, W, 3] and labels int64 [m] that the drop is judged on.
+        calibration: uint8 [n, H, W, 3], training images.
+        validation: images uint8 [m, H, W, 3] and labels int64 [m] that the drop is judged on.
         max_drop: points of top-1.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The pictures an export looks at: golden ones of val, calibration ones of train, never one of test.
+"""The images an export looks at: golden ones of val, calibration ones of train, never one of test.
 
 What a bundle is judged on must not be what it was tuned or checked with while it was made.  That the splits are
-disjoint is not relied on: a picture whose pixels are those of a test picture is left out, wherever it stands.
+disjoint is not relied on: an image whose pixels are those of a test image is left out, wherever it stands.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from samdeploy.runs.record import RunRecord
 
 # Enough for every batch size that an export is checked at, and under a megabyte at 192 px.
 GOLDEN_IMAGES = 8
-# INT8's ranges leave out the few pictures that explode, and settle with these.
+# INT8's ranges leave out the few images that explode, and settle with these.
 CALIBRATION_IMAGES = 128
-# FP16's head-room must hold for those few, and without squashing 128 pictures miss them: on 10,000 test pictures values
+# FP16's head-room must hold for those few, and without squashing 128 images miss them: on 10,000 test images values
 # were 2.4 to 4.4 bits larger, against 0.7 bits with 1,024.
 MOST_HEADROOM_IMAGES = 1024
 # Multiply-adds for all of them together: a few seconds of a desktop's processor.
@@ -36,8 +36,8 @@ _HEADROOM_WORK = 4e11
 
 
 @dataclass(frozen=True, slots=True)
-class ExportPictures:
-    """Prepared pictures, uint8 [n, H, W, 3] RGB, each set spread over the classes.
+class ExportImages:
+    """Prepared images, uint8 [n, H, W, 3] RGB, each set spread over the classes.
 
     Attributes:
         golden: of the validation split; they travel with the bundle.
@@ -56,43 +56,43 @@ def has_images(record: RunRecord, data_root: Path | None) -> bool:
 
 
 def headroom_images(multiply_adds: int) -> int:
-    """How many pictures are measured of a network with so many multiply-adds per picture: 128 to 1,024."""
+    """How many images are measured of a network with so many multiply-adds per image: 128 to 1,024."""
     return min(MOST_HEADROOM_IMAGES, max(CALIBRATION_IMAGES, int(_HEADROOM_WORK // multiply_adds)))
 
 
-def export_pictures(
+def export_images(
     run_dir: Path, record: RunRecord, data_root: Path | None, n_headroom: int = MOST_HEADROOM_IMAGES
-) -> ExportPictures:
+) -> ExportImages:
     """Read them from the data set that the run was trained on.
 
     Of a run without images the golden ones are synthetic, and there are no others.
 
     Args:
-        run_dir: holds the hashes of the test pictures; without them the test pictures are read.
+        run_dir: holds the hashes of the test images; without them the test images are read.
         record: names the data set, its options and its split.
         data_root: where it lies now; None: where training found it.
         n_headroom: see `headroom_images`.
 
     Raises:
-        DatasetError: it is not there, or a picture is damaged.
-        ExportError: all pictures of val, or all that were picked of train, are test pictures too.
+        DatasetError: it is not there, or an image is damaged.
+        ExportError: all images of val, or all that were picked of train, are test images too.
     """
     if not has_images(record, data_root):
         height, width = record.preprocessing.height, record.preprocessing.width
         none = np.empty((0, height, width, 3), np.uint8)
-        return ExportPictures(stand_ins(height, width), none, none)
+        return ExportImages(stand_ins(height, width), none, none)
     dataset = _dataset(record, data_root)
     test = _test_digests(run_dir, record, dataset)
-    # A published protocol that is repeated keeps no val: its figure is not one of new pictures, and says so.
+    # A published protocol that is repeated keeps no val: its figure is not one of new images, and says so.
     source = dataset.val if dataset.protocol == HONEST else dataset.train
     golden, _ = _load(_spread(source, GOLDEN_IMAGES), record, test, "golden images")
     calibration, _ = _load(_spread(dataset.train, CALIBRATION_IMAGES), record, test, "calibration images")
     headroom, _ = _load(_spread(dataset.train, n_headroom), record, test, "head-room images")
-    return ExportPictures(golden, calibration, headroom)
+    return ExportImages(golden, calibration, headroom)
 
 
-def validation_pictures(run_dir: Path, record: RunRecord, data_root: Path | None) -> tuple[UInt8Array, Int64Array]:
-    """The whole validation split: uint8 [n, H, W, 3] and labels int64 [n]; see `export_pictures`."""
+def validation_images(run_dir: Path, record: RunRecord, data_root: Path | None) -> tuple[UInt8Array, Int64Array]:
+    """The whole validation split: uint8 [n, H, W, 3] and labels int64 [n]; see `export_images`."""
     dataset = _dataset(record, data_root)
     return _load(dataset.val, record, _test_digests(run_dir, record, dataset), "validation images")
 
@@ -107,7 +107,7 @@ def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
 
 
 def _test_digests(run_dir: Path, record: RunRecord, dataset: Dataset) -> UInt64Array:
-    """uint64 [N, 2], what the test pictures are known by; none where the protocol tests on training pictures."""
+    """uint64 [N, 2], what the test images are known by; none where the protocol tests on training images."""
     if dataset.protocol == "tested-on-train":
         return np.empty((0, 2), np.uint64)
     path = run_dir / HASHES_FILE
@@ -120,24 +120,24 @@ def _test_digests(run_dir: Path, record: RunRecord, dataset: Dataset) -> UInt64A
 
 
 def _spread(samples: Samples, count: int) -> Samples:
-    """At most `count` pictures at equal distances through the classes in order."""
+    """At most `count` images at equal distances through the classes in order."""
     by_class = np.argsort(samples.labels, kind="stable")
     return samples.take(by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(np.int64)])
 
 
 def _load(samples: Samples, record: RunRecord, test: UInt64Array, description: str) -> tuple[UInt8Array, Int64Array]:
-    """The pictures and labels of `samples`, without those that are test pictures too."""
+    """The images and labels of `samples`, without those that are test images too."""
     images, labels = load_images(samples, record.preprocessing, description=description)
     is_test = is_among(digests_of(images), test)
     if is_test.all():
-        cure = "keep each picture in one split only and train again (leaks.json in the run lists them)"
+        cure = "keep each image in one split only and train again (leaks.json in the run lists them)"
         if record.status == "imported":
             cure = "import again with other images in train/ than in test/, or with one of the two: --data FOLDER"
         raise ExportError(
-            f"{description}: all {len(images)} are test pictures too, pixel by pixel, and an export must not look at "
+            f"{description}: all {len(images)} are test images too, pixel by pixel, and an export must not look at "
             f"those; {cure}"
         )
     if is_test.any():
         found = f"{int(is_test.sum())} of {len(images)}"
-        print(f"{description}: {found} are test pictures too and were left out", file=sys.stderr)
+        print(f"{description}: {found} are test images too and were left out", file=sys.stderr)
     return images[~is_test], labels[~is_test]

@@ -20,7 +20,7 @@ from samdeploy.bundle.names import HASHES_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec, OptionValue, model_spec
 from samdeploy.data import open_dataset
 from samdeploy.data.dataset import Dataset
-from samdeploy.data.duplicates.image_hashes import PictureHashes, hash_pictures, set_hashes, write_hashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes, hash_images, set_hashes, write_hashes
 from samdeploy.data.images import load_images
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
@@ -88,7 +88,7 @@ class Aside:
 
     top1: float
     loss: float
-    hashes: PictureHashes
+    hashes: ImageHashes
 
 
 def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
@@ -202,7 +202,7 @@ def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: b
     print(f"top-1 {top1:.1f} % of {len(labels)} images set aside ({correct} right){seen}", file=sys.stderr)
     if found := doubt(model, spec, images, labels, correct, look=doubtful):
         print(f"warning: {found}", file=sys.stderr)
-    return Aside(top1, loss, hash_pictures([images], samples.names, labels))
+    return Aside(top1, loss, hash_images([images], samples.names, labels))
 
 
 def _record(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.evaluate.accuracy.compare import Int32Array, PerPicture
+from samdeploy.evaluate.accuracy.compare import Int32Array, PerImage
 from samdeploy.evaluate.result import Report
 
 REFERENCE = "PyTorch"
@@ -49,10 +49,10 @@ class Confusion:
 
 def confusions(report: Report) -> tuple[Confusion, ...]:
     """One for the trained network, and one for each different way in which engines answer; none without an answer."""
-    groups: dict[bytes, tuple[list[str], PerPicture, Int32Array]] = {}
+    groups: dict[bytes, tuple[list[str], PerImage, Int32Array]] = {}
     for result in report.results:
         if result.comparison is not None:
-            answers = result.comparison.per_picture
+            answers = result.comparison.per_image
             groups.setdefault(answers.reference.tobytes(), ([REFERENCE], answers, answers.reference))
             names, _, _ = groups.setdefault(answers.engine.tobytes(), ([], answers, answers.engine))
             names.append(result.engine)
@@ -66,7 +66,7 @@ def _matrix(labels: Int32Array, named: Int32Array, classes: int) -> np.ndarray[A
     return flat.reshape(classes, classes + 1)
 
 
-def _confusion(names: Sequence[str], answers: PerPicture, named: Int32Array, class_names: Sequence[str]) -> Confusion:
+def _confusion(names: Sequence[str], answers: PerImage, named: Int32Array, class_names: Sequence[str]) -> Confusion:
     classes, labels = len(class_names), answers.labels
     matrix, reference = _matrix(labels, named, classes), _matrix(labels, answers.reference, classes)
     mistakes = matrix[:, :classes].copy()

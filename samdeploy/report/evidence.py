@@ -15,7 +15,7 @@ import numpy as np
 from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle
 from samdeploy.errors import ImageError, SamdeployError
-from samdeploy.evaluate.accuracy.compare import PerPicture
+from samdeploy.evaluate.accuracy.compare import PerImage
 from samdeploy.evaluate.result import Report
 from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.report.confusion import Confusion, confusions
@@ -115,7 +115,7 @@ def gather(
         command: the line that made the report.
     """
     missing: dict[str, str] = {}
-    measured = next((row.comparison.per_picture for row in report.results if row.comparison is not None), None)
+    measured = next((row.comparison.per_image for row in report.results if row.comparison is not None), None)
     rows = [row for row in evaluation["results"] if answered(row)]
     images = _TestImages(bundle, data_root, missing)
     if measured is None:
@@ -158,7 +158,7 @@ class _TestImages:
 
     def __init__(self, bundle: Bundle, data_root: Path | None, missing: dict[str, str]) -> None:
         self._missing = missing
-        test = _attempt(missing, "pictures", lambda: open_test_set(bundle, data_root))
+        test = _attempt(missing, "images", lambda: open_test_set(bundle, data_root))
         self._samples = test.samples if test is not None else None
         self._thumbnails: dict[int, Thumbnail | None] = {}
 
@@ -172,7 +172,7 @@ class _TestImages:
         try:
             return self._samples.load(index)
         except ImageError as error:
-            self._missing.setdefault("pictures", str(error))
+            self._missing.setdefault("images", str(error))
             return None
 
     def thumbnail(self, index: int) -> Thumbnail | None:
@@ -209,7 +209,7 @@ def _flip(change: Mapping[str, Any], images: _TestImages) -> Flip:
     )
 
 
-def _maps(bundle: Bundle, measured: PerPicture | None, images: _TestImages, missing: dict[str, str]) -> MapSheet | None:
+def _maps(bundle: Bundle, measured: PerImage | None, images: _TestImages, missing: dict[str, str]) -> MapSheet | None:
     if bundle.find("cam_graph") is None:
         missing["maps"] = "the bundle has no graph of maps; export the run again: samdeploy export --cam"
         return None
@@ -227,7 +227,7 @@ def _maps(bundle: Bundle, measured: PerPicture | None, images: _TestImages, miss
     return _attempt(missing, "maps", lambda: draw_maps(bundle, [image for image, _ in sound], places, labels))
 
 
-def _instructive(measured: PerPicture) -> list[int]:
+def _instructive(measured: PerImage) -> list[int]:
     """Test images from all over the set: half of them such that PyTorch takes for something else, if there are."""
     wrong = np.flatnonzero(measured.reference != measured.labels)
     right = np.flatnonzero(measured.reference == measured.labels)

@@ -74,9 +74,9 @@ class Augmentation:
         if self.is_random:
             with _drawing(generator):
                 return self._augment(images, labels)
-        return self._finish(self.pictures(images), labels)
+        return self._finish(self.augmented(images), labels)
 
-    def pictures(self, images: torch.Tensor) -> torch.Tensor:
+    def augmented(self, images: torch.Tensor) -> torch.Tensor:
         """The images alone before normalisation, drawn from the global generator: uint8 [n, h, w, 3]."""
         if self._section.flip:
             images = _flipped(images)
@@ -88,7 +88,7 @@ class Augmentation:
         return images
 
     def _augment(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._finish(self.pictures(images), labels)
+        return self._finish(self.augmented(images), labels)
 
     def _finish(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         normal: torch.Tensor = self._normalize(images)

@@ -165,16 +165,16 @@ def joined() -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def check_shares(batch_size: int, pictures: int, world: int, accumulate: int) -> None:
+def check_shares(batch_size: int, images: int, world: int, accumulate: int) -> None:
     """Refuse a batch that the set cannot fill, or whose pieces batch norm cannot work with.
 
     Raises:
         RecipeError: says which size would do.
     """
-    if batch_size > pictures:
+    if batch_size > images:
         raise RecipeError(
-            f"training.batch_size: {batch_size} found, but the training split holds {pictures:,} images; expected at "
-            f"most that: --set training.batch_size={pictures}"
+            f"training.batch_size: {batch_size} found, but the training split holds {images:,} images; expected at "
+            f"most that: --set training.batch_size={images}"
         )
     least = smallest_batch(world, accumulate)
     if batch_size < least:

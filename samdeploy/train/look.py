@@ -21,7 +21,7 @@ from samdeploy.terminal import printable
 from samdeploy.terminal.tables import Cell, entries, paragraph, table
 from samdeploy.terminal.wording import rate, ratio
 from samdeploy.train.augment import Augmentation, make_augmentation
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.prepare import (
     check_counts,
     class_counts,
@@ -147,21 +147,21 @@ def measure_loading(
         preprocessing = recipe.image.preprocessing()
         decoded += sum(map(len, stream_images(some, preprocessing, description="decoding")))
     decoding = decoded / (time.perf_counter() - start)
-    pictures = Pictures(training.images, training.labels, torch.device("cpu"))
+    stored = StoredImages(training.images, training.labels, torch.device("cpu"))
     return LoadingSpeed(
         decoding,
-        _batch_speed(pictures, recipe.training.batch_size, None),
-        _batch_speed(pictures, recipe.training.batch_size, augmentation),
+        _batch_speed(stored, recipe.training.batch_size, None),
+        _batch_speed(stored, recipe.training.batch_size, augmentation),
     )
 
 
-def _batch_speed(pictures: Pictures, batch_size: int, augmentation: Augmentation | None) -> float:
+def _batch_speed(stored: StoredImages, batch_size: int, augmentation: Augmentation | None) -> float:
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(pictures), generator=generator)
+    order = torch.randperm(len(stored), generator=generator)
     done, start = 0, time.perf_counter()
     while True:
-        for rows in pictures.batches(batch_size, order):
-            images, labels = pictures.take(rows)
+        for rows in stored.batches(batch_size, order):
+            images, labels = stored.take(rows)
             if augmentation is not None:
                 augmentation(images, labels, generator)
             done += len(rows)

@@ -13,7 +13,7 @@ from samdeploy.data import DATASETS, SPLITS, open_dataset
 from samdeploy.data.cache import PreparedSplit, prepare_split
 from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.data.duplicates.copies import TwoLabels, find_two_labels
-from samdeploy.data.duplicates.image_hashes import PictureHashes, set_hashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes, set_hashes
 from samdeploy.data.duplicates.leaks import LeakReport, find_leaks, refuse_leaks
 from samdeploy.data.protocol import HONEST, PROTOCOLS
 from samdeploy.errors import NEXT_FAULT, DatasetError, DatasetMissing
@@ -44,7 +44,7 @@ class PreparedData:
     splits: dict[str, tuple[UInt8Array, Int64Array]]
     training: tuple[UInt8Array, Int64Array]
     fingerprints: dict[str, str]
-    hashes: dict[str, PictureHashes]
+    hashes: dict[str, ImageHashes]
     leaks: LeakReport
     two_labels: TwoLabels
     protocol: str

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from samdeploy.backends.channels import channel_twins, order_read
-from samdeploy.backends.difference import picture_ranges
+from samdeploy.backends.difference import image_ranges
 from samdeploy.export.golden_colour import with_colour
 
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -29,7 +29,7 @@ def looks_at(red: float, green: float, blue: float) -> Answer:
 
 def read(golden: np.ndarray, answer: Answer, order: tuple[int, ...], error: float = 0.0) -> str:
     expected = answer(golden)
-    ranges = picture_ranges(expected)
+    ranges = image_ranges(expected)
     noise = np.random.default_rng(1).uniform(-error, error, expected.shape) * ranges[:, None]
     found = (answer(golden[..., order]) + noise).astype(np.float32)
     return order_read(found, expected, ranges, channel_twins(golden))

@@ -49,7 +49,7 @@ def test_everything_about_one_engine(digits_bundle: Bundle, command: Command, tm
     start = engine["cold_start"]
     assert start["processes"] == 3
     assert 0 < start["open_to_answer_ms"] < start["start_to_answer_ms"]
-    assert report["pictures"] == "64 test images of digits (PNG, the first of 8x8)"
+    assert report["images"] == "64 test images of digits (PNG, the first of 8x8)"
     assert report["against"] == []
     for word in ("with copies", "end to end", "images/s", "cold start  ", "4 on 4", "95 % interval"):
         assert word in done.stdout

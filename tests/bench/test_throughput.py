@@ -13,7 +13,7 @@ from samdeploy.bench.throughput import measure_batch, measure_threads
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16])
-def test_pictures_per_second_of_a_batch(sleeper: Callable, images: np.ndarray, batch: int) -> None:
+def test_images_per_second_of_a_batch(sleeper: Callable, images: np.ndarray, batch: int) -> None:
     session = sleeper(0.01)
     found = measure_batch(session, images, batch, 0.15)
     assert {len(fed) for fed in session.fed} == {batch}

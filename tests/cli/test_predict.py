@@ -20,7 +20,7 @@ from tests.cli.typed import Inside
 from tests.conftest import Command
 
 
-def test_predict_goes_on_after_a_broken_picture(finished: Path, mixed: Path, inside: Inside) -> None:
+def test_predict_goes_on_after_a_broken_image(finished: Path, mixed: Path, inside: Inside) -> None:
     code, output, errors = inside("predict", mixed, mixed / "missing.png", "--top", "1", cwd=finished)
     assert code == 1
     answers = [line.split(": ") for line in output.splitlines()]
@@ -81,7 +81,7 @@ def test_predict_with_each_backend(finished: Path, digit_files: Sequence[Path], 
     assert named == [path.name[0] for path in digit_files]
 
 
-def test_a_picture_called_like_a_file_that_is_no_bundle_is_a_picture(
+def test_a_image_called_like_a_file_that_is_no_bundle_is_a_image(
     finished: Path, digit_files: Sequence[Path], inside: Inside
 ) -> None:
     code, output, _ = inside("predict", digit_files[3], digit_files[4], "--top", "1", cwd=finished)
@@ -103,8 +103,8 @@ def test_a_run_stands_for_its_bundle(finished: Path, digit_files: Sequence[Path]
 def test_a_run_without_a_bundle(finished: Path, digit_files: Sequence[Path], inside: Inside, tmp_path: Path) -> None:
     shutil.copy(finished / "runs" / "digits" / "run.json", tmp_path)
     for name in ("predict", "eval"):
-        pictures = digit_files[:1] if name == "predict" else ()
-        code, _, errors = inside(name, tmp_path, *pictures, cwd=finished)
+        examples = digit_files[:1] if name == "predict" else ()
+        code, _, errors = inside(name, tmp_path, *examples, cwd=finished)
         assert code == 2
         assert f"is a run that has no bundle yet; make it: samdeploy export {tmp_path}" in errors
 

@@ -86,7 +86,7 @@ def test_where_not_one_can_be_read_the_input_is_wrong(
 
 
 @pytest.mark.parametrize("kind", REASONS)
-def test_a_picture_alone(finished: Path, unreadable: list[Path], inside: Inside, kind: str) -> None:
+def test_a_image_alone(finished: Path, unreadable: list[Path], inside: Inside, kind: str) -> None:
     path = next(path for path in unreadable if path.name == kind)
     code, output, errors = inside("predict", "runs/digits/bundle", path, "--json", cwd=finished)
     assert code == 2
@@ -110,9 +110,9 @@ def test_what_is_measured_must_be_readable(finished: Path, unreadable: list[Path
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, unreadable: list[Path]) -> Path:
+def examples(tmp_path: Path, unreadable: list[Path]) -> Path:
     """A data set of ten classes with a test folder, in which four images cannot be read."""
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     for part in ("train", "val", "test"):
         for label in range(10):
             (root / part / str(label)).mkdir(parents=True)
@@ -130,21 +130,21 @@ def assert_all_are_named(errors: str, part: Path) -> None:
         assert f"\n    {part / name}: {REASONS[name]}" in errors
 
 
-def test_training_needs_every_picture(pictures: Path, inside: Inside, tmp_path: Path) -> None:
+def test_training_needs_every_image(examples: Path, inside: Inside, tmp_path: Path) -> None:
     settings = ("model.pretrained=false", "model.arch=sam-resnet18", "image.height=16", "image.width=16")
     arguments = [part for setting in settings for part in ("--set", setting)]
-    code, output, errors = inside("train", "folder", "--data", pictures, *arguments, "--no-cache", cwd=tmp_path)
+    code, output, errors = inside("train", "folder", "--data", examples, *arguments, "--no-cache", cwd=tmp_path)
     assert (code, output) == (2, "")
-    assert_all_are_named(errors, pictures / "test" / "7")
+    assert_all_are_named(errors, examples / "test" / "7")
 
 
-def test_evaluation_needs_every_picture(pictures: Path, inside: Inside, copy_of_bundle: Path) -> None:
+def test_evaluation_needs_every_image(examples: Path, inside: Inside, copy_of_bundle: Path) -> None:
     manifest = json.loads((copy_of_bundle / MANIFEST).read_text())
     manifest["data"].update(name="folder", options={}, fingerprints={})
     (copy_of_bundle / MANIFEST).write_text(json.dumps(manifest))
-    code, output, errors = inside("eval", copy_of_bundle, "--data", pictures, cwd=copy_of_bundle)
+    code, output, errors = inside("eval", copy_of_bundle, "--data", examples, cwd=copy_of_bundle)
     assert (code, output) == (2, "")
-    assert_all_are_named(errors, pictures / "test" / "7")
+    assert_all_are_named(errors, examples / "test" / "7")
     assert not (copy_of_bundle / "eval.json").exists()
 
 

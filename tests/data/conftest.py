@@ -160,7 +160,7 @@ def aircraft_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def picture_tree() -> Callable[..., None]:
+def image_tree() -> Callable[..., None]:
     """Write PNG images of 6x5 pixels in one colour per file: {"train/cat/1.png": 10, ...}."""
 
     def make(root: Path, files: Mapping[str, int]) -> None:

@@ -20,10 +20,10 @@ from PIL import Image
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import Samples, cache_entry, fingerprint, load_images, open_dataset
 from samdeploy.data import cache as cache_module
-from samdeploy.data.cache import entry_path, pictures_folder, prepare_split, stream_prepared
+from samdeploy.data.cache import entry_path, images_folder, prepare_split, stream_prepared
 from samdeploy.data.cache_entry import DamagedCache, open_entry
 from samdeploy.data.dataset import array_samples
-from samdeploy.data.duplicates.image_hashes import hash_pictures
+from samdeploy.data.duplicates.image_hashes import hash_images
 from samdeploy.errors import DatasetError
 
 SIZE = Preprocessing(12, 9)
@@ -33,7 +33,7 @@ SIZE = Preprocessing(12, 9)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own."""
     monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "pictures"
+    return tmp_path / "cache" / "images"
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_second_time_nothing_is_decoded_and_everything_is_the_same(
 ) -> None:
     decoded = counted(monkeypatch)
     images, labels = load_images(train, SIZE, description="train")
-    hashes = hash_pictures([images], train.names, train.labels)
+    hashes = hash_images([images], train.names, train.labels)
     for _ in range(2):
         found = prepare_split(train, SIZE, description="train")
         assert found.is_cached
@@ -85,14 +85,14 @@ def test_the_second_time_nothing_is_decoded_and_everything_is_the_same(
     assert capsys.readouterr().err == ""
 
 
-def test_a_write_to_the_mapped_pictures_stays_in_this_process(train: Samples) -> None:
+def test_a_write_to_the_mapped_images_stays_in_this_process(train: Samples) -> None:
     found = prepare_split(train, SIZE, description="train")
     before = found.images[0].copy()
     found.images[0] = 0
     assert np.array_equal(prepare_split(train, SIZE, description="train").images[0], before)
 
 
-def test_another_size_or_another_choice_of_pictures_is_another_entry(train: Samples) -> None:
+def test_another_size_or_another_choice_of_images_is_another_entry(train: Samples) -> None:
     paths = {
         entry_path(train, SIZE),
         entry_path(train, Preprocessing(9, 12)),
@@ -113,7 +113,7 @@ def test_other_labels_get_their_own_fingerprint(train: Samples) -> None:
     assert found.fingerprint == fingerprint(np.array(found.images), other.labels)
 
 
-def test_a_changed_picture_is_noticed(train: Samples, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_image_is_noticed(train: Samples, capsys: pytest.CaptureFixture[str]) -> None:
     prepare_split(train, SIZE, description="train")
     Image.new("RGB", (20, 16), "red").save(train.names[3])
     found = prepare_split(train, SIZE, description="train")
@@ -124,7 +124,7 @@ def test_a_changed_picture_is_noticed(train: Samples, capsys: pytest.CaptureFixt
     )
 
 
-def test_a_changed_picture_that_was_given_its_old_time_and_length_is_noticed(
+def test_a_changed_image_that_was_given_its_old_time_and_length_is_noticed(
     train: Samples, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare_split(train, SIZE, description="train")
@@ -138,7 +138,7 @@ def test_a_changed_picture_that_was_given_its_old_time_and_length_is_noticed(
     assert "1 of" in capsys.readouterr().err
 
 
-def test_pictures_that_differ_under_the_same_stamps_are_found_by_decoding_some(
+def test_images_that_differ_under_the_same_stamps_are_found_by_decoding_some(
     train: Samples, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare_split(train, SIZE, description="train")
@@ -230,7 +230,7 @@ def test_an_entry_of_another_pillow_is_made_again(
     assert "made by another version of samdeploy, Pillow or libjpeg; they are prepared again" in capsys.readouterr().err
 
 
-def test_broken_pictures_are_named_and_leave_no_entry(train: Samples, folder: Path) -> None:
+def test_broken_images_are_named_and_leave_no_entry(train: Samples, folder: Path) -> None:
     Path(train.names[2]).write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"train: 1 of \d+ images cannot be read"):
         prepare_split(train, SIZE, description="train")
@@ -316,7 +316,7 @@ print(found.is_cached, found.fingerprint)
 """
 
 
-def test_two_processes_at_once_both_get_the_pictures(train: Samples, root: Path, folder: Path) -> None:
+def test_two_processes_at_once_both_get_the_images(train: Samples, root: Path, folder: Path) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", BUILD, str(root)], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -329,7 +329,7 @@ def test_two_processes_at_once_both_get_the_pictures(train: Samples, root: Path,
 
 def test_entries_that_nobody_used_for_a_month_go(train: Samples, folder: Path) -> None:
     folder.mkdir(parents=True)
-    ages = {"old.images": 31, "young.images": 29, ".x.partial": 2, "old.pictures": 31, "young.pictures": 29}
+    ages = {"old.images": 31, "young.images": 29, ".x.partial": 2}
     for name, days in ages.items():
         (folder / name).mkdir()
         (folder / name / "images.npy").touch()
@@ -342,7 +342,7 @@ def test_entries_that_nobody_used_for_a_month_go(train: Samples, folder: Path) -
     os.utime(folder / "mine", (0, 0))
     entry = entry_path(train, SIZE)
     prepare_split(train, SIZE, description="train")
-    kept = {"young.images", "young.pictures", ".y.partial", "mine", entry.name, entry.with_suffix(".lock").name}
+    kept = {"young.images", ".y.partial", "mine", entry.name, entry.with_suffix(".lock").name}
     assert {path.name for path in folder.iterdir()} == kept
 
 
@@ -363,5 +363,5 @@ def test_the_stream_of_an_evaluation_takes_what_training_left_and_leaves_nothing
     assert changed[0].tolist() == [[[255, 0, 0]] * 9] * 12
 
 
-def test_pictures_folder_follows_the_environment(folder: Path) -> None:
-    assert pictures_folder() == folder
+def test_images_folder_follows_the_environment(folder: Path) -> None:
+    assert images_folder() == folder

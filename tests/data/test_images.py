@@ -15,7 +15,7 @@ from samdeploy.errors import DatasetError, ImageError
 from samdeploy.images.decode import resize
 
 
-def test_pictures_come_in_order_and_through_the_one_resize() -> None:
+def test_images_come_in_order_and_through_the_one_resize() -> None:
     samples = open_dataset("digits").val
     preprocessing = Preprocessing(12, 20)
     images, labels = load_images(samples, preprocessing, description="val")
@@ -28,7 +28,7 @@ def test_pictures_come_in_order_and_through_the_one_resize() -> None:
     assert samples.labels.min() == 0
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     empty = array_samples(np.zeros((0, 4, 4), np.uint8), np.zeros(0, np.int64), "none")
     images, labels = load_images(empty, Preprocessing(5, 6), description="none")
     assert images.shape == (0, 5, 6, 3)
@@ -41,7 +41,7 @@ def broken_every_third(index: int) -> UInt8Array:
     return np.zeros((4, 4, 3), dtype=np.uint8)
 
 
-def test_all_broken_pictures_are_counted_and_the_first_five_named() -> None:
+def test_all_broken_images_are_counted_and_the_first_five_named() -> None:
     samples = Samples(np.zeros(100, np.int64), tuple(f"image {index}" for index in range(100)), broken_every_third)
     with pytest.raises(DatasetError) as error:
         load_images(samples, Preprocessing(4, 4), description="train")

@@ -45,7 +45,7 @@ def test_seed() -> None:
     assert cut(samples(9, 9, 9), 0.4, seed=1)[1].names != cut(samples(9, 9, 9), 0.4, seed=2)[1].names
 
 
-def test_a_class_with_a_single_picture() -> None:
+def test_a_class_with_a_single_image() -> None:
     with pytest.raises(DatasetError) as error:
         cut(samples(5, 1, 0), 0.5)
     assert str(error.value) == (
@@ -66,7 +66,7 @@ def test_a_side_smaller_than_the_number_of_classes(fraction: float, count: int) 
         cut(samples(4, 4, 4), fraction, part="test")
 
 
-def test_a_class_that_would_lose_all_its_training_pictures() -> None:
+def test_a_class_that_would_lose_all_its_training_images() -> None:
     with pytest.raises(DatasetError) as error:
         cut(samples(2, 100, 100), 0.95)
     assert str(error.value) == (

@@ -64,10 +64,10 @@ def test_reading_stays_ahead_but_not_far(threads: int, monkeypatch: pytest.Monke
     asked = load.asked
     time.sleep(0.01)
     assert load.asked == asked
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
 
 
-def test_from_the_first_broken_picture_on_nothing_is_yielded_but_all_are_counted() -> None:
+def test_from_the_first_broken_image_on_nothing_is_yielded_but_all_are_counted() -> None:
     load = Counting()
 
     def broken(index: int) -> UInt8Array:
@@ -92,4 +92,4 @@ def test_another_error_is_passed_on() -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(stream_images(samples(100, wrong), SIZE, description="test"))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]

@@ -13,7 +13,7 @@ from samdeploy.backends.reference import NetworkTensors
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data.duplicates.copies import TwoLabels
 from samdeploy.evaluate.accuracy.against_training import AgainstTraining
-from samdeploy.evaluate.accuracy.compare import ClassAccuracy, Comparison, PerPicture
+from samdeploy.evaluate.accuracy.compare import ClassAccuracy, Comparison, PerImage
 from samdeploy.evaluate.accuracy.paired import paired_difference
 from samdeploy.evaluate.consistency.checks import Check, Consistency
 from samdeploy.evaluate.consistency.run import check_consistency
@@ -43,7 +43,7 @@ def comparison() -> Callable[..., Comparison]:
         ece=1.25,
         reference_ece=1.5,
         classes=(ClassAccuracy(0, 600, 98.0, 98.0), ClassAccuracy(1, 400, 96.75, 96.75)),
-        per_picture=PerPicture(*(np.array([0, 1, 1], np.int32) for _ in range(3))),
+        per_image=PerImage(*(np.array([0, 1, 1], np.int32) for _ in range(3))),
     )
     return lambda **changes: replace(flawless, **changes)
 
@@ -107,7 +107,7 @@ def report(result: Callable[..., Result], not_run: Result) -> Callable[..., Repo
 
 @pytest.fixture(scope="session")
 def images(digits_bundle: Bundle) -> np.ndarray:
-    """Four of the golden pictures, uint8 [4, H, W, 3]."""
+    """Four of the golden images, uint8 [4, H, W, 3]."""
     return digits_bundle.golden()[0][:4]
 
 

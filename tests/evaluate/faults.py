@@ -39,17 +39,17 @@ class Faulty:
 
 
 class Remembered(Faulty):
-    """An honest engine's answer to each picture, computed once: quick, and the same in all circumstances."""
+    """An honest engine's answer to each image, computed once: quick, and the same in all circumstances."""
 
     def __init__(self, honest: Session) -> None:
         super().__init__(honest)
         self._answers: dict[bytes, np.ndarray] = {}
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        for picture in batch:
-            if picture.tobytes() not in self._answers:
-                self._answers[picture.tobytes()] = self.honest.run(picture[None])[0]
-        return np.stack([self._answers[picture.tobytes()] for picture in batch])
+        for image in batch:
+            if image.tobytes() not in self._answers:
+                self._answers[image.tobytes()] = self.honest.run(image[None])[0]
+        return np.stack([self._answers[image.tobytes()] for image in batch])
 
 
 def slightly_off(logits: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ class OneRunBehind(Faulty):
         return now if before is None or before.shape != now.shape else before
 
 
-class WritesIntoThePictures(Faulty):
+class WritesIntoTheImages(Faulty):
     """Takes the caller's memory for its own and leaves one pixel changed."""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ class ComesToAHalt(Faulty):
 
 
 class NowAndThen(Faulty):
-    """The hundredth run of a single picture is slightly off."""
+    """The hundredth run of a single image is slightly off."""
 
     singles = 0
 
@@ -184,7 +184,7 @@ class RefusesOneSize(Faulty):
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         if len(batch) == 13:
-            raise MemoryError("no memory for 13 pictures")
+            raise MemoryError("no memory for 13 images")
         return super().run(batch)
 
 
@@ -217,7 +217,7 @@ class SharesASwitch(Faulty):
 
 
 class AlwaysTheSame(Faulty):
-    """Answers every picture as it answered the first."""
+    """Answers every image as it answered the first."""
 
     first: np.ndarray | None = None
 
@@ -274,14 +274,14 @@ def exchanges_two_rows_at(size: int) -> Edit:
     return edit
 
 
-def cut_off_at_the_largest_of(pictures: np.ndarray, tensor: str) -> Edit:
-    """A `Clip` of a tensor that leaves these pictures' values as they are."""
+def cut_off_at_the_largest_of(examples: np.ndarray, tensor: str) -> Edit:
+    """A `Clip` of a tensor that leaves these images' values as they are."""
 
     def edit(model: onnx.ModelProto) -> None:
         watched = onnx.ModelProto.FromString(model.SerializeToString())
         watched.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
-        (values,) = session.run([tensor], {"image": pictures})
+        (values,) = session.run([tensor], {"image": examples})
         # A millionth more, for kernels that sum in another order.
         limits = {"cut.low": values.min() * 1.000001, "cut.high": values.max() * 1.000001}
         model.graph.initializer.extend(
@@ -326,7 +326,7 @@ def wrong_mean(model: onnx.ModelProto) -> None:
 
 
 def blue_first(model: onnx.ModelProto) -> None:
-    """The network for pictures whose channels come as blue, green, red."""
+    """The network for images whose channels come as blue, green, red."""
     weights = _weights(model)
     for name in ("pixels.scale", "pixels.shift", "stem.weight"):
         _rewrite(weights[name], onnx.numpy_helper.to_array(weights[name])[:, ::-1])

@@ -23,6 +23,6 @@ def detail(found: Consistency, name: str) -> str:
 
 
 def consistency_of(session: CheckedSession, bundle: Bundle) -> Consistency:
-    """A short form, on the golden pictures."""
+    """A short form, on the golden images."""
     open_again = partial(open_session, bundle, session.backend, device="cpu", precision=session.precision)
     return check_consistency(open_again, session, bundle.golden()[0], max_batch=3, repeats_wanted=5)

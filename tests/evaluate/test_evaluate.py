@@ -29,26 +29,26 @@ def report(digits_bundle: Bundle) -> Report:
 
 
 def right_answers(bundle: Bundle) -> tuple[int, int]:
-    """Hits and pictures of the test split, counted without samdeploy's evaluation, reader or splits."""
+    """Hits and images of the test split, counted without samdeploy's evaluation, reader or splits."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    # The test split is known by its pictures: those that are neither in train nor in val.
+    # The test split is known by its images: those that are neither in train nor in val.
     dataset = open_dataset("digits", val_fraction=bundle.data.val_fraction, seed=bundle.data.split_seed)
     seen = set()
     for samples in (dataset.train, dataset.val):
         seen |= {samples.load(index).tobytes() for index in range(len(samples))}
-    pictures, labels = [], []
+    examples, labels = [], []
     for values, label in zip(data.images, data.target, strict=True):
         grey = np.floor(values * 255 / 16 + 0.5).astype(np.uint8)
-        picture = np.repeat(grey[:, :, None], 3, axis=2)
-        if picture.tobytes() not in seen:
-            tall = Image.fromarray(picture).resize((8, 32), Image.Resampling.BILINEAR)
-            pictures.append(np.asarray(tall.resize((32, 32), Image.Resampling.BILINEAR)))
+        image = np.repeat(grey[:, :, None], 3, axis=2)
+        if image.tobytes() not in seen:
+            tall = Image.fromarray(image).resize((8, 32), Image.Resampling.BILINEAR)
+            examples.append(np.asarray(tall.resize((32, 32), Image.Resampling.BILINEAR)))
             labels.append(label)
     with open_session(bundle, "pytorch", device="cpu") as session:
-        logits = session.run(np.stack(pictures))
+        logits = session.run(np.stack(examples))
     hits = sum(int(row.argmax() == label) for row, label in zip(logits, labels, strict=True))
     return hits, len(labels)
 

@@ -1,4 +1,4 @@
-"""What the world does to an evaluation: engines that die, pictures that are missing, sets that are too small."""
+"""What the world does to an evaluation: engines that die, images that are missing, sets that are too small."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_engine_that_dies_while_it_is_timed_keeps_its_accuracy(with_session: 
 
 
 def test_the_golden_images_are_a_promise_too(with_session: Evaluate, digits_bundle: Bundle) -> None:
-    """An engine that is right on the test set, and not on the pictures that every application will open it with."""
+    """An engine that is right on the test set, and not on the images that every application will open it with."""
     golden = digits_bundle.golden()[0]
 
     def change(run: Run) -> Run:
@@ -100,7 +100,7 @@ def test_the_golden_images_are_a_promise_too(with_session: Evaluate, digits_bund
     assert "the golden images give logits that differ by" in row.reason
 
 
-def test_why_looks_at_the_golden_pictures_where_they_alone_accuse(
+def test_why_looks_at_the_golden_images_where_they_alone_accuse(
     with_session: Evaluate, digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden = digits_bundle.golden()[0]
@@ -108,7 +108,7 @@ def test_why_looks_at_the_golden_pictures_where_they_alone_accuse(
 
     def explained(bundle: Bundle, backend: str, precision: str, images: np.ndarray, *, device: str) -> NotMeasured:
         seen.append(images)
-        return NotMeasured("only the pictures matter here")
+        return NotMeasured("only the images matter here")
 
     monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.explain_if_possible", explained)
 
@@ -121,14 +121,14 @@ def test_why_looks_at_the_golden_pictures_where_they_alone_accuse(
         return change
 
     with_session("onnxruntime", wrong_at(3), backend="onnxruntime", why=True)
-    assert any((picture == golden[3]).all() for picture in seen[0]) and len(seen[0]) == 4
-    # Wrong on the test pictures as well: those are what the gate speaks of.
+    assert any((image == golden[3]).all() for image in seen[0]) and len(seen[0]) == 4
+    # Wrong on the test images as well: those are what the gate speaks of.
     with_session("onnxruntime", lambda run: lambda batch: -run(batch), backend="onnxruntime", why=True)
-    assert not any((picture == other).all() for picture in seen[1] for other in golden)
+    assert not any((image == other).all() for image in seen[1] for other in golden)
 
 
 def test_an_engine_that_is_wrong_at_one_batch_size_fails(with_session: Evaluate) -> None:
-    """The test set goes through in batches of 64, its rest in one of 39: right for every picture."""
+    """The test set goes through in batches of 64, its rest in one of 39: right for every image."""
 
     def change(run: Run) -> Run:
         return lambda batch: run(batch)[::-1] if len(batch) == 3 else run(batch)
@@ -169,11 +169,11 @@ def test_ctrl_c_leaves_nothing_behind(
     with pytest.raises(KeyboardInterrupt):
         with_session(backend, dies_at(2, KeyboardInterrupt()))
     assert list(tmp_path.iterdir()) == []
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
 
 
-def test_too_few_pictures_for_the_margin(with_session: Evaluate) -> None:
-    """The same answers for all 359 pictures do not prove that fewer than 0.5 % are lost."""
+def test_too_few_images_for_the_margin(with_session: Evaluate) -> None:
+    """The same answers for all 359 images do not prove that fewer than 0.5 % are lost."""
     report = with_session("onnxruntime", lambda run: run, backend="onnxruntime", precision="int8")
     (row,) = report.results
     assert row.comparison is not None and row.comparison.top1_agreement == 100.0
@@ -203,7 +203,7 @@ def test_a_clear_loss_fails_at_a_reduced_precision(with_session: Evaluate) -> No
     assert row.comparison.mcnemar_p < 1e-6
 
 
-def test_a_bundle_without_golden_pictures_is_refused(copy_of_bundle: Path) -> None:
+def test_a_bundle_without_golden_images_is_refused(copy_of_bundle: Path) -> None:
     """No application could open it; a verdict on it would be worth nothing."""
     manifest = json.loads((copy_of_bundle / MANIFEST).read_text())
     manifest["files"] = [file for file in manifest["files"] if not file["role"].startswith("golden")]
@@ -213,11 +213,11 @@ def test_a_bundle_without_golden_pictures_is_refused(copy_of_bundle: Path) -> No
 
 
 def folder_bundle(bundle: Bundle) -> Bundle:
-    """The bundle, as if it had been trained on a folder of pictures."""
+    """The bundle, as if it had been trained on a folder of images."""
     return dataclasses.replace(bundle, data=dataclasses.replace(bundle.data, name="folder", options={}))
 
 
-def picture(path: Path, value: int = 128) -> None:
+def image(path: Path, value: int = 128) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((8, 8), value, np.uint8)).save(path)
 
@@ -225,48 +225,48 @@ def picture(path: Path, value: int = 128) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ((), "no class folders in PICTURES (0 images and 0 other files there)"),
-        (("1.png", "2.png"), "no class folders in PICTURES (2 images and 0 other files there)"),
-        (("train/0/1.png", "train/1/1.png", "test/1.png"), "no class folders in PICTURES/test (1 image and 0 "),
-        (("train/0/1.png", "train/1/1.png", "test/0/note.txt"), "1 of 1 class folders in PICTURES/test have no image"),
-        (("val/0/1.png",), "PICTURES has val/ but no train/: the training images are missing"),
-        (("test/0/note.txt",), "1 of 1 class folders in PICTURES/test have no images: 0 (1 file"),
-        (("test/zero/1.png",), "1 of 1 classes in PICTURES/test are not in the training set: zero. Expected: 0, 1, 2"),
+        ((), "no class folders in IMAGES (0 images and 0 other files there)"),
+        (("1.png", "2.png"), "no class folders in IMAGES (2 images and 0 other files there)"),
+        (("train/0/1.png", "train/1/1.png", "test/1.png"), "no class folders in IMAGES/test (1 image and 0 "),
+        (("train/0/1.png", "train/1/1.png", "test/0/note.txt"), "1 of 1 class folders in IMAGES/test have no image"),
+        (("val/0/1.png",), "IMAGES has val/ but no train/: the training images are missing"),
+        (("test/0/note.txt",), "1 of 1 class folders in IMAGES/test have no images: 0 (1 file"),
+        (("test/zero/1.png",), "1 of 1 classes in IMAGES/test are not in the training set: zero. Expected: 0, 1, 2"),
     ],
 )
-def test_a_folder_without_labelled_pictures(
+def test_a_folder_without_labelled_images(
     digits_bundle: Bundle, tmp_path: Path, files: tuple[str, ...], said: str
 ) -> None:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for name in files:
-        picture(root / name) if name.endswith("png") else (root / name).parent.mkdir(parents=True)
+        image(root / name) if name.endswith("png") else (root / name).parent.mkdir(parents=True)
         (root / name).touch()
     with pytest.raises(DatasetError) as caught:
         evaluate_bundle(folder_bundle(digits_bundle), EvalOptions(data_root=root))
-    assert said in str(caught.value).replace(str(root), "PICTURES")
+    assert said in str(caught.value).replace(str(root), "IMAGES")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def examples(tmp_path: Path) -> Path:
     for part, count in (("train", 2), ("val", 2), ("test", 3)):
         for label in range(10):
             for number in range(count):
-                picture(tmp_path / "pictures" / part / str(label) / f"{number}.png", 20 * label + number)
-    return tmp_path / "pictures"
+                image(tmp_path / "images" / part / str(label) / f"{number}.png", 20 * label + number)
+    return tmp_path / "images"
 
 
-def test_pictures_outside_of_any_class_are_said(digits_bundle: Bundle, pictures: Path) -> None:
-    picture(pictures / "test" / "loose.png")
-    report = evaluate_bundle(folder_bundle(digits_bundle), EvalOptions(backend="onnxruntime", data_root=pictures))
+def test_images_outside_of_any_class_are_said(digits_bundle: Bundle, examples: Path) -> None:
+    image(examples / "test" / "loose.png")
+    report = evaluate_bundle(folder_bundle(digits_bundle), EvalOptions(backend="onnxruntime", data_root=examples))
     assert report.n_images == 30
     (note,) = report.notes
     assert note.startswith("test: 1 image outside of any class folder not used: ")
 
 
-def test_a_damaged_picture_is_named(digits_bundle: Bundle, pictures: Path) -> None:
-    (pictures / "test" / "3" / "1.png").write_bytes(b"no picture")
+def test_a_damaged_image_is_named(digits_bundle: Bundle, examples: Path) -> None:
+    (examples / "test" / "3" / "1.png").write_bytes(b"no image")
     with pytest.raises(DatasetError) as caught:
-        evaluate_bundle(folder_bundle(digits_bundle), EvalOptions(data_root=pictures))
+        evaluate_bundle(folder_bundle(digits_bundle), EvalOptions(data_root=examples))
     assert str(caught.value).startswith("test images: 1 of 30 images cannot be read; ")
-    assert str(pictures / "test" / "3" / "1.png") in str(caught.value)
+    assert str(examples / "test" / "3" / "1.png") in str(caught.value)

@@ -1,4 +1,4 @@
-"""What eval refuses before an engine runs: changed files, other pictures, mistaken options."""
+"""What eval refuses before an engine runs: changed files, other images, mistaken options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_changed_file_is_found_before_anything_runs(copy_of_bundle: Path) -> N
         evaluate_bundle(open_bundle(copy_of_bundle), EvalOptions(backend="onnxruntime"))
 
 
-def test_pictures_of_another_data_set_are_refused(digits_bundle: Bundle) -> None:
+def test_images_of_another_data_set_are_refused(digits_bundle: Bundle) -> None:
     spec = dataclasses.replace(digits_bundle.spec, classes=tuple("abcdefghij"))
     with pytest.raises(Contradiction) as caught:
         evaluate_bundle(dataclasses.replace(digits_bundle, spec=spec), EvalOptions(backend="pytorch"))
@@ -52,7 +52,7 @@ def test_classes_that_are_extra_or_missing_are_named(digits_bundle: Bundle, clas
     assert said in str(caught.value.__cause__)
 
 
-def test_other_test_pictures_are_said(digits_bundle: Bundle) -> None:
+def test_other_test_images_are_said(digits_bundle: Bundle) -> None:
     for fingerprints, said in (
         ({"test": "0" * 64}, "differs from the one at training"),
         ({}, "not recorded at training"),

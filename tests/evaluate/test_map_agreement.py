@@ -29,7 +29,7 @@ def test_known_values() -> None:
     assert correlation([[1, 1], [3, 4]], [[1, 2], [3, 4]]) == pytest.approx(expected)
 
 
-def test_every_picture_has_its_own() -> None:
+def test_every_image_has_its_own() -> None:
     found = rank_correlation(np.stack([RAMP, RAMP, RAMP]), np.stack([RAMP, -RAMP, np.ones_like(RAMP)]))
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, [1, -1, np.nan])

@@ -38,7 +38,7 @@ def quick(honest: CheckedSession) -> faults.Remembered:
 
 
 @pytest.fixture(scope="module")
-def pictures(digits_bundle: Bundle) -> np.ndarray:
+def examples(digits_bundle: Bundle) -> np.ndarray:
     return digits_bundle.golden()[0]
 
 
@@ -69,11 +69,11 @@ FAULTY_SESSIONS = {
         "repeats",
         "repeat ",
     ),
-    "the caller's pictures": (
-        faults.WritesIntoThePictures,
+    "the caller's images": (
+        faults.WritesIntoTheImages,
         {"kept answers"},
         "kept answers",
-        "a run of batch size 1 wrote into the caller's pictures",
+        "a run of batch size 1 wrote into the caller's images",
     ),
     "now and then": (faults.NowAndThen, {"repeats"}, "repeats", "repeat "),
     "not finite": (
@@ -86,7 +86,7 @@ FAULTY_SESSIONS = {
         faults.RefusesOneSize,
         SIZES_AND_EQUAL,
         "batch sizes",
-        "wrong at batch size 13, in every row; worst at batch size 13: MemoryError: no memory for 13 pictures",
+        "wrong at batch size 13, in every row; worst at batch size 13: MemoryError: no memory for 13 images",
     ),
     "a row too few": (
         faults.ForgetsARow,
@@ -98,21 +98,21 @@ FAULTY_SESSIONS = {
 
 
 @pytest.mark.parametrize("fault", FAULTY_SESSIONS)
-def test_a_session_that_depends_on_circumstances(fault: str, quick: faults.Remembered, pictures: np.ndarray) -> None:
+def test_a_session_that_depends_on_circumstances(fault: str, quick: faults.Remembered, examples: np.ndarray) -> None:
     kind, expected, check, text = FAULTY_SESSIONS[fault]
-    found = check_consistency(lambda: kind(quick), kind(quick), pictures)
+    found = check_consistency(lambda: kind(quick), kind(quick), examples)
     # Whether two threads meet in the same memory is a matter of luck; where it is the only sign, see below.
     by_luck = {"two threads"} if kind in (faults.GivesItsOwnMemory, faults.OneRunBehind) else set()
     assert expected <= failed(found) <= expected | by_luck, found.checks
     assert detail(found, check).startswith(text)
     assert found.bit_equal == ("repeats" not in expected)
-    # The other checks of the product see nothing: on the golden pictures, 8 at once, the engine is right.
+    # The other checks of the product see nothing: on the golden images, 8 at once, the engine is right.
     if fault in ("one batch size", "now and then", "not finite", "refuses one size", "a row too few"):
-        np.testing.assert_array_equal(kind(quick).run(pictures), quick.run(pictures))
+        np.testing.assert_array_equal(kind(quick).run(examples), quick.run(examples))
 
 
-def test_an_honest_session_in_the_same_place_is_not_accused(quick: faults.Remembered, pictures: np.ndarray) -> None:
-    found = check_consistency(lambda: faults.Faulty(quick), faults.Faulty(quick), pictures)
+def test_an_honest_session_in_the_same_place_is_not_accused(quick: faults.Remembered, examples: np.ndarray) -> None:
+    found = check_consistency(lambda: faults.Faulty(quick), faults.Faulty(quick), examples)
     assert found.passed, found.checks
 
 
@@ -126,23 +126,23 @@ def test_an_honest_session_in_the_same_place_is_not_accused(quick: faults.Rememb
     ids=["the second", "the first", "closing"],
 )
 def test_two_sessions_that_share_a_switch(
-    quick: faults.Remembered, pictures: np.ndarray, is_off: Callable[..., bool], text: str
+    quick: faults.Remembered, examples: np.ndarray, is_off: Callable[..., bool], text: str
 ) -> None:
     open_one = partial(faults.SharesASwitch, quick, [], is_off)
-    found = check_consistency(open_one, open_one(), pictures, max_batch=4, repeats_wanted=20)
+    found = check_consistency(open_one, open_one(), examples, max_batch=4, repeats_wanted=20)
     # What stays off is off in all later checks, and is consistent there.
     assert failed(found) == {"two sessions"}, found.checks
     assert detail(found, "two sessions").startswith(text)
 
 
-def test_two_threads_that_share_a_buffer(honest: CheckedSession, pictures: np.ndarray) -> None:
+def test_two_threads_that_share_a_buffer(honest: CheckedSession, examples: np.ndarray) -> None:
     kind = faults.SharesItsBuffers
-    found = check_consistency(lambda: kind(honest), kind(honest), pictures, max_batch=4, repeats_wanted=20)
+    found = check_consistency(lambda: kind(honest), kind(honest), examples, max_batch=4, repeats_wanted=20)
     assert failed(found) == {"two threads"}, found.checks
     assert detail(found, "two threads").startswith("thread ")
 
 
-def test_a_real_runtime_without_its_lock(digits_bundle: Bundle, pictures: np.ndarray) -> None:
+def test_a_real_runtime_without_its_lock(digits_bundle: Bundle, examples: np.ndarray) -> None:
     """OpenVINO's request serves one thread; the lock that our session holds is what this check is there for."""
     if availability("openvino"):
         pytest.skip(str(availability("openvino")))
@@ -153,42 +153,42 @@ def test_a_real_runtime_without_its_lock(digits_bundle: Bundle, pictures: np.nda
         return session
 
     with unlocked() as session:
-        found = check_consistency(unlocked, session, pictures, max_batch=4, repeats_wanted=20)
+        found = check_consistency(unlocked, session, examples, max_batch=4, repeats_wanted=20)
     assert failed(found) == {"two threads"}, found.checks
 
 
 def test_two_threads_that_never_come_back(
-    honest: CheckedSession, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    honest: CheckedSession, examples: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(questions, "HANG_S", 1.0)
     monkeypatch.setattr(questions, "HANG_FACTOR", 0.0)
     kind = faults.ComesToAHalt
-    found = check_consistency(lambda: kind(honest), kind(honest), pictures, max_batch=4, repeats_wanted=20)
+    found = check_consistency(lambda: kind(honest), kind(honest), examples, max_batch=4, repeats_wanted=20)
     assert failed(found) == {"two threads"}, found.checks
     assert detail(found, "two threads").startswith("two threads did not come back within 1 s, where one alone needs ")
 
 
-def test_a_stuck_engine_proves_nothing(honest: CheckedSession, pictures: np.ndarray) -> None:
+def test_a_stuck_engine_proves_nothing(honest: CheckedSession, examples: np.ndarray) -> None:
     kind = faults.AlwaysTheSame
-    found = check_consistency(lambda: kind(honest), kind(honest), pictures, max_batch=4, repeats_wanted=20)
+    found = check_consistency(lambda: kind(honest), kind(honest), examples, max_batch=4, repeats_wanted=20)
     assert not found.passed
     assert "exchanged ones could not be seen" in detail(found, "positions")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_graph_that_is_wrong_at_one_batch_size(copy_of_bundle: Path, seal: Seal, backend: str) -> None:
-    """In the file itself: with 5 pictures the first two answers are exchanged; golden and eval never run 5."""
+    """In the file itself: with 5 images the first two answers are exchanged; golden and eval never run 5."""
     if availability(backend):
         pytest.skip(str(availability(backend)))
     faults.edit_graph(copy_of_bundle, faults.exchanges_two_rows_at(5))
     bundle = seal(copy_of_bundle)
-    pictures, logits = bundle.golden()
+    examples, logits = bundle.golden()
     with open_session(bundle, backend, device="cpu") as session:  # passes the golden check
-        np.testing.assert_allclose(session.run(pictures), logits, atol=1e-4 * float(np.ptp(logits)))
+        np.testing.assert_allclose(session.run(examples), logits, atol=1e-4 * float(np.ptp(logits)))
         found = check_consistency(
-            lambda: open_session(bundle, backend, device="cpu"), session, pictures, max_batch=6, repeats_wanted=10
+            lambda: open_session(bundle, backend, device="cpu"), session, examples, max_batch=6, repeats_wanted=10
         )
-    # Rows of one and the same picture do not show an exchange; different ones do.
+    # Rows of one and the same image do not show an exchange; different ones do.
     assert failed(found) == SIZES, found.checks
     assert detail(found, "batch sizes").startswith(
         "wrong at batch size 5, in 2 of 5 rows; worst at batch size 5, position "

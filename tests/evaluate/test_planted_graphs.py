@@ -1,4 +1,4 @@
-"""Faults in the graph: found by the golden pictures at opening, and by `eval` where those were made with the fault.
+"""Faults in the graph: found by the golden images at opening, and by `eval` where those were made with the fault.
 
 Where a check is blind to a fault, that is asserted too: it is why the others are needed.
 """
@@ -34,7 +34,7 @@ def with_golden_of_the_fault(root: Path, seal: Seal) -> Bundle:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("fault", GRAPH_FAULTS)
-def test_the_golden_pictures_find_another_model(copy_of_bundle: Path, seal: Seal, fault: str, backend: str) -> None:
+def test_the_golden_images_find_another_model(copy_of_bundle: Path, seal: Seal, fault: str, backend: str) -> None:
     if availability(backend):
         pytest.skip(str(availability(backend)))
     faults.edit_graph(copy_of_bundle, GRAPH_FAULTS[fault])
@@ -45,11 +45,11 @@ def test_the_golden_pictures_find_another_model(copy_of_bundle: Path, seal: Seal
 
 
 @pytest.mark.usefixtures("short_latency")
-def test_eval_finds_what_the_golden_pictures_were_made_with(copy_of_bundle: Path, seal: Seal) -> None:
+def test_eval_finds_what_the_golden_images_were_made_with(copy_of_bundle: Path, seal: Seal) -> None:
     faults.edit_graph(copy_of_bundle, faults.wrong_mean)
     right = (copy_of_bundle / "golden" / "logits.npy").read_bytes()
     bundle = with_golden_of_the_fault(copy_of_bundle, seal)
-    with open_session(bundle, "onnxruntime", device="cpu") as session:  # the golden pictures are blind to it
+    with open_session(bundle, "onnxruntime", device="cpu") as session:  # the golden images are blind to it
         found = consistency_of(session, bundle)
     assert found.passed, found.checks  # and so is consistency: the engine is wrong in the same way everywhere
     # The golden answers are not those of the weights: the bundle contradicts itself.
@@ -63,10 +63,10 @@ def test_eval_finds_what_the_golden_pictures_were_made_with(copy_of_bundle: Path
 
 
 @pytest.mark.usefixtures("short_latency")
-def test_eval_finds_what_no_golden_picture_shows(copy_of_bundle: Path, seal: Seal) -> None:
-    """A tensor is cut off at the largest value of the golden pictures, as a range that was measured on too few."""
-    pictures, _ = open_bundle(copy_of_bundle).golden()
-    faults.edit_graph(copy_of_bundle, faults.cut_off_at_the_largest_of(pictures, "layer3.1.relu"))
+def test_eval_finds_what_no_golden_image_shows(copy_of_bundle: Path, seal: Seal) -> None:
+    """A tensor is cut off at the largest value of the golden images, as a range that was measured on too few."""
+    examples, _ = open_bundle(copy_of_bundle).golden()
+    faults.edit_graph(copy_of_bundle, faults.cut_off_at_the_largest_of(examples, "layer3.1.relu"))
     bundle = seal(copy_of_bundle)
     with open_session(bundle, "onnxruntime", device="cpu") as session:
         found = consistency_of(session, bundle)
@@ -78,7 +78,7 @@ def test_eval_finds_what_no_golden_picture_shows(copy_of_bundle: Path, seal: Sea
 
 @pytest.mark.usefixtures("short_latency")
 def test_a_reduced_precision_with_two_classes_swapped(copy_of_bundle: Path, seal: Seal) -> None:
-    """Rounding must not be an excuse: in bf16 the golden pictures find the swap, and so does top-1."""
+    """Rounding must not be an excuse: in bf16 the golden images find the swap, and so does top-1."""
     try:
         open_session(open_bundle(copy_of_bundle), "openvino", precision="bf16").close()
     except BackendUnavailable as error:

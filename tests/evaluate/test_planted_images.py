@@ -1,6 +1,6 @@
-"""Pictures that are prepared in another way, on a network that knows colours: found by the fingerprint of the test set.
+"""Images that are prepared in another way, on a network that knows colours: found by the fingerprint of the test set.
 
-Blue for red is found by the golden pictures; another fit, size or kind of resize shows in the bytes alone.
+Blue for red is found by the golden images; another fit, size or kind of resize shows in the bytes alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ COLOURS = {"blue": (40, 90, 200), "green": (60, 180, 80), "red": (200, 90, 40)}
 
 
 @pytest.fixture(scope="module")
-def coloured_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wide pictures of 64x40 with a stripe, in three colours that differ in little but the order of their channels."""
+def coloured_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wide images of 64x40 with a stripe, in three colours that differ in little but the order of their channels."""
     root = tmp_path_factory.mktemp("coloured")
     random = np.random.default_rng(3)
     for split, count in (("train", 32), ("val", 8), ("test", 12)):
@@ -40,14 +40,14 @@ def coloured_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def coloured_root(coloured_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def coloured_root(coloured_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a network that knows the three colours.  Do not write into it."""
     from samdeploy.export import ExportOptions, export_run
     from samdeploy.train.loop.train import train
     from samdeploy.train.recipe.load import load_recipe
 
     settings = [
-        *(f"data.root={coloured_pictures}", "model.arch=sam-resnet18", "model.pretrained=false", "model.gate=identity"),
+        *(f"data.root={coloured_images}", "model.arch=sam-resnet18", "model.pretrained=false", "model.gate=identity"),
         *("image.height=32", "image.width=32", "training.epochs=3", "training.batch_size=16", "training.device=cpu"),
         *("training.learning_rate=5e-4", "training.patience=0"),
     ]
@@ -83,11 +83,11 @@ def test_blue_for_red(coloured: Path, seal: Seal) -> None:
 
 
 @pytest.mark.usefixtures("short_latency")
-def test_pictures_cut_where_training_squeezed_them(coloured: Path, seal: Seal) -> None:
-    """The manifest names another fit.  The engine is right and agrees with PyTorch: the pictures are other ones."""
+def test_images_cut_where_training_squeezed_them(coloured: Path, seal: Seal) -> None:
+    """The manifest names another fit.  The engine is right and agrees with PyTorch: the images are other ones."""
     faults.set_preprocessing(coloured, fit="center_crop", resize_short=32)
     bundle = seal(coloured)
-    open_session(bundle, "onnxruntime", device="cpu").close()  # the golden pictures are stored prepared
+    open_session(bundle, "onnxruntime", device="cpu").close()  # the golden images are stored prepared
     report = evaluate_coloured(bundle)
     assert report.test_set == "differs from the one at training"
 
@@ -121,7 +121,7 @@ def horizontal_first(image: Image.Image, height: int, width: int, _: str) -> Ima
 
 @pytest.mark.usefixtures("short_latency")
 @pytest.mark.parametrize("wrong", [nearest, without_antialiasing, horizontal_first])
-def test_pictures_resized_in_another_way(
+def test_images_resized_in_another_way(
     coloured_root: Path, wrong: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("samdeploy.images.resize.resize_exact", wrong)

@@ -41,7 +41,7 @@ def swap_classes(weights: dict[str, onnx.TensorProto]) -> None:
 
 
 def bgr(weights: dict[str, onnx.TensorProto]) -> None:
-    """The network for pictures whose channels come as blue, green, red."""
+    """The network for images whose channels come as blue, green, red."""
     for name in ("pixels.scale", "pixels.shift"):
         rewrite(weights[name], onnx.numpy_helper.to_array(weights[name])[:, ::-1])
     rewrite(weights["stem.weight"], onnx.numpy_helper.to_array(weights["stem.weight"])[:, ::-1])
@@ -85,15 +85,15 @@ def test_a_planted_fault_is_found(copy_of_bundle: Path, seal: Seal, fault: Calla
 
 
 def test_channels_in_another_order_are_found(copy_of_bundle: Path, seal: Seal, tmp_path: Path) -> None:
-    """On grey digits blue equals red, so the test pictures are coloured ones of a folder."""
+    """On grey digits blue equals red, so the test images are coloured ones of a folder."""
     from PIL import Image
 
     edit_graph(copy_of_bundle, bgr)
-    pictures = tmp_path / "coloured"
+    examples = tmp_path / "coloured"
     random = np.random.default_rng(0)
     for split, count in (("train", 2), ("val", 2), ("test", 4)):
         for label in "0123456789":
-            folder = pictures / split / label
+            folder = examples / split / label
             folder.mkdir(parents=True)
             for number in range(count):
                 pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -102,11 +102,11 @@ def test_channels_in_another_order_are_found(copy_of_bundle: Path, seal: Seal, t
     manifest["data"]["name"] = "folder"
     (copy_of_bundle / MANIFEST).write_text(json.dumps(manifest))
 
-    report = evaluate_bundle(seal(copy_of_bundle), EvalOptions(device="cpu", data_root=pictures))
+    report = evaluate_bundle(seal(copy_of_bundle), EvalOptions(device="cpu", data_root=examples))
     assert report.n_images == 40
     assert report.test_set == "differs from the one at training"
     assert not report.passed
     assert [row.passed for row in report.results[:2]] == [False, False]
-    # The same pictures through the honest graph pass: it was the order, and not the pictures.
+    # The same images through the honest graph pass: it was the order, and not the images.
     edit_graph(copy_of_bundle, bgr)
-    assert evaluate_bundle(seal(copy_of_bundle), EvalOptions(device="cpu", data_root=pictures)).passed
+    assert evaluate_bundle(seal(copy_of_bundle), EvalOptions(device="cpu", data_root=examples)).passed

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from samdeploy.evaluate.accuracy.compare import Comparison, PerPicture
+from samdeploy.evaluate.accuracy.compare import Comparison, PerImage
 from samdeploy.evaluate.accuracy.paired import paired_difference
 from samdeploy.evaluate.eval_file import merged
 from samdeploy.evaluate.result import MOST_CHANGED, Report, Result, overall_verdict
@@ -84,17 +84,17 @@ def test_json_has_no_infinity(
     assert "Infinity" not in text and "NaN" not in text
 
 
-def test_pictures_with_another_answer_are_listed(
+def test_images_with_another_answer_are_listed(
     result: Callable[..., Result], comparison: Callable[..., Comparison]
 ) -> None:
     labels, engine = np.array([1, 0, 1], np.int32), np.array([1, 1, -1], np.int32)
-    found = comparison(per_picture=PerPicture(labels, engine, labels))
+    found = comparison(per_image=PerImage(labels, engine, labels))
     assert result(comparison=found).to_json(["cat", "dog"])["changed"] == [
         {"index": 1, "label": "cat", "reference": "cat", "engine": "dog"},
         {"index": 2, "label": "dog", "reference": "dog", "engine": None},
     ]
-    many = PerPicture(*(np.full(10_000, value, np.int32) for value in (0, 1, 0)))
-    rows = result(comparison=comparison(per_picture=many)).to_json(["cat", "dog"])["changed"]
+    many = PerImage(*(np.full(10_000, value, np.int32) for value in (0, 1, 0)))
+    rows = result(comparison=comparison(per_image=many)).to_json(["cat", "dog"])["changed"]
     assert [row["index"] for row in rows] == list(range(MOST_CHANGED)) == list(range(200))
 
 

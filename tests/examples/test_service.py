@@ -71,12 +71,12 @@ def test_it_answers_as_the_classifier(port: int, digits_bundle: Bundle, digit_fi
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "image: damaged or truncated (PNG: "),
     ],
 )
-def test_what_is_no_picture_is_400(port: int, body: bytes, text: str) -> None:
+def test_what_is_no_image_is_400(port: int, body: bytes, text: str) -> None:
     status, answer = post(port, body)
     assert status == 400 and answer["error"].startswith(text)
 
 
-def test_a_truncated_picture_is_400(port: int, digit_files: Sequence[Path]) -> None:
+def test_a_truncated_image_is_400(port: int, digit_files: Sequence[Path]) -> None:
     status, found = post(port, digit_files[0].read_bytes()[:-30])
     assert status == 400
     assert str(found["error"]).startswith("image: damaged or truncated")
@@ -109,13 +109,13 @@ def test_a_client_that_resets_is_no_error(port: int) -> None:
 
 
 def test_many_clients_at_once_good_and_bad(port: int, digit_files: Sequence[Path]) -> None:
-    pictures = [path.read_bytes() for path in digit_files]
+    examples = [path.read_bytes() for path in digit_files]
 
     def client(number: int) -> list[tuple[int, object]]:
         found = []
         for place in range(10):
             digit = (number + place) % 6
-            status, answer = post(port, pictures[digit] if digit < 5 else b"broken")
+            status, answer = post(port, examples[digit] if digit < 5 else b"broken")
             found.append((digit, answer["label"] if status == 200 else status))
         return found
 

@@ -1,4 +1,4 @@
-"""`samdeploy explain` on real files: what is written, where the map lies, and what is said about broken pictures."""
+"""`samdeploy explain` on real files: what is written, where the map lies, and what is said about broken images."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def blocks(height: int, width: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder with pictures of several shapes, two of one name, a turned one, and two that are none."""
-    folder = tmp_path / "pictures"
+def examples(tmp_path: Path) -> Path:
+    """A folder with images of several shapes, two of one name, a turned one, and two that are none."""
+    folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
     Image.fromarray(blocks(300, 500, 0)).save(folder / "wide.png")
     Image.fromarray(blocks(700, 260, 1)).save(folder / "wide.jpg")
@@ -48,7 +48,7 @@ def pictures(tmp_path: Path) -> Path:
     Image.fromarray(blocks(8, 10, 3)).save(folder / "tiny.png")
     Image.fromarray(blocks(2600, 1300, 4)).save(folder / "large.png")
     (folder / "cut.png").write_bytes((folder / "wide.png").read_bytes()[:500])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     return folder
 
 
@@ -58,12 +58,12 @@ def options(tmp_path: Path, **changes: object) -> ExplainOptions:
 
 
 def written(out: Path) -> dict[str, tuple[int, int]]:
-    """File name -> (width, height) of every picture in a folder; nothing else lies there."""
+    """File name -> (width, height) of every image in a folder; nothing else lies there."""
     return {path.name: Image.open(path).size for path in sorted(out.iterdir())}
 
 
-def test_a_folder(cam_bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not explain_paths([cam_bundle.root, pictures], options(tmp_path))  # two are broken
+def test_a_folder(cam_bundle: Bundle, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not explain_paths([cam_bundle.root, examples], options(tmp_path))  # two are broken
     output, errors = capsys.readouterr()
     files = written(tmp_path / "out")
     sheet = files.pop("contact-sheet.png")
@@ -83,15 +83,15 @@ def test_a_folder(cam_bundle: Bundle, pictures: Path, tmp_path: Path, capsys: py
         assert ending == "png"
     lines = output.splitlines()
     assert len(lines) == 5 + 2 + 1
-    assert lines[0].startswith(f"{pictures}/large.png: ")
+    assert lines[0].startswith(f"{examples}/large.png: ")
     assert lines[0].endswith(f" % -> {tmp_path / 'out' / 'large'}.*.png")
     assert lines[5] == f"15 maps in {tmp_path / 'out'}, all at a glance: {tmp_path / 'out' / 'contact-sheet.png'}"
-    assert lines[6] == "red raises the class's logit, blue lowers it; maps of one picture share a scale"
+    assert lines[6] == "red raises the class's logit, blue lowers it; maps of one image share a scale"
     assert lines[7] == "at 96x64 pixels a map has 3x2 cells"
     said = errors.splitlines()
     assert said[0] == f"{cam_bundle.root}: onnxruntime, fp32, cpu"
-    assert said[1].startswith(f"samdeploy: {pictures}/cut.png: damaged or truncated")
-    assert said[2].startswith(f"samdeploy: {pictures}/text.jpg: not an image")
+    assert said[1].startswith(f"samdeploy: {examples}/cut.png: damaged or truncated")
+    assert said[2].startswith(f"samdeploy: {examples}/text.jpg: not an image")
     assert said[3:] == ["samdeploy: 2 of 7 images could not be read"]
 
 
@@ -99,12 +99,12 @@ def redness(path: Path) -> np.ndarray:
     """From -1, the strongest blue, to 1, the strongest red; grey has no part in it."""
     pixels = np.asarray(Image.open(path)).astype(float)
     red = pixels[:, :, 0] - pixels[:, :, 2]
-    return red / np.where(red < 0, 134, 141) / 0.8  # the ends of the colours, which cover 80 % of the picture
+    return red / np.where(red < 0, 134, 141) / 0.8  # the ends of the colours, which cover 80 % of the image
 
 
-def test_red_lies_where_the_map_is_high(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+def test_red_lies_where_the_map_is_high(cam_bundle: Bundle, examples: Path, tmp_path: Path) -> None:
     """On a turned photograph: cells of the network's input, turned back to where a viewer sees them."""
-    image = pictures / "sub" / "turned.jpg"
+    image = examples / "sub" / "turned.jpg"
     assert explain_paths([cam_bundle.root, image], options(tmp_path, top=1))
     with open_session(cam_bundle, "onnxruntime", device="cpu", maps=True) as session:
         logits, maps = session.run_with_maps(prepare(image, cam_bundle.spec.preprocessing)[None])
@@ -112,20 +112,20 @@ def test_red_lies_where_the_map_is_high(cam_bundle: Bundle, pictures: Path, tmp_
     (path,) = (tmp_path / "out").glob("turned.*.png")
     red = redness(path)
     assert red.shape == (600, 400)
-    # Centres of cells lie at 15.5 + 32 i of 96x64, and a picture of 600x400 is 6.25 times as large.
+    # Centres of cells lie at 15.5 + 32 i of 96x64, and an image of 600x400 is 6.25 times as large.
     at = red[np.ix_([100, 300, 500], [100, 300])]
     assert np.ptp(cam) > 0.3 * np.abs(cam).max()
     assert np.corrcoef(at.ravel(), cam.ravel())[0, 1] > 0.9
     assert at.ravel().argsort().tolist() == cam.ravel().argsort().tolist()
 
 
-def test_maps_of_one_picture_share_a_scale(cam_bundle: Bundle, tmp_path: Path) -> None:
+def test_maps_of_one_image_share_a_scale(cam_bundle: Bundle, tmp_path: Path) -> None:
     """The largest value of all its maps, whichever class has it, gets the strongest colour."""
     assert explain_paths([cam_bundle.root], options(tmp_path, top=5))
     with open_session(cam_bundle, "onnxruntime", device="cpu", maps=True) as session:
         logits, maps = session.run_with_maps(cam_bundle.golden()[0])
     largest = np.abs(maps).max(axis=(2, 3))
-    # Else this could not tell the scale of the most probable class from the picture's.
+    # Else this could not tell the scale of the most probable class from the image's.
     assert (largest.argmax(axis=1) != logits.argmax(axis=1)).any()
     for index, row in enumerate(largest):
         files = [tmp_path / "out" / f"golden-{index}.{name}.png" for name in LABELS]
@@ -133,12 +133,12 @@ def test_maps_of_one_picture_share_a_scale(cam_bundle: Bundle, tmp_path: Path) -
         assert np.corrcoef(found, row)[0, 1] > 0.8
         assert found[int(row.argmax())] == max(found) == pytest.approx(1, abs=0.03)
         text = Image.open(files[0]).text["Description"]  # type: ignore[attr-defined]
-        assert f"full colour is +-{row.max():.4g}, for every map of this picture" in text
+        assert f"full colour is +-{row.max():.4g}, for every map of this image" in text
         assert "Red raises the class's logit" in text
 
 
 def test_a_crop_is_mapped_back(
-    cam_bundle: Bundle, pictures: Path, tmp_path: Path, seal: Callable[[Path], Bundle]
+    cam_bundle: Bundle, examples: Path, tmp_path: Path, seal: Callable[[Path], Bundle]
 ) -> None:
     root = tmp_path / "cropped"
     shutil.copytree(cam_bundle.root, root)
@@ -146,41 +146,41 @@ def test_a_crop_is_mapped_back(
     manifest["preprocessing"].update(fit="center_crop", resize_short=96)
     (root / MANIFEST).write_text(json.dumps(manifest))
     seal(root)
-    assert explain_paths([root, pictures / "wide.png"], options(tmp_path, top=1))
+    assert explain_paths([root, examples / "wide.png"], options(tmp_path, top=1))
     (path,) = (tmp_path / "out").glob("wide.*.png")
     pixels = np.asarray(Image.open(path)).astype(int)
     assert pixels.shape == (300, 500, 3)
-    # 300x500 is brought to 96x160, of which columns 48 to 112 are cut: 150 to 350 of the picture, at full height.
+    # 300x500 is brought to 96x160, of which columns 48 to 112 are cut: 150 to 350 of the image, at full height.
     grey = (np.ptp(pixels, axis=2) == 0).all(axis=0)
     assert grey[:149].all() and grey[351:].all()
     assert pixels[:, :149].min() > 175  # washed out
     assert not grey[155:345].all()
 
 
-def test_the_newest_bundle_and_its_golden_pictures(
+def test_the_newest_bundle_and_its_golden_images(
     cam_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(cam_bundle.root, tmp_path / "runs" / "one" / "bundle")
     assert explain_paths([], options(tmp_path, top=99, backend="auto"))
     output, errors = capsys.readouterr()
     assert errors.splitlines()[-1] == f"{tmp_path / 'runs' / 'one' / 'bundle'}: onnxruntime, fp32, cpu"
-    assert output.startswith("golden picture 0: ")
+    assert output.startswith("golden image 0: ")
     files = written(tmp_path / "out")
     assert len(files) == 8 * 5 + 1  # every class, no more
     assert files["golden-7.e.png"] == (192, 288)
 
 
-def test_what_was_written_is_not_explained_again(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
-    inside = options(tmp_path, out=pictures / "explained", top=1)
-    explain_paths([cam_bundle.root, pictures], inside)
-    first = written(pictures / "explained")
-    explain_paths([cam_bundle.root, pictures], inside)
-    assert written(pictures / "explained") == first
+def test_what_was_written_is_not_explained_again(cam_bundle: Bundle, examples: Path, tmp_path: Path) -> None:
+    inside = options(tmp_path, out=examples / "explained", top=1)
+    explain_paths([cam_bundle.root, examples], inside)
+    first = written(examples / "explained")
+    explain_paths([cam_bundle.root, examples], inside)
+    assert written(examples / "explained") == first
     with pytest.raises(InputError, match=r"is the folder of the images themselves; name another"):
-        explain_paths([cam_bundle.root, pictures], options(tmp_path, out=pictures))
+        explain_paths([cam_bundle.root, examples], options(tmp_path, out=examples))
 
 
-def test_many_pictures_make_several_sheets(
+def test_many_images_make_several_sheets(
     cam_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "many"
@@ -211,26 +211,26 @@ def test_a_bundle_without_maps(
     assert capsys.readouterr().err.splitlines()[-1] == f"{root}: pytorch, fp32, cpu"
 
 
-def test_unusable_places(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+def test_unusable_places(cam_bundle: Bundle, examples: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--out: .* is a file; name a folder"):
-        explain_paths([cam_bundle.root, pictures], options(tmp_path, out=pictures / "wide.png"))
+        explain_paths([cam_bundle.root, examples], options(tmp_path, out=examples / "wide.png"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="no images in this folder"):
         explain_paths([cam_bundle.root, tmp_path / "empty"], options(tmp_path))
     with pytest.raises(InputError, match="no bundle below"):
-        explain_paths([pictures], options(tmp_path))
+        explain_paths([examples], options(tmp_path))
 
 
-def test_only_broken_pictures(cam_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
-    """No picture could be drawn: not even the folder is made."""
+def test_only_broken_images(cam_bundle: Bundle, examples: Path, tmp_path: Path) -> None:
+    """No image could be drawn: not even the folder is made."""
     with pytest.raises(ImageError, match=r"^2 of 2 images could not be read$"):
-        explain_paths([cam_bundle.root, pictures / "text.jpg", tmp_path / "none.png"], options(tmp_path))
+        explain_paths([cam_bundle.root, examples / "text.jpg", tmp_path / "none.png"], options(tmp_path))
     with pytest.raises(ImageError, match=r"^1 of 1 images could not be read$"):
-        explain_gates([cam_bundle.root, pictures / "text.jpg"], options(tmp_path))
+        explain_gates([cam_bundle.root, examples / "text.jpg"], options(tmp_path))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_too_thin_to_be_resized_is_broken_too(
+def test_a_image_too_thin_to_be_resized_is_broken_too(
     cam_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("samdeploy.images.resize.MOST_PIXELS_BETWEEN_PASSES", 96 * 3000)
@@ -242,14 +242,14 @@ def test_a_picture_too_thin_to_be_resized_is_broken_too(
     assert Image.open(path).size == (sources_file.MAX_SIDE, 1)
 
 
-def test_a_picture_without_a_finite_answer_has_no_map(
+def test_a_image_without_a_finite_answer_has_no_map(
     digits_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """See tests/classifier/test_no_answer.py."""
     Image.new("RGB", (40, 25), "red").save(tmp_path / "red.png")
     Image.new("RGB", (40, 25)).save(tmp_path / "black.png")
-    pictures = [tmp_path / "red.png", tmp_path / "black.png"]
-    assert not explain_paths([digits_bundle.root, *pictures], options(tmp_path, top=1))
+    examples = [tmp_path / "red.png", tmp_path / "black.png"]
+    assert not explain_paths([digits_bundle.root, *examples], options(tmp_path, top=1))
     assert f"samdeploy: {tmp_path / 'red.png'}: 10 of 10 logits are not finite" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("red.*"))
     assert len(list((tmp_path / "out").glob("black.*.png"))) == 1
@@ -318,10 +318,10 @@ def test_which_channels_are_opened_shut_and_turned() -> None:
     assert ModuleGates("layer1.0", 1000 * mean, mean).shut == 25  # whatever the layers around it scale by
 
 
-def test_gates_of_pictures(
-    cam_bundle: Bundle, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_gates_of_images(
+    cam_bundle: Bundle, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not explain_gates([cam_bundle.root, pictures], options(tmp_path))
+    assert not explain_gates([cam_bundle.root, examples], options(tmp_path))
     output, errors = capsys.readouterr()
     assert "samdeploy: 2 of 7 images could not be read" in errors
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["gates.json", "gates.png"]
@@ -335,11 +335,11 @@ def test_gates_of_pictures(
     assert output.splitlines()[-1].startswith("gates of 5 images: ")
 
 
-def test_the_command(cam_bundle: Bundle, pictures: Path, tmp_path: Path, command: Callable) -> None:
-    done = command("explain", cam_bundle.root, pictures / "tiny.png", "--top", "1", cwd=tmp_path)
+def test_the_command(cam_bundle: Bundle, examples: Path, tmp_path: Path, command: Callable) -> None:
+    done = command("explain", cam_bundle.root, examples / "tiny.png", "--top", "1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, f"{cam_bundle.root}: onnxruntime, fp32, cpu\n")
     assert len(list((tmp_path / "explain").glob("tiny.*.png"))) == 1
-    done = command("explain", cam_bundle.root, pictures / "text.jpg", "--gates", "--out", "g", cwd=tmp_path)
+    done = command("explain", cam_bundle.root, examples / "text.jpg", "--gates", "--out", "g", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     done = command("explain", cam_bundle.root, "--backend", "tensorrt", cwd=tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samdeploy.explain.names import UniqueNames, picture_text
+from samdeploy.explain.names import UniqueNames, image_text
 
 pytest.importorskip("matplotlib", reason="pip install 'samdeploy[plots]'")
 
@@ -24,7 +24,7 @@ def draw(value: float, *, scale: float = 2.0, seen: bool = True) -> list[int]:
     return [int(level) for level in drawn[0, 0]]
 
 
-def test_red_is_high_blue_is_low_and_zero_is_the_picture_in_grey() -> None:
+def test_red_is_high_blue_is_low_and_zero_is_the_image_in_grey() -> None:
     red, green, blue = draw(2.0)
     assert red > blue + 60 and red > green + 60
     red, green, blue = draw(-2.0)
@@ -87,10 +87,10 @@ def test_long_names_fit_a_file_system(tmp_path) -> None:
     assert first != second
 
 
-def test_what_a_picture_is_called_after() -> None:
-    assert picture_text("train/cat.1.jpg") == "train/cat.1"
-    assert picture_text("noending") == "noending"
-    assert picture_text(".png") == ".png"
+def test_what_a_image_is_called_after() -> None:
+    assert image_text("train/cat.1.jpg") == "train/cat.1"
+    assert image_text("noending") == "noending"
+    assert image_text(".png") == ".png"
 
 
 def test_a_sheet_of_one_and_of_many() -> None:

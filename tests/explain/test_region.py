@@ -1,4 +1,4 @@
-"""Where a map is drawn: the right part of the picture, the right place in it."""
+"""Where a map is drawn: the right part of the image, the right place in it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def test_squeeze_sees_everything() -> None:
 
 @pytest.mark.parametrize("size", [(96, 96), (96, 192), (301, 120), (77, 1000), (50, 51)])
 def test_the_region_of_a_crop_is_what_the_crop_holds(size: tuple[int, int]) -> None:
-    """A picture whose pixels say where they are, through the real preprocessing."""
+    """An image whose pixels say where they are, through the real preprocessing."""
     height, width = size
     ramp = np.zeros((height, width, 3), np.uint8)
     ramp[:, :, 0] = np.round((np.arange(height) + 0.5) / height * 255)[:, None]
     ramp[:, :, 1] = np.round((np.arange(width) + 0.5) / width * 255)[None, :]
     cut = resize(ramp, CROP).astype(float) / 255
     region = seen_region(CROP, height, width)
-    # Shares of the picture at the centres of the crop's outermost pixels, but for rounding to whole levels and the
+    # Shares of the image at the centres of the crop's outermost pixels, but for rounding to whole levels and the
     # filter's half support at the very edge.
     for axis, (start, extent) in enumerate(((region.top, region.height), (region.left, region.width))):
         profile = cut[:, :, axis].mean(axis=1 - axis)
@@ -57,11 +57,11 @@ def test_cells_lie_32_input_pixels_apart_in_the_middle(pixels: int, centres: tup
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
-def test_a_picture_of_another_size_gets_the_same_map() -> None:
+def test_a_image_of_another_size_gets_the_same_map() -> None:
     cam = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     small, _ = place_map(cam, Region(), SQUEEZE, (64, 96))
     large, _ = place_map(cam, Region(), SQUEEZE, (192, 288))
-    # The middle pixel of each 3x3 block lies where the small picture's pixel lies.
+    # The middle pixel of each 3x3 block lies where the small image's pixel lies.
     np.testing.assert_allclose(large[1::3, 1::3], small, atol=1e-5)
 
 

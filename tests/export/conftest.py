@@ -26,8 +26,8 @@ def spec_of() -> Callable[[str, str], ModelSpec]:
 
 
 @pytest.fixture(scope="session")
-def network(pictures) -> Callable[[str, str], SamResNet]:
-    """(arch, gate) -> a network in eval mode whose batch norms hold the statistics of `pictures`."""
+def network(examples) -> Callable[[str, str], SamResNet]:
+    """(arch, gate) -> a network in eval mode whose batch norms hold the statistics of `images`."""
 
     @functools.cache
     def make(arch: str, gate: str) -> SamResNet:
@@ -43,13 +43,13 @@ def network(pictures) -> Callable[[str, str], SamResNet]:
                 nn.init.normal_(parameter, std=0.2 / parameter.shape[0] ** 0.5)
         net.train()
         with torch.no_grad():
-            net(Normalize(Preprocessing(32, 32))(torch.from_numpy(pictures)))
+            net(Normalize(Preprocessing(32, 32))(torch.from_numpy(examples)))
         return net.eval()
 
     return make
 
 
 @pytest.fixture(scope="session")
-def pictures() -> np.ndarray:
-    """Sixteen random pictures, uint8 [16, 32, 32, 3]."""
+def examples() -> np.ndarray:
+    """Sixteen random images, uint8 [16, 32, 32, 3]."""
     return np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from samdeploy.backends import open_session
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.bundle import open_bundle
 from samdeploy.bundle.names import WEIGHTS_FILE
@@ -102,7 +102,7 @@ def test_the_runtimes_answer_as_pytorch_does(made: Made) -> None:
         with open_session(bundle, backend, precision="fp32") as session:
             for batch in (1, 2, 7):
                 found = session.run(golden[:batch])
-                shares = difference_shares(found, logits[:batch], picture_ranges(logits)[:batch])
+                shares = difference_shares(found, logits[:batch], image_ranges(logits)[:batch])
                 assert shares.max() < FP32_RELATIVE, (backend, batch)
 
 
@@ -118,7 +118,7 @@ def test_int8_is_near(made: Made, folder: Path) -> None:
     graph = bundle.find("graph", precision="fp32")
     assert graph is not None
     found = quantize_graph(bundle.read(graph), golden, golden, np.zeros(len(golden), np.int64), max_drop=100)
-    shares = difference_shares(emulate(found.graph, golden), logits, picture_ranges(logits))
+    shares = difference_shares(emulate(found.graph, golden), logits, image_ranges(logits))
     assert found.int8_share_of_multiply_adds > 90
     assert 1e-3 < shares.max() < INT8_RELATIVE
 
@@ -134,7 +134,7 @@ def test_maps_or_the_reason_for_none(made: Made) -> None:
         with open_session(bundle, "openvino", maps=True) as session:
             found, maps = session.run_with_maps(golden)
         assert maps.shape[1] == len(CLASSES) and maps.shape[2] > 1
-        assert difference_shares(found, logits, picture_ranges(logits)).max() < FP32_RELATIVE
+        assert difference_shares(found, logits, image_ranges(logits)).max() < FP32_RELATIVE
 
 
 @pytest.mark.parametrize("made", ["timm:test_vit"], indirect=True)

@@ -46,19 +46,19 @@ def wide_spec():
 
 
 @pytest.fixture(scope="module")
-def wide_pictures() -> np.ndarray:
+def wide_images() -> np.ndarray:
     """uint8 [7, 96, 64, 3]"""
     return np.random.default_rng(5).integers(0, 256, (7, 96, 64, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(("arch", "gate"), [("sam-resnet18", "original"), ("sam-resnet50", "identity")])
-def test_maps_are_the_trained_networks(network, wide_spec, wide_pictures, arch: str, gate: str) -> None:
+def test_maps_are_the_trained_networks(network, wide_spec, wide_images, arch: str, gate: str) -> None:
     model = network(arch, gate)
     graph = serialize(cam_graph(graph_from_model(fold(model), wide_spec)))
     maps_of = ClassActivationMaps(copy.deepcopy(model), wide_spec).eval()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        images = torch.from_numpy(wide_pictures)
+        images = torch.from_numpy(wide_images)
         rounding = [tensor.numpy() for tensor in maps_of(images)]
         plain = Exported(model, wide_spec)(images).numpy()
         # Float64 from the normalised pixels on.
@@ -74,7 +74,7 @@ def test_maps_are_the_trained_networks(network, wide_spec, wide_pictures, arch: 
     # Every cell has a value of its own: a map that was turned, mirrored or mixed up would show.
     assert np.sort(truth_maps[0, 0].ravel()).tolist() == sorted(set(truth_maps[0, 0].ravel().tolist()))
     for batch in (1, 2, 7):
-        found = session.run(["logits", "cam"], {"image": wide_pictures[:batch]})
+        found = session.run(["logits", "cam"], {"image": wide_images[:batch]})
         for value, truth, ours in zip(found, (truth_logits, truth_maps), rounding, strict=True):
             assert value.dtype == np.float32
             off = float(np.abs(ours - truth).max())
@@ -198,9 +198,9 @@ def head_graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_that_are_found(head: str) -> None:
     model = head_graph(HEADS[head])
-    pictures = np.random.default_rng(3).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    (expected,) = emulate_all(serialize(model), pictures)
-    logits, maps = emulate_all(serialize(cam_graph(model)), pictures)
+    examples = np.random.default_rng(3).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    (expected,) = emulate_all(serialize(model), examples)
+    logits, maps = emulate_all(serialize(cam_graph(model)), examples)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.ptp(expected))
     bias = find_head(model).bias
     added = onnx.numpy_helper.to_array(constants(model)[bias]) if bias else 0
@@ -258,13 +258,13 @@ FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_wrong_graph_is_refused(network, wide_spec, wide_pictures, fault: str) -> None:
+def test_a_wrong_graph_is_refused(network, wide_spec, wide_images, fault: str) -> None:
     model = network("sam-resnet18", "original")
     net = fold(model)
     plant, text = FAULTS[fault]
     with torch.inference_mode():
-        logits, maps = (t.numpy() for t in ClassActivationMaps(model, wide_spec)(torch.from_numpy(wide_pictures)))
-    expected = wide_pictures, logits, logits, maps, net.head.bias.numpy()
+        logits, maps = (t.numpy() for t in ClassActivationMaps(model, wide_spec)(torch.from_numpy(wide_images)))
+    expected = wide_images, logits, logits, maps, net.head.bias.numpy()
     graph = cam_graph(graph_from_model(net, wide_spec))
     check_cam_graph(serialize(graph), *expected)
     plant(graph)
@@ -272,16 +272,16 @@ def test_a_wrong_graph_is_refused(network, wide_spec, wide_pictures, fault: str)
         check_cam_graph(serialize(graph), *expected)
 
 
-def test_maps_that_do_not_add_up_are_refused(network, wide_spec, wide_pictures) -> None:
+def test_maps_that_do_not_add_up_are_refused(network, wide_spec, wide_images) -> None:
     """Maps that agree with a reference that is wrong in the same way."""
     model = network("sam-resnet18", "original")
     with torch.inference_mode():
-        logits, maps = (t.numpy() for t in ClassActivationMaps(model, wide_spec)(torch.from_numpy(wide_pictures)))
+        logits, maps = (t.numpy() for t in ClassActivationMaps(model, wide_spec)(torch.from_numpy(wide_images)))
     net = fold(model)
     graph, bias = cam_graph(graph_from_model(net, wide_spec)), net.head.bias.numpy()
     _change_maps_alone(graph, "Relu")
     with pytest.raises(ExportError, match="mean of the maps plus bias: differ from the logits by"):
-        check_cam_graph(serialize(graph), wide_pictures, logits, logits, np.maximum(maps, 0), bias)
+        check_cam_graph(serialize(graph), wide_images, logits, logits, np.maximum(maps, 0), bias)
 
 
 def test_a_bundle_holds_the_graph_unless_it_is_not_wanted(

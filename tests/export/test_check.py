@@ -25,12 +25,12 @@ ARCH, GATE = "sam-resnet18", "original"
 
 
 @pytest.fixture(scope="module")
-def case(network, spec_of, pictures):
+def case(network, spec_of, examples):
     """A folded network, its graph in both precisions, and the trained network's logits."""
     spec, fp32 = spec_of(ARCH, GATE), graph_from_model(fold(network(ARCH, GATE)), spec_of(ARCH, GATE))
     with torch.inference_mode():
-        logits = Exported(network(ARCH, GATE), spec)(torch.from_numpy(pictures)).numpy()
-    return SimpleNamespace(spec=spec, images=pictures, logits=logits, models={"fp32": fp32, "fp16": fp16_graph(fp32)})
+        logits = Exported(network(ARCH, GATE), spec)(torch.from_numpy(examples)).numpy()
+    return SimpleNamespace(spec=spec, images=examples, logits=logits, models={"fp32": fp32, "fp16": fp16_graph(fp32)})
 
 
 def check(case, model: onnx.ModelProto, precision: str = "fp32", *, images=None, logits=None) -> float:
@@ -55,7 +55,7 @@ def test_the_right_graphs_pass(case) -> None:
     assert 1e-6 < check(case, case.models["fp16"], "fp16") < 2e-2
 
 
-def test_fewer_pictures_than_the_largest_batch_are_enough(case) -> None:
+def test_fewer_images_than_the_largest_batch_are_enough(case) -> None:
     assert check(case, case.models["fp32"], images=case.images[:2], logits=case.logits[:2]) < 1e-5
 
 
@@ -84,7 +84,7 @@ def test_channels_in_another_order(case, weight: str) -> None:
 
 
 def test_a_fault_that_only_larger_batches_show(case) -> None:
-    """The first picture's gate for all: right at batch 1, wrong from batch 2 on."""
+    """The first image's gate for all: right at batch 1, wrong from batch 2 on."""
     model = onnx.ModelProto()
     model.CopyFrom(case.models["fp32"])
     nodes = model.graph.node

@@ -26,7 +26,7 @@ from samdeploy.errors import BackendUnavailable, ExportError, InputError
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.export import export as pipeline_file
 from samdeploy.export.fp16.headroom import measure_ranges
-from samdeploy.export.run_images import export_pictures
+from samdeploy.export.run_images import export_images
 from samdeploy.files import write_atomic
 from samdeploy.models import build_model, load_weights, save_weights
 from samdeploy.report.text.export import export_table
@@ -43,8 +43,8 @@ def run(digits_run: Path, digits_bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Head-room is measured on fewer pictures, for tests that are about something else."""
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head-room is measured on fewer images, for tests that are about something else."""
     monkeypatch.setattr("samdeploy.export.run_images.CALIBRATION_IMAGES", 8)
 
 
@@ -180,7 +180,7 @@ def test_an_engine_of_the_same_graph_stays(run: Path) -> None:
     assert engines(open_bundle(run / "bundle")) == []  # a damaged one does not
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_images")
 def test_an_engine_of_other_weights_goes(run: Path) -> None:
     before = open_bundle(run / "bundle")
     # Planted, so that this is shown on every machine: an engine whose graph is the one that is about to change.
@@ -204,7 +204,7 @@ def test_an_engine_of_other_weights_goes(run: Path) -> None:
     assert not (run / "bundle" / "planted.plan").exists()
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -227,7 +227,7 @@ def test_an_engine_that_was_named_and_failed_leaves_everything_as_it_was(
     assert sorted(path.name for path in run.iterdir()) == names
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_images")
 def test_with_all_an_engine_that_cannot_be_had_is_a_row(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -240,7 +240,7 @@ def test_with_all_an_engine_that_cannot_be_had_is_a_row(run: Path, monkeypatch: 
     # OpenVINO computes in bf16 where the processor does.
     assert rows["openvino"].state == "verified" or rows["openvino"].note.startswith("not run here: OpenVINO would")
     assert (rows["trt"].state, rows["trt"].path) == ("failed", "")
-    monkeypatch.setattr(pipeline_file, "export_pictures", lambda *_: pytest.fail("work was done for nothing"))
+    monkeypatch.setattr(pipeline_file, "export_images", lambda *_: pytest.fail("work was done for nothing"))
     with pytest.raises(InputError, match="backend 'onnxruntime' runs fp32, fp16, int8; precision 'bf16' found"):
         export_run(run, ExportOptions(engine="onnxruntime", precision="bf16"))
     with pytest.raises(InputError, match="batch: 8,1,64 found"):
@@ -279,15 +279,15 @@ def test_a_network_without_numbers_is_not_exported(run: Path) -> None:
     assert tree(run) == before
 
 
-def test_headroom_is_that_of_all_pictures_that_were_asked_for(digits_run: Path, digits_bundle: Bundle) -> None:
-    pictures = export_pictures(digits_run, open_run(digits_run), None)
-    assert len(pictures.headroom) == 719 > len(pictures.calibration)
+def test_headroom_is_that_of_all_images_that_were_asked_for(digits_run: Path, digits_bundle: Bundle) -> None:
+    examples = export_images(digits_run, open_run(digits_run), None)
+    assert len(examples.headroom) == 719 > len(examples.calibration)
     file = digits_bundle.find("graph", precision="fp32")
     assert file is not None
     graph = onnx.load_from_string(digits_bundle.read(file))
     rows = json.loads((digits_bundle.root / "headroom.json").read_text())["tensors"]
     saved = {row["name"]: row["max_abs"] for row in rows}
-    measured = {row.name: row.max_abs for row in measure_ranges(graph, pictures.headroom)}
+    measured = {row.name: row.max_abs for row in measure_ranges(graph, examples.headroom)}
     assert saved == pytest.approx(measured, rel=1e-5)
-    few = {row.name: row.max_abs for row in measure_ranges(graph, pictures.calibration)}
+    few = {row.name: row.max_abs for row in measure_ranges(graph, examples.calibration)}
     assert any(few[name] < 0.99 * value for name, value in saved.items())  # else nothing could be told apart

@@ -16,7 +16,7 @@ pytest.importorskip("jinja2", reason="pip install 'samdeploy[report]'")
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
 from samdeploy.data.duplicates.copies import TwoLabels
-from samdeploy.data.duplicates.leaks import LeakReport, Overlap, SharedPicture
+from samdeploy.data.duplicates.leaks import LeakReport, Overlap, SharedImage
 from samdeploy.evaluate.accuracy.compare import Comparison, compare
 from samdeploy.evaluate.accuracy.gate import judge
 from samdeploy.evaluate.consistency.checks import Check, Consistency
@@ -119,7 +119,7 @@ def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
             comparison=None, latency=None, passed=False, verdict=None, n_images_done=0, parts={},
         ),
     )  # fmt: skip
-    example = SharedPicture("digits[3]", "digits[700]", 0, is_exact=True, is_same_file=False)
+    example = SharedImage("digits[3]", "digits[700]", 0, is_exact=True, is_same_file=False)
     leaks = LeakReport((Overlap("test", "train", 359, 0, 0, ()), Overlap("test", "val", 359, 3, 1, (example,))))
     return Report(
         bundle=str(digits_bundle.root),

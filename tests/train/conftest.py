@@ -60,9 +60,9 @@ EVERYTHING = (
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder data set of 8x8 images; the classes overlap, so that accuracy is not simply 100 %."""
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     draw = np.random.default_rng(0)
     for split, count in COUNTS.items():
         for label, level in (("bright", 140), ("dark", 110)):
@@ -75,13 +75,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def recipe(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
-    """recipe(*overrides) -> the tiny recipe, over `pictures`."""
+def recipe(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
+    """recipe(*overrides) -> the tiny recipe, over `examples`."""
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(RECIPE)
 
     def make(*overrides: str) -> Recipe:
-        return load_recipe(path, [f"data.root={pictures}", *overrides])
+        return load_recipe(path, [f"data.root={examples}", *overrides])
 
     return make
 

@@ -102,42 +102,42 @@ def test_calls_take_turns_with_one_generator() -> None:
     assert torch.equal(augmentation(images, labels, later)[0], second)
 
 
-def test_every_picture_has_its_own_draw_on_the_cpu() -> None:
+def test_every_image_has_its_own_draw_on_the_cpu() -> None:
     """Twelve times the same image: with one draw for the batch they would stay the same."""
     images = batch(1)[0].expand(12, -1, -1, -1)
     labels = torch.zeros(12, dtype=torch.int64)
     for values in ({"crop_scale": 0.3}, {"crop_padding": 4}, {"policy": "trivial"}):
         found = plain(**values)(images, labels, seeded(0))[0]
-        assert len({picture.numpy().tobytes() for picture in found}) > 6, values
+        assert len({image.numpy().tobytes() for image in found}) > 6, values
     together = plain(group=12, crop_scale=0.3)(images, labels, seeded(0))[0]
-    assert len({picture.numpy().tobytes() for picture in together}) == 1
+    assert len({image.numpy().tobytes() for image in together}) == 1
 
 
-def test_half_of_the_pictures_are_mirrored_whatever_the_group() -> None:
+def test_half_of_the_images_are_mirrored_whatever_the_group() -> None:
     images = batch(1)[0].expand(200, -1, -1, -1)
     labels = torch.zeros(200, dtype=torch.int64)
     original = images[0].permute(2, 0, 1).float()
     found = plain(group=100, flip=True)(images, labels, seeded(0))[0]
-    as_it_was = sum(torch.equal(picture, original) for picture in found)
-    mirrored = sum(torch.equal(picture, original.flip(2)) for picture in found)
+    as_it_was = sum(torch.equal(image, original) for image in found)
+    mirrored = sum(torch.equal(image, original.flip(2)) for image in found)
     assert as_it_was + mirrored == 200
     assert 70 < mirrored < 130  # four standard deviations of a fair coin
 
 
-def test_a_crop_with_padding_moves_the_picture() -> None:
+def test_a_crop_with_padding_moves_the_image() -> None:
     images, labels = batch(40)
     found = plain(crop_padding=4)(images, labels, seeded(0))[0]
     shifts = set()
-    for picture, original in zip(found, images.permute(0, 3, 1, 2).float(), strict=True):
+    for image, original in zip(found, images.permute(0, 3, 1, 2).float(), strict=True):
         padded = torch.nn.functional.pad(original, (4, 4, 4, 4))
-        fits = [(y, x) for y in range(9) for x in range(9) if torch.equal(padded[:, y : y + 32, x : x + 32], picture)]
+        fits = [(y, x) for y in range(9) for x in range(9) if torch.equal(padded[:, y : y + 32, x : x + 32], image)]
         assert len(fits) == 1
         shifts.add(fits[0])
     assert len(shifts) > 20
 
 
 @pytest.mark.parametrize("values", [{"crop_scale": 0.3}, {"crop_padding": 2}, {"policy": "trivial"}, {}], ids=str)
-def test_training_pictures_may_be_of_another_size(values: dict[str, object]) -> None:
+def test_training_images_may_be_of_another_size(values: dict[str, object]) -> None:
     images, labels = batch(6, side=48)
     found, _ = plain(size=24, **values)(images, labels, seeded(0))
     assert found.shape == (6, 3, 24, 24)
@@ -152,12 +152,12 @@ def test_mixed_targets_are_shares_of_classes() -> None:
         assert (targets[torch.arange(12), labels] > 0).all()
 
 
-def test_on_a_gpu_pictures_share_draws(recipe: MakeRecipe) -> None:
+def test_on_a_gpu_images_share_draws(recipe: MakeRecipe) -> None:
     assert GROUP["cpu"] == 1 < GROUP["cuda"]
     images = batch(1)[0].expand(12, -1, -1, -1)
     section = recipe("augment.policy=trivial", "augment.group=6")
     found = make_augmentation(section, CLASSES, CPU)(images, torch.zeros(12, dtype=torch.int64), seeded(0))[0]
-    assert len({picture.numpy().tobytes() for picture in found}) <= 2
+    assert len({image.numpy().tobytes() for image in found}) <= 2
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, TrainingError
 from samdeploy.runs.record import open_run
 from samdeploy.train.augment import make_augmentation
-from samdeploy.train.loop import batches as pictures_file
+from samdeploy.train.loop import batches as images_file
 from samdeploy.train.loop.ahead import Ahead, Batch, Place
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.seeds import StepRandomness
 from samdeploy.train.loop.train import train
 from samdeploy.train.prepare import open_recipe_data, prepare_data
@@ -44,13 +44,13 @@ def test_the_first_bad_step_is_named_though_it_is_looked_for_later(recipe: MakeR
         train(recipe("device=cuda", "precision=fp32", "learning_rate=1e30"), runs_root=tmp_path)
 
 
-def test_pictures_that_do_not_fit_give_the_same_batches(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_give_the_same_batches(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe()
     split = prepare_data(made, open_recipe_data(made)).splits["train"]
     device = torch.device("cuda", 0)
-    resident = Pictures(*split, device)
-    monkeypatch.setattr(pictures_file, "_SHARE", 0.0)
-    copied = Pictures(*split, device)
+    resident = StoredImages(*split, device)
+    monkeypatch.setattr(images_file, "_SHARE", 0.0)
+    copied = StoredImages(*split, device)
     order = torch.randperm(22)
     for one, other in zip(resident.batches(7, order), copied.batches(7, order), strict=True):
         assert one.device.type == "cuda"
@@ -67,9 +67,9 @@ DEVICE = torch.device("cuda", 0)
 def preparing(recipe: MakeRecipe) -> Callable[[torch.Tensor, Place], Batch]:
     """With every augmentation there is, those of torchvision that wait for the GPU among them."""
     made = recipe("augment.flip=true", "augment.crop_scale=0.3", "augment.policy=trivial", "augment.cutmix=1")
-    pictures = Pictures(*prepare_data(made, open_recipe_data(made)).splits["train"], DEVICE)
+    examples = StoredImages(*prepare_data(made, open_recipe_data(made)).splits["train"], DEVICE)
     augment, randomness = make_augmentation(made, 2, DEVICE), StepRandomness(0, 0, DEVICE)
-    return lambda rows, place: augment(*pictures.take(rows), randomness.generator(*place))
+    return lambda rows, place: augment(*examples.take(rows), randomness.generator(*place))
 
 
 def test_what_was_prepared_ahead_is_the_batch(preparing: Callable[[torch.Tensor, Place], Batch]) -> None:

@@ -23,10 +23,10 @@ MakeRecipe = Callable[..., Recipe]
 
 
 @pytest.fixture
-def tested_on_train(pictures: Path, tmp_path: Path) -> Path:
+def tested_on_train(examples: Path, tmp_path: Path) -> Path:
     """A data set whose test folder is a copy of its training folder, under other names and as other files."""
     root = tmp_path / "leaky"
-    shutil.copytree(pictures, root)
+    shutil.copytree(examples, root)
     shutil.rmtree(root / "test")
     for file in (root / "train").rglob("*.png"):
         copy = root / "test" / file.parent.name / f"renamed {file.stem}.bmp"
@@ -59,7 +59,7 @@ def test_report_trains_and_says_so(
 
 
 def test_an_honest_run_leaves_its_hashes_and_an_empty_report(
-    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = loop.train(recipe("epochs=1"), runs_root=tmp_path)
     assert "pixel by pixel" not in capsys.readouterr().err
@@ -73,7 +73,7 @@ def test_an_honest_run_leaves_its_hashes_and_an_empty_report(
     for split, found in hashes.items():
         images = np.stack([prepare(Path(name), record.preprocessing) for name in found.names])
         assert np.array_equal(found.digests, digests_of(images)), split
-        assert all(Path(name).parents[1] == pictures / split for name in found.names)
+        assert all(Path(name).parents[1] == examples / split for name in found.names)
 
 
 def test_the_recipe_knows_two_answers(recipe: MakeRecipe) -> None:

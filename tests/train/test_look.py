@@ -45,10 +45,10 @@ def test_all_of_it(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_leaky_set_is_shown_and_then_refused(
-    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "leaky"
-    shutil.copytree(pictures, root)
+    shutil.copytree(examples, root)
     shutil.rmtree(root / "test")
     shutil.copytree(root / "train", root / "test")
     with pytest.raises(DatasetError, match=r"to train all the same: --set data\.leaks=report"):
@@ -68,7 +68,7 @@ def samples(*labels: int) -> object:
     return array_samples(np.zeros((len(labels), 4, 4), np.uint8), np.array(labels, np.int64), "x")
 
 
-def test_classes_without_pictures_stand_out() -> None:
+def test_classes_without_images_stand_out() -> None:
     dataset = Dataset("mine", ("cat\x1b", "dog", "owl"), samples(0, 0, 2), samples(1), samples(0, 1, 2))  # type: ignore[arg-type]
     text = counts_table(dataset)
     assert ["dog", "0", "1", "1"] in [line.split() for line in text.splitlines()]
@@ -86,7 +86,7 @@ def test_many_classes_are_summed_up() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_pictures_of_the_sheet_come_from_all_classes() -> None:
+def test_images_of_the_sheet_come_from_all_classes() -> None:
     labels = np.array([0, 0, 0, 0, 1, 2, 2], np.int64)
     assert spread_over_classes(labels, 5).tolist() == [0, 4, 5, 1, 6]
     assert spread_over_classes(labels, 99).tolist() == [0, 4, 5, 1, 6, 2, 3]

@@ -51,7 +51,7 @@ def test_no_cache(recipe: MakeRecipe, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_larger_training_pictures(recipe: MakeRecipe) -> None:
+def test_larger_training_images(recipe: MakeRecipe) -> None:
     data = prepared(recipe("augment.crop_scale=0.5", "augment.oversize=1.5"))
     assert data.training[0].shape == (22, 48, 48, 3)
     assert data.splits["train"][0].shape == (22, 32, 32, 3)
@@ -90,7 +90,7 @@ def test_unknown_protocol() -> None:
     )
 
 
-def test_the_joined_pictures_are_those_of_train_then_those_of_val() -> None:
+def test_the_joined_images_are_those_of_train_then_those_of_val() -> None:
     honest, published = open_dataset("digits"), open_dataset("digits", options={"protocol": "chosen-on-test"})
     assert len(published.train) == len(honest.train) + len(honest.val)
     assert list(published.train.names) == [*honest.train.names, *honest.val.names]
@@ -103,7 +103,7 @@ def samples(*labels: int) -> object:
     return array_samples(np.zeros((len(labels), 4, 4), np.uint8), np.array(labels, np.int64), "x")
 
 
-def test_a_class_without_a_training_picture_is_refused() -> None:
+def test_a_class_without_a_training_image_is_refused() -> None:
     dataset = Dataset("mine", ("cat", "dog", "owl"), samples(0, 0), samples(1), samples(2))  # type: ignore[arg-type]
     with pytest.raises(DatasetError) as caught:
         check_counts(dataset)
@@ -120,10 +120,10 @@ def test_an_empty_split_is_refused() -> None:
 
 
 def test_a_data_set_that_changed_under_the_cache(
-    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "mine"
-    shutil.copytree(pictures, root)
+    shutil.copytree(examples, root)
     before = prepared(recipe(f"data.root={root}"))
     shutil.copy(root / "test/dark/0.png", root / "test/dark/1.png")
     after = prepared(recipe(f"data.root={root}"))
@@ -133,10 +133,10 @@ def test_a_data_set_that_changed_under_the_cache(
 
 
 def test_resaved_copies_are_left_out_of_what_was_cut(
-    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "resaved"
-    shutil.copytree(pictures / "train", root)
+    shutil.copytree(examples / "train", root)
     for file in list(root.rglob("*.png")):
         Image.open(file).save(file.with_suffix(".bmp"))
     data = prepared(recipe(f"data.root={root}", "data.val_fraction=0.2"))
@@ -153,19 +153,19 @@ def test_resaved_copies_are_left_out_of_what_was_cut(
     )
 
 
-def test_copies_in_splits_of_the_users_own_are_refused(pictures: Path, recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_copies_in_splits_of_the_users_own_are_refused(examples: Path, recipe: MakeRecipe, tmp_path: Path) -> None:
     root = tmp_path / "shared"
-    shutil.copytree(pictures, root)
+    shutil.copytree(examples, root)
     shutil.copy(root / "train/bright/0.png", root / "test/bright/again.png")
     with pytest.raises(DatasetError, match=r"1 of 11 test images \(9\.1 %\) are also in train, pixel by pixel"):
         prepared(recipe(f"data.root={root}"))
 
 
 def test_two_labels_are_said_before_anything_is_refused(
-    pictures: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples: Path, recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "contradicting"
-    shutil.copytree(pictures, root)
+    shutil.copytree(examples, root)
     for part, name in (("train", "within.png"), ("test", "across.png")):
         shutil.copy(root / "train/bright/0.png", root / part / "dark" / name)
     with pytest.raises(DatasetError, match="pixel by pixel"):

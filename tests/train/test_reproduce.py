@@ -138,6 +138,6 @@ def test_the_table_fits_and_says_what_its_figures_are() -> None:
     assert "also says 99.7" in aircraft
 
 
-def test_the_picture_can_be_drawn_with_few_runs_and_with_none() -> None:
+def test_the_image_can_be_drawn_with_few_runs_and_with_none() -> None:
     for found in (finished(), finished(None), finished(90.0), finished(90.0, 91.0, published=PUBLISHED["cifar10"])):
         assert reproduction_png(found).startswith(b"\x89PNG")

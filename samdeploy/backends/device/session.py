@@ -166,7 +166,7 @@ class DeviceSession:
     def device_ms(self, batch: UInt8Array) -> float:
         """Milliseconds that the device works on a batch: from buffers on the device to buffers on the device.
 
-        Taken by two CUDA events around the work; the copy of the pictures to the device is over before the first.
+        Taken by two CUDA events around the work; the copy of the images to the device is over before the first.
 
         Args:
             batch: uint8 [N, H, W, 3], RGB, N within the engine's profile.

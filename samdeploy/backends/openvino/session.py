@@ -225,7 +225,7 @@ def _convolution_types(compiled: Any) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Multiply-adds of a graph's convolutions for one picture, by name.
+    """Multiply-adds of a graph's convolutions for one image, by name.
 
     Attributes:
         in_precision: that should compute in the precision that was asked for.

@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 
 from samdeploy.backends import open_session
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.bench.alternatives import tools
 from samdeploy.bench.alternatives.comparison import Comparison, Row
 from samdeploy.bench.engines import Engine
 from samdeploy.bench.options import CUDA_ONLY, IN_TURNS, TOOLS
-from samdeploy.bench.timed_images import Pictures
+from samdeploy.bench.timed_images import TimedImages
 from samdeploy.bench.turns import Ratio, Run, Turns, ratio, take_turns
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, first_line
@@ -37,7 +37,7 @@ def compare(
     bundle: Bundle,
     engines: Sequence[Engine],
     alternatives: Sequence[str],
-    pictures: Pictures,
+    images: TimedImages,
     *,
     batch: int,
     rounds: int,
@@ -47,7 +47,7 @@ def compare(
     ours = {f"samdeploy {engine.name}": engine for engine in engines}
     reasons: dict[str, str] = {}
     differences: dict[str, float] = {}
-    batches = random_batches(pictures.prepared, batch)
+    batches = random_batches(images.prepared, batch)
     tf32 = _tf32_by_default(device)
     in_turns = [name for name in alternatives if name in IN_TURNS and (name not in CUDA_ONLY or _PLAIN in tf32)]
     names = [*ours, *in_turns]
@@ -154,7 +154,7 @@ def _difference(bundle: Bundle, run: Run, batch: int) -> float:
     images, logits = bundle.golden()
     chosen = np.arange(batch) % len(images)
     found = np.asarray(run(images[chosen]), np.float64)
-    difference = float(difference_shares(found, logits[chosen], picture_ranges(logits)[chosen]).max())
+    difference = float(difference_shares(found, logits[chosen], image_ranges(logits)[chosen]).max())
     if not difference <= SAME_NETWORK:  # NaN, too
         raise BackendUnavailable(
             f"its logits differ from the trained network's by {difference:.1e} of their range, at most "

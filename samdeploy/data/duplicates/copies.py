@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from samdeploy.arrays import Int64Array, UInt64Array
-from samdeploy.data.duplicates.image_hashes import PictureHashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes
 
 _EXAMPLES = 3
 
@@ -64,7 +64,7 @@ class TwoLabels:
         return (f"{counted} two labels: {pairs}. Keep each image in one class only, and remove its other copies",)
 
 
-def find_two_labels(splits: Mapping[str, PictureHashes], classes: Sequence[str], *, of: str = "") -> TwoLabels:
+def find_two_labels(splits: Mapping[str, ImageHashes], classes: Sequence[str], *, of: str = "") -> TwoLabels:
     """Images whose copies, in the same split or in another one, have another label.
 
     Args:

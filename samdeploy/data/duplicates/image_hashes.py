@@ -32,7 +32,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class PictureHashes:
+class ImageHashes:
     """The images of one split, without their pixels.
 
     Attributes:
@@ -52,13 +52,13 @@ class PictureHashes:
     def __len__(self) -> int:
         return len(self.digests)
 
-    def take(self, indices: Int64Array) -> PictureHashes:
+    def take(self, indices: Int64Array) -> ImageHashes:
         """Those at `indices`, int64 [M], in that order."""
         names = [self.names[index] for index in indices]
-        return PictureHashes(self.digests[indices], self.perceptual[indices], names, self.labels[indices])
+        return ImageHashes(self.digests[indices], self.perceptual[indices], names, self.labels[indices])
 
 
-def hash_pictures(blocks: Iterable[UInt8Array], names: Sequence[str], labels: Int64Array) -> PictureHashes:
+def hash_images(blocks: Iterable[UInt8Array], names: Sequence[str], labels: Int64Array) -> ImageHashes:
     """Hash prepared images.
 
     Args:
@@ -71,7 +71,7 @@ def hash_pictures(blocks: Iterable[UInt8Array], names: Sequence[str], labels: In
         for images in _parts(block):
             digests.append(digests_of(images))
             perceptual.append(perceptual_hashes(images))
-    return PictureHashes(np.concatenate(digests), np.concatenate(perceptual), names, labels)
+    return ImageHashes(np.concatenate(digests), np.concatenate(perceptual), names, labels)
 
 
 def digests_of(images: UInt8Array) -> UInt64Array:
@@ -124,7 +124,7 @@ def perceptual_hashes(images: UInt8Array) -> UInt64Array:
     return np.packbits(bits, axis=1).view("<u8").astype(np.uint64)
 
 
-def write_hashes(path: Path, splits: Mapping[str, PictureHashes]) -> None:
+def write_hashes(path: Path, splits: Mapping[str, ImageHashes]) -> None:
     """Write the hashes of all splits as a plain .npz: `<split>.digests`, `.perceptual`, `.labels`, `.former`, and
     `.names` in UTF-8."""
     arrays: dict[str, NDArray[Any]] = {}
@@ -142,7 +142,7 @@ def write_hashes(path: Path, splits: Mapping[str, PictureHashes]) -> None:
     write_atomic(path, content.getvalue())
 
 
-def read_hashes(path: Path) -> dict[str, PictureHashes]:
+def read_hashes(path: Path) -> dict[str, ImageHashes]:
     """What `write_hashes` wrote.
 
     Raises:
@@ -158,7 +158,7 @@ def read_hashes(path: Path) -> dict[str, PictureHashes]:
                 labels = file[f"{split}.labels"] if f"{split}.labels" in file.files else unknown
                 former = int(file[f"{split}.former"]) if f"{split}.former" in file.files else 0
                 digests, perceptual = file[f"{split}.digests"], file[f"{split}.perceptual"]
-                found[split] = PictureHashes(digests, perceptual, names, labels, former)
+                found[split] = ImageHashes(digests, perceptual, names, labels, former)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: no image hashes ({error}); remove it, or train again") from None
     for split, hashes in found.items():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import UInt64Array
 from samdeploy.data.dataset import SPLITS
-from samdeploy.data.duplicates.image_hashes import FREQUENCIES, PictureHashes
+from samdeploy.data.duplicates.image_hashes import FREQUENCIES, ImageHashes
 from samdeploy.data.duplicates.likeness import NEAR_BITS, find_likenesses
 from samdeploy.errors import DatasetError
 from samdeploy.progress import Advance, progress_bar
@@ -34,7 +34,7 @@ _EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class SharedPicture:
+class SharedImage:
     """One image in two splits.
 
     Attributes:
@@ -85,7 +85,7 @@ class Overlap:
     images: int
     exact: int
     near: int | None
-    examples: tuple[SharedPicture, ...]
+    examples: tuple[SharedImage, ...]
     flat: int = 0
 
     @property
@@ -135,7 +135,7 @@ class LeakReport:
         return tuple(str(overlap) for overlap in self.overlaps if overlap.exact or overlap.near)
 
 
-def find_leaks(splits: Mapping[str, PictureHashes], *, into: Sequence[str] = SPLITS) -> LeakReport:
+def find_leaks(splits: Mapping[str, ImageHashes], *, into: Sequence[str] = SPLITS) -> LeakReport:
     """Compare every split with those before it, with a progress bar.
 
     Args:
@@ -149,32 +149,32 @@ def find_leaks(splits: Mapping[str, PictureHashes], *, into: Sequence[str] = SPL
 
 
 def find_overlap(
-    split: str, pictures: PictureHashes, other: str, others: PictureHashes, advance: Advance | None = None
+    split: str, images: ImageHashes, other: str, others: ImageHashes, advance: Advance | None = None
 ) -> Overlap:
-    """Which `pictures` stand among `others` too.
+    """Which `images` stand among `others` too.
 
     Args:
         split, other: what the two are called.
         advance: called with the number of images done, and "".
     """
     known = {digest.tobytes(): index for index, digest in reversed(list(enumerate(others.digests)))}
-    found = [known.get(digest.tobytes(), -1) for digest in pictures.digests]
+    found = [known.get(digest.tobytes(), -1) for digest in images.digests]
     exact = [(row, column, 0) for row, column in enumerate(found) if column >= 0]
     has_likenesses = others.perceptual.shape[1] > 0
-    likenesses = find_likenesses(pictures.perceptual, others.perceptual, advance) if has_likenesses else ()
+    likenesses = find_likenesses(images.perceptual, others.perceptual, advance) if has_likenesses else ()
     near = sorted((match for match in likenesses if found[match[0]] < 0), key=lambda match: match[2])
     examples = tuple(
-        SharedPicture(
-            name=pictures.names[row],
+        SharedImage(
+            name=images.names[row],
             other=others.names[column],
             bits=bits,
             is_exact=found[row] == column,
-            is_same_file=found[row] == column and _is_same_file(pictures.names[row], others.names[column]),
+            is_same_file=found[row] == column and _is_same_file(images.names[row], others.names[column]),
         )
         for row, column, bits in [*exact[:_EXAMPLES], *near[:_EXAMPLES]]
     )
-    flat = sum(not pictures.perceptual[row].any() for row, _, _ in exact)
-    return Overlap(split, other, len(pictures), len(exact), len(near) if has_likenesses else None, examples, flat)
+    flat = sum(not images.perceptual[row].any() for row, _, _ in exact)
+    return Overlap(split, other, len(images), len(exact), len(near) if has_likenesses else None, examples, flat)
 
 
 def refuse_leaks(report: LeakReport, whose: str, cure: str = KEEP_APART) -> None:
@@ -199,11 +199,11 @@ def refuse_leaks(report: LeakReport, whose: str, cure: str = KEEP_APART) -> None
     )
     raise DatasetError(
         f"{whose}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on images that were trained "
-        f"on says nothing about new ones. For example: {examples}. {_flat_pictures(broken)}{cure}"
+        f"on says nothing about new ones. For example: {examples}. {_flat_images(broken)}{cure}"
     )
 
 
-def _flat_pictures(broken: Sequence[Overlap]) -> str:
+def _flat_images(broken: Sequence[Overlap]) -> str:
     flat, exact = sum(overlap.flat for overlap in broken), sum(overlap.exact for overlap in broken)
     if not flat:
         return ""

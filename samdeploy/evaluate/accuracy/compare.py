@@ -1,4 +1,4 @@
-"""Engine against trained network, picture by picture."""
+"""Engine against trained network, image by image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array, Int64Array
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.evaluate.accuracy.ece import expected_calibration_error
 from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference
 
@@ -23,7 +23,7 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """One class: its index, its test pictures, and top-1 of engine and reference on them, in percent."""
+    """One class: its index, its test images, and top-1 of engine and reference on them, in percent."""
 
     index: int
     images: int
@@ -32,8 +32,8 @@ class ClassAccuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class PerPicture:
-    """What was said about each picture.
+class PerImage:
+    """What was said about each image.
 
     Attributes:
         labels: int32 [N], the truth.
@@ -51,9 +51,9 @@ class PerPicture:
         return int(row if self.places is None else self.places[row])
 
     def changed(self) -> Int64Array:
-        """Indices of the pictures for which the two name different classes: lost ones first, then gained, then others.
+        """Indices of the images for which the two name different classes: lost ones first, then gained, then others.
 
-        int64 [M]; each kind in the pictures' order.
+        int64 [M]; each kind in the images' order.
         """
         was_right, is_right = self.reference == self.labels, self.engine == self.labels
         kinds = (was_right & ~is_right, is_right & ~was_right, ~was_right & ~is_right & (self.engine != self.reference))
@@ -62,21 +62,21 @@ class PerPicture:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How two sets of logits for the same pictures differ.
+    """How two sets of logits for the same images differ.
 
     Attributes:
-        top1, reference_top1: share of pictures whose highest logit is the label's, in percent.
-        top1_agreement: share of pictures for which both name the same class, in percent.
-        max_difference_of_range: the largest difference of a logit, as a share of its picture's
-            `samdeploy.backends.difference.picture_ranges`; infinite if a logit is not finite.
+        top1, reference_top1: share of images whose highest logit is the label's, in percent.
+        top1_agreement: share of images for which both name the same class, in percent.
+        max_difference_of_range: the largest difference of a logit, as a share of its image's
+            `samdeploy.backends.difference.image_ranges`; infinite if a logit is not finite.
         finite: whether every logit of the engine is a finite number.
-        top5, reference_top5: share of pictures whose label is among the five highest logits, in percent; None where
+        top5, reference_top5: share of images whose label is among the five highest logits, in percent; None where
             there are no more than five classes.
         change: of top-1, with its confidence interval, and the flips each way.
         mcnemar_p: see `paired.mcnemar_p`.
         ece, reference_ece: see `ece.expected_calibration_error`, in points; None where logits are not finite.
-        classes: those with test pictures, in their order.
-        per_picture: the classes that both name.
+        classes: those with test images, in their order.
+        per_image: the classes that both name.
     """
 
     top1: float
@@ -91,7 +91,7 @@ class Comparison:
     ece: float | None
     reference_ece: float
     classes: tuple[ClassAccuracy, ...]
-    per_picture: PerPicture = field(repr=False, compare=False)
+    per_image: PerImage = field(repr=False, compare=False)
 
     def worst_class(self) -> ClassAccuracy:
         """The class that loses most; of several, the one with the lowest top-1."""
@@ -109,10 +109,10 @@ def compare(
     """Compare an engine's logits with the reference's.
 
     Args:
-        logits, reference: float32 [N, K], for the same pictures in the same order; the reference's are finite, N >= 1.
+        logits, reference: float32 [N, K], for the same images in the same order; the reference's are finite, N >= 1.
         labels: int64 [N].
         confidence: of the interval, in (0, 1).
-        places: see `PerPicture`.
+        places: see `PerImage`.
     """
     finite_rows: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
     finite = bool(finite_rows.all())
@@ -125,7 +125,7 @@ def compare(
         top1=_percent(is_right),
         reference_top1=_percent(was_right),
         top1_agreement=_percent(chosen == expected),
-        max_difference_of_range=float(difference_shares(logits, reference, picture_ranges(reference)).max()),
+        max_difference_of_range=float(difference_shares(logits, reference, image_ranges(reference)).max()),
         finite=finite,
         top5=_top5(logits, labels, finite_rows),
         reference_top5=_top5(reference, labels, np.ones_like(finite_rows)),
@@ -134,7 +134,7 @@ def compare(
         ece=expected_calibration_error(logits, labels) if finite else None,
         reference_ece=expected_calibration_error(reference, labels),
         classes=_per_class(labels, is_right, was_right),
-        per_picture=PerPicture(labels.astype(np.int32), chosen.astype(np.int32), expected.astype(np.int32), places),
+        per_image=PerImage(labels.astype(np.int32), chosen.astype(np.int32), expected.astype(np.int32), places),
     )
 
 

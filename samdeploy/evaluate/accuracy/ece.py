@@ -15,7 +15,7 @@ def expected_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.i
 
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 5: the
     highest softmax probabilities fall into 15 bins ((m-1)/15, m/15] of equal width; of each bin, the distance between
-    its mean probability and its share of right answers, weighted with its share of the pictures.
+    its mean probability and its share of right answers, weighted with its share of the images.
 
     Args:
         logits: float32 [N, K], finite, N >= 1.

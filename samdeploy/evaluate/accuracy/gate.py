@@ -11,7 +11,7 @@ from samdeploy.evaluate.accuracy.paired import images_needed
 
 Verdict = Literal["holds", "fails", "cannot tell"]
 
-# FP32 engines differ from the network only in the order of their sums: by 1e-6 to 5e-6 of a picture's logit range.
+# FP32 engines differ from the network only in the order of their sums: by 1e-6 to 5e-6 of an image's logit range.
 FP32_DIFFERENCE = 1e-4
 # Percentage points of top-1 that a reduced precision may cost where the user names no other margin.
 DEFAULT_MARGIN = 0.5
@@ -22,9 +22,9 @@ class Judgement:
     """Whether an engine keeps its promise.
 
     Attributes:
-        verdict: "cannot tell" where the pictures are too few for an answer.
+        verdict: "cannot tell" where the images are too few for an answer.
         reasons: why it does not hold, in words; empty if it does.
-        n_needed: pictures that would decide at the same rates of flips; None where decided, or where none would.
+        n_needed: images that would decide at the same rates of flips; None where decided, or where none would.
     """
 
     verdict: Verdict
@@ -35,12 +35,12 @@ class Judgement:
 def judge(comparison: Comparison, precision: str, margin: float = DEFAULT_MARGIN) -> Judgement:
     """Judge an engine by its answers.
 
-    FP32: the same class for every picture, and no logit off by more than 1e-4 of its picture's range; answers that are
+    FP32: the same class for every image, and no logit off by more than 1e-4 of its image's range; answers that are
     the same need no statistics.  Any other precision must be *not inferior*: the whole confidence interval of the
     change of top-1 lies above -margin.  It fails where the whole interval lies below; in between, nothing is proven.
 
     Args:
-        comparison: with the trained network, on the test pictures.
+        comparison: with the trained network, on the test images.
         precision: one of `samdeploy.bundle.spec.PRECISIONS`.
         margin: in points, above 0.
     """
@@ -74,7 +74,7 @@ def worst_first(reasons: Iterable[str], judgement: Judgement) -> tuple[str, ...]
 def logits_differ(comparison: Comparison) -> str:
     """In words, where an FP32 engine's logits are off by more than `FP32_DIFFERENCE`."""
     return (
-        f"a logit differs by {comparison.max_difference_of_range:.2e} of its picture's range, at most "
+        f"a logit differs by {comparison.max_difference_of_range:.2e} of its image's range, at most "
         f"{FP32_DIFFERENCE:.0e} expected"
     )
 

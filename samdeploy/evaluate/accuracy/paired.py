@@ -1,6 +1,6 @@
-"""What two classifiers' answers to the same pictures prove about their accuracies.
+"""What two classifiers' answers to the same images prove about their accuracies.
 
-Only pictures that one of them gets right and the other wrong tell the two apart: the **flips**.  A picture is *lost* if
+Only images that one of them gets right and the other wrong tell the two apart: the **flips**.  An image is *lost* if
 the reference is right and the engine wrong, *gained* the other way round.
 """
 
@@ -18,7 +18,7 @@ class PairedDifference:
 
     Attributes:
         lost, gained: flips each way.
-        n_images: pictures that both answered.
+        n_images: images that both answered.
         confidence: with which the interval holds the true change, in (0, 1).
         difference, low, high: the change found and the interval's ends, in percentage points.
     """
@@ -38,8 +38,8 @@ def paired_difference(lost: int, gained: int, n_images: int, confidence: float) 
     The rates of losses and of gains each get the exact interval of Clopper and Pearson (Biometrika 26, 1934, 404-413),
     and their difference the worst combination of the ends.  Each of the four ends may be wrong with a quarter of
     1 - confidence, so by Bonferroni's inequality the interval holds the true change with at least `confidence`,
-    whatever the true rates and however few the pictures, also where no flip was seen.  The usual intervals of paired
-    proportions (Wald, Newcombe, Tango) are narrower, and promise that for many pictures only.
+    whatever the true rates and however few the images, also where no flip was seen.  The usual intervals of paired
+    proportions (Wald, Newcombe, Tango) are narrower, and promise that for many images only.
 
     Args:
         lost, gained: flips each way, together at most `n_images`.
@@ -61,7 +61,7 @@ def mcnemar_p(lost: int, gained: int) -> float:
 
 
 def images_needed(found: PairedDifference, margin: float) -> int | None:
-    """With how many pictures, at the rates of flips seen here, the interval would no longer hold -margin.
+    """With how many images, at the rates of flips seen here, the interval would no longer hold -margin.
 
     Found by bisection with the same interval.  None where not even `MOST_IMAGES` would do: the change is the margin.
 
@@ -72,7 +72,7 @@ def images_needed(found: PairedDifference, margin: float) -> int | None:
     lost, gained = found.lost / found.n_images, found.gained / found.n_images
 
     def is_decided(n_images: int) -> bool:
-        # Rates times pictures are no whole numbers; Clopper's and Pearson's ends are defined in between as well.
+        # Rates times images are no whole numbers; Clopper's and Pearson's ends are defined in between as well.
         low, high = _interval(lost * n_images, gained * n_images, n_images, found.confidence)
         return low > -margin or high < -margin
 

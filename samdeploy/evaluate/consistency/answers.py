@@ -1,6 +1,6 @@
-"""Answers of one engine to the same pictures under different circumstances, and how far they depart from each other.
+"""Answers of one engine to the same images under different circumstances, and how far they depart from each other.
 
-No reference is needed: whatever the circumstances, one picture has one answer.  What most circumstances agree on is
+No reference is needed: whatever the circumstances, one image has one answer.  What most circumstances agree on is
 taken for it, and each answer is held against that.
 """
 
@@ -18,7 +18,7 @@ from samdeploy.backends.difference import with_median_floor
 
 
 class Answers:
-    """Rows of logits with the picture that each belongs to and the circumstances it was given in."""
+    """Rows of logits with the image that each belongs to and the circumstances it was given in."""
 
     def __init__(self) -> None:
         self._rows: list[Float32Array] = []
@@ -30,7 +30,7 @@ class Answers:
         """Enter the answer to one batch.
 
         Args:
-            picks: the picture at each position of the batch.
+            picks: the image at each position of the batch.
             logits: float32 [len(picks), K], copied; or what the engine said instead of answering.
             run: names the batch in messages, such as "batch size 7".
             counts: False: these rows are held against the others' answer, and have no part in forming it.
@@ -42,7 +42,7 @@ class Answers:
             rows = logits.astype(np.float32, copy=True)
         self._rows.extend(rows)
         self._circumstances.extend(
-            Circumstance(int(picture), len(picks), position, run, counts) for position, picture in enumerate(picks)
+            Circumstance(int(image), len(picks), position, run, counts) for position, image in enumerate(picks)
         )
 
     def sizes(self) -> set[int]:
@@ -50,24 +50,24 @@ class Answers:
         return {circumstance.size for circumstance in self._circumstances}
 
     def departures(self) -> Departures:
-        """How far each row is from what the rows of its picture agree on.
+        """How far each row is from what the rows of its image agree on.
 
         That is the median, class by class, over batch sizes, of the median over the rows of a size: each size has one
         vote, so that a size which was tried often and answers wrongly is outvoted all the same.
         """
-        by_picture: dict[int, list[int]] = {}
+        by_image: dict[int, list[int]] = {}
         for index, circumstance in enumerate(self._circumstances):
-            by_picture.setdefault(circumstance.picture, []).append(index)
-        agreed = {picture: self._agreed(rows) for picture, rows in sorted(by_picture.items())}
+            by_image.setdefault(circumstance.image, []).append(index)
+        agreed = {image: self._agreed(rows) for image, rows in sorted(by_image.items())}
         known = [answer for answer in agreed.values() if answer is not None]
         ranges = with_median_floor(np.array([np.ptp(answer) for answer in known])) if known else ()
-        names = [picture for picture, answer in agreed.items() if answer is not None]
+        names = [image for image, answer in agreed.items() if answer is not None]
         spans = dict(zip(names, ranges, strict=True))
         shares = np.full(len(self._rows), np.inf)
         for index, (row, circumstance) in enumerate(zip(self._rows, self._circumstances, strict=True)):
-            answer = agreed[circumstance.picture]
+            answer = agreed[circumstance.image]
             if answer is not None and row.shape == answer.shape and np.isfinite(row).all():
-                shares[index] = np.abs(row - answer).max() / spans[circumstance.picture]
+                shares[index] = np.abs(row - answer).max() / spans[circumstance.image]
         contrasts = [
             float(np.abs(one - other).max()) / max(spans[names[index]], spans[names[index + 1]])
             for index, (one, other) in enumerate(itertools.pairwise(known))
@@ -80,7 +80,7 @@ class Answers:
         )
 
     def _agreed(self, rows: Sequence[int]) -> Float64Array | None:
-        """float64 [K] of one picture's rows; None where none of them is finite."""
+        """float64 [K] of one image's rows; None where none of them is finite."""
         votes: dict[int, list[Float32Array]] = {}
         for index in rows:
             circumstance, row = self._circumstances[index], self._rows[index]
@@ -95,9 +95,9 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Circumstance:
-    """Where one row comes from: its picture, the size of its batch, its position there, and the run's name."""
+    """Where one row comes from: its image, the size of its batch, its position there, and the run's name."""
 
-    picture: int
+    image: int
     size: int
     position: int
     run: str
@@ -106,13 +106,13 @@ class Circumstance:
 
 @dataclass(frozen=True, slots=True)
 class Departures:
-    """How far each row is from its picture's answer.
+    """How far each row is from its image's answer.
 
     Attributes:
-        shares: float64 [rows], largest difference over the classes as a share of the range of the picture's logits,
-            or of the median picture's where that is larger; infinite where a row is missing or not finite.
+        shares: float64 [rows], largest difference over the classes as a share of the range of the image's logits,
+            or of the median image's where that is larger; infinite where a row is missing or not finite.
         rows: the circumstances of each.
-        contrast: how far two pictures' answers are from each other, the median over neighbours, on the same scale;
+        contrast: how far two images' answers are from each other, the median over neighbours, on the same scale;
             where it is no larger than what is allowed, exchanged rows cannot be seen.  Infinite for fewer than two.
         refusals: run -> what the engine said where it gave no answer.
     """

@@ -23,8 +23,8 @@ class Check:
     Attributes:
         name: what was asked, such as "batch sizes".
         outcome: "not finished" where time was up, or where it could not be asked; never counted as passed.
-        worst: the largest difference between answers that should be equal, as a share of the range of the picture's
-            logits, or of the median picture's where that is larger; infinite where an answer is missing or not finite.
+        worst: the largest difference between answers that should be equal, as a share of the range of the image's
+            logits, or of the median image's where that is larger; infinite where an answer is missing or not finite.
         allowed: the largest share that passes.
         runs: how many times the engine was run for it.
         detail: where the worst answer comes from; or what was left out.
@@ -143,7 +143,7 @@ def _check(name: str, asked: Asked, departures: Departures, allowed: float, wron
     if outcome == "passed" and departures.contrast <= allowed:
         outcome = "not finished"
         detail = (
-            f"the pictures' answers differ by {departures.contrast:.1e} of their range, no more than is allowed: "
+            f"the images' answers differ by {departures.contrast:.1e} of their range, no more than is allowed: "
             "exchanged ones could not be seen"
         )
     if wrong and asked.left_out:

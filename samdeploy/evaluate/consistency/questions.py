@@ -17,8 +17,8 @@ from samdeploy.backends.session import Session
 from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate.consistency.answers import Answers, ranges_text
 
-# Each position of the largest batch is tried with so many pictures, and each picture at so many positions: an odd
-# number, so that one wrong position never splits a picture's votes.
+# Each position of the largest batch is tried with so many images, and each image at so many positions: an odd
+# number, so that one wrong position never splits an image's votes.
 ROTATIONS = 7
 # An odd number as well.
 ORDERS = 5
@@ -50,16 +50,16 @@ class Asked:
     exact: bool | None = None
 
 
-def pictures_for(max_batch: int) -> int:
-    """How many different pictures the questions up to this batch size need."""
+def images_for(max_batch: int) -> int:
+    """How many different images the questions up to this batch size need."""
     return 2 * max_batch + 2
 
 
 class Examined:
-    """A session with the pictures that it is asked about.
+    """A session with the images that it is asked about.
 
     Attributes:
-        images: uint8 [`pictures_for(max_batch)` or more, H, W, 3].
+        images: uint8 [`images_for(max_batch)` or more, H, W, 3].
         max_batch: largest batch size it is asked to answer; one more is tried too.
     """
 
@@ -101,20 +101,20 @@ class Examined:
 
 
 def kept_answers(examined: Examined, deadline: float) -> Asked:
-    """An answer belongs to the caller: later runs leave it as it is, and no run writes into the pictures."""
+    """An answer belongs to the caller: later runs leave it as it is, and no run writes into the images."""
     answers, runs = Answers(), 0
     sizes = list(dict.fromkeys((1, examined.max_batch)))
     for size in sizes:
         if time.monotonic() > deadline and runs:
             return Asked(answers, runs, f"batch size {size} not tried")
-        # Picture 0 alone, the others in batches: a picture that was tried in both would have two answers.
+        # Image 0 alone, the others in batches: an image that was tried in both would have two answers.
         mine = [0] if size == 1 else list(range(1, size + 1))
-        others = [picture + size for picture in mine]
+        others = [image + size for image in mine]
         batch = examined.batch(mine)
         kept = examined.ask_batch(batch)
         answers.add(mine, kept, f"batch size {size}")
         if not np.array_equal(batch, examined.batch(mine)):
-            return Asked(answers, runs + 1, broken=f"a run of batch size {size} wrote into the caller's pictures")
+            return Asked(answers, runs + 1, broken=f"a run of batch size {size} wrote into the caller's images")
         for later in (others, [others[0]], others):
             examined.ask(later)
         runs += 4
@@ -123,43 +123,43 @@ def kept_answers(examined: Examined, deadline: float) -> Asked:
 
 
 def equal_images(examined: Examined, deadline: float) -> Asked:
-    """One picture at every position of a batch, for every batch size: equal rows."""
+    """One image at every position of a batch, for every batch size: equal rows."""
     sizes = [size for size in examined.sizes() if size > 1]
     return _batches(examined, deadline, ((f"batch size {size}", [size] * size) for size in sizes))
 
 
 def sizes_and_positions(examined: Examined, deadline: float) -> Asked:
-    """Every batch size, each with the pictures turned round to other positions; the largest one several times."""
-    pictures = examined.max_batch + 1
+    """Every batch size, each with the images turned round to other positions; the largest one several times."""
+    images = examined.max_batch + 1
     random = np.random.default_rng(_SEED)
 
     def turned(size: int, by: int) -> tuple[str, list[int]]:
-        return f"batch size {size}", [(by + position) % pictures for position in range(size)]
+        return f"batch size {size}", [(by + position) % images for position in range(size)]
 
-    planned = [turned(1, picture) for picture in range(pictures)]
-    planned += [turned(size, int(random.integers(pictures))) for size in examined.sizes() if size > 1]
-    turns = np.linspace(0, pictures, min(ROTATIONS, pictures), endpoint=False).astype(int)
+    planned = [turned(1, image) for image in range(images)]
+    planned += [turned(size, int(random.integers(images))) for size in examined.sizes() if size > 1]
+    turns = np.linspace(0, images, min(ROTATIONS, images), endpoint=False).astype(int)
     planned += [turned(examined.max_batch, int(turn)) for turn in turns if examined.max_batch > 1]
     return _batches(examined, deadline, planned)
 
 
 def large_batches(examined: Examined, sizes: Sequence[int], deadline: float) -> Asked:
-    """Batch sizes above all others, each once, with the pictures of the largest of those again and again."""
-    pictures = examined.max_batch + 1
-    planned = [(f"batch size {size}", [position % pictures for position in range(size)]) for size in (pictures, *sizes)]
+    """Batch sizes above all others, each once, with the images of the largest of those again and again."""
+    images = examined.max_batch + 1
+    planned = [(f"batch size {size}", [position % images for position in range(size)]) for size in (images, *sizes)]
     return _batches(examined, deadline, planned)
 
 
 def shuffled_order(examined: Examined, deadline: float) -> Asked:
-    """The same pictures among other companions: cut into batches in order, and in shuffled orders."""
-    size, pictures = examined.max_batch, 2 * examined.max_batch
+    """The same images among other companions: cut into batches in order, and in shuffled orders."""
+    size, images = examined.max_batch, 2 * examined.max_batch
     random = np.random.default_rng(_SEED)
-    orders = {"in order": list(range(pictures))}
-    orders |= {f"shuffle {number}": random.permutation(pictures).tolist() for number in range(1, ORDERS)}
+    orders = {"in order": list(range(images))}
+    orders |= {f"shuffle {number}": random.permutation(images).tolist() for number in range(1, ORDERS)}
     planned = [
         (f"{name}, batch {start // size + 1} of size {size}", order[start : start + size])
         for name, order in orders.items()
-        for start in range(0, pictures, size)
+        for start in range(0, images, size)
     ]
     return _batches(examined, deadline, planned)
 
@@ -199,7 +199,7 @@ def repeats(examined: Examined, count: int, deadline: float) -> Asked:
     """A few batches again and again in a random order, so that no run can live on what the one before left behind."""
     batches = [[examined.max_batch + 1], *_single_and_largest(examined, 0)]
     random = np.random.default_rng(_SEED)
-    # Mostly single pictures: they cost least, and what goes wrong now and then needs many runs to be seen.
+    # Mostly single images: they cost least, and what goes wrong now and then needs many runs to be seen.
     order = random.choice(len(batches), size=count, p=(0.475, 0.475, 0.05))
     order[:3] = np.arange(len(batches))[: min(3, count)]
     answers, exact = Answers(), True
@@ -217,7 +217,7 @@ def repeats(examined: Examined, count: int, deadline: float) -> Asked:
 
 
 def two_threads(examined: Examined, deadline: float) -> Asked:
-    """Two threads at once on one session, each with pictures of its own: the answers of one thread alone."""
+    """Two threads at once on one session, each with images of its own: the answers of one thread alone."""
     work = [_single_and_largest(examined, 0), _single_and_largest(examined, examined.max_batch + 1)[::-1]]
     answers = Answers()
     start = time.monotonic()
@@ -264,7 +264,7 @@ def two_threads(examined: Examined, deadline: float) -> Asked:
 
 
 def _single_and_largest(examined: Examined, start: int) -> list[list[int]]:
-    """A batch of one and one of the largest size, without a picture in common: each answer has one circumstance."""
+    """A batch of one and one of the largest size, without an image in common: each answer has one circumstance."""
     return [[start], [*range(start + 1, start + 1 + examined.max_batch)]]
 
 

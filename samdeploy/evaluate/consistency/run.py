@@ -1,4 +1,4 @@
-"""Whether an engine answers the same to the same picture, whatever the circumstances.
+"""Whether an engine answers the same to the same image, whatever the circumstances.
 
 Accuracy over a test set cannot see an engine that is wrong at batch size 7 alone, or with two threads: the set goes
 through in batches of one size, in one thread.  Here the engine is held against itself, so neither labels nor a
@@ -24,9 +24,9 @@ from samdeploy.evaluate.consistency.questions import (
     Asked,
     Examined,
     equal_images,
+    images_for,
     kept_answers,
     large_batches,
-    pictures_for,
     repeats,
     shuffled_order,
     sizes_and_positions,
@@ -35,16 +35,16 @@ from samdeploy.evaluate.consistency.questions import (
 )
 from samdeploy.progress import progress_bar
 
-__all__ = ["TOLERANCE", "Check", "Consistency", "check_consistency", "different_pictures", "largest_batch"]
+__all__ = ["TOLERANCE", "Check", "Consistency", "check_consistency", "different_images", "largest_batch"]
 
-# Largest share of the range by which an answer may depart from the others to its picture.  The order of sums may change
+# Largest share of the range by which an answer may depart from the others to its image.  The order of sums may change
 # with the batch size, and with it every rounding, so an honest engine can be as far from itself as from the model
 # (`GOLDEN_TOLERANCE`); what a fault of this kind does is of the order of 1.  Measured on two CPUs, 36 and 41 engines
 # of six networks (benchmarks/evaluate/honest_exports.py):
 # fp32: PyTorch departs by up to 3e-6 between batch sizes, ONNX Runtime and OpenVINO not by a bit; a decade and a half.
 # bf16: not by a bit on one, by up to 1.5e-3 on the other (AMX); 6e-03 to 3e-02 from the model.
 # int8: not by a bit, for sums of integers have no order; 1e-02 to 8e-02 from the model.  Half of what the golden
-#   pictures allow: what a range cuts off is cut off in all circumstances.
+#   images allow: what a range cuts off is cut off in all circumstances.
 # fp16: not by a bit (OpenVINO with AVX-512 FP16); 1e-03 to 6e-03 from the model, 2.5e-2 where hardly trained.
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 1e-1, "int8": 1e-1}
 
@@ -74,7 +74,7 @@ def check_consistency(
     Args:
         open_again: opens another session of the same engine; it is closed here.
         session: an open engine.
-        images: uint8 [N, H, W, 3], real pictures, at least one.  2 * max_batch + 2 different ones are best; where
+        images: uint8 [N, H, W, 3], real images, at least one.  2 * max_batch + 2 different ones are best; where
             there are fewer, mirrored and shifted copies are added.
         max_batch: all batch sizes up to this and one more are asked; see `largest_batch`.
         large: larger batch sizes, each of which is asked once; see `larger_batches`.
@@ -83,15 +83,15 @@ def check_consistency(
             is in, and is "not finished".  None: no limit.
 
     Raises:
-        InputError: no pictures, or a batch size or number of repeats below 1.
+        InputError: no images, or a batch size or number of repeats below 1.
     """
     if len(images) == 0:
-        raise InputError("consistency: no pictures found, at least 1 expected")
+        raise InputError("consistency: no images found, at least 1 expected")
     for name, value in (("max_batch", max_batch), ("repeats_wanted", repeats_wanted)):
         if value < 1:
             raise InputError(f"consistency: {name} {value} found, 1 or more expected")
     begin = time.monotonic()
-    examined = Examined(session, different_pictures(images, pictures_for(max_batch)), max_batch)
+    examined = Examined(session, different_images(images, images_for(max_batch)), max_batch)
     allowed = TOLERANCE[session.precision]
     # Threads come last: a session that they leave hanging cannot be asked anything else.
     plan: list[tuple[str, Callable[[float], Asked], Judge, float]] = [
@@ -135,21 +135,21 @@ def larger_batches(images: UInt8Array, max_batch: int) -> tuple[int, ...]:
     return tuple(size for size in LARGE_BATCHES if size <= most)
 
 
-def different_pictures(images: UInt8Array, count: int) -> UInt8Array:
-    """`count` pictures of which no two are equal, evenly taken from `images`; uint8 [count, H, W, 3].
+def different_images(images: UInt8Array, count: int) -> UInt8Array:
+    """`count` images of which no two are equal, evenly taken from `images`; uint8 [count, H, W, 3].
 
     Where there are too few, they are mirrored and shifted: these keep their values, so that activations stay in their
-    usual size.  Pictures of one colour have no other forms, and are repeated.
+    usual size.  Images of one colour have no other forms, and are repeated.
     """
     spread = images[np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)]
     found: dict[bytes, UInt8Array] = {}
-    # Each form brings a new picture, but for patterns that repeat within themselves: they must not be tried for ever.
+    # Each form brings a new image, but for patterns that repeat within themselves: they must not be tried for ever.
     for form in itertools.islice(_forms(spread), 2 * count + 4):
-        for picture in form:
-            found.setdefault(picture.tobytes(), picture)
+        for image in form:
+            found.setdefault(image.tobytes(), image)
             if len(found) == count:
                 return np.stack(list(found.values()))
-    return np.stack([picture for picture, _ in zip(itertools.cycle(found.values()), range(count), strict=False)])
+    return np.stack([image for image, _ in zip(itertools.cycle(found.values()), range(count), strict=False)])
 
 
 def _forms(images: UInt8Array) -> Iterator[UInt8Array]:

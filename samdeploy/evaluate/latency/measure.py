@@ -1,4 +1,4 @@
-"""How long one picture takes, and whether the answer can be believed."""
+"""How long one image takes, and whether the answer can be believed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Latency:
 
 
 def measure_latency(session: Session, images: UInt8Array) -> Latency:
-    """Time single pictures, host memory to host memory, one call at a time, real pictures in random order.
+    """Time single images, host memory to host memory, one call at a time, real images in random order.
 
     Args:
         session: an open engine.
@@ -185,10 +185,10 @@ def latency_from(times: list[float], warm: WarmUp) -> Latency:
 
 
 def random_batches(images: UInt8Array, size: int = 1, seed: int = 0) -> list[UInt8Array]:
-    """Batches uint8 [size, H, W, 3] of pictures in random order, made before the clock starts.
+    """Batches uint8 [size, H, W, 3] of images in random order, made before the clock starts.
 
-    Real pictures, because zeros would let a processor skip work, and in random order, because neighbours in a data
-    set are often alike.  Single pictures are views; each batch is an array of its own, C-contiguous.
+    Real images, because zeros would let a processor skip work, and in random order, because neighbours in a data
+    set are often alike.  Single images are views; each batch is an array of its own, C-contiguous.
     """
     order = np.random.default_rng(seed)
     if size == 1:

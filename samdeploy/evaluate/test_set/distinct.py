@@ -11,7 +11,7 @@ import numpy as np
 from samdeploy.arrays import Int64Array, UInt8Array
 from samdeploy.data.duplicates.alike import find_alike, thumbnails
 from samdeploy.data.duplicates.copies import TwoLabels, first_copies
-from samdeploy.data.duplicates.image_hashes import PictureHashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes
 from samdeploy.progress import progress_bar
 
 # Of so many images the headline says how few they are.
@@ -85,13 +85,13 @@ class TestImages:
         yield from self.two_labels.lines()
 
 
-def distinct_images(hashes: PictureHashes) -> Int64Array:
+def distinct_images(hashes: ImageHashes) -> Int64Array:
     """The index of the first copy of each distinct image, int64 [M], in order."""
     return np.flatnonzero(first_copies(hashes.digests) == np.arange(len(hashes)))
 
 
 def count_test_images(
-    hashes: PictureHashes, distinct: Int64Array, blocks: Iterable[UInt8Array], classes: int, two_labels: TwoLabels
+    hashes: ImageHashes, distinct: Int64Array, blocks: Iterable[UInt8Array], classes: int, two_labels: TwoLabels
 ) -> TestImages:
     """The test set, counted.
 

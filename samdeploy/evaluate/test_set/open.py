@@ -1,4 +1,4 @@
-"""The test pictures that a bundle is judged on."""
+"""The test images that a bundle is judged on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from samdeploy.files import expanded
 from samdeploy.images.walk import natural_key
 from samdeploy.runs.record import open_run
 
-# What `Report.test_set` says where the pictures are the very ones that training measured.
+# What `Report.test_set` says where the images are the very ones that training measured.
 AS_AT_TRAINING = "as at training"
 _SHOWN = 5
 # Data sets whose images are wherever the user says.
@@ -30,7 +30,7 @@ _CHANGED = "the list in the bundle's manifest was changed; make the bundle again
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """Labelled test pictures, read when they are asked for, and what there is to say about their files."""
+    """Labelled test images, read when they are asked for, and what there is to say about their files."""
 
     # pytest would take the name for a class of tests.
     __test__ = False
@@ -50,7 +50,7 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
             by itself.
 
     Raises:
-        DatasetError: files are missing or damaged, or there is no test picture.
+        DatasetError: files are missing or damaged, or there is no test image.
         InputError: its classes are not those of the bundle, or `data_root` does not exist.
     """
     check_folder(bundle.data.name, data_root, "the bundle's")
@@ -74,7 +74,7 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
     if not len(dataset.test):
-        raise DatasetMissing(f"data set {data.name!r} has no test pictures in {root}")
+        raise DatasetMissing(f"data set {data.name!r} has no test images in {root}")
     return TestSet(dataset.test, dataset.notes)
 
 
@@ -130,7 +130,7 @@ def _test_images_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
 
 
 def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:
-    """Whether pictures with this fingerprint are those that training measured, in words."""
+    """Whether images with this fingerprint are those that training measured, in words."""
     recorded = bundle.data.fingerprints.get("test")
     if recorded is None:
         return "not recorded at training"
@@ -157,7 +157,7 @@ def _other_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> 
         parts = [f"the same in another order: class {place} is {found[place]!r}, {expected[place]!r} expected"]
         cure = f"Their order follows from the names: {_CHANGED}"
     elif name == "folder":
-        cure = "These are not its pictures: give their folder with --data, or rename the class folders"
+        cure = "These are not its images: give their folder with --data, or rename the class folders"
     else:
         cure = f"The data set's names never change: {_CHANGED}"
     return (

@@ -10,12 +10,12 @@ import numpy as np
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import HASHES_FILE
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes, from_bundle_hashes
-from samdeploy.data.duplicates.image_hashes import PictureHashes, read_hashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes, read_hashes
 from samdeploy.data.duplicates.leaks import MAX_EXACT_PERCENT, LeakReport, find_leaks
 from samdeploy.data.protocol import HONEST
 
 
-def known_images(bundle: Bundle) -> dict[str, PictureHashes]:
+def known_images(bundle: Bundle) -> dict[str, ImageHashes]:
     """What is remembered of train and val; empty where nothing is.
 
     The run around the bundle knows names and likenesses too; the bundle's own hashes say whether it is the bundle's
@@ -42,13 +42,13 @@ def is_imported(bundle: Bundle) -> bool:
     return bundle.provenance.get("run_status") == "imported"
 
 
-def beside(known: Mapping[str, PictureHashes], test: PictureHashes) -> dict[str, PictureHashes]:
+def beside(known: Mapping[str, ImageHashes], test: ImageHashes) -> dict[str, ImageHashes]:
     """`known` and the test images, all with digests of one width."""
     width = min([found.digests.shape[1] for found in known.values()], default=test.digests.shape[1])
     return {**known, "test": dataclasses.replace(test, digests=test.digests[:, :width])}
 
 
-def find_test_leaks(known: Mapping[str, PictureHashes], test: PictureHashes) -> LeakReport | None:
+def find_test_leaks(known: Mapping[str, ImageHashes], test: ImageHashes) -> LeakReport | None:
     """Distinct test images that are in train or val, too; None where neither is known.
 
     Training compares its own splits; here the images may be others (`--data`), and be those that were trained on.

@@ -76,7 +76,7 @@ def _nothing_departs(evidence: Evidence) -> str:
         )
     grown = [row for row in evidence.rows if row.inputs_error > 0]
     if not grown:
-        return "no tensor departs, and neither do the logits of these pictures"
+        return "no tensor departs, and neither do the logits of these images"
     worst = max(grown, key=lambda row: row.error / row.inputs_error)
     return (
         f"no tensor departs by more than {evidence.tolerance:.0e} of its range, which {evidence.precision} explains; "
@@ -129,7 +129,7 @@ def _permutation(evidence: Evidence) -> str | None:
 
 
 def _clipped(evidence: Evidence, first: TensorRow) -> str | None:
-    """Whether the quantiser's range is too small for these pictures."""
+    """Whether the quantiser's range is too small for these images."""
     found, expected = evidence.found[first.name], evidence.reference.values[first.name]
     top, bottom = found.max(), found.min()
     outside = (expected > top + 0.1 * (top - bottom)) | (expected < bottom - 0.1 * (top - bottom))
@@ -139,7 +139,7 @@ def _clipped(evidence: Evidence, first: TensorRow) -> str | None:
     return (
         f"the range of int8: {100 * share:.2g} % of its values lie beyond the {bottom:.4g} to {top:.4g} that the "
         f"quantiser was calibrated for, and are cut off (the network's largest is {first.max_abs:.4g}); calibrate on "
-        "pictures like these"
+        "images like these"
     )
 
 

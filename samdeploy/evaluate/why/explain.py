@@ -16,7 +16,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.reference import NetworkTensors, reference_tensors
 from samdeploy.backends.tensors import EngineTensors, engine_tensors
@@ -26,8 +26,8 @@ from samdeploy.errors import SamdeployError
 from samdeploy.evaluate.why.cause import Evidence, likely_cause
 from samdeploy.evaluate.why.tensors import TensorRow, compare_tensors, error_share
 
-# Pictures that are looked at: all tensors of the network are held for each.
-PICTURES = 4
+# Images that are looked at: all tensors of the network are held for each.
+IMAGES = 4
 # Tensors before and after the first that departs, in tables and JSON.
 _AROUND = 4
 
@@ -43,7 +43,7 @@ class Why:
 
     Attributes:
         backend, precision, device: the engine.
-        n_images: pictures that were looked at.
+        n_images: images that were looked at.
         tolerance: error of a tensor that its precision explains, as a share of its range.
         engine_error: error of the logits of the engine as it is, without tensors as outputs; infinite if not finite.
         rows: every tensor that network and engine have in common, in the graph's order.
@@ -91,13 +91,13 @@ def explain_failure(bundle: Bundle, backend: str, precision: str, images: UInt8A
         bundle: from `open_bundle`.
         backend: "onnxruntime" or "openvino"; TensorRT's engines do not let their tensors out.
         precision: as for `open_session`.
-        images: uint8 [n, H, W, 3], RGB, a few pictures that the engine answers wrongly; see `worst_pictures`.
+        images: uint8 [n, H, W, 3], RGB, a few images that the engine answers wrongly; see `worst_images`.
         device: "cpu", "cuda" or "auto".
 
     Raises:
         BackendUnavailable: the runtime cannot run the graph here, or lets no tensors out.
         BundleError, WeightsError: a file of the bundle was changed.
-        InputError: unknown names, or pictures of another shape.
+        InputError: unknown names, or images of another shape.
     """
     reference = reference_tensors(bundle, images)
     found = engine_tensors(bundle, backend, precision, images, reference.values, device=device)
@@ -149,16 +149,14 @@ def explain_tensors(
     return Why(found.backend, found.precision, found.device, len(answers), tolerance, engine_error, rows, first, cause)
 
 
-def worst_pictures(
-    logits: Float32Array, reference: Float32Array, count: int = PICTURES, *, allowed: int = 0
-) -> Int64Array:
-    """Indices of the pictures that an engine answers worst, int64 [at most `count`], in their order.
+def worst_images(logits: Float32Array, reference: Float32Array, count: int = IMAGES, *, allowed: int = 0) -> Int64Array:
+    """Indices of the images that an engine answers worst, int64 [at most `count`], in their order.
 
     Args:
         logits, reference: float32 [N, K].
         allowed: so many of the worst are left out: they may be answered otherwise.
     """
-    shares = difference_shares(logits, reference, picture_ranges(reference))
+    shares = difference_shares(logits, reference, image_ranges(reference))
     worst = np.argsort(-shares, kind="stable")[allowed : allowed + count]
     return np.sort(worst).astype(np.int64)
 

@@ -56,7 +56,7 @@ def normalisation_fault(pixels: Float32Array, normalised: Float32Array, stated: 
 
 
 def _line_through(pixels: Float32Array, found: Float32Array, own: int) -> _Line:
-    """The colour that explains a channel best; its own where another explains it no better (grey pictures)."""
+    """The colour that explains a channel best; its own where another explains it no better (grey images)."""
     y = found.astype(np.float64).ravel()
     lines = []
     for channel in (own, *(other for other in range(3) if other != own)):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from samdeploy.arrays import Float32Array
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.evaluate.finite_json import finite_json
 
 FP16_MAX = 65504.0
@@ -22,7 +22,7 @@ class TensorRow:
 
     Attributes:
         name: as in the graph.
-        error: largest difference, as a share of the tensor's `samdeploy.backends.difference.picture_ranges` in the
+        error: largest difference, as a share of the tensor's `samdeploy.backends.difference.image_ranges` in the
             network; infinite where a value is not finite.
         inputs: the tensors that it is computed from.
         inputs_error: the largest error among them; 0 where there are none.
@@ -80,11 +80,11 @@ def compare_tensors(
 
 
 def error_share(found: Float32Array, expected: Float32Array) -> float:
-    """Largest difference as a share of `picture_ranges`; infinite where not finite or of another shape."""
+    """Largest difference as a share of `image_ranges`; infinite where not finite or of another shape."""
     if found.shape != expected.shape:
         return math.inf
     # A constant tensor has no range: its size stands in, or 1 where it is zero.
-    ranges = picture_ranges(expected, float(np.abs(expected).max()) or 1.0)
+    ranges = image_ranges(expected, float(np.abs(expected).max()) or 1.0)
     return float(difference_shares(found, expected, ranges).max())
 
 

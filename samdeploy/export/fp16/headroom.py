@@ -1,4 +1,4 @@
-"""How close every tensor of a graph comes to the end of FP16, on real pictures.
+"""How close every tensor of a graph comes to the end of FP16, on real images.
 
 FP16 holds up to 65,504 (IEEE 754 binary16: 2 - 2^-10 times 2^15), and full precision down to 2^-14; below that, bits
 are lost one by one.  Streamlined attention multiplies activations by a linear function of themselves, so they can grow
@@ -24,7 +24,7 @@ from samdeploy.progress import progress_bar
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
 
-# Pictures per run: every tensor of the network is held at once.
+# Images per run: every tensor of the network is held at once.
 _BATCH = 4
 
 
@@ -84,7 +84,7 @@ class _Seen:
         size = np.abs(value)
         largest = float(size.max())
         if not math.isfinite(largest):
-            raise ExportError(f"{name}: not finite in FP32 on a training picture; the network is broken, train again")
+            raise ExportError(f"{name}: not finite in FP32 on a training image; the network is broken, train again")
         self.max_abs = max(self.max_abs, largest)
         self._non_zero += int(np.count_nonzero(size))
         self._below += int(np.count_nonzero(size < FP16_SMALLEST_NORMAL)) - int(np.count_nonzero(size == 0))

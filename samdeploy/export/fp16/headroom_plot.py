@@ -1,4 +1,4 @@
-"""The head-room map as a picture.  Imports matplotlib: the extra `plots`."""
+"""The head-room map as an image.  Imports matplotlib: the extra `plots`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from samdeploy.graphs.shapes import float_tensors
 
 Form = Literal["cpu", "tensorrt"]
 
-# Pictures per calibration run: every tensor of the network is held at once.
+# Images per calibration run: every tensor of the network is held at once.
 _BATCH = 4
 _OPTIONS: dict[Form, dict[str, Any]] = {
     # Between quantised scores and weights of attention, ONNX Runtime 1.31 computes the softmax in 8 bits, far off.
@@ -57,14 +57,14 @@ _ACTIVATIONS: dict[Form, QuantType] = {"cpu": QuantType.QUInt8, "tensorrt": Quan
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """An FP32 graph with the extremes of every tensor, seen on training pictures.
+    """An FP32 graph with the extremes of every tensor, seen on training images.
 
     Attributes:
         graph: the FP32 ONNX file.
         names: of the tensors that were watched.
-        smallest, largest: float32 [pictures, tensors], of each tensor for each picture.
+        smallest, largest: float32 [images, tensors], of each tensor for each image.
         units: unit -> its nodes, see `samdeploy.export.int8.units`.
-        multiply_adds: node -> multiply-adds for one picture, of every convolution and matrix product.
+        multiply_adds: node -> multiply-adds for one image, of every convolution and matrix product.
     """
 
     graph: bytes
@@ -80,9 +80,9 @@ class Calibrated:
         return 100 * sum(self.multiply_adds.get(node, 0) for node in quantised) / sum(self.multiply_adds.values())
 
     def ranges(self, coverage: float) -> Any:
-        """The quantiser's `TensorsData`: per tensor, the extremes of at least `coverage` percent of the pictures.
+        """The quantiser's `TensorsData`: per tensor, the extremes of at least `coverage` percent of the images.
 
-        Attention without squashing grows with the square of its input, so that single pictures can give values a
+        Attention without squashing grows with the square of its input, so that single images can give values a
         million times larger than all others; a range that holds them has no step left for the rest.
         """
         low = np.quantile(self.smallest, 1 - coverage / 100, axis=0, method="lower")
@@ -92,7 +92,7 @@ class Calibrated:
 
 
 def calibrate(graph: bytes, images: UInt8Array) -> Calibrated:
-    """Find the smallest and largest value of every tensor for every picture.
+    """Find the smallest and largest value of every tensor for every image.
 
     Args:
         graph: FP32 ONNX file.

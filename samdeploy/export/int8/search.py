@@ -1,8 +1,8 @@
 """INT8 with a contract: at most so many points of validation top-1 are lost, or there is no INT8 graph.
 
-The ranges come first: of a few coverages of the training pictures' extremes, the one that moves the logits least.
+The ranges come first: of a few coverages of the training images' extremes, the one that moves the logits least.
 Then everything is quantised.  Where that costs more than allowed, each layer's own cost is measured (the error of the
-logits when it alone is quantised, on training pictures), and the layers that cost most go back to FP32 until the
+logits when it alone is quantised, on training images), and the layers that cost most go back to FP32 until the
 promise holds on the validation split.
 """
 
@@ -25,10 +25,10 @@ from samdeploy.graphs.inference import open_inference, run_inference
 MAX_DROP = 0.5
 # Percent of the multiply-adds; a graph with less in int8 is slower than FP32 by its conversions alone.
 MIN_INT8_SHARE = 50.0
-# Training pictures that coverages and layers are tried on; their order settles with few.
+# Training images that coverages and layers are tried on; their order settles with few.
 COST_IMAGES = 32
-# Percent of the training pictures whose values must fit.  All is best where no picture stands out; a SAM-ResNet-50
-# after four epochs had logits of 1e9 for one picture in 128, and was at chance with all of them, right with 95 %.
+# Percent of the training images whose values must fit.  All is best where no image stands out; a SAM-ResNet-50
+# after four epochs had logits of 1e9 for one image in 128, and was at chance with all of them, right with 95 %.
 COVERAGES = (100.0, 99.0, 98.0, 95.0, 90.0)
 
 _BATCH = 16
@@ -44,10 +44,10 @@ class QuantizedGraph:
     Attributes:
         graph: ONNX file with Q/DQ nodes; uint8 [N, H, W, 3] in, float32 [N, K] out.
         form: which runtimes it is for, see `samdeploy.export.int8.qdq`.
-        val_top1_fp32, val_top1_int8: percent, on the same validation pictures.
-        val_images: how many; one picture is 100 / val_images points, the smallest drop that can be seen.
+        val_top1_fp32, val_top1_int8: percent, on the same validation images.
+        val_images: how many; one image is 100 / val_images points, the smallest drop that can be seen.
         kept: layers that stay in FP32, with the reason.
-        calibration_images: training pictures that the ranges were measured on.
+        calibration_images: training images that the ranges were measured on.
         coverage: percent of them whose values fit into the ranges; one of `COVERAGES`.
         int8_share_of_multiply_adds: percent.
     """
@@ -86,20 +86,20 @@ def quantize_graph(
     form: Form = "cpu",
     progress: Advance | None = None,
 ) -> QuantizedGraph:
-    """Quantise a graph so that it loses at most `max_drop` points of top-1 on the validation pictures.
+    """Quantise a graph so that it loses at most `max_drop` points of top-1 on the validation images.
 
     Args:
         graph_fp32: an FP32 ONNX file.
-        calibration: uint8 [n, H, W, 3], RGB, training pictures.
-        val_images: uint8 [m, H, W, 3], RGB, validation pictures.
+        calibration: uint8 [n, H, W, 3], RGB, training images.
+        val_images: uint8 [m, H, W, 3], RGB, validation images.
         val_labels: int64 [m].
-        max_drop: percentage points; a gain is no drop.  With few pictures this is coarse: of 144, one is 0.7
+        max_drop: percentage points; a gain is no drop.  With few images this is coarse: of 144, one is 0.7
             points, so 0.5 allows not a single hit less.
         form: "cpu" for ONNX Runtime and OpenVINO, "tensorrt" for TensorRT.
         progress: called as the work goes on; the number of steps is not known before.
 
     Raises:
-        InputError: no pictures to calibrate or to judge on, labels of another length, or a negative `max_drop`.
+        InputError: no images to calibrate or to judge on, labels of another length, or a negative `max_drop`.
         ExportError: the drop is too large even with all layers in FP32 that `MIN_INT8_SHARE` allows.
     """
     if len(calibration) == 0:
@@ -166,7 +166,7 @@ class _Search:
     def _smallest(self) -> int:
         """How many of the costliest layers must stay in FP32.
 
-        Bisection, since more layers in FP32 lose less but for a picture or two; what it finds is itself tested.
+        Bisection, since more layers in FP32 lose less but for an image or two; what it finds is itself tested.
         """
         shares = [self._calibrated.share(self._order[:count]) for count in range(len(self._order) + 1)]
         most = sum(share >= MIN_INT8_SHARE for share in shares) - 1  # shares only fall
@@ -210,9 +210,9 @@ class _Search:
         return costs
 
     def _error(self, graph: bytes) -> float:
-        """How far the logits of training pictures move, as a share of their spread; the mean over the pictures.
+        """How far the logits of training images move, as a share of their spread; the mean over the images.
 
-        No picture counts for more than 1, so that one with huge logits does not decide alone.
+        No image counts for more than 1, so that one with huge logits does not decide alone.
         """
         moved = np.linalg.norm(_logits(graph, self._tries) - self._exact, axis=1)
         spread = np.linalg.norm(self._exact - self._exact.mean(axis=1, keepdims=True), axis=1)

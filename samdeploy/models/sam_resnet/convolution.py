@@ -1,9 +1,9 @@
 """A convolution that learns in bf16 on a CPU without spending most of the step on rearranging its weights.
 
 oneDNN's bf16 convolutions want the weights, and give their gradient, in an order of their own.  To change it costs 15
-to 20 ns a weight and pass, whatever the pictures' size: for 2048 x 512 x 1 x 1 on 128 pictures of 2x2, 15 ms of the
+to 20 ns a weight and pass, whatever the images' size: for 2048 x 512 x 1 x 1 on 128 images of 2x2, 15 ms of the
 gradient's 15.  There the same sums are a matrix product of rows of pixels, in the order that the weights have anyway,
-in 0.9 ms.  With 3x3 kernels the pixels have to be copied for that nine times; where pictures are large and weights
+in 0.9 ms.  With 3x3 kernels the pixels have to be copied for that nine times; where images are large and weights
 few, oneDNN's own way is the faster one and stays.
 """
 

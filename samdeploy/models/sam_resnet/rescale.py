@@ -30,7 +30,7 @@ from torch import nn
 from samdeploy.models.sam_resnet.fold import FoldedBlock, FoldedResNet
 
 FP16_MAX = torch.finfo(torch.half).max
-# Three bits below the end of FP16: pictures that were not among the measured ones may give larger values.
+# Three bits below the end of FP16: images that were not among the measured ones may give larger values.
 TARGET = 2.0**13
 # How far a tensor may be brought below `TARGET` for its weights' sake: its largest value stays above 2, fifteen bits
 # above the smallest normal number.

@@ -20,7 +20,7 @@ _AGAINST = ("<engine", ">p50\nms", ">p10 to p90\nms", ">speed", ">p10 to p90")
 def bench_tables(report: BenchReport) -> str:
     """All engines, or all comparisons, with what spoils them."""
     blocks = [*map(_engine, report.engines), *map(_comparison, report.against)]
-    surroundings = [("images", report.pictures), ("machine", report.machine)]
+    surroundings = [("images", report.images), ("machine", report.machine)]
     if report.busy:
         busy = (
             f"average {report.load_average:.1f} on {report.cores} cores before this began: other programs were "

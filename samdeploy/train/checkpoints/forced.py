@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from samdeploy.bundle.names import HASHES_FILE, RECIPE_FILE
-from samdeploy.data.duplicates.image_hashes import PictureHashes, read_hashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes, read_hashes
 from samdeploy.data.duplicates.leaks import LeakReport, find_leaks, is_among, refuse_leaks
 from samdeploy.errors import DatasetError
 from samdeploy.runs.record import RunRecord
@@ -24,9 +24,9 @@ MOVED = (
 )
 
 
-def check_pictures(
-    resumed: Resumed, record: RunRecord, splits: Mapping[str, PictureHashes]
-) -> tuple[dict[str, PictureHashes], LeakReport, str]:
+def check_images(
+    resumed: Resumed, record: RunRecord, splits: Mapping[str, ImageHashes]
+) -> tuple[dict[str, ImageHashes], LeakReport, str]:
     """Compare images that are no longer those of the checkpoint with all that the weights have learnt from.
 
     Args:
@@ -57,7 +57,7 @@ def check_pictures(
     return learnt, leaks, f"{changed}; going on with the new images"
 
 
-def _difference(name: str, before: PictureHashes | None, now: PictureHashes) -> str:
+def _difference(name: str, before: ImageHashes | None, now: ImageHashes) -> str:
     """ "train: 2 of 22 gone, 1 new"."""
     if before is None:
         return f"{name} differs"
@@ -69,7 +69,7 @@ def _difference(name: str, before: PictureHashes | None, now: PictureHashes) -> 
     return f"{name}: {gone:,} of {len(of_split):,} gone, {new:,} new"
 
 
-def _with_learnt(before: PictureHashes | None, splits: Mapping[str, PictureHashes]) -> dict[str, PictureHashes]:
+def _with_learnt(before: ImageHashes | None, splits: Mapping[str, ImageHashes]) -> dict[str, ImageHashes]:
     if before is None:
         return dict(splits)
     train = splits["train"]
@@ -78,7 +78,7 @@ def _with_learnt(before: PictureHashes | None, splits: Mapping[str, PictureHashe
         before.names[row] if row >= len(before) - before.former else f"{before.names[row]} (trained on before)"
         for row in gone.tolist()
     ]
-    learnt = PictureHashes(
+    learnt = ImageHashes(
         np.concatenate([train.digests, before.digests[gone]]),
         np.concatenate([train.perceptual, before.perceptual[gone]]),
         [*train.names, *names],
@@ -88,7 +88,7 @@ def _with_learnt(before: PictureHashes | None, splits: Mapping[str, PictureHashe
     return {**splits, "train": learnt}
 
 
-def is_best_of_other_pictures(resumed: Resumed, record: RunRecord) -> bool:
+def is_best_of_other_images(resumed: Resumed, record: RunRecord) -> bool:
     """Whether the best epoch so far was chosen on other validation images, or on the same prepared otherwise."""
     return "val" in changed_splits(resumed, record) or any(key.startswith("image.") for key in resumed.changes)
 

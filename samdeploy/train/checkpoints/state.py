@@ -13,7 +13,7 @@ from torch import nn
 from samdeploy.models.weights import load_state
 from samdeploy.train.checkpoints.checkpoint import Checkpoint
 from samdeploy.train.distributed import Ranks, smallest_batch
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.ema import WeightMean
 from samdeploy.train.loop.seeds import Shuffle
 from samdeploy.train.loop.step import Stepper
@@ -37,15 +37,15 @@ class TrainState:
         compiled: whether torch.compile was chosen; None while that is open.
     """
 
-    def __init__(self, model: nn.Module, stepper: Stepper, pictures: Pictures, training: TrainingSection) -> None:
+    def __init__(self, model: nn.Module, stepper: Stepper, images: StoredImages, training: TrainingSection) -> None:
         self.model, self.stepper = model, stepper
         self.mean = WeightMean(model, training.ema_decay) if training.ema_decay else None
-        self._pictures, self._training = pictures, training
+        self._images, self._training = images, training
         self._shuffle = Shuffle(training.seed)
         self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.batches: tuple[torch.Tensor, ...] = ()
-        self.losses = torch.zeros(0, device=pictures.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
+        self.losses = torch.zeros(0, device=images.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=images.device)
         self._resumed_losses: torch.Tensor | None = None
         self.rows: list[EpochRow] = []
         self.gate_rows: list[GateRow] = []
@@ -63,10 +63,10 @@ class TrainState:
 
     def start_epoch(self, ranks: Ranks) -> None:
         """Deal the epoch's batches, also where some of them are done already."""
-        order = self._shuffle.order(len(self._pictures))
+        order = self._shuffle.order(len(self._images))
         least = smallest_batch(ranks.world, self._training.accumulate)
-        self.batches = join_small_end(self._pictures.batches(self._training.batch_size, order), least)
-        device = self._pictures.device
+        self.batches = join_small_end(self._images.batches(self._training.batch_size, order), least)
+        device = self._images.device
         self.losses = torch.zeros(len(self.batches), device=device)
         done = self._resumed_losses
         if done is None or len(done) != len(self.batches):
@@ -139,7 +139,7 @@ class TrainState:
         self._shuffle.restore(checkpoint.tensors["shuffle"])
         if "losses" in checkpoint.tensors:
             self._resumed_losses = checkpoint.tensors["losses"]
-            self.correct = checkpoint.tensors["correct"].to(self._pictures.device, copy=True)
+            self.correct = checkpoint.tensors["correct"].to(self._images.device, copy=True)
 
 
 def join_small_end(batches: tuple[torch.Tensor, ...], least: int) -> tuple[torch.Tensor, ...]:

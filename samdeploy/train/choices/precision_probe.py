@@ -24,13 +24,13 @@ from samdeploy.errors import RecipeError
 from samdeploy.train.device import Autocast, autocast_dtype, multiplies_bf16, precision_name
 from samdeploy.train.recipe.recipe import Recipe
 
-PICTURES = 16  # in one try, at least; more, up to the training's batch, where they take less than STEP_S
+IMAGES = 16  # in one try, at least; more, up to the training's batch, where they take less than STEP_S
 STEP_S = 0.5  # larger batches gain more from bf16, and short steps are timed badly
 TRIES = 5
 MIN_GAIN = 1.1  # below that, float32 is the safer choice
 SHARE = 30  # a training that takes less than so many times the probe is not worth it
 STEPS = 2 * (TRIES + 1)
-WORTH = SHARE * STEPS * PICTURES  # images over all epochs
+WORTH = SHARE * STEPS * IMAGES  # images over all epochs
 # Up to this side the last stage's 3x3 convolution with stride 2 sees one position, where PyTorch 2.14's bf16 gradient
 # of its weights on a CPU reads memory that nobody wrote: with NaN left there, 15 of 52 gradients were NaN, and 0 of 260
 # with stride 1 or sides of 2 and 4.
@@ -102,7 +102,7 @@ def probe(model: nn.Module, height: int, width: int, most: int) -> Probe:
     Args:
         model: on the CPU; left as it is.
         height, width: of the images.
-        most: images in one batch, at most; `PICTURES` at least.
+        most: images in one batch, at most; `IMAGES` at least.
     """
     trial = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
 
@@ -117,8 +117,8 @@ def probe(model: nn.Module, height: int, width: int, most: int) -> Probe:
         return time.perf_counter() - start
 
     for dtype in (None, torch.bfloat16):  # the first passes also load kernels
-        seconds(dtype, PICTURES)
-    count = max(PICTURES, min(most, int(STEP_S / seconds(None, PICTURES) * PICTURES)))
+        seconds(dtype, IMAGES)
+    count = max(IMAGES, min(most, int(STEP_S / seconds(None, IMAGES) * IMAGES)))
     pairs = [(seconds(None, count), seconds(torch.bfloat16, count)) for _ in range(TRIES)]
     gain = sorted(fp32 / bf16 for fp32, bf16 in pairs)[TRIES // 2]
     return Probe(torch.bfloat16 if gain >= MIN_GAIN else None, gain)

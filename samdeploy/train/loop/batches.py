@@ -11,7 +11,7 @@ from samdeploy.arrays import Int64Array, UInt8Array
 _SHARE = 0.5
 
 
-class Pictures:
+class StoredImages:
     """All images and labels of one split.
 
     They live on the device as uint8 where they fit: a batch is then one gather, without any copy from the

@@ -14,7 +14,7 @@ from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.models import build_model, load_weights
 from samdeploy.models.family import calmer_training
 from samdeploy.train.checkpoints.state import TrainState
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.epoch import Stopped, diverged, loss_text, train_epoch
 from samdeploy.train.loop.frozen import training_mode
 from samdeploy.train.loop.measure import Measured, Split, measure
@@ -29,7 +29,7 @@ from samdeploy.train.watch.history import EpochRow
 class Splits:
     """What is learnt and measured."""
 
-    train: Pictures
+    train: StoredImages
     val: Split
     test: Split
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from samdeploy.progress import progress_bar
 from samdeploy.train.distributed import Ranks
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class Split:
 
     Attributes:
         name: for the progress bar.
-        pictures: all of them.
+        images: all of them.
         normalize: uint8 [N, H, W, 3] -> float32 [N, 3, H, W], normalised.
         classes: how many there are.
         batch_size: images that go through the network at once.
     """
 
     name: str
-    pictures: Pictures
+    stored: StoredImages
     normalize: nn.Module
     classes: int
     batch_size: int
@@ -67,18 +67,18 @@ def measure(model: nn.Module, split: Split, ranks: Ranks, check: Callable[[], No
         check: called after each batch; may raise.
     """
     model.eval()
-    pictures, classes = split.pictures, split.classes
-    loss = torch.zeros((), dtype=torch.float64, device=pictures.device)
-    correct = torch.zeros((), dtype=torch.int64, device=pictures.device)
+    stored, classes = split.stored, split.classes
+    loss = torch.zeros((), dtype=torch.float64, device=stored.device)
+    correct = torch.zeros((), dtype=torch.int64, device=stored.device)
     hits = torch.zeros_like(correct)
-    predicted, right = torch.zeros((2, classes), dtype=torch.int64, device=pictures.device)
+    predicted, right = torch.zeros((2, classes), dtype=torch.int64, device=stored.device)
     rows = torch.empty(0)
-    with progress_bar(split.name, len(pictures)) as advance, torch.inference_mode():
-        for rows in pictures.batches(split.batch_size):
+    with progress_bar(split.name, len(stored)) as advance, torch.inference_mode():
+        for rows in stored.batches(split.batch_size):
             mine = ranks.share(rows)
             hits = torch.zeros_like(correct)
             if len(mine):
-                images, labels = pictures.take(mine)
+                images, labels = stored.take(mine)
                 logits = model(split.normalize(images))
                 loss += F.cross_entropy(logits, labels, reduction="sum")
                 answers = logits.argmax(1)
@@ -95,5 +95,5 @@ def measure(model: nn.Module, split: Split, ranks: Ranks, check: Callable[[], No
     total, hit, last, *per_class = sums.tolist()
     tallies = tuple(map(int, per_class))
     return Measured(
-        total / len(pictures), int(hit), len(pictures), int(last), len(rows), tallies[:classes], tallies[classes:]
+        total / len(stored), int(hit), len(stored), int(last), len(rows), tallies[:classes], tallies[classes:]
     )

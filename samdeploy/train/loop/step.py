@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from samdeploy.train.device import Compute
 from samdeploy.train.loop.ahead import Ahead, Batch, Place
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.seeds import StepRandomness
 from samdeploy.train.recipe.recipe import TrainingSection
 
@@ -40,7 +40,7 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        pictures: Pictures,
+        stored: StoredImages,
         augment: Augmentation,
         training: TrainingSection,
         compute: Compute,
@@ -48,12 +48,12 @@ class Stepper:
         """
         Args:
             model: float32 [N, 3, H, W], normalised -> logits [N, K]; its weights are updated in place.
-            pictures: the training split.
+            images: the training split.
             augment: from stored to learnt images.
             training: optimiser settings.
             compute: where, in which precision, and with whom.
         """
-        self.model, self._pictures, self._augment, self._training = model, pictures, augment, training
+        self.model, self._stored, self._augment, self._training = model, stored, augment, training
         self._device, self._autocast, self._ranks = compute.device, compute.autocast, compute.ranks
         device = self._device
         self._wrapped = self._ranks.wrap(model, device, training.sync_batch_norm)
@@ -118,7 +118,7 @@ class Stepper:
         return self._ranks.share(rows).tensor_split(self._training.accumulate)
 
     def _prepare(self, rows: torch.Tensor, place: Place) -> Batch:
-        return self._augment(*self._pictures.take(rows), self._randomness.generator(*place))
+        return self._augment(*self._stored.take(rows), self._randomness.generator(*place))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """float32 [n, 3, H, W], normalised -> float32 [n, K], in the precision of training."""

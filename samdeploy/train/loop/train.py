@@ -23,14 +23,14 @@ from samdeploy.models.memory import is_out_of_memory
 from samdeploy.runs.new_folder import check_runs_root
 from samdeploy.runs.record import RunRecord
 from samdeploy.train.augment import make_augmentation
-from samdeploy.train.checkpoints.forced import check_pictures, is_best_of_other_pictures
+from samdeploy.train.checkpoints.forced import check_images, is_best_of_other_images
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_classes, open_resumed
 from samdeploy.train.checkpoints.saver import check_room
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.choices.precision_probe import settle_precision
 from samdeploy.train.device import Compute, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, joined
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.epoch import Stopped
 from samdeploy.train.loop.fit import Splits, fit, measure_test, remeasure_best
 from samdeploy.train.loop.frozen import freeze_trunk, training_mode
@@ -88,7 +88,7 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
 
     Raises:
         InputError: another process is training it.
-        SamdeployError: as `open_resumed`, `check_classes`, `check_pictures` and `train`.
+        SamdeployError: as `open_resumed`, `check_classes`, `check_images` and `train`.
     """
     with joined() as ranks:
         resumed = ranks.first(open_resumed, run, overrides, force=force)
@@ -149,7 +149,7 @@ def _learn(around: Surroundings, data: PreparedData, model: nn.Module, resumed: 
     with around.stop:
         try:
             around.choice.begin(state)
-            if resumed is not None and is_best_of_other_pictures(resumed, run.record):
+            if resumed is not None and is_best_of_other_images(resumed, run.record):
                 remeasure_best(model, splits, around)
             fit(state, splits, around)
             test = measure_test(model, splits, around)
@@ -257,7 +257,7 @@ def _state(recipe: Recipe, compute: Compute, data: PreparedData, model: nn.Modul
     classes = len(data.classes)
     normalize = Normalize(recipe.image.preprocessing()).to(compute.device)
     train, val, test = (
-        Pictures(*split, compute.device) for split in (data.training, data.splits["val"], data.splits["test"])
+        StoredImages(*split, compute.device) for split in (data.training, data.splits["val"], data.splits["test"])
     )
     batch_size = recipe.training.batch_size
     splits = Splits(
@@ -275,7 +275,7 @@ def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord) -> Pr
     check_classes(resumed, record)
     if not changed_splits(resumed, record):
         return data
-    hashes, leaks, changed = check_pictures(resumed, record, data.hashes)
+    hashes, leaks, changed = check_images(resumed, record, data.hashes)
     for line in (changed, *(line for line in leaks.lines() if line not in data.leaks.lines())):
         print(line, file=sys.stderr)
     return dataclasses.replace(data, hashes=hashes, leaks=leaks)

@@ -17,7 +17,7 @@ from samdeploy.models.family import Stage, family_of
 from samdeploy.train.loop.measure import Split
 from samdeploy.train.watch.history import GateRow
 
-PICTURES = 128  # as many as the export measures its head-room on
+IMAGES = 128  # as many as the export measures its head-room on
 FP16_MAX = 65504.0
 # Bits below FP16's end from which on the export rescales tensors; see `samdeploy.export.fp16.headroom`.
 TIGHT_BITS = 3.0
@@ -62,12 +62,12 @@ def measure_activations(arch: str, model: nn.Module, split: Split, epoch: int) -
         arch: of `model`; its family says what to look at.
     """
     model.eval()
-    every = split.pictures.batches(len(split.pictures))[0]
-    rows = every[:: max(1, len(every) // PICTURES)][:PICTURES]
+    every = split.stored.batches(len(split.stored))[0]
+    rows = every[:: max(1, len(every) // IMAGES)][:IMAGES]
     watches = [_Watch(stage) for stage in (family_of(arch).stages or top_level_stages)(model)]
     try:
         for part in torch.split(rows, 32):  # small, so that this never needs more memory than training does
-            images, _ = split.pictures.take(part)
+            images, _ = split.stored.take(part)
             model(split.normalize(images))
     finally:
         for handle in (handle for watch in watches for handle in watch.handles):

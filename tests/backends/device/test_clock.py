@@ -34,7 +34,7 @@ def test_the_copy_is_over_before_the_device_clock_starts(
     assert found == [100.0]
 
 
-def test_the_device_clock_works_on_the_pictures_it_was_given(session: DeviceSession, cuda: HostCuda) -> None:
+def test_the_device_clock_works_on_the_images_it_was_given(session: DeviceSession, cuda: HostCuda) -> None:
     session.cuda_graph = False
     images = images_of(2, seed=5)
     session.device_ms(images)

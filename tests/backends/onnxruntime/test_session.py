@@ -168,7 +168,7 @@ def test_only_fp32_forbids_tf32_on_cuda(
 
 
 def test_a_full_memory_of_the_cpu_is_not_the_gpus() -> None:
-    """A real one: a picture repeated 2^50 times."""
+    """A real one: an image repeated 2^50 times."""
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", 8, 8, 3])
     logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.UINT8, None)
     times = onnx.numpy_helper.from_array(np.array([1 << 50, 8, 8, 3], np.int64), "times")

@@ -15,7 +15,7 @@ from samdeploy.bench.alternatives import against
 from samdeploy.bench.alternatives.against import SAME_NETWORK, compare
 from samdeploy.bench.alternatives.comparison import Comparison, comparison_json
 from samdeploy.bench.engines import Engine
-from samdeploy.bench.timed_images import Pictures, load_pictures
+from samdeploy.bench.timed_images import TimedImages, load_images
 from samdeploy.bundle import Bundle
 
 torch = pytest.importorskip("torch")
@@ -24,8 +24,8 @@ OURS = Engine("onnxruntime", "fp32")
 
 
 @pytest.fixture(scope="module")
-def pictures(digits_bundle: Bundle) -> Pictures:
-    return load_pictures(digits_bundle, None, None)
+def examples(digits_bundle: Bundle) -> TimedImages:
+    return load_images(digits_bundle, None, None)
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +34,13 @@ def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_MS", 0.0)
 
 
-def _compare(bundle: Bundle, pictures: Pictures, engines: list[Engine], *names: str, batch: int = 1) -> Comparison:
-    return compare(bundle, engines, names, pictures, batch=batch, rounds=5, device="cpu")
+def _compare(bundle: Bundle, examples: TimedImages, engines: list[Engine], *names: str, batch: int = 1) -> Comparison:
+    return compare(bundle, engines, names, examples, batch=batch, rounds=5, device="cpu")
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_ours_and_pytorch_take_turns(digits_bundle: Bundle, pictures: Pictures, batch: int) -> None:
-    found = _compare(digits_bundle, pictures, [OURS], "pytorch eager", batch=batch)
+def test_ours_and_pytorch_take_turns(digits_bundle: Bundle, examples: TimedImages, batch: int) -> None:
+    found = _compare(digits_bundle, examples, [OURS], "pytorch eager", batch=batch)
     assert [(row.name, row.ours, row.ran, row.reason) for row in found.rows] == [
         ("samdeploy onnxruntime fp32", True, True, ""),
         ("pytorch eager", False, True, ""),
@@ -57,20 +57,20 @@ def test_ours_and_pytorch_take_turns(digits_bundle: Bundle, pictures: Pictures, 
     assert comparison_json(found)["batch"] == batch
 
 
-def test_pytorchs_own_export_runs_in_both_runtimes(digits_bundle: Bundle, pictures: Pictures) -> None:
+def test_pytorchs_own_export_runs_in_both_runtimes(digits_bundle: Bundle, examples: TimedImages) -> None:
     pytest.importorskip("onnxscript", reason="pip install 'samdeploy[bench]'")
     pytest.importorskip("openvino")
-    found = _compare(digits_bundle, pictures, [], "onnxruntime plain export", "openvino plain export")
+    found = _compare(digits_bundle, examples, [], "onnxruntime plain export", "openvino plain export")
     assert [row.reason for row in found.rows] == ["", ""]
     assert [row.ran for row in found.rows] == [True, True]
     assert max(row.difference or 1 for row in found.rows) < 1e-4
 
 
 def test_without_onnxscript_both_rows_say_so(
-    digits_bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    digits_bundle: Bundle, examples: TimedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    found = _compare(digits_bundle, pictures, [OURS], "onnxruntime plain export", "openvino plain export")
+    found = _compare(digits_bundle, examples, [OURS], "onnxruntime plain export", "openvino plain export")
     assert [row.reason for row in found.rows[1:]] == [
         "PyTorch's exporter needs onnxscript, which is not installed; pip install 'samdeploy[bench]'"
     ] * 2
@@ -78,7 +78,7 @@ def test_without_onnxscript_both_rows_say_so(
 
 
 def test_another_network_is_not_compared(
-    digits_bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    digits_bundle: Bundle, examples: TimedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The golden answers are those of the network as trained; an alternative with two classes swapped is not it."""
     plain = against._others
@@ -88,14 +88,14 @@ def test_another_network_is_not_compared(
         return {"pytorch eager": lambda: lambda batch: np.asarray(run(batch))[:, [1, 0, *range(2, 10)]]}
 
     monkeypatch.setattr(against, "_others", swapped)
-    (ours, other) = _compare(digits_bundle, pictures, [OURS], "pytorch eager").rows
+    (ours, other) = _compare(digits_bundle, examples, [OURS], "pytorch eager").rows
     assert ours.ran
     assert not other.ran
     assert other.reason.endswith(f"of their range, at most {SAME_NETWORK:.0e} expected: not the same network")
 
 
 def test_an_engine_that_dies_in_the_middle(
-    digits_bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    digits_bundle: Bundle, examples: TimedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, count = OnnxruntimeSession.run, 0
 
@@ -107,38 +107,38 @@ def test_an_engine_that_dies_in_the_middle(
         return plain(self, batch)
 
     monkeypatch.setattr(OnnxruntimeSession, "run", dying)
-    ours, eager = _compare(digits_bundle, pictures, [OURS], "pytorch eager").rows
+    ours, eager = _compare(digits_bundle, examples, [OURS], "pytorch eager").rows
     assert (ours.ran, ours.reason) == (False, "died in round 3: out of memory")
     assert ours.p50_ms is not None
     assert eager.ran
 
 
-def test_an_engine_whose_profile_has_no_such_batch(digits_bundle: Bundle, pictures: Pictures) -> None:
+def test_an_engine_whose_profile_has_no_such_batch(digits_bundle: Bundle, examples: TimedImages) -> None:
     bounded = dataclasses.replace(OURS, smallest=2, largest=4)
-    (row,) = _compare(digits_bundle, pictures, [bounded], batch=8).rows
+    (row,) = _compare(digits_bundle, examples, [bounded], batch=8).rows
     assert (row.ran, row.reason) == (False, "its profile takes batches of 2 to 4")
 
 
-def test_pictures_of_a_folder_keep_their_files(digits_bundle: Bundle, digit_files: list[Path]) -> None:
-    found = load_pictures(digits_bundle, digit_files[0].parent, None)
+def test_images_of_a_folder_keep_their_files(digits_bundle: Bundle, digit_files: list[Path]) -> None:
+    found = load_images(digits_bundle, digit_files[0].parent, None)
     assert sorted(found.encoded) == sorted(path.read_bytes() for path in digit_files)
     assert found.prepared.shape == (5, 32, 32, 3)
     assert found.source == f"5 images of {digit_files[0].parent}"
 
 
-def test_pictures_of_the_test_split_are_encoded_without_loss(digits_bundle: Bundle, pictures: Pictures) -> None:
+def test_images_of_the_test_split_are_encoded_without_loss(digits_bundle: Bundle, examples: TimedImages) -> None:
     from samdeploy.data import open_dataset
     from samdeploy.images.decode import decode
 
     test = open_dataset("digits", Path("data"), options={}, val_fraction=0.1, seed=0).test
     originals = {test.load(index).tobytes() for index in range(len(test))}
-    assert len(pictures.encoded) == 64
-    assert all(decode(data).tobytes() in originals for data in pictures.encoded)
-    assert pictures.source == "64 test images of digits (PNG, the first of 8x8)"
+    assert len(examples.encoded) == 64
+    assert all(decode(data).tobytes() in originals for data in examples.encoded)
+    assert examples.source == "64 test images of digits (PNG, the first of 8x8)"
 
 
-def test_without_the_data_set_the_golden_pictures_serve(digits_bundle: Bundle) -> None:
+def test_without_the_data_set_the_golden_images_serve(digits_bundle: Bundle) -> None:
     data = dataclasses.replace(digits_bundle.data, name="cifar10")
-    found = load_pictures(dataclasses.replace(digits_bundle, data=data), None, None)
+    found = load_images(dataclasses.replace(digits_bundle, data=data), None, None)
     assert (found.prepared == digits_bundle.golden()[0]).all()
     assert "golden images as PNG, already of the network's size" in found.source

@@ -9,14 +9,14 @@ import numpy as np
 from samdeploy.data.duplicates.bundle_hashes import from_bundle_hashes
 from samdeploy.data.duplicates.copies import TwoLabels, find_two_labels, first_copies
 from samdeploy.data.duplicates.file_copies import file_copies
-from samdeploy.data.duplicates.image_hashes import PictureHashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes
 
 
-def hashes(digests: list[int], labels: list[int], name: str) -> PictureHashes:
+def hashes(digests: list[int], labels: list[int], name: str) -> ImageHashes:
     count = len(digests)
     rows = np.array([[7, digest] for digest in digests], np.uint64).reshape(-1, 2)
     names = [f"{name}{index}" for index in range(count)]
-    return PictureHashes(rows, np.zeros((count, 4), np.uint64), names, np.array(labels, np.int64))
+    return ImageHashes(rows, np.zeros((count, 4), np.uint64), names, np.array(labels, np.int64))
 
 
 def test_each_image_knows_its_first_copy() -> None:
@@ -68,6 +68,6 @@ def test_files_of_the_same_bytes_are_found_whatever_their_names(tmp_path: Path) 
 def test_two_labels_within_test_name_both_files_away_from_the_run() -> None:
     known = from_bundle_hashes(np.array([[7, 0]], np.uint64), "train")
     digests, labels = np.array([[7], [7]], np.uint64), np.array([0, 1])
-    test = PictureHashes(digests, np.zeros((2, 4), np.uint64), ["a/1.png", "b/2.png"], labels)
+    test = ImageHashes(digests, np.zeros((2, 4), np.uint64), ["a/1.png", "b/2.png"], labels)
     (line,) = find_two_labels({"train": known, "test": test}, ("a", "b"), of="test").lines()
     assert line.startswith("1 image has two labels: a/1.png ('a') = b/2.png ('b'). ")

@@ -16,9 +16,9 @@ from sklearn.datasets import load_sample_images
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import SPLITS, load_images, open_dataset
 from samdeploy.data.duplicates.image_hashes import (
-    PictureHashes,
+    ImageHashes,
     digests_of,
-    hash_pictures,
+    hash_images,
     perceptual_hashes,
     read_hashes,
     set_hashes,
@@ -29,7 +29,7 @@ from samdeploy.data.duplicates.leaks import (
     NEAR_BITS,
     LeakReport,
     Overlap,
-    SharedPicture,
+    SharedImage,
     find_leaks,
     find_overlap,
     is_among,
@@ -54,8 +54,8 @@ def photographs() -> np.ndarray:
     return np.stack([tile for tile in tiles if tile.std() > 20])
 
 
-def hashed(images: np.ndarray, name: str = "image") -> PictureHashes:
-    return hash_pictures([images], [f"{name}[{index}]" for index in range(len(images))], NO_LABELS[: len(images)])
+def hashed(images: np.ndarray, name: str = "image") -> ImageHashes:
+    return hash_images([images], [f"{name}[{index}]" for index in range(len(images))], NO_LABELS[: len(images)])
 
 
 def changed(images: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
@@ -121,8 +121,8 @@ def test_perceptual_hash_is_the_sign_of_the_cosine_transform() -> None:
 
 def test_blocks_do_not_matter(photographs: np.ndarray) -> None:
     names = [str(index) for index in range(len(photographs))]
-    whole = hash_pictures([photographs], names, NO_LABELS[: len(names)])
-    parts = hash_pictures([photographs[:1], photographs[1:30], photographs[30:]], names, NO_LABELS[: len(names)])
+    whole = hash_images([photographs], names, NO_LABELS[: len(names)])
+    parts = hash_images([photographs[:1], photographs[1:30], photographs[30:]], names, NO_LABELS[: len(names)])
     assert np.array_equal(whole.digests, parts.digests)
     assert np.array_equal(whole.perceptual, parts.perceptual)
     assert len(whole) == len(photographs) == len(np.unique(whole.digests, axis=0))
@@ -131,7 +131,7 @@ def test_blocks_do_not_matter(photographs: np.ndarray) -> None:
 def test_hashes_survive_the_disk(photographs: np.ndarray, tmp_path: Path) -> None:
     splits = {
         "train": hashed(photographs[:20]),
-        "test": hash_pictures([photographs[20:22]], ["a\nb", "gr\u00fcn\udcff"], np.array([3, -1])),
+        "test": hash_images([photographs[20:22]], ["a\nb", "gr\u00fcn\udcff"], np.array([3, -1])),
     }
     write_hashes(tmp_path / "hashes.npz", splits)
     again = read_hashes(tmp_path / "hashes.npz")
@@ -151,7 +151,7 @@ def test_damaged_hashes_are_refused(photographs: np.ndarray, tmp_path: Path) -> 
     with pytest.raises(DatasetError, match=r"hashes\.npz: no image hashes .*; remove it, or train again"):
         read_hashes(path)
     whole = hashed(photographs[:20])
-    write_hashes(path, {"train": PictureHashes(whole.digests[:-1], whole.perceptual, whole.names, whole.labels)})
+    write_hashes(path, {"train": ImageHashes(whole.digests[:-1], whole.perceptual, whole.names, whole.labels)})
     with pytest.raises(DatasetError, match=r"train: uint64 \[19, 2\], uint64 \[20, 4\], int64 \[20\] found for 20"):
         read_hashes(path)
 
@@ -202,7 +202,7 @@ def test_the_nearest_is_named_wherever_blocks_end(photographs: np.ndarray, monke
         assert example.bits == bits[int(example.name[5:-1])].min()
 
 
-def test_flat_pictures_look_like_nothing() -> None:
+def test_flat_images_look_like_nothing() -> None:
     flat = np.stack([np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 255)])
     overlap = find_overlap("test", hashed(flat[:2]), "train", hashed(flat[1:]))
     assert (overlap.exact, overlap.near) == (1, 0)  # the same grey is the same image, all the same
@@ -235,8 +235,8 @@ def test_the_same_file_is_said(photographs: np.ndarray, tmp_path: Path) -> None:
         Image.fromarray(photographs[0]).save(path)
     Image.fromarray(photographs[1]).save(paths[3])
     images = photographs[[0, 0, 0, 1]]
-    train = hash_pictures([images[:1]], [str(paths[0])], NO_LABELS[:1])
-    test = hash_pictures([images[1:]], [str(path) for path in paths[1:]], NO_LABELS[:3])
+    train = hash_images([images[:1]], [str(paths[0])], NO_LABELS[:1])
+    test = hash_images([images[1:]], [str(path) for path in paths[1:]], NO_LABELS[:3])
     overlap = find_overlap("test", test, "train", train)
     assert [(Path(found.name).name, found.is_same_file) for found in overlap.examples] == [
         ("copy of a.png", True), ("a.bmp", False),
@@ -247,7 +247,7 @@ def test_the_same_file_is_said(photographs: np.ndarray, tmp_path: Path) -> None:
 
 
 def overlap(exact: int, near: int = 0, images: int = 200, split: str = "test") -> Overlap:
-    example = SharedPicture("test/1.png", "train/2.png", 0 if exact else 5, exact > 0, False)
+    example = SharedImage("test/1.png", "train/2.png", 0 if exact else 5, exact > 0, False)
     return Overlap(split, "train", images, exact, near, (example,) if exact or near else ())
 
 
@@ -268,10 +268,10 @@ def test_words_and_json() -> None:
     }  # fmt: skip
 
 
-def test_pictures_that_show_nothing_are_called_that() -> None:
+def test_images_that_show_nothing_are_called_that() -> None:
     grey, stripes = np.full((1, 8, 8, 3), 90, np.uint8), np.zeros((1, 8, 8, 3), np.uint8)
     stripes[:, ::2] = 255
-    hashes = hash_pictures([grey, stripes], ["grey", "stripes"], NO_LABELS[:2])
+    hashes = hash_images([grey, stripes], ["grey", "stripes"], NO_LABELS[:2])
     found = find_overlap("test", hashes, "train", hashes)
     assert (found.exact, found.flat) == (2, 1)
     with pytest.raises(
@@ -280,7 +280,7 @@ def test_pictures_that_show_nothing_are_called_that() -> None:
         refuse_leaks(LeakReport((found,)), "data set 'folder'")
 
 
-def test_a_few_shared_pictures_are_no_reason_to_refuse() -> None:
+def test_a_few_shared_images_are_no_reason_to_refuse() -> None:
     most = int(200 * MAX_EXACT_PERCENT / 100)
     refuse_leaks(LeakReport((overlap(most, near=200 - most),)), "data set 'folder'")
     with pytest.raises(DatasetError):
@@ -301,14 +301,14 @@ def test_the_refusal_names_counts_examples_and_the_cure() -> None:
 # --- real sets --------------------------------------------------------------------------------------------------------
 
 
-def splits_of(name: str, root: Path, count: int | None = None) -> dict[str, PictureHashes]:
+def splits_of(name: str, root: Path, count: int | None = None) -> dict[str, ImageHashes]:
     dataset = open_dataset(name, root)
     found = {}
     for split in SPLITS:
         samples = dataset.split(split)
         samples = samples.take(np.arange(len(samples))[:count])
         images, _ = load_images(samples, Preprocessing(32, 32), description=split)
-        found[split] = hash_pictures([images], samples.names, samples.labels)
+        found[split] = hash_images([images], samples.names, samples.labels)
     return found
 
 
@@ -329,6 +329,6 @@ def test_clothes_are_not_accused_and_a_leaked_one_is_found(tmp_path: Path) -> No
     honest, leaked = splits["test"], splits["train"]
     digests, perceptual = honest.digests.copy(), honest.perceptual.copy()
     digests[17], perceptual[17] = leaked.digests[1234], leaked.perceptual[1234]
-    found = find_overlap("test", PictureHashes(digests, perceptual, honest.names, honest.labels), "train", leaked)
+    found = find_overlap("test", ImageHashes(digests, perceptual, honest.names, honest.labels), "train", leaked)
     assert found.exact == 1
     assert (found.examples[0].name, found.examples[0].other) == (honest.names[17], leaked.names[1234])

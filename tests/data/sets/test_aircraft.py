@@ -106,7 +106,7 @@ def test_empty_list(aircraft_root: Path) -> None:
     assert str(error.value) == f"{file}: no images listed; unpack the archive again"
 
 
-def test_a_picture_in_two_splits(aircraft_root: Path) -> None:
+def test_a_image_in_two_splits(aircraft_root: Path) -> None:
     data = aircraft_root / FOLDER / "data"
     (data / "images_variant_test.txt").write_text((data / "images_variant_train.txt").read_text())
     with pytest.raises(DatasetError) as error:
@@ -117,7 +117,7 @@ def test_a_picture_in_two_splits(aircraft_root: Path) -> None:
     )
 
 
-def test_missing_and_small_pictures_are_reported_together(aircraft_root: Path) -> None:
+def test_missing_and_small_images_are_reported_together(aircraft_root: Path) -> None:
     images = aircraft_root / FOLDER / "data" / "images"
     (images / "0000001.jpg").unlink()
     Image.new("RGB", (50, 20)).save(images / "0000003.jpg")
@@ -130,7 +130,7 @@ def test_missing_and_small_pictures_are_reported_together(aircraft_root: Path) -
     )
 
 
-def test_the_published_protocol_tests_on_its_training_pictures_and_keeps_the_banner(aircraft_root: Path) -> None:
+def test_the_published_protocol_tests_on_its_training_images_and_keeps_the_banner(aircraft_root: Path) -> None:
     options = {"protocol": "tested-on-train", "merge_val": True, "banner": "keep"}
     dataset = open_dataset("aircraft", aircraft_root, options=options, val_fraction=0.25)
     assert len(dataset.train) == 28  # four of train and three of val, of four variants
@@ -143,7 +143,7 @@ def test_the_published_protocol_tests_on_its_training_pictures_and_keeps_the_ban
     assert "the figure called test is the accuracy on training images" in dataset.notes[-1]
 
 
-def test_pictures_with_the_banner_are_others_to_the_cache(aircraft_root: Path) -> None:
+def test_images_with_the_banner_are_others_to_the_cache(aircraft_root: Path) -> None:
     cut, kept = (open_dataset("aircraft", aircraft_root, options={"banner": name}).test for name in ("cut", "keep"))
     assert cut.stamps is not None and kept.stamps is not None
     assert np.array_equal(cut.stamps(), cut.stamps())

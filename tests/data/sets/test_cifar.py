@@ -41,7 +41,7 @@ def test_cifar10_counts_classes_and_pixels(tmp_path: Path, small_cifar10: Small)
     assert dataset.test.load(19)[31, 31].tolist() == batches["test_batch"][19, [1023, 2047, 3071]].tolist()
 
 
-def test_cifar10_labels_follow_their_pictures(tmp_path: Path, small_cifar10: Small) -> None:
+def test_cifar10_labels_follow_their_images(tmp_path: Path, small_cifar10: Small) -> None:
     source, _ = small_cifar10
     labels = []
     for number in range(1, 6):

@@ -69,7 +69,7 @@ def test_the_packed_file_is_preferred(tmp_path: Path, clothing: Callable[..., Ar
     assert len(open_dataset("fashion-mnist", tmp_path).train) == 180
 
 
-def test_loaded_pictures_belong_to_the_caller(tmp_path: Path, clothing: Callable[..., Arrays]) -> None:
+def test_loaded_images_belong_to_the_caller(tmp_path: Path, clothing: Callable[..., Arrays]) -> None:
     clothing(tmp_path)
     samples = open_dataset("fashion-mnist", tmp_path).train
     before = samples.load(0)

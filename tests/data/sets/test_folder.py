@@ -41,8 +41,8 @@ def refusal(root: Path, **arguments: float) -> str:
     return str(error.value)
 
 
-def test_three_folders(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, COMPLETE)
+def test_three_folders(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, COMPLETE)
     dataset = open_dataset("folder", tmp_path)
     assert dataset.classes == ("cat", "dog")
     assert below(tmp_path, dataset.train) == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.png"]
@@ -54,8 +54,8 @@ def test_three_folders(tmp_path: Path, picture_tree: Tree) -> None:
     assert dataset.notes == ("test: no images of 1 of 2 classes: dog",)
 
 
-def test_val_is_cut_from_train_and_test_is_kept(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, {**many(10, "a", "b", below="train/"), "test/a/x.png": 7})
+def test_val_is_cut_from_train_and_test_is_kept(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, {**many(10, "a", "b", below="train/"), "test/a/x.png": 7})
     dataset = open_dataset("folder", tmp_path, val_fraction=0.2)
     assert np.bincount(dataset.train.labels).tolist() == [8, 8]
     assert np.bincount(dataset.val.labels).tolist() == [2, 2]
@@ -66,8 +66,8 @@ def test_val_is_cut_from_train_and_test_is_kept(tmp_path: Path, picture_tree: Tr
     )
 
 
-def test_class_folders_directly_below_root(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, many(50, "a", "b"))
+def test_class_folders_directly_below_root(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, many(50, "a", "b"))
     dataset = open_dataset("folder", tmp_path, val_fraction=0.25)
     # 20 % of 100 for test, then a quarter of the other 80 for val.
     assert np.bincount(dataset.test.labels).tolist() == [10, 10]
@@ -85,8 +85,8 @@ def test_class_folders_directly_below_root(tmp_path: Path, picture_tree: Tree) -
     )
 
 
-def test_seed_moves_val_and_never_test(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, many(20, "a", "b"))
+def test_seed_moves_val_and_never_test(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, many(20, "a", "b"))
     first, again, other = (open_dataset("folder", tmp_path, seed=seed, val_fraction=0.2) for seed in (0, 0, 1))
     assert first.val.names == again.val.names
     assert first.val.names != other.val.names
@@ -94,9 +94,9 @@ def test_seed_moves_val_and_never_test(tmp_path: Path, picture_tree: Tree) -> No
     assert first.test.names == open_dataset("folder", tmp_path, val_fraction=0.4).test.names
 
 
-def test_order_is_natural_and_recursive(tmp_path: Path, picture_tree: Tree) -> None:
+def test_order_is_natural_and_recursive(tmp_path: Path, image_tree: Tree) -> None:
     names = ["Class 2/a.png", "class 10/img10.png", "class 10/img2.PNG", "class 10/sub/deep/img1.png"]
-    picture_tree(tmp_path, {f"train/{name}": 0 for name in names} | {f"{p}/Class 2/x.png": 0 for p in ("val", "test")})
+    image_tree(tmp_path, {f"train/{name}": 0 for name in names} | {f"{p}/Class 2/x.png": 0 for p in ("val", "test")})
     dataset = open_dataset("folder", tmp_path)
     assert dataset.classes == ("Class 2", "class 10")
     assert below(tmp_path / "train", dataset.train) == [
@@ -107,8 +107,8 @@ def test_order_is_natural_and_recursive(tmp_path: Path, picture_tree: Tree) -> N
     ]
 
 
-def test_what_is_passed_over_is_named(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, {**COMPLETE, "train/logo.png": 1, "train/cat/._1.png": 1, "train/.cache/x.png": 1})
+def test_what_is_passed_over_is_named(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, {**COMPLETE, "train/logo.png": 1, "train/cat/._1.png": 1, "train/.cache/x.png": 1})
     (tmp_path / "train/cat/notes.txt").write_text("a cat")
     (tmp_path / "train/labels.csv").write_text("1,cat")
     (tmp_path / "train/cat/Thumbs.db").write_text("")
@@ -122,10 +122,8 @@ def test_what_is_passed_over_is_named(tmp_path: Path, picture_tree: Tree) -> Non
     )
 
 
-def test_links_to_files_and_class_folders_are_read(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(
-        tmp_path, {"store/1.png": 11, "store/2.png": 12, "more/3.png": 13, **many(1, "a", below="root/train/")}
-    )
+def test_links_to_files_and_class_folders_are_read(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, {"store/1.png": 11, "store/2.png": 12, "more/3.png": 13, **many(1, "a", below="root/train/")})
     root = tmp_path / "root"
     for part, number in (("val", 1), ("test", 2)):
         (root / part / "a").mkdir(parents=True)
@@ -137,8 +135,8 @@ def test_links_to_files_and_class_folders_are_read(tmp_path: Path, picture_tree:
     assert int(dataset.val.load(0)[0, 0, 0]) == 11
 
 
-def test_broken_link_is_reported_with_the_other_broken_pictures(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, COMPLETE)
+def test_broken_link_is_reported_with_the_other_broken_images(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, COMPLETE)
     (tmp_path / "train/cat/0.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "train/dog/2.png").write_bytes((tmp_path / "train/dog/2.png").read_bytes()[:50])
     (tmp_path / "train/dog/9.jpg").write_text("no image")
@@ -151,8 +149,8 @@ def test_broken_link_is_reported_with_the_other_broken_pictures(tmp_path: Path, 
     assert f"{tmp_path / 'train/dog/9.jpg'}: " in text
 
 
-def test_test_folder_that_is_the_training_folder(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, {name: grey for name, grey in COMPLETE.items() if not name.startswith("test")})
+def test_test_folder_that_is_the_training_folder(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, {name: grey for name, grey in COMPLETE.items() if not name.startswith("test")})
     (tmp_path / "test").symlink_to(tmp_path / "train")
     assert refusal(tmp_path).startswith(
         f"folder: 3 files are in two splits: {tmp_path / 'test/cat/1.png'} (test) and {tmp_path / 'train/cat/1.png'} "
@@ -168,41 +166,41 @@ def test_no_root(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file").startswith(f"{tmp_path / 'file'}: is a file; ")
 
 
-def test_no_class_folders(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, {"1.png": 0, "2.png": 0})
+def test_no_class_folders(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, {"1.png": 0, "2.png": 0})
     assert refusal(tmp_path) == (
         f"folder: no class folders in {tmp_path} (2 images and 0 other files there); expected one folder of images per "
         f"class, for example {tmp_path / 'cat/1.jpg'}"
     )
 
 
-def test_one_class(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, many(9, "cat"))
+def test_one_class(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, many(9, "cat"))
     assert refusal(tmp_path) == f"folder: 1 class found in {tmp_path} (cat); at least 2 class folders expected"
-    picture_tree(tmp_path / "dataset", many(9, "cat", below="images/") | many(9, "dog", below="images/"))
+    image_tree(tmp_path / "dataset", many(9, "cat", below="images/") | many(9, "dog", below="images/"))
     assert refusal(tmp_path / "dataset").endswith(
         f". images/ holds folders (cat, dog): --data {tmp_path / 'dataset/images'}?"
     )
 
 
-def test_a_single_picture_cannot_be_split(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, {**many(9, "a", "b"), "c/only.png": 50})
+def test_a_single_image_cannot_be_split(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, {**many(9, "a", "b"), "c/only.png": 50})
     assert refusal(tmp_path) == (
         "folder: no test split can be cut from the training images: at least 2 different images per class expected, "
         "fewer found in 'c' (1). Add images or remove the class"
     )
 
 
-def test_too_few_pictures_for_a_val_split(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, {**many(3, "a", "b", below="train/"), "test/a/x.png": 7})
+def test_too_few_images_for_a_val_split(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, {**many(3, "a", "b", below="train/"), "test/a/x.png": 7})
     assert refusal(tmp_path, val_fraction=0.1) == (
         "folder: a val split of 0.1 of 6 images is 1; at least 2 (one per class) must be on either side; "
         "change val_fraction or add images"
     )
 
 
-def test_copies_stay_on_one_side_where_the_splits_are_cut(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, many(20, "a", "b"))
+def test_copies_stay_on_one_side_where_the_splits_are_cut(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, many(20, "a", "b"))
     for file in list(tmp_path.rglob("*.png")):
         for number in range(4):
             shutil.copy(file, file.with_name(f"copy {number} of {file.name}"))
@@ -214,9 +212,9 @@ def test_copies_stay_on_one_side_where_the_splits_are_cut(tmp_path: Path, pictur
     assert "160 copies of training images, byte for byte: kept on one side of each cut" in dataset.notes
 
 
-def test_all_faults_are_reported_at_once(tmp_path: Path, picture_tree: Tree) -> None:
-    picture_tree(tmp_path, COMPLETE)
-    picture_tree(
+def test_all_faults_are_reported_at_once(tmp_path: Path, image_tree: Tree) -> None:
+    image_tree(tmp_path, COMPLETE)
+    image_tree(
         tmp_path,
         {
             **{f"train/{name}/1.png": number for number, name in enumerate(("Cat", "caf\u00e9", "cafe\u0301", "dog "))},

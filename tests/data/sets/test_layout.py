@@ -16,12 +16,12 @@ Make = Callable[..., Path]
 
 
 @pytest.fixture
-def make(tmp_path: Path, picture_tree: Tree) -> Make:
+def make(tmp_path: Path, image_tree: Tree) -> Make:
     """`make("train/cat", "train/dog")`: a root with ten different images in each of these folders."""
 
     def write(*folders: str) -> Path:
         names = [f"{folder}/{number}.png" for folder in folders for number in range(10)]
-        picture_tree(tmp_path, {name: grey for grey, name in enumerate(names)})
+        image_tree(tmp_path, {name: grey for grey, name in enumerate(names)})
         return tmp_path
 
     return write

@@ -19,7 +19,7 @@ def test_equal_logits() -> None:
 
 def test_one_other_answer_is_right_and_one_wrong() -> None:
     logits = REFERENCE.copy()
-    logits[2] = [1, 4.5, 4]  # now the label; the largest difference for its picture: 4.5 of 4
+    logits[2] = [1, 4.5, 4]  # now the label; the largest difference for its image: 4.5 of 4
     logits[3] = [5, 0, 5.5]  # no longer the label; 6.5 of 6
     found = compare(logits, REFERENCE, LABELS)
     assert (found.top1, found.reference_top1, found.top1_agreement) == (75.0, 75.0, 50.0)
@@ -29,11 +29,11 @@ def test_one_other_answer_is_right_and_one_wrong() -> None:
 def test_the_sign_of_a_difference_does_not_matter() -> None:
     logits = REFERENCE.copy()
     logits[1, 0] -= 0.25
-    # Its own range is 2, the median picture's (3 + 4) / 2.
+    # Its own range is 2, the median image's (3 + 4) / 2.
     assert compare(logits, REFERENCE, LABELS).max_difference_of_range == 0.25 / 3.5
 
 
-def test_one_picture_does_not_set_the_scale_for_the_others() -> None:
+def test_one_image_does_not_set_the_scale_for_the_others() -> None:
     logits, reference = REFERENCE.copy(), REFERENCE.copy()
     logits[0] = reference[0] = [1e6, 0, 0]  # ranges: 1e6, 2, 4, 6; median 5
     logits[2, 1] += 0.625
@@ -87,12 +87,12 @@ def test_flips_each_way() -> None:
     assert (found.change.lost, found.change.gained, found.change.n_images) == (2, 1, 10)
     assert (found.change.difference, found.change.confidence) == (-10.0, 0.9)
     assert found.mcnemar_p == 1.0
-    assert found.per_picture.changed().tolist() == [4, 5, 6, 8]
-    assert found.per_picture.engine.tolist() == [0, 0, 0, 0, 1, 2, 0, 1, 2, 1]
-    assert found.per_picture.reference.tolist() == [0] * 6 + [1] * 4
-    assert {
-        array.dtype for array in (found.per_picture.engine, found.per_picture.reference, found.per_picture.labels)
-    } == {np.dtype(np.int32)}
+    assert found.per_image.changed().tolist() == [4, 5, 6, 8]
+    assert found.per_image.engine.tolist() == [0, 0, 0, 0, 1, 2, 0, 1, 2, 1]
+    assert found.per_image.reference.tolist() == [0] * 6 + [1] * 4
+    assert {array.dtype for array in (found.per_image.engine, found.per_image.reference, found.per_image.labels)} == {
+        np.dtype(np.int32)
+    }
 
 
 def test_a_row_that_is_not_finite_is_lost() -> None:
@@ -100,7 +100,7 @@ def test_a_row_that_is_not_finite_is_lost() -> None:
     logits[0, 1] = np.nan
     found = compare(logits, REFERENCE, LABELS)
     assert (found.change.lost, found.change.gained) == (1, 0)
-    assert found.per_picture.engine.tolist() == [-1, 1, 2, 0]
+    assert found.per_image.engine.tolist() == [-1, 1, 2, 0]
     assert found.ece is None and found.reference_ece is not None
 
 
@@ -134,7 +134,7 @@ def test_top5_leaves_out_rows_that_are_not_finite() -> None:
 
 def test_classes() -> None:
     reference = np.array([[1, 0, 0, 0]] * 4 + [[0, 1, 0, 0]] * 2 + [[0, 0, 0, 1]] * 5, np.float32)
-    labels = np.array([0] * 4 + [1] * 2 + [3] * 5)  # class 2 has no pictures
+    labels = np.array([0] * 4 + [1] * 2 + [3] * 5)  # class 2 has no images
     logits = reference.copy()
     logits[[0, 4]] = [0, 0, 1, 0]  # one of four, and one of two
     found = compare(logits, reference, labels)

@@ -11,7 +11,7 @@ from samdeploy.evaluate.accuracy.ece import expected_calibration_error
 
 
 def by_definition(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Guo et al. 2017, equations 3 to 5, one picture at a time."""
+    """Guo et al. 2017, equations 3 to 5, one image at a time."""
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(15)]
     for row, label in zip(logits.astype(float), labels, strict=True):
         shares = [math.exp(value) for value in row]

@@ -31,7 +31,7 @@ def test_a_flawless_engine_holds(comparison: Make, precision: str) -> None:
     assert judge(comparison(), precision) == Judgement("holds")
 
 
-def test_fp32_must_agree_on_every_picture(comparison: Make) -> None:
+def test_fp32_must_agree_on_every_image(comparison: Make) -> None:
     # One of ten thousand, although it makes top-1 better.
     found = comparison(**flips(0, 1, 10_000))
     assert judge(found, "fp32") == Judgement("fails", ("agreement 99.990 %, 100 % expected",))
@@ -39,7 +39,7 @@ def test_fp32_must_agree_on_every_picture(comparison: Make) -> None:
 
 
 def test_fp32_needs_no_statistics(comparison: Make) -> None:
-    """Seven pictures prove nothing about a margin; the same answers are the same answers."""
+    """Seven images prove nothing about a margin; the same answers are the same answers."""
     assert judge(comparison(**flips(0, 0, 7)), "fp32") == Judgement("holds")
     assert judge(comparison(**flips(0, 0, 7)), "fp16").verdict == "cannot tell"
 
@@ -47,7 +47,7 @@ def test_fp32_needs_no_statistics(comparison: Make) -> None:
 def test_fp32_logits_may_differ_by_a_ten_thousandth_of_their_range(comparison: Make) -> None:
     assert judge(comparison(max_difference_of_range=1e-4), "fp32").verdict == "holds"
     found = judge(comparison(max_difference_of_range=2e-4), "fp32")
-    text = "a logit differs by 2.00e-04 of its picture's range, at most 1e-04 expected"
+    text = "a logit differs by 2.00e-04 of its image's range, at most 1e-04 expected"
     assert found == Judgement("fails", (text,))
     assert judge(comparison(max_difference_of_range=math.nextafter(1e-4, 1)), "fp32").verdict == "fails"
 
@@ -56,7 +56,7 @@ def test_fp32_logits_may_differ_by_a_ten_thousandth_of_their_range(comparison: M
 def test_a_reduced_precision_is_judged_by_the_whole_interval(comparison: Make, precision: str) -> None:
     # Large differences of logits, as long as the answers are right.
     assert judge(comparison(**flips(0, 0, 875), max_difference_of_range=0.3), precision) == Judgement("holds")
-    # One picture fewer: nothing is proven, though nothing was lost.
+    # One image fewer: nothing is proven, though nothing was lost.
     found = judge(comparison(**flips(0, 0, 874)), precision)
     assert (found.verdict, found.n_needed) == ("cannot tell", 875)
     assert found.reasons == (
@@ -79,14 +79,14 @@ def test_clearly_worse_fails(comparison: Make) -> None:
         assert judge(comparison(**flips(30, 2, 1000)), "int8", margin).verdict == verdict, margin
 
 
-def test_a_drop_within_the_margin_is_not_proven_by_few_pictures(comparison: Make) -> None:
+def test_a_drop_within_the_margin_is_not_proven_by_few_images(comparison: Make) -> None:
     """The mistake of a gate on the drop alone: 0 lost of 100 is no proof that fewer than 0.5 % are lost."""
     assert judge(comparison(**flips(0, 0, 100)), "fp16").verdict == "cannot tell"
-    # Nor is a drop of 1 point of 100 pictures proof of the contrary.
+    # Nor is a drop of 1 point of 100 images proof of the contrary.
     assert judge(comparison(**flips(1, 0, 100)), "fp16").verdict == "cannot tell"
 
 
-def test_higher_confidence_asks_for_more_pictures(comparison: Make) -> None:
+def test_higher_confidence_asks_for_more_images(comparison: Make) -> None:
     assert judge(comparison(**flips(0, 0, 875, 0.95)), "fp16").verdict == "holds"
     assert judge(comparison(**flips(0, 0, 875, 0.99)), "fp16").verdict == "cannot tell"
 

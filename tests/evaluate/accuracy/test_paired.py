@@ -1,4 +1,4 @@
-"""The interval keeps its promise at any number of pictures, and the number that would decide does decide."""
+"""The interval keeps its promise at any number of images, and the number that would decide does decide."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_ends_are_scipys_exact_ones_at_a_quarter_of_the_error(
 
 
 def test_no_flips_at_all() -> None:
-    """The end has a closed form: a rate of which n pictures show nothing with a probability of 0.0125."""
+    """The end has a closed form: a rate of which n images show nothing with a probability of 0.0125."""
     found = paired_difference(0, 0, 359, 0.95)
     assert found.high == -found.low == pytest.approx(100 * (1 - 0.0125 ** (1 / 359)))
     assert found.high == pytest.approx(1.213, abs=5e-4)
@@ -56,7 +56,7 @@ def test_the_interval_holds_the_true_change_as_often_as_it_says(n: int, loss: fl
 
 
 def test_the_interval_is_not_needlessly_wide() -> None:
-    """One that held everything would pass the test above: against the usual asymptotic one, for many pictures."""
+    """One that held everything would pass the test above: against the usual asymptotic one, for many images."""
     lost, gained, n = 300, 200, 10_000
     found = paired_difference(lost, gained, n, 0.95)
     rates = np.array([lost, gained]) / n

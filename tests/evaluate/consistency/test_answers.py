@@ -1,4 +1,4 @@
-"""What the answers of one engine to one picture agree on, and which sizes and positions depart from it."""
+"""What the answers of one engine to one image agree on, and which sizes and positions depart from it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_each_batch_size_has_one_vote() -> None:
     assert found.describe_worst() == "size 4, time 0, position 0"
 
 
-def test_a_picture_with_huge_logits_does_not_hide_the_others() -> None:
-    """The scale of a picture is its own range, or the median picture's, which one huge one does not move."""
+def test_a_image_with_huge_logits_does_not_hide_the_others() -> None:
+    """The scale of an image is its own range, or the median image's, which one huge one does not move."""
     answers = Answers()
     for run, value in (("a", 0.0), ("b", 0.0), ("c", 0.5)):
         answers.add([0, 1, 2], np.vstack([rows(7) * np.float32(1e8), rows(1, value)]), run)
@@ -39,7 +39,7 @@ def test_a_picture_with_huge_logits_does_not_hide_the_others() -> None:
     assert found.describe_worst() == "c, position 2"
 
 
-def test_a_picture_with_equal_logits_is_judged_on_the_scale_of_the_others() -> None:
+def test_a_image_with_equal_logits_is_judged_on_the_scale_of_the_others() -> None:
     answers = Answers()
     for run, value in (("a", 0.0), ("b", 0.0), ("c", 1e-4)):
         answers.add([0, 1, 2], np.vstack([rows(0, 5), [[value, 0.0]]]).astype(np.float32), run)

@@ -91,10 +91,10 @@ def test_a_fault_found_before_the_time_is_up_is_a_fault(images: np.ndarray) -> N
     assert found.verdict.startswith("NOT CONSISTENT: ")
 
 
-def test_answers_that_do_not_tell_pictures_apart_prove_nothing(images: np.ndarray) -> None:
+def test_answers_that_do_not_tell_images_apart_prove_nothing(images: np.ndarray) -> None:
     def forget(batch: np.ndarray, logits: np.ndarray) -> np.ndarray:
         return np.tile(np.arange(10, dtype=np.float32), (len(batch), 1))
 
     found = check_consistency(lambda: Linear(forget), Linear(forget), images, repeats_wanted=5)
     assert not found.passed and not found.failures
-    assert "the pictures' answers differ by 0.0e+00 of their range" in found.unfinished[0].detail
+    assert "the images' answers differ by 0.0e+00 of their range" in found.unfinished[0].detail

@@ -40,12 +40,12 @@ def session(request: pytest.FixtureRequest, digits_bundle: Bundle) -> Iterator[C
 
 
 def test_honest_engines_are_consistent(session: CheckedSession, digits_bundle: Bundle) -> None:
-    """On the golden pictures alone: neither a data set nor, for the runtimes, PyTorch is needed."""
-    pictures, _ = digits_bundle.golden()
+    """On the golden images alone: neither a data set nor, for the runtimes, PyTorch is needed."""
+    examples, _ = digits_bundle.golden()
     found = check_consistency(
         lambda: open_session(digits_bundle, session.backend, device="cpu"),
         session,
-        pictures,
+        examples,
         max_batch=6,
         repeats_wanted=40,
     )
@@ -142,7 +142,7 @@ def test_second_sessions_are_closed(images: np.ndarray) -> None:
     [
         ({"max_batch": 0}, "max_batch 0 found, 1 or more"),
         ({"repeats_wanted": 0}, "repeats_wanted 0 found, 1 or more"),
-        ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "no pictures found, at least 1 expected"),
+        ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "no images found, at least 1 expected"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(images: np.ndarray, change: dict[str, object], text: str) -> None:

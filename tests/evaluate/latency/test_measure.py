@@ -1,4 +1,4 @@
-"""The clock: warm-up until stable, single pictures in random order, percentiles, and when no verdict can be had."""
+"""The clock: warm-up until stable, single images in random order, percentiles, and when no verdict can be had."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_steady_engine(timed: Callable[..., Timed]) -> None:
     assert found.noise == ""
 
 
-def test_single_pictures_in_random_order(timed: Callable[..., Timed]) -> None:
+def test_single_images_in_random_order(timed: Callable[..., Timed]) -> None:
     session = timed(lambda n: 0.002)
     measure_latency(session, IMAGES)
     assert {batch.shape for batch in session.fed} == {(1, 4, 4, 3)}
@@ -212,7 +212,7 @@ def test_a_warm_up_ends_with_its_time() -> None:
 
 
 @pytest.mark.parametrize(("size", "replaced"), [(4, False), (16, True)])
-def test_batches_hold_real_pictures_in_random_order(size: int, replaced: bool) -> None:
+def test_batches_hold_real_images_in_random_order(size: int, replaced: bool) -> None:
     batches = random_batches(IMAGES, size)
     assert len(batches) == 2
     for batch in batches:

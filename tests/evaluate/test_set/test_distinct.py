@@ -14,7 +14,7 @@ from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import load_images, open_dataset
 from samdeploy.data.duplicates.alike import find_alike, thumbnails
 from samdeploy.data.duplicates.copies import TwoLabels
-from samdeploy.data.duplicates.image_hashes import hash_pictures
+from samdeploy.data.duplicates.image_hashes import hash_images
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.result import Report
 from samdeploy.evaluate.test_set.distinct import TestImages, count_test_images, distinct_images
@@ -45,7 +45,7 @@ def test_copies_buy_no_verdict(digits_bundle: Bundle, monkeypatch: pytest.Monkey
 
 def test_the_first_copy_stands_for_the_others() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)[[0, 1, 0, 2, 1]]
-    hashes = hash_pictures([images], list("abcde"), np.array([0, 1, 0, 2, 1]))
+    hashes = hash_images([images], list("abcde"), np.array([0, 1, 0, 2, 1]))
     distinct = distinct_images(hashes)
     assert distinct.tolist() == [0, 1, 3]
     found = count_test_images(hashes, distinct, [images[distinct]], 10, TwoLabels(0))
@@ -63,7 +63,7 @@ def test_resaved_digits_look_like_themselves_and_like_no_other(name: str, tmp_pa
         image.point(lambda value: value * 0.9 + 20 if name == "brighter" else value).save(file, quality=75)
         copy[:] = prepare(file, Preprocessing(32, 32))
     both = np.concatenate([images, copies])
-    hashes = hash_pictures([both], [str(index) for index in range(200)], np.tile(labels, 2))
+    hashes = hash_images([both], [str(index) for index in range(200)], np.tile(labels, 2))
     found = count_test_images(hashes, np.arange(200), [both[:70], both[70:]], 10, TwoLabels(0))
     assert (found.distinct, found.near, found.near_example) == (200, 100, ("100", "0"))
     assert "100 test images look like another one" in list(found.headline())

@@ -93,7 +93,7 @@ def test_names_that_were_swapped(bundle: Bundle, root: Path) -> None:
         open_test_set(dataclasses.replace(bundle, spec=spec), root)
 
 
-def test_another_protocol_needs_its_training_pictures(bundle: Bundle, root: Path) -> None:
+def test_another_protocol_needs_its_training_images(bundle: Bundle, root: Path) -> None:
     data = dataclasses.replace(bundle.data, options={"protocol": "tested-on-train"})
     with pytest.raises(DatasetError, match="has test/ but no train/"):
         open_test_set(dataclasses.replace(bundle, data=data), root)

@@ -14,7 +14,7 @@ from samdeploy.bundle.names import HASHES_FILE
 from samdeploy.data import Samples, load_images, open_dataset
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes, from_bundle_hashes
 from samdeploy.data.duplicates.copies import find_two_labels
-from samdeploy.data.duplicates.image_hashes import PictureHashes, hash_pictures, read_hashes, write_hashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes, hash_images, read_hashes, write_hashes
 from samdeploy.data.duplicates.leaks import LeakReport
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.test_set.open import TestSet
@@ -26,9 +26,9 @@ def samples_of(bundle: Bundle, split: str) -> Samples:
     return open_dataset("digits", val_fraction=bundle.data.val_fraction, seed=bundle.data.split_seed).split(split)
 
 
-def hashed(samples: Samples, bundle: Bundle) -> PictureHashes:
+def hashed(samples: Samples, bundle: Bundle) -> ImageHashes:
     images, labels = load_images(samples, bundle.spec.preprocessing, description="test")
-    return hash_pictures([images], samples.names, labels)
+    return hash_images([images], samples.names, labels)
 
 
 def leaks_of(bundle: Bundle, samples: Samples) -> LeakReport:
@@ -100,7 +100,7 @@ def test_hashes_of_another_run_beside_the_bundle_are_not_believed(
 
 def test_a_test_image_that_was_trained_on_under_another_label_has_two(digits_bundle: Bundle, alone: Bundle) -> None:
     train = hashed(samples_of(digits_bundle, "train").take(np.arange(4)), digits_bundle)
-    wrong = PictureHashes(train.digests, train.perceptual, ["a", "b", "c", "d"], train.labels.copy())
+    wrong = ImageHashes(train.digests, train.perceptual, ["a", "b", "c", "d"], train.labels.copy())
     wrong.labels[2] = (wrong.labels[2] + 1) % 10
     for bundle in (digits_bundle, alone):
         found = find_two_labels(beside(known_images(bundle), wrong), bundle.spec.classes, of="test")

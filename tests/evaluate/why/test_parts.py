@@ -1,4 +1,4 @@
-"""The parts of an explanation: which pictures, how far off, what was done to the pixels; and its place in `eval`."""
+"""The parts of an explanation: which images, how far off, what was done to the pixels; and its place in `eval`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.test_set.open import TestSet, open_test_set
-from samdeploy.evaluate.why.explain import worst_pictures
+from samdeploy.evaluate.why.explain import worst_images
 from samdeploy.evaluate.why.pixels import normalisation_fault
 from samdeploy.evaluate.why.tensors import error_share
 from samdeploy.files import json_bytes
@@ -23,15 +23,15 @@ from tests.evaluate import faults
 from tests.evaluate.departures import Seal, one_weight
 
 
-def test_worst_pictures() -> None:
+def test_worst_images() -> None:
     reference = np.zeros((6, 3), np.float32)
     logits = reference.copy()
     logits[4, 1], logits[1, 0], logits[2, 2], logits[5, 0] = np.nan, 3, -7, 0.5
-    assert worst_pictures(logits, reference, 3).tolist() == [1, 2, 4]
-    assert worst_pictures(logits, reference, 99).tolist() == [0, 1, 2, 3, 4, 5]
-    assert worst_pictures(logits, reference, 2, allowed=2).tolist() == [1, 5]
+    assert worst_images(logits, reference, 3).tolist() == [1, 2, 4]
+    assert worst_images(logits, reference, 99).tolist() == [0, 1, 2, 3, 4, 5]
+    assert worst_images(logits, reference, 2, allowed=2).tolist() == [1, 5]
     reference[2] = [0, 700, 0]  # seven of seven hundred
-    assert worst_pictures(logits + reference, reference, 3).tolist() == [1, 4, 5]
+    assert worst_images(logits + reference, reference, 3).tolist() == [1, 4, 5]
 
 
 def test_error_share() -> None:
@@ -41,11 +41,11 @@ def test_error_share() -> None:
     assert error_share(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)) == 0
     assert error_share(np.array([[np.nan, 3]], np.float32), expected) == np.inf
     assert error_share(expected[:, :1], expected) == np.inf
-    # [n, C, h, w]: each picture on its own scale, 8 and 800.
-    pictures = np.array([[0, 8], [0, 8], [0, 800]], np.float32).reshape(3, 2, 1, 1)
-    found = pictures.copy()
+    # [n, C, h, w]: each image on its own scale, 8 and 800.
+    examples = np.array([[0, 8], [0, 8], [0, 800]], np.float32).reshape(3, 2, 1, 1)
+    found = examples.copy()
     found[0, 0], found[2, 0] = 1, 8
-    assert error_share(found, pictures) == 0.125
+    assert error_share(found, examples) == 0.125
 
 
 def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
@@ -71,8 +71,8 @@ def test_what_an_engine_does_to_coloured_pixels(make: Callable[[np.ndarray], np.
 
 
 @pytest.fixture
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first 60 test pictures, for what is not about all of them."""
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 60 test images, for what is not about all of them."""
 
     def few(bundle: Bundle, data_root: Path | None) -> TestSet:
         found = open_test_set(bundle, data_root)
@@ -81,7 +81,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samdeploy.evaluate.evaluate.open_test_set", few)
 
 
-@pytest.mark.usefixtures("short_latency", "few_pictures")
+@pytest.mark.usefixtures("short_latency", "few_images")
 def test_eval_says_why(copy_of_bundle: Path, seal: Seal) -> None:
     faults.edit_graph(copy_of_bundle, one_weight)
     options = EvalOptions(backend="onnxruntime", device="cpu", consistency_s=0, why=True)
@@ -96,7 +96,7 @@ def test_eval_says_why(copy_of_bundle: Path, seal: Seal) -> None:
     )
 
 
-@pytest.mark.usefixtures("short_latency", "few_pictures")
+@pytest.mark.usefixtures("short_latency", "few_images")
 def test_an_engine_that_passes_needs_no_explanation(digits_bundle: Bundle) -> None:
     options = EvalOptions(backend="onnxruntime", device="cpu", consistency_s=0, why=True)
     report = evaluate_bundle(digits_bundle, options)

@@ -27,7 +27,7 @@ from tests.traced import changed_constant, images, torchvision_resnet18
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
-def test_sam_resnet_in_fp16(network, spec_of, pictures) -> None:
+def test_sam_resnet_in_fp16(network, spec_of, examples) -> None:
     model, spec = network("sam-resnet50", "identity"), spec_of("sam-resnet50", "identity")
     fp32 = graph_from_model(fold(model), spec)
     graph = fp16_graph(fp32)
@@ -47,7 +47,7 @@ def test_sam_resnet_in_fp16(network, spec_of, pictures) -> None:
     ]
     assert (graph.graph.input, graph.graph.output) == (fp32.graph.input, fp32.graph.output)
     assert serialize(graph) == serialize(fp16_graph(fp32))
-    assert np.isfinite(emulate(serialize(graph), pictures[:3])).all()
+    assert np.isfinite(emulate(serialize(graph), examples[:3])).all()
 
 
 @pytest.mark.parametrize("kept", [(), (3,), (0, 9), tuple(range(10))])
@@ -146,8 +146,8 @@ def test_emulation_rounds_every_output_of_a_node() -> None:
     for name, shape in {"w": (4, 3, 1, 1), "v": (2, 2, 1, 1)}.items():
         values = draw.normal(size=shape).astype(np.float32)
         fp32 = changed_constant(fp32, name, lambda array, values=values: values)
-    picture = draw.integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
-    found, exact = emulate_fp16(fp16_graph(fp32), picture), emulate(serialize(fp32), picture)
+    image = draw.integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
+    found, exact = emulate_fp16(fp16_graph(fp32), image), emulate(serialize(fp32), image)
     assert 0 < np.abs(found - exact).max() < 1e-2 * np.ptp(exact)
 
 
@@ -162,10 +162,10 @@ def test_emulation_sees_what_overflows_in_between() -> None:
     up = np.float32(2.0**10) * np.eye(3, dtype=np.float32)[:, :, None, None]
     fp32 = changed_constant(fp32, "up", lambda array: up)
     fp32 = changed_constant(fp32, "down", lambda array: up / np.float32(2.0**20))
-    picture = np.full((1, 8, 8, 3), 255, np.uint8)
-    assert np.isfinite(emulate(serialize(fp16_graph(fp32)), picture)).all()  # ONNX Runtime keeps FP32 in between
-    assert not np.isfinite(emulate_fp16(fp16_graph(fp32), picture)).any()
-    assert np.isfinite(emulate_fp16(fp16_graph(fp32, ["b", "c"]), picture)).all()
+    image = np.full((1, 8, 8, 3), 255, np.uint8)
+    assert np.isfinite(emulate(serialize(fp16_graph(fp32)), image)).all()  # ONNX Runtime keeps FP32 in between
+    assert not np.isfinite(emulate_fp16(fp16_graph(fp32), image)).any()
+    assert np.isfinite(emulate_fp16(fp16_graph(fp32, ["b", "c"]), image)).all()
 
 
 def test_emulation_is_a_float16_computation() -> None:
@@ -179,10 +179,10 @@ def test_emulation_is_a_float16_computation() -> None:
     rng = np.random.default_rng(1)
     w, v = (rng.normal(size=(3, 1, 1, 1)).astype(np.float32) for _ in range(2))
     fp32 = changed_constant(changed_constant(fp32, "w", lambda array: w), "v", lambda array: v)
-    picture = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     scale, shift = (onnx.numpy_helper.to_array(constants(fp32)[f"pixels.{name}"]) for name in ("scale", "shift"))
-    x = (picture.transpose(0, 3, 1, 2).astype(np.float32) * scale + shift).astype(np.float16)
+    x = (image.transpose(0, 3, 1, 2).astype(np.float32) * scale + shift).astype(np.float16)
     a = x * w.reshape(1, 3, 1, 1).astype(np.float16)
     expected = (a * a) * v.reshape(1, 3, 1, 1).astype(np.float16)
     assert expected.dtype == np.float16
-    assert np.array_equal(emulate_fp16(fp16_graph(fp32), picture), expected.astype(np.float32))
+    assert np.array_equal(emulate_fp16(fp16_graph(fp32), image), expected.astype(np.float32))

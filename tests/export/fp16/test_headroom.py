@@ -17,18 +17,18 @@ from tests.traced import images, torchvision_resnet18
 
 
 @pytest.mark.parametrize("arch", ["sam-resnet18", "sam-resnet50"])
-def test_every_tensor_is_measured(arch, network, spec_of, pictures) -> None:
+def test_every_tensor_is_measured(arch, network, spec_of, examples) -> None:
     spec = spec_of(arch, "original")
     net = fold(network(arch, "original"))
     model = graph_from_model(net, spec)
-    rows = {row.name: row for row in measure_ranges(model, pictures)}
+    rows = {row.name: row for row in measure_ranges(model, examples)}
     assert list(rows) == [name for node in model.graph.node for name in node.output]
 
     exported = Exported(net, spec)
     with torch.inference_mode():
-        x = exported.normalize(torch.from_numpy(pictures))
+        x = exported.normalize(torch.from_numpy(examples))
         stem = net.stem(x)
-        logits = exported(torch.from_numpy(pictures))
+        logits = exported(torch.from_numpy(examples))
     assert rows["stem"].max_abs == pytest.approx(float(stem.abs().max()), rel=1e-5)
     assert rows["logits"].max_abs == pytest.approx(float(logits.abs().max()), rel=1e-5)
     assert rows["pixels"].max_abs == 255
@@ -48,24 +48,24 @@ def test_bits_count_doublings_up_to_the_end_of_fp16() -> None:
     assert TensorRange("t", 0.0, 0.0).bits == math.inf
 
 
-def test_share_below_the_smallest_normal_counts_non_zero_values(spec_of, network, pictures) -> None:
+def test_share_below_the_smallest_normal_counts_non_zero_values(spec_of, network, examples) -> None:
     spec = spec_of("sam-resnet18", "original")
     net = fold(network("sam-resnet18", "original"))
     with torch.no_grad():
         net.stem.weight.mul_(1e-6)
         net.stem.bias.mul_(1e-6)
-    rows = {row.name: row for row in measure_ranges(graph_from_model(net, spec), pictures)}
+    rows = {row.name: row for row in measure_ranges(graph_from_model(net, spec), examples)}
     with torch.inference_mode():
-        stem = net.stem(Exported(net, spec).normalize(torch.from_numpy(pictures))).numpy()
+        stem = net.stem(Exported(net, spec).normalize(torch.from_numpy(examples))).numpy()
     small = np.count_nonzero((np.abs(stem) < 2.0**-14) & (stem != 0)) / np.count_nonzero(stem)
     assert small > 0.9
     assert rows["stem"].below_normal == pytest.approx(100 * small, abs=0.01)
 
 
-def test_values_that_are_not_finite_are_refused(spec_of, network, pictures) -> None:
+def test_values_that_are_not_finite_are_refused(spec_of, network, examples) -> None:
     spec = spec_of("sam-resnet18", "original")
     net = fold(network("sam-resnet18", "original"))
     with torch.no_grad():
         net.layer2[0].convs[0].bias[:] = 3e38
-    with pytest.raises(ExportError, match=r"layer2\.0\.conv2: not finite in FP32 on a training picture"):
-        measure_ranges(graph_from_model(net, spec), pictures)
+    with pytest.raises(ExportError, match=r"layer2\.0\.conv2: not finite in FP32 on a training image"):
+        measure_ranges(graph_from_model(net, spec), examples)

@@ -37,33 +37,33 @@ def widen(net):
     return net
 
 
-def plan_of(net, spec, pictures):
+def plan_of(net, spec, examples):
     network = Network(spec, family_of(spec.arch), net, net, graph_from_model(net, spec))
-    return plan_fp16(network, measure_ranges(network.graph, pictures), pictures)
+    return plan_fp16(network, measure_ranges(network.graph, examples), examples)
 
 
 @pytest.fixture(scope="module")
-def wide(network, spec_of, pictures):
+def wide(network, spec_of, examples):
     spec = spec_of("sam-resnet18", "original")
     honest = fold(network("sam-resnet18", "original"))
     with torch.inference_mode():
-        reference = Exported(honest, spec)(torch.from_numpy(pictures)).numpy()
+        reference = Exported(honest, spec)(torch.from_numpy(examples)).numpy()
     net = widen(fold(network("sam-resnet18", "original")))
-    return net, spec, reference, plan_of(net, spec, pictures)
+    return net, spec, reference, plan_of(net, spec, examples)
 
 
-def test_only_the_hopeless_block_stays_fp32(wide, pictures) -> None:
+def test_only_the_hopeless_block_stays_fp32(wide, examples) -> None:
     _, _, reference, plan = wide
     assert list(plan.fp32) == ["layer1.1"]
     assert "FP16" in plan.fp32["layer1.1"]
-    found = emulate_fp16(fp16_graph(plan.graph, plan.fp32), pictures)
+    found = emulate_fp16(fp16_graph(plan.graph, plan.fp32), examples)
     assert np.isfinite(found).all()
     assert np.array_equal(found.argmax(1), reference.argmax(1))
-    naive = emulate_fp16(convert(plan.graph, allow_overflow=True), pictures)
+    naive = emulate_fp16(convert(plan.graph, allow_overflow=True), examples)
     assert not np.allclose(naive, reference, atol=0.02 * np.ptp(reference))
 
 
-def test_mixed_graph_is_typed_as_planned(wide, pictures) -> None:
+def test_mixed_graph_is_typed_as_planned(wide, examples) -> None:
     _, _, reference, plan = wide
     model = fp16_graph(plan.graph, plan.fp32)
     types = {weight.name: weight.data_type for weight in model.graph.initializer}
@@ -73,13 +73,13 @@ def test_mixed_graph_is_typed_as_planned(wide, pictures) -> None:
         assert found == (onnx.TensorProto.FLOAT if fp32 else onnx.TensorProto.FLOAT16), name
     casts = [node.name for node in model.graph.node if node.op_type == "Cast"]
     assert casts == ["pixels", "stem.cast", "layer1.1.cast", "layer2.0.cast", "logits"]
-    assert check_graph(serialize(model), "fp16", pictures, reference) < 5e-3
+    assert check_graph(serialize(model), "fp16", examples, reference) < 5e-3
 
 
-def test_naive_fp16_graph_of_an_overflowing_network_is_refused(wide, pictures) -> None:
+def test_naive_fp16_graph_of_an_overflowing_network_is_refused(wide, examples) -> None:
     net, spec, reference, _ = wide
     with pytest.raises(ExportError, match=r"finite|differ|fp16 ends at"):
-        check_graph(serialize(fp16_graph(graph_from_model(net, spec))), "fp16", pictures, reference)
+        check_graph(serialize(fp16_graph(graph_from_model(net, spec))), "fp16", examples, reference)
 
 
 def test_a_traced_network_needs_no_fp32_layer() -> None:

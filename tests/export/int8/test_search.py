@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 
 class Case(NamedTuple):
-    """A classifier of digits, and pictures."""
+    """A classifier of digits, and images."""
 
     net: FoldedResNet
     spec: ModelSpec
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def case(digits_run: Path) -> Case:
-    """The trained network of `digits_run`, training pictures and validation pictures."""
+    """The trained network of `digits_run`, training images and validation images."""
     record = open_run(digits_run)
     spec = model_spec(record.arch, record.options, record.classes, record.preprocessing)
     model = build_model(record.arch, len(record.classes), record.options)
@@ -182,11 +182,11 @@ def test_a_layer_that_8_bits_cannot_hold_goes_back_to_fp32(hostile: Case) -> Non
     assert steps[0] == "calibrating" and "cost of layer3.0.convs" in steps
 
 
-def test_ranges_leave_out_a_picture_that_stands_out(
+def test_ranges_leave_out_a_image_that_stands_out(
     case: Case, calibrated: qdq.Calibrated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = calibrated.largest.copy()
-    largest[5] *= 1e6  # as attention without squashing can do for one picture in a hundred
+    largest[5] *= 1e6  # as attention without squashing can do for one image in a hundred
     wild = dataclasses.replace(calibrated, largest=largest)
     column = calibrated.names.index("layer2.0.relu")
     assert wild.ranges(100)["layer2.0.relu"].range_value[1] == largest[5, column]

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from samdeploy.backends.difference import difference_shares, picture_ranges
+from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.export.int8 import qdq
@@ -101,7 +101,7 @@ def test_a_traced_network_in_int8(calibrated: qdq.Calibrated, form: qdq.Form) ->
     assert calibrated.share(()) > 99.9
     assert calibrated.share(["layer1.0.convs"]) < 90
     logits = torchvision_resnet18().answer(images())
-    error = difference_shares(emulate(graph, images()), logits, picture_ranges(logits)).max()
+    error = difference_shares(emulate(graph, images()), logits, image_ranges(logits)).max()
     assert 1e-3 < error < 0.3
     kept = onnx.load_from_string(qdq.quantize(calibrated, form, ["layer1.0.convs"]))
     floats = [node.name for node in kept.graph.node if node.op_type == "Conv" and node.input[1].endswith(".weight")]
@@ -154,12 +154,12 @@ def test_operators_of_other_networks(form: qdq.Form) -> None:
         "fork.conv.rest": ("fork.concat", "flat"),
         "inner": ("inner", "inner.relu"),
     }
-    pictures = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    examples = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
     graph = serialize(model)
-    expected = emulate(graph, pictures)
-    quantised = qdq.quantize(qdq.calibrate(graph, pictures), form)
+    expected = emulate(graph, examples)
+    quantised = qdq.quantize(qdq.calibrate(graph, examples), form)
     onnx.checker.check_model(onnx.load_from_string(quantised), full_check=True)
-    error = difference_shares(emulate(quantised, pictures), expected, picture_ranges(expected)).max()
+    error = difference_shares(emulate(quantised, examples), expected, image_ranges(expected)).max()
     assert 1e-4 < error < 0.1
     constants = {tensor.name: tensor.data_type for tensor in onnx.load_from_string(quantised).graph.initializer}
     assert constants["inner.weight_quantized"] == onnx.TensorProto.INT8 and "head.weight" in constants

@@ -35,7 +35,7 @@ def test_values_are_the_same_with_and_without_gradients() -> None:
         assert torch.equal(gate(x), learning)
 
 
-def test_the_gradient_keeps_the_layout_of_the_pictures() -> None:
+def test_the_gradient_keeps_the_layout_of_the_images() -> None:
     gate = gate_of("identity").float()
     x = torch.randn(3, 6, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
     gate(x * 1).square().sum().backward()

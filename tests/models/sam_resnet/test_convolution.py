@@ -60,14 +60,14 @@ def test_the_weights_learn_in_float32_and_in_their_own_layout(size: int, stride:
     assert grad_weight.stride() == conv.weight.stride()  # else it is copied before it is added up
 
 
-@pytest.mark.parametrize("frozen", ["pictures", "weights"])
+@pytest.mark.parametrize("frozen", ["images", "weights"])
 def test_what_does_not_learn_gets_no_gradient(frozen: str) -> None:
     conv = conv_of(3, 1)
-    x = torch.randn(2, 16, 4, 4).requires_grad_(frozen != "pictures")
+    x = torch.randn(2, 16, 4, 4).requires_grad_(frozen != "images")
     conv.weight.requires_grad_(frozen != "weights")
     with torch.autocast("cpu", torch.bfloat16):
         conv(x).float().square().sum().backward()
-    assert (x.grad is None) == (frozen == "pictures")
+    assert (x.grad is None) == (frozen == "images")
     assert (conv.weight.grad is None) == (frozen == "weights")
 
 
@@ -87,7 +87,7 @@ def test_outside_of_bf16_training_it_is_pytorchs_own() -> None:
             assert name(conv(x)) is None
 
 
-def test_the_product_is_taken_where_pictures_are_small_for_their_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_product_is_taken_where_images_are_small_for_their_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
     real = convolution._patches
     monkeypatch.setattr(convolution, "_patches", lambda x, *more: (asked.append(tuple(x.shape)), real(x, *more))[1])

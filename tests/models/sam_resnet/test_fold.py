@@ -53,7 +53,7 @@ def test_folded_equals_unfolded(arch: str, gate: str) -> None:
     x = images()
     exact = copy.deepcopy(model).double()
     truth = exact(x.double())
-    # The pictures must differ in their answers, or a fold that forgets the input would pass.
+    # The images must differ in their answers, or a fold that forgets the input would pass.
     assert float((truth[0] - truth[1]).abs().max()) > 1e-3 * float(truth.abs().max())
 
     assert relative(fold(exact)(x.double()), truth) < FLOAT64_RELATIVE

@@ -31,20 +31,20 @@ def pytorch_logits(model, spec, images):
 
 
 @pytest.mark.parametrize(("arch", "gate"), CASES)
-def test_graph_answers_as_the_trained_network(network, spec_of, pictures, arch: str, gate: str) -> None:
+def test_graph_answers_as_the_trained_network(network, spec_of, examples, arch: str, gate: str) -> None:
     model, spec = network(arch, gate), spec_of(arch, gate)
     graph = serialize(graph_from_model(fold(model), spec))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    normalized = Normalize(spec.preprocessing)(torch.from_numpy(pictures[:7])).double()
+    normalized = Normalize(spec.preprocessing)(torch.from_numpy(examples[:7])).double()
     with torch.inference_mode():
         truth = copy.deepcopy(model).double()(normalized).numpy()
     span = float(np.ptp(truth))
-    rounding = float(np.abs(pytorch_logits(model, spec, pictures[:7]) - truth).max())
+    rounding = float(np.abs(pytorch_logits(model, spec, examples[:7]) - truth).max())
     assert 1e-8 * span < rounding < 1e-4 * span
-    # Every picture has an answer of its own: rows that were mixed up would show.
+    # Every image has an answer of its own: rows that were mixed up would show.
     assert min(np.abs(truth[i] - truth[j]).max() for i in range(7) for j in range(i)) > 1e-3 * span
     for batch in (1, 2, 7):
-        (logits,) = session.run(["logits"], {"image": pictures[:batch]})
+        (logits,) = session.run(["logits"], {"image": examples[:batch]})
         assert logits.dtype == np.float32
         assert float(np.abs(logits - truth[:batch]).max()) < FP32_RATIO * rounding
 

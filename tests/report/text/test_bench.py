@@ -53,7 +53,7 @@ COMPARISON = Comparison(
     ),
 )
 REPORT = BenchReport(
-    "runs/a/bundle", "2026-11-22T10:00:00Z", "a processor, 2 cores", {}, 1.5, 2, "64 pictures",
+    "runs/a/bundle", "2026-11-22T10:00:00Z", "a processor, 2 cores", {}, 1.5, 2, "64 images",
     engines=(ENGINE, EngineBench("tensorrt", "fp16", "", False, "no CUDA device: " + "no driver " * 20)),
     against=(COMPARISON,),
 )  # fmt: skip

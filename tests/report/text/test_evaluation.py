@@ -134,7 +134,7 @@ def test_consistency_that_was_not_shown_is_in_the_verdict(report: Rows, result: 
     assert verdict(made) == "PASSED (consistency not shown: openvino fp32)"
 
 
-def test_test_pictures_that_were_trained_on_are_in_the_verdict(report: Rows, result: Results) -> None:
+def test_test_images_that_were_trained_on_are_in_the_verdict(report: Rows, result: Results) -> None:
     overlaps = (Overlap("test", "train", 359, 14, 2, ()), Overlap("test", "val", 359, 3, 0, ()))
     made = report(results=(result(),), leaks=LeakReport(overlaps))
     assert verdict(made) == "PASSED (14 of 359 test images were trained on)"
@@ -143,8 +143,8 @@ def test_test_pictures_that_were_trained_on_are_in_the_verdict(report: Rows, res
 
 
 def test_notes_about_the_files_are_said(report: Rows) -> None:
-    assert "test: 3 pictures outside of any class" in evaluation_tables(
-        report(notes=("test: 3 pictures outside of any class",))
+    assert "test: 3 images outside of any class" in evaluation_tables(
+        report(notes=("test: 3 images outside of any class",))
     )
 
 

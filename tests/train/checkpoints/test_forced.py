@@ -43,8 +43,8 @@ def stopped(stopped_once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def others(pictures: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pictures, tmp_path / "pictures"))
+def others(examples: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(examples, tmp_path / "images"))
 
 
 def measured_anew(said: str) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def measured_anew(said: str) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
-def test_the_best_epoch_is_measured_on_the_pictures_of_now(stopped: Path, others: Path, capsys: Capture) -> None:
+def test_the_best_epoch_is_measured_on_the_images_of_now(stopped: Path, others: Path, capsys: Capture) -> None:
     before = open_run(stopped)
     (others / "val" / "bright").rename(others / "val" / "aside")
     (others / "val" / "dark").rename(others / "val" / "bright")
@@ -72,14 +72,14 @@ def test_the_best_epoch_is_measured_on_the_pictures_of_now(stopped: Path, others
     assert after.best_epoch == 1 or len(rows) == 3
 
 
-def test_pictures_prepared_otherwise_are_other_pictures(stopped: Path, capsys: Capture) -> None:
+def test_images_prepared_otherwise_are_other_images(stopped: Path, capsys: Capture) -> None:
     loop.resume(stopped, overrides=["image.mean=[0.1,0.9,0.5]"], force=True)  # the files and their pixels are the same
     measured_anew(capsys.readouterr().err)
     (changed,) = open_run(stopped).legs[-1].changed
     assert changed.startswith("image.mean [")
 
 
-def test_what_says_nothing_about_pictures_leaves_the_best_alone(stopped: Path, capsys: Capture) -> None:
+def test_what_says_nothing_about_images_leaves_the_best_alone(stopped: Path, capsys: Capture) -> None:
     with stopping(3, 1), pytest.raises(SystemExit):
         loop.resume(stopped, overrides=["learning_rate=1e-4"], force=True)
     loop.resume(stopped, overrides=["clip_norm=1"], force=True)
@@ -93,8 +93,8 @@ def test_what_says_nothing_about_pictures_leaves_the_best_alone(stopped: Path, c
     )
 
 
-def test_pictures_that_were_trained_on_do_not_become_test_pictures(
-    stopped: Path, others: Path, pictures: Path, capsys: Capture
+def test_images_that_were_trained_on_do_not_become_test_images(
+    stopped: Path, others: Path, examples: Path, capsys: Capture
 ) -> None:
     moved = [others / "test" / "dark" / f"moved{number}.png" for number in range(3)]
     for number, path in enumerate(moved):
@@ -127,7 +127,7 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
     (others / "val" / "dark" / "0.png").unlink()
     with pytest.raises(DatasetError, match=r"written \(val: 1 of 8 gone, 0 new\)"):
         loop.resume(stopped)
-    shutil.copy(pictures / "val" / "dark" / "0.png", others / "val" / "dark")
+    shutil.copy(examples / "val" / "dark" / "0.png", others / "val" / "dark")
     (others / "train" / "dark" / "new.png").rename(others / "aside.png")
     with pytest.raises(DatasetError, match=r"written \(train: 1 of 20 gone, 0 new\)"):  # not of those trained on before
         loop.resume(stopped)
@@ -138,7 +138,7 @@ def test_pictures_that_were_trained_on_do_not_become_test_pictures(
     assert f"; this is {measures}\n" in capsys.readouterr().err
 
 
-def test_what_the_pictures_share_among_themselves_is_said_once(stopped: Path, others: Path, capsys: Capture) -> None:
+def test_what_the_images_share_among_themselves_is_said_once(stopped: Path, others: Path, capsys: Capture) -> None:
     shutil.copy(others / "train" / "dark" / "0.png", others / "test" / "dark" / "copy.png")
     with stopping(3, 1), pytest.raises(SystemExit):
         loop.resume(stopped, overrides=[f"data.root={others}", "data.leaks=report"], force=True)

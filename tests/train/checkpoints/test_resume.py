@@ -168,8 +168,8 @@ def test_another_batch_size_begins_its_epoch_anew(stopped: Path) -> None:
     assert [row["epoch"] for row in history(stopped)] == ["1", "2", "3"]
 
 
-def test_pictures_elsewhere_are_the_same_pictures(stopped: Path, pictures: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+def test_images_elsewhere_are_the_same_images(stopped: Path, examples: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(examples, tmp_path / "images"))
     loop.resume(stopped, overrides=[f"data.root={copy}"])
     assert open_run(stopped).data_root == str(copy)
 

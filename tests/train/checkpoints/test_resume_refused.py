@@ -38,8 +38,8 @@ def test_another_network_cannot_be_forced(stopped: Path) -> None:
         loop.resume(stopped, overrides=["model.arch=sam-resnet34"], force=True)
 
 
-def test_other_pictures(stopped: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+def test_other_images(stopped: Path, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path(shutil.copytree(examples, tmp_path / "images"))
     Image.new("RGB", (8, 8), (200, 0, 0)).save(copy / "train" / "dark" / "0.png")
     with pytest.raises(
         DatasetError, match=r"changed since the checkpoint was written \(train: 1 of 22 gone, 1 new\); .*: --force"
@@ -49,8 +49,8 @@ def test_other_pictures(stopped: Path, pictures: Path, tmp_path: Path, capsys: p
     assert "(train: 1 of 22 gone, 1 new); going on with the new images" in capsys.readouterr().err
 
 
-def test_other_classes_cannot_be_forced(stopped: Path, pictures: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+def test_other_classes_cannot_be_forced(stopped: Path, examples: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(examples, tmp_path / "images"))
     for split in ("train", "val", "test"):
         (copy / split / "dark").rename(copy / split / "sombre")
     with pytest.raises(

@@ -60,7 +60,7 @@ def test_no_bf16_where_its_gradients_are_wrong(recipe: MakeRecipe, clock: Callab
 
 
 def test_the_measurement_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_probe, "PICTURES", 2)
+    monkeypatch.setattr(precision_probe, "IMAGES", 2)
     model = build_model("sam-resnet18", 2, {"gate": "identity"}).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     found = probe(model, 32, 32, 4)
@@ -76,7 +76,7 @@ def test_the_measurement_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatc
 def test_batches_are_as_large_as_the_training_has_them_if_that_is_quick(
     monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: set[int]
 ) -> None:
-    monkeypatch.setattr(precision_probe, "PICTURES", 2)
+    monkeypatch.setattr(precision_probe, "IMAGES", 2)
     monkeypatch.setattr(precision_probe, "STEP_S", seconds)
     model = build_model("sam-resnet18", 2, {"gate": "identity"})
     seen = []

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 
 
-def pictures(count: int) -> Pictures:
+def examples(count: int) -> StoredImages:
     images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), dtype=np.uint8)
-    return Pictures(images, np.arange(count, dtype=np.int64), torch.device("cpu"))
+    return StoredImages(images, np.arange(count, dtype=np.int64), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -27,13 +27,13 @@ def pictures(count: int) -> Pictures:
     ],
 )
 def test_sizes(count: int, batch_size: int, sizes: list[int]) -> None:
-    batches = pictures(count).batches(batch_size)
+    batches = examples(count).batches(batch_size)
     assert [len(rows) for rows in batches] == sizes
     assert torch.cat(batches).tolist() == list(range(count))
 
 
 def test_order_and_take() -> None:
-    split = pictures(5)
+    split = examples(5)
     first, second = split.batches(3, torch.tensor([4, 0, 3, 1, 2]))
     images, labels = split.take(first)
     assert labels.tolist() == [4, 0, 3]

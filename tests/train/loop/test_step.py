@@ -11,7 +11,7 @@ from samdeploy.bundle.spec import Preprocessing
 from samdeploy.models import build_model
 from samdeploy.models.graph import Normalize
 from samdeploy.train.device import Compute
-from samdeploy.train.loop.batches import Pictures
+from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.ema import WeightMean
 from samdeploy.train.loop.measure import Split
 from samdeploy.train.loop.seeds import Shuffle, step_seed
@@ -41,10 +41,10 @@ class Small(nn.Module):
 def stepper(dropout: float = 0.5, **settings: object) -> Stepper:
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
-    pictures = Pictures(draw.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), draw.integers(0, 3, 12), CPU)
+    examples = StoredImages(draw.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), draw.integers(0, 3, 12), CPU)
     model = Small(dropout).to(memory_format=torch.channels_last)
     training = TrainingSection(**settings)  # type: ignore[arg-type]
-    return Stepper(model, pictures, lambda images, labels, _: (NORMALIZE(images), labels), training, Compute(CPU))
+    return Stepper(model, examples, lambda images, labels, _: (NORMALIZE(images), labels), training, Compute(CPU))
 
 
 def gradient(made: Stepper, epoch: int, step: int) -> torch.Tensor:
@@ -131,8 +131,8 @@ def test_the_mean_of_weights() -> None:
 def test_gates_and_head_room() -> None:
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
-    pictures = Pictures(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
-    split = Split("val", pictures, Normalize(Preprocessing(32, 32)), 2, 5)
+    examples = StoredImages(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
+    split = Split("val", examples, Normalize(Preprocessing(32, 32)), 2, 5)
     model = build_model("sam-resnet18", 2, {"gate": "identity"})
     rows = measure_activations("sam-resnet18", model, split, 4)
     assert [row.stage for row in rows] == ["layer1", "layer2", "layer3", "layer4"]
@@ -153,8 +153,8 @@ def test_gates_and_head_room() -> None:
 
 def test_stages_of_networks_without_gates() -> None:
     draw = np.random.default_rng(0)
-    pictures = Pictures(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
-    split = Split("val", pictures, Normalize(Preprocessing(32, 32)), 2, 5)
+    examples = StoredImages(draw.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8), draw.integers(0, 2, 5), CPU)
+    split = Split("val", examples, Normalize(Preprocessing(32, 32)), 2, 5)
     torch.manual_seed(0)
     model = build_model("torchvision:resnet18", 2)
     rows = measure_activations("torchvision:resnet18", model, split, 1)

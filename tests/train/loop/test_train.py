@@ -52,12 +52,12 @@ def test_a_run_holds_its_files_and_its_resolved_recipe(finished: Path, recipe: M
     assert latest_run(finished.parent) == finished
 
 
-def test_run_json(finished: Path, pictures: Path) -> None:
+def test_run_json(finished: Path, examples: Path) -> None:
     record = open_run(finished)
     assert record.status == "complete"
     assert (record.arch, record.options, record.classes) == ("sam-resnet18", {"gate": "identity"}, ("bright", "dark"))
     assert record.counts == {"train": 22, "val": 8, "test": 10}
-    assert record.data_root == str(pictures)
+    assert record.data_root == str(examples)
     assert len({len(record.fingerprints[split]) for split in ("train", "val", "test")}) == 1
     assert record.provenance["precision"] == "fp32"
     assert record.provenance["torch"] == torch.__version__
@@ -81,7 +81,7 @@ def test_history_has_one_row_per_epoch_and_agrees_with_run_json(finished: Path) 
         assert float(row["seconds"]) > 0
 
 
-def test_test_accuracy_equals_a_recount_over_every_picture(finished: Path, pictures: Path) -> None:
+def test_test_accuracy_equals_a_recount_over_every_image(finished: Path, examples: Path) -> None:
     # Independent: one image at a time, float64, its own normalisation; 10 images are a batch of 7 and one of 3.
     record = open_run(finished)
     model = build_model("sam-resnet18", 2, {"gate": "identity"}).double().eval()
@@ -89,7 +89,7 @@ def test_test_accuracy_equals_a_recount_over_every_picture(finished: Path, pictu
     model.double()
     correct = 0
     for label, name in enumerate(record.classes):
-        files = sorted((pictures / "test" / name).iterdir())
+        files = sorted((examples / "test" / name).iterdir())
         assert len(files) == 5
         for file in files:
             image = prepare(file, record.preprocessing).astype(np.float64) / 255
@@ -238,11 +238,11 @@ def test_a_real_interrupt_keeps_the_best_weights(recipe: MakeRecipe, tmp_path: P
     assert not [path for path in run.iterdir() if path.name.startswith(".")], "a temporary file was left"
 
 
-def test_nothing_is_written_where_a_picture_is_damaged(recipe: MakeRecipe, pictures: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_where_a_image_is_damaged(recipe: MakeRecipe, examples: Path, tmp_path: Path) -> None:
     # In test and val of all splits: it must come out before training, and at once.
     copy = tmp_path / "copy"
-    for file in sorted(pictures.rglob("*.png")):
-        target = copy / file.relative_to(pictures)
+    for file in sorted(examples.rglob("*.png")):
+        target = copy / file.relative_to(examples)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     for split in ("val", "test"):
@@ -281,11 +281,11 @@ def test_one_class_is_refused(recipe: MakeRecipe, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_an_empty_split_is_refused(recipe: MakeRecipe, pictures: Path, tmp_path: Path, split: str) -> None:
+def test_an_empty_split_is_refused(recipe: MakeRecipe, examples: Path, tmp_path: Path, split: str) -> None:
     for part in ("train", "val", "test"):
         for label in ("bright", "dark"):
             (tmp_path / "set" / part / label).mkdir(parents=True)
-            for file in (pictures / part / label).iterdir() if part != split else ():
+            for file in (examples / part / label).iterdir() if part != split else ():
                 os.link(file, tmp_path / "set" / part / label / file.name)
     with pytest.raises(DatasetError, match=rf"set/{split}"):
         loop.train(recipe(f"data.root={tmp_path / 'set'}"), runs_root=tmp_path / "runs")

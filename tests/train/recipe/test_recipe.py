@@ -63,7 +63,7 @@ def test_descriptions_fit_a_list_of_recipes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_only_originals_use_test_pictures_before_the_end(name: str) -> None:
+def test_only_originals_use_test_images_before_the_end(name: str) -> None:
     data = load_recipe(name).data
     expected = {"aircraft-original": "tested-on-train"}.get(name, "chosen-on-test" if "original" in name else "honest")
     assert data.options.get("protocol", "honest") == expected

@@ -78,7 +78,7 @@ def test_a_runs_folder_that_is_a_file(tmp_path: Path, recipe: Callable[..., Reci
         RunFolder.create(tmp_path / "runs", recipe(), RECORD)
 
 
-def test_a_runs_folder_that_is_a_file_is_found_before_pictures_are_decoded(
+def test_a_runs_folder_that_is_a_file_is_found_before_images_are_decoded(
     tmp_path: Path, recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -88,7 +88,7 @@ def test_nothing_that_goes_wrong_ends_a_training_and_it_is_said_once(
     assert ("pip install 'samdeploy[plots]'" if harm == "matplotlib" else "the training goes on") in said
 
 
-def test_short_epochs_spend_little_on_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_epochs_spend_little_on_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, drawn = 0.0, []
     monkeypatch.setattr(curves.time, "monotonic", lambda: now)
 
