@@ -6,6 +6,7 @@ import hashlib
 import math
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import onnx
 import torch
 
 import samdeploy
-from samdeploy.arrays import UInt64Array
+from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.backends.names import BACKENDS, check_supported
 from samdeploy.bundle.golden import proves_nothing
 from samdeploy.bundle.manifest import DataRecord
@@ -22,7 +23,7 @@ from samdeploy.bundle.measured import Measured, MeasuredSplit, model_sha256
 from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
-from samdeploy.data.duplicates.image_hashes import hash_images, read_hashes
+from samdeploy.data.duplicates.image_hashes import ImageHashes, read_hashes
 from samdeploy.errors import ExportError, InputError
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
@@ -38,6 +39,8 @@ from samdeploy.export.engines import (
 from samdeploy.export.golden_colour import with_colour
 from samdeploy.export.graphs import NO_IMAGES, Headroom, add_graphs, add_int8_graph
 from samdeploy.export.int8.search import QuantizedGraph
+from samdeploy.export.looked_at import NO_IMAGES as NO_TRAINING_IMAGES
+from samdeploy.export.looked_at import looked_at
 from samdeploy.export.network import network_of_run
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.run_images import (
@@ -93,6 +96,15 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     network = network_of_run(run_dir, record)
     n_headroom = headroom_images(sum(multiply_adds(network.graph).values()))
     chosen = export_images(run_dir, record, options.data_root, n_headroom)
+    validation = None
+    if options.precision == "int8":
+        validation = validation_images(run_dir, record, options.data_root)
+    target, hashes_file = run_dir / BUNDLE_FOLDER, run_dir / HASHES_FILE
+    hashes = read_hashes(hashes_file) if hashes_file.is_file() else {}
+    used = NO_TRAINING_IMAGES
+    if record.status == "imported" and has_images(record, options.data_root):
+        images = [chosen.golden, chosen.calibration, chosen.headroom, *(validation or ())[:1]]
+        used = looked_at(images, hashes, target)
     chosen = replace(chosen, golden=with_colour(chosen.golden, network.answer))
     logits = network.answer(chosen.golden)
     if not np.isfinite(logits).all():
@@ -101,22 +113,20 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     if nothing := proves_nothing(chosen.golden, logits):
         raise ExportError(f"{run_dir}: {nothing}, so the bundle could not test its engines; train again")
 
-    target = run_dir / BUNDLE_FOLDER
     with staged(target) as stage:
         spec = network.spec
-        used = _looked_at(record, chosen)
         data = _data_record(record, used)
-        writer = BundleWriter(stage, spec, data, _provenance(run_dir, record), _measured(record, spec))
+        writer = BundleWriter(stage, spec, data, _provenance(run_dir, record), _measured(record, spec, hashes))
         writer.add("weights", "weights.safetensors", weights)
         writer.add_array("golden_images", "golden/images.npy", chosen.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
-        _add_hashes(writer, run_dir)
+        _add_hashes(writer, hashes)
         if len(used):
             writer.add_array(ROLES["train"], "hashes/train.npy", used)
         headroom, no_graph = add_graphs(writer, network, chosen, logits)
         if options.cam:
             add_cam_graph(writer, network, chosen.golden)
-        int8 = _add_int8(writer, run_dir, record, options, chosen, no_graph) if options.precision == "int8" else []
+        int8 = [] if validation is None else _add_int8(writer, options, chosen, validation, no_graph)
         rows = [row for engine, named in wanted_engines(options.engine)
                 for row in add_engine(writer, engine, options, named=named, no_graph=no_graph)]  # fmt: skip
         rows += keep_engines(writer, target)
@@ -125,10 +135,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     return ExportResult(target, parameters, simple, headroom, tuple(int8), tuple(rows))
 
 
-def _add_hashes(writer: BundleWriter, run_dir: Path) -> None:
+def _add_hashes(writer: BundleWriter, hashes: Mapping[str, ImageHashes]) -> None:
     """What `eval` needs to know training images again, also away from the run."""
-    path = run_dir / HASHES_FILE
-    hashes = read_hashes(path) if path.is_file() else {}
     for split, role in ROLES.items():
         if split in hashes:
             writer.add_array(role, f"hashes/{split}.npy", bundle_hashes(hashes[split]))
@@ -136,14 +144,12 @@ def _add_hashes(writer: BundleWriter, run_dir: Path) -> None:
 
 def _add_int8(
     writer: BundleWriter,
-    run_dir: Path,
-    record: RunRecord,
     options: ExportOptions,
     chosen: ExportImages,
+    validation: tuple[UInt8Array, Int64Array],
     no_graph: dict[tuple[str, str | None], ExportError],
 ) -> list[QuantizedGraph]:
     """The INT8 graphs that the wanted engines are made from; what cannot be had goes into `no_graph`."""
-    validation = validation_images(run_dir, record, options.data_root)
     found = []
     for backend in sorted({graph_backend(engine, "int8") for engine, _ in wanted_engines(options.engine)}, key=str):
         try:
@@ -165,18 +171,6 @@ def _weights(run_dir: Path, record: RunRecord) -> bytes:
     return content
 
 
-def _looked_at(record: RunRecord, chosen: ExportImages) -> UInt64Array:
-    """What an imported network's engines were made with stands for its training images: no one may be judged.
-
-    Returns:
-        uint64 [M, 2] as `bundle_hashes` gives them; empty for a network that was trained here.
-    """
-    if record.status != "imported" or not record.images_sha256:
-        return np.empty((0, 2), np.uint64)
-    images = np.concatenate([chosen.calibration, chosen.headroom])
-    return bundle_hashes(hash_images([images], [""] * len(images), np.full(len(images), -1)))
-
-
 def _data_record(record: RunRecord, used: UInt64Array) -> DataRecord:
     return DataRecord(
         name=record.dataset,
@@ -188,13 +182,18 @@ def _data_record(record: RunRecord, used: UInt64Array) -> DataRecord:
     )
 
 
-def _measured(record: RunRecord, spec: ModelSpec) -> Measured | None:
-    """What training measured; None where the run did not record it."""
+def _measured(record: RunRecord, spec: ModelSpec, hashes: Mapping[str, ImageHashes]) -> Measured | None:
+    """What training measured; None where the run did not record it.
+
+    Args:
+        hashes: of an imported run, whose network was measured on these images of val alone.
+    """
     if not record.weights_sha256 or not (record.images_sha256 or record.status == "imported"):
         return None
 
     def split(name: str, top1: float) -> MeasuredSplit:
-        return MeasuredSplit(top1, record.counts[name], record.images_sha256[name], record.labelled_sha256[name])
+        count = len(hashes[name]) if record.status == "imported" and name in hashes else record.counts[name]
+        return MeasuredSplit(top1, count, record.images_sha256[name], record.labelled_sha256[name])
 
     return Measured(
         model_sha256=model_sha256(spec),

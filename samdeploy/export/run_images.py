@@ -85,9 +85,9 @@ def export_images(
     test = _test_digests(run_dir, record, dataset)
     # A published protocol that is repeated keeps no val: its figure is not one of new images, and says so.
     source = dataset.val if dataset.protocol == HONEST else dataset.train
-    golden, _ = _load(_spread(source, GOLDEN_IMAGES), record, test, "golden images")
-    calibration, _ = _load(_spread(dataset.train, CALIBRATION_IMAGES), record, test, "calibration images")
-    headroom, _ = _load(_spread(dataset.train, n_headroom), record, test, "head-room images")
+    golden, _ = _load(source.spread(GOLDEN_IMAGES), record, test, "golden images")
+    calibration, _ = _load(dataset.train.spread(CALIBRATION_IMAGES), record, test, "calibration images")
+    headroom, _ = _load(dataset.train.spread(n_headroom), record, test, "head-room images")
     return ExportImages(golden, calibration, headroom)
 
 
@@ -117,12 +117,6 @@ def _test_digests(run_dir: Path, record: RunRecord, dataset: Dataset) -> UInt64A
             return hashes["test"].digests
     images, _ = load_images(dataset.test, record.preprocessing, description="test images")
     return digests_of(images)
-
-
-def _spread(samples: Samples, count: int) -> Samples:
-    """At most `count` images at equal distances through the classes in order."""
-    by_class = np.argsort(samples.labels, kind="stable")
-    return samples.take(by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(np.int64)])
 
 
 def _load(samples: Samples, record: RunRecord, test: UInt64Array, description: str) -> tuple[UInt8Array, Int64Array]:

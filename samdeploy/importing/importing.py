@@ -25,7 +25,7 @@ from samdeploy.data.images import load_images
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
 from samdeploy.importing.class_names import class_names, difference, read_class_names
-from samdeploy.importing.doubts import doubt, logits_of
+from samdeploy.importing.doubts import IMAGES, doubt, logits_of, right_ones
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
@@ -78,12 +78,12 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """What was measured on the images that were set aside: they stay `val` of the run.
+    """What was measured on some of the images that were set aside: all of those stay `val` of the run.
 
     Attributes:
         top1: in percent.
         loss: mean cross entropy, in nats.
-        hashes: of the images.
+        hashes: of the images that were measured.
     """
 
     top1: float
@@ -193,14 +193,17 @@ def _check_answers(model: nn.Module, spec: ModelSpec) -> None:
 
 @torch.inference_mode()
 def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: bool) -> Aside:
-    samples = dataset.relabelled(spec.classes).val
+    aside = dataset.relabelled(spec.classes).val
+    samples = aside.spread(IMAGES)
     images, labels = load_images(samples, spec.preprocessing, description="images set aside")
-    logits, targets = logits_of(model, spec, images), torch.from_numpy(labels)
-    correct = int((logits.argmax(1) == targets).sum())
-    top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, targets))
+    logits = logits_of(model, spec, images)
+    right = right_ones(logits, labels)
+    correct = int(right.sum())
+    top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
     seen = "" if dataset.train is dataset.val else "; they may have been trained on"
-    print(f"top-1 {top1:.1f} % of {len(labels)} images set aside ({correct} right){seen}", file=sys.stderr)
-    if found := doubt(model, spec, images, labels, correct, look=doubtful):
+    of = f" of {len(aside):,}" if len(aside) > len(labels) else ""
+    print(f"top-1 {top1:.1f} % of {len(labels)}{of} images set aside ({correct} right){seen}", file=sys.stderr)
+    if found := doubt(model, spec, images, labels, right, look=doubtful):
         print(f"warning: {found}", file=sys.stderr)
     return Aside(top1, loss, hash_images([images], samples.names, labels))
 

@@ -66,7 +66,8 @@ class RunRecord:
         counts: images per split.
         fingerprints: SHA-256 over the prepared images and labels, per split.
         status: "training" until the end was reached; anything but "complete" has no test accuracy.  "imported": the
-            network was trained elsewhere, and `best_val_top1` and `best_val_loss` are of images that were set aside.
+            network was trained elsewhere, and `best_val_top1` and `best_val_loss` are of some of the images that
+            were set aside: those that hashes.npz and `images_sha256` hold.
         best_epoch: counted from 1; 0 while no epoch has ended, and of imported networks.
         best_val_top1: in percent.
         best_val_loss: mean cross entropy, in nats.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def class_file(folder: Path, names: Sequence[str] = CLASSES) -> Path:
 
 
 def class_folders(root: Path, counts: Mapping[str, int]) -> Path:
-    """`root/<class>/<number>.png`: noise, each image another."""
-    random = np.random.default_rng(0)
+    """`root/<class>/<number>.png`: noise, each image another, also in folders of other names."""
+    random = np.random.default_rng(zlib.crc32(root.name.encode()))
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, model_spec
-from samdeploy.importing.doubts import better_preparation, doubt, is_chance
+from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing, model_spec
+from samdeploy.importing import doubts
+from samdeploy.importing.doubts import doubt, is_chance, logits_of, right_ones
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -31,6 +32,10 @@ def spec(mean: tuple[float, float, float], std: tuple[float, float, float]):
     return model_spec("onnx:none", {}, ("one", "two"), Preprocessing(4, 4, mean=mean, std=std))
 
 
+def better_preparation(model: nn.Module, spec: ModelSpec, pixels: np.ndarray, labels: np.ndarray):
+    return doubts.better_preparation(model, spec, pixels, labels, right_ones(logits_of(model, spec, pixels), labels))
+
+
 def images(levels: np.ndarray) -> np.ndarray:
     """uint8 [N, 4, 4, 3] of one colour each."""
     return np.broadcast_to(levels[:, None, None, :], (len(levels), 4, 4, 3)).astype(np.uint8)
@@ -43,7 +48,8 @@ def test_exchanged_channels_are_named() -> None:
     found = better_preparation(RedOrBlue(), spec(HALF, HALF), images(colours[:, ::-1]), labels)
     assert found is not None
     assert found[0] == 40 and "BGR" in found[1] and "40 instead of 0 of 40 are right" in found[1]
-    assert doubt(RedOrBlue(), spec(HALF, HALF), images(colours[:, ::-1]), labels, 0, look=True) == found[1]
+    none = np.zeros(40, bool)
+    assert doubt(RedOrBlue(), spec(HALF, HALF), images(colours[:, ::-1]), labels, none, look=True) == found[1]
 
 
 def test_the_normalisation_that_fits_is_named() -> None:
@@ -69,9 +75,9 @@ def test_names_in_another_order() -> None:
     labels = np.arange(60) % 2
     colours = np.repeat(np.where(labels == 0, 20, 240)[:, None], 3, axis=1)
     for look in (True, False):
-        found = doubt(BrightOrDark(), spec(HALF, HALF), images(colours), labels, 0, look=look)
+        found = doubt(BrightOrDark(), spec(HALF, HALF), images(colours), labels, np.zeros(60, bool), look=look)
         assert found == "no better than chance: are the class names in the network's order?"
-    assert doubt(BrightOrDark(), spec(HALF, HALF), images(colours), 1 - labels, 60, look=False) is None
+    assert doubt(BrightOrDark(), spec(HALF, HALF), images(colours), 1 - labels, np.ones(60, bool), look=False) is None
 
 
 def test_chance_is_told_from_few_images() -> None:
