@@ -75,6 +75,11 @@ def is_of_pytorch(network: nn.Module) -> bool:
     return next(network.parameters(), None) is not None
 
 
+def reference_name(bundle: Bundle) -> str:
+    """What computes the trained network, for people: see `ModelFamily.reference`."""
+    return family_of(bundle.spec.arch).reference
+
+
 def trained_graph(bundle: Bundle) -> onnx.ModelProto:
     """The FP32 graph of the trained network, as its family writes it: see `reference.trained_graph`."""
     network, _ = trained_network(bundle, "cpu")

@@ -54,6 +54,15 @@ class NetworkTensors:
     normalisation: tuple[str, ...]
 
 
+def reference_name(bundle: Bundle) -> str:
+    """What computes the trained network, for people: "PyTorch", or "the ONNX file" that was imported.
+
+    Raises:
+        BackendUnavailable: PyTorch is missing.
+    """
+    return cast(str, cast(Any, load_module("pytorch")).reference_name(bundle))
+
+
 def trained_graph(bundle: Bundle) -> onnx.ModelProto:
     """The FP32 graph of the trained network, from the weights in the bundle.
 

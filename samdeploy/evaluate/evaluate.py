@@ -10,6 +10,7 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import BACKENDS, open_session, precisions_held
+from samdeploy.backends.reference import reference_name
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.golden import proves_nothing
 from samdeploy.bundle.names import MANIFEST
@@ -76,6 +77,7 @@ def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...
         n_images=len(rows),
         test_images=found.test_images,
         test_set=AS_AT_TRAINING if against and against.same_labels else same_as_at_training(bundle, fingerprint),
+        reference=reference_name(bundle),
         against_training=against,
         versions=versions(),
         machine=machine(),
@@ -139,7 +141,8 @@ def _reference(
         try:
             logits = reference_pass(session, blocks, images, digest, len(bundle.spec.classes))
         except EngineStopped as stopped:
-            raise BackendUnavailable(f"the reference, pytorch on {session.device}, {stopped}") from stopped
+            name = reference_name(bundle)
+            raise BackendUnavailable(f"the reference, {name} on {session.device}, {stopped}") from stopped
         if not np.isfinite(logits).all():
             raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
         probes = probe_reference(session, golden, logits)

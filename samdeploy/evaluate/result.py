@@ -108,7 +108,8 @@ class Report:
         dataset: name of the data set whose test split was used.
         n_images: distinct ones in it, those that were compared.
         test_images: copies, likenesses and classes of the test set.
-        test_set: `test_set.AS_AT_TRAINING`, or how it differs.
+        test_set: `test_set.AS_AT_TRAINING`, or how it differs; `test_set.TRAINED_ELSEWHERE` of an imported network.
+        reference: what the engines are compared with: "PyTorch", or "the ONNX file" that was imported.
         versions: of samdeploy and the runtimes.
         machine: processor, cores and system.
         results: one per engine, in the order they were asked for.
@@ -148,6 +149,7 @@ class Report:
     against_training: AgainstTraining | None = None
     test_set_faults: tuple[str, ...] = ()
     data_root: str | None = None
+    reference: str = "PyTorch"
 
     @property
     def verdict(self) -> Verdict:
@@ -172,7 +174,7 @@ class Report:
         return {
             **_fields(self, "passed", "verdict", "n_images"),
             "test_images": self.test_images.to_json(),
-            **_fields(self, "dataset", "test_set", "margin", "confidence"),
+            **_fields(self, "dataset", "test_set", "reference", "margin", "confidence"),
             **_fields(self.floors, "min_top1", "min_class_recall"),
             **_fields(self, "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes"),
             "leaks": self.leaks and self.leaks.to_json(),

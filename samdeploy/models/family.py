@@ -135,10 +135,12 @@ class ModelFamily(Protocol):
     Attributes:
         prefix: of its architectures' names, the key in `FAMILIES`.
         options: name -> the values that it may take, the first of which is the default: keys of a recipe's [model].
+        reference: what engines are compared with, for people: what computes the trained network.
     """
 
     prefix: str
     options: Mapping[str, tuple[OptionValue, ...]]
+    reference: str
 
     @property
     def rescale(self) -> Callable[[nn.Module, Mapping[str, float]], Rescaled] | None:

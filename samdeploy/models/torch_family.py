@@ -28,6 +28,7 @@ class TorchFamily(ABC):
 
     prefix: str
     options: Mapping[str, tuple[OptionValue, ...]] = MappingProxyType({})
+    reference: str = "PyTorch"
     parts: Sequence[Part] | None = None
     published_state: Callable[[str], Mapping[str, torch.Tensor]] | None = None
     twins: Callable[[str], Sequence[str]] | None = None

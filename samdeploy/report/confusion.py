@@ -11,7 +11,6 @@ import numpy as np
 from samdeploy.evaluate.accuracy.compare import Int32Array, PerImage
 from samdeploy.evaluate.result import Report
 
-REFERENCE = "PyTorch"
 # Beyond this, a matrix is larger than a page, and nearly all of it is zero.
 MOST_CLASSES = 20
 _MOST_PAIRS = 20
@@ -19,7 +18,7 @@ _MOST_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Images of class `label` that were taken for class `named`, and how many of them PyTorch takes for it."""
+    """Images of class `label` that were taken for class `named`, and how many of them the reference takes for it."""
 
     label: str
     named: str
@@ -32,7 +31,7 @@ class Confusion:
     """What a group of engines that name the same class for every image takes for what.
 
     Attributes:
-        names: "PyTorch" and engines.
+        names: the reference and engines.
         counts: [K][K], images of each class (row) by the class that was named (column); None for more than
             `MOST_CLASSES` classes.
         pairs: the most frequent mistakes, the most frequent first.
@@ -53,7 +52,7 @@ def confusions(report: Report) -> tuple[Confusion, ...]:
     for result in report.results:
         if result.comparison is not None:
             answers = result.comparison.per_image
-            groups.setdefault(answers.reference.tobytes(), ([REFERENCE], answers, answers.reference))
+            groups.setdefault(answers.reference.tobytes(), ([report.reference], answers, answers.reference))
             names, _, _ = groups.setdefault(answers.engine.tobytes(), ([], answers, answers.engine))
             names.append(result.engine)
     return tuple(_confusion(names, answers, named, report.class_names) for names, answers, named in groups.values())

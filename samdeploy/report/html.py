@@ -133,7 +133,7 @@ def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangeP
     spoken = "; ".join(f"{row.label} {row.text}" for row in rows)
     return range_plot(
         rows,
-        axis="change of top-1 from PyTorch to the engine, in points",
+        axis=f"change of top-1 from {evaluation['reference']} to the engine, in points",
         description=f"Change of top-1 with its interval: {spoken}. The margin is {margin:g} points below zero.",
         lines=((0.0, ""), (-margin, "margin")),
     )

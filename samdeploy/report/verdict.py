@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
-from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
+from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TRAINED_ELSEWHERE
 from samdeploy.report.rows import engine_name, listed, outcome
 from samdeploy.terminal.wording import VERDICTS, Outcome, percent
 
@@ -72,14 +72,17 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     gaps = [f"{engine_name(row)} was not run: {row['reason']}." for row in rows if not row["ran"]]
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["left_out"]]
     against = evaluation["against_training"]
-    if against is None:
+    elsewhere = evaluation["test_set"] == TRAINED_ELSEWHERE
+    if elsewhere:
+        gaps.append("The network was trained elsewhere: whether it has seen these images is not known.")
+    elif against is None:
         gaps.append(f"{NOT_COMPARED[0].upper()}{NOT_COMPARED[1:]}.")
     if against is not None and not against["same_images"]:
         gaps.append(
             "The test images are not those that training measured: the network's top-1 is "
             f"{percent(against['top1'])} % on these, and was {percent(against['measured_top1'])} % on those."
         )
-    elif evaluation["test_set"] != AS_AT_TRAINING:
+    elif evaluation["test_set"] != AS_AT_TRAINING and not elsewhere:
         gaps.append(f"The test images are not proven to be those that training measured: {evaluation['test_set']}.")
     gaps += [f"{text[0].upper()}{text[1:]}." for text in evaluation["test_images"]["remarks"]]
     leaked = [row for row in (evaluation.get("leaks") or {"overlaps": []})["overlaps"] if row["exact"] or row["near"]]
@@ -95,7 +98,7 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
         gaps.append(f"Other batch sizes, threads and repeats were not tried with {listed(unasked)}.")
     gaps.append(
         "Whether the trained network is good enough for its purpose is another question; its accuracy on these "
-        "images is given below under PyTorch. On images of another kind it may be lower."
+        f"images is given below under {evaluation['reference']}. On images of another kind it may be lower."
     )
     return gaps
 

@@ -18,9 +18,9 @@ from samdeploy.report.text.evaluation import verdict
 
 # As documented in DESIGN.md; programs depend on every one of them.
 REPORT_KEYS = [
-    "passed", "verdict", "n_images", "test_images", "dataset", "test_set", "margin", "confidence", "min_top1",
-    "min_class_recall", "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes", "leaks",
-    "left_out", "faults", "test_set_faults", "data_root", "against_training", "results",
+    "passed", "verdict", "n_images", "test_images", "dataset", "test_set", "reference", "margin", "confidence",
+    "min_top1", "min_class_recall", "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes",
+    "leaks", "left_out", "faults", "test_set_faults", "data_root", "against_training", "results",
 ]  # fmt: skip
 RESULT_KEYS = [
     "backend", "precision", "device", "ran", "reason", "top1", "reference_top1", "top1_agreement",

@@ -20,6 +20,9 @@ from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing import import_network
 from samdeploy.models import build_model
 from samdeploy.models.preprocessing import Given
+from samdeploy.report.junit import junit_xml
+from samdeploy.report.text.evaluation import evaluation_tables, verdict
+from samdeploy.report.verdict import verdict_of
 from samdeploy.runs.record import open_run
 from tests.importing.imported import ARCH, CLASSES, SIZE, class_file, class_folders, options, saved
 
@@ -111,6 +114,12 @@ def test_exported_and_judged(run: Path, bundle: Bundle) -> None:
     report = evaluate_bundle(bundle, EvalOptions("onnxruntime", "fp32", consistency_s=0))
     assert report.passed and not report.faults
     assert report.n_images == 3 * PER_CLASS - 32
+    everything = verdict(report) + evaluation_tables(report) + junit_xml(report).decode()
+    assert report.test_set == "trained elsewhere" and "at training" not in everything
+    gaps = verdict_of(report.to_json()).not_covered
+    assert [text for text in gaps if "train" in text.lower()][:1] == [
+        "The network was trained elsewhere: whether it has seen these images is not known."
+    ]
 
 
 def test_images_that_the_engines_were_made_with_are_not_judged(bundle: Bundle, here: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing import ImportOptions, import_network
 from samdeploy.models.preprocessing import Given
+from samdeploy.report.text.evaluation import evaluation_tables
+from samdeploy.report.verdict import verdict_of
 from samdeploy.runs.record import open_run
 from tests.importing.imported import CLASSES, class_folders, options
 from tests.models.onnx_files import HEIGHT, WIDTH, classifier, ended_by, saved
@@ -65,7 +68,12 @@ def test_the_reference_is_the_file(run: Path, bundle: Bundle) -> None:
 
 
 def test_eval_compares_with_the_file(bundle: Bundle) -> None:
-    (row,) = evaluate_bundle(bundle, EvalOptions("onnxruntime", precision="fp32")).results
+    report = evaluate_bundle(bundle, EvalOptions("onnxruntime", precision="fp32"))
+    (row,) = report.results
+    assert report.reference == "the ONNX file"
+    text = evaluation_tables(report)
+    assert "\nONNX file " in text and "lost: right in the ONNX file, wrong in the engine" in text
+    assert "PyTorch" not in text + json.dumps(report.to_json()) + "".join(verdict_of(report.to_json()).not_covered)
     assert row.comparison is not None and row.comparison.top1_agreement == 100
     assert row.comparison.max_difference_of_range < FLOAT32_RELATIVE
 

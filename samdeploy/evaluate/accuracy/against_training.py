@@ -95,9 +95,9 @@ NOT_COMPARED = "not compared with the accuracy at training, which the bundle doe
 
 
 def not_recorded(bundle: Bundle) -> str:
-    """Why a bundle cannot be compared with its training; "" where it can."""
+    """Why a bundle cannot be compared with its training; "" where it can, and where there was none here."""
     if is_imported(bundle):
-        return "the network was imported, so its accuracy at training is not known"
+        return ""
     if bundle.measured is None:
         return "what training measured is not recorded in this bundle; train and export again"
     return "" if bundle.measured.test else "training did not come to its test, so there is no figure to compare with"

@@ -16,12 +16,15 @@ from samdeploy.data.protocol import HONEST
 from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
 from samdeploy.errors import DatasetError, DatasetMissing, InputError
 from samdeploy.evaluate.passes import BATCH
+from samdeploy.evaluate.test_set.seen_in_training import is_imported
 from samdeploy.files import expanded
 from samdeploy.images.walk import natural_key
 from samdeploy.runs.record import open_run
 
 # What `Report.test_set` says where the images are the very ones that training measured.
 AS_AT_TRAINING = "as at training"
+# Of an imported network: no training is known that they could be compared with.
+TRAINED_ELSEWHERE = "trained elsewhere"
 _SHOWN = 5
 # Data sets whose images are wherever the user says.
 _FOLDERS = ("folder", "judged-folder")
@@ -131,6 +134,8 @@ def _test_images_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
 
 def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:
     """Whether images with this fingerprint are those that training measured, in words."""
+    if is_imported(bundle):
+        return TRAINED_ELSEWHERE
     recorded = bundle.data.fingerprints.get("test")
     if recorded is None:
         return "not recorded at training"

@@ -60,6 +60,8 @@ class OnnxFamily(TorchFamily):
     """The networks are as many as there are files."""
 
     prefix = "onnx"
+    # By ONNX Runtime in FP32, see `GivenFile`.
+    reference = "the ONNX file"
 
     def architectures(self) -> Sequence[str]:
         return ()

@@ -11,7 +11,7 @@ from samdeploy.evaluate.consistency.checks import Consistency
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
 from samdeploy.evaluate.map_agreement import CamAgreement
 from samdeploy.evaluate.result import NotMeasured, Report, Result
-from samdeploy.evaluate.test_set.open import AS_AT_TRAINING
+from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TRAINED_ELSEWHERE
 from samdeploy.evaluate.why.explain import Why
 from samdeploy.report.text.why import why_table
 from samdeploy.terminal import wording
@@ -27,7 +27,8 @@ def verdict(report: Report) -> str:
     gaps += [f"{NOT_RUN.word}: {', '.join(missing)}"] if missing else []
     gaps += _other_images(report)
     gaps += report.test_images.headline()
-    gaps += [f"{text} were trained on" for text in _trained_on(report)]
+    how = "were looked at when the engines were made" if report.test_set == TRAINED_ELSEWHERE else "were trained on"
+    gaps += [f"{text} {how}" for text in _trained_on(report)]
     below = [result.engine for result in report.results if result.below_minimum]
     gaps += [f"below the minimum asked for: {', '.join(below)}"] if below else []
     open_ends = [result.engine for result in report.results if result.comparison and not _is_consistent(result)]
@@ -48,6 +49,8 @@ def _other_images(report: Report) -> list[str]:
     against = report.against_training
     if against is not None and (against.remark or against.fault):
         return [against.remark] if against.remark else []
+    if report.test_set == TRAINED_ELSEWHERE:
+        return []
     gaps = [] if report.test_set == AS_AT_TRAINING else [f"test set {report.test_set}"]
     return gaps if against is not None else [*gaps, NOT_COMPARED]
 
@@ -68,11 +71,13 @@ def evaluation_tables(report: Report) -> str:
     """The engines, what the changed answers prove, and below them what the reader should know of each engine."""
     compared = [(_name(row), row.comparison) for row in report.results if row.comparison is not None]
     legend = (
-        f"{report.n_images:,} test images; same class: as PyTorch names; largest difference: of a logit from "
-        "PyTorch's, as a share of its image's range of logits; latency at batch 1"
+        f"{report.n_images:,} test images; same class: as {report.reference} names; largest difference: of a logit "
+        f"from {report.reference}'s, as a share of its image's range of logits; latency at batch 1"
     )
+    if report.reference != "PyTorch":
+        legend += f"; {report.reference}: as it was imported, in ONNX Runtime FP32 with optimisations off"
     blocks = [f"{_engines(report)}\n{paragraph(legend)}"]
-    blocks += [_changes(compared, report.confidence)] if compared else []
+    blocks += [_changes(compared, report)] if compared else []
     remarks = [*_remarks(report)]
     blocks += [entries(remarks)] if remarks else []
     blocks += [why_table(part) for row in report.results for part in row.parts.values() if isinstance(part, Why)]
@@ -83,7 +88,11 @@ def _engines(report: Report) -> str:
     columns = ("<engine", "<verdict", ">top-1\n%", ">same\nclass %", ">largest\ndifference", ">p50\nms", ">p95\nms",
                ">p99\nms")  # fmt: skip
     found = next((row.comparison for row in report.results if row.comparison is not None), None)
-    reference = [("PyTorch", "reference", wording.percent(found.reference_top1), *[None] * 5)] if found else []
+    reference = (
+        [(report.reference.removeprefix("the "), "reference", wording.percent(found.reference_top1), *[None] * 5)]
+        if found
+        else []
+    )
     return table(columns, [*reference, *map(_engine, report.results)])
 
 
@@ -99,9 +108,9 @@ def _engine(row: Result) -> list[Cell]:
     return cells + [None] * (8 - len(cells))
 
 
-def _changes(compared: list[tuple[str, Comparison]], confidence: float) -> str:
+def _changes(compared: list[tuple[str, Comparison]], report: Report) -> str:
     """What the flips prove, for every engine that answered all images."""
-    columns = ("<change of top-1", ">lost", ">gained", ">points", f">{100 * confidence:g} %\ninterval", ">p",
+    columns = ("<change of top-1", ">lost", ">gained", ">points", f">{100 * report.confidence:g} %\ninterval", ">p",
                ">top-5\n%", ">ECE\npoints")  # fmt: skip
     rows = [
         (
@@ -116,14 +125,14 @@ def _changes(compared: list[tuple[str, Comparison]], confidence: float) -> str:
         )
         for name, found in compared
     ]
-    return f"{table(columns, rows)}\nlost: right in PyTorch, wrong in the engine; p: McNemar, exact"
+    return f"{table(columns, rows)}\nlost: right in {report.reference}, wrong in the engine; p: McNemar, exact"
 
 
 def _remarks(report: Report) -> Iterator[tuple[str, str]]:
     """(what it is about, what there is to say) in the order of the engines, what fails the evaluation at the end."""
     for row in report.results:
         yield from ((_name(row), text) for text in _findings(row, report))
-    if report.test_set != AS_AT_TRAINING:
+    if report.test_set not in (AS_AT_TRAINING, TRAINED_ELSEWHERE):
         yield "test set", report.test_set
     yield from (("note", text) for text in (*report.notes, *report.left_out))
     yield from (("fault", text) for text in report.faults)
@@ -145,8 +154,8 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
             yield part.verdict
         elif isinstance(part, CamAgreement) and part.median is not None:
             yield (
-                f"activation maps: rank correlation with PyTorch's {wording.correlation(part.minimum)} at least, "
-                f"{wording.correlation(part.median)} in the median, n = {part.defined:,}"
+                f"activation maps: rank correlation with {report.reference}'s {wording.correlation(part.minimum)} "
+                f"at least, {wording.correlation(part.median)} in the median, n = {part.defined:,}"
             )
     if row.latency is not None and row.latency.noise:
         yield f"latency: {row.latency.noise}"
