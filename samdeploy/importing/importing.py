@@ -114,7 +114,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     load_state(model, source.state, source.origin)
     if source.notes:
         print(printable("; ".join(source.notes)), file=sys.stderr)
-    preprocessing = preprocessing_for(arch, family_options, options.given)
+    preprocessing = preprocessing_for(arch, family_options, options.given.before(source.given))
     dataset = _open_images(options.data)
     given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
     own = [] if source.classes is None else [(source.origin, source.classes)]
@@ -130,7 +130,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
         print(f"warning: these weights are not for commercial use: {printable(license)}", file=sys.stderr)
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
-    print(printable(in_words(preprocessing, arch, family_options, options.given)), file=sys.stderr)
+    print(printable(in_words(preprocessing, arch, family_options, options.given, source.given)), file=sys.stderr)
     aside = None if dataset is None else _measure(model, spec, dataset, doubtful=not source.is_published)
     path = new_run_folder(runs_root, f"{_folder_name(source.name)}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from samdeploy.importing.fitting import fitting
 from samdeploy.models.checkpoint import Checkpoint
 from samdeploy.models.family import FAMILIES, architectures_called, family_of, known_arch
 from samdeploy.models.look_alike import look_alike
+from samdeploy.models.preprocessing import Given
 from samdeploy.models.pretrained import head_classes, published_weights, tensor_shapes
 from samdeploy.models.weights import read_checkpoint
 
@@ -34,6 +35,7 @@ class Source:
         license: of published weights, or of those that the tag of `arch` names.
         is_published: the weights were fetched by the architecture's name.
         notes: what was taken, renamed and left of the file, for people.
+        given: what the file says about its images.
     """
 
     arch: str
@@ -45,6 +47,7 @@ class Source:
     license: str | None = None
     is_published: bool = False
     notes: tuple[str, ...] = ()
+    given: Given = field(default_factory=Given)
 
 
 def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue]) -> Source:
@@ -89,7 +92,17 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     count = head_classes(arch, state, options)
     notes = [_loaded(state), *checkpoint.notes, *notes]
     license = family_of(arch).license(arch) if "." in arch else None
-    return Source(arch, path.stem, str(path), state, count, checkpoint.classes, license, notes=tuple(notes))
+    return Source(
+        arch,
+        path.stem,
+        str(path),
+        state,
+        count,
+        checkpoint.classes,
+        license,
+        notes=tuple(notes),
+        given=checkpoint.images.given,
+    )
 
 
 def _check_named(arch: str) -> None:

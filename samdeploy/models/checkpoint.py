@@ -7,13 +7,14 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from samdeploy.errors import WeightsError, first_line
+from samdeploy.models.recorded import Recorded, recorded
 
 # Where scripts put the state dict.  Averaged weights come first: they are what such a script evaluates and publishes.
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
@@ -23,8 +24,6 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.",
 # Where scripts put the names of the classes, and dictionaries beside the weights that may hold such an entry.
 _CLASSES = ("classes", "class_names", "CLASSES", "class_to_idx")
 _BESIDE = ("hyper_parameters", "meta", "args", "config")
-# Arguments of timm's and torchvision's scripts that say how images are prepared for validation.
-_IMAGES = ("img_size", "input_size", "crop_pct", "val_resize_size", "val_crop_size", "interpolation", "mean", "std")
 # Words in names of averaged weights: "ema_model", "swa_state_dict", "ModelEMA"; and not "semantic".
 _AVERAGES = frozenset({"ema", "swa", "averaged", "shadow"})
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -41,12 +40,14 @@ class Checkpoint:
         notes: what was taken and renamed, for people.
         arch: of the network as the script called it, "resnet50"; None if the file does not say.
         classes: names in the order of the logits; None if the file does not hold them.
+        images: how the script prepared them.
     """
 
     state: dict[str, torch.Tensor]
     notes: tuple[str, ...] = ()
     arch: str | None = None
     classes: tuple[str, ...] | None = None
+    images: Recorded = field(default_factory=Recorded)
 
 
 def unpickled(path: Path) -> Checkpoint:
@@ -71,10 +72,14 @@ def unpickled(path: Path) -> Checkpoint:
     if others:
         notes.append(f"other weights in the file, not taken: {', '.join(map(repr, others))}")
     around = loaded if found is not loaded and isinstance(loaded, Mapping) else {}
-    if said := _preparation(around):
-        notes.append(f"its training prepared images with {said}: check --size, --resize, --filter, --mean, --std")
+    images = recorded(around)
+    if images.unclear:
+        notes.append(
+            f"its training prepared images with {images.unclear}, which is not taken: check --size, --resize, "
+            "--filter, --mean, --std"
+        )
     checkpoint = without_prefixes({str(key): value for key, value in found.items()})
-    return Checkpoint(checkpoint.state, (*notes, *checkpoint.notes), _arch(around), _classes(around))
+    return Checkpoint(checkpoint.state, (*notes, *checkpoint.notes), _arch(around), _classes(around), images)
 
 
 def _state_in(loaded: Any, depth: int = 0) -> tuple[str, Mapping[Any, Any]] | None:
@@ -181,12 +186,6 @@ def _arch(around: Mapping[str, Any]) -> str | None:
     given = around.get("args")
     name = getattr(given, "model", None) if isinstance(given, argparse.Namespace) else around.get("arch")
     return name if isinstance(name, str) else None
-
-
-def _preparation(around: Mapping[str, Any]) -> str:
-    given = around.get("args")
-    values = vars(given) if isinstance(given, argparse.Namespace) else {}
-    return ", ".join(f"{key} {values[key]}" for key in _IMAGES if values.get(key) is not None)
 
 
 def _classes(around: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, RESIZES, Crop, Filter, Fit, OptionValue, Preprocessing
@@ -16,13 +16,14 @@ _LEAST_STD = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the user says of the preprocessing; None is left to the record.
+    """What the user, or a checkpoint, says of the preprocessing; None is left to the record.
 
     Attributes:
         like: an architecture whose record is taken.
         height, width: of the network's input, in pixels.
         resize_short: the shorter side before the crop, in pixels.
         fit, filter, crop, mean, std: as in `Preprocessing`.
+        crop_share: of the shorter side that the crop keeps, in place of `resize_short`.
 
     Raises:
         InputError: mean or std cannot be of RGB in 0 to 1, or an image is to be squeezed and cut.
@@ -37,6 +38,7 @@ class Given:
     crop: Crop | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    crop_share: float | None = None
 
     def __post_init__(self) -> None:
         _check_colours("--mean", self.mean, -1)
@@ -46,6 +48,21 @@ class Given:
                 f"--resize {self.resize_short}: is the shorter side before the crop, and --fit squeeze cuts nothing; "
                 "leave one of them out"
             )
+
+    def before(self, other: Given) -> Given:
+        """These values, and those of `other` where none is given here.
+
+        An architecture that is given replaces all of `other`; a size or a crop of its own, what `other` says of those.
+        """
+        if self.like is not None:
+            return self
+        names = [name for name in ("filter", "mean", "std", "crop") if getattr(self, name) is None]
+        is_cut = self.fit is not None or self.resize_short is not None
+        if self.height is None:
+            names += ["height", "width"]
+        if not is_cut:
+            names += ["fit", "crop_share", *(["resize_short"] if self.height is None else [])]
+        return replace(self, **{name: getattr(other, name) for name in names})
 
 
 def _check_colours(option: str, values: tuple[float, float, float] | None, least: float) -> None:
@@ -78,7 +95,8 @@ def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Give
             "--filter bilinear, or --preprocessing timm:NAME"
         )
     if record is None:
-        fit: Fit = given.fit or ("squeeze" if given.resize_short is None else "center_crop")
+        is_cut = (given.resize_short or given.crop_share) is not None
+        fit: Fit = given.fit or ("center_crop" if is_cut else "squeeze")
         base = Preprocessing(
             given.height or 0, given.width or 0, fit, given.resize_short, IMAGENET_MEAN, IMAGENET_STD, crop="half-even"
         )
@@ -87,8 +105,13 @@ def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Give
     return adapted(base, given)
 
 
-def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue], given: Given) -> str:
-    """What `preprocessing_for` chose, and on whose word."""
+def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue], given: Given, of_file: Given) -> str:
+    """What `preprocessing_for` chose, and on whose word.
+
+    Args:
+        given: by the user.
+        of_file: by the checkpoint, where the user gave nothing.
+    """
     filter_ = next(name for name, resize in RESIZES.items() if resize == images.resize)
     size = f"{images.height}x{images.width}"
     mean, std = (",".join(f"{value:.6g}" for value in values) for values in (images.mean, images.std))
@@ -96,27 +119,46 @@ def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue
     if images.fit == "center_crop":
         how = f"shorter side to {images.resize_short}, {filter_}, middle {size}"
     source = given.like or arch
-    said: dict[str, object] = {"--size": given.height, "--resize or --fit": given.fit or given.resize_short}
-    said |= {"--filter": given.filter, "--mean": given.mean, "--std": given.std}
+    said = _said(given)
     ours = [option for option, value in said.items() if value is not None]
-    if len(ours) == len(said):
-        origin = "as given"
+    theirs = [option for option, value in _said(given.before(of_file)).items() if value is not None]
+    theirs = [option for option in theirs if option not in ours]
+    file_says = f"as the checkpoint says: {', '.join(theirs)}" if theirs else ""
+    known = [*ours, *theirs]
+    if len(known) == len(said):
+        origin = f"as given; {file_says}" if ours and theirs else file_says or "as given"
     elif family_of(source).preprocessing(source, options if given.like is None else {}) is None:
-        origin = f"no record of {source}: {', '.join(option for option in said if option not in ours)} assumed"
+        assumed = ", ".join(option for option in said if option not in known)
+        origin = f"no record of {source}: {assumed} assumed" + (f"; {file_says}" if theirs else "")
     else:
         origin = f"from the record of {source}" + (f", but for {', '.join(ours)}" if ours else "")
+        origin += f"; {file_says}" if theirs else ""
     return f"images: {how}; mean {mean}, std {std} ({origin})"
+
+
+def _said(given: Given) -> dict[str, object]:
+    """Option -> what is given of it."""
+    return {
+        "--size": given.height,
+        "--resize or --fit": given.fit or given.resize_short or given.crop_share,
+        "--filter": given.filter,
+        "--mean": given.mean,
+        "--std": given.std,
+    }
 
 
 def adapted(record: Preprocessing, given: Given) -> Preprocessing:
     """A record with what is given in its place; a size that is given alone keeps the crop's share."""
     height, width = given.height or record.height, given.width or record.width
-    fit = given.fit or ("center_crop" if given.resize_short is not None else record.fit)
+    is_cut = given.resize_short is not None or (given.crop_share or 1) < 1
+    fit = given.fit or ("center_crop" if is_cut else record.fit)
     values: dict[str, Any] = {"height": height, "width": width, "fit": fit}
     values["resize_short"] = None
     if fit == "center_crop":
-        share = (record.resize_short or record.height) / record.height
-        values["resize_short"] = given.resize_short or int(max(height, width) * share)
+        larger = (record.resize_short or record.height) / record.height
+        whole = max(height, width)
+        by_share = int(whole / given.crop_share) if given.crop_share else int(whole * larger)
+        values["resize_short"] = given.resize_short or by_share
     values["mean"], values["std"] = given.mean or record.mean, given.std or record.std
     values["resize"] = RESIZES[given.filter] if given.filter else record.resize
     values["crop"] = given.crop or record.crop

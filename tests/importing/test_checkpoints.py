@@ -108,7 +108,11 @@ FORMS: dict[str, tuple[Callable[[State], object], list[str]]] = {
     ),
     "arguments of timm": (
         lambda state: {"state_dict": state, "args": argparse.Namespace(img_size=128, mean=None, crop_pct=0.9)},
-        ["its training prepared images with img_size 128, crop_pct 0.9: check --size, --resize, --filter, --mean, --"],
+        [],
+    ),
+    "arguments that no bundle expresses": (
+        lambda state: {"state_dict": state, "args": argparse.Namespace(interpolation="lanczos", crop_pct=0.9)},
+        ["its training prepared images with interpolation lanczos, which is not taken: check --size, --resize, "],
     ),
     "profiler": (lambda state: {**state, "layer1.total_ops": torch.zeros(1)}, [f"left 1 {LEFT}: layer1.total_ops"]),
     "no counters": (lambda state: {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, []),
