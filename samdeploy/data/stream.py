@@ -76,8 +76,8 @@ def stream_images(
         raise DatasetError(_broken_text(samples, broken, description))
 
 
-def find_broken(load: Callable[[int], UInt8Array], count: int, description: str) -> list[str]:
-    """Decode `count` images in threads; why each of the broken ones cannot be read, in their order."""
+def find_broken(load: Callable[[int], object], count: int, description: str) -> list[str]:
+    """Call `load` for `count` images in threads; why each of the broken ones cannot be read, in their order."""
 
     def problem(index: int) -> str | None:
         try:

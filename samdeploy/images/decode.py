@@ -6,8 +6,8 @@ Decode (`samdeploy.images`), then resize, both in exact integers; docs/bundle.md
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,9 @@ from samdeploy.arrays import UInt8Array
 from samdeploy.bundle.path_kind import path_kind
 from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS, Preprocessing
 from samdeploy.errors import ImageError
+from samdeploy.images.formats import Reader, open_webp, read_webp
+from samdeploy.images.jpeg import follow_markers, read_jpeg
+from samdeploy.images.png import check_png, read_png
 from samdeploy.images.refused import CheckSize, RefusedImage
 from samdeploy.images.resize import TooLong, as_rgb, check_sides, resized
 from samdeploy.images.rgb import orientation_of, upright
@@ -24,6 +27,12 @@ from samdeploy.images.source import encoded, name_of
 
 Source = str | Path | bytes | bytearray | memoryview | Image.Image | UInt8Array
 
+# What looks at all parts of a file without decoding it.
+_FOLLOWED: Mapping[Reader, Callable[[bytes, CheckSize], object]] = {
+    read_jpeg: follow_markers,
+    read_png: check_png,
+    read_webp: open_webp,
+}
 # Decoders report damage through all of these, depending on the format; a warning where they are errors.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
@@ -80,6 +89,35 @@ def prepare(
         return _decoded(source, max_pixels, max_bytes, lambda image: resized(image, preprocessing), preprocessing)
     except TooLong as error:
         raise ImageError(f"{name_of(source)}: {error}") from None
+
+
+def check_image(path: str | Path, preprocessing: Preprocessing) -> None:
+    """Whether a file can be prepared, as far as that is seen without decoding it: format, sides, and its end.
+
+    Of JPEG, PNG and WebP all parts are followed; damage within compressed pixels is not seen.
+
+    Raises:
+        ImageError: as `prepare` does.
+    """
+
+    def check_size(width: int, height: int) -> None:
+        _check_pixels(width, height, str(path), MAX_PIXELS)
+        check_sides(width, height, preprocessing)
+
+    def stop(width: int, height: int) -> None:
+        check_size(width, height)
+        raise _Seen
+
+    with _named(str(path)), suppress(_Seen):
+        reader, content = encoded(path, MAX_BYTES)
+        if (follow := _FOLLOWED.get(reader)) is not None:
+            follow(content, check_size)
+        else:
+            reader(content, stop)
+
+
+class _Seen(Exception):
+    """The size of an image is known, and no more is needed."""
 
 
 def _decoded(

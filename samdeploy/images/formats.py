@@ -89,15 +89,21 @@ def _read_bmp(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     return image, 1
 
 
-def _read_webp(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
+def read_webp(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
     """Of an animation the first frame."""
+    image = open_webp(content, check_size)
+    image.load()
+    return image, orientation(image.info.get("exif"), image.info.get("xmp"))
+
+
+def open_webp(content: bytes, check_size: CheckSize) -> Image.Image:
+    """Undecoded; its file is whole."""
     width, height = _webp_size(content)
     check_size(width, height)
     check_whole(width * height, 4, "WebP")
     image = StrictWebp(io.BytesIO(content), "")
     check_size(*image.size)
-    image.load()
-    return image, orientation(image.info.get("exif"), image.info.get("xmp"))
+    return image
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:
@@ -134,7 +140,7 @@ _READ: tuple[tuple[Callable[[bytes], bool], Reader], ...] = (
     (_starts(png.SIGNATURE), png.read_png),
     (_starts(*gif.SIGNATURES), gif.read_gif),
     (_starts(b"BM"), _read_bmp),
-    (lambda beginning: beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP", _read_webp),
+    (lambda beginning: beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP", read_webp),
     (_starts(*tiff.SIGNATURES), tiff.read_tiff),
     (lambda beginning: beginning[:2] in netpbm.SIGNATURES and beginning[2:3] in b" \t\r\n\v\f#", netpbm.read_netpbm),
     (lambda beginning: beginning[4:12] in (b"ftypavif", b"ftypavis"), _read_avif),

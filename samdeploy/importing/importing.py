@@ -18,14 +18,12 @@ from torch import nn
 import samdeploy
 from samdeploy.bundle.names import HASHES_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec, OptionValue, model_spec
-from samdeploy.data import open_dataset
 from samdeploy.data.dataset import Dataset
-from samdeploy.data.duplicates.image_hashes import ImageHashes, hash_images, set_hashes, write_hashes
-from samdeploy.data.images import load_images
+from samdeploy.data.duplicates.image_hashes import set_hashes, write_hashes
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
 from samdeploy.importing.class_names import class_names, difference, read_class_names
-from samdeploy.importing.doubts import IMAGES, doubt, logits_of, right_ones
+from samdeploy.importing.images import SET, SHARE_ASIDE, Aside, check_images, measure, open_images
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
@@ -35,9 +33,6 @@ from samdeploy.runs.new_folder import check_runs_root, new_run_folder
 from samdeploy.runs.record import RunRecord, write_run
 from samdeploy.terminal import printable
 
-_SET = "judged-folder"
-# Of images without a split of their own for it; see `samdeploy.data.sets.judged_folder`.
-_SHARE_ASIDE = 0.1
 _LONGEST_NAME = 100
 _LONGEST_LICENSE = 200
 # Names of licenses in timm's records: cc-by-nc-4.0, fair-noncommercial-research-license, apple-amlr, seer-license.
@@ -76,21 +71,6 @@ class ImportOptions:
             raise InputError(f"--license: {found:,} characters found, a name of at most {_LONGEST_LICENSE} expected")
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """What was measured on some of the images that were set aside: all of those stay `val` of the run.
-
-    Attributes:
-        top1: in percent.
-        loss: mean cross entropy, in nats.
-        hashes: of the images that were measured.
-    """
-
-    top1: float
-    loss: float
-    hashes: ImageHashes
-
-
 def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
     """Write a run directory with status "imported".
 
@@ -115,7 +95,9 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     if source.notes:
         print(printable("; ".join(source.notes)), file=sys.stderr)
     preprocessing = preprocessing_for(arch, family_options, options.given.before(source.given))
-    dataset = _open_images(options.data)
+    dataset = None if options.data is None else open_images(options.data)
+    if dataset is not None:
+        check_images(dataset, preprocessing)
     given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
     own = [] if source.classes is None else [(source.origin, source.classes)]
     folders = () if dataset is None else dataset.classes
@@ -131,7 +113,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
     print(printable(in_words(preprocessing, arch, family_options, options.given, source.given)), file=sys.stderr)
-    aside = None if dataset is None else _measure(model, spec, dataset, doubtful=not source.is_published)
+    aside = None if dataset is None else measure(model, spec, dataset, doubtful=not source.is_published)
     path = new_run_folder(runs_root, f"{_folder_name(source.name)}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
         save_weights(model, path / WEIGHTS_FILE)
@@ -155,15 +137,6 @@ def _published_labels(source: Source, folders: tuple[str, ...]) -> list[tuple[st
     sets = family_of(source.arch).labels(source.arch, source.num_classes)
     fitting = [names for names in sets if folders and set(folders) <= set(names)]
     return [("the published labels", names) for names in fitting or (sets if source.is_published else ())]
-
-
-def _open_images(root: Path | None) -> Dataset | None:
-    if root is None:
-        return None
-    dataset = open_dataset(_SET, root, val_fraction=_SHARE_ASIDE)
-    for note in dataset.notes:
-        print(printable(note), file=sys.stderr)
-    return dataset
 
 
 @torch.inference_mode()
@@ -191,23 +164,6 @@ def _check_answers(model: nn.Module, spec: ModelSpec) -> None:
         raise InputError(f"{spec.arch}: its answers are not finite; these weights cannot be used")
 
 
-@torch.inference_mode()
-def _measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: bool) -> Aside:
-    aside = dataset.relabelled(spec.classes).val
-    samples = aside.spread(IMAGES)
-    images, labels = load_images(samples, spec.preprocessing, description="images set aside")
-    logits = logits_of(model, spec, images)
-    right = right_ones(logits, labels)
-    correct = int(right.sum())
-    top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
-    seen = "" if dataset.train is dataset.val else "; they may have been trained on"
-    of = f" of {len(aside):,}" if len(aside) > len(labels) else ""
-    print(f"top-1 {top1:.1f} % of {len(labels)}{of} images set aside ({correct} right){seen}", file=sys.stderr)
-    if found := doubt(model, spec, images, labels, right, look=doubtful):
-        print(f"warning: {found}", file=sys.stderr)
-    return Aside(top1, loss, hash_images([images], samples.names, labels))
-
-
 def _record(
     source: Source, spec: ModelSpec, root: Path | None, dataset: Dataset | None, aside: Aside | None, sha256: str
 ) -> RunRecord:
@@ -218,10 +174,10 @@ def _record(
         options=spec.options,
         classes=spec.classes,
         preprocessing=spec.preprocessing,
-        dataset=_SET,
+        dataset=SET,
         data_options={},
         data_root="" if root is None else str(expanded(root).absolute()),
-        val_fraction=_SHARE_ASIDE,
+        val_fraction=SHARE_ASIDE,
         split_seed=0,
         counts=counts,
         fingerprints={},

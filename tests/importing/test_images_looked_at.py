@@ -27,7 +27,7 @@ def imported(folder: Path) -> Path:
         class_folders(folder / "data" / split, dict.fromkeys(CLASSES, count))
     source = options(saved(folder / "w.pth", state_of()), folder, data=folder / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("samdeploy.importing.importing.IMAGES", MEASURED)
+        patch.setattr("samdeploy.importing.images.IMAGES", MEASURED)
         return import_network(source, runs_root=folder / "runs")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from samdeploy.data.dataset import Dataset, OptionValue, Samples
+from samdeploy.data.duplicates.file_copies import file_copies
 from samdeploy.data.sets.folder import folder_samples, refuse_folder, split_faults
 from samdeploy.data.sets.layout import find_layout
 from samdeploy.data.sets.scan import scan_classes
@@ -62,16 +63,19 @@ def _set_aside(samples: Samples, folder: Path, fraction: float) -> tuple[Samples
     """(what is left, what is set aside), chosen by the names below `folder`: the same ones wherever it lies.
 
     An image is set aside where the digest of its name is small, so that the choice stands when others come; in sets so
-    small that this gives fewer than `LEAST_ASIDE`, the smallest are.
+    small that this gives fewer than `LEAST_ASIDE`, the smallest are.  Copies go by the name of the first of them.
     """
     if len(samples) < 2 * LEAST_ASIDE:
         raise DatasetError(
             f"judged-folder: {len(samples)} images found in {printable(folder)}, at least {2 * LEAST_ASIDE} expected: "
             f"{LEAST_ASIDE} are set aside for calibration and never judged"
         )
-    names = [Path(name).relative_to(folder).as_posix() for name in samples.names]
+    copies = file_copies(samples.names)
+    names = [Path(copies.get(name, name)).relative_to(folder).as_posix() for name in samples.names]
     digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     order = np.array(sorted(range(len(names)), key=digests.__getitem__), np.int64)
     small = sum(int.from_bytes(digest[:8]) < fraction * 2**64 for digest in digests)
     count = max(LEAST_ASIDE, small)
+    while count < len(order) and digests[order[count]] == digests[order[count - 1]]:
+        count += 1
     return samples.take(np.sort(order[count:])), samples.take(np.sort(order[:count]))

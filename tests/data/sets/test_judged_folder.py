@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,13 @@ def test_too_few(tmp_path: Path) -> None:
     class_folders(tmp_path, {"cat": 30, "dog": 33})
     with pytest.raises(DatasetError, match=r"63 images found in .*, at least 64 expected: 32 are set aside"):
         opened(tmp_path)
+
+
+def test_copies_stay_on_one_side(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, {"cat": 40, "dog": 40})
+    for number in range(40):
+        shutil.copy(root / "cat" / f"{number}.png", root / "cat" / f"copy-{number}.png")
+    _, val, test = names(opened(root))
+    for number in range(40):
+        pair = {str(root / "cat" / f"{number}.png"), str(root / "cat" / f"copy-{number}.png")}
+        assert pair <= val or pair <= test
