@@ -16,6 +16,7 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
 from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
+from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing import import_network
 from samdeploy.models import build_model
@@ -132,6 +133,17 @@ def test_images_that_the_engines_were_made_with_are_not_judged(bundle: Bundle, h
     report = evaluate_bundle(bundle, EvalOptions("onnxruntime", "fp32", data_root=tmp_path, consistency_s=0))
     assert not report.passed
     assert any("were looked at when the engines were made" in fault for fault in report.faults)
+
+
+def test_all_of_another_folder_is_judged(bundle: Bundle, here: Path, tmp_path: Path) -> None:
+    other = class_folders(tmp_path / "other", dict.fromkeys(CLASSES, 25))
+    assert len(open_test_set(bundle, other).samples) == 75
+    few = class_folders(tmp_path / "few" / "test", dict.fromkeys(CLASSES, 3))
+    assert len(open_test_set(bundle, few).samples) == len(open_test_set(bundle, few.parent).samples) == 9
+    moved = Path(shutil.copytree(here / "images", tmp_path / "moved"))
+    aside = set(open_dataset("judged-folder", moved).val.names)
+    judged = set(open_test_set(bundle, moved).samples.names)
+    assert len(judged) == 3 * PER_CLASS - 32 and not judged & aside
 
 
 def test_the_images_set_aside_stay_when_others_come(tmp_path: Path) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import RUN_FILE
 from samdeploy.data import check_folder, open_dataset
 from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Dataset, Samples
+from samdeploy.data.duplicates.image_hashes import digests_of
+from samdeploy.data.duplicates.leaks import is_among
 from samdeploy.data.images import Fingerprint
 from samdeploy.data.protocol import HONEST
 from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
+from samdeploy.data.sets.judged_folder import LEAST_ASIDE
 from samdeploy.errors import DatasetError, DatasetMissing, InputError
 from samdeploy.evaluate.passes import BATCH
-from samdeploy.evaluate.test_set.seen_in_training import is_imported
+from samdeploy.evaluate.test_set.seen_in_training import is_imported, known_images
 from samdeploy.files import expanded
 from samdeploy.images.walk import natural_key
 from samdeploy.runs.record import open_run
@@ -45,7 +51,8 @@ class TestSet:
 def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
     """The test split of the bundle's data set.
 
-    Of the data set "folder" it is test/, or, of class folders that were not trained on, all images.
+    Of the data set "folder" it is test/, or, of class folders that were not trained on, all images; of an imported
+    network, all images of class folders or of test/, of which none was set aside.
 
     Args:
         bundle: names the data set, its options and its split.
@@ -69,11 +76,11 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
         folder = expanded(root)
         if has_test_folder(folder) or (is_class_tree(folder) and not _was_trained_on(folder, bundle)):
             return _test_images_alone(folder, bundle.spec.classes)
+    if data.name == "judged-folder" and (found := _all_judged(expanded(root), bundle)) is not None:
+        return found
     dataset = _whole_dataset(root, bundle)
     if data.name == "judged-folder":  # labels go by the names, in the order of the network
         dataset = dataset.relabelled(bundle.spec.classes)
-        if not data.counts and dataset.train is dataset.val:  # no image served, so none need be left out
-            return TestSet(dataset.test + dataset.val, ())
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))
     if not len(dataset.test):
@@ -87,13 +94,42 @@ def _whole_dataset(root: Path, bundle: Bundle) -> Dataset:
     return open_dataset(data.name, root, options=data.options, val_fraction=data.val_fraction, seed=data.split_seed)
 
 
+def _all_judged(root: Path, bundle: Bundle) -> TestSet | None:
+    """All images of class folders or of test/, where none of them was set aside when the network was imported.
+
+    Where some were, the others are judged: None.
+    """
+    if _is_of_run(root, bundle) or not (is_class_tree(root) or has_test_folder(root)):
+        return None
+    samples, notes = open_test_folder(root, bundle.spec.classes)
+    if len(samples) >= 2 * LEAST_ASIDE:  # of fewer, none can have been
+        aside = _whole_dataset(root, bundle).val
+        if not set(aside.names).isdisjoint(samples.names) and _is_known(aside, bundle):
+            return None
+    return TestSet(samples, notes)
+
+
+def _is_known(samples: Samples, bundle: Bundle) -> bool:
+    """Whether an image was looked at when the engines were made."""
+    known = [found.digests[:, :1] for found in known_images(bundle).values()]
+    if not known:
+        return False
+    blocks = stream_prepared(samples, bundle.spec.preprocessing, description="looking for known images", block=BATCH)
+    with closing(blocks):
+        return any(is_among(digests_of(block)[:, :1], np.concatenate(known)).any() for block in blocks)
+
+
+def _is_of_run(root: Path, bundle: Bundle) -> bool:
+    run_root = _data_root(bundle, None)
+    return run_root is not None and expanded(run_root).resolve() == root.resolve()
+
+
 def _was_trained_on(root: Path, bundle: Bundle) -> bool:
     """Whether the class folders in `root` are those of training, of which it cut its test images.
 
     They are where the run found them, or anywhere else if the same cut gives the same test images.
     """
-    run_root = _data_root(bundle, None)
-    if run_root is not None and expanded(run_root).resolve() == root.resolve():
+    if _is_of_run(root, bundle):
         return True
     try:
         dataset = _whole_dataset(root, bundle)
