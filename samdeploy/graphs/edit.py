@@ -41,6 +41,22 @@ def set_constant(tensor: onnx.TensorProto, array: NDArray[Any]) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
+def fold_transposes(model: onnx.ModelProto) -> None:
+    """Store each weight that nodes read transposed as they read it.
+
+    INT8 would quantise the transposed weight like a tensor of the image, with one scale for all channels.
+    """
+    weights = constants(model)
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        if node.op_type == "Transpose" and node.input[0] in weights:
+            array = onnx.numpy_helper.to_array(weights[node.input[0]]).transpose(attribute(node, "perm"))
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array.copy("C"), node.output[0]))
+        else:
+            model.graph.node.append(node)
+
+
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     """A deep copy."""
     copied = onnx.ModelProto()

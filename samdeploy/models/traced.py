@@ -17,7 +17,7 @@ from torch import nn
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ExportError
-from samdeploy.graphs.edit import attribute, checked
+from samdeploy.graphs.edit import attribute, checked, fold_transposes
 from samdeploy.graphs.layers import WEIGHTED, pooled_axes
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.graphs.shapes import infer_tensors
@@ -35,6 +35,7 @@ def graph_from_module(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     """
     model = exported(module, spec)
     _name_pools(model)
+    fold_transposes(model)
     graph = model.graph
     if any(value.HasField("g") for node in graph.node for value in node.attribute):
         raise ExportError(f"graph: {spec.arch} decides by what it sees (If or Loop), which cannot be exported")

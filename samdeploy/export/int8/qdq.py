@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.export.int8.units import find_units
 from samdeploy.graphs.cost import multiply_adds
-from samdeploy.graphs.edit import serialize, with_outputs
+from samdeploy.graphs.edit import constants, serialize, with_outputs
 from samdeploy.graphs.inference import open_inference, run_inference
 from samdeploy.graphs.shapes import float_tensors
 
@@ -140,8 +141,47 @@ def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), cov
     # It appends its nodes at the end; the specification wants every tensor made before it is read.
     quantizer.model.topological_sort()
     model = quantizer.model.model
+    _unshare(model)
     model.producer_name, model.producer_version = producer
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _unshare(model: onnx.ModelProto) -> None:
+    """Give each reader of a quantised constant a DequantizeLinear node and a constant of its own.
+
+    On CPUs without VNNI, ONNX Runtime 1.31 turns int8 constants into uint8 ones, once for each reader and each time
+    under the same name, and then refuses the graph.
+    """
+    weights = constants(model)
+    readers = Counter(name for node in model.graph.node for name in set(node.input))
+    made = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in weights]
+    shared = {node.output[0]: node for node in made if readers[node.output[0]] > 1}
+    nodes: list[onnx.NodeProto] = []
+    seen: Counter[str] = Counter()
+    for node in model.graph.node:
+        for name in set(node.input) & shared.keys():
+            seen[name] += 1
+            if seen[name] > 1:
+                copied = _copy(shared[name], f".{seen[name]}")
+                for old, new in zip(shared[name].input, copied.input, strict=True):
+                    model.graph.initializer.add().CopyFrom(weights[old])
+                    model.graph.initializer[-1].name = new
+                nodes.append(copied)
+                node.input[:] = [copied.output[0] if read == name else read for read in node.input]
+        nodes.append(node)
+    if shared:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+
+
+def _copy(node: onnx.NodeProto, suffix: str) -> onnx.NodeProto:
+    """A copy of a node whose name and tensors end with `suffix`."""
+    copied = onnx.NodeProto()
+    copied.CopyFrom(node)
+    copied.name += suffix
+    copied.input[:] = [name + suffix for name in node.input]
+    copied.output[:] = [name + suffix for name in node.output]
+    return copied
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import onnx.helper
 
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec
-from samdeploy.graphs.edit import checked, make_node, with_outputs
+from samdeploy.graphs.edit import checked, fold_transposes, make_node, with_outputs
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
 from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run
 from samdeploy.models.onnx_file.interface import Interface, interface_of
@@ -68,6 +68,7 @@ def float_graph(content: bytes) -> onnx.ModelProto:
         model = _folded(model)
         expand_constants(model, own.batch)
     model = _optimized(of_bundle_opset(model))
+    fold_transposes(model)
     _name_ends(model, own, rank)
     _name_nodes(model)
     return model

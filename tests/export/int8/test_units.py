@@ -11,7 +11,8 @@ from samdeploy.backends.onnxruntime.session import emulate
 from samdeploy.bundle.spec import Preprocessing, model_spec
 from samdeploy.export.int8 import qdq
 from samdeploy.export.int8.units import find_units
-from samdeploy.graphs.edit import make_node, serialize
+from samdeploy.graphs.edit import constants, make_node, serialize, set_constant
+from samdeploy.graphs.inference import open_inference
 from samdeploy.graphs.pixels import NORMALISED
 from samdeploy.models import build_model
 from samdeploy.models.sam_resnet.fold import fold
@@ -106,6 +107,33 @@ def test_a_traced_network_in_int8(calibrated: qdq.Calibrated, form: qdq.Form) ->
     kept = onnx.load_from_string(qdq.quantize(calibrated, form, ["layer1.0.convs"]))
     floats = [node.name for node in kept.graph.node if node.op_type == "Conv" and node.input[1].endswith(".weight")]
     assert floats == ["layer1.0.conv1", "layer1.0.conv2"]
+
+
+@pytest.mark.parametrize("form", ["cpu", "tensorrt"])
+def test_constants_that_several_nodes_read(form: qdq.Form) -> None:
+    """A weight of two convolutions and a scale of two products, as the exporter writes equal constants."""
+    model = small_graph(
+        make_node("Conv", "stem", [NORMALISED, "stem.weight"]),
+        make_node("Conv", "first", ["stem", "weight"]),
+        make_node("Mul", "scaled", ["first", "scale"]),
+        make_node("Conv", "second", ["scaled", "weight"]),
+        make_node("Mul", "scaled.2", ["second", "scale"]),
+        make_node("GlobalAveragePool", "pool", ["scaled.2"]),
+        make_node("Flatten", "logits", ["pool"], axis=1),
+        weights={"stem.weight": (3, 3, 1, 1), "weight": (3, 3, 1, 1), "scale": (1,)},
+    )
+    draw = np.random.default_rng(0)
+    for tensor in constants(model).values():
+        if not tensor.name.startswith("pixels"):
+            set_constant(tensor, draw.standard_normal(tensor.dims).astype(np.float32))
+    pixels = np.ascontiguousarray(images()[:, :8, :8])
+    graph = qdq.quantize(qdq.calibrate(serialize(model), pixels), form)
+    open_inference(graph)
+    quantised = onnx.load_from_string(graph)
+    onnx.checker.check_model(quantised, full_check=True)
+    assert len([node for node in quantised.graph.node if node.input[0] in constants(quantised)]) == 5
+    found, expected = emulate(graph, pixels), emulate(serialize(model), pixels)
+    assert difference_shares(found, expected, image_ranges(expected)).max() < 0.1
 
 
 def test_tensorrt_reads_a_traced_network(calibrated: qdq.Calibrated) -> None:
