@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.backends.onnxruntime.session import OnnxruntimeSession
 from samdeploy.bench import turns
 from samdeploy.bench.alternatives import against
-from samdeploy.bench.alternatives.against import SAME_NETWORK, compare
+from samdeploy.bench.alternatives.against import compare
 from samdeploy.bench.alternatives.comparison import Comparison, comparison_json
 from samdeploy.bench.engines import Engine
 from samdeploy.bench.timed_images import TimedImages, load_images
 from samdeploy.bundle import Bundle
+from samdeploy.errors import BackendUnavailable
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -91,18 +93,36 @@ def test_another_network_is_not_compared(
     (ours, other) = _compare(digits_bundle, examples, [OURS], "pytorch eager").rows
     assert ours.ran
     assert not other.ran
-    assert other.reason.endswith(f"of their range, at most {SAME_NETWORK:.0e} expected: not the same network")
+    assert other.reason.endswith("of their range, at most 5e-02 expected: not the same network")
+
+
+@pytest.mark.parametrize("precision", GOLDEN_TOLERANCE)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_each_precision_may_round_and_is_no_other_network(digits_bundle: Bundle, precision: str, batch: int) -> None:
+    images, logits = digits_bundle.golden()
+    rows = {image.tobytes(): index for index, image in enumerate(images)}
+    off = 0.9 * GOLDEN_TOLERANCE[precision] * np.ptp(logits, axis=1, keepdims=True)
+    signs = np.where(np.arange(logits.size).reshape(logits.shape) % 2, 1, -1)
+
+    def answers(table: np.ndarray) -> float:
+        run = lambda images: table[[rows[image.tobytes()] for image in images]]  # noqa: E731
+        return against._difference(digits_bundle, run, batch, precision)
+
+    assert 0 < answers(logits + off * signs) <= GOLDEN_TOLERANCE[precision]
+    for wrong in (logits[:, [1, 0, *range(2, 10)]], 0.5 * logits, np.full_like(logits, np.nan)):
+        with pytest.raises(BackendUnavailable, match="not the same network"):
+            answers(wrong)
 
 
 def test_an_engine_that_dies_in_the_middle(
     digits_bundle: Bundle, examples: TimedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, count = OnnxruntimeSession.run, 0
+    plain, count, answers = OnnxruntimeSession.run, 0, len(digits_bundle.golden()[0])
 
     def dying(self: OnnxruntimeSession, batch: np.ndarray) -> np.ndarray:
         nonlocal count
         count += 1
-        if count > 9:  # one for the answers, three to warm up, two in each round
+        if count > answers + 8:  # three to warm up, two in each round
             raise RuntimeError("out of memory")
         return plain(self, batch)
 
