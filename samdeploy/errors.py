@@ -125,8 +125,8 @@ _ALSO_CALLED = {
 }  # fmt: skip
 
 
-def unknown(kind: str, found: object, valid: Iterable[str]) -> str:
-    """One line for an unknown name: what was found, the nearest valid names, and all where none is near or few are.
+def unknown(kind: str, found: object, valid: Iterable[str], few: int = _FEW) -> str:
+    """One line for an unknown name: what was found, the nearest valid names, and all if none is near or at most `few`.
 
     >>> unknown("backend", "onnx", ["onnxruntime", "openvino"])
     "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
@@ -143,7 +143,8 @@ def unknown(kind: str, found: object, valid: Iterable[str]) -> str:
     near = near or [name for name in names if name and found.startswith(name)][:3]
     if near:
         hint = f"; did you mean {' or '.join(repr(name) for name in near)}?"
-        return f"unknown {kind} {found!r}{hint}" + (f" Valid: {', '.join(names)}" if len(names) <= _FEW else "")
+        listed = f" Valid: {', '.join(filter(None, names))}" if len(names) <= few else ""
+        return f"unknown {kind} {found!r}{hint}{listed}"
     return f"unknown {kind} {found!r}. Valid: {', '.join(names) or 'none'}"
 
 

@@ -302,7 +302,8 @@ def complete_options(arch: str, options: Mapping[str, OptionValue]) -> dict[str,
         if name not in family.options:
             raise InputError(unknown(f"option of {arch}", name, family.options))
         if value not in family.options[name]:
-            raise InputError(unknown(name, str(value), [str(valid) for valid in family.options[name]]))
+            valid = [str(other) for other in family.options[name]]
+            raise InputError(unknown(name, str(value), valid, len(valid)))
     return {name: options.get(name, values[0]) for name, values in family.options.items()}
 
 

@@ -46,7 +46,7 @@ class TimmFamily(TorchFamily):
         blocks = {"block_args": {"attn_layer": attention}} if attention else {}
         try:
             model: nn.Module = timm.create_model(_name(arch), pretrained=False, num_classes=num_classes, **blocks)
-        except TypeError as error:
+        except (TypeError, AssertionError) as error:  # AssertionError: ResNeSt
             raise InputError(f"attention {attention}: {arch} takes none, ResNets of timm do") from error
         return model
 

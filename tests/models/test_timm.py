@@ -33,3 +33,9 @@ def test_twins_have_the_same_tensors_and_another_padding() -> None:
     assert FAMILY.twins("timm:efficientnet_lite0.ra_in1k") == ("timm:tf_efficientnet_lite0",)
     assert FAMILY.twins("timm:tf_efficientnet_lite0") == ("timm:efficientnet_lite0",)
     assert FAMILY.twins("timm:resnet50") == ()
+
+
+@pytest.mark.parametrize("arch", ["timm:test_vit", "timm:resnest14d"])
+def test_attention_is_an_option_of_resnets(arch: str) -> None:
+    with pytest.raises(InputError, match=f"attention se: {arch} takes none, ResNets of timm do"):
+        FAMILY.build(arch, 10, {"attention": "se"})

@@ -112,7 +112,8 @@ def _model_options(table: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
         elif name not in family.options:
             reader.report(_unknown_key, name, "model", [*own, *options])
         elif value not in family.options[name]:
-            reader.report(unknown, f"model.{name}", str(value), map(str, family.options[name]))
+            valid = [str(other) for other in family.options[name]]
+            reader.report(unknown, f"model.{name}", str(value), valid, len(valid))
         else:
             options[name] = value
     return options

@@ -351,6 +351,7 @@ def test_options_of_the_family_are_keys_of_model(tmp_path: Path) -> None:
     [
         ("model.gat=none", "unknown key in [model] 'gat'; did you mean 'gate'?"),
         ("model.gate=tanh", "unknown model.gate 'tanh'. Valid: identity, original, none"),
+        ("model.gate=origin", "unknown model.gate 'origin'; did you mean 'original'? Valid: identity, original, none"),
         ("model.gate=3", "unknown model.gate '3'. Valid: identity"),
         ("training.gate=none", "key 'gate' stands in [training] but belongs in [model]"),
         ("model.arch=tim:x", "model.arch: unknown family of networks 'tim'"),
