@@ -11,6 +11,8 @@ from samdeploy.errors import InputError
 from samdeploy.images.walk import natural_key
 
 _SHOWN = 3
+# What trainers call the file that they write beside the images.
+_BESIDE = "classes.txt"
 _LONGEST = 1000
 
 
@@ -124,15 +126,46 @@ def class_names(
             f"{source}: no class is called {unknown[0]!r}{_more(unknown)}, as folders of images are; the first are "
             f"{', '.join(map(repr, names[:_SHOWN]))}. Rename the folders, or give the right names: --classes FILE"
         )
-    here = [name for name in names if name in folders]
-    orders = (sorted(here), sorted(here, key=natural_key))
-    if here not in orders and not trust_order:
-        first, other = next((one, two) for one, two in zip(here, orders[0], strict=True) if one != two)
+    if not trust_order and (differs := _first_out_of_order(names, folders)) is not None:
+        first, other = differs
         raise InputError(
             f"{source}: class {names.index(first)} is {first!r}, and {other!r} in the order of the folders, which "
             "trainers use. If the file has the network's order: --trust-order"
         )
     return tuple(names)
+
+
+def names_beside(root: Path, count: int, folders: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """`known` of `class_names` from classes.txt beside the folders, where it names them all and no others.
+
+    Args:
+        count: of the network's logits.
+    """
+    path = root / _BESIDE
+    if not path.is_file():
+        return []
+    try:
+        names = read_class_names(path)
+    except InputError:  # a file of something else
+        return []
+    return [(str(path), names)] if len(names) == count and set(names) == set(folders) else []
+
+
+def other_order(names: Sequence[str], folders: Sequence[str]) -> str | None:
+    """The first classes where they are in another order than the folders, for people; else None."""
+    if _first_out_of_order(names, folders) is None:
+        return None
+    pairs = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:_SHOWN]))
+    return f"the classes are in another order than the folders: {pairs}{', ...' if len(names) > _SHOWN else ''}"
+
+
+def _first_out_of_order(names: Sequence[str], folders: Sequence[str]) -> tuple[str, str] | None:
+    """The first class that is a folder and the folder in its place; None where they are in plain or natural order."""
+    here = [name for name in names if name in folders]
+    orders = (sorted(here), sorted(here, key=natural_key))
+    if here in orders:
+        return None
+    return next((one, two) for one, two in zip(here, orders[0], strict=True) if one != two)
 
 
 def difference(names: Sequence[str], others: Sequence[str], source: str) -> str | None:

@@ -22,7 +22,7 @@ from samdeploy.data.dataset import Dataset
 from samdeploy.data.duplicates.image_hashes import set_hashes, write_hashes
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
-from samdeploy.importing.class_names import class_names, difference, read_class_names
+from samdeploy.importing.class_names import class_names, difference, names_beside, other_order, read_class_names
 from samdeploy.importing.images import SET, SHARE_ASIDE, Aside, check_images, measure, open_images
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
@@ -98,15 +98,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     dataset = None if options.data is None else open_images(options.data)
     if dataset is not None:
         check_images(dataset, preprocessing)
-    given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
-    own = [] if source.classes is None else [(source.origin, source.classes)]
-    folders = () if dataset is None else dataset.classes
-    known = given or own or _published_labels(source, folders)
-    # Names that came with the weights are in their order, whatever the folders'.
-    trust_order = options.trust_order or options.classes is None
-    classes = class_names(source.num_classes, known, folders, trust_order=trust_order)
-    if given and source.classes and (found := difference(classes, source.classes, source.origin)):
-        print(f"warning: {printable(f'--classes {options.classes}: {found}')}", file=sys.stderr)
+    classes = _classes(source, options, () if dataset is None else dataset.classes)
     license = options.license or source.license
     if license and _NOT_COMMERCIAL.search(license):
         print(f"warning: these weights are not for commercial use: {printable(license)}", file=sys.stderr)
@@ -130,6 +122,29 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
 def _folder_name(name: str) -> str:
     """What a terminal and every file system take, also with a date behind it."""
     return re.sub(r"[^\w.+-]", "_", name[:_LONGEST_NAME], flags=re.ASCII).lstrip(".-") or "network"
+
+
+def _classes(source: Source, options: ImportOptions, folders: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the classes in the network's order; prints what is doubtful about them.
+
+    Raises:
+        InputError: there are none, or they do not fit.
+    """
+    given = [] if options.classes is None else [(f"--classes {options.classes}", read_class_names(options.classes))]
+    own = [] if source.classes is None else [(source.origin, source.classes)]
+    known = given or own or _published_labels(source, folders)
+    # Names that came with the weights are in their order, whatever the folders'.
+    trust_order = options.trust_order or (options.classes is None and bool(known))
+    if not known and options.data is not None:
+        known = names_beside(expanded(options.data), source.num_classes, folders)
+        if known:
+            print(f"class names from {printable(known[0][0])}", file=sys.stderr)
+    classes = class_names(source.num_classes, known, folders, trust_order=trust_order)
+    if not source.is_published and (found := other_order(classes, folders)):
+        print(printable(found), file=sys.stderr)
+    if given and source.classes and (found := difference(classes, source.classes, source.origin)):
+        print(f"warning: {printable(f'--classes {options.classes}: {found}')}", file=sys.stderr)
+    return classes
 
 
 def _published_labels(source: Source, folders: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:

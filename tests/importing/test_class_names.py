@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from samdeploy.errors import InputError
-from samdeploy.importing.class_names import class_names, difference, read_class_names
+from samdeploy.importing.class_names import class_names, difference, names_beside, other_order, read_class_names
 
 FILE = "--classes names.txt"
 THREE = ("cat", "dog", "eel")
@@ -144,3 +144,22 @@ def test_folders_alone() -> None:
 def test_what_is_no_name(name: str) -> None:
     with pytest.raises(InputError, match=r"names.txt: class 1 is '.*'; a name expected: --classes FILE"):
         given(("cat", name, "eel"))
+
+
+def test_a_file_beside_the_folders_is_taken_where_it_names_just_them(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    assert names_beside(tmp_path, 3, THREE) == []
+    path.write_text("dog\ncat\neel\n")
+    assert names_beside(tmp_path, 3, THREE) == [(str(path), ("dog", "cat", "eel"))]
+    for count, folders in ((4, THREE), (3, ("cat", "dog")), (3, ("cat", "dog", "fox"))):
+        assert names_beside(tmp_path, count, folders) == []
+    path.write_text("dog\n\ndog\n")
+    assert names_beside(tmp_path, 3, THREE) == []
+
+
+def test_another_order_than_the_folders_is_shown() -> None:
+    assert other_order(("cat", "eel", "fox"), ("cat", "fox")) is None
+    assert other_order(("1", "2", "10"), ("1", "10", "2")) is None  # as timm sorts them
+    assert other_order(("fox", "eel", "cat", "asp"), ("cat", "fox")) == (
+        "the classes are in another order than the folders: 0 = fox, 1 = eel, 2 = cat, ..."
+    )

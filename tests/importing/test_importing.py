@@ -104,6 +104,23 @@ def test_a_wrong_order_of_classes_shows_in_accuracy(here: Path, capsys: pytest.C
     assert f"warning: --classes {swapped}: class 0 is 'dog', and 'cat' in {here / 'named.pth'}\n" in said
 
 
+def test_names_beside_the_images_must_be_in_order_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = here / "images" / "classes.txt"
+    try:
+        class_file(path.parent)
+        assert open_run(imported(here)).classes == CLASSES
+        assert f"class names from {path}\n" in capsys.readouterr().err
+        class_file(path.parent, ("dog", "cat", "eel"))
+        with pytest.raises(
+            InputError, match=r"images/classes.txt: class 0 is 'dog', and 'cat' in the order of the fol"
+        ):
+            imported(here)
+        assert open_run(imported(here, trust_order=True)).classes == ("dog", "cat", "eel")
+        assert "another order than the folders: 0 = dog, 1 = cat, 2 = eel\n" in capsys.readouterr().err
+    finally:
+        path.unlink()
+
+
 def test_a_wrong_preprocessing_shows_in_accuracy(run: Path, here: Path) -> None:
     dark = Given(height=SIZE, width=SIZE, fit="squeeze", mean=(0.0, 0.0, 0.9), std=(0.25, 0.25, 0.25))
     other = open_run(imported(here, given=dark))
