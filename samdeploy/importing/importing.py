@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -94,7 +94,10 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     load_state(model, source.state, source.origin)
     if source.notes:
         print(printable("; ".join(source.notes)), file=sys.stderr)
-    preprocessing = preprocessing_for(arch, family_options, options.given.before(source.given))
+    given = options.given.before(source.given)
+    if source.size is not None and given.height is None:
+        given = replace(given, height=source.size[0], width=source.size[1])
+    preprocessing = preprocessing_for(arch, family_options, given)
     dataset = None if options.data is None else open_images(options.data)
     if dataset is not None:
         check_images(dataset, preprocessing)
@@ -104,7 +107,7 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
         print(f"warning: these weights are not for commercial use: {printable(license)}", file=sys.stderr)
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
-    print(printable(in_words(preprocessing, arch, family_options, options.given, source.given)), file=sys.stderr)
+    print(printable(in_words(preprocessing, arch, family_options, options.given, given)), file=sys.stderr)
     aside = None if dataset is None else measure(model, spec, dataset, doubtful=not source.is_published)
     path = new_run_folder(runs_root, f"{_folder_name(source.name)}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:

@@ -36,6 +36,7 @@ class Source:
         is_published: the weights were fetched by the architecture's name.
         notes: what was taken, renamed and left of the file, for people.
         given: what the file says about its images.
+        size: height and width, where it takes no others.
     """
 
     arch: str
@@ -48,6 +49,7 @@ class Source:
     is_published: bool = False
     notes: tuple[str, ...] = ()
     given: Given = field(default_factory=Given)
+    size: tuple[int, int] | None = None
 
 
 def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue]) -> Source:
@@ -131,7 +133,15 @@ def _whole_network(path: Path, arch: str | None) -> Source:
     read = family_of("onnx:").read_network
     assert read is not None
     found = read(path)
-    return Source(found.arch, path.stem, str(path), found.state, found.num_classes, notes=found.notes)
+    return Source(
+        found.arch,
+        path.stem,
+        str(path),
+        found.state,
+        found.num_classes,
+        notes=found.notes,
+        size=(found.height, found.width),
+    )
 
 
 def _suggestion(checkpoint: Checkpoint) -> str:

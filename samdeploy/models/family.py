@@ -120,12 +120,15 @@ class NetworkFile:
         arch: its name, with the family's prefix.
         state: for `load_state` into what `build` gives.
         num_classes: of its logits.
+        height, width: of the images that it takes, in pixels.
         notes: lines for the user.
     """
 
     arch: str
     state: Mapping[str, torch.Tensor]
     num_classes: int
+    height: int
+    width: int
     notes: tuple[str, ...] = ()
 
 

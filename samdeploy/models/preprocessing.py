@@ -105,12 +105,12 @@ def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Give
     return adapted(base, given)
 
 
-def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue], given: Given, of_file: Given) -> str:
+def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue], given: Given, whole: Given) -> str:
     """What `preprocessing_for` chose, and on whose word.
 
     Args:
         given: by the user.
-        of_file: by the checkpoint, where the user gave nothing.
+        whole: that, and what the file of the network says.
     """
     filter_ = next(name for name, resize in RESIZES.items() if resize == images.resize)
     size = f"{images.height}x{images.width}"
@@ -121,9 +121,8 @@ def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue
     source = given.like or arch
     said = _said(given)
     ours = [option for option, value in said.items() if value is not None]
-    theirs = [option for option, value in _said(given.before(of_file)).items() if value is not None]
-    theirs = [option for option in theirs if option not in ours]
-    file_says = f"as the checkpoint says: {', '.join(theirs)}" if theirs else ""
+    theirs = [option for option, value in _said(whole).items() if value is not None and option not in ours]
+    file_says = f"as the file says: {', '.join(theirs)}" if theirs else ""
     known = [*ours, *theirs]
     if len(known) == len(said):
         origin = f"as given; {file_says}" if ours and theirs else file_says or "as given"

@@ -50,6 +50,18 @@ def test_record(run: Path) -> None:
     assert record.preprocessing.resize.startswith("bicubic")
 
 
+def test_the_size_is_that_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(classifier(), tmp_path / "small.onnx")
+    for given, how in (
+        (Given(), "squeezed to 8x12, bilinear"),
+        (Given(like="timm:test_resnet"), "shorter side to 12,"),
+    ):
+        run = import_network(options(source, tmp_path, arch=None, given=given), runs_root=tmp_path / "runs")
+        assert (open_run(run).preprocessing.height, open_run(run).preprocessing.width) == (HEIGHT, WIDTH)
+        said = capsys.readouterr().err
+        assert f"images: {how}" in said and "as the file says: --size)" in said
+
+
 def test_the_bundle_has_every_graph_and_maps(bundle: Bundle) -> None:
     graphs = {(file.role, file.precision) for file in bundle.files if "graph" in file.role}
     assert graphs == {("graph", "fp32"), ("graph", "fp16"), ("graph", "int8"), ("cam_graph", "fp32")}

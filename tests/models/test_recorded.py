@@ -18,23 +18,23 @@ TORCHVISION = {"args": Namespace(val_resize_size=92, val_crop_size=64, train_cro
 
 def words(around: dict[str, object], given: Given) -> str:
     """What import prints."""
-    of_file = recorded(around).given
-    return in_words(preprocessing_for(ARCH, {}, given.before(of_file)), ARCH, {}, given, of_file)
+    whole = given.before(recorded(around).given)
+    return in_words(preprocessing_for(ARCH, {}, whole), ARCH, {}, given, whole)
 
 
 @pytest.mark.parametrize(
     ("around", "given", "expected"),
     [
         (TIMM, Given(), "shorter side to 160, bicubic, middle 128x128; mean 0.4,0.4,0.4, std 0.4,0.4,0.4 (as the "
-                        "checkpoint says: --size, --resize or --fit, --filter, --mean, --std)"),
+                        "file says: --size, --resize or --fit, --filter, --mean, --std)"),
         (TIMM, Given(height=96, width=96), "shorter side to 120, bicubic, middle 96x96; mean 0.4,"),
         (TIMM, Given(resize_short=128, mean=(0.1, 0.1, 0.1)), "shorter side to 128, bicubic, middle 128x128; mean 0.1,"
-                        "0.1,0.1, std 0.4,0.4,0.4 (as given; as the checkpoint says: --size, --filter, --std)"),
+                        "0.1,0.1, std 0.4,0.4,0.4 (as given; as the file says: --size, --filter, --std)"),
         (TIMM, Given(fit="squeeze"), "squeezed to 128x128, bicubic"),
         (TIMM, Given(like=ARCH), "shorter side to 168, bilinear, middle 160x160; mean 0.5,0.5,0.5, std 0.5,0.5,0.5 "
                         "(from the record of timm:test_resnet)"),
         (TORCHVISION, Given(), "shorter side to 92, bilinear, middle 64x64; mean 0.5,0.5,0.5, std 0.5,0.5,0.5 (from "
-                        "the record of timm:test_resnet; as the checkpoint says: --size, --resize or --fit, --filter)"),
+                        "the record of timm:test_resnet; as the file says: --size, --resize or --fit, --filter)"),
         (TORCHVISION, Given(height=160, width=160), "shorter side to 168, bilinear, middle 160x160"),
         ({"pretrained_cfg": {"input_size": (3, 64, 64), "crop_pct": 1.0, "crop_mode": "squash"}}, Given(), "squeezed to"
                         " 64x64"),

@@ -13,7 +13,7 @@ from samdeploy.graphs.edit import serialize
 from samdeploy.graphs.inference import Options, open_inference, run_inference
 from samdeploy.models.onnx_file.convert import float_graph
 from samdeploy.models.onnx_file.given import GivenFile
-from samdeploy.models.onnx_file.interface import opset_of, own_normalisation
+from samdeploy.models.onnx_file.interface import Interface, opset_of, own_normalisation
 from samdeploy.models.onnx_file.read import given_model, read_onnx
 
 # Batches that the graph is tried with, of random images.
@@ -27,11 +27,11 @@ _DYNAMIC = (
 _SUM_OF_PROBABILITIES = 1e-4
 
 
-def accept(path: Path) -> tuple[bytes, int, tuple[str, ...]]:
+def accept(path: Path) -> tuple[bytes, Interface, int, tuple[str, ...]]:
     """Read a file and try its graph.
 
     Returns:
-        The network as one ONNX file, its classes, and what the user ought to know.
+        The network as one ONNX file, what it takes, its classes, and what the user ought to know.
 
     Raises:
         InputError: it cannot be imported, with the reason.
@@ -53,7 +53,7 @@ def accept(path: Path) -> tuple[bytes, int, tuple[str, ...]]:
     if not _is_same(again, parts[0], logits):
         raise InputError("answers the same image differently each time; export the network in eval mode: model.eval()")
     _check_any_batch(float_graph(content), images, logits)
-    return content, logits.shape[1], _notes(content, given, logits.shape[1])
+    return content, own, logits.shape[1], _notes(content, given, logits.shape[1])
 
 
 def _check_logits(logits: Float32Array) -> None:

@@ -77,7 +77,7 @@ class OnnxFamily(TorchFamily):
         from samdeploy.models.onnx_file.accept import accept
 
         try:
-            content, classes, notes = accept(path)
+            content, own, classes, notes = accept(path)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except Exception as error:  # onnx and its tools fail on damaged files with whatever they run into
@@ -85,7 +85,7 @@ class OnnxFamily(TorchFamily):
         # The name becomes part of a manifest and of graphs.
         name = re.sub(r"[^\w.+-]", "_", path.stem)
         state = {_STATE: torch.frombuffer(bytearray(content), dtype=torch.uint8)}
-        return NetworkFile(f"{self.prefix}:{name}", state, classes, notes)
+        return NetworkFile(f"{self.prefix}:{name}", state, classes, own.height, own.width, notes)
 
     def to_onnx(self, model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         from samdeploy.models.onnx_file.convert import bundle_graph
