@@ -25,7 +25,7 @@ from samdeploy.bundle.open import open_bundle
 from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate.latency.measure import random_batches
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.importing import ImportOptions, import_network
+from samdeploy.importing.importing import ImportOptions, import_network
 from samdeploy.models import build_model, save_weights
 from samdeploy.models.preprocessing import Given
 

@@ -58,12 +58,18 @@ def import_(
     colours = _colour("--mean", mean), _colour("--std", std)
     options = dict(_option(text) for text in settings or ())
 
-    from samdeploy.importing import ImportOptions, import_network
+    from samdeploy.importing.early import look_first
+    from samdeploy.runs.new_folder import check_runs_root
+
+    check_runs_root(runs)
+    dataset = look_first(source, classes, data, trust_order=trust_order)
+
+    from samdeploy.importing.importing import ImportOptions, import_network
     from samdeploy.models.preprocessing import Given
 
     given = Given(like, height, width, resize, fit, filter_, None, *colours)  # type: ignore[arg-type]
     wanted = ImportOptions(source, arch, options, classes, trust_order, data, given, license_)
-    run = import_network(wanted, runs_root=runs)
+    run = import_network(wanted, runs_root=runs, dataset=dataset)
     print(f"next: samdeploy export {run}", file=sys.stderr)
     print(run)
 

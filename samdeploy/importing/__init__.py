@@ -1,8 +1,4 @@
 """`samdeploy import`: from a network that was trained elsewhere to a run directory, which `export` takes.
 
-Imports torch.
+`early` finds mistakes before torch is loaded; `importing` loads it.
 """
-
-from samdeploy.importing.importing import ImportOptions, import_network
-
-__all__ = ["ImportOptions", "import_network"]

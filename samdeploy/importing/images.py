@@ -1,24 +1,17 @@
-"""The labelled images of an import: whether they can serve, and what the network answers on some of them."""
+"""Whether the labelled images of an import can serve."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from samdeploy.bundle.spec import ModelSpec, Preprocessing
+from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import open_dataset
 from samdeploy.data.dataset import Dataset
 from samdeploy.data.duplicates.file_copies import file_copies
-from samdeploy.data.duplicates.image_hashes import ImageHashes, hash_images
-from samdeploy.data.images import load_images
 from samdeploy.data.stream import broken_text, find_broken
 from samdeploy.errors import DatasetError
 from samdeploy.images.decode import check_image
-from samdeploy.importing.doubts import IMAGES, doubt, logits_of, right_ones
 from samdeploy.terminal import printable
 
 SET = "judged-folder"
@@ -28,21 +21,6 @@ SHARE_ASIDE = 0.1
 _CHECKED = 10_000
 # Where more of the images that serve are test images too, a folder was copied.
 _MOST_SHARED = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """What was measured on some of the images that were set aside: all of those stay `val` of the run.
-
-    Attributes:
-        top1: in percent.
-        loss: mean cross entropy, in nats.
-        hashes: of the images that were measured.
-    """
-
-    top1: float
-    loss: float
-    hashes: ImageHashes
 
 
 def open_images(root: Path) -> Dataset:
@@ -97,25 +75,3 @@ def check_images(dataset: Dataset, preprocessing: Preprocessing) -> None:
     broken = find_broken(lambda index: check_image(names[index], preprocessing), len(names), "checking images")
     if broken:
         raise DatasetError(broken_text(broken, len(names)))
-
-
-@torch.inference_mode()
-def measure(model: nn.Module, spec: ModelSpec, dataset: Dataset, *, doubtful: bool) -> Aside:
-    """The network's answers on at most `IMAGES` of those set aside, printed with what they make doubtful.
-
-    Args:
-        doubtful: nobody published the weights with their preparation.
-    """
-    aside = dataset.relabelled(spec.classes).val
-    samples = aside.spread(IMAGES)
-    images, labels = load_images(samples, spec.preprocessing, description="images set aside")
-    logits = logits_of(model, spec, images)
-    right = right_ones(logits, labels)
-    correct = int(right.sum())
-    top1, loss = 100 * correct / len(labels), float(nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
-    seen = "" if dataset.train is dataset.val else "; they may have been trained on"
-    of = f" of {len(aside):,}" if len(aside) > len(labels) else ""
-    print(f"top-1 {top1:.1f} % of {len(labels)}{of} images set aside ({correct} right){seen}", file=sys.stderr)
-    if found := doubt(model, spec, images, labels, right, look=doubtful):
-        print(f"warning: {found}", file=sys.stderr)
-    return Aside(top1, loss, hash_images([images], samples.names, labels))

@@ -23,7 +23,8 @@ from samdeploy.data.duplicates.image_hashes import set_hashes, write_hashes
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
 from samdeploy.importing.class_names import class_names, difference, names_beside, other_order, read_class_names
-from samdeploy.importing.images import SET, SHARE_ASIDE, Aside, check_images, measure, open_images
+from samdeploy.importing.images import SET, SHARE_ASIDE, check_images, open_images
+from samdeploy.importing.measure import Aside, measure
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
 from samdeploy.models.family import complete_options
@@ -71,8 +72,11 @@ class ImportOptions:
             raise InputError(f"--license: {found:,} characters found, a name of at most {_LONGEST_LICENSE} expected")
 
 
-def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
+def import_network(options: ImportOptions, *, runs_root: Path, dataset: Dataset | None = None) -> Path:
     """Write a run directory with status "imported".
+
+    Args:
+        dataset: that of `options.data`, where it is opened already.
 
     Returns:
         The run directory; `samdeploy.export.export_run` takes it.
@@ -83,10 +87,11 @@ def import_network(options: ImportOptions, *, runs_root: Path) -> Path:
         DatasetError: images are missing or damaged.
     """
     check_runs_root(runs_root)
-    return import_source(read_source(options.source, options.arch, options.options), options, runs_root=runs_root)
+    source = read_source(options.source, options.arch, options.options)
+    return import_source(source, options, runs_root=runs_root, dataset=dataset)
 
 
-def import_source(source: Source, options: ImportOptions, *, runs_root: Path) -> Path:
+def import_source(source: Source, options: ImportOptions, *, runs_root: Path, dataset: Dataset | None = None) -> Path:
     """A network that was read already; see `import_network`."""
     check_runs_root(runs_root)
     arch, family_options = source.arch, complete_options(source.arch, options.options)
@@ -98,7 +103,8 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path) ->
     if source.size is not None and given.height is None:
         given = replace(given, height=source.size[0], width=source.size[1])
     preprocessing = preprocessing_for(arch, family_options, given)
-    dataset = None if options.data is None else open_images(options.data)
+    if dataset is None and options.data is not None:
+        dataset = open_images(options.data)
     if dataset is not None:
         check_images(dataset, preprocessing)
     classes = _classes(source, options, () if dataset is None else dataset.classes)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from samdeploy.bundle.path_kind import a, path_kind
 from samdeploy.bundle.spec import OptionValue
 from samdeploy.errors import InputError
+from samdeploy.importing.early import EXPECTED, wrong_source
 from samdeploy.importing.fitting import fitting
 from samdeploy.models.checkpoint import Checkpoint
 from samdeploy.models.family import FAMILIES, architectures_called, family_of, known_arch
@@ -78,7 +78,7 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # as Python writes bytes that are no UTF-8
         raise InputError(f"{source}: its name is no UTF-8, and could not be written into a record; rename it")
     if not path.is_file():
-        raise InputError(f"{source}: {_not_a_file(source)}")
+        raise InputError(f"{source}: {wrong_source(source) or _no_architecture(source)}")
     if path.suffix.lower() == ".onnx":
         return _whole_network(path, arch)
     if arch is not None:
@@ -154,21 +154,15 @@ def _suggestion(checkpoint: Checkpoint) -> str:
     return f"{says} {name}: {' or '.join(fitting)}"
 
 
-def _not_a_file(source: str) -> str:
-    """What `source` is that is neither a file nor an architecture, with the command that was meant."""
-    kind = path_kind(source)
-    if kind in ("bundle", "run", "run without a bundle"):
-        return f"is {a(kind)}; to {'judge' if kind == 'bundle' else 'export'} it: samdeploy " + (
-            f"eval {source}" if kind == "bundle" else f"export {source}"
-        )
-    if kind == "nothing" and ":" in source:
+def _no_architecture(source: str) -> str:
+    """Why `source`, which is no file, is no architecture either."""
+    if ":" in source:
         family_of(source)  # there is none of this prefix, which it says
-    if kind == "nothing" and (names := architectures_called(source)):
+    if names := architectures_called(source):
         if source in names:
             return f"has no published weights; import a file of them: samdeploy import FILE --arch {source}"
         return f"no such file; an architecture is named with its family: {' or '.join(names)}"
-    what = "no such file" if kind == "nothing" else f"is {a(kind)}"
-    return f"{what}; a file of weights, or an architecture such as timm:resnet50 expected"
+    return f"no such file; {EXPECTED}"
 
 
 def _names(arch: str) -> set[str]:

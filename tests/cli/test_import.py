@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,27 @@ def test_mistakes_are_one_line_and_write_nothing(line: str, text: str, here: Pat
     *before, last = err.splitlines()
     assert all(note.startswith("loaded ") for note in before) and last.startswith(f"samdeploy: {text}"), err
     assert not list((here / "runs").glob("*"))
+
+
+def test_mistakes_in_arguments_need_no_torch(here: Path) -> None:
+    lines = [
+        *("nothing.pth", "few", "small.onnx", "w.pth --classes nothing.txt", "w.pth --runs w.pth", "w.pth --data few"),
+        *(f"w.pth --classes {names}.txt --data many" for names in ("two", "swapped")),
+    ]
+    class_folders(here / "many", dict.fromkeys(CLASSES, 22))
+    (here / "two.txt").write_text("cat\ndog\n")
+    (here / "swapped.txt").write_text("dog\ncat\neel\n")
+    (here / "small.onnx").touch()
+    code = (
+        "import sys; from samdeploy.cli import main; sys.modules['torch'] = None\n"
+        f"for line in {lines!r}:\n"
+        "    sys.argv = ['samdeploy', 'import', *line.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: print(end.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2"] * len(lines), done.stderr
+    assert "torch" not in done.stderr
 
 
 def test_published_weights_without_a_network(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from samdeploy.importing import ImportOptions
+from samdeploy.importing.importing import ImportOptions
 from samdeploy.models import build_model
 from samdeploy.models.preprocessing import Given
 

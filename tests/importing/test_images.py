@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from samdeploy.errors import DatasetError
-from samdeploy.importing import import_network
 from samdeploy.importing.images import open_images
+from samdeploy.importing.importing import import_network
 from tests.importing.imported import CLASSES, class_folders, options, saved, state_of
 
 

@@ -12,7 +12,7 @@ from samdeploy.data import load_images, open_dataset
 from samdeploy.data.duplicates.image_hashes import digests_of, read_hashes
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.importing import import_network
+from samdeploy.importing.importing import import_network
 from samdeploy.runs.record import open_run
 from tests.importing.imported import CLASSES, class_folders, options, saved, state_of
 
@@ -27,7 +27,7 @@ def imported(folder: Path) -> Path:
         class_folders(folder / "data" / split, dict.fromkeys(CLASSES, count))
     source = options(saved(folder / "w.pth", state_of()), folder, data=folder / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("samdeploy.importing.images.IMAGES", MEASURED)
+        patch.setattr("samdeploy.importing.measure.IMAGES", MEASURED)
         return import_network(source, runs_root=folder / "runs")
 
 

@@ -18,7 +18,7 @@ from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.importing import import_network
+from samdeploy.importing.importing import import_network
 from samdeploy.models import build_model
 from samdeploy.models.preprocessing import Given
 from samdeploy.report.junit import junit_xml

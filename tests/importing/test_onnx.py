@@ -16,7 +16,7 @@ from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.importing import ImportOptions, import_network
+from samdeploy.importing.importing import ImportOptions, import_network
 from samdeploy.models.preprocessing import Given
 from samdeploy.report.text.evaluation import evaluation_tables
 from samdeploy.report.verdict import verdict_of

@@ -15,7 +15,7 @@ from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.export import ExportOptions, export_run
-from samdeploy.importing import import_network
+from samdeploy.importing.importing import import_network
 from samdeploy.models.preprocessing import Given
 from samdeploy.runs.record import open_run
 from tests.importing.imported import CLASSES, SIZE, class_folders, options, saved, state_of
