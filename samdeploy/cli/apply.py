@@ -39,7 +39,9 @@ def explain(
         typer.Argument(metavar="[BUNDLE] [IMAGE]...", help="Images or folders; the bundle's golden ones if none."),
     ] = None,
     top: Annotated[int, typer.Option(help="Classes to draw a map of, per image.", min=1)] = 3,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the maps to.")] = Path("explain"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write the maps to; explain/RUN if left out.")
+    ] = None,
     gates: Annotated[bool, typer.Option("--gates", help="Draw the gates of the attention modules instead.")] = False,
     backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or pytorch.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

@@ -47,10 +47,10 @@ def explain_paths(paths: Sequence[Path], options: ExplainOptions) -> bool:
         ImageError: not one image could be read.
         BundleError, BackendUnavailable: the bundle's maps cannot be had.
     """
-    bundle, sources = find_sources(paths, options)
+    bundle, out, sources = find_sources(paths, options)
     with _open_maps(bundle, options) as session:
         print(f"{bundle.root}: {session.backend}, {session.precision}, {session.device}", file=sys.stderr)
-        writer, unread = _Writer(bundle, options, session.backend), Unread()
+        writer, unread = _Writer(bundle, out, options.top, session.backend), Unread()
         with progress_bar("explaining", len(sources)) as advance:
             for start in range(0, len(sources), _GROUP):
                 group = sources[start : start + _GROUP]
@@ -94,8 +94,8 @@ def _read(source: Source, bundle: Bundle) -> ReadImage | ImageError:
 class _Writer:
     """Writes the files of one call."""
 
-    def __init__(self, bundle: Bundle, options: ExplainOptions, backend: str) -> None:
-        self._out, self._top = options.out, min(options.top, len(bundle.spec.classes))
+    def __init__(self, bundle: Bundle, out: Path, top: int, backend: str) -> None:
+        self._out, self._top = out, min(top, len(bundle.spec.classes))
         self._classes, self._preprocessing = bundle.spec.classes, bundle.spec.preprocessing
         names = UniqueNames()
         self._class_names = [names.take(label, f"class{index}") for index, label in enumerate(self._classes)]

@@ -42,7 +42,7 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
     """
     from samdeploy.explain.gates_plot import plot_gates
 
-    bundle, sources = find_sources(paths, options)
+    bundle, out, sources = find_sources(paths, options)
     graph = parse_graph(bundle.read(pick_file(bundle, "graph", "onnxruntime", "fp32")))
     network = find_gates(bundle, graph)
     print(f"{bundle.root}: onnxruntime, fp32, cpu", file=sys.stderr)
@@ -58,11 +58,11 @@ def explain_gates(paths: Sequence[Path], options: ExplainOptions) -> bool:
     if gates:
         plot = io.BytesIO()
         plot_gates(gates, network, len(images), plot)
-        write_out(options.out / GATES_PLOT, plot.getvalue())
-        write_out(options.out / GATES_FILE, json_bytes(_to_json(bundle, len(images), network, gates)))
+        write_out(out / GATES_PLOT, plot.getvalue())
+        write_out(out / GATES_FILE, json_bytes(_to_json(bundle, len(images), network, gates)))
         print(gates_table(gates, network.neutral))
         plural = "s" if len(images) > 1 else ""
-        print(f"gates of {len(images):,} image{plural}: {options.out / GATES_PLOT}, {options.out / GATES_FILE}")
+        print(f"gates of {len(images):,} image{plural}: {out / GATES_PLOT}, {out / GATES_FILE}")
     return unread.none_of(len(sources))
 
 

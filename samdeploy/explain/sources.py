@@ -18,8 +18,9 @@ from samdeploy.explain.region import Region, seen_region
 from samdeploy.files import write_atomic
 from samdeploy.images.decode import decode, prepare, resize
 from samdeploy.images.unreadable import named_images
-from samdeploy.runs.locate import bundle_and_images
+from samdeploy.runs.locate import bundle_and_images, run_name
 
+OUT = Path("explain")
 # An image is drawn with its longer side between these, in pixels: an 8x8 digit would be a speck, and the maps of a
 # 50-megapixel photograph would hold a few dozen cells in gigabytes.
 MIN_SIDE, MAX_SIDE = 256, 1280
@@ -31,7 +32,7 @@ class ExplainOptions:
 
     Attributes:
         runs_root: where the newest bundle is looked for.
-        out: folder that the images go to.
+        out: folder that the images go to; None: `OUT`, in it a folder that is called as the bundle's run.
         top: classes per image.
         backend: "auto", or a backend that computes maps.
         device: "cpu", "cuda" or "auto".
@@ -41,7 +42,7 @@ class ExplainOptions:
     """
 
     runs_root: Path
-    out: Path
+    out: Path | None = None
     top: int = 3
     backend: str = "auto"
     device: str = "auto"
@@ -97,28 +98,33 @@ def write_out(path: Path, content: bytes) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror}); name another folder: --out DIR") from None
 
 
-def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle, list[Source]]:
-    """The bundle, and the images below `paths`; the bundle's golden ones where none is named.
+def find_sources(paths: Sequence[Path], options: ExplainOptions) -> tuple[Bundle, Path, list[Source]]:
+    """The bundle, where its maps go, and the images below `paths`; the bundle's golden ones where none is named.
 
-    Where `options.out` lies below a folder of images, what is in it is left out: maps of an earlier call.
+    Where the maps go below a folder of images, what is in it is left out: maps of an earlier call.
 
     Raises:
         InputError: there is no bundle, or `out` is no folder.
         ImageError: folders were named, and none of them holds an image.
         BundleError: the bundle is damaged.
     """
-    if options.out.exists() and not options.out.is_dir():
-        raise InputError(f"--out: {options.out} is a file; name a folder for the images")
+    out = OUT if options.out is None else options.out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is a file; name a folder for the images")
     folder, named = bundle_and_images(paths, options.runs_root)
     bundle = open_bundle(folder)
     sources = [
-        Source(str(image.path), image.name, image.path, problem=image.problem)
-        for image in named_images(named, options.out)
+        Source(str(image.path), image.name, image.path, problem=image.problem) for image in named_images(named, out)
     ]
-    return bundle, sources or [
-        Source(f"golden image {index}", f"golden-{index}", prepared=image)
-        for index, image in enumerate(bundle.golden()[0])
-    ]
+    return (
+        bundle,
+        out if options.out is not None else out / run_name(bundle),
+        sources
+        or [
+            Source(f"golden image {index}", f"golden-{index}", prepared=image)
+            for index, image in enumerate(bundle.golden()[0])
+        ],
+    )
 
 
 def read_image(source: Source, preprocessing: Preprocessing) -> ReadImage:

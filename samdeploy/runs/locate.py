@@ -50,6 +50,12 @@ def _has_bundle_files(folder: Path) -> bool:
     return any(path.name in ("golden", WEIGHTS_FILE) or path.suffix == ".onnx" for path in folder.iterdir())
 
 
+def run_name(bundle: Bundle) -> str:
+    """What to call a bundle: as its run, or by its own folder."""
+    root = bundle.root.resolve()
+    return root.parent.name if root.name == BUNDLE_FOLDER and root.parent.name else root.name
+
+
 def unlike_its_run(bundle: Bundle) -> str:
     """How a bundle departs from the run around it, with the cure; "" if it does not, or if there is no run.
 

@@ -158,14 +158,15 @@ def test_a_crop_is_mapped_back(
 
 
 def test_the_newest_bundle_and_its_golden_images(
-    cam_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cam_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(cam_bundle.root, tmp_path / "runs" / "one" / "bundle")
-    assert explain_paths([], options(tmp_path, top=99, backend="auto"))
+    monkeypatch.chdir(tmp_path)
+    assert explain_paths([], options(tmp_path, out=None, top=99, backend="auto"))
     output, errors = capsys.readouterr()
     assert errors.splitlines()[-1] == f"{tmp_path / 'runs' / 'one' / 'bundle'}: onnxruntime, fp32, cpu"
     assert output.startswith("golden image 0: ")
-    files = written(tmp_path / "out")
+    files = written(tmp_path / "explain" / "one")
     assert len(files) == 8 * 5 + 1  # every class, no more
     assert files["golden-7.e.png"] == (192, 288)
 
