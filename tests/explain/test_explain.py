@@ -339,7 +339,7 @@ def test_gates_of_images(
 def test_the_command(cam_bundle: Bundle, examples: Path, tmp_path: Path, command: Callable) -> None:
     done = command("explain", cam_bundle.root, examples / "tiny.png", "--top", "1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, f"{cam_bundle.root}: onnxruntime, fp32, cpu\n")
-    assert len(list((tmp_path / "explain").glob("tiny.*.png"))) == 1
+    assert len(list((tmp_path / "explain").glob("*/tiny.*.png"))) == 1
     done = command("explain", cam_bundle.root, examples / "text.jpg", "--gates", "--out", "g", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
