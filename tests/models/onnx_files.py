@@ -9,12 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.external_data_helper
 import onnx.helper
 import onnx.numpy_helper
 import torch
 from torch import nn
 
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.models.family import NetworkFile, build_model, family_of
+from samdeploy.models.weights import load_state
+
 HEIGHT, WIDTH, CLASSES = 8, 12, 3
+NAMES = ("cat", "dog", "eel")
 FLOAT = onnx.TensorProto.FLOAT
 Shape = Sequence[int | str | None]
 
@@ -97,4 +103,39 @@ def exported(module: nn.Module, path: Path, side: int, *, batch: int | None, ops
             verbose=False,
             **free,  # type: ignore[arg-type]
         )
+    return path
+
+
+def read(path: Path) -> NetworkFile:
+    """What an import finds."""
+    reader = family_of("onnx:").read_network
+    assert reader is not None
+    return reader(path)
+
+
+def network(path: Path) -> nn.Module:
+    """As it is rebuilt from a run."""
+    found = read(path)
+    assert found.num_classes == CLASSES
+    model = build_model(found.arch, CLASSES).eval()
+    load_state(model, found.state, str(path))
+    return model
+
+
+def spec_of(height: int = HEIGHT, width: int = WIDTH) -> ModelSpec:
+    """Of a bundle of such a network."""
+    return model_spec("onnx:small", {}, NAMES, Preprocessing(height, width))
+
+
+def external(folder: Path, location: str) -> Path:
+    """A file whose weights are in w.bin, and which says that they are at `location`."""
+    model = classifier()
+    onnx.external_data_helper.convert_model_to_external_data(model, location="w.bin", size_threshold=0)
+    path = saved(model, folder / "small.onnx")
+    stored = onnx.load(path, load_external_data=False)
+    for tensor in stored.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    path.write_bytes(stored.SerializeToString())
     return path

@@ -29,7 +29,7 @@ SMALL = {
     "torchvision": "torchvision:resnet18",
     "python": "python:tests.models.own_network:tiny",
 }
-# A network that is a file cannot be built by its name: see test_onnx_file.py.
+# A network that is a file cannot be built by its name: see test_onnx_taken.py.
 FILES = {"onnx"}
 EXTRAS = (
     *("channel_gates", "published_state", "twins", "weights_url", "other_task"),
