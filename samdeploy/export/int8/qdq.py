@@ -30,6 +30,7 @@ import numpy as np
 import onnx
 import onnx.helper
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.export.int8.units import find_units
@@ -62,6 +63,7 @@ class Calibrated:
 
     Attributes:
         graph: the FP32 ONNX file.
+        inferred: the same with the shapes of all tensors, as the quantiser wants it.
         names: of the tensors that were watched.
         smallest, largest: float32 [images, tensors], of each tensor for each image.
         units: unit -> its nodes, see `samdeploy.export.int8.units`.
@@ -69,6 +71,7 @@ class Calibrated:
     """
 
     graph: bytes
+    inferred: bytes
     names: tuple[str, ...]
     smallest: Float32Array
     largest: Float32Array
@@ -110,7 +113,9 @@ def calibrate(graph: bytes, images: UInt8Array) -> Calibrated:
             # What does not depend on the image counts for each.
             flat = value.reshape(len(batch) if value.size % len(batch) == 0 else 1, -1)
             smallest[rows, column], largest[rows, column] = flat.min(axis=1), flat.max(axis=1)
-    return Calibrated(graph, names, smallest, largest, find_units(model), multiply_adds(model))
+    # The quantiser would do it each time, by way of files.
+    inferred = serialize(save_and_reload_model_with_shape_infer(model))
+    return Calibrated(graph, inferred, names, smallest, largest, find_units(model), multiply_adds(model))
 
 
 def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), coverage: float = 100) -> bytes:
@@ -122,7 +127,7 @@ def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), cov
     nodes = [node for unit, names in calibrated.units.items() if unit not in kept for node in names]
     if not nodes:  # the quantiser takes an empty list for all nodes
         return calibrated.graph
-    model = onnx.load_from_string(calibrated.graph)
+    model = onnx.load_from_string(calibrated.inferred)
     producer = model.producer_name, model.producer_version
     quantizer = QDQQuantizer(
         model,
@@ -149,8 +154,8 @@ def quantize(calibrated: Calibrated, form: Form, kept: Collection[str] = (), cov
 def _unshare(model: onnx.ModelProto) -> None:
     """Give each reader of a quantised constant a DequantizeLinear node and a constant of its own.
 
-    On CPUs without VNNI, ONNX Runtime 1.31 turns int8 constants into uint8 ones, once for each reader and each time
-    under the same name, and then refuses the graph.
+    With the option x64quantprecision, ONNX Runtime 1.31 turns int8 constants into uint8 ones, once for each reader and
+    each time under the same name, and then refuses the graph.
     """
     weights = constants(model)
     readers = Counter(name for node in model.graph.node for name in set(node.input))

@@ -9,6 +9,7 @@ promise holds on the validation split.
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -139,8 +140,7 @@ class _Search:
         self._hits_fp32 = self._hits(graph)
         self._tried: dict[int, tuple[int, bytes]] = {}
         self._order: list[str] = []
-        self._coverage = COVERAGES[0]
-        self._coverage = min(COVERAGES, key=self._error_with)
+        self._coverage, self._whole = self._best_coverage()
 
     def run(self) -> QuantizedGraph:
         costs: Mapping[str, float] = {}
@@ -185,7 +185,8 @@ class _Search:
     def _holds(self, count: int) -> bool:
         if count not in self._tried:
             self._progress(1, f"int8 top-1, {count} layers FP32")
-            graph = quantize(self._calibrated, self._form, self._order[:count], self._coverage)
+            kept = self._order[:count]
+            graph = quantize(self._calibrated, self._form, kept, self._coverage) if kept else self._whole
             self._tried[count] = self._hits(graph), graph
         return self._drop(self._tried[count][0]) <= self._max_drop
 
@@ -195,9 +196,16 @@ class _Search:
     def _hits(self, graph: bytes) -> int:
         return int((_logits(graph, self._images).argmax(axis=1) == self._labels).sum())
 
-    def _error_with(self, coverage: float) -> float:
-        self._progress(1, f"ranges of {coverage:g} % of the images")
-        return self._error(quantize(self._calibrated, self._form, (), coverage))
+    def _best_coverage(self) -> tuple[float, bytes]:
+        """The coverage that moves the logits least, the larger of two equal ones, and the graph with all in int8."""
+        best, least = (COVERAGES[0], b""), math.nan
+        for coverage in COVERAGES:
+            self._progress(1, f"ranges of {coverage:g} % of the images")
+            graph = quantize(self._calibrated, self._form, (), coverage)
+            error = self._error(graph)
+            if not best[1] or error < least:
+                best, least = (coverage, graph), error
+        return best
 
     def _costs(self) -> dict[str, float]:
         """Unit -> the error where it alone is quantised."""
