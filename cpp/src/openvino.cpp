@@ -1,9 +1,10 @@
 // OpenVINO on the CPU: FP32, INT8, and BF16 or FP16 where the processor computes in it.  As in
 // samdeploy/backends/openvino/session.py, what was asked for is proved twice: the hint that took effect, and the type that each
-// convolution of the compiled network computes in.
+// convolution and matrix product of the compiled network computes in.
 #include <cstring>
 #include <map>
 #include <openvino/frontend/manager.hpp>
+#include <openvino/op/matmul.hpp>
 #include <openvino/openvino.hpp>
 #include <sstream>
 #include <string>
@@ -38,18 +39,38 @@ bool computes_in(const std::string& type, const std::string& precision) {
   refuse("OpenVINO " + what, error.what(), reason);
 }
 
-// Element type of the constant that a convolution's weights come from, before nodes that turn it into float.
-std::string weight_type(const std::shared_ptr<ov::Node>& convolution) {
-  ov::Node* source = convolution->get_input_node_ptr(1);
+bool is_a(const ov::Node* node, const char* type) { return std::strcmp(node->get_type_name(), type) == 0; }
+
+// Element type of the constant that the weights come from, before nodes that turn it into float; for a product of two
+// tensors of the image, the type of the product.
+std::string weight_type(const ov::Node* node) {
+  const ov::Node* source = node->get_input_node_ptr(1);
   while (source->get_input_size() != 0) source = source->get_input_node_ptr(0);
-  return source->get_output_element_type(0).get_type_name();
+  return (is_a(source, "Parameter") ? node : source)->get_output_element_type(0).get_type_name();
 }
 
-// Multiply-adds of a graph's convolutions for one image, by name: those that should compute in the precision that was
-// asked for, and those that the graph keeps in FP32.
+// For one image; axes that the batch is part of count as 1.
+double multiply_adds(const std::shared_ptr<ov::Node>& node) {
+  const ov::PartialShape output = node->get_output_partial_shape(0);
+  std::vector<ov::Dimension> factors(output.begin(), output.end());
+  if (const auto product = ov::as_type_ptr<ov::op::v0::MatMul>(node)) {
+    const ov::PartialShape read = node->get_input_partial_shape(0);
+    factors.push_back(read[read.size() - (product->get_transpose_a() ? 2 : 1)]);
+  } else {
+    const ov::PartialShape weights = node->get_input_partial_shape(1);
+    factors.erase(factors.begin(), factors.begin() + 2);
+    factors.insert(factors.end(), weights.begin(), weights.end());
+  }
+  double count = 1.0;
+  for (const ov::Dimension& side : factors) count *= side.is_dynamic() ? 1.0 : static_cast<double>(side.get_length());
+  return count;
+}
+
+// Multiply-adds of a graph's convolutions and matrix products for one image, by name: those that should compute in the
+// precision that was asked for, and those that the graph keeps in FP32.
 struct Work {
   std::map<std::string, double> in_precision, in_fp32;
-  // Convolution -> the nodes after it that may be folded into it; the fused node may lose its name.
+  // Node -> those after it that may be folded into it; the fused node may lose its name.
   std::map<std::string, std::vector<std::string>> followers;
 };
 
@@ -59,7 +80,7 @@ std::vector<std::string> followers_of(ov::Node* node) {
   while (true) {
     std::vector<ov::Node*> readers;
     for (const ov::Input<ov::Node>& port : node->output(0).get_target_inputs()) {
-      if (std::strcmp(port.get_node()->get_type_name(), "ShapeOf") != 0) readers.push_back(port.get_node());
+      if (!is_a(port.get_node(), "ShapeOf")) readers.push_back(port.get_node());
     }
     if (readers.size() != 1) return found;
     node = readers.front();
@@ -74,20 +95,17 @@ Work work_of(const ov::Model& model, const std::string& precision) {
   const std::string narrow = precision == "int8" ? "i8" : precision == "fp16" ? "f16" : "";  // none: all, in any type
   Work found;
   for (const std::shared_ptr<ov::Node>& node : model.get_ordered_ops()) {
-    if (std::strcmp(node->get_type_name(), "Convolution") != 0) continue;
-    double count = 1.0;
-    const ov::PartialShape shape = node->get_output_partial_shape(0);
-    for (std::size_t i = 2; i < shape.size(); ++i) count *= static_cast<double>(shape[i].get_length());
-    for (const std::size_t side : node->get_input_shape(1)) count *= static_cast<double>(side);
-    auto& part = narrow.empty() || weight_type(node) == narrow ? found.in_precision : found.in_fp32;
-    part[node->get_friendly_name()] = count;
+    if (!is_a(node.get(), "Convolution") && !is_a(node.get(), "MatMul")) continue;
+    auto& part = narrow.empty() || weight_type(node.get()) == narrow ? found.in_precision : found.in_fp32;
+    part[node->get_friendly_name()] = multiply_adds(node);
     found.followers[node->get_friendly_name()] = followers_of(node.get());
   }
   return found;
 }
 
-// Original name -> element type of every convolution of the network as it runs.
-std::map<std::string, std::string> convolution_types(const ov::CompiledModel& compiled) {
+// Original name -> element type of what convolutions and matrix products of the network as it runs were made from.  A
+// subgraph holds the two products of attention with the softmax between them.
+std::map<std::string, std::string> types_of_work(const ov::CompiledModel& compiled) {
   std::map<std::string, std::string> found;
   for (const std::shared_ptr<ov::Node>& node : compiled.get_runtime_model()->get_ordered_ops()) {
     ov::RTMap& info = node->get_rt_info();
@@ -95,8 +113,9 @@ std::map<std::string, std::string> convolution_types(const ov::CompiledModel& co
       const auto at = info.find(key);
       return at == info.end() ? std::string() : at->second.as<std::string>();
     };
-    if (text("layerType") != "Convolution") continue;
-    // Several original nodes were fused into this one; which of them is the convolution need not be known.
+    const std::string kind = text("layerType");
+    if (kind != "Convolution" && kind != "FullyConnected" && kind != "MatMul" && kind != "Subgraph") continue;
+    // Several original nodes were fused into this one; which of them multiplies need not be known.
     std::istringstream names(text("originalLayersNames"));
     for (std::string name; std::getline(names, name, ',');) found[name] = text("runtimePrecision");
   }
@@ -105,10 +124,10 @@ std::map<std::string, std::string> convolution_types(const ov::CompiledModel& co
 
 void prove(const ov::CompiledModel& compiled, const Work& work, const std::string& precision) {
   if (work.in_precision.empty()) {
-    throw Error(SAMDEPLOY_TENSORS, "the " + precision + " graph holds no convolution in " + precision +
+    throw Error(SAMDEPLOY_TENSORS, "the " + precision + " graph computes nothing in " + precision +
                                        "; make it again: samdeploy export");
   }
-  std::map<std::string, std::string> types = convolution_types(compiled);
+  std::map<std::string, std::string> types = types_of_work(compiled);
   for (const auto& [name, followers] : work.followers) {
     if (types.count(name)) continue;
     for (const std::string& other : followers) {

@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: FP32, INT8, and BF16 or FP16 where the processor computes in it.
 
-What was asked for is proved twice: the hint that took effect, and the type that each convolution of the compiled
-network computes in.
+What was asked for is proved twice: the hint that took effect, and the type that each convolution and matrix product of
+the compiled network computes in.
 """
 
 from __future__ import annotations
@@ -25,20 +25,24 @@ if TYPE_CHECKING:
 
 ov = import_openvino()
 
-# Of the multiply-adds in convolutions that must compute in the precision that was asked for.
+# Of the multiply-adds in convolutions and matrix products that must compute in the precision that was asked for.
 MIN_SHARE = 95.0
 
 # Which of the bundle's graphs.  The FP16 graph is scaled so that nothing leaves FP16's range; the FP32 graph under the
 # hint f16 gave NaN where that had been needed.  BF16 has FP32's range and needs no graph of its own.
 _GRAPHS = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16", "int8": "int8"}
-# Element type of the weights of those convolutions that should compute in the precision; None: of all.
+# Element type of the weights of what should compute in the precision; None: all should.
 _WEIGHTS = {"fp32": None, "bf16": None, "fp16": "f16", "int8": "i8"}
 # What an INT8 graph leaves unquantised must stay FP32.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
-# Element types of a convolution that computes in a precision.
+# Element types of a node that computes in a precision.
 _COMPUTES_IN = {"fp32": ("f32",), "bf16": ("bf16",), "fp16": ("f16",), "int8": ("u8", "i8")}
-# What OpenVINO folds into the convolution before it, whose name the fused node may lose; convolutions of parts of the
-# channels, beside one another, become one of groups, with the name of their concatenation.
+# What is counted: operators of a graph, and the kinds of node that they become in a compiled network.  A subgraph holds
+# the two products of attention with the softmax between them.
+_COUNTED = ("Convolution", "MatMul")
+_BECOME = ("Convolution", "FullyConnected", "MatMul", "Subgraph")
+# What OpenVINO folds into the convolution or matrix product before it, whose name the fused node may lose; convolutions
+# of parts of the channels, beside one another, become one of groups, with the name of their concatenation.
 _FOLDED = ("Add", "Multiply", "Concat", "BatchNormInference")
 _RUNTIME_INFO = ("layerType", "runtimePrecision", "originalLayersNames")
 _TYPES = {"u8": "uint8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -68,7 +72,7 @@ def load(wanted: Wanted) -> OpenvinoSession:
 
 
 def _compile(graph: SealedFile, precision: str) -> tuple[Any, _Work]:
-    """The compiled graph, and what each of its convolutions should compute in."""
+    """The compiled graph, and what each of its convolutions and matrix products should compute in."""
     config = {
         # Always said: left out, OpenVINO computes in bf16 by itself on CPUs that have it (logits off by 1 %).
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -187,11 +191,11 @@ def _tensors(compiled: Any) -> list[TensorSpec]:
 
 
 def _prove(compiled: Any, work: _Work, precision: str) -> None:
-    """Compare what the convolutions of an `openvino.CompiledModel` really compute in with what they should."""
+    """Compare what the work of an `openvino.CompiledModel` is really computed in with what it should be."""
     wanted = work.in_precision
     if not wanted:
-        raise BundleError(f"the {precision} graph holds no convolution in {precision}; make it again: samdeploy export")
-    types = dict(_convolution_types(compiled))
+        raise BundleError(f"the {precision} graph computes nothing in {precision}; make it again: samdeploy export")
+    types = dict(_types_of_work(compiled))
     for name, followers in work.followers.items():
         found = [types[other] for other in followers if other in types]
         if found and name not in types:
@@ -213,24 +217,24 @@ def _prove(compiled: Any, work: _Work, precision: str) -> None:
         )
 
 
-def _convolution_types(compiled: Any) -> Iterator[tuple[str, str]]:
-    """Original name and element type of every convolution of the network as it runs."""
+def _types_of_work(compiled: Any) -> Iterator[tuple[str, str]]:
+    """Original name and element type of what the nodes in `_BECOME` of the network as it runs were made from."""
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = {key: node.rt_info[key].astype(str) for key in _RUNTIME_INFO if key in node.rt_info}
-        if info.get("layerType") == "Convolution":
-            # Several original nodes were fused into this one; which of them is the convolution need not be known.
+        if info.get("layerType") in _BECOME:
+            # Several original nodes were fused into this one; which of them multiplies need not be known.
             for name in info.get("originalLayersNames", "").split(","):
                 yield name, info.get("runtimePrecision", "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Multiply-adds of a graph's convolutions for one image, by name.
+    """Multiply-adds of a graph's convolutions and matrix products for one image, by name.
 
     Attributes:
         in_precision: that should compute in the precision that was asked for.
         in_fp32: that the graph keeps in FP32.
-        followers: convolution -> the nodes that may be folded into it.
+        followers: node -> the nodes that may be folded into it.
     """
 
     in_precision: dict[str, int]
@@ -242,14 +246,23 @@ def _work(model: Any, weight_type: str | None) -> _Work:
     """Those with weights of `weight_type` should compute in it; None: all, whatever their weights are."""
     found = _Work({}, {}, {})
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution":
-            positions = [axis.get_length() for axis in list(node.get_output_partial_shape(0))[2:]]
-            weights = node.input_value(1).get_shape()
+        if node.get_type_name() in _COUNTED:
             is_in = weight_type is None or _weight_type(node) == weight_type
             part = found.in_precision if is_in else found.in_fp32
-            part[node.get_friendly_name()] = int(np.prod([*positions, *weights], dtype=np.int64))
+            part[node.get_friendly_name()] = _multiply_adds(node)
             found.followers[node.get_friendly_name()] = list(_followers(node))
     return found
+
+
+def _multiply_adds(node: Any) -> int:
+    """For one image; axes that the batch is part of count as 1."""
+    output = list(node.get_output_partial_shape(0))
+    if node.get_type_name() == "Convolution":
+        factors = [*output[2:], *node.input_value(1).get_partial_shape()]
+    else:
+        inner = -2 if node.get_attributes()["transpose_a"] else -1
+        factors = [*output, list(node.get_input_partial_shape(0))[inner]]
+    return int(np.prod([1 if axis.is_dynamic else axis.get_length() for axis in factors], dtype=np.int64))
 
 
 def _followers(node: Any) -> Iterator[str]:
@@ -264,11 +277,15 @@ def _followers(node: Any) -> Iterator[str]:
 
 
 def _weight_type(node: Any) -> str:
-    """Element type of the constant that a convolution's weights come from, before nodes that turn it into float."""
+    """Element type of the constant that the weights come from, before nodes that turn it into float.
+
+    For a product of two tensors of the image, the type of the product.
+    """
     source = node.input_value(1).get_node()
     while source.get_input_size():
         source = source.input_value(0).get_node()
-    return str(source.get_output_element_type(0).get_type_name())
+    maker = node if source.get_type_name() == "Parameter" else source
+    return str(maker.get_output_element_type(0).get_type_name())
 
 
 def _reason(error: Exception) -> str:

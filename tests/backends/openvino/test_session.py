@@ -11,7 +11,7 @@ from samdeploy.backends import open_session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable
 from samdeploy.files import SealedFile
-from samdeploy.graphs.edit import make_node, serialize
+from samdeploy.graphs.edit import constants, make_node, serialize, set_constant
 from samdeploy.graphs.pixels import NORMALISED
 from tests.graphs.small import small_graph
 from tests.traced import changed_constant
@@ -73,5 +73,37 @@ def test_a_convolution_that_takes_in_a_scale_is_counted() -> None:
         graph = changed_constant(graph, name, lambda array: array + np.float32(0.5))
     with SealedFile(serialize(graph)) as sealed:
         compiled, work = session._compile(sealed, "fp32")
-    assert "fc/WithoutBiases" not in dict(session._convolution_types(compiled))  # else this tests nothing
+    assert "fc/WithoutBiases" not in dict(session._types_of_work(compiled))  # else this tests nothing
     session._prove(compiled, work, "fp32")
+
+
+def test_matrix_products_are_counted() -> None:
+    """A linear layer, the two products of attention, and a linear head."""
+    model = small_graph(
+        make_node("Conv", "stem", [NORMALISED, "stem.weight"]),
+        make_node("Reshape", "columns", ["stem", "shape"]),
+        make_node("Transpose", "tokens", ["columns"], perm=[0, 2, 1]),
+        make_node("MatMul", "linear", ["tokens", "linear.weight"]),
+        make_node("Add", "query", ["linear", "linear.bias"]),
+        make_node("Transpose", "keys", ["query"], perm=[0, 2, 1]),
+        make_node("MatMul", "scores", ["query", "keys"]),
+        make_node("Softmax", "softmax", ["scores"], axis=-1),
+        make_node("MatMul", "mixed", ["softmax", "query"]),
+        make_node("ReduceMean", "mean", ["mixed"], axes=[1], keepdims=0),
+        make_node("Gemm", "logits", ["mean", "head.weight", "head.bias"], transB=1),
+        weights={
+            **{"stem.weight": (32, 3, 1, 1), "linear.weight": (32, 32), "linear.bias": (32,)},
+            **{"head.weight": (10, 32), "head.bias": (10,), "shape": (3,)},
+        },
+    )
+    set_constant(constants(model)["shape"], np.array([0, 32, 64]))
+    for name in ("stem.weight", "linear.weight", "linear.bias", "head.weight", "head.bias"):
+        model = changed_constant(
+            model, name, lambda array: array + np.linspace(-1, 1, array.size, dtype=np.float32).reshape(array.shape)
+        )
+    with SealedFile(serialize(model)) as sealed:
+        compiled, work = session._compile(sealed, "fp32")
+    assert sorted(work.in_precision.values()) == [32 * 10, 64 * 3 * 32, 64 * 32 * 32, 64 * 32 * 64, 64 * 32 * 64]
+    session._prove(compiled, work, "fp32")
+    with pytest.raises(BackendUnavailable, match=r"computes only 0\.0 % of the bf16 multiply-adds .* in f32"):
+        session._prove(compiled, work, "bf16")

@@ -249,18 +249,18 @@ def test_cpu_backends_run_int8(digits_bundle: Bundle, fp32_graph: bytes, tmp_pat
 
 def test_openvino_refuses_an_fp32_graph_called_int8(digits_bundle: Bundle, fp32_graph: bytes, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="pip install 'samdeploy[openvino]'")
-    with pytest.raises(BundleError, match="the int8 graph holds no convolution in int8"):
+    with pytest.raises(BundleError, match="the int8 graph computes nothing in int8"):
         open_session(_int8_bundle(digits_bundle, tmp_path / "bundle", fp32_graph), "openvino", precision="int8")
 
 
-def test_openvino_is_held_to_its_convolutions(calibrated: qdq.Calibrated) -> None:
+def test_openvino_is_held_to_its_convolutions_and_gates(calibrated: qdq.Calibrated) -> None:
     ov = pytest.importorskip("openvino", reason="pip install 'samdeploy[openvino]'")
     from samdeploy.backends.openvino import session as backend
 
     model = ov.Core().read_model(qdq.quantize(calibrated, "cpu", ["layer1.0.convs"]))
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     int8, every = (backend._work(model, weight_type) for weight_type in ("i8", None))
-    assert (len(int8.in_precision), len(int8.in_fp32), len(every.in_precision), len(every.in_fp32)) == (18, 2, 20, 0)
+    assert (len(int8.in_precision), len(int8.in_fp32), len(every.in_precision), len(every.in_fp32)) == (26, 3, 29, 0)
     backend._prove(compiled, int8, "int8")
     with pytest.raises(BackendUnavailable, match=r"computes only \d+\.\d % .*layer1.0.conv1.* in f32"):
         backend._prove(compiled, every, "int8")
