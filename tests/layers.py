@@ -43,11 +43,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "export": _BUNDLE | {"runs", "images", "backends", "progress", "graphs", "models", "data"},
     "evaluate": _APPLICATION | {"progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
+    "compare": _APPLICATION | {"progress", "data", "evaluate", "bench"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
-    "report": _APPLICATION | {"progress", "data", "evaluate", "explain", "export", "bench", "doctor"},
+    "report": _APPLICATION | {"progress", "data", "evaluate", "explain", "export", "bench", "compare", "doctor"},
     "cli": _APPLICATION
     | {"progress", "predict", "explain", "models", "data", "train", "importing", "export", "evaluate", "bench"}
-    | {"report", "doctor"},
+    | {"compare", "report", "doctor"},
 }
 
 # A runtime -> the file or folder that may import it at module level, besides the parts below.
@@ -88,7 +89,7 @@ EARLY = {
 }
 
 # A part -> packages that it may not import anywhere, not even inside a function.
-NEVER = {"evaluate": frozenset({"torch", "torchvision"})}
+NEVER = dict.fromkeys(("evaluate", "compare"), frozenset({"torch", "torchvision"}))
 
 # A package -> the one file that may import it, even inside a function: there its telemetry is switched off.
 ONLY_IN = {"openvino": "backends/openvino/package.py"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from samdeploy.arrays import UInt8Array
 from samdeploy.errors import first_line
 
+T = TypeVar("T")
 Run = Callable[[UInt8Array], object]
 
 # Threads of the engine before spin for a while after its last run; this long, or they take cores from the next one.
@@ -34,7 +36,10 @@ class Turns:
 
 
 def take_turns(
-    runs: Mapping[str, Run], batches: Sequence[UInt8Array], rounds: int, on_turn: Callable[[str], None] | None = None
+    runs: Mapping[str, Callable[[T], object]],
+    batches: Sequence[T],
+    rounds: int,
+    on_turn: Callable[[str], None] | None = None,
 ) -> Turns:
     """Every engine takes a turn in each round: a pause, an untimed run, then timed ones.
 
@@ -43,7 +48,7 @@ def take_turns(
 
     Args:
         runs: name -> one run, which returns only when the answer is there.
-        batches: uint8 [N, H, W, 3], in turns.
+        batches: uint8 [N, H, W, 3], in turns; or anything else that all of `runs` take.
         rounds: how many.
         on_turn: called with the name after each turn.
     """
@@ -85,7 +90,7 @@ def ratio(times: Sequence[float], base: Sequence[float]) -> Ratio | None:
     return Ratio(median, p10, p90)
 
 
-def _turn(run: Run, batches: Sequence[UInt8Array], number: int) -> float:
+def _turn(run: Callable[[T], object], batches: Sequence[T], number: int) -> float:
     time.sleep(PAUSE_S)
     run(batches[number % len(batches)])
     times: list[float] = []

@@ -3,13 +3,14 @@
 `samdeploy --help` lists the commands in the order in which they are imported here.
 """
 
-from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, apply, bench, doctor  # isort: skip
+from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare, apply, bench, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
 __all__ = [
     "app",
     "apply",
     "bench",
+    "compare",
     "data",
     "doctor",
     "evaluate",

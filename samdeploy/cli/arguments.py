@@ -144,6 +144,29 @@ def check_writable(option: str, path: Path) -> None:
         raise InputError(f"{option}: the folder {path.parent} may not be written to; choose another")
 
 
+def make_folder(option: str, folder: Path) -> bool:
+    """Make a folder where it is missing, and prove that files can be written there.
+
+    Returns:
+        Whether it was made here.
+
+    Raises:
+        InputError: it is a file, or cannot be made or written to.
+    """
+    if folder.suffix in (".html", ".json", ".xml") or folder.name.startswith("--"):
+        raise InputError(f"{option}: {folder} found, a folder expected; files are written into it")
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{option}: {folder} is a file; name a folder") from None
+    except OSError as error:
+        raise InputError(f"{option}: {folder} cannot be made ({error.strerror}); name another folder") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{option}: the folder {folder} may not be written to; name another")
+    return is_new
+
+
 def print_as_utf8() -> None:
     """What is printed from now on is UTF-8, as JSON must be (RFC 8259), whatever the encoding of the terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import check_writable, one_name, taken
+from samdeploy.cli.arguments import check_writable, make_folder, one_name, taken
 
 
 @command
@@ -69,9 +69,9 @@ def eval(
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
     is_new = False
     if report_folder is not None:
-        from samdeploy.report.write import make_folder, write_report  # Jinja may be missing: known now as well
+        from samdeploy.report.write import write_report  # Jinja may be missing: known now as well
 
-        is_new = make_folder(report_folder)
+        is_new = make_folder("--report", report_folder)
 
     try:
         report = evaluate_bundle(opened, options)

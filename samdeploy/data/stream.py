@@ -24,7 +24,12 @@ _SHOWN = 5
 
 
 def stream_images(
-    samples: Samples, preprocessing: Preprocessing, *, description: str, block: int = _BLOCK
+    samples: Samples,
+    preprocessing: Preprocessing,
+    *,
+    description: str,
+    block: int = _BLOCK,
+    unreadable: dict[int, str] | None = None,
 ) -> Generator[UInt8Array]:
     """Decode and resize all samples, with a progress bar that advances as the caller takes them.
 
@@ -38,15 +43,18 @@ def stream_images(
         preprocessing: the size that the images are brought to.
         description: for the progress bar and for errors, for example "train".
         block: images per block.
+        unreadable: to go on after images that cannot be read, each of which is black: filled with their indices, and
+            why.
 
     Yields:
         uint8 [n, H, W, 3] RGB, n = `block` but for the last, in the order of `samples`; the caller's own.
 
     Raises:
-        DatasetError: images are missing or damaged.  From the first on nothing more is yielded, but all are looked at
-            before this is raised.
+        DatasetError: images are missing or damaged, and `unreadable` is None.  From the first on nothing more is
+            yielded, but all are looked at before this is raised.
     """
-    broken: dict[int, str] = {}
+    broken: dict[int, str] = {} if unreadable is None else unreadable
+    goes_on = unreadable is not None
 
     def read(start: int) -> UInt8Array:
         shape = (min(block, len(samples) - start), preprocessing.height, preprocessing.width, 3)
@@ -56,6 +64,7 @@ def stream_images(
                 images[place] = resize(samples.load(start + place), preprocessing)
             except ImageError as error:
                 broken[start + place] = str(error)
+                images[place] = 0
         return images
 
     threads = _threads()
@@ -67,12 +76,12 @@ def stream_images(
             while ahead:
                 images = ahead.popleft().result()
                 ahead.extend(pool.submit(read, start) for start in islice(starts, 1))
-                if not broken:
+                if goes_on or not broken:
                     yield images
                 advance(len(images), f"{len(broken)} broken" if broken else "")
     finally:
         pool.shutdown(cancel_futures=True)
-    if broken:
+    if broken and not goes_on:
         raise DatasetError(_broken_text(samples, broken, description))
 
 

@@ -48,12 +48,29 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         check_names(self.backend, self.device, self.precision, also=ALL)
-        if not 0 < self.margin < 100:
-            hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if self.margin == 0 else ""
-            raise InputError(f"margin {self.margin:g} found, percentage points above 0 and below 100 expected{hint}")
-        if not 0.5 <= self.confidence < 1:
-            percent = 50 <= self.confidence < 100
-            hint = f" (for {self.confidence:g} %: {self.confidence / 100:g})" if percent else ""
-            raise InputError(f"confidence {self.confidence:g} found, a share from 0.5 and below 1 expected{hint}")
+        check_margin(self.margin)
+        check_confidence(self.confidence)
         if not 0 <= self.consistency_s < math.inf:
             raise InputError(f"consistency {self.consistency_s:g} found, seconds from 0 expected")
+
+
+def check_margin(margin: float) -> None:
+    """Refuse a margin, in points, that cannot be shown or promises nothing.
+
+    Raises:
+        InputError: it is not above 0 and below 100.
+    """
+    if not 0 < margin < 100:
+        hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if margin == 0 else ""
+        raise InputError(f"margin {margin:g} found, percentage points above 0 and below 100 expected{hint}")
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuse a confidence that is no share.
+
+    Raises:
+        InputError: it is not from 0.5 and below 1.
+    """
+    if not 0.5 <= confidence < 1:
+        hint = f" (for {confidence:g} %: {confidence / 100:g})" if 50 <= confidence < 100 else ""
+        raise InputError(f"confidence {confidence:g} found, a share from 0.5 and below 1 expected{hint}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from samdeploy.arrays import UInt8Array
 from samdeploy.explain.overlay import legend_bar
 from samdeploy.images import font as lettering
+from samdeploy.images.sheet import INK, PALE, PAPER, fitted, shortened
 
 # All in pixels.
 _BOX = 176  # image and map are fitted into squares of this side
@@ -22,8 +22,6 @@ _BAR = (180, 14)
 _WIDTH = _COLUMNS * (_TILE_WIDTH + 2 * _GAP)
 # Images per sheet: ten rows make a sheet that viewers still open at once.
 TILES = 30
-
-_INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Tile:
 
 def tile(image: UInt8Array, overlay: UInt8Array, caption: str, answer: str) -> Tile:
     """A tile, with both images brought to the size of their boxes at once, so that a page is small in memory."""
-    return Tile(_fit(image), _fit(overlay), caption, answer)
+    return Tile(fitted(image, _BOX), fitted(overlay, _BOX), caption, answer)
 
 
 def draw_sheet(tiles: list[Tile], title: str, notes: list[str]) -> Image.Image:
@@ -57,14 +55,14 @@ def draw_sheet(tiles: list[Tile], title: str, notes: list[str]) -> Image.Image:
     """
     rows = -(-len(tiles) // _COLUMNS)
     head = _HEAD + _LINE * (len(notes) - 1)
-    page = Image.new("RGB", (_WIDTH, head + rows * (_TILE_HEIGHT + 2 * _GAP)), _PAPER)
+    page = Image.new("RGB", (_WIDTH, head + rows * (_TILE_HEIGHT + 2 * _GAP)), PAPER)
     draw = ImageDraw.Draw(page)
     font, small = lettering.font(_TEXT + 2), lettering.font(_TEXT - 1)
-    draw.text((_GAP, 10), shortened(title, font, _WIDTH - 2 * _GAP), _INK, font)
+    draw.text((_GAP, 10), shortened(title, font, _WIDTH - 2 * _GAP), INK, font)
     page.paste(Image.fromarray(legend_bar(*_BAR)), (_GAP, 14 + _LINE + 4))
     beside = _GAP + _BAR[0] + 10
     for number, note in enumerate(notes, start=1):
-        draw.text((beside, 14 + number * _LINE), shortened(note, small, _WIDTH - beside - _GAP), _PALE, small)
+        draw.text((beside, 14 + number * _LINE), shortened(note, small, _WIDTH - beside - _GAP), PALE, small)
     for index, one in enumerate(tiles):
         row, column = divmod(index, _COLUMNS)
         left = _GAP + column * (_TILE_WIDTH + 2 * _GAP)
@@ -79,22 +77,5 @@ def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, one: Tile, left: in
         page.paste(Image.fromarray(array), (corner, top + (_BOX - height) // 2))
     font, bold = lettering.font(_TEXT - 1), lettering.font(_TEXT)
     below = top + _BOX + 4
-    draw.text((left, below), shortened(one.answer, bold, _TILE_WIDTH), _INK, bold)
-    draw.text((left, below + _LINE), shortened(one.caption, font, _TILE_WIDTH, keep_end=True), _PALE, font)
-
-
-def shortened(text: str, font: ImageFont.FreeTypeFont, width: int, *, keep_end: bool = False) -> str:
-    """`text` in one line of at most `width` pixels; what is left out becomes "…"."""
-    text = " ".join("".join(c if c.isprintable() else "\ufffd" for c in text).split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"…{text}") > width:
-        text = text[1:] if keep_end else text[:-1]
-    return f"…{text}" if keep_end else f"{text}…"
-
-
-def _fit(array: UInt8Array) -> UInt8Array:
-    height, width = array.shape[:2]
-    scale = _BOX / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.array(Image.fromarray(array).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
+    draw.text((left, below), shortened(one.answer, bold, _TILE_WIDTH), INK, bold)
+    draw.text((left, below + _LINE), shortened(one.caption, font, _TILE_WIDTH, keep_end=True), PALE, font)

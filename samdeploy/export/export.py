@@ -52,6 +52,7 @@ from samdeploy.export.run_images import (
 )
 from samdeploy.export.stage import staged
 from samdeploy.graphs.cost import multiply_adds
+from samdeploy.runs.as_bundle import data_record
 from samdeploy.runs.record import RunRecord, legs_in_words, open_run
 
 
@@ -172,14 +173,8 @@ def _weights(run_dir: Path, record: RunRecord) -> bytes:
 
 
 def _data_record(record: RunRecord, used: UInt64Array) -> DataRecord:
-    return DataRecord(
-        name=record.dataset,
-        options=record.data_options,
-        val_fraction=record.val_fraction,
-        split_seed=record.split_seed,
-        counts={**record.counts, "train": len(used)} if len(used) else record.counts,
-        fingerprints=record.fingerprints,
-    )
+    found = data_record(record)
+    return replace(found, counts={**record.counts, "train": len(used)}) if len(used) else found
 
 
 def _measured(record: RunRecord, spec: ModelSpec, hashes: Mapping[str, ImageHashes]) -> Measured | None:

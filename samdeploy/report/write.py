@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from samdeploy.bundle import Bundle
-from samdeploy.errors import InputError
 from samdeploy.evaluate.result import Report
 from samdeploy.files import json_bytes, write_atomic
 from samdeploy.report.evidence import gather
@@ -14,29 +12,6 @@ from samdeploy.report.html import render_html
 from samdeploy.report.junit import junit_xml
 
 HTML_FILE, JSON_FILE, JUNIT_FILE = "report.html", "report.json", "junit.xml"
-
-
-def make_folder(folder: Path) -> bool:
-    """Make the folder of a report where it is missing, and prove that files can be written there.
-
-    Returns:
-        Whether it was made here.
-
-    Raises:
-        InputError: it is a file, or cannot be made or written to.
-    """
-    if folder.suffix in (".html", ".json", ".xml") or folder.name.startswith("--"):
-        raise InputError(f"--report: {folder} found, a folder expected; three files are written into it")
-    is_new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise InputError(f"--report: {folder} is a file; name a folder") from None
-    except OSError as error:
-        raise InputError(f"--report: {folder} cannot be made ({error.strerror}); name another folder") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--report: the folder {folder} may not be written to; name another")
-    return is_new
 
 
 def write_report(folder: Path, bundle: Bundle, report: Report, *, data_root: Path | None, command: str) -> Path:

@@ -20,6 +20,12 @@ def bundle_of(path: Path) -> Path:
     return bundle if not (path / MANIFEST).exists() and (bundle / MANIFEST).exists() else path
 
 
+def run_around(bundle: Bundle) -> Path:
+    """The folder of the run that a bundle lies in, if it lies in one; of a run that was never exported, the run."""
+    root = bundle.root.resolve()
+    return root if (root / RUN_FILE).is_file() else root.parent
+
+
 def is_bundle_or_run(path: Path) -> bool:
     """Whether `path` is meant as a bundle; a run without one is, too: opening it says what is missing."""
     # os.path, because a Path raises for a name that no file can have.

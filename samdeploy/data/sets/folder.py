@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from samdeploy.arrays import UInt8Array
+from samdeploy.arrays import Int64Array, UInt8Array
 from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples, file_stamps
 from samdeploy.data.duplicates.file_copies import file_copies
 from samdeploy.data.sets.layout import find_layout
@@ -164,9 +164,12 @@ def refuse_folder(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> N
 def folder_samples(scan: Scan, classes: tuple[str, ...]) -> Samples:
     paths = tuple(str(path) for images in scan.images.values() for path in images)
     labels = np.repeat([classes.index(name) for name in scan.images], list(map(len, scan.images.values())))
-    return Samples(
-        labels=labels.astype(np.int64), names=paths, load=partial(_load, paths), stamps=partial(file_stamps, paths)
-    )
+    return file_samples(paths, labels.astype(np.int64))
+
+
+def file_samples(paths: tuple[str, ...], labels: Int64Array) -> Samples:
+    """Images in files of their own; labels int64 [N]."""
+    return Samples(labels=labels, names=paths, load=partial(_load, paths), stamps=partial(file_stamps, paths))
 
 
 def _shared_files(scans: Mapping[str, Scan]) -> Iterator[str]:

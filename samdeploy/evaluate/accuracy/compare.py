@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from samdeploy.arrays import Float32Array, Int64Array
+from samdeploy.arrays import BoolArray, Float32Array, Int64Array
 from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.evaluate.accuracy.ece import expected_calibration_error
 from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference
@@ -114,17 +114,16 @@ def compare(
         confidence: of the interval, in (0, 1).
         places: see `PerImage`.
     """
-    finite_rows: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
+    chosen = chosen_classes(logits)
+    finite_rows = chosen >= 0
     finite = bool(finite_rows.all())
-    # argmax takes NaN for the highest value; a row that holds one names no class.
-    chosen = np.where(finite_rows, logits.argmax(axis=1), -1)
     expected = reference.argmax(axis=1)
     is_right, was_right = chosen == labels, expected == labels
     lost, gained = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
     return Comparison(
-        top1=_percent(is_right),
-        reference_top1=_percent(was_right),
-        top1_agreement=_percent(chosen == expected),
+        top1=percent_of(is_right),
+        reference_top1=percent_of(was_right),
+        top1_agreement=percent_of(chosen == expected),
         max_difference_of_range=float(difference_shares(logits, reference, image_ranges(reference)).max()),
         finite=finite,
         top5=_top5(logits, labels, finite_rows),
@@ -133,12 +132,19 @@ def compare(
         mcnemar_p=mcnemar_p(lost, gained),
         ece=expected_calibration_error(logits, labels) if finite else None,
         reference_ece=expected_calibration_error(reference, labels),
-        classes=_per_class(labels, is_right, was_right),
+        classes=per_class(labels, is_right, was_right),
         per_image=PerImage(labels.astype(np.int32), chosen.astype(np.int32), expected.astype(np.int32), places),
     )
 
 
-def _percent(hits: NDArray[np.bool_]) -> float:
+def chosen_classes(logits: Float32Array) -> Int64Array:
+    """int64 [N]: the class with the highest logit of each row of float32 [N, K]; -1 for a row that is not finite."""
+    # argmax takes NaN for the highest value.
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
+def percent_of(hits: BoolArray) -> float:
+    """The share of True in bool [N], N >= 1, in percent."""
     # From integers: 100 * mean would give 99.99999999999999 for a perfect score of some sizes.
     return 100 * int(hits.sum()) / len(hits)
 
@@ -147,7 +153,7 @@ def _parts(count: int) -> Iterator[slice]:
     return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))
 
 
-def _top5(logits: Float32Array, labels: Int64Array, finite_rows: NDArray[np.bool_]) -> float | None:
+def _top5(logits: Float32Array, labels: Int64Array, finite_rows: BoolArray) -> float | None:
     if logits.shape[1] <= TOP:
         return None
     hits = np.zeros(len(labels), np.bool_)
@@ -157,12 +163,11 @@ def _top5(logits: Float32Array, labels: Int64Array, finite_rows: NDArray[np.bool
         # Of equal logits the first counts as the higher one, as argmax has it.
         before = (rows > own) | ((rows == own) & (np.arange(rows.shape[1]) < label))
         hits[part] = before.sum(axis=1) < TOP
-    return _percent(hits & finite_rows)
+    return percent_of(hits & finite_rows)
 
 
-def _per_class(
-    labels: Int64Array, is_right: NDArray[np.bool_], was_right: NDArray[np.bool_]
-) -> tuple[ClassAccuracy, ...]:
+def per_class(labels: Int64Array, is_right: BoolArray, was_right: BoolArray) -> tuple[ClassAccuracy, ...]:
+    """Of the classes with images: int64 [N] labels, and whether engine and reference are right, bool [N] each."""
     images = np.bincount(labels)
     hits, reference_hits = (
         np.bincount(labels, weights=right, minlength=len(images)) for right in (is_right, was_right)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from samdeploy.evaluate.accuracy.compare import Comparison
-from samdeploy.evaluate.accuracy.paired import images_needed
+from samdeploy.evaluate.accuracy.paired import PairedDifference, images_needed
 
 Verdict = Literal["holds", "fails", "cannot tell"]
 
@@ -48,19 +48,29 @@ def judge(comparison: Comparison, precision: str, margin: float = DEFAULT_MARGIN
     if precision == "fp32":
         reasons = (*not_finite, *_other_answers(comparison))
         return Judgement("fails" if reasons else "holds", reasons)
-    change = comparison.change
-    if change.low > -margin and comparison.finite:
+    found = judge_change(comparison.change, margin)
+    if not_finite:
+        return Judgement("fails", not_finite + (found.reasons if found.verdict == "fails" else ()))
+    return found
+
+
+def judge_change(change: PairedDifference, margin: float) -> Judgement:
+    """Whether top-1 is not inferior: the whole interval of its change lies above -margin.
+
+    Args:
+        change: from the reference to what is judged.
+        margin: in points, above 0.
+    """
+    if change.low > -margin:
         return Judgement("holds")
     if change.high < -margin:
-        text = f"top-1 is {-change.difference:.2f} points lower ({_interval(comparison)}), at most {margin:g} allowed"
-        return Judgement("fails", (*not_finite, text))
-    if not_finite:
-        return Judgement("fails", not_finite)
+        text = f"top-1 is {-change.difference:.2f} points lower ({_interval(change)}), at most {margin:g} allowed"
+        return Judgement("fails", (text,))
     needed = images_needed(change, margin)
     cure = f"about {needed:,} would at these rates of flips" if needed else "no number of images would at these rates"
     text = (
         f"{change.n_images:,} images cannot tell whether top-1 drops by less than {margin:g} points "
-        f"({_interval(comparison)}); {cure}; a wider --margin is a weaker promise, to be chosen before looking"
+        f"({_interval(change)}); {cure}; a wider --margin is a weaker promise, to be chosen before looking"
     )
     return Judgement("cannot tell", (text,), needed)
 
@@ -88,6 +98,5 @@ def _other_answers(comparison: Comparison) -> list[str]:
     return broken
 
 
-def _interval(comparison: Comparison) -> str:
-    change = comparison.change
+def _interval(change: PairedDifference) -> str:
     return f"{100 * change.confidence:g} % interval of its change: {change.low:+.2f} to {change.high:+.2f}"

@@ -50,6 +50,17 @@ def paired_difference(lost: int, gained: int, n_images: int, confidence: float) 
     return PairedDifference(lost, gained, n_images, confidence, 100 * (gained - lost) / n_images, low, high)
 
 
+def rate_interval(hits: int, n_images: int, confidence: float) -> tuple[float, float]:
+    """The two-sided exact interval of Clopper and Pearson for a rate, in percent.
+
+    Args:
+        hits: of `n_images`, at least 1.
+        confidence: in (0, 1).
+    """
+    error = (1 - confidence) / 2
+    return 100 * _least_rate(hits, n_images, error), 100 * _greatest_rate(hits, n_images, error)
+
+
 def mcnemar_p(lost: int, gained: int) -> float:
     """How probable flips at least as lopsided as these are, were both directions equally likely.
 

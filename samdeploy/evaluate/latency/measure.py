@@ -161,10 +161,7 @@ def latency_from(times: list[float], warm: WarmUp) -> Latency:
         times: milliseconds, in the order of the runs; at least 6, or the median has no interval of 95 %.
         warm: what went before.
     """
-    from scipy.stats import quantile_test
-
-    # Order statistics: Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2.
-    interval = quantile_test(times, p=0.5).confidence_interval(CONFIDENCE)
+    low, high = median_interval(times)
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, [50, 90, 95, 99]))
     third = max(1, len(times) // 3)
     drift = float(np.median(times[-third:]) - np.median(times[:third]))
@@ -175,13 +172,24 @@ def latency_from(times: list[float], warm: WarmUp) -> Latency:
         p99_ms=p99,
         max_ms=max(times),
         runs=len(times),
-        p50_low_ms=float(interval.low),
-        p50_high_ms=float(interval.high),
+        p50_low_ms=low,
+        p50_high_ms=high,
         drift_percent=100 * drift / p50,
         warm_up_runs=warm.runs,
         warm_up_s=warm.seconds,
         warm_up_settled=warm.settled,
     )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the median of at least 6 values, from order statistics.
+
+    W. J. Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2.
+    """
+    from scipy.stats import quantile_test
+
+    found = quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
+    return float(found.low), float(found.high)
 
 
 def random_batches(images: UInt8Array, size: int = 1, seed: int = 0) -> list[UInt8Array]:

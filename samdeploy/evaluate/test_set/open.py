@@ -25,6 +25,7 @@ from samdeploy.evaluate.passes import BATCH
 from samdeploy.evaluate.test_set.seen_in_training import is_imported, known_images
 from samdeploy.files import expanded
 from samdeploy.images.walk import natural_key
+from samdeploy.runs.locate import run_around
 from samdeploy.runs.record import open_run
 
 # What `Report.test_set` says where the images are the very ones that training measured.
@@ -74,7 +75,7 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
     data = bundle.data
     if data.name == "folder" and data.options.get("protocol", HONEST) == HONEST:
         folder = expanded(root)
-        if has_test_folder(folder) or (is_class_tree(folder) and not _was_trained_on(folder, bundle)):
+        if has_test_folder(folder) or (is_class_tree(folder) and not was_trained_on(folder, bundle)):
             return _test_images_alone(folder, bundle.spec.classes)
     if data.name == "judged-folder" and (found := _all_judged(expanded(root), bundle)) is not None:
         return found
@@ -124,7 +125,7 @@ def _is_of_run(root: Path, bundle: Bundle) -> bool:
     return run_root is not None and expanded(run_root).resolve() == root.resolve()
 
 
-def _was_trained_on(root: Path, bundle: Bundle) -> bool:
+def was_trained_on(root: Path, bundle: Bundle) -> bool:
     """Whether the class folders in `root` are those of training, of which it cut its test images.
 
     They are where the run found them, or anywhere else if the same cut gives the same test images.
@@ -181,7 +182,7 @@ def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:
 def _data_root(bundle: Bundle, data_root: Path | None) -> Path | None:
     if data_root is not None:
         return data_root
-    run_dir = bundle.root.resolve().parent
+    run_dir = run_around(bundle)
     if not (run_dir / RUN_FILE).is_file():
         return None
     root = open_run(run_dir).data_root  # "" where a network was imported without images

@@ -13,6 +13,7 @@ from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes, from_b
 from samdeploy.data.duplicates.image_hashes import ImageHashes, read_hashes
 from samdeploy.data.duplicates.leaks import MAX_EXACT_PERCENT, LeakReport, find_leaks
 from samdeploy.data.protocol import HONEST
+from samdeploy.runs.locate import run_around
 
 
 def known_images(bundle: Bundle) -> dict[str, ImageHashes]:
@@ -30,7 +31,7 @@ def known_images(bundle: Bundle) -> dict[str, ImageHashes]:
         for split, role in ROLES.items()
         if bundle.find(role) is not None
     }
-    path = bundle.root.resolve().parent / HASHES_FILE
+    path = run_around(bundle) / HASHES_FILE
     run = {split: found for split, found in read_hashes(path).items() if split in ROLES} if path.is_file() else {}
     if run and all(split in run and np.array_equal(bundle_hashes(run[split]), rows) for split, rows in own.items()):
         return run

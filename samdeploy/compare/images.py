@@ -1,0 +1,126 @@
+"""The images that two networks are compared on: the test images of both, or a folder, labelled or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from samdeploy.compare.sides import Side, class_places
+from samdeploy.data.dataset import Samples
+from samdeploy.data.registry import DATASETS
+from samdeploy.data.sets.folder import file_samples, has_test_folder, is_class_tree, open_test_folder
+from samdeploy.data.sets.layout import find_layout, name_key
+from samdeploy.errors import DatasetMissing, InputError
+from samdeploy.evaluate.test_set.open import open_test_set, was_trained_on
+from samdeploy.files import expanded
+from samdeploy.images.walk import find_images, list_folder
+
+_FOLDERS = ("folder", "judged-folder")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Images that nothing was decoded of yet.
+
+    Attributes:
+        samples: labels are indices of A's classes; -1 throughout where there are none.
+        is_labelled: whether there are.
+        source: what they are, in words.
+        folder: that names are shown relative to; None: names are shown as they are.
+        notes: what there is to say about their files.
+        problems: folders and links that cannot be read.
+    """
+
+    samples: Samples
+    is_labelled: bool
+    source: str
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def name(self, index: int) -> str:
+        """What to call an image: its path below the folder."""
+        name = self.samples.names[index]
+        return name if self.folder is None else Path(name).relative_to(self.folder).as_posix()
+
+
+def open_images(a: Side, b: Side, data_root: Path | None) -> ImageSet:
+    """List the images; nothing is decoded.
+
+    Args:
+        a, b: networks of the same classes.
+        data_root: of --data; None: the test images that both name.
+
+    Raises:
+        InputError: the two name different test images, or `data_root` holds no images.
+        DatasetError: files are missing, or labelled folders contradict themselves.
+    """
+    if data_root is None:
+        return _test_set(a, b, None)
+    root = expanded(data_root)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "no such folder"
+        raise InputError(f"--data: {data_root}: {what}; name a folder of images")
+    if _is_labelled(root, a.classes):
+        return _labelled(root, a, b)
+    name = a.bundle.data.name
+    if name == b.bundle.data.name and name not in _FOLDERS and name in DATASETS and DATASETS[name].has_files:
+        try:
+            return _test_set(a, b, data_root)
+        except (DatasetMissing, InputError):  # not the files of that data set: a folder of images
+            pass
+    return _unlabelled(root)
+
+
+def _test_set(a: Side, b: Side, data_root: Path | None) -> ImageSet:
+    names = [side.bundle.data.name for side in (a, b)]
+    if names[0] != names[1]:
+        raise InputError(
+            f"A names the data set {names[0]!r}, B {names[1]!r}; name the images to compare on: --data DIR"
+        )
+    first, second = (open_test_set(side.bundle, data_root) for side in (a, b))
+    labels = class_places(a.classes, b)[second.samples.labels]
+    if list(first.samples.names) != list(second.samples.names) or not np.array_equal(first.samples.labels, labels):
+        raise InputError(
+            f"A and B name different test images ({len(first.samples):,} and {len(labels):,}, data set {names[0]!r}); "
+            "name the images to compare on: --data DIR"
+        )
+    return ImageSet(first.samples, True, f"test images of the data set {names[0]!r}", notes=first.notes)
+
+
+def _is_labelled(root: Path, classes: tuple[str, ...]) -> bool:
+    """Whether a folder of the images, or of test/ where there is one, is named like a class."""
+    known = {name_key(label) for label in classes}
+    return any(name_key(name) in known for name in list_folder(_judged(root)).folders)
+
+
+def _judged(root: Path) -> Path:
+    return find_layout(root).folders.get("test", root)
+
+
+def _labelled(root: Path, a: Side, b: Side) -> ImageSet:
+    for side in (a, b):  # of a folder that training cut its test images off, those
+        is_cut = side.bundle.data.name == "folder" and not has_test_folder(root) and is_class_tree(root)
+        if is_cut and was_trained_on(root, side.bundle):
+            found = open_test_set(side.bundle, root)
+            labels = class_places(a.classes, side)[found.samples.labels]
+            source = f"test images of {root}, as cut off by the training of {side.name}"
+            return ImageSet(replace(found.samples, labels=labels), True, source, root, found.notes)
+    samples, notes = open_test_folder(root, a.classes)
+    return ImageSet(samples, True, f"images of {_judged(root)}", root, notes)
+
+
+def _unlabelled(root: Path) -> ImageSet:
+    folder = _judged(root)
+    found = find_images(folder)
+    if not found.images:
+        problems = [*map(str, found.problems), *found.notes()]
+        raise InputError("; ".join([f"--data: no images in {folder}, name a folder that holds some", *problems]))
+    paths = tuple(map(str, found.images))
+    notes = found.notes()
+    if list_folder(folder).folders:
+        notes.append(f"no folder in {folder} is named like a class of the networks: compared without labels")
+    samples = file_samples(paths, np.full(len(paths), -1, np.int64))
+    return ImageSet(samples, False, f"images of {folder}", root, tuple(notes), tuple(map(str, found.problems)))
