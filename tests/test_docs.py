@@ -73,9 +73,9 @@ def test_every_field_of_a_bench_file_is_listed() -> None:
     assert not [key for key in keys if not re.search(rf"`[^`]*\b{key}\b[^`]*`", text)]
 
 
-def test_every_field_of_eval_json_is_listed() -> None:
-    text = (ROOT / "docs" / "files.md").read_text()
-    schema = json.loads((ROOT / "samdeploy" / "report" / "eval.schema.json").read_text())
-    keys = set(schema["properties"])
-    keys |= set(schema["$defs"]["result"]["properties"])
+@pytest.mark.parametrize(("file", "part"), [("eval", "result"), ("compare", "network")])
+def test_every_field_of_a_result_is_listed(file: str, part: str) -> None:
+    text = (ROOT / "docs" / "files.md").read_text().partition(f"\n## {file}.json")[2].partition("\n## ")[0]
+    schema = json.loads((ROOT / "samdeploy" / "report" / f"{file}.schema.json").read_text())
+    keys = {*schema["properties"], *schema["$defs"][part]["properties"]}
     assert not [key for key in keys if not re.search(rf"`[^`]*\b{key}\b[^`]*`", text)]

@@ -17,7 +17,7 @@ from samdeploy.evaluate.test_set.open import open_test_set, was_trained_on
 from samdeploy.files import expanded
 from samdeploy.images.walk import find_images, list_folder
 
-_FOLDERS = ("folder", "judged-folder")
+_FOLDER, _JUDGED = "folder", "judged-folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def open_images(a: Side, b: Side, data_root: Path | None) -> ImageSet:
     if _is_labelled(root, a.classes):
         return _labelled(root, a, b)
     name = a.bundle.data.name
-    if name == b.bundle.data.name and name not in _FOLDERS and name in DATASETS and DATASETS[name].has_files:
+    if name == b.bundle.data.name and name not in (_FOLDER, _JUDGED) and name in DATASETS and DATASETS[name].has_files:
         try:
             return _test_set(a, b, data_root)
         except (DatasetMissing, InputError):  # not the files of that data set: a folder of images
@@ -101,12 +101,13 @@ def _judged(root: Path) -> Path:
 
 
 def _labelled(root: Path, a: Side, b: Side) -> ImageSet:
-    for side in (a, b):  # of a folder that training cut its test images off, those
-        is_cut = side.bundle.data.name == "folder" and not has_test_folder(root) and is_class_tree(root)
+    for side in (a, b):  # where test images were cut off, those
+        name = side.bundle.data.name
+        is_cut = name == _JUDGED or (name == _FOLDER and not has_test_folder(root) and is_class_tree(root))
         if is_cut and was_trained_on(root, side.bundle):
             found = open_test_set(side.bundle, root)
             labels = class_places(a.classes, side)[found.samples.labels]
-            source = f"test images of {root}, as cut off by the training of {side.name}"
+            source = f"test images of {root}, those that {side.name} was not made with"
             return ImageSet(replace(found.samples, labels=labels), True, source, root, found.notes)
     samples, notes = open_test_folder(root, a.classes)
     return ImageSet(samples, True, f"images of {_judged(root)}", root, notes)

@@ -11,7 +11,7 @@ import numpy as np
 from samdeploy.arrays import UInt8Array
 from samdeploy.backends.session import Session
 from samdeploy.bench.turns import take_turns
-from samdeploy.errors import BackendUnavailable
+from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.evaluate.latency.clock import host_timer, waited_s, warm_up
 from samdeploy.evaluate.latency.measure import (
     MAX_WAITED_PERCENT,
@@ -79,8 +79,11 @@ def compare_latency(sessions: Mapping[str, Session], images: Mapping[str, Prepar
     chosen = np.linspace(0, len(images["A"]) - 1, count).round().astype(np.int64)
     runs = {name: _run(sessions[name], random_batches(images[name].take(chosen))) for name in sessions}
     with progress_bar("latency, in turns", 2 * rounds) as advance:
-        for run in runs.values():
-            warm_up(host_timer(run), range(count), WARM_UP_LIMIT_S)
+        for name, run in runs.items():
+            try:
+                warm_up(host_timer(run), range(count), WARM_UP_LIMIT_S)
+            except Exception as error:  # whatever a runtime throws
+                raise BackendUnavailable(f"{name}: its latency cannot be measured: {first_line(error)}") from error
         waited, start = waited_s(), time.perf_counter()
         turns = take_turns(runs, range(count), rounds, lambda name: advance(1, name))
         seconds, waited_after = time.perf_counter() - start, waited_s()

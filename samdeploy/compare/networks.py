@@ -24,6 +24,7 @@ from samdeploy.evaluate.accuracy.gate import Judgement, judge_change, worst_firs
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.passes import EngineStopped, engine_pass
 from samdeploy.evaluate.test_set.prepared import PreparedImages
+from samdeploy.evaluate.test_set.seen_in_training import is_imported
 from samdeploy.runs.locate import unlike_its_run
 
 
@@ -147,6 +148,7 @@ def _network(side: Side, prepared: PreparedSide) -> Network:
         arch=named_model(spec.arch, spec.options),
         preprocessing=spec.preprocessing,
         weights_sha256=weights.sha256 if weights else "",
+        is_imported=is_imported(side.bundle),
         leaks=prepared.leaks,
     )
 

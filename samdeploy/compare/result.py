@@ -29,6 +29,7 @@ class Network:
         arch: for people, with the options of its family.
         preprocessing: its own.
         weights_sha256: "" for a bundle without weights.
+        is_imported: whether it was trained elsewhere; "train" is then what its engines were made with.
         leaks: compared images that are in its train or val; None where that is not known.
     """
 
@@ -37,13 +38,13 @@ class Network:
     arch: str
     preprocessing: Preprocessing
     weights_sha256: str
+    is_imported: bool
     leaks: LeakReport | None
 
-    @property
-    def trained_on(self) -> int | None:
-        """How many of the compared images it was trained on; None where that is not known."""
-        found = [row.exact for row in self.leaks.overlaps if row.other == "train"] if self.leaks else []
-        return found[0] if found else None
+    def seen_in(self, split: str) -> int | None:
+        """How many of the compared images are in its "train" or "val"; None where that is not known."""
+        rows = self.leaks.overlaps if self.leaks else ()
+        return next((row.exact for row in rows if row.other == split), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,9 @@ def _network(network: Network, top1: Rate | None, times: Times | None) -> dict[s
         "arch": network.arch,
         "preprocessing": to_json(network.preprocessing),
         "weights_sha256": network.weights_sha256 or None,
-        "trained_on": network.trained_on,
-        "leaks": network.leaks and network.leaks.to_json(),
+        "is_imported": network.is_imported,
+        "in_train": network.seen_in("train"),
+        "in_val": network.seen_in("val"),
         "top1": top1 and _rate(top1),
         "latency": times and to_json(times),
     }
@@ -170,7 +172,7 @@ def _network(network: Network, top1: Rate | None, times: Times | None) -> dict[s
 
 def _images(images: ComparedImages) -> dict[str, Any]:
     values: dict[str, Any] = to_json(images)
-    return {"labelled" if name == "is_labelled" else name: value for name, value in values.items()}
+    return values
 
 
 def _rate(rate: Rate) -> dict[str, Any]:

@@ -93,3 +93,15 @@ def test_another_error_is_passed_on() -> None:
     with pytest.raises(ZeroDivisionError):
         list(stream_images(samples(100, wrong), SIZE, description="test"))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
+
+
+def test_unreadable_images_are_black_where_the_others_are_wanted() -> None:
+    def load(index: int) -> UInt8Array:
+        if index in (1, 7):
+            raise ImageError(f"image {index}: damaged")
+        return np.full((4, 6, 3), 9, np.uint8)
+
+    broken: dict[int, str] = {}
+    blocks = list(stream_images(samples(8, load), SIZE, description="test", block=3, unreadable=broken))
+    assert [block.max(axis=(1, 2, 3)).tolist() for block in blocks] == [[9, 0, 9], [9, 9, 9], [9, 0]]
+    assert broken == {1: "image 1: damaged", 7: "image 7: damaged"}

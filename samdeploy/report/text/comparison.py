@@ -1,4 +1,4 @@
-"""A comparison of two networks for people: tables of at most 80 columns, and the verdict in one line."""
+"""A comparison of two networks for people: tables of at most 80 columns, and the verdict."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from samdeploy.compare.answers import Accuracies, Answers, Rate
 from samdeploy.compare.latency import LatencyRatio, Times
 from samdeploy.compare.result import CompareReport, Network
+from samdeploy.images.walk import counted
 from samdeploy.terminal import wording
 from samdeploy.terminal.tables import Cell, entries, paragraph, table
 from samdeploy.terminal.wording import NOT_FINITE, VERDICTS, engine_name
@@ -34,12 +35,12 @@ def comparison_tables(report: CompareReport, *, shown: int) -> str:
 
 
 def comparison_verdict(report: CompareReport) -> str:
-    """In one line: whether B keeps the margin, and what else ends with exit code 1; "" where nothing was asked."""
+    """Whether B keeps the margin, and why not; "" where none was asked."""
     if report.verdict is None:
         return ""
     kept = f"B loses less top-1 than --margin {report.margin:g}"
     why = f"B against A: {'; '.join(report.reasons)}" if report.reasons else kept
-    return f"{VERDICTS[report.verdict].word.upper()}: {why}"
+    return paragraph(f"{VERDICTS[report.verdict].word.upper()}: {why}")
 
 
 def _head(report: CompareReport) -> Iterator[tuple[str, str]]:
@@ -51,7 +52,7 @@ def _head(report: CompareReport) -> Iterator[tuple[str, str]]:
     yield "engine", f"{engine_name(report.backend, report.precision, report.device)}, for both"
     parts = [f"{images.compared:,} {images.source}"]
     parts += [] if images.is_labelled else ["without labels"]
-    parts += [f"{images.copies:,} copies left out"] if images.copies else []
+    parts += [f"{counted(images.copies, 'copy', 'copies')} left out"] if images.copies else []
     parts += [f"{len(images.unreadable):,} unreadable left out"] if images.unreadable else []
     yield "images", ", ".join(parts)
     yield "trained on", f"A: {_trained_on(report.a, images.compared)}"
@@ -59,10 +60,12 @@ def _head(report: CompareReport) -> Iterator[tuple[str, str]]:
 
 
 def _trained_on(network: Network, images: int) -> str:
-    count = network.trained_on
-    if count is None:
-        return "not known; there are no hashes of its training images"
-    return f"{count:,} of these images ({100 * count / images:.1f} %)" if count else "none of these images"
+    count = network.seen_in("train")
+    share = f"{count:,} of these images ({100 * count / images:.1f} %)" if count else "none of these images"
+    if network.is_imported:
+        made = f"; its engines were made with {share}" if count else ""
+        return f"not known, it was trained elsewhere{made}"
+    return "not known, there are no hashes of its training images" if count is None else share
 
 
 def _networks(report: CompareReport) -> str:
