@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,6 @@ class ImageSet:
         samples: labels are indices of A's classes; -1 throughout where there are none.
         is_labelled: whether there are.
         source: what they are, in words.
-        folder: that names are shown relative to; None: names are shown as they are.
         notes: what there is to say about their files.
         problems: folders and links that cannot be read.
     """
@@ -36,14 +36,14 @@ class ImageSet:
     samples: Samples
     is_labelled: bool
     source: str
-    folder: Path | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
-    def name(self, index: int) -> str:
-        """What to call an image: its path below the folder."""
-        name = self.samples.names[index]
-        return name if self.folder is None else Path(name).relative_to(self.folder).as_posix()
+    @property
+    def folder(self) -> str:
+        """In which all of them lie; "" where they are not in files of their own."""
+        parents = set(map(os.path.dirname, self.samples.names))
+        return os.path.commonpath(parents) if all(parents) else ""
 
 
 def open_images(a: Side, b: Side, data_root: Path | None) -> ImageSet:
@@ -87,7 +87,7 @@ def _test_set(a: Side, b: Side, data_root: Path | None) -> ImageSet:
             f"A and B name different test images ({len(first.samples):,} and {len(labels):,}, data set {names[0]!r}); "
             "name the images to compare on: --data DIR"
         )
-    return ImageSet(first.samples, True, f"test images of the data set {names[0]!r}", notes=first.notes)
+    return ImageSet(first.samples, True, f"test images of the data set {names[0]!r}", first.notes)
 
 
 def _is_labelled(root: Path, classes: tuple[str, ...]) -> bool:
@@ -108,9 +108,9 @@ def _labelled(root: Path, a: Side, b: Side) -> ImageSet:
             found = open_test_set(side.bundle, root)
             labels = class_places(a.classes, side)[found.samples.labels]
             source = f"test images of {root}, those that {side.name} was not made with"
-            return ImageSet(replace(found.samples, labels=labels), True, source, root, found.notes)
+            return ImageSet(replace(found.samples, labels=labels), True, source, found.notes)
     samples, notes = open_test_folder(root, a.classes)
-    return ImageSet(samples, True, f"images of {_judged(root)}", root, notes)
+    return ImageSet(samples, True, f"images of {_judged(root)}", notes)
 
 
 def _unlabelled(root: Path) -> ImageSet:
@@ -124,4 +124,4 @@ def _unlabelled(root: Path) -> ImageSet:
     if list_folder(folder).folders:
         notes.append(f"no folder in {folder} is named like a class of the networks: compared without labels")
     samples = file_samples(paths, np.full(len(paths), -1, np.int64))
-    return ImageSet(samples, False, f"images of {folder}", root, tuple(notes), tuple(map(str, found.problems)))
+    return ImageSet(samples, False, f"images of {folder}", tuple(notes), tuple(map(str, found.problems)))

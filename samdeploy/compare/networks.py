@@ -85,8 +85,7 @@ def compare_networks(a: Path, b: Path, options: CompareOptions) -> tuple[Compare
         precision=session.precision,
         device=session.device,
         images=_images(images, prepared),
-        # The bytes of a name, whatever the locale makes of them; one that is no UTF-8 would be no valid JSON.
-        names=tuple(os.fsencode(images.name(row.place)).decode("utf-8", "replace") for row in answers.differing),
+        names=tuple(_utf8(images.samples.names[row.place]) for row in answers.differing),
         class_names=first.classes,
         answers=answers,
         latency=latency,
@@ -156,6 +155,7 @@ def _network(side: Side, prepared: PreparedSide) -> Network:
 def _images(images: ImageSet, prepared: Prepared) -> ComparedImages:
     return ComparedImages(
         source=images.source,
+        folder=_utf8(images.folder),
         is_labelled=images.is_labelled,
         found=len(images.samples),
         compared=len(prepared.places),
@@ -163,3 +163,8 @@ def _images(images: ImageSet, prepared: Prepared) -> ComparedImages:
         unreadable=prepared.unreadable,
         notes=prepared.notes,
     )
+
+
+def _utf8(name: str) -> str:
+    """The bytes of a name, whatever the locale makes of them; one that is no UTF-8 would be no valid JSON."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -53,6 +53,7 @@ class ComparedImages:
 
     Attributes:
         source: what they are, in words.
+        folder: in which all lie; "" where they are not in files of their own.
         is_labelled: whether their classes are known.
         found: how many there were.
         compared: of those, readable ones that are no copies.
@@ -62,6 +63,7 @@ class ComparedImages:
     """
 
     source: str
+    folder: str
     is_labelled: bool
     found: int
     compared: int

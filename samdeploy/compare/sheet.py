@@ -51,11 +51,14 @@ def write_sheets(folder: Path, report: CompareReport, images: ImageSet) -> list[
     ][: MOST_SHEETS * TILES]
     title = f"A: {report.a.path}   B: {report.b.path}"
     what = "only one of the two is right" if report.images.is_labelled else "the two give different answers"
-    paths = []
+    paths, below = list[Path](), f"{report.images.folder}/"
     with progress_bar("contact sheets", len(wanted)) as advance:
         for number, start in enumerate(range(0, len(wanted), TILES), start=1):
             part = wanted[start : start + TILES]
-            tiles = [_Tile(fitted(images.samples.load(row.place), _BOX), (*_answers(row), name)) for name, row in part]
+            tiles = [
+                _Tile(fitted(images.samples.load(row.place), _BOX), (*_answers(row), name.removeprefix(below)))
+                for name, row in part
+            ]
             paths.append(folder / ("contact-sheet.png" if number == 1 else f"contact-sheet-{number}.png"))
             content = io.BytesIO()
             _draw(tiles, title, f"{what}: {start + 1} to {start + len(part)} of {len(wanted)}").save(content, "PNG")

@@ -166,9 +166,10 @@ def _differing(report: CompareReport, shown: int) -> str:
         ">%",
         *(["<right"] if has_labels else []),
     ]
+    below = f"{report.images.folder}/"
     cells: list[list[Cell]] = [
         [
-            name,
+            name.removeprefix(below),
             *([row.label] if has_labels else []),
             *(_class(row.a), _share(row.a_probability), _class(row.b), _share(row.b_probability)),
             *([row.right] if has_labels else []),
