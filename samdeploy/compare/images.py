@@ -14,7 +14,7 @@ from samdeploy.data.registry import DATASETS
 from samdeploy.data.sets.folder import file_samples, has_test_folder, is_class_tree, open_test_folder
 from samdeploy.data.sets.layout import find_layout, name_key
 from samdeploy.errors import DatasetMissing, InputError
-from samdeploy.evaluate.test_set.open import open_test_set, was_trained_on
+from samdeploy.evaluate.test_set.open import TestSet, open_test_set, was_trained_on
 from samdeploy.files import expanded
 from samdeploy.images.walk import find_images, list_folder
 
@@ -101,16 +101,23 @@ def _judged(root: Path) -> Path:
 
 
 def _labelled(root: Path, a: Side, b: Side) -> ImageSet:
-    for side in (a, b):  # where test images were cut off, those
-        name = side.bundle.data.name
-        is_cut = name == _JUDGED or (name == _FOLDER and not has_test_folder(root) and is_class_tree(root))
-        if is_cut and was_trained_on(root, side.bundle):
-            found = open_test_set(side.bundle, root)
+    samples, notes = open_test_folder(root, a.classes)
+    for side in (a, b):
+        found = _left_to_judge(root, side)
+        if found is not None and len(found.samples) < len(samples):
             labels = class_places(a.classes, side)[found.samples.labels]
             source = f"test images of {root}, those that {side.name} was not made with"
             return ImageSet(replace(found.samples, labels=labels), True, source, found.notes)
-    samples, notes = open_test_folder(root, a.classes)
     return ImageSet(samples, True, f"images of {_judged(root)}", notes)
+
+
+def _left_to_judge(root: Path, side: Side) -> TestSet | None:
+    """What a network's own evaluation would judge of a folder that it was made with; None where that is all."""
+    name = side.bundle.data.name
+    is_cut = name == _FOLDER and not has_test_folder(root) and is_class_tree(root)
+    if name == _JUDGED or (is_cut and was_trained_on(root, side.bundle)):
+        return open_test_set(side.bundle, root)
+    return None
 
 
 def _unlabelled(root: Path) -> ImageSet:
