@@ -1,8 +1,9 @@
-"""Streamlined attention: a channel gate without squashing, at the end of every residual block.
+"""Streamlined attention: a channel gate at the end of every residual block.
 
 ``original``: ``SAM(x) = x * W·GAP(x)``; ``identity``: ``x * (1 + W·GAP(x))`` with W started at zero, so that a
-network begins as the plain ResNet whose weights it was given; ``none``: x itself, no attention, to compare with.  GAP
-is the mean over height and width, W one linear layer C -> C without bias.
+network begins as the plain ResNet whose weights it was given; ``bounded``: ``x * (1 + tanh(W·GAP(x)))``, W started at
+zero too, whose factors stay between 0 and 2; ``none``: x itself, no attention, to compare with.  GAP is the mean over
+height and width, W one linear layer C -> C without bias.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from samdeploy.errors import InputError, unknown
 
-GATES = ("original", "identity", "none")
+GATES = ("original", "identity", "bounded", "none")
 
 
 class StreamlinedAttention(nn.Module):
@@ -34,8 +35,10 @@ class StreamlinedAttention(nn.Module):
         if gate == "none":
             return
         self.fc = nn.Linear(channels, channels, bias=False)
-        if gate == "identity":
+        if gate != "original":
             nn.init.zeros_(self.fc.weight)
+        if gate == "bounded":
+            self.squash = nn.Tanh()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -50,7 +53,9 @@ class StreamlinedAttention(nn.Module):
         """What the channels are multiplied by: their means [N, C] -> [N, C]; `weight` [C, C] stands in for W."""
         factor: torch.Tensor
         factor = self.fc(mean) if weight is None else functional_call(self.fc, {"weight": weight}, (mean,))
-        return factor + 1 if self.gate == "identity" else factor
+        if self.gate == "bounded":
+            factor = self.squash(factor)
+        return factor if self.gate == "original" else factor + 1
 
 
 class _Gated(torch.autograd.Function):
@@ -62,7 +67,7 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, gate: StreamlinedAttention) -> torch.Tensor:
-        ctx.dtype, kind = weight.dtype, x.device.type
+        ctx.dtype, ctx.gate, kind = weight.dtype, gate.gate, x.device.type
         if torch.is_autocast_enabled(kind):  # once for both passes
             weight = weight.to(torch.get_autocast_dtype(kind))
         mean = _mean(x)
@@ -75,6 +80,8 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         x, weight, mean, factor = ctx.saved_tensors
         grad_factor = _sum(grad * x).to(weight.dtype)
+        if ctx.gate == "bounded":
+            grad_factor = grad_factor * (1 - (factor.to(weight.dtype) - 1) ** 2)  # of tanh
         grad_weight = (grad_factor.T @ mean.to(weight.dtype)).to(ctx.dtype)
         grad_mean = (grad_factor @ weight).to(x.dtype) / (x.shape[2] * x.shape[3])
         # Rounded twice, as autograd would: the same weights come of the same training in float32.

@@ -12,7 +12,7 @@ from samdeploy.models.family import ChannelGates, FeaturesAndHead, ModelFamily, 
 from samdeploy.models.sam_resnet.attention import GATES, StreamlinedAttention
 from samdeploy.models.sam_resnet.fold import FoldedResNet, fold
 from samdeploy.models.sam_resnet.rescale import choose_scales, rescale
-from samdeploy.models.sam_resnet.resnet import ARCHS, SamResNet
+from samdeploy.models.sam_resnet.resnet import ARCHS, STEMS, SamResNet
 from samdeploy.models.torch_family import TorchFamily
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class SamResNetFamily(TorchFamily):
     """ResNets with streamlined attention; see `samdeploy.models.sam_resnet.resnet`."""
 
     prefix = "sam"
-    options: Mapping[str, tuple[OptionValue, ...]] = {"gate": ("identity", *(g for g in GATES if g != "identity"))}
+    options: Mapping[str, tuple[OptionValue, ...]] = {
+        "gate": ("identity", *(gate for gate in GATES if gate != "identity")),
+        "stem": STEMS,
+    }
     parts: Sequence[Part] | None = (
         Part("attention", lambda name: ".sl." in name, options=("gate",)),
         Part("head", lambda name: name.startswith("fc.")),
@@ -46,7 +49,7 @@ class SamResNetFamily(TorchFamily):
         return ARCHS
 
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> SamResNet:
-        return SamResNet(arch, num_classes, str(options["gate"]))
+        return SamResNet(arch, num_classes, str(options["gate"]), str(options.get("stem", STEMS[0])))
 
     def simplify(self, model: nn.Module) -> FoldedResNet:
         return fold(cast(SamResNet, model))
@@ -88,8 +91,11 @@ class SamResNetFamily(TorchFamily):
 def _stage(name: str, stage: nn.Sequential) -> Stage:
     attention = [module for module in stage.modules() if isinstance(module, StreamlinedAttention)]
     norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
-    gates = [(module.fc, 1.0 if module.gate == "identity" else 0.0) for module in attention if module.gate != "none"]
-    return Stage(name, [*stage, *norms, *attention], gates)
+    return Stage(name, [*stage, *norms, *attention], [_gate(module) for module in attention if module.gate != "none"])
+
+
+def _gate(module: StreamlinedAttention) -> tuple[nn.Module, float]:
+    return module.squash if module.gate == "bounded" else module.fc, 0.0 if module.gate == "original" else 1.0
 
 
 FAMILY: ModelFamily = SamResNetFamily()

@@ -5,7 +5,7 @@ Three identities, none of them an approximation:
 1. A batch norm after a convolution is a scale and a shift per channel: it goes into the weights and a bias.
 2. GAP is linear, so after a 1x1 convolution ``GAP(W3'·h + b3') = W3'·GAP(h) + b3'``.  The gate of a bottleneck
    is therefore ``(W·W3')·GAP(h) + W·b3'``: one small layer from C/4 channels, read from ``h`` instead of from the
-   four times larger output.  The ``1 +`` of the identity gate joins that bias.
+   four times larger output.  The ``1 +`` of the identity gate joins that bias; the tanh of the bounded one stays.
 3. Linear layers with nothing but dropout between them are one linear layer at inference.
 
 A basic block ends in a 3x3 convolution, whose zero padding makes its mean depend on the border of ``h``; there the
@@ -16,6 +16,7 @@ All products are formed in float64 and stored in the model's own dtype.
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import torch
@@ -30,19 +31,27 @@ class FoldedBlock(nn.Module):
     Attributes:
         convs: two (basic) or three (bottleneck) convolutions with bias; all but the last end in ReLU.
         gate: linear layer with bias from a mean [N, C'] to the channel weights [N, C]; None without attention.
+        is_bounded: the channels are multiplied by one plus tanh of what `gate` gives.
         gate_reads_output: True where the mean is taken of the last convolution's output (basic block), False
             where it is taken of its input (bottleneck).
         downsample: 1x1 convolution with bias on the skip, or None.
     """
 
     def __init__(
-        self, convs: list[nn.Conv2d], gate: nn.Linear | None, downsample: nn.Conv2d | None, *, gate_reads_output: bool
+        self,
+        convs: list[nn.Conv2d],
+        gate: nn.Linear | None,
+        downsample: nn.Conv2d | None,
+        *,
+        gate_reads_output: bool,
+        is_bounded: bool = False,
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(convs)
         self.gate = gate
         self.downsample = downsample
         self.gate_reads_output = gate_reads_output
+        self.is_bounded = is_bounded
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """float [N, C_in, H, W] -> float [N, C, H / stride, W / stride]."""
@@ -52,18 +61,23 @@ class FoldedBlock(nn.Module):
             hidden = torch.relu(conv(hidden))
         y = last(hidden)
         if self.gate is not None:
-            y = y * self.gate((y if self.gate_reads_output else hidden).mean(dim=(2, 3)))[:, :, None, None]
+            factor = self.gate((y if self.gate_reads_output else hidden).mean(dim=(2, 3)))
+            y = y * (1 + torch.tanh(factor) if self.is_bounded else factor)[:, :, None, None]
         skip = x if self.downsample is None else self.downsample(x)
         return torch.relu(y + skip)
 
 
 class FoldedResNet(nn.Module):
-    """A SAM-ResNet after the fold; for inference only."""
+    """A SAM-ResNet after the fold; for inference only.
 
-    def __init__(self, stem: nn.Conv2d, stages: list[nn.Sequential], head: nn.Linear) -> None:
+    Attributes:
+        maxpool: after the stem; the identity for the stem "cifar".
+    """
+
+    def __init__(self, stem: nn.Conv2d, maxpool: nn.Module, stages: list[nn.Sequential], head: nn.Linear) -> None:
         super().__init__()
         self.stem = stem
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.head = head
 
@@ -73,7 +87,7 @@ class FoldedResNet(nn.Module):
         return [(f"{name}.{index}", block) for name, stage in stages.items() for index, block in enumerate(stage)]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """float [N, 3, H, W], normalised -> float [N, C, H / 32, W / 32]."""
+        """float [N, 3, H, W], normalised -> float [N, C, H / 32, W / 32] (stem "cifar": / 8)."""
         x = self.maxpool(torch.relu(self.stem(x)))
         for _, block in self.blocks():
             x = block(x)
@@ -89,7 +103,7 @@ class FoldedResNet(nn.Module):
 def fold(model: SamResNet) -> FoldedResNet:
     """The same function as `model` in eval mode; `model` itself is left as it is."""
     stages = [nn.Sequential(*map(_fold_block, stage)) for stage in model.stages()]
-    folded = FoldedResNet(_fold_norm(model.conv1, model.bn1), stages, _fold_head(model.fc))
+    folded = FoldedResNet(_fold_norm(model.conv1, model.bn1), copy.copy(model.maxpool), stages, _fold_head(model.fc))
     return folded.eval().requires_grad_(False)
 
 
@@ -107,6 +121,7 @@ def _fold_block(block: nn.Module) -> FoldedBlock:
         _fold_gate(block),
         downsample,
         gate_reads_output=isinstance(block, BasicBlock),
+        is_bounded=block.sl.gate == "bounded",
     )
 
 

@@ -9,20 +9,21 @@ import onnx
 from samdeploy.bundle.spec import OptionValue
 from samdeploy.models.family import ChannelGates
 
-_FORMULAS = {"identity": "1 + W·GAP(x)", "original": "W·GAP(x)"}
+_FORMULAS = {"identity": "1 + W·GAP(x)", "bounded": "1 + tanh(W·GAP(x))", "original": "W·GAP(x)"}
 
 
 def channel_gates(model: onnx.ModelProto, options: Mapping[str, OptionValue]) -> ChannelGates:
     """The gate of each block.
 
-    A gate is neutral where ``W·GAP(x)`` is 0: that is 1, the channel as it is, for the identity gate ``1 + W·GAP(x)``,
-    and 0 for the original ``W·GAP(x)``, which passes nothing that it does not choose to.
+    A gate is neutral where ``W·GAP(x)`` is 0: that is 1, the channel as it is, for the identity and the bounded gate,
+    and 0 for the original one, which passes nothing that it does not choose to.
     """
     kind = str(options["gate"])
-    nodes = [node for node in model.graph.node if node.op_type == "Gemm" and node.name.endswith(".gate")]
+    last = ".factor" if kind == "bounded" else ".gate"
+    nodes = [node for node in model.graph.node if node.name.endswith(last)]
     return ChannelGates(
         kind=kind,
         formula=_FORMULAS.get(kind, ""),
-        neutral=1.0 if kind == "identity" else 0.0,
-        tensors={node.name.removesuffix(".gate"): node.output[0] for node in nodes},
+        neutral=0.0 if kind == "original" else 1.0,
+        tensors={node.name.removesuffix(last): node.output[0] for node in nodes},
     )

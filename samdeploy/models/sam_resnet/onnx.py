@@ -40,7 +40,8 @@ def graph_from_model(net: FoldedResNet, spec: ModelSpec) -> onnx.ModelProto:
     """
     writer = _Writer(spec)
     x = writer.conv("stem", net.stem, NORMALISED, relu=True)
-    x = writer.node("MaxPool", "maxpool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    if isinstance(net.maxpool, nn.MaxPool2d):
+        x = writer.node("MaxPool", "maxpool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     for name, block in net.blocks():
         x = _block(writer, name, block, x)
     x = writer.node("GlobalAveragePool", "pool", [x])
@@ -60,7 +61,11 @@ def _block(writer: _Writer, name: str, block: FoldedBlock, x: str) -> str:
         mean = writer.node("GlobalAveragePool", f"{name}.mean", [y if block.gate_reads_output else hidden])
         mean = writer.node("Flatten", f"{name}.flatten", [mean], axis=1)
         gate = writer.linear(f"{name}.gate", block.gate, mean)
-        gate = writer.node("Unsqueeze", f"{name}.unsqueeze", [gate, writer.constant("spatial", [2, 3])])
+        if block.is_bounded:
+            gate = writer.node("Tanh", f"{name}.tanh", [gate])
+            gate = writer.node("Add", f"{name}.factor", [gate, writer.constant("one", np.ones(1, np.float32))])
+        axes = writer.constant("spatial", np.array([2, 3], np.int64))
+        gate = writer.node("Unsqueeze", f"{name}.unsqueeze", [gate, axes])
         y = writer.node("Mul", f"{name}.gated", [y, gate])
     skip = x if block.downsample is None else writer.conv(f"{name}.downsample", block.downsample, x)
     total = writer.node("Add", f"{name}.sum", [y, skip])
@@ -86,10 +91,10 @@ class _Writer:
             self._weights.append(onnx.numpy_helper.from_array(array, part))
         return list(found)
 
-    def constant(self, name: str, values: list[int]) -> str:
-        """Integers that several nodes may read."""
+    def constant(self, name: str, values: np.ndarray[Any, Any]) -> str:
+        """What several nodes may read."""
         if all(tensor.name != name for tensor in self._weights):
-            self._weights.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+            self._weights.append(onnx.numpy_helper.from_array(values, name))
         return name
 
     def linear(self, name: str, layer: nn.Module, x: str, output: str | None = None) -> str:

@@ -4,7 +4,7 @@ ReLU, max pooling and the mean commute with a positive factor, and a convolution
 tensor t of the folded network may be stored as ``t * 2**-k``, with ``k`` chosen per tensor, as long as
 
 - a convolution's weights take ``2**(k_in - k_out)`` and its bias ``2**-k_out``,
-- a gate's product obeys ``k_product = k_y + k_gate``,
+- a gate's product obeys ``k_product = k_y + k_gate``; a bounded gate is not linear, so that its k is 0,
 - both sides of a skip's addition have the same ``k``; an identity skip therefore ties a stage's blocks together, while
   a convolution on the skip frees them,
 - the head takes ``2**k`` back.
@@ -46,7 +46,8 @@ class BlockScale:
     Attributes:
         stream_in, stream_out: the sum before the block and after it.
         hidden: after each convolution but the last.
-        output: after the last convolution; the gate's k is `stream_out - output`, and without a gate they are equal.
+        output: after the last convolution; the gate's k is `stream_out - output`.  Without a gate they are equal, and
+            with a bounded one.
     """
 
     stream_in: int
@@ -144,7 +145,7 @@ class _Problem:
     Attributes:
         lowest: by name; negative where the tensor may be stored larger than it is.
         stream_in, stream_out: by block, the name of the sum before it and after it.
-        output: by block, the name of its last convolution, or of the sum where no gate stands between them.
+        output: by block, the name of its last convolution, or of the sum where no gate of its own k is between them.
     """
 
     def __init__(self, net: FoldedResNet, largest: Mapping[str, float]) -> None:
@@ -186,15 +187,18 @@ class _Problem:
         for index, conv in enumerate(block.convs, start=1):
             tensor = f"{name}.conv{index}"
             need = self._need(tensor, f"{tensor}.relu")
-            if block.gate is None and index == len(block.convs):  # added to the skip as it is
+            if (block.gate is None or block.is_bounded) and index == len(block.convs):  # as large as the skip
                 tensor = out
-                need = max(need, self._need(f"{name}.sum", f"{name}.downsample"))
+                need = max(need, self._need(f"{name}.gated", f"{name}.sum", f"{name}.downsample"))
             self.lowest[tensor] = max(self.lowest.get(tensor, need), need)
             self._weights.append((_weight(conv), _shift(before, tensor)))
             hidden, before = before, tensor
         self.output[name] = before
-        if block.gate is not None:
-            self._add_gate(name, block, out, before, before if block.gate_reads_output else hidden)
+        mean = before if block.gate_reads_output else hidden
+        if block.gate is not None and block.is_bounded:
+            self._weights.append((block.gate.weight, _shift(mean, None)))
+        elif block.gate is not None:
+            self._add_gate(name, block, out, before, mean)
         if block.downsample is not None:
             self._weights.append((_weight(block.downsample), _shift(stream, out)))
         return out

@@ -5,6 +5,9 @@ Deviations from torchvision's ResNet: the attention module `sl` after a block's 
 101 and 152 layers, a head of three linear layers with dropout between them and no non-linearity.  Keys of the
 state dict are torchvision's, plus `layer{1-4}.{i}.sl.fc.weight` and `fc.{0,2,4}.{weight,bias}`: files written
 by the original code load as they are.
+
+The stem "imagenet" is He et al.'s for large images, 7x7 with stride 2 and a max pool; "cifar" is the 3x3 convolution of
+their section 4.2 for images of 32 pixels, with stride 1 and no pool.
 """
 
 from __future__ import annotations
@@ -78,23 +81,27 @@ ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, i
     "sam-resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 ARCHS = tuple(ARCHITECTURES)
+STEMS = ("imagenet", "cifar")
 
 
 class SamResNet(nn.Module):
     """A ResNet with streamlined attention and its classification head."""
 
-    def __init__(self, arch: str, num_classes: int, gate: str) -> None:
+    def __init__(self, arch: str, num_classes: int, gate: str, stem: str = "imagenet") -> None:
         super().__init__()
         if arch not in ARCHITECTURES:
             raise InputError(unknown("architecture", arch, ARCHS))
+        if stem not in STEMS:
+            raise InputError(unknown("stem", stem, STEMS))
         if num_classes < 1:
             raise InputError(f"num_classes: {num_classes} found, at least 1 expected")
         block, depths = ARCHITECTURES[arch]
         self.arch, self.gate, self.num_classes = arch, gate, num_classes
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        is_small = stem == "cifar"
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False) if is_small else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if is_small else nn.MaxPool2d(3, stride=2, padding=1)
         channels = 64
         for stage, (width, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True), start=1):
             blocks: list[nn.Module] = []
@@ -120,7 +127,7 @@ class SamResNet(nn.Module):
         return self.layer1, self.layer2, self.layer3, self.layer4  # type: ignore[return-value]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """float [N, 3, H, W], normalised -> float [N, C, H / 32, W / 32], the last stage's output."""
+        """float [N, 3, H, W], normalised -> the last stage's output, float [N, C, H / 32, W / 32] (cifar: / 8)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in self.stages():
             x = stage(x)

@@ -18,10 +18,10 @@ FLOAT64_RELATIVE = 1e-12
 FLOAT32_RATIO = 2.0
 
 
-def awkward_model(arch: str, gate: str, classes: int = 10, seed: int = 0) -> SamResNet:
+def awkward_model(arch: str, gate: str, classes: int = 10, seed: int = 0, stem: str = "imagenet") -> SamResNet:
     """A network in eval mode whose batch norms, gates and biases are all far from their simple starting values."""
     torch.manual_seed(seed)
-    model = build_model(arch, classes, {"gate": gate}).eval()
+    model = build_model(arch, classes, {"gate": gate, "stem": stem}).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -45,11 +45,14 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("gate", ["original", "identity", "none"])
+@pytest.mark.parametrize(
+    ("gate", "stem"),
+    [("original", "imagenet"), ("identity", "cifar"), ("bounded", "imagenet"), ("none", "imagenet")],
+)
 @pytest.mark.parametrize("arch", ["sam-resnet18", "sam-resnet50"])
 @torch.inference_mode()
-def test_folded_equals_unfolded(arch: str, gate: str) -> None:
-    model = awkward_model(arch, gate)
+def test_folded_equals_unfolded(arch: str, gate: str, stem: str) -> None:
+    model = awkward_model(arch, gate, stem=stem)
     x = images()
     exact = copy.deepcopy(model).double()
     truth = exact(x.double())
@@ -62,7 +65,7 @@ def test_folded_equals_unfolded(arch: str, gate: str) -> None:
     assert unfolded < 1e-4
 
 
-@pytest.mark.parametrize("gate", ["original", "identity"])
+@pytest.mark.parametrize("gate", ["original", "identity", "bounded"])
 @pytest.mark.parametrize("arch", ["sam-resnet18", "sam-resnet50"])
 @torch.inference_mode()
 def test_every_block_alone(arch: str, gate: str) -> None:

@@ -90,7 +90,7 @@ def test_published_protocol(name: str) -> None:
     assert recipe.augment == AugmentSection()
     side = 192 if "aircraft" in name else 64
     assert recipe.image.preprocessing() == Preprocessing(side, side)
-    assert recipe.model == ModelSection("sam-resnet50", True, {"gate": "original"})
+    assert recipe.model == ModelSection("sam-resnet50", True, {"gate": "original", "stem": "imagenet"})
     training = recipe.training
     assert (training.learning_rate, training.batch_size, training.epochs, training.patience) == (1e-4, 128, 45, 12)
     assert (training.schedule, training.weight_decay, training.clip_norm) == ("constant", 0, 0)
@@ -341,17 +341,20 @@ def test_options_of_the_family_are_keys_of_model(tmp_path: Path) -> None:
     recipe = load_recipe("digits", ["gate=identity"])
     assert recipe.model == load_recipe("digits", ["model.gate=identity"]).model
     assert list(recipe_table(recipe)["model"].items()) == [
-        ("arch", "sam-resnet18"), ("gate", "identity"), ("pretrained", False)
+        ("arch", "sam-resnet18"), ("gate", "identity"), ("stem", "imagenet"), ("pretrained", False)
     ]  # fmt: skip
-    assert load_recipe(written(tmp_path, MINIMAL)).model.options == {"gate": "identity"}
+    assert load_recipe(written(tmp_path, MINIMAL)).model.options == {"gate": "identity", "stem": "imagenet"}
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("model.gat=none", "unknown key in [model] 'gat'; did you mean 'gate'?"),
-        ("model.gate=tanh", "unknown model.gate 'tanh'. Valid: identity, original, none"),
-        ("model.gate=origin", "unknown model.gate 'origin'; did you mean 'original'? Valid: identity, original, none"),
+        ("model.gate=tanh", "unknown model.gate 'tanh'. Valid: identity, original, bounded, none"),
+        (
+            "model.gate=origin",
+            "unknown model.gate 'origin'; did you mean 'original'? Valid: identity, original, bounded, none",
+        ),
         ("model.gate=3", "unknown model.gate '3'. Valid: identity"),
         ("training.gate=none", "key 'gate' stands in [training] but belongs in [model]"),
         ("model.arch=tim:x", "model.arch: unknown family of networks 'tim'"),
@@ -368,13 +371,13 @@ def test_options_of_another_family_stay_in_the_recipes_file(tmp_path: Path) -> N
     """An architecture of another family drops them; what is asked for beside it is refused."""
     recipe = load_recipe("digits", ["model.arch=torchvision:resnet18"])
     assert recipe.model == ModelSection("torchvision:resnet18", False, {})
-    assert load_recipe("digits", ["model.arch=sam-resnet34"]).model.options == {"gate": "original"}
+    assert load_recipe("digits", ["model.arch=sam-resnet34"]).model.options == {"gate": "original", "stem": "imagenet"}
     with pytest.raises(RecipeError, match=r"model\.gate: torchvision:resnet18 has no such option; leave it out"):
         load_recipe("digits", ["model.arch=torchvision:resnet18", "model.gate=original"])
     mine = written(tmp_path, 'extends = "digits"\n[model]\narch = "torchvision:resnet18"\n')
     assert load_recipe(mine).model == recipe.model
     back = load_recipe(mine, ["arch=sam-resnet18"])
-    assert back.model.options == {"gate": "identity"}
+    assert back.model.options == {"gate": "identity", "stem": "imagenet"}
     assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
     with pytest.raises(RecipeError, match=r"mine\.toml: model\.gate: torchvision:resnet18 has no such option"):
         load_recipe(written(tmp_path, '[model]\narch = "torchvision:resnet18"\ngate = "none"\n'))
