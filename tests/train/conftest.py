@@ -56,6 +56,9 @@ EVERYTHING = (
     "weight_decay=0.1",
     "clip_norm=1",
     "patience=0",
+    "sampling=square_root",
+    "layer_decay=0.9",
+    "monitor=macro_f1",
 )
 
 

@@ -37,10 +37,21 @@ class TrainState:
         compiled: whether torch.compile was chosen; None while that is open.
     """
 
-    def __init__(self, model: nn.Module, stepper: Stepper, images: StoredImages, training: TrainingSection) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        stepper: Stepper,
+        images: StoredImages,
+        training: TrainingSection,
+        shares: torch.Tensor | None = None,
+    ) -> None:
+        """
+        Args:
+            shares: float64 [K], of each class in an epoch; None: each image comes once.
+        """
         self.model, self.stepper = model, stepper
         self.mean = WeightMean(model, training.ema_decay) if training.ema_decay else None
-        self._images, self._training = images, training
+        self._images, self._training, self._shares = images, training, shares
         self._shuffle = Shuffle(training.seed)
         self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.batches: tuple[torch.Tensor, ...] = ()
@@ -63,7 +74,10 @@ class TrainState:
 
     def start_epoch(self, ranks: Ranks) -> None:
         """Deal the epoch's batches, also where some of them are done already."""
-        order = self._shuffle.order(len(self._images))
+        if self._shares is None:
+            order = self._shuffle.order(len(self._images))
+        else:
+            order = self._shuffle.sampled(self._images.labels, self._shares)
         least = smallest_batch(ranks.world, self._training.accumulate)
         self.batches = join_small_end(self._images.batches(self._training.batch_size, order), least)
         device = self._images.device

@@ -36,18 +36,23 @@ class StoredImages:
         self._on_host = images
         self._labels = torch.from_numpy(labels).to(device if is_on_gpu else "cpu")
 
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 [N], on the CPU."""
+        return self._labels.cpu()
+
     def __len__(self) -> int:
         return len(self._labels)
 
     def batches(self, batch_size: int, order: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Row numbers int64 [n] of each batch, for `take`.
 
-        Every image is in exactly one batch.  A last batch of a single image joins the batch before it:
+        Every row of `order` is in exactly one batch.  A last batch of a single image joins the batch before it:
         batch norm over one image at 1x1 positions has no variance, and PyTorch refuses it.
 
         Args:
             batch_size: images per batch, at least 2.
-            order: int64 [N], a permutation; None keeps the order of the split.
+            order: int64 [N], rows, usually a permutation; None keeps the order of the split.
         """
         count = len(self)
         rows = torch.arange(count) if order is None else order

@@ -16,7 +16,7 @@ from samdeploy.models.family import calmer_training
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.epoch import Stopped, diverged, loss_text, train_epoch
-from samdeploy.train.loop.frozen import training_mode
+from samdeploy.train.loop.frozen import frozen_weights, training_mode
 from samdeploy.train.loop.measure import Measured, Split, measure
 from samdeploy.train.recipe.recipe import TrainingSection
 from samdeploy.train.surroundings import Surroundings
@@ -49,6 +49,7 @@ def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
     while not is_over(state, training, run.record.best_epoch):
         if not state.batches:
             state.start_epoch(ranks)
+        state.stepper.freeze(frozen_weights(state.model, arch, training, state.epoch))
         training_mode(state.model)
         figures = train_epoch(state, around)
         validation_start = time.perf_counter()
@@ -66,11 +67,13 @@ def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
             train_top1=figures.top1,
             val_loss=val.loss,
             val_top1=val.top1,
+            val_balanced_accuracy=val.score("balanced_accuracy"),
+            val_macro_f1=val.score("macro_f1"),
             images_per_s=figures.images_per_s,
             seconds=state.seconds + time.perf_counter() - validation_start,
         )
         state.end_epoch(row, gates)
-        best = run.epoch(state.rows, kept, state.gate_rows)
+        best = run.epoch(state.rows, kept, state.gate_rows, score=val.score(training.monitor))
         left = (time.perf_counter() - start) / (row.epoch - first + 1) * (training.epochs - row.epoch)
         if row.epoch == first:
             print(_HEADER, file=sys.stderr)

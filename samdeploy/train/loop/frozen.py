@@ -1,16 +1,41 @@
-"""Training the head alone, on a trunk that stays as it was loaded."""
+"""Fine-tuning with a part of the network frozen, as it was loaded."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from samdeploy.models.pretrained import is_of_head
+from samdeploy.errors import RecipeError, unknown
+from samdeploy.train.loop.parts import parts_of
+from samdeploy.train.recipe.recipe import TrainingSection
 
 
-def freeze_trunk(model: nn.Module, arch: str) -> None:
-    """Let only the head of a network of `arch` learn."""
+def frozen_weights(model: nn.Module, arch: str, training: TrainingSection, epoch: int) -> frozenset[str]:
+    """Names of the parameters that do not learn in an epoch, counted from 1.
+
+    Raises:
+        RecipeError: `training.freeze` names no part of the network, or all of it.
+    """
+    wanted = training.freeze
+    if wanted == "none" or (training.freeze_epochs and epoch > training.freeze_epochs):
+        return frozenset()
+    *trunk, head = parts_of(model, arch)
+    if wanted == head.name:
+        raise RecipeError("training.freeze: 'head' found, which leaves nothing to train; 'trunk' trains the head alone")
+    last = {"trunk": len(trunk) - 1}
+    for index, part in enumerate(trunk):
+        last[part.name.split(".")[0]] = last[part.name] = index
+    if wanted not in last:
+        raise RecipeError(unknown("training.freeze", wanted, ["none", *last]))
+    return frozenset(name for part in trunk[: last[wanted] + 1] for name in part.weights)
+
+
+def freeze(model: nn.Module, frozen: frozenset[str]) -> bool:
+    """Let all parameters but those learn; says whether that is a change."""
+    changed = False
     for name, weight in model.named_parameters():
-        weight.requires_grad_(is_of_head(arch, name))
+        changed |= weight.requires_grad is (name in frozen)
+        weight.requires_grad_(name not in frozen)
+    return changed
 
 
 def training_mode(model: nn.Module) -> nn.Module:

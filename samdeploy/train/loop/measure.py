@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from samdeploy.arrays import Int64Array
+from samdeploy.metrics import balanced_accuracy, macro_f1
 from samdeploy.progress import progress_bar
 from samdeploy.train.distributed import Ranks
 from samdeploy.train.loop.batches import StoredImages
@@ -22,7 +24,7 @@ class Measured:
         correct: images whose largest logit is at their label.
         images: how many there were.
         last_correct, last_images: of the last batch alone, which is all that the original work's script reported.
-        predicted, right: per class, images taken for it, and images of it that were.
+        confusion: images by class (row) and answer (column), int64 [K, K]; None where they were not kept.
     """
 
     loss: float
@@ -30,13 +32,20 @@ class Measured:
     images: int
     last_correct: int = 0
     last_images: int = 0
-    predicted: tuple[int, ...] = ()
-    right: tuple[int, ...] = ()
+    confusion: Int64Array | None = None
 
     @property
     def top1(self) -> float:
         """In percent."""
         return 100 * self.correct / self.images
+
+    def score(self, monitor: str) -> float:
+        """What `training.monitor` names; higher is better."""
+        if monitor == "loss":
+            return -self.loss
+        if monitor == "top1" or self.confusion is None:
+            return self.top1
+        return balanced_accuracy(self.confusion) if monitor == "balanced_accuracy" else macro_f1(self.confusion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ def measure(model: nn.Module, split: Split, ranks: Ranks, check: Callable[[], No
     loss = torch.zeros((), dtype=torch.float64, device=stored.device)
     correct = torch.zeros((), dtype=torch.int64, device=stored.device)
     hits = torch.zeros_like(correct)
-    predicted, right = torch.zeros((2, classes), dtype=torch.int64, device=stored.device)
+    confusion = torch.zeros(classes * classes, dtype=torch.int64, device=stored.device)
     rows = torch.empty(0)
     with progress_bar(split.name, len(stored)) as advance, torch.inference_mode():
         for rows in stored.batches(split.batch_size):
@@ -82,18 +91,12 @@ def measure(model: nn.Module, split: Split, ranks: Ranks, check: Callable[[], No
                 logits = model(split.normalize(images))
                 loss += F.cross_entropy(logits, labels, reduction="sum")
                 answers = logits.argmax(1)
-                is_right = answers == labels
-                hits = is_right.sum()
+                hits = (answers == labels).sum()
                 correct += hits
-                predicted += torch.bincount(answers, minlength=classes)
-                right.index_add_(0, labels, is_right.to(torch.int64))
+                confusion.index_add_(0, labels * classes + answers, torch.ones_like(labels))
             advance(len(rows), "")
             check()
-    sums = ranks.sum(
-        torch.cat([torch.stack([loss, correct.double(), hits.double()]), predicted.double(), right.double()])
-    )
-    total, hit, last, *per_class = sums.tolist()
-    tallies = tuple(map(int, per_class))
-    return Measured(
-        total / len(stored), int(hit), len(stored), int(last), len(rows), tallies[:classes], tallies[classes:]
-    )
+    sums = ranks.sum(torch.cat([torch.stack([loss, correct.double(), hits.double()]), confusion.double()])).cpu()
+    total, hit, last = sums[:3].tolist()
+    table = sums[3:].to(torch.int64).view(classes, classes).numpy()
+    return Measured(total / len(stored), int(hit), len(stored), int(last), len(rows), table)

@@ -46,6 +46,29 @@ class Shuffle:
     def order(self, count: int) -> torch.Tensor:
         """int64 [count], the permutation of the next epoch."""
         self._before = self._generator.get_state()
+        return self._permutation(count)
+
+    def sampled(self, labels: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """The rows of the next epoch where classes have other shares of it than of the images.
+
+        The images of a class come equally often, but for one time; there is no drawing with replacement.
+
+        Args:
+            labels: int64 [N].
+            shares: float64 [K], of each class in the epoch; their sum is 1.
+
+        Returns:
+            int64 [N], row numbers.
+        """
+        order = self.order(len(labels))
+        bounds = (shares.cumsum(0) * len(labels)).round().long()
+        counts = torch.diff(bounds, prepend=torch.zeros(1, dtype=torch.long)).tolist()
+        of_order = labels[order]
+        chosen = [_repeated(order[of_order == label], count) for label, count in enumerate(counts) if count]
+        rows = torch.cat(chosen)
+        return rows[self._permutation(len(rows))]
+
+    def _permutation(self, count: int) -> torch.Tensor:
         return torch.randperm(count, generator=self._generator)
 
     def state(self, *, before: bool) -> torch.Tensor:
@@ -55,3 +78,8 @@ class Shuffle:
     def restore(self, state: torch.Tensor) -> None:
         """Go on from a `state`."""
         self._generator.set_state(state)
+
+
+def _repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` of rows that follow one another again and again."""
+    return rows.repeat(-(-count // len(rows)))[:count]

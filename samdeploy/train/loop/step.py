@@ -13,6 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from samdeploy.train.device import Compute
 from samdeploy.train.loop.ahead import Ahead, Batch, Place
 from samdeploy.train.loop.batches import StoredImages
+from samdeploy.train.loop.frozen import freeze
+from samdeploy.train.loop.optimizer import make_optimizer, set_rate
 from samdeploy.train.loop.seeds import StepRandomness
 from samdeploy.train.recipe.recipe import TrainingSection
 
@@ -29,7 +31,7 @@ class Stepper:
     at the losses later still finds the weights that the bad step met, and can repeat it.
 
     Attributes:
-        optimizer: Adam over the weights of `model`.
+        optimizer: over all weights of `model`; those that are frozen have no gradient.
         scaler: of the loss; does nothing but in fp16.
         bad_step: int64 [], on the device: the first step of the epoch that was not finite, or `SOUND`.
         in_step: whether a step is half done, so that `buffers` holds what batch norm knew before it.
@@ -44,27 +46,33 @@ class Stepper:
         augment: Augmentation,
         training: TrainingSection,
         compute: Compute,
+        *,
+        arch: str = "",
+        class_weights: torch.Tensor | None = None,
     ) -> None:
         """
         Args:
             model: float32 [N, 3, H, W], normalised -> logits [N, K]; its weights are updated in place.
-            images: the training split.
+            stored: the training split.
             augment: from stored to learnt images.
             training: optimiser settings.
             compute: where, in which precision, and with whom.
+            arch: of `model`; for `training.layer_decay`.
+            class_weights: float32 [K], of the loss; None: all classes weigh 1.
         """
         self.model, self._stored, self._augment, self._training = model, stored, augment, training
         self._device, self._autocast, self._ranks = compute.device, compute.autocast, compute.ranks
         device = self._device
+        self._class_weights = None if class_weights is None else class_weights.to(device)
         self._wrapped = self._ranks.wrap(model, device, training.sync_batch_norm)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = self._wrapped
         self._randomness = StepRandomness(training.seed, self._ranks.rank, device)
         self._ahead = Ahead(self._prepare, device)
-        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._weights = list(model.parameters())
         self._buffers = list(model.buffers())
         self.buffers = [buffer.clone() for buffer in self._buffers]
         self.in_step = False
-        self.optimizer = _adam(model, training)
+        self.optimizer = make_optimizer(model, arch, training)
         # Only fp16 needs the loss scaled: bf16 has float32's range.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self._autocast == torch.float16)
         self.bad_step = torch.full((), _SOUND, dtype=torch.int64, device=device)
@@ -77,6 +85,14 @@ class Stepper:
     def is_compiled(self) -> bool:
         """Whether the network runs through torch.compile now."""
         return self._forward is not self._wrapped
+
+    def freeze(self, frozen: frozenset[str]) -> None:
+        """Let all weights but those of these names learn from the next step on."""
+        if freeze(self.model, frozen):
+            is_compiled = self.is_compiled
+            # Ranks exchange the gradients of what could learn when the network was wrapped.
+            self._wrapped = self._ranks.wrap(self.model, self._device, self._training.sync_batch_norm)
+            self.compile(is_compiled)
 
     def passes(self, rows: torch.Tensor, epoch: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward and backward of one batch, piece by piece; leaves the gradients in the weights.
@@ -97,9 +113,7 @@ class Stepper:
             self._randomness.seed_dropout(epoch, step, number)
             with self._exchange(number + 1 == len(pieces)):
                 logits = self.logits(images)
-                part = F.cross_entropy(
-                    logits, targets, reduction="sum", label_smoothing=self._training.label_smoothing
-                ) / len(rows)
+                part = self._loss(logits, targets) / len(rows)
                 # The ranks' gradients are averaged, but each loss is already divided by the size of the whole batch.
                 self.scaler.scale(part * self._ranks.world).backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
@@ -108,6 +122,11 @@ class Stepper:
             if number + 1 < len(pieces):
                 self._ahead.begin(pieces[number + 1], (epoch, step, number + 1))
         return loss, hits
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The sum over the images, in nats: float32 []."""
+        smoothing = self._training.label_smoothing
+        return F.cross_entropy(logits, targets, weight=self._class_weights, reduction="sum", label_smoothing=smoothing)
 
     def begin(self, rows: torch.Tensor, epoch: int, step: int) -> None:
         """On a GPU, prepare the images that `passes` will want next, beside the step that is queued there."""
@@ -129,8 +148,7 @@ class Stepper:
 
     def update(self, loss: torch.Tensor, rate: float, step: int) -> None:
         """Move the weights along the gradients of `passes`, unless they or `loss` are not finite."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         finite = torch.isfinite(loss)
         if self.scaler.is_enabled():  # the scaler itself skips what is not finite, and tries a smaller scale
             if self._training.clip_norm:
@@ -175,11 +193,12 @@ class Stepper:
     # --- what a checkpoint holds of the optimiser
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
-        """Adam's moments and step counters by "<number of the weight>.<name>", and the scaler's numbers."""
+        """Moments and step counters by "<number of the weight>.<name>", and the scaler's numbers."""
         state = {
             f"{number}.{name}": value
             for number, weight in enumerate(self._weights)
             for name, value in self.optimizer.state[weight].items()
+            if value is not None  # SGD's momentum of what is frozen
         }
         if self.scaler.is_enabled():
             numbers = self.scaler.state_dict()
@@ -196,23 +215,10 @@ class Stepper:
             known = self.scaler.state_dict()
             self.scaler.load_state_dict({**known, "scale": numbers[0].item(), "_growth_tracker": int(numbers[1])})
         for number, weight in enumerate(self._weights):
-            for name in ("step", "exp_avg", "exp_avg_sq"):
+            for name in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
                 value = state.get(f"{number}.{name}")
                 if value is not None:
                     empty = torch.empty_like(weight, requires_grad=False) if value.ndim == weight.ndim else None
                     self.optimizer.state[weight][name] = (
                         value.to(weight.device, copy=True) if name == "step" or empty is None else empty.copy_(value)
                     )
-
-
-def _adam(model: nn.Module, training: TrainingSection) -> torch.optim.Optimizer:
-    """AdamW, which is Adam where weight_decay is 0; biases and batch norms are not decayed.
-
-    Fused on every device: on the GPU it keeps the check for infinities there, and on the CPU one pass over memory
-    takes the place of a dozen.
-    """
-    groups = [
-        {"params": [weight for weight in model.parameters() if weight.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [weight for weight in model.parameters() if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)

@@ -30,10 +30,11 @@ from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.choices.precision_probe import settle_precision
 from samdeploy.train.device import Compute, autocast_dtype, training_device
 from samdeploy.train.distributed import Ranks, check_shares, check_sync_batch_norm, joined
+from samdeploy.train.loop.balance import class_shares, class_weights
 from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.epoch import Stopped
 from samdeploy.train.loop.fit import Splits, fit, measure_test, remeasure_best
-from samdeploy.train.loop.frozen import freeze_trunk, training_mode
+from samdeploy.train.loop.frozen import freeze, frozen_weights, training_mode
 from samdeploy.train.loop.host_memory import freed_memory_kept
 from samdeploy.train.loop.measure import Measured, Split
 from samdeploy.train.loop.step import Stepper
@@ -183,10 +184,10 @@ def _pretrained(recipe: Recipe) -> Pretrained | None:
     if pretrained is True:
         return read_pretrained(recipe.model.arch)
     if not pretrained:
-        if recipe.training.freeze:
+        if recipe.training.freeze != "none":
             raise RecipeError(
-                "training.freeze: true found, but the network starts fresh, and its trunk would stay so; give it "
-                "weights: --set model.pretrained=FILE"
+                f"training.freeze: {recipe.training.freeze!r} found, but the network starts fresh, and what is frozen "
+                "would stay so; give it weights: --set model.pretrained=FILE"
             )
         return None
     path = expanded(pretrained)
@@ -220,6 +221,10 @@ def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.devic
         require_tensorboard()
     dataset = open_recipe_data(recipe)
     check_counts(dataset)
+    if training.freeze != "none":
+        arch = recipe.model.arch
+        with torch.device("meta"):
+            frozen_weights(build_model(arch, 2, recipe.model.options), arch, training, epoch=1)
     start = _pretrained(recipe) if starts else None  # before all images are decoded, which takes long
     data = prepare_data(recipe, dataset)
     check_shares(training.batch_size, len(data.training[1]), ranks.world, training.accumulate)
@@ -248,8 +253,7 @@ def _network(recipe: Recipe, classes: Sequence[str], start: Pretrained | None) -
                 f"image: {height}x{width} pixels found, which {wanted.arch} does not take ({first_line(error)}); "
                 "another size expected: --size PIXELS"
             ) from None
-    if recipe.training.freeze:
-        freeze_trunk(model, wanted.arch)
+    freeze(model, frozen_weights(model, wanted.arch, recipe.training, epoch=1))
     return training_mode(model)
 
 
@@ -266,8 +270,10 @@ def _state(recipe: Recipe, compute: Compute, data: PreparedData, model: nn.Modul
         Split("test", test, normalize, classes, batch_size),
     )
     augment = make_augmentation(recipe, classes, compute.device)
-    stepper = Stepper(model, train, augment, recipe.training, compute)
-    return TrainState(model, stepper, train, recipe.training), splits
+    counts = np.bincount(data.training[1], minlength=classes)
+    weights, shares = class_weights(recipe.data, counts), class_shares(recipe.data, counts)
+    stepper = Stepper(model, train, augment, recipe.training, compute, arch=recipe.model.arch, class_weights=weights)
+    return TrainState(model, stepper, train, recipe.training, shares), splits
 
 
 def _with_history(data: PreparedData, resumed: Resumed, record: RunRecord) -> PreparedData:

@@ -17,7 +17,14 @@ from typing import Any
 from samdeploy.bundle.fields import Reader, short
 from samdeploy.data import DATASETS
 from samdeploy.errors import BundleError, InputError, RecipeError, unknown
-from samdeploy.train.recipe.recipe import AugmentSection, ImageSection, ModelSection, Recipe, TrainingSection
+from samdeploy.train.recipe.recipe import (
+    AugmentSection,
+    DataSection,
+    ImageSection,
+    ModelSection,
+    Recipe,
+    TrainingSection,
+)
 
 HINTS = typing.get_type_hints(Recipe)
 SECTIONS: dict[str, Any] = {name: hint for name, hint in HINTS.items() if dataclasses.is_dataclass(hint)}
@@ -35,6 +42,7 @@ ELSEWHERE = {
     **dict.fromkeys(("model", "network", "backbone", "architecture"), ("model.arch",)),
     **dict.fromkeys(("weights", "checkpoint", "init"), ("model.pretrained",)),
     **dict.fromkeys(("val_split", "val_size", "validation_split", "validation_fraction"), ("data.val_fraction",)),
+    **dict.fromkeys(("optim", "opt"), ("training.optimizer",)),
     **dict.fromkeys(("early_stopping", "early_stop"), ("training.patience",)),
     **dict.fromkeys(("grad_accum", "accum", "accumulation_steps"), ("training.accumulate",)),
 }
@@ -131,6 +139,8 @@ def _contradictions(section: object) -> Iterable[str]:
             yield "augment: crop_padding and crop_scale found, one of the two ways to crop expected"
         if section.oversize > 1 and section.crop_scale == 1:
             yield f"augment.oversize: {section.oversize:g} found, 1 expected where crop_scale = 1 cuts nothing off"
+    if isinstance(section, DataSection) and section.class_weights != "none" and section.sampling != "natural":
+        yield "data: class_weights and sampling found, one of the two ways to even out classes expected"
     if isinstance(section, TrainingSection) and section.warmup_epochs > section.epochs:
         yield f"training.warmup_epochs: {section.warmup_epochs} found, at most epochs = {section.epochs} expected"
 

@@ -45,6 +45,11 @@ class DataSection:
         download: fetch the data set into `root` where it is not there yet.
         leaks: what to do about images that stand in two splits: "refuse" does not train where they are more than
             `samdeploy.data.duplicates.leaks.MAX_EXACT_PERCENT` of a split; "report" says so and trains.
+        class_weights: of the training loss: "balanced", one over the images of the class, or "effective", one over
+            their effective number (Cui et al. 2019, arXiv:1901.05555, equation 2 with a beta of 0.999); their mean over
+            the training images is 1.
+        sampling: images of an epoch, as many as there are: each once ("natural"), as many of each class ("balanced"),
+            or as the square root of the class's images ("square_root").
         cache: keep the prepared images on disk for the next run (see `samdeploy.data.cache`).
         options: what this data set offers beyond that, for example `level` of aircraft; and `protocol` of every set.
     """
@@ -55,6 +60,8 @@ class DataSection:
     split_seed: int = _ruled(0, at_least=0, at_most=2**32 - 1)
     download: bool = False
     leaks: Literal["refuse", "report"] = "refuse"
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    sampling: Literal["natural", "balanced", "square_root"] = "natural"
     cache: bool = True
     options: Mapping[str, OptionValue] = field(default_factory=dict)
 
@@ -152,17 +159,21 @@ class TrainingSection:
     Attributes:
         epochs: at most this many.
         batch_size: images per step; a last batch of one image joins the batch before it.
-        learning_rate: of Adam, at its peak.
+        optimizer: "adamw", "adam", or "sgd" with Nesterov's momentum of 0.9.
+        learning_rate: at its peak, of the head.
+        layer_decay: each part of the network learns this many times as fast as the one behind it; 1 is as fast.
         schedule: "constant", or "cosine" down to zero over all steps after the warm-up.
         warmup_epochs: epochs of a linear rise from zero.
-        weight_decay: decoupled (AdamW), on weights with two or more axes; 0 is plain Adam.
+        weight_decay: on weights with two or more axes; decoupled in AdamW.
         label_smoothing: of the training loss; 0 is plain cross entropy.
         patience: stop after this many epochs without better validation; 0 never stops early.
         precision: "auto" is bf16 (else fp16) on a GPU; on a CPU that multiplies bf16 it is tried which of fp32 and bf16
             is faster, so name one where every run must give the same bytes. Evaluation is always fp32.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         seed: of the fresh weights, dropout and the order of the images.
-        freeze: train the head alone, on the trunk as it was loaded.
+        monitor: what chooses the epoch, measured on validation; where it is equal, the loss.
+        freeze: what stays as it was loaded: "trunk", all but the head; or a part, such as "layer2", and all before it.
+        freeze_epochs: of how many epochs, the first; 0: all.
         clip_norm: largest norm of the gradient over all weights; 0 does not clip.
         ema_decay: validate and keep an exponential mean of the weights that forgets this slowly (0.9999 for long
             trainings); 0 keeps the weights themselves.
@@ -176,16 +187,20 @@ class TrainingSection:
 
     epochs: int = _ruled(45, at_least=1)
     batch_size: int = _ruled(32, at_least=2)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = _ruled(1e-4, above=0, expected=_NUMBER)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: int = _ruled(1, at_least=0)
     weight_decay: float = _ruled(0.0, at_least=0, expected=_NUMBER)
+    layer_decay: float = _ruled(1.0, above=0, at_most=1)
     label_smoothing: float = _ruled(0.0, at_least=0, below=1)
     patience: int = _ruled(12, at_least=0)
     precision: Precision = "auto"
     device: str = _ruled("auto", pattern=r"auto|cpu|cuda(:\d+)?", expected="'auto', 'cpu', 'cuda' or 'cuda:N'")
     seed: int = _ruled(0, at_least=0, at_most=2**32 - 1)
-    freeze: bool = False
+    monitor: Literal["top1", "loss", "balanced_accuracy", "macro_f1"] = "top1"
+    freeze: str = _ruled("none", pattern=r"[\w.]+", expected="'none', 'trunk' or a part of the network")
+    freeze_epochs: int = _ruled(0, at_least=0)
     clip_norm: float = _ruled(1.0, at_least=0)
     ema_decay: float = _ruled(0.0, at_least=0, below=1)
     accumulate: int = _ruled(1, at_least=1)

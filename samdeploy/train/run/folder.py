@@ -18,9 +18,10 @@ from typing import Any, Literal
 from torch import nn
 
 from samdeploy.bundle.fields import to_json
-from samdeploy.bundle.names import HISTORY_FILE, RECIPE_FILE, WEIGHTS_FILE
+from samdeploy.bundle.names import CLASSES_FILE, CONFUSION_FILE, HISTORY_FILE, RECIPE_FILE, WEIGHTS_FILE
 from samdeploy.errors import InputError
 from samdeploy.files import json_bytes, write_atomic
+from samdeploy.metrics import classes_csv, confusion_csv
 from samdeploy.models import save_weights
 from samdeploy.runs.new_folder import new_run_folder
 from samdeploy.runs.record import RunRecord, write_run
@@ -52,6 +53,7 @@ class RunFolder:
         self.path, self.record = path, record
         self._recipe, self._writes = recipe, writes
         self._lock = -1
+        self._best_score = 0.0  # of the best epoch, by `training.monitor`
 
     @classmethod
     def create(cls, runs_root: Path, recipe: Recipe, record: RunRecord) -> RunFolder:
@@ -111,7 +113,7 @@ class RunFolder:
             "recipe": recipe_table(self._recipe),
             "classes": list(record.classes),
             "fingerprints": dict(record.fingerprints),
-            "best": [record.best_epoch, record.best_val_top1, record.best_val_loss],
+            "best": [record.best_epoch, record.best_val_top1, record.best_val_loss, self._best_score],
             "provenance": dict(record.provenance),
             "legs": to_json(record.legs),
         }
@@ -122,7 +124,7 @@ class RunFolder:
         Raises:
             InputError: the best weights that it names are gone.
         """
-        epoch, top1, loss = facts["best"]
+        epoch, top1, loss, self._best_score = facts["best"]
         self.record = dataclasses.replace(self.record, best_epoch=epoch, best_val_top1=top1, best_val_loss=loss)
         if not self._writes:
             return
@@ -134,22 +136,26 @@ class RunFolder:
             write_run(self.path, self.record)
         self._write_tables(rows, gate_rows)
 
-    def epoch(self, rows: Sequence[EpochRow], model: nn.Module, gate_rows: Sequence[GateRow] = ()) -> bool:
+    def epoch(
+        self, rows: Sequence[EpochRow], model: nn.Module, gate_rows: Sequence[GateRow] = (), *, score: float
+    ) -> bool:
         """Record a finished epoch; says whether it is the best so far, whose weights are then on disk.
 
-        Best is the higher validation top-1, and at equal top-1 the lower validation loss.
+        Best is the higher score, and at equal scores the lower validation loss.
 
         Args:
             rows, gate_rows: of all epochs.
+            score: of this epoch, see `training.monitor`.
         """
         record, row = self.record, rows[-1]
-        before = (record.best_val_top1, -record.best_val_loss)
-        best = record.best_epoch == 0 or (row.val_top1, -row.val_loss) > before
+        before = (self._best_score, -record.best_val_loss)
+        best = record.best_epoch == 0 or (score, -row.val_loss) > before
         if best:
             if self._writes:
                 save_weights(model, self._best_file(row.epoch))
                 self._publish(row.epoch)
             # Not before: on a full disk the best weights are still those of the epoch before.
+            self._best_score = score
             self.record = dataclasses.replace(
                 self.record, best_epoch=row.epoch, best_val_top1=row.val_top1, best_val_loss=row.val_loss
             )
@@ -161,6 +167,7 @@ class RunFolder:
     def best_is_now(self, val: Measured) -> None:
         """Take another measurement of the best weights, on the validation images of now."""
         loss = val.loss if math.isfinite(val.loss) else sys.float_info.max  # any other is better
+        self._best_score = val.score(self._recipe.training.monitor) if math.isfinite(val.loss) else -sys.float_info.max
         self.record = dataclasses.replace(self.record, best_val_top1=val.top1, best_val_loss=loss)
         if self._writes:
             write_run(self.path, self.record)
@@ -181,11 +188,15 @@ class RunFolder:
                 print(f"warning: {text}", file=sys.stderr)
 
     def complete(self, test: Measured) -> None:
-        """Record the one test measurement; the run is complete, and its checkpoints go."""
+        """Record the one test measurement, in all and for each class; the run is complete, and its checkpoints go."""
         self.record = dataclasses.replace(
             self.record, status="complete", test_top1=test.top1, test_correct=test.correct, test_images=test.images
         )
         if self._writes:
+            if test.confusion is not None:
+                classes = self.record.classes
+                write_atomic(self.path / CONFUSION_FILE, confusion_csv(test.confusion, classes).encode())
+                write_atomic(self.path / CLASSES_FILE, classes_csv(test.confusion, classes).encode())
             write_run(self.path, self.record)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.unlock()

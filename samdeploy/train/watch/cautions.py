@@ -67,19 +67,22 @@ def training_cautions(
             "training images by heart; add images, start from pretrained weights, or --set augment.flip=true --set "
             "augment.policy=trivial"
         )
-    answered = [index for index, count in enumerate(test.predicted) if count]
+    confusion = test.confusion
+    if confusion is None:
+        return tuple(found)
+    (answered,) = confusion.sum(0).nonzero()
     if len(answered) == 1:
-        share = 100 * test.predicted[answered[0]] / test.images
+        share = 100 * int(confusion[:, answered[0]].sum()) / test.images
         found.append(
             f"every test image is taken for {classes[answered[0]]!r} ({share:.0f} %): nothing was learnt; look at the "
             "images (samdeploy data), train longer, or try another --lr"
         )
-    elif test.right and (epochs >= _EPOCHS or test.top1 >= 200 / len(classes)):
-        found += _lost(test.right, of_classes, classes)
+    elif epochs >= _EPOCHS or test.top1 >= 200 / len(classes):
+        found += _lost(np.diagonal(confusion), of_classes, classes)
     return tuple(found)
 
 
-def _lost(right: Sequence[int], of_classes: Int64Array, classes: Sequence[str]) -> list[str]:
+def _lost(right: Int64Array, of_classes: Int64Array, classes: Sequence[str]) -> list[str]:
     """Classes of which nothing is recognised; that more images help is advised for rare ones alone."""
     lost = [index for index, count in enumerate(of_classes) if count and not right[index]]
     if not lost:

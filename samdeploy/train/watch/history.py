@@ -23,6 +23,8 @@ class EpochRow:
         train_top1: over the same forward passes, in percent.
         val_loss: cross entropy, mean over all validation images, weights as they are after the epoch.
         val_top1: over all validation images, in percent.
+        val_balanced_accuracy: mean recall of the classes, in percent.
+        val_macro_f1: mean F1 of the classes, 0 to 1.
         images_per_s: training images per second, without validation.
         seconds: the whole epoch, with validation.
     """
@@ -33,6 +35,8 @@ class EpochRow:
     train_top1: float
     val_loss: float
     val_top1: float
+    val_balanced_accuracy: float
+    val_macro_f1: float
     images_per_s: float
     seconds: float
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from samdeploy.models.sam_resnet.onnx import graph_from_model
 # truth is compared with PyTorch's own in float32; a wrong layer is off by thousands of times that.
 FP32_RATIO = 5.0
 
-CASES = [(arch, gate) for arch in ("sam-resnet18", "sam-resnet50") for gate in ("original", "bounded")] + [("sam-resnet18", "none")]
+CASES = [*product(("sam-resnet18", "sam-resnet50"), ("original", "bounded")), ("sam-resnet18", "none")]
 
 
 def pytorch_logits(model, spec, images):

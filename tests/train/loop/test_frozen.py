@@ -22,7 +22,7 @@ def test_the_trunk_stays_as_it_was_loaded(recipe: Callable[..., Recipe], tmp_pat
     start = build_model(ARCH, 7)
     save_weights(start, tmp_path / "start.safetensors")
     settings = (f"model.arch={ARCH}", f"model.pretrained={tmp_path / 'start.safetensors'}", "size=32", "epochs=2")
-    run = train(recipe(*settings, "training.freeze=true", "training.learning_rate=0.01"), runs_root=tmp_path / "runs")
+    run = train(recipe(*settings, "training.freeze=trunk", "training.learning_rate=0.01"), runs_root=tmp_path / "runs")
     before, after = start.state_dict(), read_pretrained(ARCH, run).state
     assert open_run(run).status == "complete"
     learnt = {
@@ -33,4 +33,4 @@ def test_the_trunk_stays_as_it_was_loaded(recipe: Callable[..., Recipe], tmp_pat
 
 def test_a_fresh_trunk_is_not_frozen(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="the network starts fresh"):
-        train(recipe("training.freeze=true", "model.pretrained=false"), runs_root=tmp_path)
+        train(recipe("training.freeze=trunk", "model.pretrained=false"), runs_root=tmp_path)

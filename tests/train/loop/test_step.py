@@ -84,18 +84,18 @@ def test_a_step_that_is_not_finite_and_all_after_it_leave_the_weights_alone() ->
     assert int(made.bad_step) == 1
 
 
-def test_moments_come_back_in_the_layout_of_their_weights() -> None:
+@pytest.mark.parametrize(("optimizer", "moment"), [("adamw", "exp_avg"), ("sgd", "momentum_buffer")])
+def test_moments_come_back_in_the_layout_of_their_weights(optimizer: str, moment: str) -> None:
     # The fused kernel walks through weight and moments side by side; another layout would mix them up, silently.
-    made, other = stepper(), stepper()
+    made, other, fresh = (stepper(optimizer=optimizer) for _ in range(3))
     for step in range(3):
         for one in (made, other) if step < 2 else (made,):
             loss, _ = one.passes(torch.arange(12), 1, step)
             one.update(loss, 1e-2, step)
-    fresh = stepper()
     fresh.model.load_state_dict(other.model.state_dict())
     fresh.load_optimizer_state({key: value.contiguous().clone() for key, value in other.optimizer_state().items()})
     moments = fresh.optimizer.state[fresh.model.conv.weight]  # type: ignore[index]
-    assert moments["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+    assert moments[moment].is_contiguous(memory_format=torch.channels_last)
     loss, _ = fresh.passes(torch.arange(12), 1, 2)
     fresh.update(loss, 1e-2, 2)
     for key, value in made.model.state_dict().items():

@@ -45,6 +45,7 @@ def finished(recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_a_run_holds_its_files_and_its_resolved_recipe(finished: Path, recipe: MakeRecipe) -> None:
     names = sorted(path.name for path in finished.iterdir() if path.name != "curves.png")  # needs matplotlib
     assert names == [
+        *("classes.csv", "confusion.csv"),
         "gates.csv", "hashes.npz", "history.csv", "leaks.json", "recipe.toml", "run.json", "weights.safetensors",
     ]  # fmt: skip
     assert load_recipe(finished / "recipe.toml") == recipe()
@@ -55,7 +56,11 @@ def test_a_run_holds_its_files_and_its_resolved_recipe(finished: Path, recipe: M
 def test_run_json(finished: Path, examples: Path) -> None:
     record = open_run(finished)
     assert record.status == "complete"
-    assert (record.arch, record.options, record.classes) == ("sam-resnet18", {"gate": "identity"}, ("bright", "dark"))
+    assert (record.arch, record.options, record.classes) == (
+        "sam-resnet18",
+        {"gate": "identity", "stem": "imagenet"},
+        ("bright", "dark"),
+    )
     assert record.counts == {"train": 22, "val": 8, "test": 10}
     assert record.data_root == str(examples)
     assert len({len(record.fingerprints[split]) for split in ("train", "val", "test")}) == 1
@@ -66,7 +71,8 @@ def test_run_json(finished: Path, examples: Path) -> None:
 def test_history_has_one_row_per_epoch_and_agrees_with_run_json(finished: Path) -> None:
     rows = history(finished)
     assert list(rows[0]) == [
-        "epoch", "learning_rate", "train_loss", "train_top1", "val_loss", "val_top1", "images_per_s", "seconds",
+        "epoch", "learning_rate", "train_loss", "train_top1", "val_loss", "val_top1", "val_balanced_accuracy",
+        "val_macro_f1", "images_per_s", "seconds",
     ]  # fmt: skip
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["learning_rate"] for row in rows] == ["0.001", "0.001"]
@@ -84,7 +90,7 @@ def test_history_has_one_row_per_epoch_and_agrees_with_run_json(finished: Path) 
 def test_test_accuracy_equals_a_recount_over_every_image(finished: Path, examples: Path) -> None:
     # Independent: one image at a time, float64, its own normalisation; 10 images are a batch of 7 and one of 3.
     record = open_run(finished)
-    model = build_model("sam-resnet18", 2, {"gate": "identity"}).double().eval()
+    model = build_model("sam-resnet18", 2, {"gate": "identity", "stem": "imagenet"}).double().eval()
     load_weights(model, finished / "weights.safetensors")
     model.double()
     correct = 0
@@ -125,7 +131,7 @@ def test_summary_lines(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.Captur
     assert all(line.startswith("warning: ") for line in warnings)
     assert [f"warning: {text}" for text in open_run(run).warnings] == warnings
     assert first.startswith(
-        "training sam-resnet18 (gate identity) on folder: 2 classes, 22 train, 8 val, 10 test images"
+        "training sam-resnet18 (gate identity, stem imagenet) on folder: 2 classes, 22 train, 8 val, 10 test images"
     )
     record = open_run(run)
     assert header == "    epoch     loss  top-1 %  val loss val top-1 images/s  seconds max left"
@@ -184,7 +190,7 @@ def test_divergence_later_keeps_the_best_weights(
     record = open_run(run)
     assert (record.status, record.best_epoch, record.test_top1) == ("diverged", 1, None)
     assert len(history(run)) == 1
-    load_weights(build_model("sam-resnet18", 2, {"gate": "identity"}), run / "weights.safetensors")
+    load_weights(build_model("sam-resnet18", 2, {"gate": "identity", "stem": "imagenet"}), run / "weights.safetensors")
 
 
 def test_a_validation_loss_that_is_not_finite_is_divergence_too(
@@ -234,7 +240,7 @@ def test_a_real_interrupt_keeps_the_best_weights(recipe: MakeRecipe, tmp_path: P
     assert record.status == "interrupted"
     assert record.best_epoch >= 1
     assert f"The best weights (epoch {record.best_epoch}, " in rest
-    load_weights(build_model("sam-resnet18", 2, {"gate": "identity"}), run / "weights.safetensors")
+    load_weights(build_model("sam-resnet18", 2, {"gate": "identity", "stem": "imagenet"}), run / "weights.safetensors")
     assert not [path for path in run.iterdir() if path.name.startswith(".")], "a temporary file was left"
 
 

@@ -14,7 +14,7 @@ CLASSES = ("cat", "dog")
 
 
 def row(train_top1: float, val_top1: float) -> EpochRow:
-    return EpochRow(1, 1e-3, 0.5, train_top1, 0.6, val_top1, 100, 1)
+    return EpochRow(1, 1e-3, 0.5, train_top1, 0.6, val_top1, val_top1, 0.5, 100, 1)
 
 
 def of_data(
@@ -52,13 +52,14 @@ def test_data(data: dict[str, tuple[int, int]], words: str) -> None:
     ],
 )
 def test_training(train: float, val: float, predicted: tuple[int, int], right: tuple[int, int], words: str) -> None:
-    test = Measured(0.5, sum(right), 20, predicted=predicted, right=right)
+    confusion = np.array([[right[0], predicted[1] - right[1]], [predicted[0] - right[0], right[1]]])
+    test = Measured(0.5, sum(right), 20, confusion=confusion)
     found = training_cautions(row(train, val), test, np.array([10, 10]), CLASSES, epochs=3)
     assert len(found) == bool(words) and "".join(found).startswith(words)
 
 
 def test_more_images_are_advised_for_rare_classes_alone() -> None:
-    test = Measured(0.5, 10, 32, predicted=(11, 11, 10), right=(10, 0, 0))
+    test = Measured(0.5, 10, 32, confusion=np.array([[10, 0, 0], [0, 0, 20], [1, 1, 0]]))
     arguments = (row(60, 55), test, np.array([10, 20, 2]), ("cat", "dog", "cow"))
     (found,) = training_cautions(*arguments, epochs=3)
     assert found.endswith("'dog' (0 of 20), 'cow' (0 of 2) is recognised; train longer, or add images of 'cow'")

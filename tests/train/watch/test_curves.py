@@ -16,7 +16,10 @@ from samdeploy.train.watch.curves import CURVES_FILE, LiveCurves, draw_curves
 from samdeploy.train.watch.history import EpochRow, GateRow, write_table
 from samdeploy.train.watch.tensorboard import EVENTS_FILE, require_tensorboard, write_events
 
-ROWS = [EpochRow(epoch, 1e-3, 2 / epoch, 50 + epoch, 2.1 / epoch, 49 + epoch, 300, 10) for epoch in range(1, 5)]
+ROWS = [
+    EpochRow(epoch, 1e-3, 2 / epoch, 50 + epoch, 2.1 / epoch, 49 + epoch, 48 + epoch, 0.5, 300, 10)
+    for epoch in range(1, 5)
+]
 GATES = [
     GateRow(epoch, f"layer{stage}", 1 + stage / 10, epoch / 10, 0.0, 2.0, 100.0, 9 + stage / 10)
     for epoch in range(1, 5)
@@ -60,7 +63,8 @@ def test_no_stage_is_left_out(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    odd = [EpochRow(1, 1e-3, 2, 50, float("nan"), 40, 300, 10), EpochRow(2, 1e-3, float("inf"), 50, 1, 40, 300, 10)]
+    losses = enumerate([(2, float("nan")), (float("inf"), 1)], start=1)
+    odd = [EpochRow(epoch, 1e-3, train, 50, val, 40, 40, 0.4, 300, 10) for epoch, (train, val) in losses]
     draw_curves(tmp_path, odd, GATES)
     assert (tmp_path / CURVES_FILE).is_file()
     assert capsys.readouterr().err == ""
@@ -111,7 +115,8 @@ def test_tables(tmp_path: Path) -> None:
     write_table(tmp_path / "history.csv", ROWS[:1])
     write_table(tmp_path / "gates.csv", [*GATES[:1], GateRow(1, "layer2", None, None, None, None, 1 / 3, 9.0)])
     assert (tmp_path / "history.csv").read_text() == (
-        "epoch,learning_rate,train_loss,train_top1,val_loss,val_top1,images_per_s,seconds\n1,0.001,2,51,2.1,50,300,10\n"
+        "epoch,learning_rate,train_loss,train_top1,val_loss,val_top1,val_balanced_accuracy,val_macro_f1,"
+        "images_per_s,seconds\n1,0.001,2,51,2.1,50,49,0.5,300,10\n"
     )
     assert (tmp_path / "gates.csv").read_text() == (
         "epoch,stage,gate_mean,gate_sd,gate_min,gate_max,largest,headroom_bits\n"
