@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "__main__": frozenset({"cli"}),
     "errors": frozenset(),
     "arrays": frozenset(),
+    "metrics": frozenset({"arrays"}),
     "terminal": frozenset(),
     "progress": frozenset(),
     "native": frozenset({"errors"}),
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "classifier": _BUNDLE | {"images", "backends", "ranking"},
     "predict": _APPLICATION,
     "explain": _APPLICATION | {"progress", "graphs", "models"},  # only the families know where gates are
-    "train": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
+    "train": _BUNDLE | {"metrics", "terminal", "runs", "images", "progress", "models", "data"},
     "importing": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
     "export": _BUNDLE | {"runs", "images", "backends", "progress", "graphs", "models", "data"},
     "evaluate": _APPLICATION | {"progress", "data"},
@@ -66,7 +67,7 @@ RUNTIMES_WELCOME = frozenset({"graphs", "models", "data", "train", "importing", 
 # A part, or one of its files -> the packages of others that it may import at module level; others are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("__init__", "errors", "files", "terminal", "native", "bundle", "runs", "classifier"), frozenset()),
-    **dict.fromkeys(("arrays", "ranking", "predict", "bundle/golden"), frozenset({"numpy"})),
+    **dict.fromkeys(("arrays", "metrics", "ranking", "predict", "bundle/golden"), frozenset({"numpy"})),
     "terminal/tables": frozenset({"rich"}),
     "images": frozenset({"numpy", "PIL"}),
     "graphs": frozenset({"numpy", "onnx"}),
