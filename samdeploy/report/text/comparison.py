@@ -65,7 +65,10 @@ def _trained_on(network: Network, images: int) -> str:
     if network.is_imported:
         made = f"; its engines were made with {share}" if count else ""
         return f"not known, it was trained elsewhere{made}"
-    return "not known, there are no hashes of its training images" if count is None else share
+    if count is None:
+        return "not known, there are no hashes of its training images"
+    in_val = network.seen_in("val")
+    return share + (f"; {in_val:,} are in its val, which chose the epoch" if in_val else "")
 
 
 def _networks(report: CompareReport) -> str:
