@@ -11,6 +11,7 @@ from samdeploy.bundle import open_bundle
 from samdeploy.data import load_images, open_dataset
 from samdeploy.data.duplicates.image_hashes import digests_of, read_hashes
 from samdeploy.evaluate.contradictions import find_contradictions
+from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing.importing import import_network
 from samdeploy.runs.record import open_run
@@ -69,3 +70,14 @@ def test_the_images_that_int8_is_judged_on_are_remembered_while_it_is_kept(run: 
     for wanted in (INT8, FP32):
         train, val, known = remembered(run, wanted)
         assert known == train | val
+
+
+def test_images_that_came_at_export_alone_are_remembered(tmp_path: Path) -> None:
+    data = class_folders(tmp_path / "data", dict.fromkeys(CLASSES, 30))
+    run = import_network(options(saved(tmp_path / "w.pth", state_of()), tmp_path), runs_root=tmp_path / "runs")
+    wanted = ExportOptions(engine="onnxruntime", precision="fp32", cam=False, data_root=data)
+    bundle = open_bundle(export_run(run, wanted).bundle)
+    assert not find_contradictions(bundle)
+    aside = set(open_dataset("judged-folder", data).val.names)
+    assert len(aside) == 32 == bundle.data.counts["train"]
+    assert aside.isdisjoint(open_test_set(bundle, data).samples.names)
