@@ -100,9 +100,8 @@ def _some(count: int) -> list[int]:
 
 
 def _encoded(samples: Samples, index: int) -> bytes:
-    """The file as it is; an image that lies in an array has none, and becomes a PNG."""
-    path = Path(samples.names[index])
-    return path.read_bytes() if path.is_file() else _png(samples.load(index))
+    """As its file or container holds it; an image that lies in an array becomes a PNG."""
+    return _png(samples.load(index)) if samples.read is None else samples.read(index)
 
 
 def _png(image: UInt8Array) -> bytes:

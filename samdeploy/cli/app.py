@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
-DataRoot = Annotated[Path | None, typer.Option("--data", help="Folder of the data set's files.")]
+DataRoot = Annotated[Path | None, typer.Option("--data", help="The data set's folder, table or tar shards.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value: [section.]key=value; repeatable."),

@@ -36,6 +36,7 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     "matplotlib": "plots",
     "jinja2": "report",
+    "pyarrow": "parquet",
 }
 
 
@@ -111,7 +112,7 @@ def read_recipe(name: str, overrides: Sequence[str], root: Path | None, *, verb:
     if is_folder_of_images(name):
         if "data.root" in overridden(overrides):
             other = "--set data.root" if root is None else f"--data {root}"
-            raise InputError(f"{name} and {other}: both name the folder of images; leave one out")
+            raise InputError(f"{name} and {other}: both name the images; leave one out")
         print(f"{verb} the images in {name} (recipe {FOLDER_RECIPE!r})", file=sys.stderr)
     elif name in recipe_names() and Path(name).is_dir():
         print(f"{name}: taken for the recipe; the folder of this name is ./{name}", file=sys.stderr)

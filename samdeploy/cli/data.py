@@ -14,7 +14,7 @@ from samdeploy.cli.arguments import read_recipe, recipe_overrides
 @command
 def data(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|FOLDER", help="A recipe's name, a .toml file, or a folder of images.")
+        str, typer.Argument(metavar="RECIPE|IMAGES", help="A recipe's name, a .toml file, or images.")
     ] = "digits",
     root: DataRoot = None,
     batch_size: BatchSize = None,

@@ -18,8 +18,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe, a .toml file, or a folder of images; digits if left out. With --resume: a run.",
-            metavar="RECIPE|FOLDER",
+            help="A recipe, a .toml file, or images: a folder, table or tar; digits if left out. With --resume: a run.",
+            metavar="RECIPE|IMAGES",
         ),
     ] = None,
     data: DataRoot = None,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from samdeploy.errors import DatasetError, InputError, unknown
 OptionValue = str | int | float | bool
 
 SPLITS = ("train", "val", "test")
+
+# Pixels, or an encoded image.
+_Image = TypeVar("_Image", UInt8Array, bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +34,15 @@ class Samples:
             threads, and picklable.  Raises `ImageError` where the image is missing or damaged.
         stamps: () -> uint64 [N, 2], for each image a value that changes when what it is read from does; None where
             reading is so cheap that prepared images are not worth keeping (see `samdeploy.data.cache`).
+        read: index -> the encoded image, as its file or container holds it; None where images are arrays.  Likewise
+            for threads.
     """
 
     labels: Int64Array
     names: Sequence[str]
     load: Callable[[int], UInt8Array]
     stamps: Callable[[], UInt64Array] | None = None
+    read: Callable[[int], bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,8 +52,9 @@ class Samples:
         return Samples(
             labels=self.labels[indices],
             names=tuple(self.names[index] for index in indices),
-            load=partial(_load_taken, self.load, indices),
+            load=partial(_taken, self.load, indices),
             stamps=None if self.stamps is None else partial(_stamps_taken, self.stamps, indices),
+            read=None if self.read is None else partial(_taken, self.read, indices),
         )
 
     def spread(self, count: int) -> Samples:
@@ -59,11 +67,15 @@ class Samples:
         stamps = None
         if self.stamps is not None and other.stamps is not None:
             stamps = partial(_stamps_joined, self.stamps, other.stamps)
+        read = None
+        if self.read is not None and other.read is not None:
+            read = partial(_joined, self.read, len(self), other.read)
         return Samples(
             labels=np.concatenate([self.labels, other.labels]),
             names=(*self.names, *other.names),
-            load=partial(_load_joined, self.load, len(self), other.load),
+            load=partial(_joined, self.load, len(self), other.load),
             stamps=stamps,
+            read=read,
         )
 
 
@@ -160,8 +172,8 @@ def _load_row(images: UInt8Array, index: int) -> UInt8Array:
     return image.copy()
 
 
-def _load_taken(load: Callable[[int], UInt8Array], indices: Int64Array, index: int) -> UInt8Array:
-    return load(int(indices[index]))
+def _taken(get: Callable[[int], _Image], indices: Int64Array, index: int) -> _Image:
+    return get(int(indices[index]))
 
 
 def _array_stamps(images: UInt8Array) -> UInt64Array:
@@ -181,7 +193,5 @@ def _stamps_joined(one: Callable[[], UInt64Array], other: Callable[[], UInt64Arr
     return np.concatenate([one(), other()])
 
 
-def _load_joined(
-    load: Callable[[int], UInt8Array], count: int, other: Callable[[int], UInt8Array], index: int
-) -> UInt8Array:
-    return load(index) if index < count else other(index - count)
+def _joined(get: Callable[[int], _Image], count: int, other: Callable[[int], _Image], index: int) -> _Image:
+    return get(index) if index < count else other(index - count)

@@ -31,6 +31,7 @@ class DatasetEntry:
         opener: "module:function".
         description: one line for people.
         options: name -> values it may take; the first is the default.
+        texts: names of options that take any text; "" is the default.
         has_files: False where the images come with a package, so that no folder of data is ever read.
         can_download: whether `open_dataset` can fetch the files.
         holds: "module:function" that says whether a folder holds the files; of a set that is also looked for where the
@@ -40,6 +41,7 @@ class DatasetEntry:
     opener: str
     description: str
     options: Mapping[str, tuple[OptionValue, ...]] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
     has_files: bool = True
     can_download: bool = True
     holds: str | None = None
@@ -68,6 +70,18 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
         "folder": DatasetEntry(
             "samdeploy.data.sets.folder:open_folder", "your own images, one folder per class", can_download=False
         ),
+        "table": DatasetEntry(
+            "samdeploy.data.sets.table:open_table",
+            "your own images, listed in CSV, TSV, JSON lines or Parquet",
+            texts=("path_column", "label_column", "split_column"),
+            can_download=False,
+        ),
+        "shards": DatasetEntry(
+            "samdeploy.data.sets.shards:open_shards",
+            "your own images in tar files, as webdataset has them",
+            texts=("label_key",),
+            can_download=False,
+        ),
         "judged-folder": DatasetEntry(
             "samdeploy.data.sets.judged_folder:open_judged_folder",
             "images that an imported network is judged on, one folder per class; a fixed part is set aside",
@@ -93,7 +107,8 @@ def open_dataset(
 
     Args:
         name: a key of `DATASETS`.
-        root: the folder that holds the set's own folder (see each file); for "folder", the images' folder.
+        root: the folder that holds the set's own folder (see each file); for "folder", "table" and "shards", where
+            the images are.
         options: of this set, see `DatasetEntry.options`; what is left out takes its default.  Every set has "protocol",
             one of `samdeploy.data.protocol.PROTOCOLS`.
         val_fraction: of the training images, in (0, 1); for a set without an official val split.
@@ -160,17 +175,23 @@ def _function(where: str) -> Any:
 
 
 def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-    wrong = [option for option in options if option not in entry.options]
+    known = (*entry.options, *entry.texts)
+    wrong = [option for option in options if option not in known]
     if wrong:
-        if not entry.options:
+        if not known:
             raise InputError(f"data set {name!r} has no option but protocol; found: {', '.join(wrong)}. Remove them")
-        valid_names = (*entry.options, "protocol")
+        valid_names = (*known, "protocol")
         raise InputError("; ".join(unknown(f"option of data set {name!r}", option, valid_names) for option in wrong))
     for option, value in options.items():
+        if option in entry.texts:
+            if not isinstance(value, str):
+                raise InputError(f"data set {name!r}: option {option} = {value!r} found, a text expected")
+            continue
         valid = entry.options[option]
         # By type too: 1 == True, but a recipe that says 1 for a switch has something else in mind.
         if not any(type(value) is type(choice) and value == choice for choice in valid):
             raise InputError(
                 f"data set {name!r}: option {option} = {value!r} found, one of {', '.join(map(repr, valid))} expected"
             )
-    return {option: options.get(option, valid[0]) for option, valid in entry.options.items()}
+    defaults = {option: valid[0] for option, valid in entry.options.items()} | dict.fromkeys(entry.texts, "")
+    return defaults | dict(options)

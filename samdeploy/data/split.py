@@ -82,6 +82,38 @@ def hold_out(
     return samples.take(np.flatnonzero(~is_held)), samples.take(np.flatnonzero(is_held))
 
 
+def cut_missing(
+    samples: dict[str, Samples],
+    *,
+    classes: tuple[str, ...],
+    dataset: str,
+    val_fraction: float,
+    seed: int,
+    copies: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, int]:
+    """Cut the splits that `samples` lacks off its train: first test, always the same images, then val.
+
+    Args:
+        samples: "train" and perhaps "val" and "test"; completed in place.
+        val_fraction, seed: of the cut of val.
+        classes, dataset, copies: see `hold_out`.
+
+    Returns:
+        Split -> its number of images, of those that were cut.
+
+    Raises:
+        DatasetError: as `hold_out`.
+    """
+    counts = {}
+    for part, fraction, its_seed in (("test", TEST_FRACTION, TEST_SEED), ("val", val_fraction, seed)):
+        if part not in samples:
+            samples["train"], samples[part] = hold_out(
+                samples["train"], fraction, its_seed, classes=classes, part=part, dataset=dataset, copies=copies
+            )
+            counts[part] = len(samples[part])
+    return counts
+
+
 def _first_copies(names: Sequence[str], copies: Mapping[str, str]) -> Int64Array:
     """int64 [N]: for each sample the index of the first one that is the same image."""
     if not copies:

@@ -23,6 +23,14 @@ _BLOCK = 32
 _SHOWN = 5
 
 
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# So many images of a stream are ready or in work at a time, in blocks of up to 64.
+IMAGES_AHEAD = 64 * (_threads() + 1)
+
+
 def stream_images(
     samples: Samples,
     preprocessing: Preprocessing,
@@ -108,10 +116,6 @@ def broken_text(reasons: Sequence[str], looked_at: int) -> str:
     more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
     title = f"{len(reasons)} of {looked_at} images cannot be read; replace or remove them:"
     return NEXT_IMAGE.join([title, *map(printable, reasons[:_SHOWN]), *more])
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _broken_text(samples: Samples, broken: dict[int, str], description: str) -> str:

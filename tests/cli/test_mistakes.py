@@ -209,8 +209,8 @@ def test_unknown_option_names_the_key(tmp_path: Path, inside: Inside, arguments:
     [
         ("digits --epochs 3 --set epochs=3", "--epochs and --set: both give training.epochs; leave one out"),
         ("digits --size 64 --set image.width=64", "--size and --set: both give image.width; leave one out"),
-        ("pets --data cats", "pets and --data cats: both name the folder of images; leave one out"),
-        ("pets --set root=cats", "pets and --set data.root: both name the folder of images; leave one out"),
+        ("pets --data cats", "pets and --data cats: both name the images; leave one out"),
+        ("pets --set root=cats", "pets and --set data.root: both name the images; leave one out"),
         ("digits --lr 0", "recipe digits: training.learning_rate: 0.0 found, above 0 expected"),
     ],
 )

@@ -19,6 +19,7 @@ from samdeploy.arrays import UInt8Array, UInt64Array
 from samdeploy.data.dataset import Dataset, OptionValue, Samples, file_stamps
 from samdeploy.data.sets.download import downloading, fetch_folder
 from samdeploy.data.split import hold_out
+from samdeploy.data.stored import read_file
 from samdeploy.errors import DatasetError, DatasetMissing, ImageError
 from samdeploy.images.decode import decode
 
@@ -107,6 +108,7 @@ def _samples(official: Any, banner: bool) -> Samples:
         names=paths,
         load=partial(_load, paths, banner),
         stamps=partial(_stamps, paths, banner),
+        read=partial(read_file, paths),
     )
 
 

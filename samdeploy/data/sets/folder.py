@@ -16,18 +16,17 @@ where ``val`` is missing, `val_fraction` of what is left, drawn with `seed`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from samdeploy.arrays import Int64Array, UInt8Array
-from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples, file_stamps
+from samdeploy.data.dataset import SPLITS, Dataset, OptionValue, Samples
 from samdeploy.data.duplicates.file_copies import file_copies
 from samdeploy.data.sets.layout import find_layout
 from samdeploy.data.sets.scan import Scan, compare_classes, missing_classes, scan_classes
-from samdeploy.data.split import TEST_FRACTION, TEST_SEED, hold_out
+from samdeploy.data.split import cut_missing
+from samdeploy.data.stored import file_samples
 from samdeploy.data.stream import broken_text, find_broken
 from samdeploy.errors import NEXT_FAULT, DatasetError, DatasetMissing
 from samdeploy.images.decode import decode
@@ -70,15 +69,15 @@ def open_folder(
             f"{counted(len(copies), 'copy', 'copies')} of training images, byte for byte: kept on one side of each cut"
         )
     try:
-        for part, fraction, its_seed in (("test", TEST_FRACTION, TEST_SEED), ("val", val_fraction, seed)):
-            if part not in samples:
-                samples["train"], samples[part] = hold_out(
-                    samples["train"], fraction, its_seed, classes=classes, part=part, dataset="folder", copies=copies
-                )
-                count = len(samples[part])
-                notes.append(f"no {part} folder in {printable(root)}: {count} training images were cut off as {part}")
+        counts = cut_missing(
+            samples, classes=classes, dataset="folder", val_fraction=val_fraction, seed=seed, copies=copies
+        )
     except DatasetError as error:
         refuse_folder(root, [str(error).removeprefix("folder: ")], scans)
+    notes += [
+        f"no {part} folder in {printable(root)}: {count} training images were cut off as {part}"
+        for part, count in counts.items()
+    ]
     return Dataset("folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes), cut=cut)
 
 
@@ -153,7 +152,7 @@ def refuse_folder(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> N
     if not paths and len(faults) == 1:
         raise DatasetMissing(f"folder: {faults[0]}")
     looked_at = paths[:_LOOKED_AT]
-    broken = find_broken(partial(_load, looked_at), len(looked_at), "checking images")
+    broken = find_broken(lambda index: decode(Path(looked_at[index])), len(looked_at), "checking images")
     if broken:
         faults.append(broken_text(broken, len(looked_at)))
     if len(faults) == 1:
@@ -165,11 +164,6 @@ def folder_samples(scan: Scan, classes: tuple[str, ...]) -> Samples:
     paths = tuple(str(path) for images in scan.images.values() for path in images)
     labels = np.repeat([classes.index(name) for name in scan.images], list(map(len, scan.images.values())))
     return file_samples(paths, labels.astype(np.int64))
-
-
-def file_samples(paths: tuple[str, ...], labels: Int64Array) -> Samples:
-    """Images in files of their own; labels int64 [N]."""
-    return Samples(labels=labels, names=paths, load=partial(_load, paths), stamps=partial(file_stamps, paths))
 
 
 def _shared_files(scans: Mapping[str, Scan]) -> Iterator[str]:
@@ -195,7 +189,3 @@ def _shared_files(scans: Mapping[str, Scan]) -> Iterator[str]:
 def _all(images: Iterable[list[Path]]) -> Iterator[Path]:
     for paths in images:
         yield from paths
-
-
-def _load(paths: tuple[str, ...], index: int) -> UInt8Array:
-    return decode(Path(paths[index]))

@@ -18,8 +18,13 @@ from samdeploy.data.duplicates.image_hashes import digests_of
 from samdeploy.data.duplicates.leaks import is_among
 from samdeploy.data.images import Fingerprint
 from samdeploy.data.protocol import HONEST
+from samdeploy.data.registry import NO_OPTIONS
 from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
 from samdeploy.data.sets.judged_folder import LEAST_ASIDE
+from samdeploy.data.sets.given import OWN_IMAGES, what_is_given
+from samdeploy.data.sets.image_list import open_test_list
+from samdeploy.data.sets.shards import read_shards
+from samdeploy.data.sets.table import read_table
 from samdeploy.errors import DatasetError, DatasetMissing, InputError
 from samdeploy.evaluate.passes import BATCH
 from samdeploy.evaluate.test_set.seen_in_training import is_imported, known_images
@@ -34,7 +39,7 @@ AS_AT_TRAINING = "as at training"
 TRAINED_ELSEWHERE = "trained elsewhere"
 _SHOWN = 5
 # Data sets whose images are wherever the user says.
-_FOLDERS = ("folder", "judged-folder")
+_ANYWHERE = (*OWN_IMAGES, "judged-folder")
 _CHANGED = "the list in the bundle's manifest was changed; make the bundle again: samdeploy export"
 
 
@@ -52,8 +57,8 @@ class TestSet:
 def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
     """The test split of the bundle's data set.
 
-    Of the data set "folder" it is test/, or, of class folders that were not trained on, all images; of an imported
-    network, all images of class folders or of test/, of which none was set aside.
+    Of a user's own images it is test/ or the rows of that split; or all images, where there are no splits and they were
+    not trained on.  Of an imported network it is all images of class folders or of test/, of which none was set aside.
 
     Args:
         bundle: names the data set, its options and its split.
@@ -65,18 +70,20 @@ def open_test_set(bundle: Bundle, data_root: Path | None) -> TestSet:
         InputError: its classes are not those of the bundle, or `data_root` does not exist.
     """
     check_folder(bundle.data.name, data_root, "the bundle's")
-    if bundle.data.name in _FOLDERS and data_root is not None and not expanded(data_root).exists():
-        raise InputError(f"{data_root}: no such folder; a folder with test/<class>/ or <class>/ images expected")
+    if bundle.data.name in _ANYWHERE and data_root is not None and what_is_given(expanded(data_root)).is_missing():
+        raise InputError(
+            f"{data_root}: no such folder or file; test/<class>/ or <class>/ images, a table or tar shards expected"
+        )
     root = _data_root(bundle, data_root)
     return _away_from_its_run(bundle) if root is None else _test_set_in(root, bundle)
 
 
 def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
     data = bundle.data
-    if data.name == "folder" and data.options.get("protocol", HONEST) == HONEST:
-        folder = expanded(root)
-        if has_test_folder(folder) or (is_class_tree(folder) and not was_trained_on(folder, bundle)):
-            return _test_images_alone(folder, bundle.spec.classes)
+    if data.name in OWN_IMAGES and data.options.get("protocol", HONEST) == HONEST:
+        found = _own_test_set(expanded(root), bundle)
+        if found is not None:
+            return found
     if data.name == "judged-folder" and (found := _all_judged(expanded(root), bundle)) is not None:
         return found
     dataset = _whole_dataset(root, bundle)
@@ -87,6 +94,20 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
     if not len(dataset.test):
         raise DatasetMissing(f"data set {data.name!r} has no test images in {root}")
     return TestSet(dataset.test, dataset.notes)
+
+
+def _own_test_set(root: Path, bundle: Bundle) -> TestSet | None:
+    """Test images that need no training images beside them; None where they are to be cut off those."""
+    classes, kind = bundle.spec.classes, what_is_given(root).kind
+    if kind == "folder":
+        if has_test_folder(root) or (is_class_tree(root) and not was_trained_on(root, bundle)):
+            return _test_images_alone(root, classes, bundle.data.name)
+        return None
+    is_same_kind = kind == bundle.data.name
+    read = read_table if kind == "table" else read_shards
+    found = read(root, bundle.data.options if is_same_kind else NO_OPTIONS)
+    is_cut = "test" not in found.splits and (any(found.splits) or was_trained_on(root, bundle))
+    return None if is_cut and is_same_kind else TestSet(*open_test_list(found, classes))
 
 
 def _whole_dataset(root: Path, bundle: Bundle) -> Dataset:
@@ -152,19 +173,21 @@ def _away_from_its_run(bundle: Bundle) -> TestSet:
     """The images, where a data set that is known by its name is found without a run that says where."""
     name = bundle.data.name
     here = f"no test images here: {bundle.root} does not lie in its run, which knows where they are"
-    if name in _FOLDERS and not bundle.data.counts:
+    if name in _ANYWHERE and not bundle.data.counts:
         here = f"no test images here: {bundle.root} was imported without images"
-    if name in _FOLDERS or not name:
-        raise InputError(f"{here}; give a folder of test/<class>/ or <class>/ images: --data FOLDER")
+    if name in _ANYWHERE or not name:
+        raise InputError(f"{here}; give class folders, a table or tar shards: --data PATH")
     try:
         return _test_set_in(Path("data"), bundle)
     except DatasetMissing as error:
         raise InputError(f"{here}; give the folder of {name!r}: --data FOLDER ({error})") from None
 
 
-def _test_images_alone(root: Path, classes: tuple[str, ...]) -> TestSet:
+def _test_images_alone(root: Path, classes: tuple[str, ...], name: str) -> TestSet:
     in_order = tuple(sorted(classes, key=natural_key))
-    if in_order != classes:  # no training folder tells that two names were swapped, but their order does
+    if (
+        name == "folder" and in_order != classes
+    ):  # no training folder tells that two names were swapped, but their order does
         raise InputError(_other_classes("folder", in_order, classes))
     return TestSet(*open_test_folder(root, classes))
 
@@ -198,7 +221,7 @@ def _other_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> 
         place = next(index for index, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other)
         parts = [f"the same in another order: class {place} is {found[place]!r}, {expected[place]!r} expected"]
         cure = f"Their order follows from the names: {_CHANGED}"
-    elif name == "folder":
+    elif name in OWN_IMAGES:
         cure = "These are not its images: give their folder with --data, or rename the class folders"
     else:
         cure = f"The data set's names never change: {_CHANGED}"

@@ -9,14 +9,14 @@ from pathlib import Path
 from samdeploy.train.recipe.checks import recipe_from_table
 from samdeploy.train.recipe.overrides import apply_overrides, overridden
 from samdeploy.train.recipe.recipe import NOT_THE_EXPERIMENT, Recipe
-from samdeploy.train.recipe.source import read_recipe_source
+from samdeploy.train.recipe.source import read_recipe_source, with_recognised_set
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply overrides and check the result.
 
     Args:
-        name_or_path: one of `recipe_names()`, the path of a `.toml` file, or a folder of images.
+        name_or_path: one of `recipe_names()`, the path of a `.toml` file, or a folder or list of images.
         overrides: each "section.key=value"; the value is TOML, and text that is no TOML is taken as a string.
             The section may be left out where the key occurs once; name and description are top-level keys.  Without
             a new description, `Recipe.changed` names the keys.
@@ -27,7 +27,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
             them are listed.
     """
     source = read_recipe_source(str(name_or_path))
-    recipe = recipe_from_table(apply_overrides(source.table, overrides), source.origin)
+    table = with_recognised_set(apply_overrides(source.table, overrides))
+    recipe = recipe_from_table(table, source.origin)
     if recipe.description == source.table.get("description", ""):
         changed = tuple(sorted({*recipe.changed, *overridden(overrides)} - NOT_THE_EXPERIMENT))
     else:

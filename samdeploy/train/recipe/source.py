@@ -10,6 +10,7 @@ from typing import Any
 
 from samdeploy.bundle.names import RECIPE_FILE
 from samdeploy.bundle.path_kind import PathKind, a, path_kind
+from samdeploy.data.sets.given import is_list_of_images, what_is_given
 from samdeploy.errors import InputError, RecipeError, unknown
 from samdeploy.files import expanded, user_text
 from samdeploy.train.recipe.checks import recipe_from_table
@@ -44,17 +45,32 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def is_folder_of_images(name_or_path: str) -> bool:
-    """Whether `read_recipe_source` takes this for a folder of images: a recipe's name wins unless it has a slash."""
-    if name_or_path in recipe_names() or not expanded(name_or_path).is_dir():
+    """Whether `read_recipe_source` takes this for images, in a folder, a table or tar shards.
+
+    A recipe's name wins unless it has a slash.
+    """
+    if name_or_path in recipe_names():
         return False
+    if not expanded(name_or_path).is_dir():
+        return is_list_of_images(expanded(name_or_path))
     return path_kind(expanded(name_or_path)) in ("folder of images", "folder", "empty folder")
+
+
+def with_recognised_set(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe for a folder of images, as the one for a table or for tar shards where its root holds these."""
+    data = table.get("data", {})
+    name, root = (data.get("name", "folder"), data.get("root", "data")) if isinstance(data, Mapping) else ("", "")
+    if name != "folder" or not isinstance(root, str) or "\0" in root:
+        return table
+    kind = what_is_given(expanded(root)).kind
+    return table if kind == name else {**table, "data": {**data, "name": kind}}
 
 
 def read_recipe_source(name_or_path: str) -> RecipeSource:
     """Read a recipe and what it extends.
 
     Args:
-        name_or_path: one of `recipe_names()`, the path of a `.toml` file, or a folder of images.
+        name_or_path: one of `recipe_names()`, the path of a `.toml` file, or images.
 
     Raises:
         InputError: no such recipe, file or folder.

@@ -107,5 +107,33 @@ def test_bundle_away_from_its_run_asks_for_the_folder(
     (root / "data" / "train" / "cat").mkdir(parents=True)
     monkeypatch.chdir(root)
     away = dataclasses.replace(bundle, root=root / "bundle", data=dataclasses.replace(bundle.data, name=name))
-    with pytest.raises(InputError, match=r"^no test images here: .* does not lie in its run.*: --data FOLDER"):
+    with pytest.raises(InputError, match=r"^no test images here: .* does not lie in its run.*: --data (FOLDER|PATH)"):
         open_test_set(away, None)
+
+
+def test_a_table_of_test_images(bundle: Bundle, root: Path) -> None:
+    rows = [f"{path.relative_to(root)},{path.parent.name}\n" for path in sorted(root.rglob("*.png"))]
+    table = root / "labels.csv"
+    table.write_text("path,label\n" + "".join(rows))
+    for trained_on in ("folder", "table", "shards"):
+        data = dataclasses.replace(bundle.data, name=trained_on)
+        found = open_test_set(dataclasses.replace(bundle, data=data), table)
+        assert found.samples.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+        assert found.notes[0] == f"{table} has no splits, so all of it is evaluated: 10 images"
+    table.write_text("path,label,split\n" + "".join(f"{row.rstrip()},val\n" for row in rows))
+    with pytest.raises(DatasetError, match=f"^table: no test images are listed in {table}$"):
+        open_test_set(bundle, table)
+
+
+def test_a_table_that_was_trained_on_is_cut_as_at_training(bundle: Bundle, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for place in range(200):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / f"{place}.png")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{place}.png,{place % 10}\n" for place in range(200)))
+    test = open_dataset("table", table).test
+    digest = fingerprint(*load_images(test, bundle.spec.preprocessing, description="test"))
+    data = dataclasses.replace(bundle.data, name="table", counts={"test": 40}, fingerprints={"test": digest})
+    assert len(open_test_set(dataclasses.replace(bundle, data=data), table).samples) == 40
+    others = dataclasses.replace(data, fingerprints={"test": "0"})
+    assert len(open_test_set(dataclasses.replace(bundle, data=others), table).samples) == 200

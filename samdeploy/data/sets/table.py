@@ -1,0 +1,149 @@
+"""Your own images: a table of paths and labels, or of the images themselves.
+
+::
+
+    labels.csv, .tsv        path,label[,split]           paths are relative to the table's folder, or absolute
+    metadata.jsonl          {"file_name": ..., "label": ...}    a line per image, as Hugging Face's imagefolder has it
+    *.parquet               path or image, label[, split]       see `samdeploy.data.sets.column_files`
+    folder                  train.csv, test.csv, or data/train-00000-of-00001.parquet and so on
+
+Columns go by their usual names, or by the options `path_column`, `label_column` and `split_column`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from samdeploy.data.dataset import Dataset, OptionValue
+from samdeploy.data.sets.columns import Columns, choose_columns
+from samdeploy.data.sets.given import COLUMN_FILES, TEXT_TABLES, Given, what_is_given
+from samdeploy.data.sets.image_list import ImageList, open_list, read_split, split_of_file
+from samdeploy.data.stored import file_samples
+from samdeploy.terminal import printable
+
+Row = Mapping[str, object]
+
+
+def open_table(
+    root: Path, *, options: Mapping[str, OptionValue], val_fraction: float, seed: int, download: bool
+) -> Dataset:
+    """The images that `root` lists; classes are the labels of train in natural order, or as Parquet names them.
+
+    Raises:
+        DatasetMissing: there is no such file.
+        DatasetError: everything that is wrong with the table.
+    """
+    return open_list(read_table(root, options), val_fraction=val_fraction, seed=seed)
+
+
+def read_table(root: Path, options: Mapping[str, OptionValue]) -> ImageList:
+    """All rows; faults are in the list, and no image is read."""
+    given = what_is_given(root)
+    if given.kind != "table":
+        given = Given(root, "table", (root,))
+    found = ImageList(given)
+    columnar = [file for file in given.files if file.suffix.lower() in COLUMN_FILES]
+    others = [file for file in given.files if file.suffix.lower() not in COLUMN_FILES + TEXT_TABLES]
+    if others or (columnar and len(columnar) != len(given.files)):
+        kinds = ", ".join(sorted({file.suffix or file.name for file in given.files}))
+        found.faults.add(f"{printable(root)}: {kinds} found, one of .csv, .tsv, .jsonl, .parquet or .arrow expected")
+    elif columnar:
+        from samdeploy.data.sets.column_files import read_column_files
+
+        read_column_files(found, options)
+    else:
+        for file in given.files:
+            _read_text(found, file, options)
+        _check_files(found)
+        found.samples, found.are_files = file_samples, True
+    return found
+
+
+def _read_text(found: ImageList, file: Path, options: Mapping[str, OptionValue]) -> None:
+    """Append the rows of a CSV, TSV or JSON-lines file."""
+    try:
+        # What is not UTF-8 is kept as it is: in a path it may be the file's name, in a label it is refused.
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            rows = _json_rows(found, file, text) if file.suffix.lower() == ".jsonl" else _csv_rows(found, file, text)
+            of_file, columns = split_of_file(found, file), None
+            for line, row in rows:
+                columns = columns or choose_columns(list(row), options, str(file), found.faults)
+                if columns is None:
+                    return
+                _add_row(found, file, line, row, columns, of_file)
+    except FileNotFoundError:
+        found.faults.add(f"{printable(file)}: no such file")
+    except OSError as error:
+        found.faults.add(f"{printable(file)}: cannot be read ({error.strerror})")
+
+
+def _add_row(found: ImageList, file: Path, line: int, row: Row, columns: Columns, split: str) -> None:
+    where = f"{found.given.short(file)}:{line}"
+    path, label = row.get(columns.image), row.get(columns.label)
+    if not isinstance(path, str) or not path.strip():
+        found.faults.add_row("without a path", where)
+    elif isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
+        found.faults.add_row("without a label", where)
+    else:
+        if columns.split is not None:
+            split = read_split(str(row.get(columns.split) or ""), found, where)
+        found.add(os.path.join(file.parent, path), str(label).strip(), split, where)  # noqa: PTH118 - a Path costs more
+
+
+def _csv_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tuple[int, Row]]:
+    """(line, row) for every row that has as many cells as there are columns; the others are faults."""
+    header = next(text, "")
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+    reader = csv.reader(_with_first(header, text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        for cells in reader:
+            if len(cells) == len(names):
+                yield reader.line_num, dict(zip(names, cells, strict=True))
+            elif cells:
+                where = f"{found.given.short(file)}:{reader.line_num} ({len(cells)})"
+                found.faults.add_row(f"cells found that are not {len(names)}, as in the first line", where)
+    except csv.Error as error:
+        found.faults.add_row(
+            f"broken, and what follows is not read: {error}", f"{found.given.short(file)}:{reader.line_num}"
+        )
+
+
+def _with_first(first: str, others: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from others
+
+
+def _json_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tuple[int, Row]]:
+    for line, content in enumerate(text, 1):
+        try:
+            row = json.loads(content) if content.strip() else None
+        except (ValueError, RecursionError) as error:
+            found.faults.add_row("no JSON", f"{found.given.short(file)}:{line} ({error})")
+            continue
+        if isinstance(row, dict):
+            yield line, row
+        elif row is not None:
+            found.faults.add_row("no JSON object", f"{found.given.short(file)}:{line}")
+
+
+def _check_files(found: ImageList) -> None:
+    """Files that are missing, and files that are listed twice."""
+    seen: dict[str, int] = {}
+    for index, name in enumerate(found.names):
+        where = found.where[index]
+        if not os.path.isfile(name):  # noqa: PTH113 - a Path each would double the time
+            with_slashes = name.replace("\\", "/")
+            if os.path.isfile(with_slashes):  # noqa: PTH113
+                name = found.names[index] = with_slashes
+            else:
+                found.faults.add_row("image missing", f"{where} ({name})")
+                continue
+        first = seen.setdefault(os.path.normpath(name), index)
+        if first != index:
+            same = "the same" if found.labels[first] == found.labels[index] else "another label"
+            found.faults.add_row("image listed before", f"{where} (as {found.where[first]}, {same})")
