@@ -18,17 +18,27 @@ from samdeploy.images.decode import resize
 from samdeploy.progress import progress_bar
 from samdeploy.terminal import printable
 
-# Images per task: one task per image would cost more than a 28x28 image itself.
+# Images per block: one task per image would cost more than a 28x28 image itself.
 _BLOCK = 32
 _SHOWN = 5
+
+
+# Threads that share a block: neighbouring images are read at about the same time, which suits a file that is unpacked
+# in order, and each thread still has enough to do.
+_SHARING = 8
 
 
 def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# So many images of a stream are ready or in work at a time, in blocks of up to 64.
-IMAGES_AHEAD = 64 * (_threads() + 1)
+def images_ahead() -> int:
+    """So many images of a stream, in blocks of up to 64, are ready or in work at a time."""
+    return 64 * _blocks_ahead(_threads())
+
+
+def _blocks_ahead(threads: int) -> int:
+    return -(-threads // _SHARING) + 1
 
 
 def stream_images(
@@ -42,7 +52,7 @@ def stream_images(
     """Decode and resize all samples, with a progress bar that advances as the caller takes them.
 
     Pillow releases Python's lock while it decodes and resizes, so threads are enough, and their number does not change
-    the bytes.  No more blocks than there are threads, and one, are ready or in work at any time.
+    the bytes.  Two blocks are ready or in work at any time, with more than eight threads some more.
 
     Close the generator (`contextlib.closing`) where the loop over it may end early: that ends the threads, and the bar.
 
@@ -64,26 +74,32 @@ def stream_images(
     broken: dict[int, str] = {} if unreadable is None else unreadable
     goes_on = unreadable is not None
 
-    def read(start: int) -> UInt8Array:
-        shape = (min(block, len(samples) - start), preprocessing.height, preprocessing.width, 3)
-        images = np.empty(shape, np.uint8)
-        for place in range(len(images)):
+    threads = _threads()
+    sharing = min(threads, _SHARING)
+
+    def read(images: UInt8Array, start: int, first: int) -> None:
+        for place in range(first, len(images), sharing):
             try:
                 images[place] = resize(samples.load(start + place), preprocessing)
             except ImageError as error:
                 broken[start + place] = str(error)
                 images[place] = 0
-        return images
 
-    threads = _threads()
+    def begin(start: int) -> tuple[UInt8Array, list[Future[None]]]:
+        shape = (min(block, len(samples) - start), preprocessing.height, preprocessing.width, 3)
+        images = np.empty(shape, np.uint8)
+        return images, [pool.submit(read, images, start, first) for first in range(sharing)]
+
     starts = iter(range(0, len(samples), block))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
     try:
         with progress_bar(description, len(samples)) as advance:
-            ahead: deque[Future[UInt8Array]] = deque(pool.submit(read, start) for start in islice(starts, threads + 1))
+            ahead = deque(map(begin, islice(starts, _blocks_ahead(threads))))
             while ahead:
-                images = ahead.popleft().result()
-                ahead.extend(pool.submit(read, start) for start in islice(starts, 1))
+                images, parts = ahead.popleft()
+                for part in parts:
+                    part.result()
+                ahead.extend(map(begin, islice(starts, 1)))
                 if goes_on or not broken:
                     yield images
                 advance(len(images), f"{len(broken)} broken" if broken else "")

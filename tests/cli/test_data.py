@@ -54,8 +54,10 @@ def test_a_data_set_that_is_not_there(finished: Path, tmp_path: Path, inside: In
     subject = ["folder"] if command in ("data", "train") else []
     code, _, err = inside(command, *subject, "--data", "nowhere", cwd=tmp_path)
     assert code == 2
-    tree = "test/<class>/ or <class>/" if command == "eval" else "<class>/ or train/<class>/"
-    assert err.splitlines()[-1] == f"samdeploy: nowhere: no such folder; a folder with {tree} images expected"
+    found = "no such folder; a folder with <class>/ or train/<class>/ images expected"
+    if command == "eval":
+        found = "no such folder or file; test/<class>/ or <class>/ images, a table or tar shards expected"
+    assert err.splitlines()[-1] == f"samdeploy: nowhere: {found}"
 
 
 def test_only_training_fetches_a_data_set(tmp_path: Path, inside: Inside) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from samdeploy.data.stream import IMAGES_AHEAD
+from samdeploy.data.stream import images_ahead
 from samdeploy.errors import ImageError
 
 # Bytes that are read of a Parquet file at once.
@@ -130,7 +130,7 @@ class ParquetImages(_ColumnImages):
     def _keep(self, piece: _Piece) -> None:
         self._kept.append(piece)
         self._bytes += piece.images.nbytes
-        most = max(_KEPT_BYTES, IMAGES_AHEAD * self._row_bytes)
+        most = max(_KEPT_BYTES, images_ahead() * self._row_bytes)
         while self._bytes > most and len(self._kept) > 1:
             self._bytes -= self._kept.popleft().images.nbytes
 

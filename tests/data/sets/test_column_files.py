@@ -70,7 +70,7 @@ def test_saved_to_disk(tmp_path: Path) -> None:
 def test_images_in_any_order_and_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(column_images, "_PIECE_BYTES", 300)  # three images
     monkeypatch.setattr(column_images, "_KEPT_BYTES", 300)
-    monkeypatch.setattr(column_images, "IMAGES_AHEAD", 3)
+    monkeypatch.setattr(column_images, "images_ahead", lambda: 3)
     for name, start in (("a", 0), ("b", 6)):
         pq.write_table(table(ROWS[start : start + 6]), tmp_path / f"{name}.parquet", row_group_size=5)
     paths = (str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"))
