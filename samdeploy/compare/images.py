@@ -12,8 +12,8 @@ from samdeploy.compare.sides import Side, class_places
 from samdeploy.data.dataset import Samples
 from samdeploy.data.registry import DATASETS
 from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
-from samdeploy.data.stored import file_samples
 from samdeploy.data.sets.layout import find_layout, name_key
+from samdeploy.data.stored import file_samples
 from samdeploy.errors import DatasetMissing, InputError
 from samdeploy.evaluate.test_set.open import TestSet, open_test_set, was_trained_on
 from samdeploy.files import expanded

@@ -184,8 +184,6 @@ def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, Opti
         raise InputError("; ".join(unknown(f"option of data set {name!r}", option, valid_names) for option in wrong))
     for option, value in options.items():
         if option in entry.texts:
-            if not isinstance(value, str):
-                raise InputError(f"data set {name!r}: option {option} = {value!r} found, a text expected")
             continue
         valid = entry.options[option]
         # By type too: 1 == True, but a recipe that says 1 for a switch has something else in mind.
@@ -194,4 +192,5 @@ def _complete_options(name: str, entry: DatasetEntry, options: Mapping[str, Opti
                 f"data set {name!r}: option {option} = {value!r} found, one of {', '.join(map(repr, valid))} expected"
             )
     defaults = {option: valid[0] for option, valid in entry.options.items()} | dict.fromkeys(entry.texts, "")
-    return defaults | dict(options)
+    # A text that looks like a number, such as the name of a column, comes from the command line as a number.
+    return defaults | {option: str(value) if option in entry.texts else value for option, value in options.items()}

@@ -20,9 +20,9 @@ from samdeploy.data.images import Fingerprint
 from samdeploy.data.protocol import HONEST
 from samdeploy.data.registry import NO_OPTIONS
 from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
-from samdeploy.data.sets.judged_folder import LEAST_ASIDE
 from samdeploy.data.sets.given import OWN_IMAGES, what_is_given
 from samdeploy.data.sets.image_list import open_test_list
+from samdeploy.data.sets.judged_folder import LEAST_ASIDE
 from samdeploy.data.sets.shards import read_shards
 from samdeploy.data.sets.table import read_table
 from samdeploy.errors import DatasetError, DatasetMissing, InputError

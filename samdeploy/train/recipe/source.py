@@ -159,14 +159,15 @@ def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
     kind = path_kind(path if path_kind(name_or_path) != "URL" else name_or_path)
     if kind in ("recipe", "file"):
         return path
-    if kind == "nothing" and path.suffix != ".toml" and "/" not in name_or_path:
+    is_file_name = path.suffix == ".toml" or what_is_given(path).kind != "folder"
+    if kind == "nothing" and not is_file_name and "/" not in name_or_path:
         where = "or a .toml file, or a folder of images"
         raise InputError(f"{unknown('recipe', name_or_path, recipe_names())} ({where})")
     raise InputError(f"recipe {path}: {_not_a_recipe(kind, path)}")
 
 
 def _not_a_recipe(kind: PathKind, path: Path) -> str:
-    expected = "a recipe's name, a .toml file or a folder of images expected"
+    expected = "a recipe's name, a .toml file or images expected"
     if kind == "nothing":
         return f"no such file or folder; {expected}"
     if kind in ("run", "run without a bundle", "unfinished run"):

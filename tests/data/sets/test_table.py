@@ -9,7 +9,7 @@ import pytest
 from samdeploy.data import open_dataset
 from samdeploy.data.sets.image_list import open_test_list
 from samdeploy.data.sets.table import read_table
-from samdeploy.errors import DatasetError, InputError
+from samdeploy.errors import DatasetError
 from tests.data.sets.listed import ROWS, check_all, check_rows, png, refusal, write_images
 
 
@@ -66,9 +66,9 @@ def test_columns_are_named_by_options(write: Callable[..., Path]) -> None:
     assert "no column 'Where' (path_column)" in refusal("table", path, **options | {"path_column": "Where"})
 
 
-def test_options_are_texts(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="option label_column = 3 found, a text expected"):
-        open_dataset("table", tmp_path, options={"label_column": 3})
+def test_a_column_may_be_a_number(write: Callable[..., Path]) -> None:
+    options = {"path_column": 0, "label_column": 1, "split_column": 2}
+    check_rows(open_dataset("table", write("a.csv", csv_text("0,1,2")), options=options))
 
 
 def test_splits_are_cut_where_the_table_has_none(write: Callable[..., Path]) -> None:
