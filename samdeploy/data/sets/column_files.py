@@ -19,7 +19,7 @@ from samdeploy.arrays import Int64Array
 from samdeploy.data.dataset import OptionValue, Samples
 from samdeploy.data.sets.column_images import ArrowImages, ParquetImages, arrow_table
 from samdeploy.data.sets.columns import choose_columns
-from samdeploy.data.sets.image_list import ImageList, read_split, split_of_file
+from samdeploy.data.sets.image_list import ImageList, check_files, read_split, split_of_file
 from samdeploy.data.stored import container_samples, container_stamps, file_samples
 from samdeploy.errors import DatasetError
 from samdeploy.terminal import printable
@@ -59,6 +59,8 @@ def read_column_files(found: ImageList, options: Mapping[str, OptionValue]) -> N
     if len(kinds) > 1:
         found.faults.add("the files' columns of images are of different types")
     found.are_files = kinds == {("", True)}
+    if found.are_files:
+        check_files(found)
     names = {name for name, _ in filter(None, kinds)}
     found.samples = file_samples if found.are_files else partial(_samples, found.given.files, counts, "".join(names))
 
@@ -100,11 +102,8 @@ def _read_rows(
         where = f"{short}#{row}"
         split = read_split(str(splits[row] or ""), found, where) if splits else of_file
         text = _label(label, names, found, where)
-        name = f"{file}#{row}"
-        if paths is not None:
-            name = os.path.join(file.parent, paths[row] or "")  # noqa: PTH118 - a Path each would double the time
-            if not os.path.isfile(name):  # noqa: PTH113
-                found.faults.add_row("image missing", f"{where} ({paths[row]})")
+        # Joined as texts: a Path each would double the time.
+        name = f"{file}#{row}" if paths is None else os.path.join(file.parent, paths[row] or "")  # noqa: PTH118
         found.add(name, text, split, where)
     return ("", True) if are_paths else (columns.image, False)
 

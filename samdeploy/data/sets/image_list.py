@@ -6,6 +6,7 @@ ones; where none is val, `val_fraction` of what is left.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -141,6 +142,24 @@ def split_of_file(found: ImageList, file: Path) -> str:
         found.faults.add(f"{printable(file)}: its name {what}; rename it, for example to train-{printable(file.name)}")
         return ""
     return next(iter(splits))
+
+
+def check_files(found: ImageList) -> None:
+    """Find names that are no files, and files that are listed twice."""
+    seen: dict[str, int] = {}
+    for index, name in enumerate(found.names):
+        where = found.where[index]
+        if not os.path.isfile(name):  # noqa: PTH113 - a Path each would double the time
+            with_slashes = name.replace("\\", "/")
+            if os.path.isfile(with_slashes):  # noqa: PTH113
+                name = found.names[index] = with_slashes
+            else:
+                found.faults.add_row("image missing", f"{where} ({name})")
+                continue
+        first = seen.setdefault(os.path.normpath(name), index)
+        if first != index:
+            same = "the same" if found.labels[first] == found.labels[index] else "another label"
+            found.faults.add_row("image listed before", f"{where} (as {found.where[first]}, {same})")
 
 
 def open_list(found: ImageList, *, val_fraction: float, seed: int) -> Dataset:

@@ -116,6 +116,8 @@ def _read_tar(found: ImageList, index: _Index, path: Path, key: str) -> None:
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             if not member.isreg() or member.issparse():
+                if is_image_name(member.name) and not member.isdir():
+                    found.faults.add_row("a link or a sparse file", f"{found.given.short(path)}:{member.name}")
                 continue
             folder, _, base = member.name.rpartition("/")
             if base.startswith("."):  # what macOS adds

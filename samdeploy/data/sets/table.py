@@ -21,7 +21,7 @@ from pathlib import Path
 from samdeploy.data.dataset import Dataset, OptionValue
 from samdeploy.data.sets.columns import Columns, choose_columns
 from samdeploy.data.sets.given import COLUMN_FILES, TEXT_TABLES, Given, what_is_given
-from samdeploy.data.sets.image_list import ImageList, open_list, read_split, split_of_file
+from samdeploy.data.sets.image_list import ImageList, check_files, open_list, read_split, split_of_file
 from samdeploy.data.stored import file_samples
 from samdeploy.terminal import printable
 
@@ -58,7 +58,7 @@ def read_table(root: Path, options: Mapping[str, OptionValue]) -> ImageList:
     else:
         for file in given.files:
             _read_text(found, file, options)
-        _check_files(found)
+        check_files(found)
         found.samples, found.are_files = file_samples, True
     return found
 
@@ -129,21 +129,3 @@ def _json_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tu
             yield line, row
         elif row is not None:
             found.faults.add_row("no JSON object", f"{found.given.short(file)}:{line}")
-
-
-def _check_files(found: ImageList) -> None:
-    """Files that are missing, and files that are listed twice."""
-    seen: dict[str, int] = {}
-    for index, name in enumerate(found.names):
-        where = found.where[index]
-        if not os.path.isfile(name):  # noqa: PTH113 - a Path each would double the time
-            with_slashes = name.replace("\\", "/")
-            if os.path.isfile(with_slashes):  # noqa: PTH113
-                name = found.names[index] = with_slashes
-            else:
-                found.faults.add_row("image missing", f"{where} ({name})")
-                continue
-        first = seen.setdefault(os.path.normpath(name), index)
-        if first != index:
-            same = "the same" if found.labels[first] == found.labels[index] else "another label"
-            found.faults.add_row("image listed before", f"{where} (as {found.where[first]}, {same})")

@@ -102,6 +102,17 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     assert "without a label that is a text or an integer (2 rows): other.parquet#2 (None), train.parquet#2" in text
 
 
+def test_paths_are_checked(tmp_path: Path) -> None:
+    write_images(tmp_path / "img")
+    (tmp_path / "img" / "3.png").unlink()
+    path = tmp_path / "a.parquet"
+    pq.write_table(table([*ROWS, ROWS[1]], "path"), path)
+    assert refusal("table", path).splitlines()[1:] == [
+        f"  - image missing (1 row): a.parquet#3 ({tmp_path}/img/3.png)",
+        "  - image listed before (1 row): a.parquet#12 (as a.parquet#1, the same)",
+    ]
+
+
 def test_column_of_another_type(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [1, 2], "label": ["cat", "dog"]}), path)

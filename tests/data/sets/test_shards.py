@@ -65,12 +65,16 @@ def test_pattern_and_key(tmp_path: Path) -> None:
 def test_all_faults_at_once(tmp_path: Path) -> None:
     broken = members("train") | {"1.png": png(1), "2.cls": b"cat", "3.png": png(3), "3.jpg": png(3), "3.cls": b"cat"}
     write_tar(tmp_path / "train-0.tar", broken)
+    with tarfile.open(tmp_path / "train-0.tar", "a") as tar:
+        link = tarfile.TarInfo("4.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "1.png"
+        tar.addfile(link)
     content = (tmp_path / "train-0.tar").read_bytes()
     (tmp_path / "train-1.tar").write_bytes(content[:1500])
     (tmp_path / "train-2.tar").write_bytes(content[:1024] + b"x" * 512 + content[1536:])
     (tmp_path / "train-3.tar.gz").write_bytes(gzip.compress(content))
     lines = refusal("shards", tmp_path).splitlines()
-    assert lines[0] == f"shards: 6 faults in {tmp_path}:"
+    assert lines[0] == f"shards: 7 faults in {tmp_path}:"
     assert lines[1].startswith(f"  - {tmp_path}/train-1.tar: no sound tar file (")
     assert lines[2] == f"  - {tmp_path}/train-2.tar: no sound tar file (damaged at byte 1,024); copy it again"
     assert lines[3] == (
@@ -78,6 +82,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         f"gunzip {tmp_path}/train-3.tar.gz"
     )
     assert lines[4:] == [
+        "  - a link or a sparse file (1 row): train-0.tar:4.png",
         "  - without a label (cls, json, txt) (1 row): train-0.tar:1",
         "  - a label without an image (1 row): train-0.tar:2",
         "  - several images under one name (1 row): train-0.tar:3",
