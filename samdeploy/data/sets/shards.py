@@ -110,14 +110,14 @@ def read_shards(root: Path, options: Mapping[str, OptionValue]) -> ImageList:
 
 
 def _read_tar(found: ImageList, index: _Index, path: Path, key: str) -> None:
-    split = split_of_file(found, path)
+    split, short = split_of_file(found, path), found.given.short(path)
     samples: dict[str, _Sample] = {}
     others: set[str] = set()
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             if not member.isreg() or member.issparse():
                 if is_image_name(member.name) and not member.isdir():
-                    found.faults.add_row("a link or a sparse file", f"{found.given.short(path)}:{member.name}")
+                    found.faults.add_row("a link or a sparse file", f"{short}:{member.name}")
                 continue
             folder, _, base = member.name.rpartition("/")
             if base.startswith("."):  # what macOS adds
@@ -136,7 +136,7 @@ def _read_tar(found: ImageList, index: _Index, path: Path, key: str) -> None:
     if others:
         found.notes.append(f"{printable(path)}: {shortened(sorted(others))} not used")
     for name, sample in samples.items():
-        where = f"{found.given.short(path)}:{name}"
+        where = f"{short}:{name}"
         if len(sample.images) == 1:
             (image, offset, size), label = sample.images[0], _label(sample, key)
             if label is None:

@@ -69,48 +69,53 @@ def _read_text(found: ImageList, file: Path, options: Mapping[str, OptionValue])
         # What is not UTF-8 is kept as it is: in a path it may be the file's name, in a label it is refused.
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             rows = _json_rows(found, file, text) if file.suffix.lower() == ".jsonl" else _csv_rows(found, file, text)
-            of_file, columns = split_of_file(found, file), None
-            for line, row in rows:
+            of_file, folder, columns = split_of_file(found, file), str(file.parent), None
+            for where, row in rows:
                 columns = columns or choose_columns(list(row), options, str(file), found.faults)
                 if columns is None:
                     return
-                _add_row(found, file, line, row, columns, of_file)
+                image = _image(found, where, row, columns)
+                if image is not None:
+                    path, label = image
+                    split = of_file if columns.split is None else read_split(_text(row, columns.split), found, where)
+                    found.add(os.path.join(folder, path), label, split, where)  # noqa: PTH118 - a Path costs more
     except FileNotFoundError:
         found.faults.add(f"{printable(file)}: no such file")
     except OSError as error:
         found.faults.add(f"{printable(file)}: cannot be read ({error.strerror})")
 
 
-def _add_row(found: ImageList, file: Path, line: int, row: Row, columns: Columns, split: str) -> None:
-    where = f"{found.given.short(file)}:{line}"
+def _image(found: ImageList, where: str, row: Row, columns: Columns) -> tuple[str, str] | None:
+    """The path and the label of a row; None where one is missing, which is a fault."""
     path, label = row.get(columns.image), row.get(columns.label)
     if not isinstance(path, str) or not path.strip():
         found.faults.add_row("without a path", where)
     elif isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
         found.faults.add_row("without a label", where)
     else:
-        if columns.split is not None:
-            split = read_split(str(row.get(columns.split) or ""), found, where)
-        found.add(os.path.join(file.parent, path), str(label).strip(), split, where)  # noqa: PTH118 - a Path costs more
+        return path, str(label).strip()
+    return None
 
 
-def _csv_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tuple[int, Row]]:
-    """(line, row) for every row that has as many cells as there are columns; the others are faults."""
-    header = next(text, "")
+def _text(row: Row, column: str) -> str:
+    return str(row.get(column) or "")
+
+
+def _csv_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tuple[str, Row]]:
+    """("file:line", row) for every row that has as many cells as there are columns; the others are faults."""
+    short, header = found.given.short(file), next(text, "")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     reader = csv.reader(_with_first(header, text), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
         for cells in reader:
             if len(cells) == len(names):
-                yield reader.line_num, dict(zip(names, cells, strict=True))
+                yield f"{short}:{reader.line_num}", dict(zip(names, cells, strict=True))
             elif cells:
-                where = f"{found.given.short(file)}:{reader.line_num} ({len(cells)})"
-                found.faults.add_row(f"cells found that are not {len(names)}, as in the first line", where)
+                what = f"cells found that are not {len(names)}, as in the first line"
+                found.faults.add_row(what, f"{short}:{reader.line_num} ({len(cells)})")
     except csv.Error as error:
-        found.faults.add_row(
-            f"broken, and what follows is not read: {error}", f"{found.given.short(file)}:{reader.line_num}"
-        )
+        found.faults.add_row(f"broken, and what follows is not read: {error}", f"{short}:{reader.line_num}")
 
 
 def _with_first(first: str, others: Iterator[str]) -> Iterator[str]:
@@ -118,14 +123,15 @@ def _with_first(first: str, others: Iterator[str]) -> Iterator[str]:
     yield from others
 
 
-def _json_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tuple[int, Row]]:
+def _json_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tuple[str, Row]]:
+    short = found.given.short(file)
     for line, content in enumerate(text, 1):
         try:
             row = json.loads(content) if content.strip() else None
         except (ValueError, RecursionError) as error:
-            found.faults.add_row("no JSON", f"{found.given.short(file)}:{line} ({error})")
+            found.faults.add_row("no JSON", f"{short}:{line} ({error})")
             continue
         if isinstance(row, dict):
-            yield line, row
+            yield f"{short}:{line}", row
         elif row is not None:
-            found.faults.add_row("no JSON object", f"{found.given.short(file)}:{line}")
+            found.faults.add_row("no JSON object", f"{short}:{line}")
