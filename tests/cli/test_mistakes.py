@@ -196,7 +196,7 @@ def test_the_defaults_that_help_names_are_those_of_the_library(tmp_path: Path, c
         ("train --imgsz 64", "--imgsz; use --size or --set image.size=VALUE"),
         ("reproduce --patience 3", "--patience; use --set training.patience=VALUE"),
         ("data --lr 3", "--lr; use --set training.learning_rate=VALUE"),
-        ("train --optimizer sgd", "--optimizer; values of the recipe are changed with --set KEY=VALUE"),
+        ("train --momentum 0.9", "--momentum; values of the recipe are changed with --set KEY=VALUE"),
     ],
 )
 def test_unknown_option_names_the_key(tmp_path: Path, inside: Inside, arguments: str, hint: str) -> None:

@@ -112,7 +112,11 @@ def test_what_stands_in_a_bundle(digits_run: Path, digits_bundle: Bundle) -> Non
 
     assert (bundle.root / "weights.safetensors").read_bytes() == (digits_run / WEIGHTS_FILE).read_bytes()
     spec = bundle.spec
-    assert (spec.arch, spec.options, spec.classes) == ("sam-resnet18", {"gate": "original"}, tuple("0123456789"))
+    assert (spec.arch, spec.options, spec.classes) == (
+        "sam-resnet18",
+        {"gate": "original", "stem": "imagenet"},
+        tuple("0123456789"),
+    )
     assert spec.preprocessing == record.preprocessing
     assert (bundle.data.name, bundle.data.val_fraction, bundle.data.split_seed) == ("digits", 0.5, 0)
     assert dict(bundle.data.fingerprints) == dict(record.fingerprints)
