@@ -10,7 +10,7 @@ from typing import Any
 
 from samdeploy.bundle.names import RECIPE_FILE
 from samdeploy.bundle.path_kind import PathKind, a, path_kind
-from samdeploy.data.sets.given import is_list_of_images, what_is_given
+from samdeploy.data.sets.given import OWN_IMAGES, is_list_of_images, what_is_given
 from samdeploy.errors import InputError, RecipeError, unknown
 from samdeploy.files import expanded, user_text
 from samdeploy.train.recipe.checks import recipe_from_table
@@ -57,13 +57,15 @@ def is_folder_of_images(name_or_path: str) -> bool:
 
 
 def with_recognised_set(table: dict[str, Any]) -> dict[str, Any]:
-    """A recipe for a folder of images, as the one for a table or for tar shards where its root holds these."""
+    """A recipe for a user's own images with the data set that reads what its root holds."""
     data = table.get("data", {})
     name, root = (data.get("name", "folder"), data.get("root", "data")) if isinstance(data, Mapping) else ("", "")
-    if name != "folder" or not isinstance(root, str) or "\0" in root:
+    if name not in OWN_IMAGES or not isinstance(root, str) or "\0" in root:
         return table
-    kind = what_is_given(expanded(root)).kind
-    return table if kind == name else {**table, "data": {**data, "name": kind}}
+    given = what_is_given(expanded(root))
+    if given.kind == name or (given.is_missing() and name != "folder"):
+        return table
+    return {**table, "data": {**data, "name": given.kind}}
 
 
 def read_recipe_source(name_or_path: str) -> RecipeSource:

@@ -53,3 +53,6 @@ def test_recipe_takes_the_set_that_its_root_holds(tmp_path: Path) -> None:
     for recipe in (load_recipe("folder", [f"data.root={table}"]), load_recipe(table)):
         assert (recipe.data.name, recipe.data.root) == ("table", str(table))
     assert load_recipe("digits", [f"data.root={table}"]).data.name == "digits"
+    tree = made(tmp_path / "tree", *CLASSES)
+    assert load_recipe("folder", ["data.name=table", f"data.root={tree}"]).data.name == "folder"
+    assert load_recipe("folder", ["data.name=table", "data.root=nowhere"]).data.name == "table"
