@@ -13,6 +13,8 @@ from samdeploy.train.distributed import Ranks
 from samdeploy.train.recipe.recipe import Recipe
 from samdeploy.train.run.ending import Ending
 from samdeploy.train.run.folder import RunFolder
+from samdeploy.train.watch.curves import LiveCurves
+from samdeploy.train.watch.loggers import loggers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Surroundings:
         ending: ends the run where something stops the training.
         stop: whether somebody wants the end.
         choice: whether torch.compile is used.
+        curves: plots and logs of its figures.
     """
 
     recipe: Recipe
@@ -35,6 +38,7 @@ class Surroundings:
     ending: Ending
     stop: Stop
     choice: CompileChoice
+    curves: LiveCurves
 
     @property
     def ranks(self) -> Ranks:
@@ -59,4 +63,5 @@ def surroundings(
     stop = Stop(ending.save, speaks=ranks.main)
     steps = training.epochs * -(-images // training.batch_size)
     choice = CompileChoice(training.compile, compute.device, ranks, steps)
-    return Surroundings(recipe, compute, run, saver, ending, stop, choice)
+    curves = LiveCurves(run.path, loggers_of(training))
+    return Surroundings(recipe, compute, run, saver, ending, stop, choice, curves)

@@ -21,7 +21,6 @@ from samdeploy.train.loop.measure import Measured, Split, measure
 from samdeploy.train.recipe.recipe import TrainingSection
 from samdeploy.train.surroundings import Surroundings
 from samdeploy.train.watch.activations import headroom_warning, measure_activations
-from samdeploy.train.watch.curves import LiveCurves
 from samdeploy.train.watch.history import EpochRow
 
 
@@ -44,7 +43,7 @@ def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
     training, ranks, run = around.recipe.training, around.ranks, around.run
     arch, options = run.record.arch, run.record.options
     start, first = time.perf_counter(), state.epoch
-    curves = LiveCurves(run.path, tensorboard=training.tensorboard)
+    curves = around.curves
     warned = bool(state.gate_rows) and headroom_warning(state.gate_rows) is not None
     while not is_over(state, training, run.record.best_epoch):
         if not state.batches:

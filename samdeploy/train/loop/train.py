@@ -44,7 +44,7 @@ from samdeploy.train.run.folder import RunFolder
 from samdeploy.train.run.provenance import announce, new_record, resumed_record
 from samdeploy.train.surroundings import Surroundings, surroundings
 from samdeploy.train.watch.cautions import data_cautions, training_cautions
-from samdeploy.train.watch.tensorboard import require_tensorboard
+from samdeploy.train.watch.loggers import loggers_of
 
 
 def train(recipe: Recipe, *, runs_root: Path) -> Path:
@@ -163,6 +163,9 @@ def _learn(around: Surroundings, data: PreparedData, model: nn.Module, resumed: 
     if best is not None:
         run.warn(training_cautions(best, test, counts["test"], data.classes, len(state.rows)))
     run.complete(test)
+    if ranks.main:
+        final = {"test_top1": test.top1, "test_balanced_accuracy": test.score("balanced_accuracy")}
+        around.curves.after_test(state.rows, state.gate_rows, {**final, "test_macro_f1": test.score("macro_f1")})
     return test
 
 
@@ -217,8 +220,8 @@ def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.devic
     device = training_device(training.device, ranks)
     autocast_dtype(training.precision, device)  # refuses what the device does not have
     check_sync_batch_norm(training.sync_batch_norm, device)
-    if training.tensorboard:
-        require_tensorboard()
+    for logger in loggers_of(training):
+        logger.require()
     dataset = open_recipe_data(recipe)
     check_counts(dataset)
     if training.freeze != "none":

@@ -16,7 +16,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 # Keys that change neither the network nor what it learns: where the data lie, and what is written when.
 NOT_THE_EXPERIMENT = frozenset(
-    {"data.root", "data.download", "data.cache", "training.checkpoint_minutes", "training.tensorboard"}
+    {
+        "data.root",
+        "data.download",
+        "data.cache",
+        "training.checkpoint_minutes",
+        "training.tensorboard",
+        "training.mlflow",
+    }
 )
 
 _NUMBER = "a finite number such as 0.001"
@@ -183,6 +190,7 @@ class TrainingSection:
         sync_batch_norm: on several GPUs, batch norm over the whole batch instead of each GPU's share.
         checkpoint_minutes: write a checkpoint at least this often, besides those at the ends of epochs.
         tensorboard: also write TensorBoard's event file into the run (the extra `tensorboard`).
+        mlflow: also log to MLflow (the extra `mlflow`), where MLFLOW_TRACKING_URI says.
     """
 
     epochs: int = _ruled(45, at_least=1)
@@ -208,6 +216,7 @@ class TrainingSection:
     sync_batch_norm: bool = False
     checkpoint_minutes: float = _ruled(10.0, above=0)
     tensorboard: bool = False
+    mlflow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

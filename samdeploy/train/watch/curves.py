@@ -10,12 +10,13 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdeploy.files import write_atomic
 from samdeploy.train.watch.history import EpochRow, GateRow, by_stage
+from samdeploy.train.watch.loggers import Logger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,10 +37,10 @@ _said: set[str] = set()
 
 
 class LiveCurves:
-    """The curves of one training, and TensorBoard's event file where the recipe wants one."""
+    """The curves of one training, and whatever else its recipe has figures written to."""
 
-    def __init__(self, run: Path, *, tensorboard: bool) -> None:
-        self._run, self._tensorboard = run, tensorboard
+    def __init__(self, run: Path, loggers: Sequence[Logger]) -> None:
+        self._run, self._loggers = run, loggers
         self._last, self._cost = time.monotonic(), _FIRST_COST
 
     def after_epoch(self, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow], *, last: bool) -> None:
@@ -48,10 +49,13 @@ class LiveCurves:
         if not last and self._cost > _MAX_SHARE * (start - self._last):
             return
         draw_curves(self._run, rows, gate_rows)
-        if self._tensorboard:
-            _write_events(self._run, rows, gate_rows)
+        _log(self._loggers, self._run, rows, gate_rows)
         self._last = time.monotonic()
         self._cost = self._last - start
+
+    def after_test(self, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow], final: Mapping[str, float]) -> None:
+        """Log the figures of the test, too; never raises."""
+        _log(self._loggers, self._run, rows, gate_rows, final)
 
 
 def draw_curves(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
@@ -68,14 +72,14 @@ def draw_curves(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow
         _say(kind, f"{run / CURVES_FILE} could not be drawn ({kind}: {error}); the training goes on")
 
 
-def _write_events(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
-    from samdeploy.train.watch.tensorboard import write_events
-
-    try:
-        write_events(run, rows, gate_rows)
-    except Exception as error:
-        kind = type(error).__name__
-        _say(f"events {kind}", f"{run}: no event file could be written ({kind}: {error}); the training goes on")
+def _log(loggers: Sequence[Logger], run: Path, *figures: Any) -> None:
+    for logger in loggers:
+        try:
+            logger.write(run, *figures)
+        except Exception as error:
+            kind = type(error).__name__
+            name = logger.__name__.rpartition(".")[2]  # type: ignore[attr-defined]
+            _say(f"{name} {kind}", f"{run}: {name} could not be written ({kind}: {error}); the training goes on")
 
 
 def curves_png(history: Sequence[EpochRow], stages: dict[str, list[GateRow]], title: str) -> bytes:

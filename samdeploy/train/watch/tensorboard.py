@@ -6,24 +6,20 @@ fewer than before, leaves no second line behind.
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from samdeploy.errors import BackendUnavailable
 from samdeploy.train.watch.history import EpochRow, GateRow
+from samdeploy.train.watch.loggers import figures_of
 
 EVENTS_FILE = "events.out.tfevents.samdeploy"
 
 
-def require_tensorboard() -> None:
-    """Find out before the training, not after its first epoch.
-
-    Raises:
-        BackendUnavailable: the package is not installed.
-    """
+def require() -> None:
+    """See `samdeploy.train.watch.loggers.Logger`."""
     try:
         import tensorboard  # noqa: F401
     except ImportError:
@@ -33,8 +29,10 @@ def require_tensorboard() -> None:
         ) from None
 
 
-def write_events(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow]) -> None:
-    """Write `run/events.out.tfevents.samdeploy`: every column of the two tables as a scalar over the epochs.
+def write(
+    run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRow], final: Mapping[str, float] | None = None
+) -> None:
+    """Write `run/events.out.tfevents.samdeploy`; see `samdeploy.train.watch.loggers.Logger`.
 
     Raises:
         OSError: the run cannot be written to.
@@ -46,11 +44,9 @@ def write_events(run: Path, rows: Sequence[EpochRow], gate_rows: Sequence[GateRo
         with SummaryWriter(folder) as writer:
             for row in rows:
                 start += row.seconds
-                tables: dict[str, EpochRow | GateRow] = {"": row}
-                tables |= {f"/{gates.stage}": gates for gates in gate_rows if gates.epoch == row.epoch}
-                for suffix, table in tables.items():
-                    for name, value in dataclasses.asdict(table).items():
-                        if name not in ("epoch", "stage") and value is not None:
-                            writer.add_scalar(f"{name}{suffix}", value, row.epoch, walltime=start)
+                for name, value in figures_of(row, gate_rows).items():
+                    writer.add_scalar(name, value, row.epoch, walltime=start)
+            for name, value in (final or {}).items():
+                writer.add_scalar(name, value, rows[-1].epoch)
         (written,) = Path(folder).iterdir()
         written.replace(run / EVENTS_FILE)

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from samdeploy.errors import BackendUnavailable
-from samdeploy.train.watch import curves
+from samdeploy.train.watch import curves, mlflow, tensorboard
 from samdeploy.train.watch.curves import CURVES_FILE, LiveCurves, draw_curves
 from samdeploy.train.watch.history import EpochRow, GateRow, write_table
-from samdeploy.train.watch.tensorboard import EVENTS_FILE, require_tensorboard, write_events
 
 ROWS = [
     EpochRow(epoch, 1e-3, 2 / epoch, 50 + epoch, 2.1 / epoch, 49 + epoch, 48 + epoch, 0.5, 300, 10)
@@ -102,7 +101,7 @@ def test_short_epochs_spend_little_on_images(tmp_path: Path, monkeypatch: pytest
         drawn.append(now)
 
     monkeypatch.setattr(curves, "draw_curves", draw)
-    live = LiveCurves(tmp_path, tensorboard=False)
+    live = LiveCurves(tmp_path, [])
     for epoch in range(1, 101):
         now += 1
         live.after_epoch(ROWS, GATES, last=epoch == 100)
@@ -129,18 +128,48 @@ def test_tables(tmp_path: Path) -> None:
 def test_tensorboard_that_is_not_there_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(BackendUnavailable, match=r"pip install 'samdeploy\[tensorboard\]'"):
-        require_tensorboard()
+        tensorboard.require()
 
 
 def test_event_file_holds_every_column_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="pip install 'samdeploy[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write_events(tmp_path, ROWS, GATES)
-    write_events(tmp_path, ROWS, GATES)  # a resumed training writes the same epochs again
+    tensorboard.write(tmp_path, ROWS, GATES)
+    tensorboard.write(tmp_path, ROWS, GATES, {"test_top1": 77.0})  # a resumed training writes the same epochs again
     found = EventAccumulator(str(tmp_path))
     found.Reload()
     assert [(event.step, event.value) for event in found.Scalars("val_top1")] == [(1, 50), (2, 51), (3, 52), (4, 53)]
     assert len(found.Scalars("gate_mean/layer3")) == 4
-    assert [path.name for path in tmp_path.glob("*events*")] == [EVENTS_FILE]
+    assert found.Scalars("test_top1")[0].value == 77.0
+    assert [path.name for path in tmp_path.glob("*events*")] == [tensorboard.EVENTS_FILE]
     assert not list(tmp_path.glob(".events-*"))
+
+
+def test_mlflow_holds_every_figure_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client_of = pytest.importorskip("mlflow", reason="pip install 'samdeploy[mlflow]'").MlflowClient
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # the small package knows no database
+    run = tmp_path / "tiny-1"
+    run.mkdir()
+    (run / "recipe.toml").write_text('name = "tiny"\n[training]\nepochs = 4\n')
+    mlflow.require()
+    mlflow.write(run, ROWS[:2], GATES)
+    mlflow.write(run, ROWS, GATES, {"test_top1": 77.0})  # a resumed training brings the first epochs again
+    client = client_of()
+    (found,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert (found.info.run_name, found.info.status) == ("tiny-1", "FINISHED")
+    assert found.data.params == {"name": "tiny", "training.epochs": "4"}
+    history = client.get_metric_history(found.info.run_id, "val_top1")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 50), (2, 51), (3, 52), (4, 53)]
+    assert found.data.metrics["test_top1"] == 77.0
+    assert len(client.get_metric_history(found.info.run_id, "gate_mean/layer3")) == 4
+
+
+def test_a_server_that_is_not_there_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="pip install 'samdeploy[mlflow]'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://x")
+    with pytest.raises(
+        BackendUnavailable, match=r"MLflow cannot be reached: .*; name its server: MLFLOW_TRACKING_URI="
+    ):
+        mlflow.require()
