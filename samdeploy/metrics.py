@@ -1,5 +1,7 @@
 """Figures of a classifier from its confusion matrix, int64 [K, K]: rows are the true classes, columns the answers.
 
+A last column more, [K, K + 1], counts images without an answer.
+
 As scikit-learn has them (`balanced_accuracy_score`, `precision_recall_fscore_support`): where a class has no image or
 no answer, a ratio over none is 0.
 """
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samdeploy.arrays import Float64Array, Int64Array
 
@@ -33,9 +36,16 @@ class ClassFigures:
     support: Int64Array
 
 
+def confusion_matrix(labels: NDArray[np.integer], answers: NDArray[np.integer], classes: int) -> Int64Array:
+    """int64 [K, K + 1], of labels and answers [N]; an answer of -1 is none."""
+    column = np.where(answers < 0, classes, answers).astype(np.int64)
+    flat = np.bincount(labels.astype(np.int64) * (classes + 1) + column, minlength=classes * (classes + 1))
+    return flat.reshape(classes, classes + 1)
+
+
 def class_figures(confusion: Int64Array) -> ClassFigures:
     """Precision, recall, F1 and support of each class."""
-    right, answers, support = np.diagonal(confusion), confusion.sum(0), confusion.sum(1)
+    right, answers, support = np.diagonal(confusion), confusion.sum(0)[: len(confusion)], confusion.sum(1)
     return ClassFigures(
         _ratio(right, answers), _ratio(right, support), _ratio(2 * right, answers + support), support.astype(np.int64)
     )
@@ -49,13 +59,16 @@ def balanced_accuracy(confusion: Int64Array) -> float:
 
 def macro_f1(confusion: Int64Array) -> float:
     """Mean F1 of the classes that have images or answers, 0 to 1."""
-    seen = (confusion.sum(0) + confusion.sum(1)) > 0
+    seen = (confusion.sum(0)[: len(confusion)] + confusion.sum(1)) > 0
     return float(class_figures(confusion).f1[seen].mean())
 
 
 def confusion_csv(confusion: Int64Array, classes: Sequence[str]) -> str:
-    """One line for each true class, one column for each answer."""
-    return _csv([["true \\ answer", *classes], *([name, *row] for name, row in zip(classes, confusion, strict=True))])
+    """One line for each true class, one column for each answer, and one for no answer where there are such images."""
+    none = confusion[:, len(classes) :].any()
+    answers = [*classes, "none"] if none else classes
+    rows = confusion[:, : len(answers)]
+    return _csv([["true \\ answer", *answers], *([name, *row] for name, row in zip(classes, rows, strict=True))])
 
 
 def classes_csv(confusion: Int64Array, classes: Sequence[str]) -> str:

@@ -42,11 +42,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "train": _BUNDLE | {"metrics", "terminal", "runs", "images", "progress", "models", "data"},
     "importing": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
     "export": _BUNDLE | {"runs", "images", "backends", "progress", "graphs", "models", "data"},
-    "evaluate": _APPLICATION | {"progress", "data"},
+    "evaluate": _APPLICATION | {"metrics", "progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
-    "compare": _APPLICATION | {"progress", "data", "evaluate", "bench"},
+    "compare": _APPLICATION | {"metrics", "progress", "data", "evaluate", "bench"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
-    "report": _APPLICATION | {"progress", "data", "evaluate", "explain", "export", "bench", "compare", "doctor"},
+    "report": _APPLICATION
+    | {"metrics", "progress", "data", "evaluate", "explain", "export", "bench", "compare", "doctor"},
     "cli": _APPLICATION
     | {"progress", "predict", "explain", "models", "data", "train", "importing", "export", "evaluate", "bench"}
     | {"compare", "report", "doctor"},

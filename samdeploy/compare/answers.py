@@ -11,6 +11,7 @@ import numpy as np
 from samdeploy.arrays import BoolArray, Float32Array, Int64Array
 from samdeploy.evaluate.accuracy.compare import ClassAccuracy, chosen_classes, per_class, percent_of
 from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference, rate_interval
+from samdeploy.metrics import confusion_matrix
 from samdeploy.ranking import softmax
 
 Right = Literal["A", "B", "neither"]
@@ -108,7 +109,7 @@ def compare_answers(
     pairs = Counter(zip(first[rows].tolist(), second[rows].tolist(), strict=True))
     return Answers(
         agreement=_rate(same, confidence),
-        accuracies=None if labels is None else _accuracies(first == labels, second == labels, labels, confidence),
+        accuracies=None if labels is None else _accuracies(first, second, labels, len(classes), confidence),
         moves=tuple((_name(classes, one), _name(classes, other), count) for (one, other), count in pairs.most_common()),
         differing=tuple(
             Differing(
@@ -125,9 +126,13 @@ def compare_answers(
     )
 
 
-def _accuracies(a: BoolArray, b: BoolArray, labels: Int64Array, confidence: float) -> Accuracies:
+def _accuracies(
+    first: Int64Array, second: Int64Array, labels: Int64Array, n_classes: int, confidence: float
+) -> Accuracies:
+    a, b = first == labels, second == labels
     lost, gained = int((a & ~b).sum()), int((b & ~a).sum())
-    classes = sorted(per_class(labels, b, a), key=lambda row: (-abs(row.top1 - row.reference_top1), row.index))
+    before, after = (confusion_matrix(labels, answers, n_classes) for answers in (first, second))
+    classes = sorted(per_class(after, before), key=lambda row: (-abs(row.top1 - row.reference_top1), row.index))
     return Accuracies(
         a=_rate(a, confidence),
         b=_rate(b, confidence),

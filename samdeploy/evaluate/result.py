@@ -219,7 +219,8 @@ def _accuracy(found: Comparison | None, class_names: Sequence[str]) -> dict[str,
         "difference": found and found.change.difference,
         "difference_low": found and found.change.low,
         "difference_high": found and found.change.high,
-        **_fields(found, "ece", "reference_ece"),
+        **_fields(found, "ece", "reference_ece", "balanced_accuracy", "reference_balanced_accuracy"),
+        **_fields(found, "macro_f1", "reference_macro_f1"),
         "worst_class": worst and _class_row(worst, class_names),
         "classes": [_class_row(row, class_names) for row in found.classes] if found else None,
         "changed": _changed(found, class_names) if found else None,
@@ -227,7 +228,7 @@ def _accuracy(found: Comparison | None, class_names: Sequence[str]) -> dict[str,
 
 
 def _class_row(row: ClassAccuracy, class_names: Sequence[str]) -> dict[str, Any]:
-    return {"label": class_names[row.index], **_fields(row, "images", "top1", "reference_top1")}
+    return {"label": class_names[row.index], **_fields(row, "images", "top1", "reference_top1", "precision", "f1")}
 
 
 def _changed(found: Comparison, class_names: Sequence[str]) -> list[dict[str, Any]]:

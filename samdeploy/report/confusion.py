@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from samdeploy.arrays import Int64Array
 from samdeploy.evaluate.accuracy.compare import Int32Array, PerImage
 from samdeploy.evaluate.result import Report
+from samdeploy.metrics import confusion_matrix
 
 # Beyond this, a matrix is larger than a page, and nearly all of it is zero.
 MOST_CLASSES = 20
@@ -46,8 +47,22 @@ class Confusion:
     unnamed: int
 
 
-def confusions(report: Report) -> tuple[Confusion, ...]:
-    """One for the trained network, and one for each different way in which engines answer; none without an answer."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers of a group of engines that name the same class for every image; -1 is none."""
+
+    names: tuple[str, ...]
+    labels: Int32Array
+    named: Int32Array
+    reference: Int32Array
+
+    def matrix(self, classes: int) -> Int64Array:
+        """See `samdeploy.metrics.confusion_matrix`."""
+        return confusion_matrix(self.labels, self.named, classes)
+
+
+def different_answers(report: Report) -> tuple[Answers, ...]:
+    """Those of the trained network, and each different way in which engines answer; none without an answer."""
     groups: dict[bytes, tuple[list[str], PerImage, Int32Array]] = {}
     for result in report.results:
         if result.comparison is not None:
@@ -55,19 +70,19 @@ def confusions(report: Report) -> tuple[Confusion, ...]:
             groups.setdefault(answers.reference.tobytes(), ([report.reference], answers, answers.reference))
             names, _, _ = groups.setdefault(answers.engine.tobytes(), ([], answers, answers.engine))
             names.append(result.engine)
-    return tuple(_confusion(names, answers, named, report.class_names) for names, answers, named in groups.values())
+    return tuple(
+        Answers(tuple(names), answers.labels, named, answers.reference) for names, answers, named in groups.values()
+    )
 
 
-def _matrix(labels: Int32Array, named: Int32Array, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """int64 [K, K + 1]; the last column is "no class"."""
-    column = np.where(named < 0, classes, named).astype(np.int64)
-    flat = np.bincount(labels.astype(np.int64) * (classes + 1) + column, minlength=classes * (classes + 1))
-    return flat.reshape(classes, classes + 1)
+def confusions(report: Report) -> tuple[Confusion, ...]:
+    """One for each of `different_answers`."""
+    return tuple(_confusion(answers, report.class_names) for answers in different_answers(report))
 
 
-def _confusion(names: Sequence[str], answers: PerImage, named: Int32Array, class_names: Sequence[str]) -> Confusion:
-    classes, labels = len(class_names), answers.labels
-    matrix, reference = _matrix(labels, named, classes), _matrix(labels, answers.reference, classes)
+def _confusion(answers: Answers, class_names: Sequence[str]) -> Confusion:
+    classes = len(class_names)
+    matrix, reference = answers.matrix(classes), confusion_matrix(answers.labels, answers.reference, classes)
     mistakes = matrix[:, :classes].copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:_MOST_PAIRS]
@@ -77,9 +92,9 @@ def _confusion(names: Sequence[str], answers: PerImage, named: Int32Array, class
         for row, column in places
     )
     return Confusion(
-        names=tuple(names),
+        names=answers.names,
         counts=tuple(tuple(map(int, row[:classes])) for row in matrix) if classes <= MOST_CLASSES else None,
         pairs=pairs,
-        mistakes=int((named != labels).sum()),
+        mistakes=int((answers.named != answers.labels).sum()),
         unnamed=int(matrix[:, classes].sum()),
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from samdeploy.evaluate.accuracy.compare import Comparison
 from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE, logits_differ
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
 from samdeploy.evaluate.result import Report, Result
@@ -40,6 +41,7 @@ def junit_xml(report: Report) -> bytes:
     """The rows of one evaluation as UTF-8 XML."""
     suites = [(result.engine, result.date, list(_engine_cases(result, report))) for result in report.results]
     suites.append(("evaluation", max((row.date for row in report.results), default=""), list(_overall_cases(report))))
+    figures = {result.engine: result.comparison for result in report.results}
     root = ElementTree.Element(
         "testsuites", {"name": "samdeploy eval", **_counts([c for _, _, cs in suites for c in cs])}
     )
@@ -47,11 +49,21 @@ def junit_xml(report: Report) -> bytes:
         suite = ElementTree.SubElement(root, "testsuite", {"name": _clean(name), **_counts(cases)})
         if date:
             suite.set("timestamp", date)
+        _add_properties(suite, figures.get(name))
         for case in cases:
             _add(suite, name, case)
     ElementTree.indent(root)
     content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return content + b"\n"
+
+
+def _add_properties(suite: ElementTree.Element, found: Comparison | None) -> None:
+    """Accuracy as properties of the suite, which CI systems plot over builds."""
+    if found is None:
+        return
+    properties = ElementTree.SubElement(suite, "properties")
+    for name in ("top1", "balanced_accuracy", "macro_f1"):
+        ElementTree.SubElement(properties, "property", {"name": name, "value": f"{getattr(found, name):.6g}"})
 
 
 def _engine_cases(result: Result, report: Report) -> Iterator[_Case]:

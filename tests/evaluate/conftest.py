@@ -42,7 +42,11 @@ def comparison() -> Callable[..., Comparison]:
         mcnemar_p=1.0,
         ece=1.25,
         reference_ece=1.5,
-        classes=(ClassAccuracy(0, 600, 98.0, 98.0), ClassAccuracy(1, 400, 96.75, 96.75)),
+        balanced_accuracy=97.375,
+        reference_balanced_accuracy=97.375,
+        macro_f1=0.974,
+        reference_macro_f1=0.974,
+        classes=(ClassAccuracy(0, 600, 98.0, 98.0, 0.98, 0.98), ClassAccuracy(1, 400, 96.75, 96.75, 0.97, 0.97)),
         per_image=PerImage(*(np.array([0, 1, 1], np.int32) for _ in range(3))),
     )
     return lambda **changes: replace(flawless, **changes)

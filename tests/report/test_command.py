@@ -48,7 +48,10 @@ def test_three_files(copy_of_bundle: Path, evaluate: Evaluate, tmp_path: Path, c
     assert evaluate(*arguments, "--report", "a/b c", "--junit", "one.xml", "--json", "one.json") == 0
     folder = tmp_path / "a" / "b c"
     assert capsys.readouterr().out.endswith("report: a/b c/report.html\n")
-    assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "confusion-PyTorch.csv", "junit.xml", "report.html", "report.json",
+    ]  # fmt: skip
+    assert (folder / "confusion-PyTorch.csv").read_text().startswith("true \\ answer,0,1,2")
     content = json.loads((folder / "report.json").read_text())
     shown = content.pop("report")
     assert content == json.loads((copy_of_bundle / "eval.json").read_text())

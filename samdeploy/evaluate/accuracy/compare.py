@@ -12,6 +12,7 @@ from samdeploy.arrays import BoolArray, Float32Array, Int64Array
 from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.evaluate.accuracy.ece import expected_calibration_error
 from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference
+from samdeploy.metrics import balanced_accuracy, class_figures, confusion_matrix, macro_f1
 
 Int32Array = NDArray[np.int32]
 
@@ -23,12 +24,21 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """One class: its index, its test images, and top-1 of engine and reference on them, in percent."""
+    """One class.
+
+    Attributes:
+        index, images: of the class, and its test images.
+        top1, reference_top1: of engine and reference on them, in percent: their recall.
+        precision: share of the engine's answers of this class that are right, 0 to 1.
+        f1: of the engine, 0 to 1.
+    """
 
     index: int
     images: int
     top1: float
     reference_top1: float
+    precision: float
+    f1: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,8 @@ class Comparison:
         change: of top-1, with its confidence interval, and the flips each way.
         mcnemar_p: see `paired.mcnemar_p`.
         ece, reference_ece: see `ece.expected_calibration_error`, in points; None where logits are not finite.
+        balanced_accuracy, reference_balanced_accuracy: mean recall of the classes, in percent.
+        macro_f1, reference_macro_f1: mean F1 of the classes, 0 to 1.
         classes: those with test images, in their order.
         per_image: the classes that both name.
     """
@@ -90,6 +102,10 @@ class Comparison:
     mcnemar_p: float
     ece: float | None
     reference_ece: float
+    balanced_accuracy: float
+    reference_balanced_accuracy: float
+    macro_f1: float
+    reference_macro_f1: float
     classes: tuple[ClassAccuracy, ...]
     per_image: PerImage = field(repr=False, compare=False)
 
@@ -119,6 +135,9 @@ def compare(
     finite = bool(finite_rows.all())
     expected = reference.argmax(axis=1)
     is_right, was_right = chosen == labels, expected == labels
+    engine_confusion, reference_confusion = (
+        confusion_matrix(labels, answers, logits.shape[1]) for answers in (chosen, expected)
+    )
     lost, gained = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
     return Comparison(
         top1=percent_of(is_right),
@@ -132,7 +151,11 @@ def compare(
         mcnemar_p=mcnemar_p(lost, gained),
         ece=expected_calibration_error(logits, labels) if finite else None,
         reference_ece=expected_calibration_error(reference, labels),
-        classes=per_class(labels, is_right, was_right),
+        balanced_accuracy=balanced_accuracy(engine_confusion),
+        reference_balanced_accuracy=balanced_accuracy(reference_confusion),
+        macro_f1=macro_f1(engine_confusion),
+        reference_macro_f1=macro_f1(reference_confusion),
+        classes=per_class(engine_confusion, reference_confusion),
         per_image=PerImage(labels.astype(np.int32), chosen.astype(np.int32), expected.astype(np.int32), places),
     )
 
@@ -166,18 +189,17 @@ def _top5(logits: Float32Array, labels: Int64Array, finite_rows: BoolArray) -> f
     return percent_of(hits & finite_rows)
 
 
-def per_class(labels: Int64Array, is_right: BoolArray, was_right: BoolArray) -> tuple[ClassAccuracy, ...]:
-    """Of the classes with images: int64 [N] labels, and whether engine and reference are right, bool [N] each."""
-    images = np.bincount(labels)
-    hits, reference_hits = (
-        np.bincount(labels, weights=right, minlength=len(images)) for right in (is_right, was_right)
-    )
+def per_class(confusion: Int64Array, reference: Int64Array) -> tuple[ClassAccuracy, ...]:
+    """Of the classes with images, from the confusion matrices of engine and reference."""
+    found, other = class_figures(confusion), class_figures(reference)
     return tuple(
         ClassAccuracy(
             int(index),
-            int(images[index]),
-            100 * int(hits[index]) / int(images[index]),
-            100 * int(reference_hits[index]) / int(images[index]),
+            int(found.support[index]),
+            100 * float(found.recall[index]),
+            100 * float(other.recall[index]),
+            float(found.precision[index]),
+            float(found.f1[index]),
         )
-        for index in np.flatnonzero(images)
+        for index in np.flatnonzero(found.support)
     )

@@ -145,6 +145,9 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
     if worst is not None and worst.top1 < worst.reference_top1:
         change = wording.span(worst.reference_top1, worst.top1, wording.percent)
         yield f"loses most in class {report.class_names[worst.index]}: top-1 {change} % of {worst.images:,} images"
+    if (found := row.comparison) is not None:
+        balanced = wording.percent(found.balanced_accuracy)
+        yield f"balanced accuracy {balanced} %, macro-F1 {found.macro_f1:.4f}"
     for name, part in row.parts.items():
         if isinstance(part, NotMeasured):
             yield f"{name}: not measured: {part.reason}"

@@ -39,9 +39,10 @@ def test_table(report: Rows) -> None:
     assert lines[12].split() == ["onnxruntime", "fp32", "0", "0", "0.00", "-0.44", "to", "+0.44", "1.000", "99.50",
                                  "1.25"]  # fmt: skip
     assert lines[13].startswith("lost: right in PyTorch, wrong in the engine;")
-    assert lines[15].startswith("onnxruntime fp32  consistent: 1 checks, within 1.5e-06 of")
-    assert lines[16].startswith("tensorrt fp16     no CUDA device: no driver")
-    assert " ".join(" ".join(lines[17:]).split()).endswith("no driver no driver")
+    assert lines[15] == "onnxruntime fp32  balanced accuracy 97.38 %, macro-F1 0.9740"
+    assert lines[16].strip().startswith("consistent: 1 checks, within 1.5e-06 of")
+    assert lines[17].startswith("tensorrt fp16     no CUDA device: no driver")
+    assert " ".join(" ".join(lines[18:]).split()).endswith("no driver no driver")
 
 
 def test_columns_stand_below_their_headings(report: Rows, result: Results, comparison: Make) -> None:
@@ -62,7 +63,7 @@ def test_no_line_is_wider_than_80_columns(report: Rows, result: Results, compari
     worst = comparison(
         top1=100.0, reference_top1=100.0, top1_agreement=100.0, max_difference_of_range=1.234e-123,
         top5=100.0, ece=100.0, change=paired_difference(1_000_000, 0, 1_000_000, 0.999),
-        classes=(ClassAccuracy(0, 1_000_000, 0.0, 100.0),),
+        classes=(ClassAccuracy(0, 1_000_000, 0.0, 100.0, 0.0, 0.0),),
     )  # fmt: skip
     latency = result().latency
     assert latency is not None
@@ -112,7 +113,7 @@ def test_an_engine_that_stopped(report: Rows, result: Results) -> None:
 
 def test_the_class_that_loses_most(report: Rows, result: Results, comparison: Make) -> None:
     assert "loses most" not in evaluation_tables(report())
-    found = comparison(classes=(ClassAccuracy(0, 600, 98.0, 98.0), ClassAccuracy(1, 400, 90.5, 96.75)))
+    found = comparison(classes=(ClassAccuracy(0, 600, 98.0, 98.0, 1, 1), ClassAccuracy(1, 400, 90.5, 96.75, 1, 1)))
     judged = report(results=(result(comparison=found),))
     text = evaluation_tables(judged)
     assert "onnxruntime fp32  loses most in class dog: top-1 96.75 to 90.50 % of 400 images" in text
