@@ -39,10 +39,12 @@ struct Answer {
 };
 
 std::string line(const std::string& image, const std::vector<samdeploy_score>& best,
-                 const std::vector<std::string>& classes) {
+                 const samdeploy::Classifier& classifier) {
+  const std::vector<std::string>& classes = classifier.classes();
   std::string json = "{\"image\": " + json_text(image) + ", \"label\": " + json_text(classes[best[0].index]) +
                      ", \"index\": " + std::to_string(best[0].index) +
-                     ", \"probability\": " + number(best[0].probability) + ", \"top\": [";
+                     ", \"probability\": " + number(best[0].probability) + ", \"rejected\": " +
+                     (classifier.rejects(best[0].probability) ? "true" : "false") + ", \"top\": [";
   const char* between = "";
   for (const samdeploy_score& score : best) {
     json += between;
@@ -77,7 +79,7 @@ int print_group(const samdeploy::Classifier& classifier, const std::vector<std::
   for (std::size_t row = 0; row < sound.size(); ++row) {
     const std::string& image = images[sound[row]];
     try {
-      answers[sound[row]].line = line(image, classifier.rank(&logits[row * classes], kTop), classifier.classes());
+      answers[sound[row]].line = line(image, classifier.rank(&logits[row * classes], kTop), classifier);
     } catch (const samdeploy::Error& error) {
       if (!is_of_the_image(error.status())) throw;
       answers[sound[row]].error = image + ": " + error.what();

@@ -239,7 +239,7 @@ class Classifier:
     def _answers(self, batch: UInt8Array, top: int) -> list[Prediction | AnswerError]:
         from samdeploy.ranking import rank
 
-        return rank(self.session.run(batch), self.classes, self.session.precision, top)
+        return rank(self.session.run(batch), self.bundle, self.session.precision, top)
 
     def close(self) -> None:
         """Release the engine, once the batches that it is running have ended; calling it again does nothing.

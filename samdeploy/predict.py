@@ -34,7 +34,7 @@ def predict_paths(
 
     Args:
         paths: images and folders; the first may be a bundle, else the newest below `runs_root` is taken.
-        as_json: one object per line with `image` and either `label`, `probability`, `top` or `error`.
+        as_json: one object per line with `image` and either `label`, `probability`, `rejected`, `top` or `error`.
 
     Raises:
         InputError: no image was named, or the first path was meant as a bundle and is none.
@@ -67,7 +67,7 @@ def predict_paths(
 
 def _line(path: Path, prediction: Prediction) -> str:
     shares = ", ".join(f"{printable(label)} {100 * probability:.2f} %" for label, probability in prediction.top)
-    return f"{printable(path)}: {shares}"
+    return f"{printable(path)}: {'rejected: ' if prediction.rejected else ''}{shares}"
 
 
 def _to_json(path: Path, answer: Prediction | ImageError) -> dict[str, object]:

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "arrays": frozenset(),
     "metrics": frozenset({"arrays"}),
+    "certainty": frozenset({"arrays"}),
     "terminal": frozenset(),
     "progress": frozenset(),
     "native": frozenset({"errors"}),
@@ -41,8 +42,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "explain": _APPLICATION | {"progress", "graphs", "models"},  # only the families know where gates are
     "train": _BUNDLE | {"metrics", "terminal", "runs", "images", "progress", "models", "data"},
     "importing": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
-    "export": _BUNDLE | {"runs", "images", "backends", "progress", "graphs", "models", "data"},
-    "evaluate": _APPLICATION | {"metrics", "progress", "data"},
+    "export": _BUNDLE | {"certainty", "runs", "images", "backends", "progress", "graphs", "models", "data"},
+    "evaluate": _APPLICATION | {"certainty", "metrics", "progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "compare": _APPLICATION | {"metrics", "progress", "data", "evaluate", "bench"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
@@ -68,7 +69,7 @@ RUNTIMES_WELCOME = frozenset({"graphs", "models", "data", "train", "importing", 
 # A part, or one of its files -> the packages of others that it may import at module level; others are free.
 THIRD_PARTY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("__init__", "errors", "files", "terminal", "native", "bundle", "runs", "classifier"), frozenset()),
-    **dict.fromkeys(("arrays", "metrics", "ranking", "predict", "bundle/golden"), frozenset({"numpy"})),
+    **dict.fromkeys(("arrays", "metrics", "certainty", "ranking", "predict", "bundle/golden"), frozenset({"numpy"})),
     "terminal/tables": frozenset({"rich"}),
     "images": frozenset({"numpy", "PIL"}),
     "graphs": frozenset({"numpy", "onnx"}),

@@ -75,11 +75,13 @@ typedef struct samdeploy_description {
   const char *backend;   /* texts belong to the classifier */
   const char *precision;
   const char *arch;
+  double temperature;    /* logits are divided by it before the softmax; 1 where the bundle has none */
+  double threshold;      /* an answer whose best probability is below it is rejected; 0: none is */
 } samdeploy_description;
 
 typedef struct samdeploy_score {
   size_t index;       /* of the class: its column in the logits */
-  double probability; /* softmax, in [0, 1] */
+  double probability; /* softmax with the bundle's temperature, in [0, 1] */
 } samdeploy_score;
 
 /* SAMDEPLOY_ABI_VERSION of the library that runs; an application may compare it with its header's. */
@@ -117,6 +119,7 @@ SAMDEPLOY_API samdeploy_status samdeploy_run(samdeploy_classifier *classifier, c
 SAMDEPLOY_API samdeploy_status samdeploy_run_device(samdeploy_classifier *classifier, const void *batch, size_t count,
                                                     void *logits, void *stream);
 /* The `wanted` most probable classes of one row of logits, best first; of equal ones the lower index comes first.
+ * best[0].probability < samdeploy_description.threshold: the answer is rejected, too often wrong to act on.
  * `wanted` beyond K is an error, and a logit that is not finite (SAMDEPLOY_NOT_FINITE). */
 SAMDEPLOY_API samdeploy_status samdeploy_rank(const samdeploy_classifier *classifier, const float *logits,
                                               samdeploy_score *best, size_t wanted);

@@ -42,7 +42,7 @@ struct Options {
 struct Score {
   std::size_t index;   // the class's column in the logits
   std::string label;
-  double probability;  // softmax, in [0, 1]
+  double probability;  // softmax with the bundle's temperature, in [0, 1]
 };
 
 // The answer for one image.
@@ -52,6 +52,7 @@ struct Prediction {
   double probability;
   std::vector<Score> top;     // best first
   std::vector<float> logits;  // [K], as the engine gave them
+  bool rejected = false;      // too often wrong to act on; see Classifier::rejects
 };
 
 // An opened and verified bundle.  Many threads may use one; it can be moved, not copied.
@@ -77,6 +78,10 @@ class Classifier {
   const std::vector<std::string>& classes() const noexcept { return classes_; }
   const std::string& backend() const noexcept { return backend_; }
   const std::string& precision() const noexcept { return precision_; }
+  double temperature() const noexcept { return temperature_; }  // logits are divided by it before the softmax
+
+  // Whether an answer of this probability is below the threshold that the bundle was exported with.
+  bool rejects(double probability) const noexcept { return probability < threshold_; }
 
   // uint8 [H, W, 3], RGB: the bytes that every backend is fed.  Throws Error: no image, a damaged or too large one.
   std::vector<std::uint8_t> prepare(const std::string& path) const {
@@ -157,6 +162,7 @@ class Classifier {
     prediction.index = prediction.top.front().index;
     prediction.label = prediction.top.front().label;
     prediction.probability = prediction.top.front().probability;
+    prediction.rejected = rejects(prediction.probability);
     return prediction;
   }
 
@@ -172,6 +178,8 @@ class Classifier {
     width_ = about.width;
     backend_ = about.backend;
     precision_ = about.precision;
+    temperature_ = about.temperature;
+    threshold_ = about.threshold;
     for (std::size_t i = 0; i < about.classes; ++i) classes_.push_back(samdeploy_class_name(handle, i));
   }
 
@@ -188,6 +196,7 @@ class Classifier {
 
   std::unique_ptr<samdeploy_classifier, Close> handle_;
   std::size_t height_ = 0, width_ = 0;
+  double temperature_ = 1.0, threshold_ = 0.0;
   std::string backend_, precision_;
   std::vector<std::string> classes_;
 };

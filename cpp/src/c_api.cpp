@@ -140,6 +140,8 @@ samdeploy_status samdeploy_describe(const samdeploy_classifier* handle, samdeplo
     found.backend = classifier->options.backend.c_str();
     found.precision = classifier->options.precision.c_str();
     found.arch = classifier->manifest.arch.c_str();
+    found.temperature = classifier->manifest.temperature;
+    found.threshold = classifier->manifest.threshold;
     std::memset(description, 0, size);
     std::memcpy(description, &found, std::min(size, sizeof found));
   });
@@ -221,9 +223,11 @@ samdeploy_status samdeploy_rank(const samdeploy_classifier* handle, const float*
     const std::size_t classes = classifier->manifest.classes.size();
     require(wanted >= 1 && wanted <= classes, "rank: wanted must be from 1 to the number of classes");
     check_finite(logits, classes, classifier->options.precision);
+    const double temperature = classifier->manifest.temperature;
     double highest = logits[0], sum = 0.0;
     for (std::size_t i = 1; i < classes; ++i) highest = std::max(highest, static_cast<double>(logits[i]));
-    for (std::size_t i = 0; i < classes; ++i) sum += std::exp(static_cast<double>(logits[i]) - highest);
+    const auto exponential = [&](float logit) { return std::exp((static_cast<double>(logit) - highest) / temperature); };
+    for (std::size_t i = 0; i < classes; ++i) sum += exponential(logits[i]);
     for (std::size_t place = 0; place < wanted; ++place) {
       // The best of those after the last one: lower, or equal and further to the right.  Reserves no memory.
       std::size_t next = classes;
@@ -232,7 +236,7 @@ samdeploy_status samdeploy_rank(const samdeploy_classifier* handle, const float*
         const bool after = place == 0 || logits[i] < logits[last] || (logits[i] == logits[last] && i > last);
         if (after && (next == classes || logits[i] > logits[next])) next = i;
       }
-      best[place] = {next, std::exp(static_cast<double>(logits[next]) - highest) / sum};
+      best[place] = {next, exponential(logits[next]) / sum};
     }
   });
 }

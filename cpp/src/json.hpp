@@ -68,6 +68,7 @@ class Fields {
   // Every value under `key` must be of one of `types`, which `names` tells.
   void map_of(const std::string& key, const std::vector<IsType>& types, const std::string& names);
   void report(const std::string& problem) { problems_.add(problem); }
+  std::size_t problems() const { return problems_.count(); }
 
   // Adds the problems found, and the keys that nobody asked for, to `all`; nothing where the value is no object, which
   // was reported where it was asked for.

@@ -183,6 +183,50 @@ void read_measured(const Json& json, Problems* problems) {
   if (test) read_measured_split(*test, "test", problems);
 }
 
+// A number of `fields` that lies where `is_sound` says; `expected` in words.
+template <typename IsSound>
+double read_limited(Fields& fields, const std::string& key, const IsSound& is_sound, const std::string& expected) {
+  const std::size_t before = fields.problems();
+  const double value = fields.number(key);
+  if (fields.problems() == before && !is_sound(value)) fields.report(key + " must be " + expected);
+  return value;
+}
+
+double read_percent(Fields& fields, const std::string& key) {
+  return read_limited(fields, key, [](double v) { return v >= 0.0 && v <= 100.0; }, "from 0 to 100");
+}
+
+void read_images(Fields& fields) {
+  const std::size_t before = fields.problems();
+  if (fields.integer("images") < 1 && fields.problems() == before) fields.report("images must be at least 1");
+}
+
+// Returns the temperature.
+double read_calibration(const Json& json, Problems* problems) {
+  Fields fields(json, "calibration");
+  const auto is_above_0 = [](double value) { return value > 0.0; };
+  const auto is_from_0 = [](double value) { return value >= 0.0; };
+  const double temperature = read_limited(fields, "temperature", is_above_0, "above 0");
+  read_images(fields);
+  for (const char* key : {"nll_before", "nll_after"}) read_limited(fields, key, is_from_0, "at least 0");
+  for (const char* key : {"ece_before", "ece_after"}) read_percent(fields, key);
+  fields.close(problems);
+  return temperature;
+}
+
+// Returns the threshold.
+double read_rejection(const Json& json, Problems* problems) {
+  Fields fields(json, "rejection");
+  const auto is_share = [](double value) { return value >= 0.0 && value <= 1.0; };
+  const auto is_inside = [](double value) { return value > 0.0 && value < 100.0; };
+  const double threshold = read_limited(fields, "threshold", is_share, "from 0 to 1");
+  read_limited(fields, "wanted_error", is_inside, "above 0 and below 100");
+  for (const char* key : {"bound", "coverage"}) read_percent(fields, key);
+  read_images(fields);
+  fields.close(problems);
+  return threshold;
+}
+
 void check_tensor(const std::string& key, const std::string& found, const std::string& wanted,
                   const std::string& where) {
   if (found != wanted) {
@@ -212,7 +256,9 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   }
   const Json& data_json = fields.section("data");
   fields.map_of("provenance", {&Json::is_string}, "texts");
-  const Json* measured_json = root.contains("measured") ? &fields.section("measured") : nullptr;
+  const auto optional = [&](const char* key) { return root.contains(key) ? &fields.section(key) : nullptr; };
+  const Json *measured_json = optional("measured"), *calibration_json = optional("calibration"),
+             *rejection_json = optional("rejection");
   fields.close(&problems);
 
   Fields model(model_json, "model");
@@ -236,6 +282,8 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   }
   read_data(data_json, &problems);
   if (measured_json) read_measured(*measured_json, &problems);
+  if (calibration_json) manifest.temperature = read_calibration(*calibration_json, &problems);
+  if (rejection_json) manifest.threshold = read_rejection(*rejection_json, &problems);
   if (problems.count() != 0) throw Error(SAMDEPLOY_MANIFEST, where + ": " + problems.text());
 
   std::set<std::string> paths;

@@ -35,6 +35,8 @@ struct Manifest {
   std::vector<std::string> classes;  // the index is the logit's column
   Preprocessing preprocessing;
   std::vector<BundleFile> files;
+  double temperature = 1.0;  // logits are divided by it before the softmax
+  double threshold = 0.0;    // an answer of a lower probability is rejected
 };
 
 // The first file of `role` and `precision` that `backend` may open, one made for it before one made for all; null

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samdeploy.bundle.answers import Calibration, Rejection
 from samdeploy.bundle.manifest import BundleFile, DataRecord
 from samdeploy.bundle.measured import Measured
 from samdeploy.bundle.spec import ModelSpec
@@ -34,6 +35,18 @@ class Bundle:
     data: DataRecord
     provenance: Mapping[str, str]
     measured: Measured | None = None
+    calibration: Calibration | None = None
+    rejection: Rejection | None = None
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before the softmax; 1 where none was fitted."""
+        return self.calibration.temperature if self.calibration else 1.0
+
+    @property
+    def threshold(self) -> float:
+        """An answer of a lower probability is rejected; 0 where none is."""
+        return self.rejection.threshold if self.rejection else 0.0
 
     def select(self, role: str, *, backend: str | None = None, precision: str | None = None) -> tuple[BundleFile, ...]:
         """Files of `role` that `backend` may open, in `precision`; files made for that backend first."""

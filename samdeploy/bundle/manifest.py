@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from samdeploy.bundle.annotations import SHA256, Rules
+from samdeploy.bundle.answers import Calibration, Rejection
 from samdeploy.bundle.fields import check_format, read, short, to_json
 from samdeploy.bundle.measured import Measured
 from samdeploy.bundle.spec import PRECISIONS, ModelSpec, OptionValue, Preprocessing, TensorSpec, model_spec
@@ -25,6 +26,9 @@ ROLES = (
     "weights", "graph", "cam_graph", "engine", "golden_images", "golden_logits", "headroom", "quantization",
     "train_hashes", "val_hashes",
 )  # fmt: skip
+
+
+_MAY_BE_ABSENT = Rules(optional=True, no_null=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +83,21 @@ class DataRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of manifest.json; `measured` is None in bundles of runs that did not record it."""
+    """The whole of manifest.json.
+
+    Attributes:
+        measured: None in bundles of runs that did not record it.
+        calibration: None where no temperature was fitted.
+        rejection: None where no threshold was asked for.
+    """
 
     spec: ModelSpec
     files: tuple[BundleFile, ...]
     data: DataRecord
     provenance: Mapping[str, str]
     measured: Measured | None = None
+    calibration: Calibration | None = None
+    rejection: Rejection | None = None
 
 
 @dataclass(eq=False, repr=False)
@@ -117,7 +129,9 @@ class _Content:
     files: tuple[BundleFile, ...]
     data: DataRecord
     provenance: Mapping[str, str]
-    measured: Measured | None = field(default=None, metadata=Rules(optional=True, no_null=True))
+    measured: Measured | None = field(default=None, metadata=_MAY_BE_ABSENT)
+    calibration: Calibration | None = field(default=None, metadata=_MAY_BE_ABSENT)
+    rejection: Rejection | None = field(default=None, metadata=_MAY_BE_ABSENT)
 
     def __post_init__(self) -> None:
         twice = sorted(path for path, count in Counter(file.path for file in self.files).items() if count > 1)
@@ -139,6 +153,8 @@ def manifest_bytes(manifest: Manifest) -> bytes:
         data=manifest.data,
         provenance=manifest.provenance,
         measured=manifest.measured,
+        calibration=manifest.calibration,
+        rejection=manifest.rejection,
     )
     return json_bytes(to_json(content))
 
@@ -165,7 +181,7 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
                 f"{where}: {name} {short(to_json(tensor))} found, the preprocessing and the {len(spec.classes)} "
                 f"classes ask for {to_json(expected)}"
             )
-    return Manifest(spec, found.files, found.data, found.provenance, found.measured)
+    return Manifest(spec, found.files, found.data, found.provenance, found.measured, found.calibration, found.rejection)
 
 
 def _is_old(values: dict[str, Any]) -> bool:

@@ -28,4 +28,6 @@ def open_bundle(path: str | Path) -> Bundle:
     found = manifest_from_json(read_json(manifest, f"bundle {root}", max_bytes=MOST_BYTES), str(manifest))
     for file in found.files:
         contained_file(root, file.path, f"bundle {root}")
-    return Bundle(root, found.spec, found.files, found.data, found.provenance, found.measured)
+    return Bundle(
+        root, found.spec, found.files, found.data, found.provenance, found.measured, found.calibration, found.rejection
+    )

@@ -29,6 +29,12 @@ def export(
     ] = None,
     workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of validation top-1 that int8 may cost.", min=0)] = 0.5,
+    reject_error: Annotated[
+        float | None,
+        typer.Option(
+            "--reject-error", metavar="PERCENT", help="Wrong ones allowed among answers that are not rejected."
+        ),
+    ] = None,
     headroom_plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the FP16 head-room of every tensor.")
     ] = None,
@@ -72,6 +78,7 @@ def export(
         max_drop=max_drop,
         data_root=data,
         cam=cam,
+        reject_error=reject_error,
         **{key: value for key, value in given.items() if value is not None},
     )
     result = export_run(run_dir, options)

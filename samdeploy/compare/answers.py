@@ -91,6 +91,7 @@ def compare_answers(
     *,
     places: Int64Array,
     confidence: float,
+    temperatures: tuple[float, float] = (1.0, 1.0),
 ) -> Answers:
     """Compare two networks' logits.
 
@@ -100,6 +101,7 @@ def compare_answers(
         classes: K names.
         places: int64 [N], where in the image set each is.
         confidence: of the intervals.
+        temperatures: of A's and B's probabilities.
     """
     first, second = chosen_classes(a), chosen_classes(b)
     same = (first == second) & (first >= 0)
@@ -116,9 +118,9 @@ def compare_answers(
                 place=int(places[row]),
                 label=None if labels is None else classes[labels[row]],
                 a=_name(classes, first[row]),
-                a_probability=_probability(a[row], first[row]),
+                a_probability=_probability(a[row], first[row], temperatures[0]),
                 b=_name(classes, second[row]),
-                b_probability=_probability(b[row], second[row]),
+                b_probability=_probability(b[row], second[row], temperatures[1]),
                 right=None if labels is None else _right(first[row], second[row], labels[row]),
             )
             for row in rows
@@ -160,5 +162,5 @@ def _name(classes: tuple[str, ...], index: int) -> str | None:
     return classes[index] if index >= 0 else None
 
 
-def _probability(logits: Float32Array, index: int) -> float | None:
-    return float(softmax(logits[None])[0, index]) if index >= 0 else None
+def _probability(logits: Float32Array, index: int, temperature: float) -> float | None:
+    return float(softmax(logits[None], temperature)[0, index]) if index >= 0 else None

@@ -75,6 +75,7 @@ def compare_networks(a: Path, b: Path, options: CompareOptions) -> tuple[Compare
         first.classes,
         places=prepared.places,
         confidence=options.confidence,
+        temperatures=(first.bundle.temperature, second.bundle.temperature),
     )
     is_same = _is_same_network(first, second)
     judgement = _judged(answers, options.margin, prepared, is_same=is_same)

@@ -97,6 +97,7 @@ class _Writer:
     def __init__(self, bundle: Bundle, out: Path, top: int, backend: str) -> None:
         self._out, self._top = out, min(top, len(bundle.spec.classes))
         self._classes, self._preprocessing = bundle.spec.classes, bundle.spec.preprocessing
+        self._temperature = bundle.temperature
         names = UniqueNames()
         self._class_names = [names.take(label, f"class{index}") for index, label in enumerate(self._classes)]
         self._names = UniqueNames()
@@ -107,7 +108,7 @@ class _Writer:
 
     def add(self, source: Source, image: ReadImage, logits: Float32Array, maps: Float32Array) -> str:
         """Write the maps [K, h, w] of one image; returns the line that names its classes."""
-        probabilities = softmax(logits)
+        probabilities = softmax(logits, self._temperature)
         order = np.argsort(-logits, kind="stable")[: self._top]
         name = self._names.take(image_text(source.name), "image")
         # One scale per image: a class that is hardly there must not look as strong as the one that is.

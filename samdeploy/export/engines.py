@@ -63,6 +63,8 @@ class ExportOptions:
         workspace: scratch memory of a TensorRT build, in MiB; None leaves its default.
         max_drop: points of validation top-1 that int8 may cost.
         data_root: where the data set lies; None: where training found it.
+        reject_error: percentage of wrong ones among accepted answers that the bundle's threshold keeps; None: the
+            bundle rejects no answer.
         cam: whether the graph of class activation maps is written too; it is as large as the FP32 graph.
 
     Raises:
@@ -78,6 +80,7 @@ class ExportOptions:
     max_drop: float = 0.5
     data_root: Path | None = None
     cam: bool = True
+    reject_error: float | None = None
 
     def __post_init__(self) -> None:
         check_name("engine", self.engine, ENGINES)

@@ -25,6 +25,7 @@ from samdeploy.bundle.spec import ModelSpec
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
 from samdeploy.data.duplicates.image_hashes import ImageHashes, read_hashes
 from samdeploy.errors import ExportError, InputError
+from samdeploy.export.calibrate import Probabilities, check_rejection, probabilities
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
 from samdeploy.export.engines import (
@@ -65,6 +66,7 @@ class ExportResult:
     folded_parameters: int
     headroom: Headroom | None
     int8: tuple[QuantizedGraph, ...]
+    probabilities: Probabilities
     rows: tuple[EngineRow, ...]
 
 
@@ -75,10 +77,11 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     for by name fails, the bundle that was there stays untouched.
 
     Raises:
-        InputError: the engine that was named never has this precision, or it needs images and the run has none.
+        InputError: the engine that was named never has this precision, or it needs images and the run has none, or too
+            few validation images for `reject_error`.
         BundleError: the run is damaged or of a newer version.
         WeightsError, DatasetError: weights or images cannot be read.
-        ExportError: a graph or engine is not the trained network.
+        ExportError: a graph or engine is not the trained network, or no threshold keeps `reject_error`.
         BackendUnavailable: an engine that was asked for by name cannot be built here.
     """
     if options.engine in BACKENDS and options.precision is not None:  # known now, not after the calibration
@@ -87,6 +90,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     named = options.precision or DEFAULT_PRECISION.get(options.engine)
     if named in ("fp16", "int8") and not has_images(record, options.data_root):
         raise InputError(f"{run_dir}: {NO_IMAGES}")
+    if options.reject_error is not None:
+        check_rejection(record, options.data_root, options.reject_error)
     if record.status not in ("complete", "imported"):
         print(
             f"run {run_dir}: its training is not complete ({record.status}); exporting the weights of epoch "
@@ -100,11 +105,12 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     validation = None
     if options.precision == "int8":
         validation = validation_images(run_dir, record, options.data_root)
+    found = probabilities(run_dir, record, network, options.data_root, options.reject_error)
     target, hashes_file = run_dir / BUNDLE_FOLDER, run_dir / HASHES_FILE
     hashes = read_hashes(hashes_file) if hashes_file.is_file() else {}
     used = NO_TRAINING_IMAGES
     if record.status == "imported" and has_images(record, options.data_root):
-        images = [chosen.golden, chosen.calibration, chosen.headroom, *(validation or ())[:1]]
+        images = [chosen.golden, chosen.calibration, chosen.headroom, found.images, *(validation or ())[:1]]
         used = looked_at(images, hashes, target)
     chosen = replace(chosen, golden=with_colour(chosen.golden, network.answer))
     logits = network.answer(chosen.golden)
@@ -117,7 +123,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     with staged(target) as stage:
         spec = network.spec
         data = _data_record(record, used)
-        writer = BundleWriter(stage, spec, data, _provenance(run_dir, record), _measured(record, spec, hashes))
+        provenance, measured = _provenance(run_dir, record), _measured(record, spec, hashes)
+        writer = BundleWriter(stage, spec, data, provenance, measured, found.calibration, found.rejection)
         writer.add("weights", "weights.safetensors", weights)
         writer.add_array("golden_images", "golden/images.npy", chosen.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)
@@ -133,7 +140,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         rows += keep_engines(writer, target)
         writer.write_manifest()
     parameters, simple = (_parameters(model, network.graph) for model in (network.trained, network.simple))
-    return ExportResult(target, parameters, simple, headroom, tuple(int8), tuple(rows))
+    return ExportResult(target, parameters, simple, headroom, tuple(int8), found, tuple(rows))
 
 
 def _add_hashes(writer: BundleWriter, hashes: Mapping[str, ImageHashes]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.answers import Calibration, Rejection
 from samdeploy.bundle.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
 from samdeploy.bundle.measured import Measured
 from samdeploy.bundle.names import MANIFEST
@@ -28,9 +29,12 @@ class BundleWriter:
         data: DataRecord,
         provenance: Mapping[str, str],
         measured: Measured | None = None,
+        calibration: Calibration | None = None,
+        rejection: Rejection | None = None,
     ) -> None:
         self.root = root
         self._spec, self._data, self._provenance, self._measured = spec, data, dict(provenance), measured
+        self._answers = calibration, rejection
         self._files: list[BundleFile] = []
 
     def add(
@@ -60,9 +64,11 @@ class BundleWriter:
 
     def bundle(self) -> Bundle:
         """What has been added so far, as the rest of samdeploy sees a bundle."""
-        return Bundle(self.root, self._spec, tuple(self._files), self._data, self._provenance, self._measured)
+        files = tuple(self._files)
+        return Bundle(self.root, self._spec, files, self._data, self._provenance, self._measured, *self._answers)
 
     def write_manifest(self) -> None:
         """Write manifest.json; the last step."""
-        manifest = Manifest(self._spec, tuple(self._files), self._data, self._provenance, self._measured)
+        files = tuple(self._files)
+        manifest = Manifest(self._spec, files, self._data, self._provenance, self._measured, *self._answers)
         write_atomic(self.root / MANIFEST, manifest_bytes(manifest))

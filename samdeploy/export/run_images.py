@@ -97,6 +97,30 @@ def validation_images(run_dir: Path, record: RunRecord, data_root: Path | None) 
     return _load(dataset.val, record, _test_digests(run_dir, record, dataset), "validation images")
 
 
+def count_validation(record: RunRecord, data_root: Path | None) -> int:
+    """Images of the validation split; 0 without images, and where a published protocol uses them otherwise."""
+    if not has_images(record, data_root):
+        return 0
+    dataset = _dataset(record, data_root)
+    return len(dataset.val) if dataset.protocol == HONEST else 0
+
+
+def new_images(run_dir: Path, record: RunRecord, data_root: Path | None, most: int) -> tuple[UInt8Array, Int64Array]:
+    """At most `most` images of val as if they were drawn anew: at random, each one once, none of train.
+
+    uint8 [n, H, W, 3] and labels int64 [n]; see `export_images`.
+    """
+    dataset = _dataset(record, data_root)
+    drawn = dataset.val.take(np.random.default_rng(0).permutation(len(dataset.val))[:most])
+    images, labels = _load(drawn, record, _test_digests(run_dir, record, dataset), "validation images")
+    digests = digests_of(images)
+    first = np.zeros(len(images), np.bool_)
+    first[np.unique(digests, axis=0, return_index=True)[1]] = True
+    if record.status != "imported":  # an imported network's train is what export looks at
+        first &= ~is_among(digests, _train_digests(run_dir))
+    return images[first], labels[first]
+
+
 def _dataset(record: RunRecord, data_root: Path | None) -> Dataset:
     check_folder(record.dataset, data_root, "the run's")
     root = data_root or Path(record.data_root)
@@ -117,6 +141,13 @@ def _test_digests(run_dir: Path, record: RunRecord, dataset: Dataset) -> UInt64A
             return hashes["test"].digests
     images, _ = load_images(dataset.test, record.preprocessing, description="test images")
     return digests_of(images)
+
+
+def _train_digests(run_dir: Path) -> UInt64Array:
+    """uint64 [N, 2], what the images that were trained on are known by, if the run recorded it."""
+    path = run_dir / HASHES_FILE
+    hashes = read_hashes(path) if path.is_file() else {}
+    return hashes["train"].digests if "train" in hashes else np.empty((0, 2), np.uint64)
 
 
 def _load(samples: Samples, record: RunRecord, test: UInt64Array, description: str) -> tuple[UInt8Array, Int64Array]:

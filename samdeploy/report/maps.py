@@ -76,7 +76,7 @@ def draw_maps(bundle: Bundle, images: Sequence[UInt8Array], indices: Sequence[in
         region = seen_region(preprocessing, image.shape[0], image.shape[1])
         values, seen = place_map(cam[top], region, preprocessing, (shown.shape[0], shown.shape[1]))
         over = overlay(shown, values, seen, float(np.abs(cam[top]).max()) or 1.0)
-        probability = 100 * float(softmax(row)[top])
+        probability = 100 * float(softmax(row, bundle.temperature)[top])
         drawn.append(ImageMap(int(index), label, bundle.spec.classes[top], probability, thumbnail(over)))
     return MapSheet(engine, (maps.shape[2], maps.shape[3]), tuple(drawn))
 

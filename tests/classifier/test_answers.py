@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from samdeploy import Classifier, Prediction
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.answers import Calibration, Rejection
 from samdeploy.errors import ImageError, InputError
 from samdeploy.images.formats import EXPECTED
 from tests.classifier.conftest import IMAGES, same
@@ -26,12 +28,29 @@ def test_a_prediction_is_whole(classifier: Classifier) -> None:
         "label": found.label,
         "index": found.index,
         "probability": found.probability,
+        "rejected": False,
         "top": [{"label": label, "probability": share} for label, share in found.top],
     }
     assert json.loads(json.dumps(found.to_json())) == found.to_json()
     everything = classifier.predict(IMAGES[0], top=99)
     assert len(everything.top) == len(classifier.classes)
     assert sum(share for _, share in everything.top) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_temperature_and_threshold_change_no_class(digits_bundle: Bundle, classifier: Classifier) -> None:
+    calibration, rejection = Calibration(2.0, 300, 1, 1, 1, 1), Rejection(0.5, 2, 1, 80, 300)
+    without = replace(digits_bundle, calibration=None)
+    for temperature, bundle in ((1.0, without), (2.0, replace(without, calibration=calibration))):
+        found = Classifier(bundle, classifier.session).predict_batch(IMAGES[:4])
+        for one, plain in zip(found, classifier.predict_batch(IMAGES[:4]), strict=True):
+            assert one.index == plain.index and np.array_equal(one.logits, plain.logits) and not one.rejected
+            shares = np.exp(one.logits.astype(float) / temperature)
+            assert one.probability == pytest.approx(shares.max() / shares.sum(), rel=1e-12)
+    sure = sorted(answer.probability for answer in found)
+    at_limit = replace(bundle, rejection=replace(rejection, threshold=sure[2]))
+    found = Classifier(at_limit, classifier.session).predict_batch(IMAGES[:4])
+    assert [answer.rejected for answer in found] == [answer.probability < sure[2] for answer in found]
+    assert sum(answer.rejected for answer in found) == 2
 
 
 def test_of_equal_logits_the_lower_index_comes_first(digits_bundle: Bundle) -> None:

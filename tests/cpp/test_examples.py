@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 
 import samdeploy
-from samdeploy.bundle import Bundle
+from samdeploy import Classifier
+from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.names import MANIFEST
 from tests.conftest import Command
 from tests.cpp import corpus
 from tests.cpp.build import SANITIZE, SANITIZER_SETTINGS, SOURCE, Build, call
@@ -83,6 +85,28 @@ def without_details(text: str) -> str:
     """What Python and C++ say alike of an image that cannot be read."""
     text = re.sub(r"damaged or truncated \(.+\); expected", "damaged or truncated (...); expected", text)
     return re.sub(r"expected JPEG(, PNG, .+| or PNG); convert it first", "...", text)
+
+
+def test_golden_images_have_the_same_probabilities_and_are_rejected_alike(
+    built: Build, copy_of_bundle: Path, tmp_path: Path
+) -> None:
+    values = json.loads((copy_of_bundle / MANIFEST).read_text())
+    sound = {"wanted_error": 2, "bound": 1.5, "coverage": 80, "images": 300}
+    values["calibration"]["temperature"] = 1.7
+    paths = [tmp_path / f"{index}.png" for index in range(8)]
+    for path, image in zip(paths, open_bundle(copy_of_bundle).golden()[0], strict=False):
+        Image.fromarray(image).save(path)
+    rejected = []
+    for threshold in (0.0, 0.8, 1.0):
+        values["rejection"] = {"threshold": threshold, **sound}
+        (copy_of_bundle / MANIFEST).write_text(json.dumps(values))
+        with Classifier.open(copy_of_bundle, "openvino") as classifier:
+            answers = classifier.stream(paths, batch=len(paths))
+            expected = [{"image": str(path), **one.to_json()} for path, one in zip(paths, answers, strict=True)]
+        lines = run(built.classify, copy_of_bundle, *paths).stdout.splitlines()
+        assert list(map(json.loads, lines)) == expected
+        rejected.append(sum(answer["rejected"] for answer in expected))
+    assert rejected[0] == 0 < rejected[1] < rejected[2] == 8
 
 
 def test_the_error_of_a_name_that_is_no_text_is_json(built: Build, digits_bundle: Bundle, tmp_path: Path) -> None:

@@ -91,6 +91,18 @@ def measured(**changes: Any) -> dict[str, Any]:
     return {**both, "val": {**split, **changes}, "test": None}
 
 
+def calibrated(**changes: Any) -> Damage:
+    """`calibration` of a manifest, sound but for `changes`."""
+    sound = {"temperature": 1.5, "images": 300, "nll_before": 0.5, "nll_after": 0.4, "ece_before": 3, "ece_after": 1}
+    return edit(lambda values: values.update(calibration={**sound, **changes}))
+
+
+def rejecting(**changes: Any) -> Damage:
+    """`rejection` of a manifest, sound but for `changes`."""
+    sound = {"threshold": 0.9, "wanted_error": 2, "bound": 1.9, "coverage": 80, "images": 300}
+    return edit(lambda values: values.update(rejection={**sound, **changes}))
+
+
 DEVELOPMENT = "a development version wrote it; make it again from its run: samdeploy export RUN"
 MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
     "path climbs": (path_of_graph("../outside"), UNSAFE_PATH, "leaves the folder", "leaves the folder"),
@@ -181,6 +193,45 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
     "measured: null": (edit(lambda v: v.update(measured=None)), BAD_MANIFEST, "'measured' must be", "'measured' must"),
     "measured: without a key": (
         edit(lambda v: v.update(measured={"val": {}, "test": None})), BAD_MANIFEST, "'top1' is missing", "'top1' is",
+    ),
+    "temperature of 0": (
+        calibrated(temperature=0), BAD_MANIFEST, "temperature must be above 0", "temperature 0 found, above 0",
+    ),
+    "temperature below 0": (
+        calibrated(temperature=-1.5), BAD_MANIFEST, "temperature must be above 0", "temperature -1.5 found",
+    ),
+    "temperature is no number": (
+        calibrated(temperature=float("nan")), BAD_MANIFEST, "not valid JSON", "NaN is no JSON",
+    ),
+    "temperature is text": (
+        calibrated(temperature="1"), BAD_MANIFEST, "'temperature' must be a number", "'temperature' must be a number",
+    ),
+    "calibrated on no image": (
+        calibrated(images=0), BAD_MANIFEST, "images must be at least 1", "images 0 found, at least 1",
+    ),
+    "likelihood below 0": (
+        calibrated(nll_after=-0.1), BAD_MANIFEST, "nll_after must be at least 0", "nll_after -0.1 found, at least 0",
+    ),
+    "calibration: null": (
+        edit(lambda v: v.update(calibration=None)), BAD_MANIFEST, "'calibration' must be", "'calibration' must be",
+    ),
+    "calibration: another key": (
+        calibrated(bias=1), BAD_MANIFEST, "calibration: unknown key 'bias'", "calibration: unknown key 'bias'",
+    ),
+    "threshold above 1": (
+        rejecting(threshold=1.01), BAD_MANIFEST, "threshold must be from 0 to 1", "threshold 1.01 found, at most 1",
+    ),
+    "threshold below 0": (
+        rejecting(threshold=-0.5), BAD_MANIFEST, "threshold must be from 0 to 1", "threshold -0.5 found, at least 0",
+    ),
+    "error of 0 wanted": (
+        rejecting(wanted_error=0), BAD_MANIFEST, "wanted_error must be above 0", "wanted_error 0 found, above 0",
+    ),
+    "coverage above 100": (
+        rejecting(coverage=101), BAD_MANIFEST, "coverage must be from 0 to 100", "coverage 101 found, at most 100",
+    ),
+    "rejection: without a key": (
+        edit(lambda v: v.update(rejection={"threshold": 1})), BAD_MANIFEST, "'bound' is missing", "'bound' is missing",
     ),
     "no classes": (edit(lambda v: v["model"].update(classes=[])), BAD_MANIFEST, "no classes", "no classes"),
     "one file twice": (

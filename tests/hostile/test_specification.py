@@ -27,7 +27,7 @@ BEYOND_A_SCHEMA = {
     "path through a file", "file is missing", "symbolic link", "linked folder", "hard link", "linked manifest", "pipe",
     "folder for a file", "wrong hash", "truncated", "longer", "swapped files", "length of 8 EiB", "one file twice",
     "repeated key", "repeated key, escaped", "integer of 65 bits", "integer of 64 bits", "huge integer for a number",
-    "crop larger than the image", "number for an integer", "half a surrogate", "NaN",
+    "temperature is no number", "crop larger than the image", "number for an integer", "half a surrogate", "NaN",
     "number too large",
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import BoolArray, Float32Array, Int64Array
 from samdeploy.backends.difference import difference_shares, image_ranges
-from samdeploy.evaluate.accuracy.ece import expected_calibration_error
+from samdeploy.certainty.calibration import expected_calibration_error
 from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference
 from samdeploy.metrics import balanced_accuracy, class_figures, confusion_matrix, macro_f1
 
@@ -84,7 +84,7 @@ class Comparison:
             there are no more than five classes.
         change: of top-1, with its confidence interval, and the flips each way.
         mcnemar_p: see `paired.mcnemar_p`.
-        ece, reference_ece: see `ece.expected_calibration_error`, in points; None where logits are not finite.
+        ece, reference_ece: see `samdeploy.certainty.calibration`, in points; None where logits are not finite.
         balanced_accuracy, reference_balanced_accuracy: mean recall of the classes, in percent.
         macro_f1, reference_macro_f1: mean F1 of the classes, 0 to 1.
         classes: those with test images, in their order.

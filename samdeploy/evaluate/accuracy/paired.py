@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from samdeploy.certainty.rates import greatest_rate, least_rate
+
 # Beyond this, "so many images would decide" is no help to anyone.
 MOST_IMAGES = 10**9
 
@@ -58,7 +60,7 @@ def rate_interval(hits: int, n_images: int, confidence: float) -> tuple[float, f
         confidence: in (0, 1).
     """
     error = (1 - confidence) / 2
-    return 100 * _least_rate(hits, n_images, error), 100 * _greatest_rate(hits, n_images, error)
+    return 100 * least_rate(hits, n_images, error), 100 * greatest_rate(hits, n_images, error)
 
 
 def mcnemar_p(lost: int, gained: int) -> float:
@@ -100,19 +102,6 @@ def images_needed(found: PairedDifference, margin: float) -> int | None:
 
 def _interval(lost: float, gained: float, n_images: int, confidence: float) -> tuple[float, float]:
     error = (1 - confidence) / 4
-    low = _least_rate(gained, n_images, error) - _greatest_rate(lost, n_images, error)
-    high = _greatest_rate(gained, n_images, error) - _least_rate(lost, n_images, error)
+    low = least_rate(gained, n_images, error) - greatest_rate(lost, n_images, error)
+    high = greatest_rate(gained, n_images, error) - least_rate(lost, n_images, error)
     return 100 * low, 100 * high
-
-
-def _least_rate(hits: float, n_images: int, error: float) -> float:
-    """Clopper's and Pearson's lower bound: `scipy.stats.binomtest`'s, which takes whole numbers alone."""
-    from scipy.stats import beta
-
-    return float(beta.ppf(error, hits, n_images - hits + 1)) if hits > 0 else 0.0
-
-
-def _greatest_rate(hits: float, n_images: int, error: float) -> float:
-    from scipy.stats import beta
-
-    return float(beta.isf(error, hits + 1, n_images - hits)) if hits < n_images else 1.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from samdeploy.export.calibrate import Probabilities
 from samdeploy.export.export import ExportResult
 from samdeploy.export.graphs import Headroom
 from samdeploy.export.int8.search import QuantizedGraph
@@ -55,12 +56,29 @@ def export_table(result: ExportResult) -> str:
     ]
     lines = [
         f"{result.parameters:,} parameters as trained, {result.folded_parameters:,} folded",
+        *map(paragraph, _probabilities(result.probabilities)),
         "",
         table(("<engine", "<state", ">MB", "<file"), rows),
         "",
         entries((f"{row.engine} {row.precision}", row.note) for row in result.rows if row.note),
     ]
     return "\n".join(lines)
+
+
+def _probabilities(found: Probabilities) -> Iterator[str]:
+    if (fit := found.calibration) is not None:
+        yield (
+            f"probabilities: temperature {fit.temperature:.3f}, on {fit.images:,} validation images: calibration error "
+            f"{percent(fit.ece_before)} -> {percent(fit.ece_after)} points"
+        )
+    else:
+        yield f"probabilities: as the network gives them: {found.why_not}"
+    if (chosen := found.rejection) is not None:
+        yield (
+            f"answers below {percent(100 * chosen.threshold)} % are rejected: of {chosen.images:,} other validation "
+            f"images {percent(chosen.coverage)} % are accepted, and of accepted answers at most "
+            f"{percent(chosen.bound)} % are wrong, with 95 % confidence (--reject-error {chosen.wanted_error:g})"
+        )
 
 
 def _kept_in_fp32(layers: Iterable[tuple[str, str]]) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from samdeploy.evaluate.accuracy.ece import expected_calibration_error
+from samdeploy.certainty.calibration import expected_calibration_error
 
 
 def by_definition(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -41,7 +41,7 @@ def test_parts_do_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     logits, labels = random.normal(0, 2, (50, 4)).astype(np.float32), random.integers(0, 4, 50)
     whole = expected_calibration_error(logits, labels)
-    monkeypatch.setattr("samdeploy.evaluate.accuracy.ece._ROWS", 7)
+    monkeypatch.setattr("samdeploy.certainty.calibration._ROWS", 7)
     assert expected_calibration_error(logits, labels) == pytest.approx(whole, abs=1e-12)
 
 

@@ -1,0 +1,60 @@
+"""Whether a classifier is right as often as it says it is.
+
+With a *temperature* T, probabilities are the softmax of logits / T: above 1 they are less sure, and the order of the
+classes never changes.  C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML
+2017, section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from samdeploy.arrays import Float32Array, Float64Array, Int64Array
+
+BINS = 15
+# Rows whose exponentials stand in memory at once.
+_ROWS = 4096
+
+
+def confidence(logits: Float32Array, temperature: float = 1.0) -> Float64Array:
+    """float64 [N]: the highest probability of each row of float32 [N, K], finite."""
+    # exp(0) over the sum of all exponentials relative to it.
+    return np.concatenate([1 / np.exp(rows).sum(axis=1) for _, rows in _relative(logits, temperature)])
+
+
+def mean_nll(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood of the labels, in nats; the arguments of `expected_calibration_error`."""
+    total = 0.0
+    for part, rows in _relative(logits, temperature):
+        own = np.take_along_axis(rows, labels[part, None], axis=1)[:, 0]
+        total += float((np.log(np.exp(rows).sum(axis=1)) - own).sum())
+    return total / len(labels)
+
+
+def expected_calibration_error(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> float:
+    """Mean distance between confidence and accuracy, in percentage points.
+
+    Guo et al. 2017, equation 5: the highest softmax probabilities fall into 15 bins ((m-1)/15, m/15] of equal width; of
+    each bin, the distance between its mean probability and its share of right answers, weighted with its share of the
+    images.
+
+    Args:
+        logits: float32 [N, K], finite, N >= 1.
+        labels: int64 [N].
+        temperature: above 0.
+    """
+    sure = confidence(logits, temperature)
+    is_right = logits.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    distances = np.bincount(bins, weights=is_right - sure, minlength=BINS)  # of sums, hence weighted already
+    return float(100 * np.abs(distances).sum() / len(logits))
+
+
+def _relative(logits: Float32Array, temperature: float) -> Iterator[tuple[slice, Float64Array]]:
+    """Parts of the rows, each less its largest value, over the temperature."""
+    for start in range(0, len(logits), _ROWS):
+        part = slice(start, start + _ROWS)
+        rows = logits[part].astype(np.float64)
+        yield part, (rows - rows.max(axis=1, keepdims=True)) / temperature
