@@ -15,6 +15,7 @@ from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.models.family import build_model, family_of
 from samdeploy.models.graph import Exported
+from samdeploy.models.layout import channels_last
 from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.memory import is_out_of_memory, memory_reason
 from samdeploy.models.weights import load_state, state_dict_from_bytes
@@ -98,7 +99,7 @@ class PytorchSession:
         self.device = device
         # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
         with _memory_named(device):
-            self._network: nn.Module = network.eval().to(device).to(memory_format=torch.channels_last)
+            self._network: nn.Module = channels_last(network.eval().to(device))
 
     @torch.inference_mode()
     def run(self, batch: UInt8Array) -> Float32Array:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing, model_spec
 from samdeploy.models import Exported, build_model
 from samdeploy.models.graph import Normalize
+from samdeploy.models.layout import channels_last
 from samdeploy.models.sam_resnet.fold import fold
 
 
@@ -55,3 +57,10 @@ def test_exported_takes_pixels_and_gives_float32_logits() -> None:
         assert Exported(model.double(), spec()).double()(image).dtype == torch.float32
         folded = Exported(fold(model.float()), spec())(image)
         assert torch.allclose(folded, logits, rtol=0, atol=1e-4 * float(logits.abs().max()))
+
+
+def test_convolutions_of_all_ranks_are_laid_out() -> None:
+    network = channels_last(nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv3d(1, 4, (7, 7, 1)), nn.Linear(3, 4)]))
+    flat, solid, _ = network
+    assert flat.weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[operator, union-attr]
+    assert solid.weight.is_contiguous()  # type: ignore[operator, union-attr]

@@ -16,6 +16,7 @@ from samdeploy.bench.turns import Run
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, first_line
 from samdeploy.models import Exported
+from samdeploy.models.layout import channels_last
 
 
 def on_cuda(device: str) -> bool:
@@ -106,7 +107,7 @@ def _trained(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
 def _placed(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
     network, place = _trained(bundle, device)
     # uint8 NHWC permuted to NCHW is channels_last already; weights of the same layout save the conversions.
-    return Exported(network, bundle.spec).eval().to(place).to(memory_format=torch.channels_last), place
+    return channels_last(Exported(network, bundle.spec).eval().to(place)), place
 
 
 def _run(module: Callable[[torch.Tensor], torch.Tensor], device: str) -> Run:

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from samdeploy.errors import RecipeError
+from samdeploy.models.layout import channels_last
 from samdeploy.train.device import Autocast, autocast_dtype, multiplies_bf16, precision_name
 from samdeploy.train.recipe.recipe import Recipe
 
@@ -104,7 +105,7 @@ def probe(model: nn.Module, height: int, width: int, most: int) -> Probe:
         height, width: of the images.
         most: images in one batch, at most; `IMAGES` at least.
     """
-    trial = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
+    trial = channels_last(copy.deepcopy(model).train())
 
     def seconds(dtype: Autocast, count: int) -> float:
         images = torch.zeros(count, 3, height, width).contiguous(memory_format=torch.channels_last)

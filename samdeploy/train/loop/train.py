@@ -19,6 +19,7 @@ from samdeploy.errors import RecipeError, WeightsError, first_line
 from samdeploy.files import expanded
 from samdeploy.models import Pretrained, build_model, load_pretrained, read_pretrained
 from samdeploy.models.graph import Normalize
+from samdeploy.models.layout import channels_last
 from samdeploy.models.memory import is_out_of_memory
 from samdeploy.runs.new_folder import check_runs_root
 from samdeploy.runs.record import RunRecord
@@ -139,7 +140,7 @@ def _learn(around: Surroundings, data: PreparedData, model: nn.Module, resumed: 
         run.write(LEAKS_FILE, {**data.leaks.to_json(), "two_labels": data.two_labels.to_json()})
         if ranks.main:
             write_hashes(run.path / HASHES_FILE, data.hashes)
-    model.to(around.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(model.to(around.compute.device))
     state, splits = _state(around.recipe, around.compute, data, model)
     ending.state = state
     if resumed is not None:
