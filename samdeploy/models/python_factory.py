@@ -56,6 +56,9 @@ class PythonFamily(TorchFamily):
             raise InputError(f"{arch}: {type(error).__name__}: {first_line(error)}") from error
         if not isinstance(model, nn.Module):
             raise InputError(f"{arch}: gave {type(model).__name__}, a torch.nn.Module expected")
+        for tensor in (*model.parameters(), *model.buffers()):
+            if 0 in tensor.stride():  # expanded: no weights can be copied into memory that several numbers share
+                tensor.data = tensor.data.clone()
         return model
 
 

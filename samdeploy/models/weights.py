@@ -28,8 +28,19 @@ _SHOWN = 3
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state dict as safetensors, whole or not at all, with a hash of the tensors in its metadata."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    state = separate(model.state_dict())
     write_atomic(path, safetensors.torch.save(state, metadata={_HASH: _hash(state)}))
+
+
+def separate(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors on the CPU, each with memory of its own: safetensors refuses those that share it, as tied ones do."""
+    found, seen = {}, set()
+    for key, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        found[key] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return found
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -13,12 +13,14 @@ from torch import nn
 from samdeploy import Preprocessing, import_model
 from samdeploy.backends import open_session
 from samdeploy.bundle import open_bundle
+from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.errors import BackendUnavailable, InputError
 from samdeploy.export import ExportOptions, export_run
+from samdeploy.models import build_model, load_weights
 from samdeploy.models.python_factory import VARIABLE
 from samdeploy.runs.record import open_run
 from tests.importing.imported import CLASSES, class_folders
-from tests.models.own_network import bent, clipped, leaving, tiny, wide
+from tests.models.own_network import bent, clipped, leaving, tied, tiny, wide
 
 SIZE = Preprocessing(24, 32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -49,6 +51,15 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         assert session.run(images).shape == logits.shape
     with pytest.raises(BackendUnavailable, match=f"only when you allow it: {VARIABLE}=tests.models.own_network:tiny"):
         open_session(bundle, "pytorch")
+
+
+def test_weights_that_share_memory(tmp_path: Path) -> None:
+    network = tied(3)
+    torch.nn.init.normal_(network.again.weight)
+    run = import_model(network, tied, SIZE, classes=CLASSES, runs=tmp_path)
+    loaded = build_model("python:tests.models.own_network:tied", 3)
+    load_weights(loaded, run / WEIGHTS_FILE)
+    assert loaded.again is loaded.features[1] and torch.equal(loaded.again.weight, network.again.weight)
 
 
 def test_classes_of_folders(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from samdeploy.bundle.names import RECIPE_FILE
 from samdeploy.errors import WeightsError
 from samdeploy.files import sync_folder, write_atomic
+from samdeploy.models.weights import separate
 
 FOLDER = "checkpoints"
 NEXT, LAST, PREVIOUS = "next.safetensors", "last.safetensors", "previous.safetensors"
@@ -127,7 +128,7 @@ def _forget_damaged(folder: Path, good: str) -> None:
 def encode(checkpoint: Checkpoint) -> bytes:
     """The bytes of a checkpoint file."""
     facts = json.dumps(checkpoint.facts, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in checkpoint.tensors.items()}
+    tensors = separate(checkpoint.tensors)
     metadata = {_FORMAT: FORMAT, _FACTS: facts, _HASH: _digest(facts, tensors)}
     return safetensors.torch.save(tensors, metadata=metadata)
 

@@ -36,6 +36,12 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     assert sorted(found.part("model")) == ["a", "b"]
 
 
+def test_tensors_that_share_memory_come_back() -> None:
+    weight = torch.arange(6.0)
+    found = decode(encode(Checkpoint({"model.a": weight, "model.tied": weight, "model.part": weight[2:]}, {})), "c")
+    assert torch.equal(found.tensors["model.tied"], weight) and torch.equal(found.tensors["model.part"], weight[2:])
+
+
 def test_any_program_can_read_the_file_and_nothing_in_it_can_run(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, made(3))
     tensors = safetensors.torch.load_file(tmp_path / "last.safetensors")
