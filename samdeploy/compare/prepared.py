@@ -20,7 +20,14 @@ from samdeploy.data.stream import stream_images
 from samdeploy.errors import ImageError
 from samdeploy.evaluate.passes import BATCH
 from samdeploy.evaluate.test_set.prepared import PreparedImages
-from samdeploy.evaluate.test_set.seen_in_training import find_test_leaks, is_imported, known_images, trained_on
+from samdeploy.evaluate.test_set.seen_in_training import (
+    find_test_leaks,
+    is_imported,
+    known_images,
+    left_out,
+    not_looked_at,
+    trained_on,
+)
 from samdeploy.images.unreadable import Unread
 
 
@@ -82,11 +89,17 @@ def prepare_images(images: ImageSet, a: Side, b: Side, stack: ExitStack) -> Prep
     readable = np.setdiff1d(np.arange(len(names)), np.fromiter(broken, np.int64, len(broken)))
     digests = np.concatenate([found.digests for found in hashes], axis=1)[readable]
     places = readable[first_copies(digests) == np.arange(len(readable))]
+    copies, notes = len(readable) - len(places), list(images.notes)
+    for side, found in ((a, hashes[0]), (b, hashes[-1])):
+        compared = found.take(places)
+        unknown = not_looked_at(side.bundle, compared)
+        notes += [f"{side.name}: {text}" for text in left_out(unknown, compared)]
+        places = places[unknown]
     for kept in (first,) if is_shared else (first, second):
         kept.keep(places)
-    notes = find_two_labels({"images": hashes[0].take(readable)}, a.classes).lines() if images.is_labelled else ()
+    two_labels = find_two_labels({"images": hashes[0].take(readable)}, a.classes).lines() if images.is_labelled else ()
     sides = _side(a, first, hashes[0].take(places)), _side(b, second, hashes[-1].take(places))
-    return Prepared(sides, places, len(readable) - len(places), unreadable, (*images.notes, *notes))
+    return Prepared(sides, places, copies, unreadable, (*notes, *two_labels))
 
 
 def _decoded(

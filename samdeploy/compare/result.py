@@ -56,7 +56,7 @@ class ComparedImages:
         folder: in which all lie; "" where they are not in files of their own.
         is_labelled: whether their classes are known.
         found: how many there were.
-        compared: of those, readable ones that are no copies.
+        compared: of those, readable ones that are no copies and were not looked at when an engine was made.
         copies: left out, as an earlier one has the same pixels.
         unreadable: what cannot be read, and why.
         notes: on their files.

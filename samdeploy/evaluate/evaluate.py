@@ -89,7 +89,7 @@ def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...
         class_names=bundle.spec.classes,
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
         test_fingerprint=fingerprint,
-        notes=(*_notes(bundle, test, found.leaks), *found.test_images.notes()),
+        notes=(*_notes(bundle, test, found.leaks), *found.notes, *found.test_images.notes()),
         left_out=tuple(_left_out(bundle, results)),
         leaks=found.leaks,
         faults=(

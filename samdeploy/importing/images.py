@@ -32,8 +32,7 @@ def open_images(root: Path) -> Dataset:
     dataset = open_dataset(SET, root, val_fraction=SHARE_ASIDE)
     for note in dataset.notes:
         print(printable(note), file=sys.stderr)
-    if dataset.train is not dataset.val:
-        _check_shared(dataset)
+    _check_shared(dataset)
     return dataset
 
 
@@ -43,10 +42,11 @@ def _check_shared(dataset: Dataset) -> None:
     Raises:
         DatasetError: most of them are.
     """
+    parts = {"val": dataset.val} if dataset.train is dataset.val else {"train": dataset.train, "val": dataset.val}
     test = set(dataset.test.names)
     # Copies have one first file, which of the splits it may be in.
-    first = file_copies([*dataset.test.names, *dataset.train.names, *dataset.val.names])
-    for split, samples in (("train", dataset.train), ("val", dataset.val)):
+    first = file_copies([*dataset.test.names, *(name for samples in parts.values() for name in samples.names)])
+    for split, samples in parts.items():
         shared = [name for name in samples.names if first.get(name) in test]
         if not shared:
             continue
@@ -56,8 +56,8 @@ def _check_shared(dataset: Dataset) -> None:
         )
         if len(shared) > _MOST_SHARED * len(samples):
             raise DatasetError(
-                f"{found}; an export must not look at those. Give other images in train/ than in test/, or one of the "
-                "two: --data FOLDER"
+                f"{found}; an export must not look at those. Give other images in {split}/ than in test/, or one of "
+                "the two: --data FOLDER"
             )
         print(f"warning: {found}: they are left out of export, and accuracy on them says little", file=sys.stderr)
 

@@ -152,6 +152,33 @@ def test_images_that_the_engines_were_made_with_are_not_judged(bundle: Bundle, h
     assert any("were looked at when the engines were made" in fault for fault in report.faults)
 
 
+def test_known_images_of_a_folder_that_has_grown_are_left_out(bundle: Bundle, here: Path, tmp_path: Path) -> None:
+    grown = Path(shutil.copytree(here / "images", tmp_path / "grown"))
+    for path in class_folders(tmp_path / "new", {"cat": 60}).rglob("*.png"):
+        shutil.copy(path, grown / "cat" / f"new-{path.name}")
+    known, found = (
+        {Path(name).relative_to(root) for name in samples.names}
+        for root, samples in (
+            (here / "images", open_dataset("judged-folder", here / "images").val),
+            (grown, open_test_set(bundle, grown).samples),
+        )
+    )
+    count = len(found & known)
+    assert count > len(found) / 50  # more than `eval` accepts
+    report = evaluate_bundle(bundle, EvalOptions("onnxruntime", "fp32", data_root=grown, consistency_s=0))
+    assert report.passed and report.n_images == report.test_images.images == len(found) - count
+    text = f"{count} of {len(found)} images are not judged: they were looked at when the engines were made"
+    assert text in report.notes
+
+
+def test_a_table_of_images_is_judged(bundle: Bundle, tmp_path: Path) -> None:
+    paths = sorted(class_folders(tmp_path, dict.fromkeys(CLASSES, 2)).rglob("*.png"))
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths))
+    samples = open_test_set(bundle, table).samples
+    assert samples.names == tuple(map(str, paths)) and samples.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_all_of_another_folder_is_judged(bundle: Bundle, here: Path, tmp_path: Path) -> None:
     other = class_folders(tmp_path / "other", dict.fromkeys(CLASSES, 25))
     assert len(open_test_set(bundle, other).samples) == 75

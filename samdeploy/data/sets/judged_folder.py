@@ -4,6 +4,7 @@ The network needs no training images.  A few others are still needed, for INT8's
 golden images, and none of them may be judged::
 
     root/train/<class>/...   root/test/<class>/...    train serves; test is judged (val, where there is no test)
+    root/val/<class>/...     root/test/<class>/...    val serves; test is judged
     root/test/<class>/...    or  root/<class>/...     a fixed part is set aside and serves; the rest is judged
 """
 
@@ -49,8 +50,9 @@ def open_judged_folder(
     notes = [*layout.notes, *(f"{part}: {note}" for part, scan in scans.items() for note in scan.notes())]
     samples = {part: folder_samples(scan, classes) for part, scan in scans.items()}
     judged = next(part for part in ("test", "val", "train") if part in samples)
-    if judged == "test" and {"train", "val"} <= set(samples):
-        return Dataset("judged-folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes))
+    if {"val", "test"} <= set(samples):
+        val = samples["val"]
+        return Dataset("judged-folder", classes, samples.get("train", val), val, samples["test"], tuple(notes))
     source = "train" if "train" in samples else judged
     rest, aside = _set_aside(samples[source], layout.folders[source], val_fraction)
     if source == judged:

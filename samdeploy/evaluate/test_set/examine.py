@@ -19,6 +19,8 @@ from samdeploy.evaluate.test_set.seen_in_training import (
     find_test_leaks,
     is_imported,
     known_images,
+    left_out,
+    not_looked_at,
     trained_on,
 )
 
@@ -29,30 +31,34 @@ class Examined:
 
     Attributes:
         hashes: of all of them.
-        distinct: int64 [M], the first copy of each distinct one.
-        test_images: the test set, counted.
+        distinct: int64 [M], the first copy of each distinct one that is judged.
+        notes: which are not.
+        test_images: those that are judged, counted.
         leaks: distinct ones that are in train or val; None where those are not known.
         faults: why no engine can pass on them.
     """
 
     hashes: ImageHashes
     distinct: Int64Array
+    notes: tuple[str, ...]
     test_images: TestImages
     leaks: LeakReport | None
     faults: tuple[str, ...]
 
 
 def examine(bundle: Bundle, samples: Samples, images: PreparedImages) -> Examined:
-    """Examine all images of `images`, which holds distinct ones alone from then on.
+    """Examine all images of `images`, which holds those that are judged alone from then on.
 
     Raises:
         BundleError, DatasetError: the hashes of the bundle or of its run are damaged.
     """
     hashes = hash_images(images.batches(BATCH), samples.names, samples.labels)
-    classes, known, distinct = bundle.spec.classes, known_images(bundle), distinct_images(hashes)
-    images.keep(distinct)
-    two_labels = find_two_labels(beside(known, hashes), classes, of="test")
-    test_images = count_test_images(hashes, distinct, images.batches(BATCH), len(classes), two_labels)
-    leaks = find_test_leaks(known, hashes.take(distinct))
-    protocol = str(bundle.data.options.get("protocol", HONEST))
-    return Examined(hashes, distinct, test_images, leaks, trained_on(leaks, protocol, imported=is_imported(bundle)))
+    classes, known, kept = bundle.spec.classes, known_images(bundle), not_looked_at(bundle, hashes)
+    judged = hashes.take(kept)
+    first = distinct_images(judged)
+    images.keep(kept[first])
+    two_labels = find_two_labels(beside(known, judged), classes, of="test")
+    test_images = count_test_images(judged, first, images.batches(BATCH), len(classes), two_labels)
+    leaks = find_test_leaks(known, judged.take(first))
+    faults = trained_on(leaks, str(bundle.data.options.get("protocol", HONEST)), imported=is_imported(bundle))
+    return Examined(hashes, kept[first], left_out(kept, hashes), test_images, leaks, faults)

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from samdeploy.arrays import Int64Array
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import HASHES_FILE
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes, from_bundle_hashes
 from samdeploy.data.duplicates.image_hashes import ImageHashes, read_hashes
-from samdeploy.data.duplicates.leaks import MAX_EXACT_PERCENT, LeakReport, find_leaks
+from samdeploy.data.duplicates.leaks import MAX_EXACT_PERCENT, LeakReport, find_leaks, is_among
 from samdeploy.data.protocol import HONEST
 from samdeploy.runs.locate import run_around
+
+# Of the images; see `not_looked_at`.
+_MOST_KNOWN = 0.5
 
 
 def known_images(bundle: Bundle) -> dict[str, ImageHashes]:
@@ -41,6 +45,27 @@ def known_images(bundle: Bundle) -> dict[str, ImageHashes]:
 def is_imported(bundle: Bundle) -> bool:
     """Whether the network was trained elsewhere."""
     return bundle.provenance.get("run_status") == "imported"
+
+
+def not_looked_at(bundle: Bundle, hashes: ImageHashes) -> Int64Array:
+    """The images that an imported network can be judged on, int64 [M]: those that import and export did not look at.
+
+    A folder that has grown since holds some, because others are set aside now.  Where most are known it is no such
+    folder: none is left out, and `trained_on` fails.  The same goes for networks that were trained here.
+    """
+    known = known_images(bundle) if is_imported(bundle) else {}
+    every = np.arange(len(hashes))
+    if not known:
+        return every
+    looked_at = is_among(hashes.digests[:, :1], np.concatenate([found.digests[:, :1] for found in known.values()]))
+    return every if looked_at.mean() > _MOST_KNOWN else np.flatnonzero(~looked_at)
+
+
+def left_out(kept: Int64Array, hashes: ImageHashes) -> tuple[str, ...]:
+    """What there is to say where `not_looked_at` kept fewer images than there are."""
+    count = len(hashes) - len(kept)
+    text = f"{count:,} of {len(hashes):,} images are not judged: they were looked at when the engines were made"
+    return (text,) if count else ()
 
 
 def beside(known: Mapping[str, ImageHashes], test: ImageHashes) -> dict[str, ImageHashes]:

@@ -54,6 +54,14 @@ def test_train_val_and_test(tmp_path: Path) -> None:
     assert [len(part) for part in names(opened(tmp_path))] == [80, 6, 4]
 
 
+def test_val_and_test(tmp_path: Path) -> None:
+    for part in ("val", "test"):
+        class_folders(tmp_path / part, {"cat": 3, "dog": 3})
+    train, val, test = names(opened(tmp_path))
+    assert train == val == set(map(str, (tmp_path / "val").rglob("*.png")))
+    assert test == set(map(str, (tmp_path / "test").rglob("*.png")))
+
+
 def test_too_few(tmp_path: Path) -> None:
     class_folders(tmp_path, {"cat": 30, "dog": 33})
     with pytest.raises(DatasetError, match=r"63 images found in .*, at least 64 expected: 32 are set aside"):
