@@ -15,6 +15,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 from samdeploy.evaluate.accuracy.compare import compare
 from samdeploy.evaluate.accuracy.gate import judge, worst_first
+from samdeploy.evaluate.accuracy.probabilities import probability_figures
 from samdeploy.evaluate.consistency.checks import Consistency
 from samdeploy.evaluate.consistency.probes import ProbeReference, compare_probes
 from samdeploy.evaluate.consistency.run import check_consistency, larger_batches, largest_batch
@@ -81,7 +82,10 @@ def evaluate_engine(case: Case, backend: str, precision: str) -> Result:
             logits = engine_pass(session, case.images, len(case.bundle.spec.classes), f"{backend} {precision}")
         except EngineStopped as stopped:
             return row(session.device, True, str(stopped), None, None, False, n_images_done=stopped.n_images_done)
-        comparison = compare(logits, case.reference, case.labels, confidence=options.confidence, places=case.places)
+        comparison = compare(
+            logits, case.reference, case.labels, confidence=options.confidence, places=case.places,
+            temperature=case.bundle.temperature,
+        )  # fmt: skip
         row = partial(row, session.device, True, comparison=comparison, n_images_done=len(logits))
         judgement = judge(comparison, precision, options.margin)
         faults: list[str] = []  # beside the accuracy
@@ -112,6 +116,9 @@ def evaluate_engine(case: Case, backend: str, precision: str) -> Result:
         parts["why"] = explain_if_possible(case.bundle, backend, precision, worst, device=session.device)
     below = options.floors.missed(comparison, case.bundle.spec.classes)
     faults += [below] if below else []
+    if comparison.finite:
+        parts["probabilities"] = figures = probability_figures(logits, case.labels, case.bundle, options.confidence)
+        faults += [figures.fault] if figures.fault else []
     reasons = worst_first([*judgement.reasons, *faults], judgement)
     verdict = "fails" if faults else judgement.verdict
     return row(

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from samdeploy.bundle import Bundle
 from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE
 from samdeploy.report.evidence import Evidence
-from samdeploy.report.plots import Range, RangePlot, headroom_plot, range_plot, sweep_plot
+from samdeploy.report.plots import LinePlot, Range, RangePlot, headroom_plot, range_plot, risk_plot, sweep_plot
 from samdeploy.report.records import Against
 from samdeploy.report.rows import Row, answered, engine_name, outcome
 from samdeploy.report.tables import check_table, class_table
@@ -57,6 +57,8 @@ def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundl
         "at_once": _IMAGES_AT_ONCE,
         "interval_plot": _interval_plot(evaluation, measured),
         "latency_plot": _latency_plot(timed),
+        "probable": [row for row in measured if "probabilities" in row],
+        "risk_plot": _risk_plot(measured),
         "sweep_plot": sweep_plot(evidence.bench.engines) if evidence.bench and evidence.bench.engines else None,
         "against_plots": [
             (each, plot)
@@ -137,6 +139,15 @@ def _interval_plot(evaluation: Mapping[str, Any], measured: list[Row]) -> RangeP
         description=f"Change of top-1 with its interval: {spoken}. The margin is {margin:g} points below zero.",
         lines=((0.0, ""), (-margin, "margin")),
     )
+
+
+def _risk_plot(measured: list[Row]) -> LinePlot | None:
+    found = [(engine_name(row), row["probabilities"]) for row in measured if "probabilities" in row]
+    if not found:
+        return None
+    accepted = found[0][1]["accepted"]
+    threshold = (accepted["coverage"], accepted["wanted_error"]) if accepted else None
+    return risk_plot([(name, figures["risk"]) for name, figures in found], threshold)
 
 
 def _latency_plot(timed: list[Row]) -> RangePlot | None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from samdeploy.evaluate.accuracy.compare import Comparison
 from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE, logits_differ
+from samdeploy.evaluate.accuracy.probabilities import ProbabilityFigures
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
 from samdeploy.evaluate.result import Report, Result
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TRAINED_ELSEWHERE
@@ -88,6 +89,7 @@ def _engine_cases(result: Result, report: Report) -> Iterator[_Case]:
     if report.floors.asked:
         below = result.below_minimum
         yield _Case("minimum accuracy", "failed" if below else "passed", below, "minimum")
+    yield from _accepted(result)
     every = _Case("every promise", "failed", result.reason, summary=result.worst)
     yield _Case("every promise") if result.passed else every
     yield _probes(result)
@@ -107,6 +109,15 @@ def _logits(result: Result) -> _Case:
     if result.precision == "fp32" and not found.max_difference_of_range <= FP32_DIFFERENCE:
         return _Case("logits", "failed", logits_differ(found))
     return _Case("logits")
+
+
+def _accepted(result: Result) -> Iterator[_Case]:
+    part = result.parts.get("probabilities")
+    if not isinstance(part, ProbabilityFigures) or part.accepted is None:
+        return
+    outcome: Outcome = {"kept": "passed", "broken": "failed"}.get(part.accepted.promise, "skipped")  # type: ignore[assignment]
+    few = f"{part.accepted.images:,} accepted images are too few to show it" if outcome == "skipped" else ""
+    yield _Case("error of accepted answers", outcome, part.fault or few, "rejection")
 
 
 def _probes(result: Result) -> _Case:

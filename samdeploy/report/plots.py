@@ -106,11 +106,13 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class LinePlot(Frame):
-    """Lines over two axes; `left` is where the vertical one is."""
+    """Lines over two axes; `left` is where the vertical one is, `across` and `along` are values to compare with."""
 
     series: tuple[Series, ...]
     ticks: tuple[Tick, ...]
     side_ticks: tuple[Tick, ...]
+    across: tuple[Tick, ...] = ()
+    along: tuple[Tick, ...] = ()
 
 
 def sweep_plot(engines: Sequence[EngineRates]) -> LinePlot:
@@ -136,6 +138,38 @@ def sweep_plot(engines: Sequence[EngineRates]) -> LinePlot:
     size = (WIDTH, bottom + _FOOT, left, _RIGHT, top, bottom)
     ticks = tuple(Tick(across.at(batch), str(batch)) for batch in shown)
     return LinePlot(description, "batch size", *size, series, ticks, up.ticks(5))
+
+
+def risk_plot(
+    engines: Sequence[tuple[str, Sequence[tuple[float, float]]]], threshold: tuple[float, float] | None
+) -> LinePlot:
+    """Error among accepted images over coverage.
+
+    Args:
+        engines: the name of each, and its pairs of coverage and error, in percent; at least one.
+        threshold: its coverage and the error that is wanted there, in percent; None: there is none.
+    """
+    left, top, bottom = 48.0, 20.0, 190.0
+    across = Scale(0.0, 100.0, left, _RIGHT)
+    largest = max([error for _, risk in engines for _, error in risk] + [threshold[1] if threshold else 0.0])
+    up = Scale(0.0, 1.08 * largest or 1.0, bottom, top)
+    series = tuple(
+        Series(
+            name,
+            MARKERS[number % len(MARKERS)],
+            number % len(MARKERS),
+            tuple((across.at(coverage), up.at(error)) for coverage, error in risk),
+        )
+        for number, (name, risk) in enumerate(engines)
+    )
+    marks: tuple[tuple[Tick, ...], ...] = ()
+    if threshold:
+        marks = (Tick(across.at(threshold[0]), "threshold"),), (Tick(up.at(threshold[1]), "allowed"),)
+    names = ", ".join(name for name, _ in engines)
+    description = f"Percentage of wrong answers among the surest ones, over the share of images, for {names}."
+    size = (WIDTH, bottom + _FOOT, left, _RIGHT, top, bottom)
+    axis = "accepted images, the surest first, in percent"
+    return LinePlot(description, axis, *size, series, across.ticks(), up.ticks(5), *marks)
 
 
 @dataclass(frozen=True, slots=True)

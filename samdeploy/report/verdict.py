@@ -64,7 +64,14 @@ def _sentence(evaluation: Mapping[str, Any]) -> str:
     names = listed([engine_name(row) for row in failed])
     if all(row["reason"] == row["below_minimum"] for row in failed):
         return f"{names} did not reach the accuracy that was asked for: {failed[0]['below_minimum']}."
+    if all(row["reason"] == (broken := _broken_promise(row)) and broken for row in failed):
+        return f"{names}: {_broken_promise(failed[0])}."
     return f"Do not use {names} in place of the trained network: the promise to answer as it does was not kept."
+
+
+def _broken_promise(row: Mapping[str, Any]) -> str:
+    """Why too many of an engine's accepted answers are wrong; "" if they are not."""
+    return str((row.get("probabilities", {}).get("accepted") or {}).get("fault", ""))
 
 
 def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:

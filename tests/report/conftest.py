@@ -14,11 +14,13 @@ import pytest
 pytest.importorskip("jinja2", reason="pip install 'samdeploy[report]'")
 
 from samdeploy.bundle import Bundle, open_bundle
+from samdeploy.bundle.answers import Rejection
 from samdeploy.data import open_dataset
 from samdeploy.data.duplicates.copies import TwoLabels
 from samdeploy.data.duplicates.leaks import LeakReport, Overlap, SharedImage
 from samdeploy.evaluate.accuracy.compare import Comparison, compare
 from samdeploy.evaluate.accuracy.gate import judge
+from samdeploy.evaluate.accuracy.probabilities import ProbabilityFigures, probability_figures
 from samdeploy.evaluate.consistency.checks import Check, Consistency
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
 from samdeploy.evaluate.latency.measure import Latency
@@ -94,12 +96,21 @@ def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
         comparison: Comparison = compare(*logits(test.labels, **flips))
         return comparison
 
+    def probabilities(threshold: float, **flips: int) -> ProbabilityFigures:
+        engine, _, labels = logits(test.labels, **flips)
+        unsure = (engine / np.linspace(1, 9, len(engine))[:, None]).astype(np.float32)
+        rejection = Rejection(threshold, 2.0, 1.9, 80.0, 300)
+        return probability_figures(unsure, labels, replace(digits_bundle, calibration=None, rejection=rejection), 0.95)
+
     few = found(lost=2, gained=1, other=1)
     waiting = judge(few, "int8")
     many = found(lost=100, gained=1, other=1)
     noisy = replace(LATENCY, p90_ms=9.0)
     rows = (
-        replace(row, comparison=found(lost=0, gained=0, other=0)),
+        replace(
+            row, comparison=found(lost=0, gained=0, other=0),
+            parts={**row.parts, "probabilities": probabilities(0.42, lost=0, gained=0, other=0)},
+        ),
         replace(
             row, backend="openvino", precision="int8", comparison=few, latency=noisy, passed=False,
             verdict=waiting.verdict, reason="; ".join(waiting.reasons), n_needed=waiting.n_needed,
@@ -108,7 +119,10 @@ def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
         replace(
             row, backend="openvino", precision="bf16", comparison=many, passed=False, verdict="fails",
             reason="top-1 is 27.58 points lower",
-            parts={"probes": WRONG_PROBES, "consistency": INCONSISTENT, "why": WHY},
+            parts={
+                "probes": WRONG_PROBES, "consistency": INCONSISTENT, "why": WHY,
+                "probabilities": probabilities(0.1, lost=100, gained=1, other=1),
+            },
         ),
         replace(
             row, backend="tensorrt", precision="fp32", device="cuda", comparison=None, latency=None, passed=False,

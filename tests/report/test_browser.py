@@ -50,7 +50,7 @@ def test_nothing_is_asked_for_and_nothing_goes_wrong(browser: Any, written: Path
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert asked[0].startswith("file:") and sum(url.startswith("file:") for url in asked) == 1
-    assert page.locator("section").count() == 12
+    assert page.locator("section").count() == 13
     assert all(section.is_visible() for section in page.locator("section").all())
     # Every image was decoded.
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")

@@ -22,8 +22,8 @@ from samdeploy.report.html import render_html
 from samdeploy.report.write import write_report
 
 SECTIONS = (
-    "accuracy", "flips", "confusion", "classes", "calibration", "probes", "consistency", "headroom", "latency",
-    "throughput", "maps", "provenance",
+    "accuracy", "flips", "confusion", "classes", "calibration", "rejection", "probes", "consistency", "headroom",
+    "latency", "throughput", "maps", "provenance",
 )  # fmt: skip
 VOID = {"meta", "br", "img", "link"}
 

@@ -121,6 +121,7 @@ def compare(
     *,
     confidence: float = DEFAULT_CONFIDENCE,
     places: Int64Array | None = None,
+    temperature: float = 1.0,
 ) -> Comparison:
     """Compare an engine's logits with the reference's.
 
@@ -129,6 +130,7 @@ def compare(
         labels: int64 [N].
         confidence: of the interval, in (0, 1).
         places: see `PerImage`.
+        temperature: of the probabilities.
     """
     chosen = chosen_classes(logits)
     finite_rows = chosen >= 0
@@ -149,8 +151,8 @@ def compare(
         reference_top5=_top5(reference, labels, np.ones_like(finite_rows)),
         change=paired_difference(lost, gained, len(labels), confidence),
         mcnemar_p=mcnemar_p(lost, gained),
-        ece=expected_calibration_error(logits, labels) if finite else None,
-        reference_ece=expected_calibration_error(reference, labels),
+        ece=expected_calibration_error(logits, labels, temperature) if finite else None,
+        reference_ece=expected_calibration_error(reference, labels, temperature),
         balanced_accuracy=balanced_accuracy(engine_confusion),
         reference_balanced_accuracy=balanced_accuracy(reference_confusion),
         macro_f1=macro_f1(engine_confusion),

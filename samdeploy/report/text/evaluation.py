@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
 from samdeploy.evaluate.accuracy.compare import Comparison
+from samdeploy.evaluate.accuracy.probabilities import ProbabilityFigures
 from samdeploy.evaluate.consistency.answers import ranges_text
 from samdeploy.evaluate.consistency.checks import Consistency
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
@@ -153,6 +154,8 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
             yield f"{name}: not measured: {part.reason}"
         elif isinstance(part, ProbeAnswers) and not part.fault:
             yield part.summary
+        elif isinstance(part, ProbabilityFigures):
+            yield from _probabilities(part, report.confidence)
         elif isinstance(part, Consistency) and not part.failures:
             yield part.verdict
         elif isinstance(part, CamAgreement) and part.median is not None:
@@ -162,6 +165,23 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
             )
     if row.latency is not None and row.latency.noise:
         yield f"latency: {row.latency.noise}"
+
+
+def _probabilities(found: ProbabilityFigures, level: float) -> Iterator[str]:
+    if found.temperature is not None:
+        yield (
+            f"probabilities: temperature {found.temperature:.3f} takes the calibration error from "
+            f"{wording.percent(found.ece_before)} to {wording.percent(found.ece_after)} points, and the negative "
+            f"log-likelihood from {found.nll_before:.4f} to {found.nll_after:.4f}"
+        )
+    if (kept := found.accepted) is not None and not kept.fault:
+        error = "none" if kept.error is None else f"{wording.percent(kept.error)} %"
+        shown = "as promised" if kept.promise == "kept" else "too few images to show what is promised"
+        yield (
+            f"rejection: {wording.percent(kept.coverage)} % of the images are accepted, and {error} of those wrong "
+            f"({100 * level:g} % interval {wording.span(kept.error_low, kept.error_high, wording.percent)}): {shown}, "
+            f"at most {kept.wanted_error:g} %"
+        )
 
 
 def _name(row: Result) -> str:

@@ -75,8 +75,8 @@ def _probabilities(found: Probabilities) -> Iterator[str]:
         yield f"probabilities: as the network gives them: {found.why_not}"
     if (chosen := found.rejection) is not None:
         yield (
-            f"answers below {percent(100 * chosen.threshold)} % are rejected: of {chosen.images:,} other validation "
-            f"images {percent(chosen.coverage)} % are accepted, and of accepted answers at most "
+            f"answers of a probability below {chosen.threshold:.6g} are rejected: of {chosen.images:,} other "
+            f"validation images {percent(chosen.coverage)} % are accepted, and of accepted answers at most "
             f"{percent(chosen.bound)} % are wrong, with 95 % confidence (--reject-error {chosen.wanted_error:g})"
         )
 
