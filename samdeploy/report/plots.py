@@ -149,8 +149,8 @@ def risk_plot(
         engines: the name of each, and its pairs of coverage and error, in percent; at least one.
         threshold: its coverage and the error that is wanted there, in percent; None: there is none.
     """
-    left, top, bottom = 48.0, 20.0, 190.0
-    across = Scale(0.0, 100.0, left, _RIGHT)
+    left, right, top, bottom = 48.0, _RIGHT - 8, 20.0, 190.0  # half of "100" is beyond the axis
+    across = Scale(0.0, 100.0, left, right)
     largest = max([error for _, risk in engines for _, error in risk] + [threshold[1] if threshold else 0.0])
     up = Scale(0.0, 1.08 * largest or 1.0, bottom, top)
     series = tuple(
@@ -167,7 +167,7 @@ def risk_plot(
         marks = (Tick(across.at(threshold[0]), "threshold"),), (Tick(up.at(threshold[1]), "allowed"),)
     names = ", ".join(name for name, _ in engines)
     description = f"Percentage of wrong answers among the surest ones, over the share of images, for {names}."
-    size = (WIDTH, bottom + _FOOT, left, _RIGHT, top, bottom)
+    size = (WIDTH, bottom + _FOOT, left, right, top, bottom)
     axis = "accepted images, the surest first, in percent"
     return LinePlot(description, axis, *size, series, across.ticks(), up.ticks(5), *marks)
 
