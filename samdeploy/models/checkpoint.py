@@ -146,8 +146,9 @@ def _load(path: Path) -> Any:
         )
     try:
         # timm's and torchvision's scripts save their arguments; a Namespace is a plain bag of them.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # Torch goes by the name of a path; a file without one is read as the pickle that it is.
+        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if names := _code_in(path):
             raise WeightsError(f"{path}: holds {names}: code, which is never run; {_CURE}") from None

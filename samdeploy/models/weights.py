@@ -87,9 +87,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected weights as .safetensors or .pth")
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         return without_prefixes(state_dict_from_bytes(path.read_bytes(), str(path)))
     return unpickled(path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the first bytes, whatever the name: the length of a JSON header, 8 bytes, and its brace; no pickle has that.
+
+    What is neither goes by its name.
+    """
+    with path.open("rb") as file:
+        start = file.read(9)
+    is_pickle = start.startswith((b"PK", b"\x80"))
+    return start[8:] == b"{" or (path.suffix.lower() == ".safetensors" and not is_pickle)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -119,6 +119,18 @@ def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
         load_weights(model(), tmp_path / "module.pth")
 
 
+@pytest.mark.parametrize("name", ["weights.pth", "pytorch_model.bin", "weights.SAFETENSORS", "weights.safetensors"])
+@pytest.mark.parametrize("form", ["safetensors", "pickle", "legacy pickle"])
+def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path: Path, name: str, form: str) -> None:
+    saved, loaded = nn.Linear(3, 2), nn.Linear(3, 2)
+    if form == "safetensors":
+        save_weights(saved, tmp_path / name)
+    else:
+        torch.save(saved.state_dict(), tmp_path / name, _use_new_zipfile_serialization=form == "pickle")
+    load_weights(loaded, tmp_path / name)
+    assert same(saved, loaded)
+
+
 def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match=r"list\.pth: list found, a state dict \(name -> tensor\) expected"):
