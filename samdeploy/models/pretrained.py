@@ -162,14 +162,19 @@ def load_pretrained(
     return f"pretrained weights {pretrained.source}: loaded {', '.join(loaded)}{left}"
 
 
-def tensor_shapes(arch: str, classes: int, options: Mapping[str, OptionValue] = NO_OPTIONS) -> dict[str, torch.Size]:
-    """Of the tensors of a network, without its counters."""
+def sketched(arch: str, classes: int, options: Mapping[str, OptionValue] = NO_OPTIONS) -> nn.Module:
+    """A network to look at, without memory for its weights where that is possible."""
     try:
         with torch.device("meta"):
-            state = build_model(arch, classes, options).state_dict()
+            return build_model(arch, classes, options)
     except NotImplementedError:  # some networks compute their widths in tensors
         with torch.random.fork_rng(devices=[]):
-            state = build_model(arch, classes, options).state_dict()
+            return build_model(arch, classes, options)
+
+
+def tensor_shapes(arch: str, classes: int, options: Mapping[str, OptionValue] = NO_OPTIONS) -> dict[str, torch.Size]:
+    """Of the tensors of a network, without its counters."""
+    state = sketched(arch, classes, options).state_dict()
     return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}
 
 

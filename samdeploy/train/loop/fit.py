@@ -72,7 +72,7 @@ def fit(state: TrainState, splits: Splits, around: Surroundings) -> None:
             seconds=state.seconds + time.perf_counter() - validation_start,
         )
         state.end_epoch(row, gates)
-        best = run.epoch(state.rows, kept, state.gate_rows, score=val.score(training.monitor))
+        best = run.epoch(state.rows, kept, state.gate_rows)
         left = (time.perf_counter() - start) / (row.epoch - first + 1) * (training.epochs - row.epoch)
         if row.epoch == first:
             print(_HEADER, file=sys.stderr)

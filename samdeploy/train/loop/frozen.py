@@ -23,7 +23,8 @@ def frozen_weights(model: nn.Module, arch: str, training: TrainingSection, epoch
         raise RecipeError("training.freeze: 'head' found, which leaves nothing to train; 'trunk' trains the head alone")
     last = {"trunk": len(trunk) - 1}
     for index, part in enumerate(trunk):
-        last[part.name.split(".")[0]] = last[part.name] = index
+        words = part.name.split(".")
+        last |= {".".join(words[:count]): index for count in range(1, len(words) + 1)}
     if wanted not in last:
         raise RecipeError(unknown("training.freeze", wanted, ["none", *last]))
     return frozenset(name for part in trunk[: last[wanted] + 1] for name in part.weights)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from samdeploy.errors import RecipeError
 from samdeploy.train.loop.parts import parts_of
 from samdeploy.train.recipe.recipe import TrainingSection
 
 MOMENTUM = 0.9
+# What each keeps of a weight.
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+STATE = {"adamw": _ADAM, "adam": _ADAM, "sgd": ("momentum_buffer",)}
+_LEAST_PARTS = 3  # the stem, something, and the head
 
 
 def make_optimizer(model: nn.Module, arch: str, training: TrainingSection) -> torch.optim.Optimizer:
@@ -20,6 +25,9 @@ def make_optimizer(model: nn.Module, arch: str, training: TrainingSection) -> to
 
     Fused on every device: on the GPU that keeps the check for infinities there, and on the CPU one pass over memory
     takes the place of a dozen.
+
+    Raises:
+        RecipeError: there is no `layer_decay` for this network.
     """
     groups = _groups(model, arch, training)
     if training.optimizer == "sgd":
@@ -40,6 +48,8 @@ def _groups(model: nn.Module, arch: str, training: TrainingSection) -> list[dict
         parts = [(1.0, list(weights.values()))]
     else:
         found = parts_of(model, arch)
+        if len(found) < _LEAST_PARTS:
+            raise RecipeError(f"training.layer_decay: {arch} has no parts that can be told apart; 1 expected")
         parts = [
             (training.layer_decay ** (len(found) - 1 - depth), [weights[name] for name in part.weights])
             for depth, part in enumerate(found)

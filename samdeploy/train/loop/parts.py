@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
 from samdeploy.models.pretrained import is_of_head
+
+# What comes before the blocks, where it is a module of several layers.
+_STEM = ("stem", "conv", "patch", "embed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +27,47 @@ class NetworkPart:
 
 
 def parts_of(model: nn.Module, arch: str) -> list[NetworkPart]:
-    """The stem, each block or stage, and the head.
+    """The stem, each block or stage, and the head, in the order in which the network names its modules.
 
-    The members of top-level sequences are parts; weights before the first of them are the stem, and others join the
-    part before them.
+    Members of sequences that are made of layers themselves are parts, as are modules of several layers outside of
+    sequences.  Single layers join the part before them; what comes before the first part is the stem.
     """
-    sequences = {
+    weights = dict(model.named_parameters())
+    heads = {name for name in weights if is_of_head(arch, name)}
+    # What is beside the head in a module, such as a norm, joins the part before; whole layers are a part.
+    trunk = [name for name, weight in weights.items() if name not in heads]
+    names = [
         name
-        for name, child in model.named_children()
-        if isinstance(child, nn.Sequential | nn.ModuleList) and sum(1 for part in child if list(part.parameters())) > 1
-    }
+        for name in _names(model)
+        if not any(head.startswith(f"{name}.") for head in heads)
+        or any(weights[weight].ndim > 1 for weight in trunk if weight.startswith(f"{name}."))
+    ]
     parts: dict[str, list[str]] = {"stem": []}
-    head, last = [], "stem"
-    for name, _ in model.named_parameters():
-        if is_of_head(arch, name):
-            head.append(name)
-            continue
-        top, *rest = name.split(".")
-        if top in sequences:
-            last = f"{top}.{rest[0]}"
-        parts.setdefault(last, []).append(name)
-    return [NetworkPart(name, tuple(names)) for name, names in [*parts.items(), ("head", head)] if names]
+    last = "stem"
+    for weight in trunk:
+        last = next((name for name in names if weight.startswith(f"{name}.")), last)
+        parts.setdefault(last, []).append(weight)
+    parts["head"] = [name for name in weights if name in heads]
+    return [NetworkPart(name, tuple(members)) for name, members in parts.items() if members]
+
+
+def _names(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """The modules that are parts."""
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if _is_sequence(child):
+            yield from (f"{path}.{member}" for member, made in child.named_children() if _is_block(made))
+        elif any(map(_is_sequence, child.children())):
+            yield from _names(child, f"{path}.")
+        elif _is_block(child) and not name.startswith(_STEM):
+            yield path
+
+
+def _is_sequence(module: nn.Module) -> bool:
+    """Whether its members are blocks: not layers, as those of a deep stem are."""
+    return isinstance(module, nn.Sequential | nn.ModuleList) and any(map(_is_block, module))
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether it has several layers with weights."""
+    return sum(1 for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))) > 1

@@ -14,7 +14,7 @@ from samdeploy.train.device import Compute
 from samdeploy.train.loop.ahead import Ahead, Batch, Place
 from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.frozen import freeze
-from samdeploy.train.loop.optimizer import make_optimizer, set_rate
+from samdeploy.train.loop.optimizer import STATE, make_optimizer, set_rate
 from samdeploy.train.loop.seeds import StepRandomness
 from samdeploy.train.recipe.recipe import TrainingSection
 
@@ -208,14 +208,16 @@ class Stepper:
     def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from `optimizer_state`.
 
-        The moments take the memory layout of their weights: the fused kernel walks through both side by side.
+        Those of another optimiser are left: then it starts without.  They take the memory layout of their weights: the
+        fused kernel walks through both side by side.
         """
         numbers = state.get("scaler")
         if numbers is not None and self.scaler.is_enabled():
             known = self.scaler.state_dict()
             self.scaler.load_state_dict({**known, "scale": numbers[0].item(), "_growth_tracker": int(numbers[1])})
+        moments = STATE[self._training.optimizer]
         for number, weight in enumerate(self._weights):
-            for name in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+            for name in moments:
                 value = state.get(f"{number}.{name}")
                 if value is not None:
                     empty = torch.empty_like(weight, requires_grad=False) if value.ndim == weight.ndim else None

@@ -21,6 +21,7 @@ from samdeploy.models import Pretrained, build_model, load_pretrained, read_pret
 from samdeploy.models.graph import Normalize
 from samdeploy.models.layout import channels_last
 from samdeploy.models.memory import is_out_of_memory
+from samdeploy.models.pretrained import sketched
 from samdeploy.runs.new_folder import check_runs_root
 from samdeploy.runs.record import RunRecord
 from samdeploy.train.augment import make_augmentation
@@ -227,8 +228,7 @@ def _prepare(recipe: Recipe, ranks: Ranks, *, starts: bool) -> tuple[torch.devic
     check_counts(dataset)
     if training.freeze != "none":
         arch = recipe.model.arch
-        with torch.device("meta"):
-            frozen_weights(build_model(arch, 2, recipe.model.options), arch, training, epoch=1)
+        frozen_weights(sketched(arch, 2, recipe.model.options), arch, training, epoch=1)
     start = _pretrained(recipe) if starts else None  # before all images are decoded, which takes long
     data = prepare_data(recipe, dataset)
     check_shares(training.batch_size, len(data.training[1]), ranks.world, training.accumulate)

@@ -113,7 +113,8 @@ class RunFolder:
             "recipe": recipe_table(self._recipe),
             "classes": list(record.classes),
             "fingerprints": dict(record.fingerprints),
-            "best": [record.best_epoch, record.best_val_top1, record.best_val_loss, self._best_score],
+            "best": [record.best_epoch, record.best_val_top1, record.best_val_loss],
+            "monitored": [self._recipe.training.monitor, self._best_score],
             "provenance": dict(record.provenance),
             "legs": to_json(record.legs),
         }
@@ -124,7 +125,10 @@ class RunFolder:
         Raises:
             InputError: the best weights that it names are gone.
         """
-        epoch, top1, loss, self._best_score = facts["best"]
+        epoch, top1, loss = facts["best"]
+        monitor, self._best_score = facts["monitored"]
+        if epoch and monitor != self._recipe.training.monitor:
+            self._best_score = rows[epoch - 1].score(self._recipe.training.monitor)
         self.record = dataclasses.replace(self.record, best_epoch=epoch, best_val_top1=top1, best_val_loss=loss)
         if not self._writes:
             return
@@ -136,18 +140,16 @@ class RunFolder:
             write_run(self.path, self.record)
         self._write_tables(rows, gate_rows)
 
-    def epoch(
-        self, rows: Sequence[EpochRow], model: nn.Module, gate_rows: Sequence[GateRow] = (), *, score: float
-    ) -> bool:
+    def epoch(self, rows: Sequence[EpochRow], model: nn.Module, gate_rows: Sequence[GateRow] = ()) -> bool:
         """Record a finished epoch; says whether it is the best so far, whose weights are then on disk.
 
-        Best is the higher score, and at equal scores the lower validation loss.
+        Best is the higher score by `training.monitor`, and at equal scores the lower validation loss.
 
         Args:
             rows, gate_rows: of all epochs.
-            score: of this epoch, see `training.monitor`.
         """
         record, row = self.record, rows[-1]
+        score = row.score(self._recipe.training.monitor)
         before = (self._best_score, -record.best_val_loss)
         best = record.best_epoch == 0 or (score, -row.val_loss) > before
         if best:

@@ -40,6 +40,10 @@ class EpochRow:
     images_per_s: float
     seconds: float
 
+    def score(self, monitor: str) -> float:
+        """What `training.monitor` names; higher is better."""
+        return -self.val_loss if monitor == "loss" else float(getattr(self, f"val_{monitor}"))
+
 
 @dataclass(frozen=True, slots=True)
 class GateRow:

@@ -27,7 +27,11 @@ def on_meta(arch: str) -> nn.Module:
         (SAM, ["stem", *(f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)), "head"]),
         ("timm:test_vit", ["stem", *(f"blocks.{block}" for block in range(6)), "head"]),
         ("timm:test_efficientnet", ["stem", *(f"blocks.{stage}" for stage in range(5)), "head"]),
-        ("torchvision:densenet121", ["features.conv0"]),
+        ("torchvision:densenet121", ["stem", "features.denseblock1", "features.transition1"]),
+        ("torchvision:vit_b_16", ["stem", *(f"encoder.layers.encoder_layer_{layer}" for layer in range(12)), "head"]),
+        ("timm:resnet10t", ["stem", *(f"layer{stage}.0" for stage in range(1, 5)), "head"]),
+        ("timm:regnety_002", ["stem", "s1", "s2", "s3", "s4", "head"]),
+        ("timm:convnext_atto", ["stem", *(f"stages.{stage}" for stage in range(4)), "head"]),
     ],
 )
 def test_parts_hold_every_weight_once(arch: str, names: list[str]) -> None:

@@ -14,6 +14,7 @@ from samdeploy.train.device import Compute
 from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.ema import WeightMean
 from samdeploy.train.loop.measure import Split
+from samdeploy.train.loop.optimizer import STATE
 from samdeploy.train.loop.seeds import Shuffle, step_seed
 from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.recipe import TrainingSection
@@ -100,6 +101,17 @@ def test_moments_come_back_in_the_layout_of_their_weights(optimizer: str, moment
     fresh.update(loss, 1e-2, 2)
     for key, value in made.model.state_dict().items():
         assert torch.equal(value, fresh.model.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(("before", "after"), [("sgd", "adamw"), ("adam", "sgd")])
+def test_another_optimizer_starts_without_moments(before: str, after: str) -> None:
+    made, other = stepper(optimizer=before), stepper(optimizer=after)
+    loss, _ = made.passes(torch.arange(12), 1, 0)
+    made.update(loss, 1e-2, 0)
+    other.load_optimizer_state(made.optimizer_state())
+    loss, _ = other.passes(torch.arange(12), 1, 0)
+    other.update(loss, 1e-2, 0)
+    assert {key.partition(".")[2] for key in other.optimizer_state()} == set(STATE[after])
 
 
 def test_the_order_goes_on_where_it_was() -> None:

@@ -56,7 +56,7 @@ def test_best_is_higher_top1_then_lower_loss(tmp_path: Path, recipe: Callable[..
     rows = [row(epoch, top1, loss) for epoch, (top1, loss, _) in enumerate(figures, start=1)]
     for epoch, (_, _, best) in enumerate(figures, start=1):
         nn.init.constant_(model.weight, epoch)
-        assert run.epoch(rows[:epoch], model, score=rows[epoch - 1].val_top1) is best
+        assert run.epoch(rows[:epoch], model) is best
     record = open_run(run.path)
     assert (record.status, record.best_epoch, record.best_val_top1, record.best_val_loss) == ("training", 5, 50.0, 1.9)
     assert torch.equal(load_file(run.path / "weights.safetensors")["weight"], torch.tensor([[5.0]]))
@@ -100,6 +100,17 @@ def test_a_runs_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: p
 
 def test_publishing_the_same_weights_again_leaves_no_second_name(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     run = RunFolder.create(tmp_path / "runs", recipe(), RECORD)
-    run.epoch([row(1, 50.0, 1.0)], nn.Linear(1, 1), score=50.0)
+    run.epoch([row(1, 50.0, 1.0)], nn.Linear(1, 1))
     run._publish(1)
     assert [path.name for path in run.path.glob(".weights*")] == []
+
+
+def test_another_monitor_judges_the_best_epoch_anew(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    run = RunFolder.create(tmp_path / "runs", recipe(), RECORD)
+    rows = [row(1, 50.0, 1.0), row(2, 40.0, 0.5)]
+    run.epoch(rows[:1], nn.Linear(1, 1))
+    facts = run.facts()
+    again = RunFolder(run.path, recipe("training.monitor=loss"), RECORD)
+    again.restore(facts, rows[:1], [])
+    assert again.epoch(rows, nn.Linear(1, 1))
+    run.unlock()
