@@ -204,6 +204,14 @@ def drops() -> onnx.ModelProto:
     return model
 
 
+def trains() -> onnx.ModelProto:
+    """A BatchNormalization that takes the mean of the batch."""
+    inputs = ["y", "bias", "bias", "bias", "bias"]
+    model = classifier(last=[node("BatchNormalization", inputs, ["output", "mean", "var"], training_mode=1)])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(CLASSES, np.float32), "bias"))
+    return model
+
+
 def huge() -> onnx.ModelProto:
     """7 GB of zeros in a file of 700 bytes."""
     last = [
@@ -264,6 +272,7 @@ def masked() -> onnx.ModelProto:
         (lambda: doubling(ends=False), r"its function F\d+ is too deep"),
         (masked, r"answers a batch of 2 images otherwise than the same images one by one"),
         (drops, r"answers by chance or as in training \(Dropout\); export the network in eval mode: model.eval\(\)"),
+        (trains, r"answers by chance or as in training \(BatchNormalization\); export the network in eval mode"),
         (lambda: ended_by("RandomNormalLike"), r"answers by chance or as in training \(RandomNormalLike\)"),
         (lambda: ended_by("Sigmoid"), r"ends in Sigmoid, so its classes do not exclude one another"),
         (lambda: classifier(kind=onnx.TensorProto.UINT8), r"its input input is uint8; float32 expected"),

@@ -159,6 +159,30 @@ def test_as_tensorflow_and_older_files_are_written(batch: int | str | None, tmp_
     assert np.abs(run(made, images(5)) - by_hand(images(5))).max() < 1e-4
 
 
+@pytest.mark.parametrize("opset", [11, 17])
+def test_standardised_weights_are_a_batch_norm_in_training_mode(opset: int, tmp_path: Path) -> None:
+    """As PyTorch's older exporter writes those of NFNets: the weights of one channel are the one image."""
+    model = classifier(opset=opset)
+    conv, *_ = model.graph.node
+    shape = weights()["w1"].shape
+    last = {"training_mode": 1} if opset >= 14 else {}
+    outputs = ["bn", "mean", "var"] if last else ["bn", "mean", "var", "saved mean", "saved var"]
+    conv.input[1] = "standardised"
+    nodes = [
+        node("Reshape", ["w1", "as image"], ["image"]),
+        node("BatchNormalization", ["image", "one", "nil", "nil", "one"], outputs, momentum=0.0, **last),
+        node("Reshape", ["bn", "as weight"], ["standardised"]),
+    ]
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    ones = np.ones(shape[0], np.float32)
+    values = {"one": ones, "nil": 0 * ones, "as image": np.array([1, shape[0], -1]), "as weight": np.array(shape)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())
+    made = check(saved(model, tmp_path / "small.onnx"))
+    assert "BatchNormalization" not in {found.op_type for found in made.graph.node}
+
+
 def test_logits_of_one_cell(tmp_path: Path) -> None:
     last = [node("Unsqueeze", ["y", "axes"], ["output"])]
     model = classifier(last=last, answer=("N", CLASSES, 1, 1))

@@ -21,11 +21,15 @@ from samdeploy.models.onnx_file.interface import Interface
 def shapes_of_one_run(model: onnx.ModelProto, own: Interface) -> dict[str, tuple[int, ...]]:
     """Shapes of the logits and of what Reshape makes, for the file's own batch or one image."""
     made = {node.output[0] for node in model.graph.node if node.op_type == "Reshape"}
-    names = sorted({own.logits, *made})
+    return {name: value.shape for name, value in values_of_one_run(model, own, sorted({own.logits, *made})).items()}
+
+
+def values_of_one_run(model: onnx.ModelProto, own: Interface, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Tensors of the graph for black images, node by node, by name."""
     sides = (own.height, own.width, 3) if own.channels_last else (3, own.height, own.width)
     inference = open_inference(with_outputs(model, names).SerializeToString(), Options(optimized=False, quiet=True))
     values = run_inference(inference, {own.input: np.zeros((own.batch or 1, *sides), np.float32)})
-    return {name: value.shape for name, value in zip(names, values, strict=True)}
+    return dict(zip(names, values, strict=True))
 
 
 def free_batch(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:

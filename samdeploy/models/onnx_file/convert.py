@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import onnx
 import onnx.helper
+import onnx.numpy_helper
 
 import samdeploy
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.graphs.edit import checked, fold_transposes, make_node, with_outputs
 from samdeploy.graphs.pixels import NORMALISED, pixel_nodes
-from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run
+from samdeploy.models.onnx_file.batch import expand_constants, free_batch, shapes_of_one_run, values_of_one_run
 from samdeploy.models.onnx_file.interface import Interface, interface_of
 from samdeploy.models.onnx_file.opset import of_bundle_opset
-from samdeploy.models.onnx_file.read import given_model
+from samdeploy.models.onnx_file.read import given_model, takes_mean
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -62,7 +63,7 @@ def float_graph(content: bytes) -> onnx.ModelProto:
     model = with_outputs(model, [own.logits])
     rank = len(shapes[own.logits])
     _declare(model.graph.output, own.logits, [None] * rank)
-    model = _with_constants_lifted(model)
+    model = _with_constants_lifted(_standardised(model, own))
     if own.batch is not None:
         free_batch(model, shapes)
         model = _folded(model)
@@ -71,6 +72,15 @@ def float_graph(content: bytes) -> onnx.ModelProto:
     fold_transposes(model)
     _name_ends(model, own, rank)
     _name_nodes(model)
+    return model
+
+
+def _standardised(model: onnx.ModelProto, own: Interface) -> onnx.ModelProto:
+    """BatchNormalizations in training mode, which have no images here but weights, become the weights they give."""
+    nodes = {node.output[0]: node for node in model.graph.node if takes_mean(node)}
+    for name, value in (values_of_one_run(model, own, list(nodes)) if nodes else {}).items():
+        model.graph.node.remove(nodes[name])
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -91,6 +91,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
         )
     known = constants(model)
     known |= {node.output[0]: attribute(node, "value") for node in model.graph.node if node.op_type == "Constant"}
+    moving = _of_images(model)
     for node in model.graph.node:
         where = f"{node.op_type} ({node.name})" if node.name else node.op_type
         if node.domain not in OWN_DOMAINS:
@@ -102,7 +103,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
             raise InputError(
                 f"is quantised already ({where}); give the FP32 file: samdeploy export --precision int8 quantises it"
             )
-        if node.op_type in _RANDOM or _trains(node, known):
+        if node.op_type in _RANDOM or _trains(node, known, moving):
             raise InputError(
                 f"answers by chance or as in training ({where}); export the network in eval mode: model.eval()"
             )
@@ -112,15 +113,32 @@ def _check_operators(model: onnx.ModelProto) -> None:
         raise InputError("holds sparse weights; dense ones expected")
 
 
-def _trains(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether a Dropout drops, or a BatchNormalization takes the mean of the batch."""
+def _of_images(model: onnx.ModelProto) -> set[str]:
+    """The tensors that depend on the images."""
+    moving = {value.name for value in model.graph.input} - set(constants(model))
+    for node in model.graph.node:
+        if not moving.isdisjoint(node.input):
+            moving.update(node.output)
+    return moving
+
+
+def _trains(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto], moving: Collection[str]) -> bool:
+    """Whether a Dropout drops, or a BatchNormalization takes the mean of the batch.
+
+    Standardised weights, as in NFNets, are exported as a BatchNormalization of weights, which depends on no image.
+    """
     if node.op_type == "BatchNormalization":
-        return any(node.output[1:]) or bool(attribute(node, "training_mode", 0))
+        return takes_mean(node) and any(name in moving for name in node.input)
     if node.op_type != "Dropout" or not any(node.input[2:]):
         return False
     flag = known.get(node.input[2])
     is_elsewhere = flag is None or flag.data_location == onnx.TensorProto.EXTERNAL
     return is_elsewhere or bool(onnx.numpy_helper.to_array(flag).any())
+
+
+def takes_mean(node: onnx.NodeProto) -> bool:
+    """Whether this is a BatchNormalization in training mode."""
+    return node.op_type == "BatchNormalization" and (any(node.output[1:]) or bool(attribute(node, "training_mode", 0)))
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
