@@ -118,6 +118,7 @@ SAID = "said"
 
 # So many names are listed beside those that were likely meant.
 _FEW = 7
+_MOST_LISTED = 20
 # What people call things that have another name here.
 _ALSO_CALLED = {
     "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "torch": "pytorch",
@@ -145,6 +146,8 @@ def unknown(kind: str, found: object, valid: Iterable[str], few: int = _FEW) -> 
         hint = f"; did you mean {' or '.join(repr(name) for name in near)}?"
         listed = f" Valid: {', '.join(filter(None, names))}" if len(names) <= few else ""
         return f"unknown {kind} {found!r}{hint}{listed}"
+    if len(names) > _MOST_LISTED:
+        names[_MOST_LISTED:] = [f"and {len(names) - _MOST_LISTED:,} more"]
     return f"unknown {kind} {found!r}. Valid: {', '.join(names) or 'none'}"
 
 

@@ -82,6 +82,9 @@ class Preprocessing:
     crop: Crop = "floor"
 
     def __post_init__(self) -> None:
+        for name, side in (("height", self.height), ("width", self.width), ("resize_short", self.resize_short or 1)):
+            if not isinstance(side, int):
+                raise BundleError(f"preprocessing: {name} {side!r} found, a whole number of pixels expected")
         if self.height < 1 or self.width < 1:
             raise BundleError(f"preprocessing: size {self.height}x{self.width} found, both sides must be at least 1")
         longest = max(self.height, self.width, self.resize_short or 0)

@@ -95,4 +95,5 @@ def export(
     for quantized in result.int8:
         print(int8_lines(quantized))
     print(export_table(result))
+    print(f"next: samdeploy eval {run_dir}", file=sys.stderr)
     print(result.bundle)

@@ -5,6 +5,7 @@ docs/files.md documents the JSON.  Percentages are 0 to 100, times milliseconds,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -156,6 +157,16 @@ class Report:
         """See `overall_verdict`."""
         rows = [(row.ran, row.passed, row.verdict) for row in self.results]
         return overall_verdict(rows, named=self.named, faults=self.faults)
+
+    @property
+    def is_chance(self) -> bool:
+        """Whether the reference itself names classes no better than a die does, three standard deviations allowed."""
+        found = next((row.comparison for row in self.results if row.comparison is not None), None)
+        if found is None:
+            return False
+        chance = 1 / len(self.class_names)
+        deviation = math.sqrt(chance * (1 - chance) / self.n_images)
+        return found.reference_balanced_accuracy < 100 * min(chance + 3 * deviation, (1 + chance) / 2)
 
     def failing(self) -> Iterator[Result]:
         """The rows because of which the verdict is "fails", those that ran first."""

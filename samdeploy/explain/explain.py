@@ -141,7 +141,7 @@ class _Writer:
             return []
         sheet = f"{self._out / SHEET_FILE}" + (f" (and {self._sheets - 1} more)" if self._sheets > 1 else "")
         lines = [
-            f"{self._maps} maps in {self._out}, all at a glance: {sheet}",
+            f"{self._maps} map{'s' * (self._maps != 1)} in {self._out}, all at a glance: {sheet}",
             "red raises the class's logit, blue lowers it; maps of one image share a scale",
         ]
         return lines + ([self._coarse()] if self._coarse() else [])

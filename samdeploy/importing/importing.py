@@ -68,6 +68,8 @@ class ImportOptions:
     license: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.license, str | None):
+            raise InputError(f"license: {self.license!r:.40} found, a name such as 'apache-2.0' expected")
         if (found := len(self.license or "")) > _LONGEST_LICENSE:
             raise InputError(f"--license: {found:,} characters found, a name of at most {_LONGEST_LICENSE} expected")
 

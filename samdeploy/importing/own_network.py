@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,8 +78,18 @@ def import_model(
     )  # fmt: skip
     options = ImportOptions(name, data=None if data is None else Path(data), given=given, license=license)
     run = import_source(source, options, runs_root=Path(runs))
-    print(f"next: {VARIABLE}={arch.removeprefix('python:')} samdeploy export {run}", file=sys.stderr)
+    print(f"next: {_where(factory)}{VARIABLE}={arch.removeprefix('python:')} samdeploy export {run}", file=sys.stderr)
     return run
+
+
+def _where(factory: Callable[..., nn.Module]) -> str:
+    """What tells Python where the function's package is, unless it is installed."""
+    file = getattr(sys.modules.get(factory.__module__), "__file__", None)
+    if file is None or "site-packages" in file:
+        return ""
+    path = Path(file).parent if Path(file).name == "__init__.py" else Path(file)
+    folder = path.parents[factory.__module__.count(".")]
+    return f"PYTHONPATH={shlex.quote(os.path.relpath(folder))} "
 
 
 def _check_arguments(module: object, preprocessing: object, classes: Sequence[str] | None) -> None:

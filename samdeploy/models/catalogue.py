@@ -66,8 +66,11 @@ def find_architectures(pattern: str) -> list[Architecture]:
     known = [name for family in families for name in family_of(f"{family}:").architectures()]
     called = {name: name if colon else name.rpartition(":")[2] for name in known}
     names = [name for name in known if fnmatch.fnmatchcase(called[name], pattern)]
-    if not names and not set(pattern) & set("*?["):
+    is_word = not set(pattern) & set("*?[")
+    if not names and is_word:
         names = [name for name in known if pattern in called[name]]
+    if not names and not is_word:
+        raise InputError(f"no architecture fits {pattern!r}; list the families: samdeploy models")
     if not names:
         raise InputError(unknown("architecture", pattern, known))
     return [_described(name, is_counted=len(names) <= MOST_COUNTED) for name in names]

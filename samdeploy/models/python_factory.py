@@ -46,7 +46,7 @@ class PythonFamily(TorchFamily):
         if arch not in self.architectures():
             raise InputError(
                 f"{arch}: a function of your own builds this network, and is called only when you allow it: "
-                f"{VARIABLE}={name}"
+                f"export {VARIABLE}={name}"
             )
         try:
             model = _function(name)(num_classes=num_classes)

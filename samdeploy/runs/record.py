@@ -159,7 +159,7 @@ def latest_run(runs_root: Path) -> Path:
     """
     found = [path.parent for path in runs_root.glob(f"*/{RUN_FILE}") if (path.parent / WEIGHTS_FILE).is_file()]
     if not found:
-        raise InputError(f"no run with weights below {runs_root}/; train one first: samdeploy train")
+        raise InputError(f"no run with weights below {runs_root}/; samdeploy train or samdeploy import makes one")
     return max(found, key=lambda path: ((path / RUN_FILE).stat().st_mtime_ns, path.name))
 
 

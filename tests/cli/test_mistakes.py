@@ -30,7 +30,11 @@ from tests.conftest import Command
         ("train folder --data nowhere", 2, "nowhere: no such folder; a folder with"),
         ("train --runs missing/runs --set training.precision=fp32", 2, None),
         ("export no-run", 2, "run no-run: no such folder"),
-        ("export --runs empty", 2, "no run with weights below empty/; train one first: samdeploy train"),
+        (
+            "export --runs empty",
+            2,
+            "no run with weights below empty/; samdeploy train or samdeploy import makes one",
+        ),
         ("export --engine tensor", 2, "unknown engine 'tensor'"),
         ("export --precision fp61", 2, "unknown precision 'fp61'; did you mean 'fp16'"),
         ("export --batch 1,8", 2, "--batch: '1,8' found, three numbers expected, such as 1,8,64"),

@@ -80,7 +80,7 @@ def test_an_engine_that_answers_wrongly(
 @pytest.mark.parametrize(
     ("arch", "problem"),
     [
-        ("python:os:system", "called only when you allow it: SAMDEPLOY_FACTORY=os:system"),
+        ("python:os:system", "called only when you allow it: export SAMDEPLOY_FACTORY=os:system"),
         ("timm:/etc/x", "unknown architecture 'timm:/etc/x'"),
         ("onnx:../../x", "unknown architecture 'onnx:../../x'. Valid: none"),
         ("foo:x", "unknown family of networks 'foo'"),

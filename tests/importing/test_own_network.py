@@ -40,7 +40,10 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         CLASSES,
         SIZE,
     )
-    assert f"next: {VARIABLE}=tests.models.own_network:tiny samdeploy export {run}\n" in capsys.readouterr().err
+    assert (
+        f"next: PYTHONPATH=. {VARIABLE}=tests.models.own_network:tiny samdeploy export {run}\n"
+        in capsys.readouterr().err
+    )
     bundle = open_bundle(export_run(run, ExportOptions(engine="onnxruntime", cam=False)).bundle)
     assert bundle.spec.license == "mit"
     images, logits = bundle.golden()
@@ -49,7 +52,9 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr("samdeploy.models.python_factory._allowed", set())
     with open_session(bundle, "onnxruntime") as session:  # needs no function
         assert session.run(images).shape == logits.shape
-    with pytest.raises(BackendUnavailable, match=f"only when you allow it: {VARIABLE}=tests.models.own_network:tiny"):
+    with pytest.raises(
+        BackendUnavailable, match=f"only when you allow it: export {VARIABLE}=tests.models.own_network:tiny"
+    ):
         open_session(bundle, "pytorch")
 
 

@@ -26,7 +26,7 @@ def test_no_function_is_called_unless_allowed(monkeypatch: pytest.MonkeyPatch) -
             build_model(f"python:{name}", 3)
         assert str(caught.value) == (
             f"python:{name}: a function of your own builds this network, and is called only when you allow it: "
-            f"SAMDEPLOY_FACTORY={name}"
+            f"export SAMDEPLOY_FACTORY={name}"
         )
     monkeypatch.setenv(VARIABLE, "os:getcwd, tests.models.own_network")
     with pytest.raises(InputError, match="called only when you allow it"):

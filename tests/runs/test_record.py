@@ -168,4 +168,4 @@ def test_no_run(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError) as caught:
             latest_run(root)
-        assert str(caught.value) == f"no run with weights below {root}/; train one first: samdeploy train"
+        assert str(caught.value) == f"no run with weights below {root}/; samdeploy train or samdeploy import makes one"

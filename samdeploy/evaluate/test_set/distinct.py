@@ -67,7 +67,8 @@ class TestImages:
         if self.classes_seen < self.classes:
             yield f"test images of {self.classes_seen:,} of {self.classes:,} classes only"
         if self.two_labels.images:
-            yield f"{self.two_labels.images:,} test images have two labels"
+            found = self.two_labels.images
+            yield f"{found:,} test image{'s have' if found != 1 else ' has'} two labels"
 
     def notes(self) -> Iterator[str]:
         """The same in sentences, with examples."""

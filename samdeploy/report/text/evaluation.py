@@ -30,6 +30,7 @@ def verdict(report: Report) -> str:
     gaps += report.test_images.headline()
     how = "were looked at when the engines were made" if report.test_set == TRAINED_ELSEWHERE else "were trained on"
     gaps += [f"{text} {how}" for text in _trained_on(report)]
+    gaps += [f"{report.reference} itself is no better than chance"] if report.is_chance else []
     below = [result.engine for result in report.results if result.below_minimum]
     gaps += [f"below the minimum asked for: {', '.join(below)}"] if below else []
     open_ends = [result.engine for result in report.results if result.comparison and not _is_consistent(result)]

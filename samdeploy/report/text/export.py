@@ -28,7 +28,7 @@ def headroom_table(headroom: Headroom) -> str:
         )
     columns = ("<tensor", ">largest", ">bits", ">rescaled", ">bits", ">below\n2^-14, %")
     lines = [
-        f"FP16 head-room on {headroom.images:,} training images, tightest {TIGHTEST} of {len(rows)} tensors",
+        f"FP16 head-room on {headroom.images:,} images, the tightest {len(cells)} of {len(rows)} tensors",
         table(columns, cells),
         *_kept_in_fp32(headroom.fp32.items()),
         f"{floored(headroom.fp16_share)} % of the multiply-adds of the FP16 graph are in FP16",
@@ -55,7 +55,7 @@ def export_table(result: ExportResult) -> str:
         for row in result.rows
     ]
     lines = [
-        f"{result.parameters:,} parameters as trained, {result.folded_parameters:,} folded",
+        _parameters(result),
         *map(paragraph, _probabilities(result.probabilities)),
         "",
         table(("<engine", "<state", ">MB", "<file"), rows),
@@ -63,6 +63,12 @@ def export_table(result: ExportResult) -> str:
         entries((f"{row.engine} {row.precision}", row.note) for row in result.rows if row.note),
     ]
     return "\n".join(lines)
+
+
+def _parameters(result: ExportResult) -> str:
+    if result.parameters == result.folded_parameters:
+        return f"{result.parameters:,} parameters"
+    return f"{result.parameters:,} parameters as trained, {result.folded_parameters:,} folded"
 
 
 def _probabilities(found: Probabilities) -> Iterator[str]:
