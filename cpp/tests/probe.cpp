@@ -256,6 +256,12 @@ int arguments(const char* bundle) {
   samdeploy_close(classifier);
   std::printf("%d %d\n", old, samdeploy_open(bundle, &newer.known, &classifier));
   std::printf("%d\n", samdeploy_class_name(classifier, 1000000) == nullptr);
+  samdeploy_description about;
+  std::memset(&about, 1, sizeof about);
+  about.struct_size = offsetof(samdeploy_description, temperature);  // a caller from before `temperature`
+  const samdeploy_status described = samdeploy_describe(classifier, &about);
+  const std::uint64_t untouched = 0x0101010101010101;
+  std::printf("%d %zu %d\n", described, about.classes, std::memcmp(&about.temperature, &untouched, sizeof untouched));
   samdeploy_close(classifier);
   samdeploy_close(nullptr);
   return 0;

@@ -48,6 +48,17 @@ def test_predict_as_json(finished: Path, mixed: Path, inside: Inside) -> None:
     assert last["label"] == "2"
 
 
+def test_predict_names_rejected_answers(finished: Path, digit_files: Sequence[Path], inside: Inside) -> None:
+    shutil.copytree(finished / "runs/digits/bundle", finished / "unsure")
+    values = json.loads((finished / "unsure" / MANIFEST).read_text())
+    values["rejection"] = {"threshold": 1, "wanted_error": 2, "bound": 1, "coverage": 50, "images": 300}
+    (finished / "unsure" / MANIFEST).write_text(json.dumps(values))
+    _, output, _ = inside("predict", "unsure", digit_files[0], cwd=finished)
+    assert output.startswith(f"{digit_files[0]}: rejected: 0 ")
+    _, output, _ = inside("predict", "unsure", digit_files[0], "--json", cwd=finished)
+    assert json.loads(output)["rejected"] is True
+
+
 def test_a_reader_that_has_seen_enough(
     finished: Path, digit_files: Sequence[Path], environment: dict[str, str]
 ) -> None:

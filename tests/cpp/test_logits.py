@@ -96,6 +96,7 @@ def test_wrong_arguments_are_refused_with_a_sentence(probe: Probe, digits_bundle
         "1 unknown backend 'abacus'. Valid: openvino, onnxruntime, tensorrt",
         "0 0",  # a struct from before `threads`, and one that is longer but says nothing new
         "1",
+        "0 10 0",  # a description from before `temperature`: nothing is written behind it
     ]
 
 

@@ -200,7 +200,9 @@ def test_an_engine_of_other_weights_goes(run: Path) -> None:
     (run / "bundle" / MANIFEST).write_text(json.dumps(manifest))
     assert "planted.plan" in [file.path for file in engines(open_bundle(run / "bundle"))]
 
-    export_run(run, ExportOptions(engine="onnxruntime"))
+    result = export_run(run, ExportOptions(engine="onnxruntime", reject_error=10))
+    assert open_bundle(run / "bundle").rejection == result.probabilities.rejection != before.rejection
+    assert "are rejected: of 540 other" in export_table(result)
     assert (run / "bundle" / "planted.plan").read_bytes() == content
     change_weights(run, 0.25)
     export_run(run, ExportOptions(engine="onnxruntime"))
@@ -215,6 +217,7 @@ def test_an_engine_of_other_weights_goes(run: Path) -> None:
         (ExportOptions("trt", "fp16"), ExportError, "fp16 graph: only 100.0 % of the multiply-adds can be computed in"),
         (ExportOptions("onnxruntime", "bf16"), InputError, "backend 'onnxruntime' runs fp32, fp16"),
         (ExportOptions("trt", "fp32"), BackendUnavailable, "no engine can be built: "),
+        (ExportOptions("onnxruntime", reject_error=0.02), InputError, "at least 19,970 are needed for 0.02 %"),
     ],
 )
 def test_an_engine_that_was_named_and_failed_leaves_everything_as_it_was(

@@ -72,6 +72,12 @@ def test_the_images_that_int8_is_judged_on_are_remembered_while_it_is_kept(run: 
         assert known == train | val
 
 
+def test_the_images_that_calibrate_are_remembered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("samdeploy.export.temperature.LEAST_IMAGES", 10)
+    train, val, known = remembered(run, FP32)
+    assert known == train | val
+
+
 def test_images_that_came_at_export_alone_are_remembered(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "data", dict.fromkeys(CLASSES, 30))
     run = import_network(options(saved(tmp_path / "w.pth", state_of()), tmp_path), runs_root=tmp_path / "runs")

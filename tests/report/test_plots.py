@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samdeploy.report.plots import Range, headroom_plot, range_plot, sweep_plot
+from samdeploy.report.plots import Range, headroom_plot, range_plot, risk_plot, sweep_plot
 from samdeploy.report.records import BatchRate, EngineRates, HeadroomRecord, TensorRoom
 from samdeploy.report.scale import Scale, even_scale, log_scale
 
@@ -85,3 +85,15 @@ def test_head_room_below_the_end_hangs_down() -> None:
     assert hanging.y + hanging.height <= plot.bottom
     assert [stage.text for stage in plot.stages] == ["layer1", "layer2"]
     assert "the least is -1.5 at layer2.0.conv1" in plot.description
+
+
+def test_risk_is_drawn_over_coverage_with_the_threshold() -> None:
+    risk = ((50.0, 0.0), (100.0, 8.0))
+    plot = risk_plot([("a fp32", risk), ("b int8", risk)], (75.0, 4.0))
+    (low_x, low_y), (high_x, high_y) = plot.series[0].points
+    (across,), (along,) = plot.across, plot.along
+    assert across.at == pytest.approx((low_x + high_x) / 2) and along.at == pytest.approx((low_y + high_y) / 2)
+    assert low_y == plot.bottom and high_x == plot.right and plot.top < high_y < along.at
+    assert [series.name for series in plot.series] == ["a fp32", "b int8"]
+    without = risk_plot([("a", ((100.0, 0.0),))], None)
+    assert (without.across, without.along) == ((), ())  # and no error is no division by zero
