@@ -12,7 +12,7 @@ from samdeploy.bundle.answers import Calibration, Rejection
 from samdeploy.certainty.calibration import confidence
 from samdeploy.errors import InputError
 from samdeploy.export.network import Network
-from samdeploy.export.rejection import choose_rejection, choosing, images_needed
+from samdeploy.export.rejection import MORE_IMAGES, choose_rejection, choosing, images_needed
 from samdeploy.export.run_images import count_validation, new_images
 from samdeploy.export.temperature import fit_temperature, too_few
 from samdeploy.graphs.cost import multiply_adds
@@ -35,12 +35,14 @@ class Probabilities:
         rejection: None where none was asked for.
         why_not: in words.
         images: uint8 [n, H, W, 3], those of validation that were looked at.
+        trained_elsewhere: whether the network was imported, so that it may have been trained on them.
     """
 
     calibration: Calibration | None
     rejection: Rejection | None
     why_not: str
     images: UInt8Array
+    trained_elsewhere: bool
 
 
 def check_rejection(record: RunRecord, data_root: Path | None, wanted_error: float) -> None:
@@ -74,10 +76,10 @@ def probabilities(
         InputError: too few validation images are left without copies.
         ExportError: no threshold can be shown to keep the wanted error.
     """
-    count = count_validation(record, data_root)
+    count, elsewhere = count_validation(record, data_root), record.status == "imported"
     if wanted_error is None and (few := too_few(count)):  # then none is looked at
         size = network.spec.preprocessing
-        return Probabilities(None, None, few, np.empty((0, size.height, size.width, 3), np.uint8))
+        return Probabilities(None, None, few, np.empty((0, size.height, size.width, 3), np.uint8), elsewhere)
     most = min(_MOST, max(_FEWEST, int(_WORK // sum(multiply_adds(network.graph).values()))))
     if wanted_error is not None:
         most = max(_MOST_TO_PROVE, 4 * images_needed(wanted_error))
@@ -94,8 +96,8 @@ def probabilities(
         is_wrong = logits.argmax(axis=1) != labels
         rejection = choose_rejection(confidence(logits, temperature), is_wrong, wanted_error)
     if isinstance(found, Calibration):
-        return Probabilities(found, rejection, "", images)
-    return Probabilities(None, rejection, found, images)
+        return Probabilities(found, rejection, "", images, elsewhere)
+    return Probabilities(None, rejection, found, images, elsewhere)
 
 
 def _check_enough(count: int, wanted_error: float) -> None:
@@ -104,7 +106,7 @@ def _check_enough(count: int, wanted_error: float) -> None:
         hint = f" (for {100 * wanted_error:g} %: --reject-error {100 * wanted_error:g})" if wanted_error < 0.2 else ""
         raise InputError(
             f"--reject-error: the run has {count:,} validation images, and at least {needed:,} are needed for "
-            f"{wanted_error:g} %{hint}; ask for a higher percentage, or train with a larger data.val_fraction"
+            f"{wanted_error:g} %{hint}; ask for a higher percentage, or {MORE_IMAGES}"
         )
 
 

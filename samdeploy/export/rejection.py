@@ -13,6 +13,7 @@ from samdeploy.errors import ExportError
 
 # How probable it may be that the promise does not hold.
 DOUBT = 0.05
+MORE_IMAGES = "train with a larger data.val_fraction, or import with more images"
 # Thresholds that are tried.
 _STEPS = 50
 # One image in so many chooses.  With more of them less could be proven, with fewer the choice is poor.
@@ -75,7 +76,7 @@ def choose_rejection(sure: Float64Array, is_wrong: BoolArray, wanted_error: floa
         raise ExportError(
             f"--reject-error {wanted_error:g}: {len(sure):,} validation images do not show that any threshold keeps "
             f"the error of accepted answers at {wanted_error:g} %; the most promising one keeps it at {bound:.2f} %, "
-            "with 95 % confidence. Ask for a higher percentage, or train with a larger data.val_fraction"
+            f"with 95 % confidence. Ask for a higher percentage, or {MORE_IMAGES}"
         )
     return taken
 

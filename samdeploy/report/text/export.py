@@ -72,6 +72,7 @@ def _parameters(result: ExportResult) -> str:
 
 
 def _probabilities(found: Probabilities) -> Iterator[str]:
+    """What was made of validation images, or of those set aside at an import."""
     if (fit := found.calibration) is not None:
         yield (
             f"probabilities: temperature {fit.temperature:.3f}, on {fit.images:,} validation images: calibration error "
@@ -85,6 +86,8 @@ def _probabilities(found: Probabilities) -> Iterator[str]:
             f"validation images {percent(chosen.coverage)} % are accepted, and of accepted answers at most "
             f"{percent(chosen.bound)} % are wrong, with 95 % confidence (--reject-error {chosen.wanted_error:g})"
         )
+    if found.trained_elsewhere and (found.calibration or chosen):
+        yield "the network was trained elsewhere: if it was trained on these images, both are too good; eval tells"
 
 
 def _kept_in_fp32(layers: Iterable[tuple[str, str]]) -> list[str]:
