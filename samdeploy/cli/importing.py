@@ -95,8 +95,8 @@ def _colour(option: str, text: str | None) -> tuple[float, float, float] | None:
     return red, green, blue
 
 
-def _option(text: str) -> tuple[str, str]:
+def _option(text: str) -> tuple[str, str | int]:
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set: {text!r} found, KEY=VALUE expected, such as attention=cbam")
-    return key.removeprefix("model."), value
+    return key.removeprefix("model."), int(value) if value.isdecimal() else value

@@ -89,14 +89,14 @@ def import_network(options: ImportOptions, *, runs_root: Path, dataset: Dataset 
         DatasetError: images are missing or damaged.
     """
     check_runs_root(runs_root)
-    source = read_source(options.source, options.arch, options.options)
+    source = read_source(options.source, options.arch, options.options, options.given)
     return import_source(source, options, runs_root=runs_root, dataset=dataset)
 
 
 def import_source(source: Source, options: ImportOptions, *, runs_root: Path, dataset: Dataset | None = None) -> Path:
     """A network that was read already; see `import_network`."""
     check_runs_root(runs_root)
-    arch, family_options = source.arch, complete_options(source.arch, options.options)
+    arch, family_options = source.arch, complete_options(source.arch, {**options.options, **source.options})
     model = build_model(arch, source.num_classes, family_options).eval()
     load_state(model, source.state, source.origin)
     if source.notes:

@@ -14,11 +14,11 @@ from samdeploy.errors import InputError
 from samdeploy.importing.early import EXPECTED, wrong_source
 from samdeploy.importing.fitting import fitting
 from samdeploy.models.checkpoint import Checkpoint
-from samdeploy.models.family import FAMILIES, architectures_called, family_of, known_arch
+from samdeploy.models.family import FAMILIES, architectures_called, family_of, known_arch, options_for_size
 from samdeploy.models.look_alike import look_alike
 from samdeploy.models.preprocessing import Given
 from samdeploy.models.pretrained import head_classes, published_weights, tensor_shapes
-from samdeploy.models.weights import read_checkpoint
+from samdeploy.models.weights import is_of_size, read_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Source:
         notes: what was taken, renamed and left of the file, for people.
         given: what the file says about its images.
         size: height and width, where it takes no others.
+        options: of the architecture's family, where its size needs some.
     """
 
     arch: str
@@ -50,15 +51,17 @@ class Source:
     notes: tuple[str, ...] = ()
     given: Given = field(default_factory=Given)
     size: tuple[int, int] | None = None
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
-def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue]) -> Source:
+def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue], given: Given) -> Source:
     """The weights that `samdeploy import SOURCE` names.
 
     Args:
         source: an architecture with published weights, or a file.
         arch: whose weights the file holds.
         options: of the architecture's family.
+        given: of the preprocessing, by the user.
 
     Raises:
         InputError: neither, or an unknown architecture.
@@ -90,7 +93,11 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     if said in _names(arch) and said != _plain(arch):
         known = f"{arch.partition(':')[0]}:{said}"
         raise InputError(f"{source}: is of {said}, as the file itself says, not of {arch}: --arch {known}")
-    state, notes = fitting(checkpoint.state, tensor_shapes(arch, 1, options), source)
+    shapes, size = tensor_shapes(arch, 1, options), given.before(checkpoint.images.given)
+    state, notes = fitting(checkpoint.state, shapes, source)
+    sized = options_for_size(arch, options, size.height, size.width, misfits=not _size_fits(state, shapes))
+    if sized != options and _size_fits(state, tensor_shapes(arch, 1, sized)):
+        options = sized
     count = head_classes(arch, state, options)
     notes = [_loaded(state), *checkpoint.notes, *notes]
     license = family_of(arch).license(arch) if "." in arch else None
@@ -104,7 +111,13 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         license,
         notes=tuple(notes),
         given=checkpoint.images.given,
+        options=options,
     )
+
+
+def _size_fits(state: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> bool:
+    """Whether weights are of images as large as those of a network with tensors of these shapes."""
+    return all(value.shape == shapes.get(key) for key, value in state.items() if is_of_size(key))
 
 
 def _check_named(arch: str) -> None:

@@ -179,6 +179,15 @@ class ModelFamily(Protocol):
         ...
 
     @property
+    def for_side(self) -> Callable[[str, int], Mapping[str, OptionValue]] | None:
+        """Options with which an architecture takes square images of a side in pixels, where it is built for one size.
+
+        Those that are absent for its own size; {} for architectures that have none; None where the family has no such
+        option.
+        """
+        ...
+
+    @property
     def other_task(self) -> Callable[[str], str] | None:
         """What networks are that the same package has and that are no classifiers: "is a detection model"; else ""."""
         ...
@@ -305,9 +314,51 @@ def complete_options(arch: str, options: Mapping[str, OptionValue]) -> dict[str,
         if name not in family.options:
             raise InputError(unknown(f"option of {arch}", name, family.options))
         if value not in family.options[name]:
-            valid = [str(other) for other in family.options[name]]
+            valid = option_texts(family.options[name])
             raise InputError(unknown(name, str(value), valid, len(valid)))
     return {name: options.get(name, values[0]) for name, values in family.options.items()}
+
+
+def option_texts(values: Sequence[OptionValue]) -> list[str]:
+    """The values of an option for people, but for "", the absent one; of numbers the first and the last.
+
+    >>> option_texts(("", *range(16, 2049)))
+    ['16 to 2048']
+    """
+    numbers = [value for value in values if type(value) is int]
+    others = [str(value) for value in values if type(value) is not int and value != ""]
+    return [*others, f"{numbers[0]} to {numbers[-1]}"] if numbers else others
+
+
+def options_for_size(
+    arch: str, options: Mapping[str, OptionValue], height: int | None, width: int | None, *, misfits: bool = False
+) -> Mapping[str, OptionValue]:
+    """`options`, and those that a size needs which is not the architecture's own; see `ModelFamily.for_side`.
+
+    Args:
+        misfits: weights are of another size than the architecture's own; else they are asked for only where a network
+            with `options` does not take images of this size.
+    """
+    for_side = family_of(arch).for_side
+    if for_side is None or height is None or height != width:
+        return options
+    needed = for_side(arch, height)
+    is_so = all(options.get(name, "") == value for name, value in needed.items())
+    if is_so or (not misfits and _takes(arch, options, height)):
+        return options
+    return {**options, **needed}
+
+
+def _takes(arch: str, options: Mapping[str, OptionValue], side: int) -> bool:
+    """Whether a network takes square images of a side, tried without weights and numbers."""
+    import torch
+
+    try:
+        with torch.device("meta"), torch.no_grad():
+            build_model(arch, 1, options).eval()(torch.zeros(1, 3, side, side))
+    except Exception:  # each network says it in its own way
+        return False
+    return True
 
 
 def build_model(arch: str, num_classes: int, options: Mapping[str, OptionValue] = MappingProxyType({})) -> nn.Module:

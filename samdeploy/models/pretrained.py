@@ -20,7 +20,7 @@ from samdeploy.errors import BundleError, WeightsError
 from samdeploy.files import made_folder, read_json
 from samdeploy.models.family import NotFetched, Part, build_model, family_of
 from samdeploy.models.look_alike import look_alike
-from samdeploy.models.weights import read_state, some
+from samdeploy.models.weights import is_of_size, read_state, some
 from samdeploy.runs.record import open_run
 
 _TRAIN_OTHERWISE = "give a file with --set model.pretrained=FILE, or start fresh: --set model.pretrained=false"
@@ -94,7 +94,8 @@ def _checked(found: Pretrained) -> Pretrained:
     own, parts = tensor_shapes(arch, 1), _parts(arch)
     wanted = {key: shape for key, shape in own.items() if _part_of(key, parts) is None}
     wrong = [key for key in wanted if key not in state]
-    wrong += [key for key in wanted if key in state and state[key].shape != wanted[key]]
+    # Those of positions go by the size of images, which `load_pretrained` knows.
+    wrong += [key for key in wanted if key in state and state[key].shape != wanted[key] and not is_of_size(key)]
     others = [key for key in state if key not in own and _part_of(key, parts) is None and not key.endswith(_COUNTER)]
     if wrong or len(others) > _MOST_OTHERS * len(own):
         raise WeightsError(_other_architecture(found.source, state, arch, wrong, len(wanted)))
@@ -138,6 +139,9 @@ def load_pretrained(
 
     Returns:
         What was loaded, what was skipped, and why.
+
+    Raises:
+        WeightsError: they are of images of another size.
     """
     state, own, parts = pretrained.state, model.state_dict(), _parts(pretrained.arch)
     encoder = [key for key in own if _part_of(key, parts) is None and not key.endswith(_COUNTER)]
@@ -157,6 +161,12 @@ def load_pretrained(
     others = [key for key in state if key not in taken and _part_of(key, parts) is None and not key.endswith(_COUNTER)]
     if others:
         skipped.append(f"{len(others)} tensors that {pretrained.arch} does not have: {some(others)}")
+    if wrong := [key for key in taken if taken[key].shape != own[key].shape]:
+        raise WeightsError(
+            f"model.pretrained: {pretrained.source} is of images of another size: {wrong[0]} is "
+            f"{list(taken[wrong[0]].shape)}, {list(own[wrong[0]].shape)} expected. Give its size: --size PIXELS --set "
+            "model.image_side=PIXELS"
+        )
     model.load_state_dict(taken, strict=False)
     left = f"; starts fresh or not used: {'; '.join(skipped)}" if skipped else ""
     return f"pretrained weights {pretrained.source}: loaded {', '.join(loaded)}{left}"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ATTENTION = (
     *("", "se", "ese", "eca", "ecam", "ceca", "gc", "gca", "cbam", "lcbam", "coord", "scoord", "ela", "strip", "nl"),
 )
+# Sides of images, in pixels, that networks of one size can be built for; "" keeps the architecture's own.
+SIDES = ("", *range(16, 2049))
 # Of records that no bundle expresses.
 _OTHER = "Prepare images as for another network, which may cost accuracy: --preprocessing timm:NAME"
 
@@ -32,7 +34,7 @@ class TimmFamily(TorchFamily):
     """See https://huggingface.co/docs/timm."""
 
     prefix = "timm"
-    options: Mapping[str, tuple[OptionValue, ...]] = MappingProxyType({"attention": ATTENTION})
+    options: Mapping[str, tuple[OptionValue, ...]] = MappingProxyType({"attention": ATTENTION, "image_side": SIDES})
 
     @functools.cache  # noqa: B019 - there is one instance
     def architectures(self) -> Sequence[str]:
@@ -42,13 +44,32 @@ class TimmFamily(TorchFamily):
 
     def build(self, arch: str, num_classes: int, options: Mapping[str, OptionValue]) -> nn.Module:
         timm = _timm()
-        attention = options.get("attention")
-        blocks = {"block_args": {"attn_layer": attention}} if attention else {}
+        attention, side = options.get("attention"), options.get("image_side")
+        own: dict[str, Any] = {"block_args": {"attn_layer": attention}} if attention else {}
+        own |= {"img_size": side} if side else {}
         try:
-            model: nn.Module = timm.create_model(_name(arch), pretrained=False, num_classes=num_classes, **blocks)
+            model: nn.Module = timm.create_model(_name(arch), pretrained=False, num_classes=num_classes, **own)
         except (TypeError, AssertionError) as error:  # AssertionError: ResNeSt
+            if side:
+                raise InputError(f"image_side {side}: {arch} is not built for one size of images") from error
             raise InputError(f"attention {attention}: {arch} takes none, ResNets of timm do") from error
         return model
+
+    def for_side(self, arch: str, side: int) -> Mapping[str, OptionValue]:
+        """What timm's `img_size` is for: position embeddings of ViTs, windows of Swin."""
+        needed: dict[str, OptionValue] = {"image_side": side}
+        if _record(arch).input_size == (3, side, side):
+            return {"image_side": ""}
+        if side not in SIDES:
+            return {}
+        try:
+            with torch.device("meta"):
+                self.build(arch, 1, needed)
+        except NotImplementedError:  # some compute their widths in tensors, once they took the size
+            return needed
+        except Exception:  # it takes no side, or not this one, of which its first images tell
+            return {}
+        return needed
 
     def preprocessing(self, arch: str, options: Mapping[str, OptionValue]) -> Preprocessing | None:
         """What `timm.data.create_transform` does for validation with these weights.

@@ -32,6 +32,7 @@ class TorchFamily(ABC):
     parts: Sequence[Part] | None = None
     published_state: Callable[[str], Mapping[str, torch.Tensor]] | None = None
     twins: Callable[[str], Sequence[str]] | None = None
+    for_side: Callable[[str, int], Mapping[str, OptionValue]] | None = None
     other_task: Callable[[str], str] | None = None
     weights_url: Callable[[str], str] | None = None
     rescale: Callable[[nn.Module, Mapping[str, float]], Rescaled] | None = None

@@ -131,9 +131,10 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
         alike, own = look_alike(state), look_alike(wanted)
         if alike and alike != own:
             raise WeightsError(f"{source}: does not fit {own or 'the architecture'}; this looks like {alike}: {counts}")
-        raise WeightsError(
-            f"{source}: does not fit the architecture; {counts}. Check arch, its options and the number of classes"
-        )
+        cure = "Check arch, its options and the number of classes"
+        if misshapen and all(is_of_size(entry.partition(" ")[0]) for entry in misshapen):
+            cure = "These weights are of images of another size: give it with --size PIXELS"
+        raise WeightsError(f"{source}: does not fit the architecture; {counts}. {cure}")
     if odd := next((key for key in wanted if key in state and not _is_plain(state[key], wanted[key])), None):
         found = str(state[odd].dtype if state[odd].layout == torch.strided else state[odd].layout)
         raise WeightsError(
@@ -144,6 +145,11 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
     complete = OrderedDict(state)
     complete._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
     model.load_state_dict(complete, strict=False)
+
+
+def is_of_size(key: str) -> bool:
+    """Whether a tensor of this name has a shape that goes by the size of images: embeddings of positions."""
+    return any(word in key for word in ("pos_embed", "relative_position", "position_embedding", "attn_mask"))
 
 
 def _is_plain(found: torch.Tensor, wanted: torch.Tensor) -> bool:

@@ -14,6 +14,7 @@ import torch
 from samdeploy.errors import InputError, WeightsError
 from samdeploy.importing.source import read_source
 from samdeploy.models import build_model
+from samdeploy.models.preprocessing import Given
 from samdeploy.models.weights import load_state
 from tests.importing.imported import ARCH, CLASSES, saved, state_of
 
@@ -25,7 +26,7 @@ def with_prefix(state: State, prefix: str) -> State:
 
 
 def read(path: Path, arch: str | None = ARCH):  # type: ignore[no-untyped-def]
-    return read_source(str(path), arch, {})
+    return read_source(str(path), arch, {}, Given())
 
 
 @pytest.fixture(scope="module")

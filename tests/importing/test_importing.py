@@ -14,7 +14,7 @@ from torch import nn
 
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
-from samdeploy.errors import InputError
+from samdeploy.errors import InputError, WeightsError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.export import ExportOptions, export_run
@@ -188,6 +188,18 @@ def test_all_of_another_folder_is_judged(bundle: Bundle, here: Path, tmp_path: P
     aside = set(open_dataset("judged-folder", moved).val.names)
     judged = set(open_test_set(bundle, moved).samples.names)
     assert len(judged) == 3 * PER_CLASS - 32 and not judged & aside
+
+
+def test_a_vision_transformer_of_another_size_than_its_architectures(tmp_path: Path) -> None:
+    state = build_model("timm:test_vit", 3, {"image_side": 64}).state_dict()
+    source = saved(tmp_path / "w.pth", state)
+    wanted = options(source, tmp_path, arch="timm:test_vit", given=Given(height=64, width=64))
+    run = import_network(wanted, runs_root=tmp_path / "runs")
+    assert open_run(run).options == {"attention": "", "image_side": 64}
+    with pytest.raises(
+        WeightsError, match=r"1 misshapen: pos_embed .* are of images of another size: .*--size PIXELS$"
+    ):
+        import_network(options(source, tmp_path, arch="timm:test_vit", given=Given()), runs_root=tmp_path / "runs")
 
 
 def test_the_images_set_aside_stay_when_others_come(tmp_path: Path) -> None:

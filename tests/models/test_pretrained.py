@@ -246,3 +246,16 @@ def test_a_family_without_published_weights(monkeypatch: pytest.MonkeyPatch) -> 
         "there are no published weights of torchvision:resnet18; give a file with --set model.pretrained=FILE, or "
         "start fresh: --set model.pretrained=false"
     )
+
+
+def test_weights_of_images_of_another_size_need_a_network_for_it(tmp_path: Path) -> None:
+    arch, options = "timm:test_vit", {"attention": "", "image_side": 64}
+    trained = build_model(arch, 3, options)
+    save_weights(trained, tmp_path / "w.safetensors")
+    found, net = read_pretrained(arch, tmp_path / "w.safetensors"), build_model(arch, 3, options)
+    load_pretrained(net, found, CLASSES, options)
+    assert torch.equal(net.pos_embed, trained.pos_embed)
+    with pytest.raises(
+        WeightsError, match=r"is of images of another size: pos_embed is \[1, 17, 64\], \[1, 101, 64\] ex"
+    ):
+        load_pretrained(build_model(arch, 3), found, CLASSES, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from samdeploy.errors import InputError
+from samdeploy.models.family import complete_options, options_for_size
 from samdeploy.models.timm import FAMILY
 
 
@@ -39,3 +40,34 @@ def test_twins_have_the_same_tensors_and_another_padding() -> None:
 def test_attention_is_an_option_of_resnets(arch: str) -> None:
     with pytest.raises(InputError, match=f"attention se: {arch} takes none, ResNets of timm do"):
         FAMILY.build(arch, 10, {"attention": "se"})
+
+
+@pytest.mark.parametrize(
+    ("arch", "side", "misfits", "expected"),
+    [
+        ("timm:vit_tiny_patch16_224", 64, False, {"image_side": 64}),
+        ("timm:vit_tiny_patch16_224", 224, True, {}),
+        ("timm:test_vit", 64, False, {}),  # it takes any size
+        ("timm:test_vit", 64, True, {"image_side": 64}),
+        ("timm:test_resnet", 64, True, {}),
+        ("sam-resnet18", 64, True, {}),
+    ],
+)
+def test_a_size_that_the_network_must_be_built_for(arch: str, side: int, misfits: bool, expected: object) -> None:
+    assert options_for_size(arch, {}, side, side, misfits=misfits) == expected
+    assert options_for_size(arch, {}, side, 32, misfits=misfits) == {}
+
+
+def test_a_network_built_for_another_size_is_built_anew() -> None:
+    arch, built = "timm:vit_tiny_patch16_224", {"image_side": 64}
+    assert options_for_size(arch, built, 64, 64) == built
+    assert options_for_size(arch, built, 96, 96) == {"image_side": 96}
+    assert options_for_size(arch, built, 224, 224) == {"image_side": ""}
+    assert options_for_size("timm:test_vit", built, 96, 96) == built  # which takes any size
+
+
+def test_image_side_is_an_option_of_networks_of_one_size() -> None:
+    with pytest.raises(InputError, match=r"image_side 64: timm:test_resnet is not built for one size of images"):
+        FAMILY.build("timm:test_resnet", 10, {"image_side": 64})
+    with pytest.raises(InputError, match=r"unknown image_side '8'\. Valid: 16 to 2048$"):
+        complete_options("timm:test_vit", {"image_side": 8})

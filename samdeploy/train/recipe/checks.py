@@ -60,6 +60,9 @@ def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
         values["model"] = {name: value for name, value in model.items() if name in section_keys()["model"]}
         options = _model_options(model, reader)
     recipe = reader.read(Recipe, values, source, RecipeError)
+    from samdeploy.models.family import options_for_size  # late: it comes with torch
+
+    options = dict(options_for_size(recipe.model.arch, options, recipe.image.height, recipe.image.width))
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, options=options))
 
 
@@ -99,7 +102,7 @@ class _RecipeReader(Reader):
 
 def _model_options(table: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
     """The options of the architecture's family, which are keys of [model] like the others; complete."""
-    from samdeploy.models.family import family_of  # late: it comes with torch
+    from samdeploy.models.family import family_of, option_texts  # late: it comes with torch
 
     own, arch = section_keys()["model"], table.get("arch", ModelSection().arch)
     if not isinstance(arch, str):
@@ -120,7 +123,7 @@ def _model_options(table: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
         elif name not in family.options:
             reader.report(_unknown_key, name, "model", [*own, *options])
         elif value not in family.options[name]:
-            valid = [str(other) for other in family.options[name]]
+            valid = option_texts(family.options[name])
             reader.report(unknown, f"model.{name}", str(value), valid, len(valid))
         else:
             options[name] = value

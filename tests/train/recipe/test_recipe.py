@@ -394,3 +394,10 @@ def test_an_architecture_brings_the_preprocessing_of_its_weights() -> None:
     assert (smaller.height, smaller.width, smaller.resize_short, smaller.filter) == (96, 96, 100, "bilinear")
     fresh = load_recipe("folder", ["model.arch=timm:resnet18.a1_in1k", "model.pretrained=false"]).image
     assert fresh == load_recipe("folder").image
+
+
+def test_networks_of_one_size_are_built_for_the_images() -> None:
+    sized = ("image.height=32", "image.width=32")
+    recipe = load_recipe("digits", ("model.arch=timm:vit_tiny_patch16_224", *sized))
+    assert recipe.model.options == {"attention": "", "image_side": 32}
+    assert load_recipe("digits", ("model.arch=timm:test_resnet", *sized)).model.options["image_side"] == ""
