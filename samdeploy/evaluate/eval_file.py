@@ -7,6 +7,7 @@ place of one that ran, on this machine or another: each says where and when it w
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def read_eval(folder: Path) -> EvalFile:
 def write_eval(folder: Path, report: Report) -> None:
     """Put the report into `folder`, together with the earlier rows that stay.
 
+    A report that says nothing of the bundle, because no engine ran or for the test set's faults, replaces none.
+
     Raises:
         OSError: the folder cannot be written to.
     """
@@ -74,6 +77,10 @@ def write_eval(folder: Path, report: Report) -> None:
         earlier = read_json(folder / EVAL_FILE, "earlier evaluation")
     except BundleError:  # none, or not ours: nothing to keep
         earlier = {}
+    says_nothing = bool(report.test_set_faults) or not any(result.ran for result in report.results)
+    if says_nothing and any(row["ran"] for row in _rows(earlier)):
+        print(f"{folder / EVAL_FILE} keeps the evaluation before this one", file=sys.stderr)
+        return
     write_atomic(folder / EVAL_FILE, json_bytes(merged(report, earlier)))
 
 

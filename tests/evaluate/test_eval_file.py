@@ -94,6 +94,16 @@ def test_an_earlier_row_that_did_not_run_is_no_evidence(
     assert engines(written(tmp_path, report(results=(result(date="2"),)))) == [("onnxruntime", "2")]
 
 
+def test_a_report_that_says_nothing_replaces_none(
+    tmp_path: Path, report: Rows, result: Results, not_run: Result, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = written(tmp_path, report(results=(result(date="1"),)))
+    assert written(tmp_path, report(results=(not_run,), named=True)) == good
+    faults = ("13 of 13 test images were trained on",)
+    assert written(tmp_path, report(results=(result(date="2"),), faults=faults, test_set_faults=faults)) == good
+    assert capsys.readouterr().err.count("keeps the evaluation before this one") == 2
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"results": 3}', '{"results": [{"ran": true}]}', "null"])
 def test_a_damaged_file_is_replaced(tmp_path: Path, report: Rows, content: str) -> None:
     same = {key: report().to_json()[key] for key in ("manifest_sha256", "test_fingerprint", "margin", "confidence")}
