@@ -185,7 +185,7 @@ class Report:
         return {
             **_fields(self, "passed", "verdict", "n_images"),
             "test_images": self.test_images.to_json(),
-            **_fields(self, "dataset", "test_set", "reference", "margin", "confidence"),
+            **_fields(self, "dataset", "test_set", "reference", "is_chance", "margin", "confidence"),
             **_fields(self.floors, "min_top1", "min_class_recall"),
             **_fields(self, "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes"),
             "leaks": self.leaks and self.leaks.to_json(),

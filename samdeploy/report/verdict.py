@@ -103,6 +103,8 @@ def _not_covered(evaluation: Mapping[str, Any]) -> list[str]:
     unasked = [engine_name(row) for row in rows if row["ran"] and "checks" not in row.get("consistency", ())]
     if unasked:
         gaps.append(f"Other batch sizes, threads and repeats were not tried with {listed(unasked)}.")
+    if evaluation["is_chance"]:
+        gaps.insert(0, "The network itself names classes no better than a die does.")
     gaps.append(
         "Whether the trained network is good enough for its purpose is another question; its accuracy on these "
         f"images is given below under {evaluation['reference']}. On images of another kind it may be lower."
