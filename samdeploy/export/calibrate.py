@@ -20,9 +20,9 @@ from samdeploy.progress import progress_bar
 from samdeploy.runs.record import RunRecord
 
 # For the one number of a temperature; a threshold is proven with all of them, as far as they fit into memory.
-_FEWEST, _MOST, _MOST_TO_PROVE = 512, 2048, 10_000
-# Multiply-adds for a temperature: some twenty seconds of a desktop's processor.
-_WORK = 2e12
+_FEWEST, _MOST, _MOST_TO_PROVE = 128, 2048, 10_000
+# Multiply-adds for a temperature: ten seconds of a desktop's processor.
+_WORK = 1e12
 _BATCH = 64
 
 
