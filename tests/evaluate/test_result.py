@@ -18,14 +18,16 @@ from samdeploy.report.text.evaluation import verdict
 
 # As documented in DESIGN.md; programs depend on every one of them.
 REPORT_KEYS = [
-    "passed", "verdict", "n_images", "test_images", "dataset", "test_set", "reference", "margin", "confidence",
+    "passed", "verdict", "n_images", "test_images", "dataset", "test_set", "reference", "is_chance", "margin",
+    "confidence",
     "min_top1", "min_class_recall", "bundle", "manifest_sha256", "test_fingerprint", "machine", "versions", "notes",
     "leaks", "left_out", "faults", "test_set_faults", "data_root", "against_training", "results",
 ]  # fmt: skip
 RESULT_KEYS = [
     "backend", "precision", "device", "ran", "reason", "top1", "reference_top1", "top1_agreement",
     "max_difference_of_range", "top5", "reference_top5", "lost", "gained", "mcnemar_p", "difference",
-    "difference_low", "difference_high", "ece", "reference_ece", "worst_class", "classes", "changed", "p50_ms",
+    "difference_low", "difference_high", "ece", "reference_ece", "balanced_accuracy", "reference_balanced_accuracy",
+    "macro_f1", "reference_macro_f1", "worst_class", "classes", "changed", "p50_ms",
     "p95_ms", "p99_ms", "latency_runs", "latency", "passed", "verdict", "n_needed", "below_minimum", "n_images_done",
     "date", "machine", "versions",
 ]  # fmt: skip
@@ -47,10 +49,14 @@ def test_json(report: Callable[..., Report]) -> None:
         "top1": 97.5, "reference_top1": 97.5, "top1_agreement": 100.0,
         "max_difference_of_range": 1.5e-6, "top5": 99.5, "reference_top5": 99.75,
         "lost": 0, "gained": 0, "mcnemar_p": 1.0, "difference": 0.0, "ece": 1.25, "reference_ece": 1.5,
-        "worst_class": {"label": "dog", "images": 400, "top1": 96.75, "reference_top1": 96.75},
+        "balanced_accuracy": 97.375, "reference_balanced_accuracy": 97.375,
+        "macro_f1": 0.974, "reference_macro_f1": 0.974,
+        "worst_class": {
+            "label": "dog", "images": 400, "top1": 96.75, "reference_top1": 96.75, "precision": 0.97, "f1": 0.97,
+        },
         "classes": [
-            {"label": "cat", "images": 600, "top1": 98.0, "reference_top1": 98.0},
-            {"label": "dog", "images": 400, "top1": 96.75, "reference_top1": 96.75},
+            {"label": "cat", "images": 600, "top1": 98.0, "reference_top1": 98.0, "precision": 0.98, "f1": 0.98},
+            {"label": "dog", "images": 400, "top1": 96.75, "reference_top1": 96.75, "precision": 0.97, "f1": 0.97},
         ],
         "changed": [],
         "p50_ms": 1.5, "p95_ms": 2.25, "p99_ms": 12.125, "latency_runs": 300, "passed": True,

@@ -88,7 +88,9 @@ def test_tensorrt_is_fp16_unless_told(run: Path) -> None:
 
 
 def test_eval_asks_for_images(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"bundle was imported without images; give a folder of .*: --data FOLDER"):
+    with pytest.raises(
+        InputError, match=r"bundle was imported without images; give class folders, a table or tar shards: --data PATH"
+    ):
         evaluate_bundle(bundle, EvalOptions("onnxruntime"))
     images = class_folders(tmp_path / "images", dict.fromkeys(CLASSES, 30))
     report = evaluate_bundle(bundle, EvalOptions("onnxruntime", data_root=images, consistency_s=0))
