@@ -79,7 +79,7 @@ def test_closing_while_others_run(watched: Build, run: Run, digits_bundle: Bundl
 
 
 def test_wrong_arguments(watched: Build, run: Run, digits_bundle: Bundle) -> None:
-    assert run(watched.probe, "arguments", digits_bundle.root).stdout.splitlines()[-2:] == ["0 0", "1"]
+    assert run(watched.probe, "arguments", digits_bundle.root).stdout.splitlines()[-3:] == ["0 0", "1", "0 10 0"]
 
 
 def test_a_bundle_that_is_refused(watched: Build, run: Run, copy_of_bundle: Path) -> None:

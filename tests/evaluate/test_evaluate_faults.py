@@ -156,7 +156,7 @@ def test_without_the_reference_there_is_no_report(with_session: Evaluate) -> Non
     with pytest.raises(BackendUnavailable) as caught:
         with_session("pytorch", dies_at(2, RuntimeError("out of memory")))
     assert str(caught.value) == (
-        "the reference, pytorch on cpu, stopped after 64 of 359 images: RuntimeError: out of memory"
+        "the reference, PyTorch on cpu, stopped after 64 of 359 images: RuntimeError: out of memory"
     )
 
 
