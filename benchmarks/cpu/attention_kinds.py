@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from samdeploy.backends import Session, open_session
+from samdeploy.backends import open_session
+from samdeploy.backends.session import Session
 from samdeploy.bench.turns import ratio, take_turns
 from samdeploy.bundle.open import open_bundle
 from samdeploy.errors import BackendUnavailable
