@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import Float64Array, Int64Array
 
+# Of the two tests that tell chance.
+_SIGNIFICANT = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
@@ -61,6 +64,20 @@ def macro_f1(confusion: Int64Array) -> float:
     """Mean F1 of the classes that have images or answers, 0 to 1."""
     seen = (confusion.sum(0)[: len(confusion)] + confusion.sum(1)) > 0
     return float(class_figures(confusion).f1[seen].mean())
+
+
+def is_chance(correct: int, total: int, classes: int) -> bool:
+    """Whether answers are no better than those of a die, and it is not for want of images that this seems so."""
+    from scipy.stats import binomtest  # takes a second to load
+
+    above = binomtest(correct, total, 1 / classes, alternative="greater").pvalue
+    below = binomtest(correct, total, halfway_from_chance(classes), alternative="less").pvalue
+    return bool(above > _SIGNIFICANT > below)
+
+
+def halfway_from_chance(classes: int) -> float:
+    """The accuracy halfway between chance and no mistake, 0 to 1."""
+    return (1 + 1 / classes) / 2
 
 
 def confusion_csv(confusion: Int64Array, classes: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "predict": _APPLICATION,
     "explain": _APPLICATION | {"progress", "graphs", "models"},  # only the families know where gates are
     "train": _BUNDLE | {"metrics", "terminal", "runs", "images", "progress", "models", "data"},
-    "importing": _BUNDLE | {"terminal", "runs", "images", "progress", "models", "data"},
+    "importing": _BUNDLE | {"metrics", "terminal", "runs", "images", "progress", "models", "data"},
     "export": _BUNDLE | {"certainty", "runs", "images", "backends", "progress", "graphs", "models", "data"},
     "evaluate": _APPLICATION | {"certainty", "metrics", "progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},

@@ -5,7 +5,6 @@ docs/files.md documents the JSON.  Percentages are 0 to 100, times milliseconds,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from samdeploy.evaluate.accuracy.gate import Verdict
 from samdeploy.evaluate.finite_json import finite_json
 from samdeploy.evaluate.latency.measure import Latency
 from samdeploy.evaluate.test_set.distinct import TestImages
+from samdeploy.metrics import is_chance
 
 # Images with another answer that a report lists; all of them are in `Comparison.per_image`.
 MOST_CHANGED = 200
@@ -160,13 +160,12 @@ class Report:
 
     @property
     def is_chance(self) -> bool:
-        """Whether the reference itself names classes no better than a die does, three standard deviations allowed."""
+        """See `samdeploy.metrics.is_chance`, of the reference itself."""
         found = next((row.comparison for row in self.results if row.comparison is not None), None)
         if found is None:
             return False
-        chance = 1 / len(self.class_names)
-        deviation = math.sqrt(chance * (1 - chance) / self.n_images)
-        return found.reference_balanced_accuracy < 100 * min(chance + 3 * deviation, (1 + chance) / 2)
+        correct = round(found.reference_top1 * self.n_images / 100)
+        return is_chance(correct, self.n_images, len(self.class_names))
 
     def failing(self) -> Iterator[Result]:
         """The rows because of which the verdict is "fails", those that ran first."""

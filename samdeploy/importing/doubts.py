@@ -17,14 +17,13 @@ from torch import nn
 
 from samdeploy.arrays import BoolArray, Int64Array, UInt8Array
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
+from samdeploy.metrics import halfway_from_chance, is_chance
 from samdeploy.models import build_model, family_of
 from samdeploy.models.graph import Exported
 
 # That are measured; 10 s of two cores for a ResNet-50 at 224 px.
 IMAGES = 128
 _BATCH = 32
-# Of tests against chance, and against an accuracy in the middle between that and 1.
-_CHANCE = 0.05
 # A way is tried on so many wrong images first, and goes on where it gains this share of them.
 _FIRST = 32
 _LEAST_GAIN = 0.08
@@ -53,21 +52,10 @@ def doubt(
     found = better_preparation(model, spec, images, labels, right) if look else None
     classes = len(spec.classes)
     if is_chance(int(right.sum()), len(labels), classes) and (
-        found is None or found[0] < _middle(classes) * len(labels)
+        found is None or found[0] < halfway_from_chance(classes) * len(labels)
     ):
         return "no better than chance: are the class names in the network's order?"
     return None if found is None else found[1]
-
-
-def is_chance(correct: int, total: int, classes: int) -> bool:
-    """Whether answers are no better than those of a die, and it is not for want of images that this seems so."""
-    above = binomtest(correct, total, 1 / classes, alternative="greater").pvalue
-    below = binomtest(correct, total, _middle(classes), alternative="less").pvalue
-    return bool(above > _CHANCE > below)
-
-
-def _middle(classes: int) -> float:
-    return (1 + 1 / classes) / 2
 
 
 def better_preparation(

@@ -8,7 +8,8 @@ from torch import nn
 
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing, model_spec
 from samdeploy.importing import doubts
-from samdeploy.importing.doubts import doubt, is_chance, logits_of, right_ones
+from samdeploy.importing.doubts import doubt, logits_of, right_ones
+from samdeploy.metrics import is_chance
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -81,8 +82,8 @@ def test_names_in_another_order() -> None:
 
 
 def test_chance_is_told_from_few_images() -> None:
-    for correct, total, classes, told in (
+    for correct, total, classes, expected in (
         (0, 32, 3, True), (12, 32, 3, True), (20, 32, 3, False), (32, 32, 1, False),
         (0, 32, 1000, True), (1, 32, 1000, False), (1, 2, 2, False), (0, 6, 3, True),
     ):  # fmt: skip
-        assert is_chance(correct, total, classes) is told, (correct, total, classes)
+        assert is_chance(correct, total, classes) is expected, (correct, total, classes)

@@ -28,7 +28,7 @@ OPTIONS = tuple(_USUAL)
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of columns; `split` None where there is none."""
+    """Names of columns; `split` is None in a table without splits."""
 
     image: str
     label: str

@@ -69,7 +69,7 @@ def write(
 
 
 def _run_id(client: MlflowClient, run: Path) -> str:
-    """The run of this folder's training, made where there is none."""
+    """The MLflow run of this folder's training; creates it if missing."""
     from mlflow.entities import Param
 
     recipe = tomllib.loads((run / RECIPE_FILE).read_text())
