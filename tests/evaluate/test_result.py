@@ -151,3 +151,15 @@ def test_a_fault_of_the_evaluation_fails_it_and_opens_the_headline(report: Calla
 def test_passed_is_the_verdict_that_holds(report: Callable[..., Report], result: Callable[..., Result]) -> None:
     for row, passed in ((result(), True), (result(passed=False, verdict="cannot tell"), False)):
         assert report(results=(row,)).passed is passed
+
+
+@pytest.mark.parametrize(("top1", "expected"), [(50.1, True), (97.5, False)])
+def test_a_reference_at_chance_is_known(
+    report: Callable[..., Report],
+    result: Callable[..., Result],
+    comparison: Callable[..., Comparison],
+    top1: float,
+    expected: bool,
+) -> None:
+    rows = (result(comparison=comparison(reference_top1=top1)),)
+    assert report(results=rows).is_chance is expected
