@@ -58,6 +58,8 @@ _SAMPLED = 4
 _KEEP_DAYS = 30
 # Of an entry.
 _SUFFIX = ".images"
+# Of what is known of a large file, see `samdeploy.data.file_notes`.
+NOTES_SUFFIX = ".notes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,9 @@ def stream_prepared(
 
 def entry_path(samples: Samples, preprocessing: Preprocessing) -> Path:
     """Where the entry of these images at this size lies, whether there is one or not."""
-    digest = hashlib.sha256("\0".join(samples.names).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256()
+    for number, name in enumerate(samples.names):  # one by one: all together would take 100 MB for a million
+        digest.update(("\0" if number else "").encode() + name.encode("utf-8", "surrogateescape"))
     digest.update(json.dumps(_geometry(preprocessing)).encode())
     size = f"{preprocessing.width}x{preprocessing.height}"
     return images_folder() / f"{len(samples)}-{size}-{digest.hexdigest()[:20]}{_SUFFIX}"
@@ -254,7 +258,7 @@ def _prune(folder: Path) -> None:
     """Remove what was not used for `_KEEP_DAYS`, and what processes that were killed left a day ago."""
     now = time.time()
     for path in folder.iterdir():
-        days = {PARTIAL: 1, _SUFFIX: _KEEP_DAYS}.get(path.suffix)
+        days = {PARTIAL: 1, _SUFFIX: _KEEP_DAYS, NOTES_SUFFIX: _KEEP_DAYS}.get(path.suffix)
         try:
             used = max(one.stat().st_mtime for one in (path, *path.glob("*")))
         except OSError:

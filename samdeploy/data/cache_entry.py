@@ -22,7 +22,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import UInt8Array, UInt64Array
 from samdeploy.bundle.fields import read, to_json
-from samdeploy.data.duplicates.image_hashes import digests_of, perceptual_hashes
+from samdeploy.data.duplicates.image_hashes import FREQUENCIES, digests_of, perceptual_hashes
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import BundleError
 from samdeploy.files import json_bytes, read_json, temporary_name
@@ -124,25 +124,31 @@ def write_entry(path: Path, blocks: Iterable[UInt8Array], shape: tuple[int, int,
     temporary.mkdir()
     try:
         fingerprint = Fingerprint(shape)
-        digests, perceptual = [np.empty((0, 2), np.uint64)], [np.empty((0, 4), np.uint64)]
-        with (temporary / IMAGES).open("xb") as file:
-            images = _ImagesWriter(file, shape)
+        # Hashes go to the disk as they come, too: those of a million images would take 50 MB.
+        with ExitStack() as files:
+            images, digests, perceptual = (
+                _ArrayWriter(files.enter_context((temporary / name).open("xb")), of, kind, chunk)
+                for name, of, kind, chunk in (
+                    (IMAGES, shape, "|u1", _CHUNK),
+                    ("digests.npy", (shape[0], 2), "<u8", None),
+                    ("perceptual.npy", (shape[0], FREQUENCIES**2 // 64), "<u8", None),
+                )
+            )
             for block in blocks:
-                images.add(np.ascontiguousarray(block).data.cast("B"))
+                images.add(block)
                 fingerprint.update(block)
-                digests.append(digests_of(block))
-                perceptual.append(perceptual_hashes(block))
-        arrays = {
-            "stamps": origin.stamps,
-            "digests": np.concatenate(digests),
-            "perceptual": np.concatenate(perceptual),
-        }
+                digests.add(digests_of(block))
+                perceptual.add(perceptual_hashes(block))
         record = _Record(
             key=origin.key,
             labels_sha256=labels_hash(origin.labels),
             fingerprint=fingerprint.hexdigest(origin.labels),
             images_sha256=images.finish(),
-            arrays_sha256={name: _write_array(temporary / f"{name}.npy", array) for name, array in arrays.items()},
+            arrays_sha256={
+                "stamps": _write_array(temporary / "stamps.npy", origin.stamps),
+                "digests": "".join(digests.finish()),
+                "perceptual": "".join(perceptual.finish()),
+            },
         )
         (temporary / RECORD).write_bytes(json_bytes(to_json(record.sealed())))
         _put(temporary, path)
@@ -196,33 +202,43 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-class _ImagesWriter:
-    """Writes images.npy, and hashes every `_CHUNK` bytes of it."""
+class _ArrayWriter:
+    """Writes a .npy file part by part, and hashes it."""
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, ...]) -> None:
-        self._file, self._sha256 = file, list[str]()
-        self._digest, self._filled = hashlib.sha256(), 0
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], kind: str, chunk: int | None) -> None:
+        """
+        Args:
+            shape: of the whole array.
+            kind: NumPy's name of its type.
+            chunk: bytes under one hash; None for one hash of the file.
+        """
         header = io.BytesIO()
-        npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        npy.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": shape})
+        size = header.tell() + int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+        self._file, self._kind, self._chunk, self._sha256 = file, kind, chunk or size, list[str]()
+        self._digest, self._filled = hashlib.sha256(), 0
         # A disk that is too small should be known before an hour of decoding, not after it.
-        os.posix_fallocate(file.fileno(), 0, header.tell() + int(np.prod(shape, dtype=np.int64)))
-        self.add(header.getbuffer())
+        os.posix_fallocate(file.fileno(), 0, size)
+        self._write(header.getbuffer())
 
-    def add(self, data: memoryview) -> None:
-        """Append bytes."""
-        self._file.write(data)
-        while data.nbytes:
-            part, data = data[: _CHUNK - self._filled], data[_CHUNK - self._filled :]
-            self._digest.update(part)
-            self._filled += part.nbytes
-            if self._filled == _CHUNK:
-                self._end_chunk()
+    def add(self, part: NDArray[Any]) -> None:
+        """Append rows of the array."""
+        self._write(np.ascontiguousarray(part, self._kind).data.cast("B"))
 
     def finish(self) -> tuple[str, ...]:
         """The SHA-256 of all chunks, once everything was added."""
         if self._filled:
             self._end_chunk()
         return tuple(self._sha256)
+
+    def _write(self, data: memoryview) -> None:
+        self._file.write(data)
+        while data.nbytes:
+            part, data = data[: self._chunk - self._filled], data[self._chunk - self._filled :]
+            self._digest.update(part)
+            self._filled += part.nbytes
+            if self._filled == self._chunk:
+                self._end_chunk()
 
     def _end_chunk(self) -> None:
         self._sha256.append(self._digest.hexdigest())

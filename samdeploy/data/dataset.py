@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
+from samdeploy.data.texts import take_texts
 from samdeploy.errors import DatasetError, InputError, unknown
 
 OptionValue = str | int | float | bool
@@ -51,7 +52,7 @@ class Samples:
         """The samples at `indices`, int64 [M], in that order."""
         return Samples(
             labels=self.labels[indices],
-            names=tuple(self.names[index] for index in indices),
+            names=take_texts(self.names, indices),
             load=partial(_taken, self.load, indices),
             stamps=None if self.stamps is None else partial(_stamps_taken, self.stamps, indices),
             read=None if self.read is None else partial(_taken, self.read, indices),

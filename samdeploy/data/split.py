@@ -116,7 +116,9 @@ def cut_missing(
 
 def _first_copies(names: Sequence[str], copies: Mapping[str, str]) -> Int64Array:
     """int64 [N]: for each sample the index of the first one that is the same image."""
-    if not copies:
-        return np.arange(len(names))
+    first, known = np.arange(len(names)), {*copies, *copies.values()}
     seen: dict[str, int] = {}
-    return np.array([seen.setdefault(copies.get(name, name), index) for index, name in enumerate(names)], np.int64)
+    for index, name in enumerate(names):
+        if name in known:
+            first[index] = seen.setdefault(copies.get(name, name), index)
+    return first

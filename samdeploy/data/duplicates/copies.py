@@ -82,9 +82,14 @@ def find_two_labels(splits: Mapping[str, ImageHashes], classes: Sequence[str], *
         differs &= np.isin(first, first[: len(splits[of])])
     others = np.flatnonzero(differs)
     _, places = np.unique(first[others], return_index=True)
-    names = [name for found in splits.values() for name in found.names] if len(others) else []
+    starts = np.cumsum([0, *map(len, splits.values())])
+
+    def name(index: int) -> str:
+        split = int(np.searchsorted(starts, index, side="right")) - 1
+        return list(splits.values())[split].names[int(index - starts[split])]
+
     examples = tuple(
-        (names[one], classes[labels[one]], names[other], classes[labels[other]])
+        (name(one), classes[labels[one]], name(other), classes[labels[other]])
         for other in others[np.sort(places)[:_EXAMPLES]]
         for one in [first[other]]
     )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from samdeploy.arrays import UInt64Array
 from samdeploy.data.dataset import SPLITS
+from samdeploy.data.duplicates.copies import first_copies
 from samdeploy.data.duplicates.image_hashes import FREQUENCIES, ImageHashes
 from samdeploy.data.duplicates.likeness import NEAR_BITS, find_likenesses
 from samdeploy.errors import DatasetError
@@ -157,23 +158,23 @@ def find_overlap(
         split, other: what the two are called.
         advance: called with the number of images done, and "".
     """
-    known = {digest.tobytes(): index for index, digest in reversed(list(enumerate(others.digests)))}
-    found = [known.get(digest.tobytes(), -1) for digest in images.digests]
-    exact = [(row, column, 0) for row, column in enumerate(found) if column >= 0]
+    first = first_copies(np.concatenate([others.digests, images.digests]))[len(others) :]
+    is_exact = first < len(others)
+    exact = np.flatnonzero(is_exact)
     has_likenesses = others.perceptual.shape[1] > 0
     likenesses = find_likenesses(images.perceptual, others.perceptual, advance) if has_likenesses else ()
-    near = sorted((match for match in likenesses if found[match[0]] < 0), key=lambda match: match[2])
+    near = sorted((match for match in likenesses if not is_exact[match[0]]), key=lambda match: match[2])
     examples = tuple(
         SharedImage(
             name=images.names[row],
             other=others.names[column],
             bits=bits,
-            is_exact=found[row] == column,
-            is_same_file=found[row] == column and _is_same_file(images.names[row], others.names[column]),
+            is_exact=bool(is_exact[row]),
+            is_same_file=bool(is_exact[row]) and _is_same_file(images.names[row], others.names[column]),
         )
-        for row, column, bits in [*exact[:_EXAMPLES], *near[:_EXAMPLES]]
+        for row, column, bits in [*((row, first[row], 0) for row in exact[:_EXAMPLES]), *near[:_EXAMPLES]]
     )
-    flat = sum(not images.perceptual[row].any() for row, _, _ in exact)
+    flat = int((~images.perceptual[exact].any(axis=1)).sum())
     return Overlap(split, other, len(images), len(exact), len(near) if has_likenesses else None, examples, flat)
 
 
@@ -212,8 +213,8 @@ def _flat_images(broken: Sequence[Overlap]) -> str:
 
 def is_among(digests: UInt64Array, others: UInt64Array) -> NDArray[np.bool_]:
     """Whether each of `digests`, uint64 [N, 2], is one of `others`, uint64 [M, 2]: bool [N]."""
-    known = {digest.tobytes() for digest in others}
-    return np.array([digest.tobytes() in known for digest in digests], np.bool_)
+    is_known: NDArray[np.bool_] = first_copies(np.concatenate([others, digests]))[len(others) :] < len(others)
+    return is_known
 
 
 def _is_same_file(name: str, other: str) -> bool:

@@ -7,19 +7,21 @@ ones; where none is val, `val_fraction` of what is left.
 from __future__ import annotations
 
 import os
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from samdeploy.arrays import Int64Array
+from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.data.dataset import SPLITS, Dataset, Samples
 from samdeploy.data.duplicates.file_copies import file_copies
 from samdeploy.data.sets.given import Given
 from samdeploy.data.sets.layout import name_key, split_of
 from samdeploy.data.split import cut_missing
+from samdeploy.data.texts import PackedTexts
 from samdeploy.errors import NEXT_FAULT, DatasetError, DatasetMissing
 from samdeploy.images.walk import counted, natural_key, shortened
 from samdeploy.terminal import printable
@@ -73,7 +75,7 @@ class Faults:
 
 @dataclass(slots=True)
 class ImageList:
-    """One entry per image in `names`, `labels`, `splits` and `where`.
+    """One entry per image in `names`, `labels`, `splits` and `where`; of a million images, some 60 MB.
 
     Attributes:
         given: what was opened.
@@ -81,30 +83,51 @@ class ImageList:
         labels: names of classes.
         splits: "train", "val", "test", or "" where the list does not say.
         where: the image's row, for errors.
-        samples: (names, labels int64 [N]) -> all images of the list.
+        samples: (names, labels int64 [N]) -> all images of the list; not called while there are faults.
         classes: in the order that the file gives them; () where their names are put into order.
         are_files: whether each name is the path of a file.
         faults: found so far.
         notes: for the user.
+        mentioned: file -> the splits that its name mentions.
     """
 
     given: Given
-    names: list[str] = field(default_factory=list)
+    names: PackedTexts = field(default_factory=PackedTexts)
     labels: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
-    samples: Callable[[tuple[str, ...], Int64Array], Samples] | None = None
+    where: PackedTexts = field(default_factory=PackedTexts)
+    samples: Callable[[Sequence[str], Int64Array], Samples] | None = None
     classes: tuple[str, ...] = ()
     are_files: bool = False
     faults: Faults = field(default_factory=Faults)
     notes: list[str] = field(default_factory=list)
+    mentioned: dict[Path, set[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.mentioned = {file: self.given.split_of(file) for file in self.given.files}
 
     def add(self, name: str, label: str, split: str, where: str) -> None:
         """Append an image."""
         self.names.append(name)
-        self.labels.append(label)
+        self.labels.append(sys.intern(label))
         self.splits.append(split)
         self.where.append(where)
+
+    def extend(
+        self, texts: tuple[UInt8Array, UInt64Array], labels: list[str], split: str, *, name: str, where: str
+    ) -> None:
+        """Append images that are called alike but for what comes before.
+
+        Args:
+            texts: as `PackedTexts.packed` gives them.
+            labels: one for each.
+            split: of all.
+            name, where: what each name and each place begins with.
+        """
+        self.names.extend(*texts, name)
+        self.labels += labels
+        self.splits += [split] * len(labels)
+        self.where.extend(*texts, where)
 
     def rows(self) -> dict[str, Int64Array]:
         """Split -> its entries, int64 [n]; all are train where the list has no splits."""
@@ -119,7 +142,7 @@ class ImageList:
         places = {name: index for index, name in enumerate(classes)}
         labels = np.fromiter((places[label] for label in self.labels), np.int64, len(self.labels))
         assert self.samples is not None
-        return self.samples(tuple(self.names), labels)
+        return self.samples(self.names, labels)
 
 
 def read_split(value: str, found: ImageList, where: str) -> str:
@@ -133,10 +156,9 @@ def read_split(value: str, found: ImageList, where: str) -> str:
 
 def split_of_file(found: ImageList, file: Path) -> str:
     """The split that the name of one of several files gives all its rows; "" where none does."""
-    mentioned = {path: found.given.split_of(path) for path in found.given.files}
-    if not any(mentioned.values()):
+    if not any(found.mentioned.values()):
         return ""
-    splits = mentioned[file]
+    splits = found.mentioned[file]
     if len(splits) != 1:
         what = f"mentions {' and '.join(sorted(splits))}" if splits else "mentions no split, though others do"
         found.faults.add(f"{printable(file)}: its name {what}; rename it, for example to train-{printable(file.name)}")
@@ -147,15 +169,16 @@ def split_of_file(found: ImageList, file: Path) -> str:
 def check_files(found: ImageList) -> None:
     """Find names that are no files, and files that are listed twice."""
     seen: dict[str, int] = {}
-    for index, name in enumerate(found.names):
+    names, found.names = found.names, PackedTexts()
+    for index, name in enumerate(names):
         where = found.where[index]
         if not os.path.isfile(name):  # noqa: PTH113 - a Path each would double the time
             with_slashes = name.replace("\\", "/")
-            if os.path.isfile(with_slashes):  # noqa: PTH113
-                name = found.names[index] = with_slashes
-            else:
+            if not os.path.isfile(with_slashes):  # noqa: PTH113
                 found.faults.add_row("image missing", f"{where} ({name})")
                 continue
+            name = with_slashes
+        found.names.append(name)
         first = seen.setdefault(os.path.normpath(name), index)
         if first != index:
             same = "the same" if found.labels[first] == found.labels[index] else "another label"

@@ -11,11 +11,10 @@ are read from there when they are asked for.
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,36 +25,15 @@ from samdeploy.bundle.spec import MAX_BYTES
 from samdeploy.data.dataset import Dataset, OptionValue, Samples
 from samdeploy.data.sets.given import TARS, Given, what_is_given
 from samdeploy.data.sets.image_list import ImageList, open_list, split_of_file
+from samdeploy.data.sets.tar_index import TarIndex, tar_index
 from samdeploy.data.stored import container_samples, container_stamps
 from samdeploy.errors import ImageError
-from samdeploy.images.walk import is_image_name, shortened
+from samdeploy.images.walk import shortened
+from samdeploy.progress import progress_bar
 from samdeploy.terminal import printable
-
-# What holds a label, the most certain first.
-_LABELS = ("cls", "json", "txt")
-_KEYS = ("label", "class", "cls", "target", "category", "class_name")
-# A label that is longer is none.
-_LONGEST_LABEL = 1 << 20
 
 # What unpacks a compressed tar, by suffix.
 _UNPACK = {".gz": "gunzip", ".tgz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd"}
-
-
-@dataclass(slots=True)
-class _Index:
-    """Where each image lies: the number of its shard, and its offset and length there."""
-
-    shards: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Sample:
-    """The members of one name: images as (member's name, offset, size), labels by suffix."""
-
-    images: list[tuple[str, int, int]] = field(default_factory=list)
-    labels: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,67 +73,29 @@ def read_shards(root: Path, options: Mapping[str, OptionValue]) -> ImageList:
     given = what_is_given(root)
     if given.kind != "shards":
         given = Given(root, "shards", (root,))
-    found, index = ImageList(given), _Index()
-    for number, file in enumerate(given.files):
-        before = len(found.names)
-        try:
-            _read_tar(found, index, file, str(options.get("label_key", "")))
-        except FileNotFoundError:
-            found.faults.add(f"{printable(file)}: no such file")
-        except (OSError, tarfile.TarError) as error:
-            found.faults.add(f"{printable(file)}: {_why(file, error)}")
-        index.shards += [number] * (len(found.names) - before)
-    found.samples = partial(_samples, tuple(map(str, given.files)), index)
+    found, indices = ImageList(given), list[TarIndex]()
+    with progress_bar("reading the tars", len(given.files)) as advance:
+        for file in given.files:
+            try:
+                indices.append(tar_index(file, str(options.get("label_key", ""))))
+                _add_tar(found, file, indices[-1])
+            except FileNotFoundError:
+                found.faults.add(f"{printable(file)}: no such file")
+            except (OSError, tarfile.TarError) as error:
+                found.faults.add(f"{printable(file)}: {_why(file, error)}")
+            advance(1, "")
+    found.samples = partial(_samples, tuple(map(str, given.files)), indices)
     return found
 
 
-def _read_tar(found: ImageList, index: _Index, path: Path, key: str) -> None:
+def _add_tar(found: ImageList, path: Path, index: TarIndex) -> None:
     split, short = split_of_file(found, path), found.given.short(path)
-    samples: dict[str, _Sample] = {}
-    others: set[str] = set()
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            if not member.isreg() or member.issparse():
-                if is_image_name(member.name) and not member.isdir():
-                    found.faults.add_row("a link or a sparse file", f"{short}:{member.name}")
-                continue
-            folder, _, base = member.name.rpartition("/")
-            if base.startswith("."):  # what macOS adds
-                continue
-            stem, _, suffix = base.partition(".")
-            sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, _Sample())
-            suffix = suffix.lower()
-            if is_image_name(base):
-                sample.images.append((member.name, member.offset_data, member.size))
-            elif suffix in _LABELS and member.size <= _LONGEST_LABEL:
-                sample.labels[suffix] = os.pread(file.fileno(), member.size, member.offset_data)
-            else:
-                others.add(f".{suffix}")
-            tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-        _check_end(file.fileno(), tar.offset)
-    if others:
-        found.notes.append(f"{printable(path)}: {shortened(sorted(others))} not used")
-    for name, sample in samples.items():
-        where = f"{short}:{name}"
-        if len(sample.images) == 1:
-            (image, offset, size), label = sample.images[0], _label(sample, key)
-            if label is None:
-                expected = f"a json with the key {key}" if key else ", ".join(_LABELS)
-                found.faults.add_row(f"without a label ({expected})", where)
-                continue
-            found.add(f"{path}:{image}", label, split, where)
-            index.offsets.append(offset)
-            index.sizes.append(size)
-        elif sample.images:
-            found.faults.add_row("several images under one name", where)
-        elif sample.labels:
-            found.faults.add_row("a label without an image", where)
-
-
-def _check_end(handle: int, offset: int) -> None:
-    """A tar ends with zeros; anything else there is a header that `tarfile` took for the end."""
-    if any(os.pread(handle, tarfile.BLOCKSIZE, offset)):
-        raise tarfile.ReadError(f"damaged at byte {offset:,}")
+    for what, where in index.faults:
+        found.faults.add_row(what, f"{short}:{where}")
+    if index.unused:
+        found.notes.append(f"{printable(path)}: {shortened(index.unused)} not used")
+    labels = [index.classes[label] for label in index.labels]
+    found.extend(index.names, labels, split, name=f"{path}:", where=f"{short}:")
 
 
 def _why(file: Path, error: Exception) -> str:
@@ -165,28 +105,9 @@ def _why(file: Path, error: Exception) -> str:
     return f"no sound tar file ({error}); copy it again"
 
 
-def _label(sample: _Sample, key: str) -> str | None:
-    """The class, or None."""
-    for suffix in ("json",) if key else _LABELS:
-        content = sample.labels.get(suffix)
-        if content is None:
-            continue
-        text = content.decode("utf-8-sig", "surrogateescape").strip()
-        return (_json_label(text, key) if suffix == "json" else text) or None
-    return None
-
-
-def _json_label(text: str, key: str) -> str:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    if isinstance(value, dict):
-        value = value.get(key or next((usual for usual in _KEYS if usual in value), ""))
-    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-
-
-def _samples(paths: tuple[str, ...], index: _Index, names: Sequence[str], labels: Int64Array) -> Samples:
-    shards, offsets, sizes = (np.array(column, np.int64) for column in (index.shards, index.offsets, index.sizes))
-    images = _TarImages(paths, shards, offsets, sizes)
+def _samples(paths: tuple[str, ...], indices: Sequence[TarIndex], names: Sequence[str], labels: Int64Array) -> Samples:
+    """All images; every tar of `paths` was sound."""
+    shards = np.repeat(np.arange(len(paths)), [len(index.offsets) for index in indices])
+    offsets = np.concatenate([index.offsets for index in indices])
+    images = _TarImages(paths, shards, offsets, np.concatenate([index.sizes for index in indices]))
     return container_samples(names, labels, images, partial(container_stamps, paths, shards, offsets))

@@ -46,7 +46,10 @@ def test_hub_layout(tmp_path: Path, image: str, label: str) -> None:
     dataset = open_dataset("table", tmp_path)
     check_rows(dataset)
     if image != "path":
-        assert dataset.test.names == (f"{tmp_path}/data/test-00000.parquet#0", f"{tmp_path}/data/test-00000.parquet#1")
+        assert tuple(dataset.test.names) == (
+            f"{tmp_path}/data/test-00000.parquet#0",
+            f"{tmp_path}/data/test-00000.parquet#1",
+        )
     assert dataset.test.read is not None
     assert dataset.test.read(1) == png(11)
 

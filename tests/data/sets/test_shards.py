@@ -12,7 +12,7 @@ import pytest
 
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import open_dataset
-from samdeploy.data.cache import prepare_split
+from samdeploy.data.cache import images_folder, prepare_split
 from samdeploy.errors import ImageError
 from tests.data.sets.listed import ROWS, check_all, check_rows, png, refusal
 
@@ -115,3 +115,43 @@ def test_prepared_again_when_a_shard_changes(tmp_path: Path, capsys: pytest.Capt
     os.utime(tmp_path / "train.tar", (1, 1))
     prepare_split(open_dataset("shards", tmp_path).train, size, description="train")
     assert "8 of 8 images changed since they were cached" in capsys.readouterr().err
+
+
+def test_tars_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "a.tar", members("train", "val", "test"))
+    names = list(open_dataset("shards", path, val_fraction=0.2).train.names)
+    with monkeypatch.context() as patched:
+        patched.setattr(tarfile, "open", None)
+        again = open_dataset("shards", path, val_fraction=0.2)
+    check_all(again)
+    assert list(again.train.names) == names
+    assert "no column" not in refusal("shards", path, label_key="other")  # another question, another pass
+    write_tar(path, members("train", "val", "test") | {"more.png": png(12), "more.cls": b"cat"})
+    changed = open_dataset("shards", path, val_fraction=0.2)
+    assert f"{path}:more.png" in [*changed.train.names, *changed.val.names, *changed.test.names]
+
+
+def test_faults_are_remembered(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", members("train") | {"lost.png": png(1)})
+    first = refusal("shards", path)
+    assert first == refusal("shards", path)
+    assert "without a label (cls, json, txt) (1 row): a.tar:lost" in first
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 40, None])
+def test_damaged_cache_is_read_anew(tmp_path: Path, damage: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
+    path = write_tar(tmp_path / "a.tar", members("train", "val", "test"))
+    check_all(open_dataset("shards", path, val_fraction=0.2))
+    (entry,) = images_folder().glob("*.notes")
+    content = entry.read_bytes()
+    entry.write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:] if damage is None else damage)
+    check_all(open_dataset("shards", path, val_fraction=0.2))
+    assert entry.read_bytes() == content
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "file"))
+    path = write_tar(tmp_path / "a.tar", members("train", "val", "test"))
+    check_all(open_dataset("shards", path, val_fraction=0.2))
