@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 
 from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.data.dataset import Samples, file_stamps
+from samdeploy.data.file_notes import noted
 from samdeploy.errors import ImageError
 from samdeploy.images.decode import decode
+from samdeploy.progress import progress_bar
 
 
 def file_samples(paths: Sequence[str], labels: Int64Array) -> Samples:
@@ -59,9 +62,41 @@ def container_stamps(paths: Sequence[str], containers: Int64Array, places: Int64
     return stamps
 
 
+def container_digests(
+    paths: Sequence[str], counts: Sequence[int], read: Callable[[int], bytes], which: str
+) -> UInt64Array:
+    """uint64 [N, 2]: the first half of the SHA-256 of each image's bytes; kept in the cache for each container.
+
+    Args:
+        paths: of the containers.
+        counts: of images in each, one container after the other.
+        read: see `container_samples`; an image that cannot be read is like no other one.
+        which: of a container's images these are, for the cache.
+    """
+    found, start = [np.empty((0, 2), np.uint64)], 0
+    with progress_bar("looking for copies", len(paths)) as advance:
+        for path, count in zip(paths, counts, strict=True):
+            find = partial(_digests, read, start, start + count)
+            found.append(noted(Path(path), f"digests {which}", find)["digests"])
+            start += count
+            advance(1, "")
+    return np.concatenate(found)
+
+
 def read_file(paths: Sequence[str], index: int) -> bytes:
     """The file `paths[index]`."""
     return Path(paths[index]).read_bytes()
+
+
+def _digests(read: Callable[[int], bytes], start: int, end: int) -> dict[str, UInt64Array]:
+    digests = bytearray()
+    for index in range(start, end):
+        try:
+            content = read(index)
+        except (ImageError, OSError):
+            content = b"unreadable %d" % index
+        digests += hashlib.sha256(content).digest()[:16]
+    return {"digests": np.frombuffer(digests, "<u8").reshape(-1, 2).astype(np.uint64)}
 
 
 def _load_file(paths: Sequence[str], index: int) -> UInt8Array:

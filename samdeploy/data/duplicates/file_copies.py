@@ -7,6 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from samdeploy.arrays import UInt64Array
+from samdeploy.data.duplicates.copies import first_copies
+
 # Of files of one length, so many bytes tell nearly all apart.
 _HEAD_BYTES = 1 << 16
 
@@ -23,6 +28,13 @@ def file_copies(paths: Iterable[str]) -> dict[str, str]:
             for first, *others in _alike(of_one_head, _whole):
                 found |= dict.fromkeys(others, first)
     return found
+
+
+def digest_copies(names: Sequence[str], digests: UInt64Array) -> dict[str, str]:
+    """The same of images by their digests, uint64 [N, 2]."""
+    first = first_copies(digests)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    return {names[copy]: names[original] for copy, original in np.column_stack([copies, first[copies]]).tolist()}
 
 
 def _alike(paths: Sequence[str], key: Callable[[Path], Hashable]) -> list[list[str]]:

@@ -20,7 +20,7 @@ from samdeploy.data.dataset import OptionValue, Samples
 from samdeploy.data.sets.column_images import ArrowImages, ParquetImages, arrow_table
 from samdeploy.data.sets.columns import choose_columns
 from samdeploy.data.sets.image_list import ImageList, check_files, read_split, split_of_file
-from samdeploy.data.stored import container_samples, container_stamps, file_samples
+from samdeploy.data.stored import container_digests, container_samples, container_stamps, file_samples
 from samdeploy.errors import DatasetError
 from samdeploy.terminal import printable
 
@@ -58,11 +58,16 @@ def read_column_files(found: ImageList, options: Mapping[str, OptionValue]) -> N
     kinds.discard(None)
     if len(kinds) > 1:
         found.faults.add("the files' columns of images are of different types")
-    found.are_files = kinds == {("", True)}
-    if found.are_files:
+    if kinds == {("", True)}:
         check_files(found)
-    names = {name for name, _ in filter(None, kinds)}
-    found.samples = file_samples if found.are_files else partial(_samples, found.given.files, counts, "".join(names))
+        found.samples = file_samples
+    elif len(kinds) == 1:
+        column = next(name for name, _ in filter(None, kinds))
+        is_parquet = found.given.files[0].suffix.lower() == ".parquet"
+        paths = tuple(map(str, found.given.files))
+        images = (ParquetImages if is_parquet else ArrowImages)(paths, tuple(counts), column)
+        found.samples = partial(_samples, paths, counts, images)
+        found.digests = partial(container_digests, paths, counts, images, column)
 
 
 def _read_parquet(file: Any, column: str) -> Any:
@@ -143,11 +148,12 @@ def _label(label: object, names: Sequence[str], found: ImageList, where: str) ->
 
 
 def _samples(
-    files: Sequence[Path], counts: Sequence[int], column: str, names: Sequence[str], labels: Int64Array
+    paths: Sequence[str],
+    counts: Sequence[int],
+    images: ParquetImages | ArrowImages,
+    names: Sequence[str],
+    labels: Int64Array,
 ) -> Samples:
-    is_parquet = files[0].suffix.lower() == ".parquet"
-    containers = np.repeat(np.arange(len(files)), counts)
+    containers = np.repeat(np.arange(len(paths)), counts)
     rows = np.concatenate([np.arange(count) for count in counts])
-    paths = tuple(map(str, files))
-    images = (ParquetImages if is_parquet else ArrowImages)(paths, tuple(counts), column)
     return container_samples(names, labels, images, partial(container_stamps, paths, containers, rows))

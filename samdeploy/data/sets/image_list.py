@@ -17,7 +17,7 @@ import numpy as np
 
 from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.data.dataset import SPLITS, Dataset, Samples
-from samdeploy.data.duplicates.file_copies import file_copies
+from samdeploy.data.duplicates.file_copies import digest_copies, file_copies
 from samdeploy.data.sets.given import Given
 from samdeploy.data.sets.layout import name_key, split_of
 from samdeploy.data.split import cut_missing
@@ -84,8 +84,8 @@ class ImageList:
         splits: "train", "val", "test", or "" where the list does not say.
         where: the image's row, for errors.
         samples: (names, labels int64 [N]) -> all images of the list; not called while there are faults.
+        digests: () -> uint64 [N, 2] of the bytes of each image; None where the images are files.
         classes: in the order that the file gives them; () where their names are put into order.
-        are_files: whether each name is the path of a file.
         faults: found so far.
         notes: for the user.
         mentioned: file -> the splits that its name mentions.
@@ -98,7 +98,7 @@ class ImageList:
     where: PackedTexts = field(default_factory=PackedTexts)
     samples: Callable[[Sequence[str], Int64Array], Samples] | None = None
     classes: tuple[str, ...] = ()
-    are_files: bool = False
+    digests: Callable[[], UInt64Array] | None = None
     faults: Faults = field(default_factory=Faults)
     notes: list[str] = field(default_factory=list)
     mentioned: dict[Path, set[str]] = field(init=False)
@@ -128,6 +128,10 @@ class ImageList:
         self.labels += labels
         self.splits += [split] * len(labels)
         self.where.extend(*texts, where)
+
+    def copies(self, names: Sequence[str], rows: Int64Array) -> dict[str, str]:
+        """Of the images at `rows`, which are called `names`: name -> the first one of the same bytes, of all copies."""
+        return file_copies(names) if self.digests is None else digest_copies(names, self.digests()[rows])
 
     def rows(self) -> dict[str, Int64Array]:
         """Split -> its entries, int64 [n]; all are train where the list has no splits."""
@@ -202,7 +206,7 @@ def open_list(found: ImageList, *, val_fraction: float, seed: int) -> Dataset:
     everything = found.all_samples(classes)
     samples = {part: everything.take(of_part) for part, of_part in rows.items()}
     cut = tuple(part for part in SPLITS if part not in samples)
-    copies = file_copies(samples["train"].names) if cut and found.are_files else {}
+    copies = found.copies(samples["train"].names, rows["train"]) if cut else {}
     notes = [*found.notes, *_missing_classes(samples, classes)]
     if copies:
         count = counted(len(copies), "copy", "copies")

@@ -26,7 +26,7 @@ from samdeploy.data.dataset import Dataset, OptionValue, Samples
 from samdeploy.data.sets.given import TARS, Given, what_is_given
 from samdeploy.data.sets.image_list import ImageList, open_list, split_of_file
 from samdeploy.data.sets.tar_index import TarIndex, tar_index
-from samdeploy.data.stored import container_samples, container_stamps
+from samdeploy.data.stored import container_digests, container_samples, container_stamps
 from samdeploy.errors import ImageError
 from samdeploy.images.walk import shortened
 from samdeploy.progress import progress_bar
@@ -44,6 +44,13 @@ class _TarImages:
     shards: Int64Array
     offsets: Int64Array
     sizes: Int64Array
+
+    @classmethod
+    def of(cls, files: Sequence[Path], indices: Sequence[TarIndex]) -> _TarImages:
+        """All images of all tars, each of which has an index."""
+        shards = np.repeat(np.arange(len(files)), [len(index.offsets) for index in indices])
+        offsets, sizes = (np.concatenate([getattr(index, name) for index in indices]) for name in ("offsets", "sizes"))
+        return cls(tuple(map(str, files)), shards, offsets, sizes)
 
     def __call__(self, index: int) -> bytes:
         size = int(self.sizes[index])
@@ -73,18 +80,22 @@ def read_shards(root: Path, options: Mapping[str, OptionValue]) -> ImageList:
     given = what_is_given(root)
     if given.kind != "shards":
         given = Given(root, "shards", (root,))
-    found, indices = ImageList(given), list[TarIndex]()
+    found, indices, key = ImageList(given), list[TarIndex](), str(options.get("label_key", ""))
     with progress_bar("reading the tars", len(given.files)) as advance:
         for file in given.files:
             try:
-                indices.append(tar_index(file, str(options.get("label_key", ""))))
+                indices.append(tar_index(file, key))
                 _add_tar(found, file, indices[-1])
             except FileNotFoundError:
                 found.faults.add(f"{printable(file)}: no such file")
             except (OSError, tarfile.TarError) as error:
                 found.faults.add(f"{printable(file)}: {_why(file, error)}")
             advance(1, "")
-    found.samples = partial(_samples, tuple(map(str, given.files)), indices)
+    if not found.faults.lines():
+        images = _TarImages.of(given.files, indices)
+        found.samples = partial(_samples, images)
+        counts = [len(index.offsets) for index in indices]
+        found.digests = partial(container_digests, images.paths, counts, images, key)
     return found
 
 
@@ -105,9 +116,7 @@ def _why(file: Path, error: Exception) -> str:
     return f"no sound tar file ({error}); copy it again"
 
 
-def _samples(paths: tuple[str, ...], indices: Sequence[TarIndex], names: Sequence[str], labels: Int64Array) -> Samples:
-    """All images; every tar of `paths` was sound."""
-    shards = np.repeat(np.arange(len(paths)), [len(index.offsets) for index in indices])
-    offsets = np.concatenate([index.offsets for index in indices])
-    images = _TarImages(paths, shards, offsets, np.concatenate([index.sizes for index in indices]))
-    return container_samples(names, labels, images, partial(container_stamps, paths, shards, offsets))
+def _samples(images: _TarImages, names: Sequence[str], labels: Int64Array) -> Samples:
+    return container_samples(
+        names, labels, images, partial(container_stamps, images.paths, images.shards, images.offsets)
+    )

@@ -59,7 +59,7 @@ def read_table(root: Path, options: Mapping[str, OptionValue]) -> ImageList:
         for file in given.files:
             _read_text(found, file, options)
         check_files(found)
-        found.samples, found.are_files = file_samples, True
+        found.samples = file_samples
     return found
 
 

@@ -57,3 +57,16 @@ def refusal(name: str, root: Path, **options: str) -> str:
     with pytest.raises(DatasetError) as error:
         open_dataset(name, root, options=options)
     return str(error.value)
+
+
+# Numbers of images, each of which is there three times, byte for byte; the label of each is its parity.
+COPIED = [number for number in range(12) for _ in range(3)]
+
+
+def check_copies(dataset: Dataset) -> None:
+    """Copies of an image, which is one of `COPIED`, are on one side of each cut."""
+    found = {part: set(of_split) for part, of_split in numbers(dataset).items()}
+    assert all(found.values())
+    assert sum(map(len, found.values())) == len(set(COPIED))
+    assert sum(len(dataset.split(part)) for part in SPLITS) == len(COPIED)
+    assert "24 copies of training images, byte for byte: kept on one side of each cut" in dataset.notes

@@ -10,7 +10,7 @@ import pytest
 
 from samdeploy.data import open_dataset
 from samdeploy.data.sets import column_images
-from tests.data.sets.listed import ROWS, check_all, check_rows, png, refusal, write_images
+from tests.data.sets.listed import COPIED, ROWS, check_all, check_copies, check_rows, png, refusal, write_images
 
 pa = pytest.importorskip("pyarrow", reason="pip install 'samdeploy[parquet]'")
 pq = pytest.importorskip("pyarrow.parquet", reason="pip install 'samdeploy[parquet]'")
@@ -126,3 +126,22 @@ def test_cut_splits_hold_every_image(tmp_path: Path) -> None:
     pq.write_table(table(ROWS), tmp_path / "a.parquet")
     dataset = open_dataset("table", tmp_path / "a.parquet", val_fraction=0.2)
     check_all(dataset)
+
+
+@pytest.mark.parametrize("kind", ["struct", "binary", "arrow"])
+def test_copies_go_to_one_side_of_a_cut(tmp_path: Path, kind: str) -> None:
+    for file in range(2):
+        rows = [(number, NAMES[number % 2], "") for number in COPIED[file::2]]
+        if kind == "arrow":
+            images = table(rows, "struct")
+            with pa.ipc.new_stream(str(tmp_path / f"{file}.arrow"), images.schema) as writer:
+                writer.write_table(images)
+        else:
+            pq.write_table(table(rows, kind), tmp_path / f"{file}.parquet", row_group_size=4)
+    check_copies(open_dataset("table", tmp_path, val_fraction=0.3))
+
+
+def test_rows_without_images_are_no_copies(tmp_path: Path) -> None:
+    images = pa.array([None if number < 4 else png(number) for number in range(12)], pa.binary())
+    pq.write_table(pa.table({"image": images, "label": [number % 2 for number in range(12)]}), tmp_path / "a.parquet")
+    assert not any("byte for byte" in note for note in open_dataset("table", tmp_path, val_fraction=0.3).notes)

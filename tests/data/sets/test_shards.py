@@ -14,7 +14,7 @@ from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import open_dataset
 from samdeploy.data.cache import images_folder, prepare_split
 from samdeploy.errors import ImageError
-from tests.data.sets.listed import ROWS, check_all, check_rows, png, refusal
+from tests.data.sets.listed import COPIED, ROWS, check_all, check_copies, check_rows, png, refusal
 
 
 def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
@@ -143,11 +143,12 @@ def test_damaged_cache_is_read_anew(tmp_path: Path, damage: bytes | None, monkey
     monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
     path = write_tar(tmp_path / "a.tar", members("train", "val", "test"))
     check_all(open_dataset("shards", path, val_fraction=0.2))
-    (entry,) = images_folder().glob("*.notes")
-    content = entry.read_bytes()
-    entry.write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:] if damage is None else damage)
+    entries = {entry: entry.read_bytes() for entry in images_folder().glob("*.notes")}
+    assert len(entries) == 2  # where the images lie, and their digests
+    for entry, content in entries.items():
+        entry.write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:] if damage is None else damage)
     check_all(open_dataset("shards", path, val_fraction=0.2))
-    assert entry.read_bytes() == content
+    assert entries == {entry: entry.read_bytes() for entry in entries}
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,3 +156,12 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "file"))
     path = write_tar(tmp_path / "a.tar", members("train", "val", "test"))
     check_all(open_dataset("shards", path, val_fraction=0.2))
+
+
+def test_copies_go_to_one_side_of_a_cut(tmp_path: Path) -> None:
+    for shard in range(2):
+        found: dict[str, bytes] = {}
+        for place, number in enumerate(COPIED[shard::2]):
+            found |= {f"{place}.png": png(number), f"{place}.cls": str(number % 2).encode()}
+        write_tar(tmp_path / f"a-{shard}.tar", found)
+    check_copies(open_dataset("shards", tmp_path, val_fraction=0.3))
