@@ -18,7 +18,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="The one that is judged against it.")],
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Images, in class folders or not; the test images if left out."),
+        typer.Option("--data", metavar="PATH", help="Folder, table or tars of images; the test images if left out."),
     ] = None,
     margin: Annotated[
         float | None, typer.Option(metavar="POINTS", help="Exit 0 only if B is shown to lose less top-1.")

@@ -25,7 +25,7 @@ def import_(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled images: train/ and test/, test/ alone, or one folder per class."),
+        typer.Option(help="Labelled images: train/ and test/, test/, one folder per class, a table or tars."),
     ] = None,
     like: Annotated[
         str | None, typer.Option("--preprocessing", metavar="NAME", help="Prepare images as for this architecture.")

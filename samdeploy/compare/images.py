@@ -1,4 +1,4 @@
-"""The images that two networks are compared on: the test images of both, or a folder, labelled or not."""
+"""The images that two networks are compared on: the test images of both, a folder, labelled or not, or a list."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.bundle.path_kind import path_kind
 from samdeploy.compare.sides import Side, class_places
 from samdeploy.data.dataset import Samples
-from samdeploy.data.registry import DATASETS
+from samdeploy.data.registry import DATASETS, NO_OPTIONS
 from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
+from samdeploy.data.sets.given import is_list_of_images, what_is_given
+from samdeploy.data.sets.image_list import open_test_list
 from samdeploy.data.sets.layout import find_layout, name_key
+from samdeploy.data.sets.read_list import read_list
 from samdeploy.data.stored import file_samples
 from samdeploy.errors import DatasetMissing, InputError
 from samdeploy.evaluate.test_set.open import TestSet, open_test_set, was_trained_on
@@ -61,9 +65,11 @@ def open_images(a: Side, b: Side, data_root: Path | None) -> ImageSet:
     if data_root is None:
         return _test_set(a, b, None)
     root = expanded(data_root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "no such folder"
-        raise InputError(f"--data: {data_root}: {what}; name a folder of images")
+    if not root.is_dir() and not is_list_of_images(root):
+        what = "is a file" if root.exists() else "no such folder or file"
+        raise InputError(f"--data: {data_root}: {what}; name a folder of images, a table or tar shards")
+    if not root.is_dir() or (what_is_given(root).kind != _FOLDER and path_kind(root) != "folder of images"):
+        return _labelled(root, a, b)
     if _is_labelled(root, a.classes):
         return _labelled(root, a, b)
     name = a.bundle.data.name
@@ -102,21 +108,27 @@ def _judged(root: Path) -> Path:
 
 
 def _labelled(root: Path, a: Side, b: Side) -> ImageSet:
-    samples, notes = open_test_folder(root, a.classes)
+    """Class folders, or what a table or tar shards list."""
+    kind = what_is_given(root).kind
+    if kind == _FOLDER:
+        source, (samples, notes) = _judged(root), open_test_folder(root, a.classes)
+    else:
+        options = a.bundle.data.options if a.bundle.data.name == kind else NO_OPTIONS
+        source, (samples, notes) = root, open_test_list(read_list(root, options), a.classes)
     for side in (a, b):
         found = _left_to_judge(root, side)
         if found is not None and len(found.samples) < len(samples):
             labels = class_places(a.classes, side)[found.samples.labels]
-            source = f"test images of {root}, those that {side.name} was not made with"
-            return ImageSet(replace(found.samples, labels=labels), True, source, found.notes)
-    return ImageSet(samples, True, f"images of {_judged(root)}", notes)
+            text = f"test images of {root}, those that {side.name} was not made with"
+            return ImageSet(replace(found.samples, labels=labels), True, text, found.notes)
+    return ImageSet(samples, True, f"images of {source}", notes)
 
 
 def _left_to_judge(root: Path, side: Side) -> TestSet | None:
-    """What a network's own evaluation would judge of a folder that it was made with; None where that is all."""
-    name = side.bundle.data.name
-    is_cut = name == _FOLDER and not has_test_folder(root) and is_class_tree(root)
-    if name == _JUDGED or (is_cut and was_trained_on(root, side.bundle)):
+    """What a network's own evaluation would judge of images that it was made with; None where that is all."""
+    name, kind = side.bundle.data.name, what_is_given(root).kind
+    is_cut = kind == _FOLDER and not has_test_folder(root) and is_class_tree(root)
+    if name == _JUDGED or (name == kind != _FOLDER) or (name == kind and is_cut and was_trained_on(root, side.bundle)):
         return open_test_set(side.bundle, root)
     return None
 

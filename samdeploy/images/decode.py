@@ -91,25 +91,30 @@ def prepare(
         raise ImageError(f"{name_of(source)}: {error}") from None
 
 
-def check_image(path: str | Path, preprocessing: Preprocessing) -> None:
-    """Whether a file can be prepared, as far as that is seen without decoding it: format, sides, and its end.
+def check_image(source: str | Path | bytes, preprocessing: Preprocessing, name: str = "") -> None:
+    """Whether a file, or its content, can be prepared, as far as that is seen without decoding: format, sides, its end.
 
     Of JPEG, PNG and WebP all parts are followed; damage within compressed pixels is not seen.
+
+    Args:
+        name: what to call it; "": its path.
 
     Raises:
         ImageError: as `prepare` does.
     """
 
+    name = name or name_of(source)
+
     def check_size(width: int, height: int) -> None:
-        _check_pixels(width, height, str(path), MAX_PIXELS)
+        _check_pixels(width, height, name, MAX_PIXELS)
         check_sides(width, height, preprocessing)
 
     def stop(width: int, height: int) -> None:
         check_size(width, height)
         raise _Seen
 
-    with _named(str(path)), suppress(_Seen):
-        reader, content = encoded(path, MAX_BYTES)
+    with _named(name), suppress(_Seen):
+        reader, content = encoded(source, MAX_BYTES)
         if (follow := _FOLLOWED.get(reader)) is not None:
             follow(content, check_size)
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import open_dataset
-from samdeploy.data.dataset import Dataset
+from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.data.duplicates.file_copies import file_copies
 from samdeploy.data.stream import broken_text, find_broken
 from samdeploy.errors import DatasetError
@@ -24,7 +24,7 @@ _MOST_SHARED = 0.5
 
 
 def open_images(root: Path) -> Dataset:
-    """The images below `root`.
+    """The images below `root`, or those that a table or tar shards list.
 
     Raises:
         DatasetError: they are missing, or too many of those that serve are test images too.
@@ -71,7 +71,19 @@ def check_images(dataset: Dataset, preprocessing: Preprocessing) -> None:
     parts = {"test": dataset.test, "val": dataset.val, "train": dataset.train}
     if dataset.train is dataset.val:
         del parts["train"]
-    names = [name for samples in parts.values() for name in samples.spread(_CHECKED).names]
-    broken = find_broken(lambda index: check_image(names[index], preprocessing), len(names), "checking images")
+    found = [
+        (samples, index)
+        for samples in (part.spread(_CHECKED) for part in parts.values())
+        for index in range(len(samples))
+    ]
+    broken = find_broken(lambda index: _check(*found[index], preprocessing), len(found), "checking images")
     if broken:
-        raise DatasetError(broken_text(broken, len(names)))
+        raise DatasetError(broken_text(broken, len(found)))
+
+
+def _check(samples: Samples, index: int, preprocessing: Preprocessing) -> None:
+    name = samples.names[index]
+    if Path(name).is_file() or samples.read is None:
+        check_image(name, preprocessing)
+    else:
+        check_image(samples.read(index), preprocessing, name)

@@ -19,6 +19,7 @@ from samdeploy.report.schema import compare_schema
 from samdeploy.report.text.comparison import comparison_tables, comparison_verdict
 from tests.cli.typed import Inside, assert_one_line
 from tests.compare.conftest import write_digits
+from tests.data.sets.test_shards import write_tar
 
 QUICK = CompareOptions(backend="onnxruntime", device="cpu", rounds=0)
 
@@ -73,6 +74,24 @@ def test_few_images_prove_little(digits_bundle: Bundle, worse_bundle: Bundle, la
     assert found.verdict == "cannot tell" and found.n_needed is not None and found.n_needed > 60
     assert found.reasons[0].startswith("60 images cannot tell whether top-1 drops by less than 8 points")
     assert compared(worse_bundle, digits_bundle, data_root=labelled, margin=20.0).verdict == "holds"
+
+
+@pytest.mark.parametrize("kind", ["csv", "tar", "folder of tars"])
+def test_images_that_a_file_lists(
+    digits_bundle: Bundle, worse_bundle: Bundle, labelled: Path, tmp_path: Path, kind: str
+) -> None:
+    images = sorted(labelled.glob("*/*.png"))
+    if kind == "csv":
+        data = tmp_path / "labels.csv"
+        data.write_text("\n".join(["path,label", *(f"{path},{path.parent.name}" for path in images)]))
+    else:
+        members = {f"{path.stem}.png": path.read_bytes() for path in images}
+        labels = {f"{path.stem}.cls": path.parent.name.encode() for path in images}
+        data = write_tar(tmp_path / "a.tar", members | labels)
+    found = compared(digits_bundle, worse_bundle, data_root=tmp_path if kind == "folder of tars" else data)
+    expected = compared(digits_bundle, worse_bundle, data_root=labelled)
+    assert found.images.compared == 60 and found.images.is_labelled
+    assert found.answers.accuracies == expected.answers.accuracies
 
 
 def test_classes_are_matched_by_name(digits_bundle: Bundle, permuted_bundle: Bundle, labelled: Path) -> None:

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from samdeploy.bundle import open_bundle
+from samdeploy.data import open_dataset
 from samdeploy.errors import DatasetError
+from samdeploy.evaluate.test_set.open import open_test_set
+from samdeploy.export import ExportOptions, export_run
 from samdeploy.importing.images import open_images
 from samdeploy.importing.importing import import_network
+from samdeploy.runs.record import open_run
+from tests.data.sets.test_shards import write_tar
 from tests.importing.imported import CLASSES, class_folders, options, saved, state_of
 
 
@@ -41,3 +47,41 @@ def test_images_in_two_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         match=r"^34 of 34 images of train are test images too, byte for byte, for example .*train/.* = .*t",
     ):
         open_images(tmp_path)
+
+
+def packed(root: Path, file: Path) -> Path:
+    """The class folders of `root` as one tar."""
+    members = {}
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        members |= {f"{number}.png": path.read_bytes(), f"{number}.cls": path.parent.name.encode()}
+    return write_tar(file, members)
+
+
+def test_images_in_a_tar(tmp_path: Path) -> None:
+    tar = packed(class_folders(tmp_path / "a", dict.fromkeys(CLASSES, 30)), tmp_path / "a.tar")
+    run = import_network(
+        options(saved(tmp_path / "w.pth", state_of()), tmp_path, data=tar), runs_root=tmp_path / "runs"
+    )
+    record = open_run(run)
+    assert record.data_root == str(tar) and record.counts == {"val": 32, "test": 58}
+    bundle = open_bundle(export_run(run, ExportOptions(engine="onnxruntime", precision="fp32", cam=False)).bundle)
+    aside = set(open_dataset("judged-folder", tar).val.names)
+    # As `eval` opens them: where the import found them, and anywhere else.
+    (tmp_path / "moved").mkdir()
+    moved = shutil.copy(tar, tmp_path / "moved" / "a.tar")
+    for data in (None, tar, moved):
+        judged = {name.rpartition("/")[2] for name in open_test_set(bundle, data).samples.names}
+        assert len(judged) == 58 and judged.isdisjoint(name.rpartition("/")[2] for name in aside)
+    others = packed(class_folders(tmp_path / "b", dict.fromkeys(CLASSES, 30)), tmp_path / "b.tar")
+    assert len(open_test_set(bundle, others).samples) == 90
+
+
+def test_broken_image_in_a_tar_is_named(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "a", dict.fromkeys(CLASSES, 30))
+    broken = root / "cat" / "0.png"  # the first of all
+    broken.write_bytes(broken.read_bytes()[:100])
+    source = options(saved(tmp_path / "w.pth", state_of()), tmp_path, data=packed(root, tmp_path / "a.tar"))
+    with pytest.raises(
+        DatasetError, match=r"^1 of 90 images cannot be read; replace or remove them:\n.*/a\.tar:0\.png: "
+    ):
+        import_network(source, runs_root=tmp_path / "runs")

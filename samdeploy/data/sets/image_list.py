@@ -137,9 +137,20 @@ class ImageList:
         """Split -> its entries, int64 [n]; all are train where the list has no splits."""
         if not any(self.splits):
             return {"train": np.arange(len(self.names))}
-        splits = np.array(self.splits)
-        found = {part: np.flatnonzero(splits == part) for part in SPLITS}
+        count = len(self.splits)
+        found = {part: np.flatnonzero(np.fromiter(map(part.__eq__, self.splits), np.bool_, count)) for part in SPLITS}
         return {part: rows for part, rows in found.items() if len(rows)}
+
+    def all_classes(self) -> tuple[str, ...]:
+        """Of all splits together.
+
+        Raises:
+            DatasetError: everything that is wrong with the list.
+        """
+        if not self.names and not self.faults.lines():
+            self.faults.add(f"{printable(self.given.root)}: no images are listed there")
+        self.faults.refuse(self.given)
+        return self.classes or _in_order(self.labels)
 
     def all_samples(self, classes: tuple[str, ...]) -> Samples:
         """Every image, with labels that index `classes`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import RUN_FILE
 from samdeploy.data import check_folder, open_dataset
 from samdeploy.data.cache import stream_prepared
-from samdeploy.data.dataset import Dataset, OptionValue, Samples
+from samdeploy.data.dataset import Dataset, Samples
 from samdeploy.data.duplicates.image_hashes import digests_of
 from samdeploy.data.duplicates.leaks import is_among
 from samdeploy.data.images import Fingerprint
@@ -21,10 +21,9 @@ from samdeploy.data.protocol import HONEST
 from samdeploy.data.registry import NO_OPTIONS
 from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test_folder
 from samdeploy.data.sets.given import OWN_IMAGES, what_is_given
-from samdeploy.data.sets.image_list import ImageList, open_test_list
+from samdeploy.data.sets.image_list import open_test_list
 from samdeploy.data.sets.judged_folder import LEAST_ASIDE
-from samdeploy.data.sets.shards import read_shards
-from samdeploy.data.sets.table import read_table
+from samdeploy.data.sets.read_list import read_list
 from samdeploy.errors import DatasetError, DatasetMissing, InputError
 from samdeploy.evaluate.passes import BATCH
 from samdeploy.evaluate.test_set.seen_in_training import is_imported, known_images
@@ -105,14 +104,9 @@ def _own_test_set(root: Path, bundle: Bundle) -> TestSet | None:
             return _test_images_alone(root, classes, bundle.data.name)
         return None
     is_same_kind = kind == bundle.data.name
-    found = _read_list(root, bundle.data.options if is_same_kind else NO_OPTIONS)
+    found = read_list(root, bundle.data.options if is_same_kind else NO_OPTIONS)
     is_cut = "test" not in found.splits and (any(found.splits) or was_trained_on(root, bundle))
     return None if is_cut and is_same_kind else TestSet(*open_test_list(found, classes))
-
-
-def _read_list(root: Path, options: Mapping[str, OptionValue]) -> ImageList:
-    """What a table or tar shards list."""
-    return (read_table if what_is_given(root).kind == "table" else read_shards)(root, options)
 
 
 def _whole_dataset(root: Path, bundle: Bundle) -> Dataset:
@@ -126,11 +120,14 @@ def _all_judged(root: Path, bundle: Bundle) -> TestSet | None:
 
     Where some were, the others are judged: None.
     """
-    if what_is_given(root).kind != "folder":
-        return TestSet(*open_test_list(_read_list(root, NO_OPTIONS), bundle.spec.classes))
-    if _is_of_run(root, bundle) or not (is_class_tree(root) or has_test_folder(root)):
+    if _is_of_run(root, bundle):
         return None
-    samples, notes = open_test_folder(root, bundle.spec.classes)
+    if what_is_given(root).kind != "folder":
+        samples, notes = open_test_list(read_list(root, NO_OPTIONS), bundle.spec.classes)
+    elif is_class_tree(root) or has_test_folder(root):
+        samples, notes = open_test_folder(root, bundle.spec.classes)
+    else:
+        return None
     if len(samples) >= 2 * LEAST_ASIDE:  # of fewer, none can have been
         aside = _whole_dataset(root, bundle).val
         if not set(aside.names).isdisjoint(samples.names) and _is_known(aside, bundle):

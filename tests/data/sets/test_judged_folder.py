@@ -9,6 +9,8 @@ import pytest
 
 from samdeploy.data import Dataset, open_dataset
 from samdeploy.errors import DatasetError
+from tests.data.sets.listed import png
+from tests.data.sets.test_shards import write_tar
 from tests.importing.imported import class_folders
 
 
@@ -76,3 +78,52 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
     for number in range(40):
         pair = {str(root / "cat" / f"{number}.png"), str(root / "cat" / f"copy-{number}.png")}
         assert pair <= val or pair <= test
+
+
+def listed(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
+    """A table of noise: (name, label, split)."""
+    class_folders(folder, {"img": len(rows)})
+    with (folder / "all.csv").open("w") as file:
+        print("path,label" + (",split" if rows[0][2] else ""), file=file)
+        for number, (name, label, split) in enumerate(rows):
+            (folder / "img" / f"{number}.png").rename(folder / "img" / name)
+            print(f"img/{name},{label}" + (f",{split}" if split else ""), file=file)
+    return folder / "all.csv"
+
+
+def test_list_without_splits(tmp_path: Path) -> None:
+    found = []
+    for place in ("a", "b"):
+        path = listed(tmp_path / place, [(f"{number}.png", str(number % 3), "") for number in range(80)])
+        dataset = opened(path)
+        assert dataset.classes == ("0", "1", "2")
+        train, val, test = names(dataset)
+        assert train == val and len(val) == 32 and len(test) == 48 and not val & test
+        found.append({Path(name).name for name in val})
+    assert found[0] == found[1]
+
+
+def test_list_with_splits(tmp_path: Path) -> None:
+    path = listed(tmp_path, [(f"{n}.png", "ab"[n % 2], ("val", "test")[n // 4 % 2]) for n in range(40)])
+    train, val, test = names(opened(path))
+    assert train == val and {Path(name).stem for name in test} == {str(n) for n in range(40) if n // 4 % 2}
+
+
+def test_copies_in_a_tar_are_set_aside_together(tmp_path: Path) -> None:
+    members = {}
+    for number in range(90):
+        members |= {f"{number}.png": png(number % 30 % 25), f"{number}.cls": str(number % 25 % 2).encode()}
+    dataset = opened(write_tar(tmp_path / "a.tar", members))
+    read = {part: {samples.read(i) for i in range(len(samples))} for part, samples in
+            (("val", dataset.val), ("test", dataset.test)) if samples.read}  # fmt: skip
+    assert read["val"] and read["test"] and not read["val"] & read["test"]
+
+
+def test_faults_of_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("path,label\nnone.png,cat\n")
+    with pytest.raises(DatasetError, match=r"^table: image missing \(1 row\): labels\.csv:2"):
+        opened(path)
+    path.write_text("path,label\n")
+    with pytest.raises(DatasetError, match="no images are listed"):
+        opened(path)
