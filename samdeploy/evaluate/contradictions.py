@@ -27,13 +27,14 @@ from samdeploy.errors import BackendUnavailable, BundleError, FileSizeLimit, fir
 from samdeploy.runs.locate import unlike_its_run
 
 
-def find_contradictions(bundle: Bundle) -> tuple[str, ...]:
+def find_contradictions(bundle: Bundle, *, answers: bool = True) -> tuple[str, ...]:
     """What does not fit together, worst first, each with file and cure; empty for a bundle as it was exported.
 
     Args:
         bundle: whose files are as the manifest states.
+        answers: whether to run its networks, which takes seconds.
     """
-    found = [*_measured(bundle), *_answers(bundle), *_entries(bundle), *_engines(bundle)]
+    found = [*_measured(bundle), *(_answers(bundle) if answers else ()), *_entries(bundle), *_engines(bundle)]
     cure = f"make the bundle again: samdeploy export {_run(bundle)}"
     other_run = unlike_its_run(bundle)
     return (*(f"{text}; {cure}" for text in found), *([other_run] if other_run else []))

@@ -43,23 +43,29 @@ def evaluate_bundle(bundle: Bundle, options: EvalOptions) -> Report:
         BackendUnavailable: the reference, PyTorch, cannot run here.
         DatasetError: the test images are missing or damaged, or the disk has no room for them.
         InputError: the classes of the data set are not the bundle's; the engine named never has that device.
-        Contradiction: any of these, of a bundle that contradicts itself: that comes first.
+        Contradiction: any of these, of a bundle that contradicts itself: that comes first, where images that were
+            named can be opened or no network need be run to see it.
     """
+    bundle.verify()
+    try:
+        test = open_test_set(bundle, options.data_root)
+    except SamdeployError as error:  # said at once: running the networks takes seconds
+        if contradictions := find_contradictions(bundle, answers=options.data_root is None):
+            raise Contradiction("; ".join(contradictions)) from error
+        raise
     # Used only once all images went through an engine; that the package is missing should be known before.
     import scipy.stats  # noqa: F401
 
-    bundle.verify()
     contradictions = find_contradictions(bundle)
     try:
-        return _report(bundle, options, contradictions)
+        return _report(bundle, options, test, contradictions)
     except SamdeployError as error:
         if contradictions:
             raise Contradiction("; ".join(contradictions)) from error
         raise
 
 
-def _report(bundle: Bundle, options: EvalOptions, contradictions: tuple[str, ...]) -> Report:
-    test = open_test_set(bundle, options.data_root)
+def _report(bundle: Bundle, options: EvalOptions, test: TestSet, contradictions: tuple[str, ...]) -> Report:
     golden = bundle.golden()
     preprocessing = bundle.spec.preprocessing
     with PreparedImages(len(test.samples), preprocessing.height, preprocessing.width) as images:

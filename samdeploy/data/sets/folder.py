@@ -105,7 +105,7 @@ def open_test_folder(root: Path, classes: tuple[str, ...]) -> tuple[Samples, tup
     scan = scan_classes(folder)
     faults = [*layout.faults, *split_faults(scan), *compare_classes(scan, classes, "the training set")]
     if faults:
-        refuse_folder(root, faults, {"test": scan})
+        refuse_folder(root, faults, {"test": scan}, looks=False)
     samples = folder_samples(scan, classes)
     notes = layout.notes + [f"test: {note}" for note in scan.notes()]
     if folder == root:
@@ -146,12 +146,12 @@ def _one_class(train: Scan) -> str:
     return text
 
 
-def refuse_folder(root: Path, faults: list[str], scans: Mapping[str, Scan]) -> NoReturn:
-    """Raise for all faults together, after a look at the images too."""
+def refuse_folder(root: Path, faults: list[str], scans: Mapping[str, Scan], *, looks: bool = True) -> NoReturn:
+    """Raise for all faults together; where it `looks`, after a look at the images, too."""
     paths = tuple(str(path) for scan in scans.values() for images in scan.images.values() for path in images)
     if not paths and len(faults) == 1:
         raise DatasetMissing(f"folder: {faults[0]}")
-    looked_at = paths[:_LOOKED_AT]
+    looked_at = paths[:_LOOKED_AT] if looks else ()
     broken = find_broken(lambda index: decode(Path(looked_at[index])), len(looked_at), "checking images")
     if broken:
         faults.append(broken_text(broken, len(looked_at)))

@@ -23,12 +23,13 @@ from samdeploy.data.sets.folder import has_test_folder, is_class_tree, open_test
 from samdeploy.data.sets.given import OWN_IMAGES, what_is_given
 from samdeploy.data.sets.image_list import open_test_list
 from samdeploy.data.sets.judged_folder import LEAST_ASIDE
+from samdeploy.data.sets.layout import name_key
 from samdeploy.data.sets.read_list import read_list
 from samdeploy.errors import DatasetError, DatasetMissing, InputError
 from samdeploy.evaluate.passes import BATCH
 from samdeploy.evaluate.test_set.seen_in_training import is_imported, known_images
 from samdeploy.files import expanded
-from samdeploy.images.walk import natural_key
+from samdeploy.images.walk import list_folder, natural_key
 from samdeploy.runs.locate import run_around
 from samdeploy.runs.record import open_run
 
@@ -105,7 +106,8 @@ def _own_test_set(root: Path, bundle: Bundle) -> TestSet | None:
         return None
     is_same_kind = kind == bundle.data.name
     found = read_list(root, bundle.data.options if is_same_kind else NO_OPTIONS)
-    is_cut = "test" not in found.splits and (any(found.splits) or was_trained_on(root, bundle))
+    is_known = set(found.labels) <= set(classes)
+    is_cut = is_known and "test" not in found.splits and (any(found.splits) or was_trained_on(root, bundle))
     return None if is_cut and is_same_kind else TestSet(*open_test_list(found, classes))
 
 
@@ -157,6 +159,10 @@ def was_trained_on(root: Path, bundle: Bundle) -> bool:
     """
     if _is_of_run(root, bundle):
         return True
+    if what_is_given(root).kind == "folder":  # at once: a cut reads files
+        folders = set(map(name_key, list_folder(root).folders))
+        if not folders.issuperset(map(name_key, bundle.spec.classes)):
+            return False
     try:
         dataset = _whole_dataset(root, bundle)
         is_alike = dataset.classes == bundle.spec.classes and len(dataset.test) == bundle.data.counts.get("test")

@@ -137,3 +137,19 @@ def test_a_table_that_was_trained_on_is_cut_as_at_training(bundle: Bundle, tmp_p
     assert len(open_test_set(dataclasses.replace(bundle, data=data), table).samples) == 40
     others = dataclasses.replace(data, fingerprints={"test": "0"})
     assert len(open_test_set(dataclasses.replace(bundle, data=others), table).samples) == 200
+
+
+def test_wrong_images_are_named_before_any_network_runs(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("samdeploy.evaluate.contradictions.open_session", "samdeploy.data.sets.folder.decode"):
+        monkeypatch.setattr(module, None)
+    monkeypatch.setattr("samdeploy.data.registry._function", None)  # no cut, either
+    (tmp_path / "zebra").mkdir()
+    (tmp_path / "zebra" / "broken.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"^folder: 1 of 1 classes in \S+ are not in the training set: zebra\. "):
+        evaluate_bundle(bundle, EvalOptions(data_root=tmp_path))
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\nzebra/broken.png,zebra\n")
+    with pytest.raises(DatasetError, match="class not in the network"):
+        evaluate_bundle(bundle, EvalOptions(data_root=table))
