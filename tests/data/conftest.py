@@ -170,3 +170,22 @@ def image_tree() -> Callable[..., None]:
             Image.fromarray(np.full((6, 5, 3), grey, dtype=np.uint8)).save(path)
 
     return make
+
+
+@pytest.fixture
+def image_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a cache of prepared images of this test's own."""
+    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "images"
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """A folder of two classes of twelve random training images, 20x16, as PNG files."""
+    random = np.random.default_rng(5)
+    for label in ("a", "b"):
+        for number in range(12):
+            path = tmp_path / "data" / "train" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "data"

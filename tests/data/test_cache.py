@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,39 +16,21 @@ import pytest
 from PIL import Image
 
 from samdeploy.bundle.spec import Preprocessing
-from samdeploy.data import Samples, cache_entry, fingerprint, load_images, open_dataset
+from samdeploy.data import Samples, fingerprint, load_images, open_dataset
 from samdeploy.data import cache as cache_module
 from samdeploy.data.cache import entry_path, images_folder, prepare_split, stream_prepared
-from samdeploy.data.cache_entry import DamagedCache, open_entry
 from samdeploy.data.dataset import array_samples
 from samdeploy.data.duplicates.image_hashes import hash_images
 from samdeploy.errors import DatasetError
 
 SIZE = Preprocessing(12, 9)
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own."""
-    monkeypatch.setenv("SAMDEPLOY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "images"
+pytestmark = pytest.mark.usefixtures("image_cache")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Two classes of twelve random images, 20x16, as PNG files."""
-    random = np.random.default_rng(5)
-    for label in ("a", "b"):
-        for number in range(12):
-            path = tmp_path / "data" / "train" / label / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def train(root: Path) -> Samples:
-    return open_dataset("folder", root).train
+def train(noise: Path) -> Samples:
+    return open_dataset("folder", noise).train
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -158,69 +138,6 @@ def test_an_array_that_changed_is_noticed() -> None:
     assert np.array_equal(found.images, load_images(array_samples(other, labels, "file"), SIZE, description="")[0])
 
 
-def flipped(file: Path, place: int) -> None:
-    content = bytearray(file.read_bytes())
-    content[place] ^= 1
-    file.unlink()  # what is mapped stays as it is
-    file.write_bytes(content)
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    **{f"{name} {place}": lambda entry, name=name, place=place: flipped(entry / f"{name}.npy", place)
-       for name in ("images", "stamps", "digests", "perceptual") for place in (1, 70, 135, -1)},
-    **{f"record {place}": lambda entry, place=place: flipped(entry / "entry.json", place)
-       for place in (0, 5, 30, 200, 400, -20)},
-    "short": lambda entry: os.truncate(entry / "images.npy", 1000),
-    "long": lambda entry: (entry / "images.npy").open("ab").write(b"x"),
-    "no images": lambda entry: (entry / "images.npy").unlink(),
-    "no hashes": lambda entry: (entry / "perceptual.npy").unlink(),
-    "no record": lambda entry: (entry / "entry.json").unlink(),
-    "no object": lambda entry: (entry / "entry.json").write_text("[1]"),
-    "other record": lambda entry: (entry / "entry.json").write_text('{"key": {}}'),
-    "empty folder": lambda entry: (shutil.rmtree(entry), entry.mkdir()),
-    "a file": lambda entry: (shutil.rmtree(entry), entry.write_bytes(b"a text\n")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_entry_is_made_again_and_that_is_said(
-    damage: str, train: Samples, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    expected = np.array(prepare_split(train, SIZE, description="train").images)
-    path = entry_path(train, SIZE)
-    DAMAGE[damage](path)
-    assert np.array_equal(prepare_split(train, SIZE, description="train").images, expected)
-    said = capsys.readouterr().err
-    assert said.startswith(f"train: the cache {path} is damaged: ")
-    assert said.endswith("; they are prepared again\n")
-    assert said.count("\n") == 1
-    prepare_split(train, SIZE, description="train")
-    assert capsys.readouterr().err == ""
-    assert {one.suffix for one in folder.iterdir()} == {".images", ".lock"}
-
-
-def test_every_part_of_a_large_entry_is_checked(monkeypatch: pytest.MonkeyPatch, train: Samples) -> None:
-    monkeypatch.setattr(cache_entry, "_CHUNK", 1000)
-    prepare_split(train, SIZE, description="train")
-    path = entry_path(train, SIZE)
-    size = (path / "images.npy").stat().st_size
-    assert size == 128 + len(train) * 12 * 9 * 3
-    assert open_entry(path).images.shape == (len(train), 12, 9, 3)
-    for place in range(0, size, 500):
-        flipped(path / "images.npy", place)
-        with pytest.raises(DamagedCache, match=r"1 of 6 parts of images\.npy have another SHA-256"):
-            open_entry(path)
-        flipped(path / "images.npy", place)
-    os.truncate(path / "images.npy", 4000)
-    with pytest.raises(DamagedCache, match=r"images\.npy has 4,000 bytes"):
-        open_entry(path)
-
-
-def test_numpy_reads_an_entry(train: Samples) -> None:
-    found = prepare_split(train, SIZE, description="train")
-    assert np.array_equal(np.load(entry_path(train, SIZE) / "images.npy"), found.images)
-
-
 def test_an_entry_of_another_pillow_is_made_again(
     train: Samples, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,26 +147,26 @@ def test_an_entry_of_another_pillow_is_made_again(
     assert "made by another version of samdeploy, Pillow or libjpeg; they are prepared again" in capsys.readouterr().err
 
 
-def test_broken_images_are_named_and_leave_no_entry(train: Samples, folder: Path) -> None:
+def test_broken_images_are_named_and_leave_no_entry(train: Samples, image_cache: Path) -> None:
     Path(train.names[2]).write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"train: 1 of \d+ images cannot be read"):
         prepare_split(train, SIZE, description="train")
-    assert [path.suffix for path in folder.iterdir()] == [".lock"]
+    assert [path.suffix for path in image_cache.iterdir()] == [".lock"]
 
 
-def test_without_the_cache_nothing_is_written(train: Samples, folder: Path) -> None:
+def test_without_the_cache_nothing_is_written(train: Samples, image_cache: Path) -> None:
     found = prepare_split(train, SIZE, description="train", cache=False)
     assert not found.is_cached
-    assert not folder.exists()
+    assert not image_cache.exists()
 
 
-def test_digits_are_not_worth_a_file(folder: Path) -> None:
+def test_digits_are_not_worth_a_file(image_cache: Path) -> None:
     assert not prepare_split(open_dataset("digits").val, SIZE, description="val").is_cached
-    assert not folder.exists()
+    assert not image_cache.exists()
 
 
 def test_a_full_disk_costs_the_cache_and_nothing_else(
-    train: Samples, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    train: Samples, image_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -259,10 +176,10 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(
     assert not found.is_cached
     assert len(found.images) == len(train)
     assert capsys.readouterr().err == (
-        f"train: the images are not cached in {folder} (the disk is full; they need 1 MiB), so that each run decodes "
-        "them anew; make room there, or name another folder: SAMDEPLOY_CACHE=/path\n"
+        f"train: the images are not cached in {image_cache} (the disk is full; they need 1 MiB), so that each run "
+        "decodes them anew; make room there, or name another folder: SAMDEPLOY_CACHE=/path\n"
     )
-    assert not list(folder.glob(".*.partial"))
+    assert not list(image_cache.glob(".*.partial"))
 
 
 def test_a_folder_that_cannot_be_made_costs_the_cache_and_nothing_else(
@@ -276,7 +193,9 @@ def test_a_folder_that_cannot_be_made_costs_the_cache_and_nothing_else(
     assert "damaged" not in said
 
 
-def test_a_cache_on_a_read_only_disk_is_read(train: Samples, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_on_a_read_only_disk_is_read(
+    train: Samples, image_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Root writes where it likes, so the lock's place is taken by a folder: whoever needs the lock would fail."""
     prepare_split(train, SIZE, description="train")
     lock = entry_path(train, SIZE).with_suffix(".lock")
@@ -289,10 +208,10 @@ def test_a_cache_on_a_read_only_disk_is_read(train: Samples, folder: Path, capsy
 
 
 def test_of_two_that_ask_at_once_one_waits(
-    train: Samples, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    train: Samples, image_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     decoded = counted(monkeypatch)
-    folder.mkdir(parents=True)
+    image_cache.mkdir(parents=True)
     with entry_path(train, SIZE).with_suffix(".lock").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         other = threading.Thread(target=prepare_split, args=(train, SIZE), kwargs={"description": "train"})
@@ -316,43 +235,43 @@ print(found.is_cached, found.fingerprint)
 """
 
 
-def test_two_processes_at_once_both_get_the_images(train: Samples, root: Path, folder: Path) -> None:
+def test_two_processes_at_once_both_get_the_images(train: Samples, noise: Path, image_cache: Path) -> None:
     processes = [
-        subprocess.Popen([sys.executable, "-c", BUILD, str(root)], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", BUILD, str(noise)], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     answers = {process.communicate(timeout=60)[0] for process in processes}
     images, labels = load_images(train, SIZE, description="train")
     assert answers == {f"True {fingerprint(images, labels)}\n"}
-    assert len(list(folder.glob("*.images"))) == 1
-    assert not list(folder.glob(".*"))
+    assert len(list(image_cache.glob("*.images"))) == 1
+    assert not list(image_cache.glob(".*"))
 
 
-def test_entries_that_nobody_used_for_a_month_go(train: Samples, folder: Path) -> None:
-    folder.mkdir(parents=True)
+def test_entries_that_nobody_used_for_a_month_go(train: Samples, image_cache: Path) -> None:
+    image_cache.mkdir(parents=True)
     ages = {"old.images": 31, "young.images": 29, ".x.partial": 2}
     for name, days in ages.items():
-        (folder / name).mkdir()
-        (folder / name / "images.npy").touch()
-        for path in (folder / name / "images.npy", folder / name):
+        (image_cache / name).mkdir()
+        (image_cache / name / "images.npy").touch()
+        for path in (image_cache / name / "images.npy", image_cache / name):
             os.utime(path, (time.time() - 86_400 * days,) * 2)
-    (folder / ".y.partial").mkdir()
-    (folder / ".y.partial" / "images.npy").touch()  # still being written, in a folder made long ago
-    os.utime(folder / ".y.partial", (0, 0))
-    (folder / "mine").touch()
-    os.utime(folder / "mine", (0, 0))
+    (image_cache / ".y.partial").mkdir()
+    (image_cache / ".y.partial" / "images.npy").touch()  # still being written, in a folder made long ago
+    os.utime(image_cache / ".y.partial", (0, 0))
+    (image_cache / "mine").touch()
+    os.utime(image_cache / "mine", (0, 0))
     entry = entry_path(train, SIZE)
     prepare_split(train, SIZE, description="train")
     kept = {"young.images", ".y.partial", "mine", entry.name, entry.with_suffix(".lock").name}
-    assert {path.name for path in folder.iterdir()} == kept
+    assert {path.name for path in image_cache.iterdir()} == kept
 
 
 def test_the_stream_of_an_evaluation_takes_what_training_left_and_leaves_nothing(
-    train: Samples, folder: Path, monkeypatch: pytest.MonkeyPatch
+    train: Samples, image_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = counted(monkeypatch)
     first = np.concatenate(list(stream_prepared(train, SIZE, description="test images", block=5)))
     assert decoded == ["test images"]
-    assert not folder.exists()
+    assert not image_cache.exists()
     prepare_split(train, SIZE, description="test")
     blocks = list(stream_prepared(train, SIZE, description="test images", block=5))
     assert decoded == ["test images", "test"]
@@ -363,5 +282,5 @@ def test_the_stream_of_an_evaluation_takes_what_training_left_and_leaves_nothing
     assert changed[0].tolist() == [[[255, 0, 0]] * 9] * 12
 
 
-def test_images_folder_follows_the_environment(folder: Path) -> None:
-    assert images_folder() == folder
+def test_images_folder_follows_the_environment(image_cache: Path) -> None:
+    assert images_folder() == image_cache
