@@ -25,7 +25,7 @@ from PIL import Image
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.errors import InputError
 from samdeploy.images.decode import decode, resize
-from samdeploy.models.family import family_of
+from samdeploy.models.registry import family_of
 from samdeploy.progress import progress_bar
 
 

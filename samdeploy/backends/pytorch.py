@@ -13,11 +13,11 @@ from torch import nn
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.errors import BackendUnavailable, InputError
-from samdeploy.models.family import build_model, family_of
 from samdeploy.models.graph import Exported
 from samdeploy.models.layout import channels_last
 from samdeploy.models.maps import ClassActivationMaps
 from samdeploy.models.memory import is_out_of_memory, memory_reason
+from samdeploy.models.registry import build_model, family_of
 from samdeploy.models.weights import load_state, state_dict_from_bytes
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def find_gates(bundle: Bundle, graph: onnx.ModelProto) -> ChannelGates:
         BackendUnavailable: PyTorch is missing.
     """
     try:
-        from samdeploy.models.family import family_of
+        from samdeploy.models.registry import family_of
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             f"explain --gates needs the package {error.name!r}, which is not installed; pip install 'samdeploy[export]'"

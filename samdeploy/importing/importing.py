@@ -27,8 +27,8 @@ from samdeploy.importing.images import SET, SHARE_ASIDE, check_images, open_imag
 from samdeploy.importing.measure import Aside, measure
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
-from samdeploy.models.family import complete_options
 from samdeploy.models.preprocessing import Given, in_words, preprocessing_for
+from samdeploy.models.registry import complete_options
 from samdeploy.models.weights import load_state
 from samdeploy.runs.new_folder import check_runs_root, new_run_folder
 from samdeploy.runs.record import RunRecord, write_run

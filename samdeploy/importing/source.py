@@ -14,10 +14,10 @@ from samdeploy.errors import InputError
 from samdeploy.importing.early import EXPECTED, wrong_source
 from samdeploy.importing.fitting import fitting
 from samdeploy.models.checkpoint import Checkpoint
-from samdeploy.models.family import FAMILIES, architectures_called, family_of, known_arch, options_for_size
 from samdeploy.models.look_alike import look_alike
 from samdeploy.models.preprocessing import Given
 from samdeploy.models.pretrained import head_classes, published_weights, tensor_shapes
+from samdeploy.models.registry import FAMILIES, architectures_called, family_of, known_arch, options_for_size
 from samdeploy.models.weights import is_of_size, read_checkpoint
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from samdeploy.models.family import FAMILIES, ModelFamily, build_model, family_of
+from samdeploy.models.family import ModelFamily
 from samdeploy.models.graph import Exported
 from samdeploy.models.pretrained import Pretrained, load_pretrained, read_pretrained
+from samdeploy.models.registry import FAMILIES, build_model, family_of
 from samdeploy.models.weights import load_weights, save_weights, state_dict_from_bytes
 
 __all__ = [

@@ -9,7 +9,7 @@ import torch
 
 from samdeploy.bundle.spec import RESIZES, Preprocessing
 from samdeploy.errors import InputError, unknown
-from samdeploy.models.family import FAMILIES, build_model, complete_options, family_of
+from samdeploy.models.registry import FAMILIES, build_model, complete_options, family_of
 
 # Building more networks than these to count their parameters takes seconds.
 MOST_COUNTED = 20

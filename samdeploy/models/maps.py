@@ -7,8 +7,8 @@ from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import InputError
-from samdeploy.models.family import family_of
 from samdeploy.models.graph import Normalize
+from samdeploy.models.registry import family_of
 
 
 class ClassActivationMaps(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 from samdeploy.bundle.spec import IMAGENET_MEAN, IMAGENET_STD, RESIZES, Crop, Filter, Fit, OptionValue, Preprocessing
 from samdeploy.errors import InputError
-from samdeploy.models.family import family_of, known_arch
+from samdeploy.models.registry import family_of, known_arch
 
 # Divided by less, the rounding of float32 is all that is left of an image.
 _LEAST_STD = 1e-4

@@ -18,8 +18,9 @@ from samdeploy.bundle.names import MANIFEST, RUN_FILE, WEIGHTS_FILE
 from samdeploy.bundle.spec import OptionValue
 from samdeploy.errors import BundleError, WeightsError
 from samdeploy.files import made_folder, read_json
-from samdeploy.models.family import NotFetched, Part, build_model, family_of
+from samdeploy.models.family import NotFetched, Part
 from samdeploy.models.look_alike import look_alike
+from samdeploy.models.registry import build_model, family_of
 from samdeploy.models.weights import is_of_size, read_state, some
 from samdeploy.runs.record import open_run
 

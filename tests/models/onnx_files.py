@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
-from samdeploy.models.family import NetworkFile, build_model, family_of
+from samdeploy.models.family import NetworkFile
+from samdeploy.models.registry import build_model, family_of
 from samdeploy.models.weights import load_state
 
 HEIGHT, WIDTH, CLASSES = 8, 12, 3

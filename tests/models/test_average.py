@@ -10,7 +10,7 @@ from torch import nn
 
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.models.average import find_features_and_head
-from samdeploy.models.family import build_model
+from samdeploy.models.registry import build_model
 
 # Of the logits' range: the mean, summed in another order.
 FLOAT32_RELATIVE = 1e-5

@@ -8,7 +8,7 @@ import torch
 from samdeploy.errors import InputError
 from samdeploy.models import build_model
 from samdeploy.models.catalogue import COUNTED_CLASSES, MOST_COUNTED, family_sizes, find_architectures
-from samdeploy.models.family import FAMILIES, family_of
+from samdeploy.models.registry import FAMILIES, family_of
 
 
 def test_every_family_is_counted() -> None:

@@ -19,8 +19,9 @@ from torch import nn
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
 from samdeploy.errors import InputError
 from samdeploy.graphs.edit import serialize
-from samdeploy.models.family import FAMILIES, ModelFamily, build_model, complete_options, family_of
+from samdeploy.models.family import ModelFamily
 from samdeploy.models.graph import Exported
+from samdeploy.models.registry import FAMILIES, build_model, complete_options, family_of
 from samdeploy.models.torch_family import TorchFamily
 
 SMALL = {
@@ -220,7 +221,7 @@ def test_defaults_are_the_network_itself() -> None:
 def test_families_are_imported_without_onnx_and_torchvision() -> None:
     """Training needs no onnx, and importing torchvision's networks takes seconds."""
     code = (
-        "import sys\nfrom samdeploy.models.family import FAMILIES, family_of, option_names\n"
+        "import sys\nfrom samdeploy.models.registry import FAMILIES, family_of, option_names\n"
         "option_names()\nfamily_of('sam-resnet18').architectures()\n"
         "print(sorted({'onnx', 'onnxscript', 'torchvision'} & set(sys.modules)))"
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from samdeploy.errors import InputError
-from samdeploy.models.family import build_model, family_of
+from samdeploy.models.registry import build_model, family_of
 from samdeploy.models.weights import load_state
 from tests.models.onnx_files import (
     CLASSES,

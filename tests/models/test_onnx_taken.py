@@ -18,9 +18,9 @@ from torch import nn
 from samdeploy.errors import WeightsError
 from samdeploy.graphs.edit import serialize
 from samdeploy.graphs.layers import find_layers
-from samdeploy.models.family import build_model, family_of, known_arch
 from samdeploy.models.graph import Exported
 from samdeploy.models.maps import ClassActivationMaps
+from samdeploy.models.registry import build_model, family_of, known_arch
 from samdeploy.models.weights import load_state, load_weights, save_weights
 from tests.models.onnx_files import (
     CLASSES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from samdeploy.errors import InputError
-from samdeploy.models.family import complete_options, options_for_size
+from samdeploy.models.registry import complete_options, options_for_size
 from samdeploy.models.timm import FAMILY
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from samdeploy.errors import InputError
 from samdeploy.images.decode import prepare
-from samdeploy.models.family import build_model
+from samdeploy.models.registry import build_model
 from samdeploy.models.torchvision import FAMILY
 
 # Pillow resizes horizontally first, and rounds in between; bicubic's negative weights can double that.

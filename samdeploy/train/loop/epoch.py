@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from samdeploy.errors import Diverged
-from samdeploy.models.family import calmer_training
+from samdeploy.models.registry import calmer_training
 from samdeploy.progress import progress_bar
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.loop.schedule import learning_rate

@@ -12,7 +12,7 @@ from torch import nn
 
 from samdeploy.bundle.names import WEIGHTS_FILE
 from samdeploy.models import build_model, load_weights
-from samdeploy.models.family import calmer_training
+from samdeploy.models.registry import calmer_training
 from samdeploy.train.checkpoints.state import TrainState
 from samdeploy.train.loop.batches import StoredImages
 from samdeploy.train.loop.epoch import Stopped, diverged, loss_text, train_epoch

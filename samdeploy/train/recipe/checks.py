@@ -60,7 +60,7 @@ def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
         values["model"] = {name: value for name, value in model.items() if name in section_keys()["model"]}
         options = _model_options(model, reader)
     recipe = reader.read(Recipe, values, source, RecipeError)
-    from samdeploy.models.family import options_for_size  # late: it comes with torch
+    from samdeploy.models.registry import options_for_size  # late: it comes with torch
 
     options = dict(options_for_size(recipe.model.arch, options, recipe.image.height, recipe.image.width))
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, options=options))
@@ -102,7 +102,7 @@ class _RecipeReader(Reader):
 
 def _model_options(table: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
     """The options of the architecture's family, which are keys of [model] like the others; complete."""
-    from samdeploy.models.family import family_of, option_texts  # late: it comes with torch
+    from samdeploy.models.registry import family_of, option_texts  # late: it comes with torch
 
     own, arch = section_keys()["model"], table.get("arch", ModelSection().arch)
     if not isinstance(arch, str):
@@ -175,7 +175,7 @@ def every_key() -> dict[str, list[str]]:
     """Section -> its keys; [model] with the options of all families, where PyTorch is installed."""
     keys = section_keys()
     with contextlib.suppress(ModuleNotFoundError):
-        from samdeploy.models.family import option_names  # late: it comes with torch
+        from samdeploy.models.registry import option_names  # late: it comes with torch
 
         keys["model"] += sorted(option_names())
     return keys

@@ -62,8 +62,8 @@ def _with_record(table: dict[str, Any], given: Collection[str]) -> dict[str, Any
     arch = str(model.get("arch"))
     if not model.get("pretrained", ModelSection().pretrained):
         return table
-    from samdeploy.models.family import known_arch  # late: it comes with torch
     from samdeploy.models.preprocessing import Given, adapted
+    from samdeploy.models.registry import known_arch  # late: it comes with torch
 
     try:
         record = known_arch(arch).preprocessing(arch, {})
@@ -95,7 +95,7 @@ def without_other_options(table: dict[str, Any], before: Mapping[str, Any], give
     old, new = (str(section.get("arch", ModelSection().arch)) for section in sections)
     if old == new:
         return table
-    from samdeploy.models.family import family_of  # late: it comes with torch
+    from samdeploy.models.registry import family_of  # late: it comes with torch
 
     try:
         others = set(family_of(old).options) if family_of(old) is not family_of(new) else set()

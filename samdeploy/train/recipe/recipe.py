@@ -78,7 +78,7 @@ class ModelSection:
     """The network and its start.
 
     Attributes:
-        arch: an architecture of one of `samdeploy.models.family.FAMILIES`.
+        arch: an architecture of one of `samdeploy.models.registry.FAMILIES`.
         pretrained: true fetches published weights; a string is the path of what to start from: a state dict, a run or
             a bundle.
         options: all options of the architecture's family; in a recipe, keys beside the two above.

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from samdeploy.models.family import Stage, family_of
+from samdeploy.models.family import Stage
+from samdeploy.models.registry import family_of
 from samdeploy.train.loop.measure import Split
 from samdeploy.train.watch.history import GateRow
 
