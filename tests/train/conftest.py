@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samdeploy.models.sam_resnet import resnet
 from samdeploy.train.loop import train as loop
 from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.recipe.recipe import Recipe
-from tests.train.started import SMALL, SMALL_DEPTHS, Started
+from tests.train.started import SMALL, Started, make_small
 from tests.train.stopping import stopping
 
 # Per class.  With batches of 7: train ends in a batch of one, test in a partial one.
@@ -91,9 +90,9 @@ def recipe(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 @pytest.fixture(scope="module")
 def small_network() -> Iterator[None]:
-    """SAM-ResNet-18 has four blocks while the tests of a file run, also in processes that `start` starts."""
+    """What `make_small` says while the tests of a file run, also in processes that `start` starts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(resnet.ARCHITECTURES, "sam-resnet18", (resnet.BasicBlock, SMALL_DEPTHS))
+        make_small(patch)
         patch.setenv(SMALL, "1")
         yield
 

@@ -10,9 +10,19 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-# What stands in for SAM-ResNet-18 where the network does not matter: half the blocks, 5 million weights instead of 12.
+from pytest import MonkeyPatch
+
 SMALL = "SAMDEPLOY_TESTS_SMALL_NETWORK"
-SMALL_DEPTHS = (1, 1, 1, 1)
+
+
+def make_small(patch: MonkeyPatch) -> None:
+    """SAM-ResNet-18 has 80,000 weights instead of 12 million; no curves are drawn, which takes longer still."""
+    from samdeploy.models.sam_resnet import resnet
+    from samdeploy.train.watch import curves
+
+    patch.setattr(curves, "draw_curves", lambda *_: None)
+    patch.setitem(resnet.ARCHITECTURES, "sam-resnet18", (resnet.BasicBlock, (1, 1, 1, 1)))
+    patch.setattr(resnet, "WIDTHS", (8, 16, 32, 64))
 
 
 class Started:
@@ -63,8 +73,7 @@ def _samdeploy(arguments: tuple[str, ...], cwd: str, out: str, said: str, variab
     os.environ |= variables
     sys.argv = ["samdeploy", *arguments]
     from samdeploy.cli import main
-    from samdeploy.models.sam_resnet import resnet
 
     if variables.get(SMALL):
-        resnet.ARCHITECTURES["sam-resnet18"] = (resnet.BasicBlock, SMALL_DEPTHS)
+        make_small(MonkeyPatch())
     main()

@@ -25,10 +25,10 @@ MakeRecipe = Callable[..., Recipe]
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 450 MB of its own; about 320 MB are needed."""
+    """A file system of 12 MB of its own; about 6 MB are needed."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=450m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small file system here")
     yield folder
@@ -45,7 +45,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         # The first of the second epoch: the checkpoint of the first lies there.
         if step == steps and not (small_disk / "other").exists():
             free = shutil.disk_usage(small_disk).free
-            (small_disk / "other").write_bytes(bytes(free - 20_000_000))
+            (small_disk / "other").write_bytes(bytes(free - 320_000))
         return learning_rate(training, step, steps)  # type: ignore[arg-type]
 
     monkeypatch.setattr(epoch_file, "learning_rate", fill)
@@ -69,8 +69,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 
 def test_files_that_may_not_become_large_enough(tmp_path: Path, recipe: MakeRecipe) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saver.resource, "getrlimit", lambda _: (30_000_000, -1))
-        text = r"files may have up to 30\.0 MB here, but a checkpoint of this network takes up to .* MB; lift the limit"
+        patch.setattr(saver.resource, "getrlimit", lambda _: (500_000, -1))
+        text = r"files may have up to 0\.5 MB here, but a checkpoint of this network takes up to .* MB; lift the limit"
         with pytest.raises(SamdeployError, match=text):
             loop.train(recipe(), runs_root=tmp_path / "runs")
     assert list((tmp_path / "runs").iterdir()) == []
@@ -98,11 +98,11 @@ def test_a_first_file_that_cannot_be_written(
 
 
 def test_too_little_room_is_said_before_training(tmp_path: Path, recipe: MakeRecipe) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=100_000_000)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saver.shutil, "disk_usage", lambda _: usage)
         with pytest.raises(
-            SamdeployError, match="100 MB are free, but weights and checkpoints of this network take up to"
+            SamdeployError, match="1 MB are free, but weights and checkpoints of this network take up to"
         ):
             loop.train(recipe(), runs_root=tmp_path / "runs")
     assert list((tmp_path / "runs").iterdir()) == []

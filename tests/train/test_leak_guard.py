@@ -19,6 +19,8 @@ from samdeploy.runs.record import open_run
 from samdeploy.train.loop import train as loop
 from samdeploy.train.recipe.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 MakeRecipe = Callable[..., Recipe]
 
 

@@ -81,6 +81,8 @@ ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, i
     "sam-resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 ARCHS = tuple(ARCHITECTURES)
+# Channels of the 3x3 convolutions of each stage; the stem has the first stage's.
+WIDTHS = (64, 128, 256, 512)
 STEMS = ("imagenet", "cifar")
 
 
@@ -98,12 +100,13 @@ class SamResNet(nn.Module):
         block, depths = ARCHITECTURES[arch]
         self.arch, self.gate, self.num_classes = arch, gate, num_classes
         is_small = stem == "cifar"
-        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False) if is_small else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        channels = WIDTHS[0]
+        kernel, stride = (3, 1) if is_small else (7, 2)
+        self.conv1 = nn.Conv2d(3, channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if is_small else nn.MaxPool2d(3, stride=2, padding=1)
-        channels = 64
-        for stage, (width, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True), start=1):
+        for stage, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
             blocks: list[nn.Module] = []
             for index in range(depth):
                 blocks.append(block(channels, width, 2 if stage > 1 and index == 0 else 1, gate))

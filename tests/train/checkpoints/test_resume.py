@@ -82,7 +82,7 @@ def test_the_state_at_the_end_is_the_same_too(
         assert torch.equal(value, resumed[key]), key
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_real_process(
     everything: Recipe, tmp_path: Path, undisturbed: Path, number: signal.Signals, start: Callable[..., Started]
 ) -> None:
@@ -102,6 +102,7 @@ def test_a_real_process(
         # Not before the test, but whether in a step or right after an epoch's last one depends on the machine.
         assert re.search(rf"stopped by {number.name} at (epoch \d+, step \d+|the end of epoch \d+)\.", process.said)
         assert "Traceback" not in process.said
+        assert not [path for path in run.iterdir() if path.name.startswith(".")], "a temporary file was left"
         assert open_run(run).status == "interrupted"
     again = start("train", "--resume", cwd=tmp_path)
     assert again.wait() == 0, again.said

@@ -16,6 +16,8 @@ from samdeploy.train.loop.step import Stepper
 from samdeploy.train.recipe.load import load_recipe
 from samdeploy.train.recipe.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 MakeRecipe = Callable[..., Recipe]
 
 
@@ -51,11 +53,11 @@ def test_a_layer_in_the_middle_is_named(recipe: MakeRecipe, tmp_path: Path, monk
     def spoilt(*arguments: object, **options: object) -> object:
         model = build(*arguments, **options)  # type: ignore[arg-type]
         with torch.no_grad():
-            model.layer3[1].sl.fc.weight.fill_(3e38)  # type: ignore[union-attr, operator]
+            model.layer3[0].sl.fc.weight.fill_(3e38)  # type: ignore[union-attr, operator]
         return model
 
     monkeypatch.setattr(loop, "build_model", spoilt)
-    with pytest.raises(TrainingError, match=r"step 1 of 3 .*first in the output of 'layer3\.1\.sl\.fc' \(Linear, "):
+    with pytest.raises(TrainingError, match=r"step 1 of 3 .*first in the output of 'layer3\.0\.sl\.fc' \(Linear, "):
         loop.train(recipe(), runs_root=tmp_path)
 
 
