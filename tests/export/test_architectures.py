@@ -28,7 +28,6 @@ pytestmark = pytest.mark.slow
 CLASSES = ("ant", "bee", "cat")
 # Architecture -> pixels, and why it has no maps.
 ARCHITECTURES = {
-    "timm:test_resnet": (96, ""),
     "timm:test_efficientnet": (96, ""),
     "timm:test_convnext": (96, "LayerNormalization (head.norm.layernormalization) is between the mean of the features"),
     "timm:test_vit": (160, "the head reads the class token, or another part of the features, by Gather"),

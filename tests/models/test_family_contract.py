@@ -26,7 +26,7 @@ from samdeploy.models.torch_family import TorchFamily
 
 SMALL = {
     "sam": "sam-resnet18",
-    "timm": "timm:resnet18",
+    "timm": "timm:test_resnet",
     "torchvision": "torchvision:resnet18",
     "python": "python:tests.models.own_network:tiny",
 }
