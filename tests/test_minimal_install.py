@@ -78,7 +78,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert wheel.name == f"samdeploy-{samdeploy.__version__}-py3-none-any.whl"
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {"samdeploy", f"samdeploy-{samdeploy.__version__}.dist-info"}
     recipes = {path.name for path in (SOURCE / "samdeploy" / "recipes").glob("*.toml")}
     assert "digits.toml" in recipes
@@ -92,8 +93,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "cmake/source/samdeployConfig.cmake",
     } <= native
     assert {name.partition("/")[0] for name in native} == {"CMakeLists.txt", "cmake", "include", "src"}
-    sources = {path.relative_to(SOURCE / "cpp").as_posix() for path in (SOURCE / "cpp" / "src").rglob("*.*")}
-    assert sources <= native
+    for part in ("cmake", "include", "src"):
+        for path in (SOURCE / "cpp" / part).rglob("*.*"):
+            assert archive.read(f"samdeploy/cpp/{path.relative_to(SOURCE / 'cpp').as_posix()}") == path.read_bytes()
 
 
 def test_nothing_large_came_with_it(installed: Path) -> None:
@@ -167,15 +169,6 @@ PROJECT = """
 cmake_minimum_required(VERSION 3.18)
 project(application LANGUAGES C CXX)
 find_package(samdeploy 0.1 REQUIRED)
-add_executable(application main.cpp)
-target_link_libraries(application PRIVATE samdeploy::samdeploy)
-"""
-PROGRAM = """
-#include <samdeploy.hpp>
-#include <iostream>
-int main(int, char** argument) {
-  std::cout << samdeploy::Classifier::open(argument[1]).predict(argument[2]).label << "\\n";
-}
 """
 
 
@@ -193,28 +186,23 @@ def test_a_c_program_finds_the_header(installed: Path, tmp_path: Path) -> None:
     assert _run(tmp_path / "main", cwd=tmp_path).returncode == 0
 
 
-def test_a_cmake_project_builds_the_library_through_pip(
-    installed: Path, digits_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
-) -> None:
-    """Sources and configuration come from the installed wheel; OpenVINO from the environment of the tests."""
+def test_a_cmake_project_finds_the_library_through_pip(installed: Path, tmp_path: Path) -> None:
+    """Sources and configuration come from the installed wheel; OpenVINO from the environment of the tests.
+
+    That such sources build: tests/cpp/test_installed.py.
+    """
     reason = missing()
     if reason:
         pytest.skip(reason)
     (tmp_path / "CMakeLists.txt").write_text(PROJECT)
-    (tmp_path / "main.cpp").write_text(PROGRAM)
     ask = _run(installed / "python", "-c", "import samdeploy; print(samdeploy.cmake_dir())", cwd=tmp_path)
     before = _files(Path(ask.stdout.strip()).parents[1])
-    build = tmp_path / "build"
     done = _run(
-        "cmake", "-S", tmp_path, "-B", build, f"-Dsamdeploy_DIR={ask.stdout.strip()}",
+        "cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-Dsamdeploy_DIR={ask.stdout.strip()}",
         f"-DPython3_EXECUTABLE={sys.executable}", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    done = _run("cmake", "--build", build, "--parallel", "2", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for digit in (0, 3):
-        done = _run(build / "application", digits_bundle.root, digit_files[digit], cwd=tmp_path)
-        assert (done.stdout, done.returncode) == (f"{digit}\n", 0), done.stderr
+    assert "samdeploy: runtimes" in done.stdout and "openvino" in done.stdout
     assert _files(Path(ask.stdout.strip()).parents[1]) == before  # nothing was written among the sources
 
 

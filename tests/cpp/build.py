@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +53,12 @@ def missing() -> str | None:
     return packages.lacking("cpp")
 
 
-def build(sanitize: str = SANITIZE) -> Build:
+def build(sanitize: str = SANITIZE, targets: Sequence[str] = ("all",)) -> Build:
     """Configure and compile; only what changed is compiled again.
 
     Args:
         sanitize: "", "address" or "thread".
+        targets: What is compiled, with all that it needs.
 
     Raises:
         AssertionError: CMake or the compiler failed; the text holds its last lines.
@@ -78,7 +80,7 @@ def build(sanitize: str = SANITIZE) -> Build:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the tests waits instead of breaking the first one's files
         call("cmake", *generator, "-S", SOURCE, "-B", folder, *(f"-D{key}={value}" for key, value in options.items()))
-        call("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1))
+        call("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1), "--target", *targets)
     examples = folder / "examples"
     backends = sorted(path.stem.removeprefix("libsamdeploy-") for path in folder.glob("libsamdeploy-*.so"))
     return Build(
@@ -99,3 +101,9 @@ def call(*command: str | Path, cwd: Path | None = None) -> str:
     done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
+
+
+def run(program: str | Path, *arguments: str | Path | int, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that was built; how it ends is for the caller to judge."""
+    command, environment = [str(program), *map(str, arguments)], {**os.environ, **SANITIZER_SETTINGS, **settings}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

@@ -21,7 +21,7 @@ def sanitized() -> Build:
     reason = missing()
     if reason:
         pytest.skip(reason)
-    return build("address")
+    return build("address", [f"fuzz-{target}" for target in (*seeds.TARGETS, "canary")])
 
 
 def run(built: Build, target: str, corpus: Path) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ def watched(request: pytest.FixtureRequest) -> Build:
     reason = missing()
     if reason:
         pytest.skip(reason)
-    return build(request.param)
+    return build(request.param, ["samdeploy-probe", "samdeploy-misuse", "samdeploy-worker"])
 
 
 @pytest.fixture
