@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,3 +156,9 @@ def _rgb_transparent() -> bytes:
     colour = chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))
     data = chunk(b"IDAT", zlib.compress(row * 4))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colour + data + chunk(b"IEND", b"")
+
+
+def too_far_off(folder: Path) -> Path:
+    """An image to which the network of the digits has no finite answer; see tests/classifier/test_no_answer.py."""
+    Image.new("RGB", (40, 25), "red").save(folder / "red.png")
+    return folder / "red.png"

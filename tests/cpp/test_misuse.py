@@ -11,17 +11,12 @@ from pathlib import Path
 import pytest
 
 from samdeploy.bundle import Bundle
-from tests.cpp.build import SANITIZE, SANITIZER_SETTINGS, Build
+from tests.cpp.build import SANITIZE, SANITIZER_SETTINGS, Build, run
 from tests.cpp.conftest import Probe
 
 OK, ARGUMENT, NO_BUNDLE, UNAVAILABLE, IMAGE, IMAGE_TOO_LARGE = "0", "1", "2", "10", "11", "12"
 NO_MEMORY, CLOSED, FORKED = "13", "15", "16"
 MEMORY_IS_FULL = "the memory is full; end other programs, or take smaller batches or images"
-
-
-def run(program: Path, *arguments: str | Path | int, **settings: str) -> subprocess.CompletedProcess[str]:
-    command, environment = [str(program), *map(str, arguments)], {**os.environ, **SANITIZER_SETTINGS, **settings}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_handles_and_pointers_that_are_none(built: Build, digits_bundle: Bundle, digit_files: Sequence[Path]) -> None:

@@ -16,9 +16,8 @@ from samdeploy.backends.golden import GOLDEN_TOLERANCE
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.export.int8.qdq import calibrate, quantize
-from tests.cpp.build import Build
+from tests.cpp.build import Build, run
 from tests.cpp.conftest import Probe
-from tests.cpp.test_misuse import run
 
 UNAVAILABLE = 10
 
