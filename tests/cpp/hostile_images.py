@@ -147,3 +147,5 @@ REFUSED = {
     "jpeg-claims-progressive",
     "jpeg-claims-65500",
 }
+# What a resize takes depends on the size of the image that is read, whatever its file is made of.
+RESIZED = ("png-wide-million", "png-largest-square", "jpeg-largest", "jpeg-largest-rotated")
