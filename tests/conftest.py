@@ -26,6 +26,7 @@ from PIL import Image
 import samdeploy
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.names import MANIFEST
+from tests.cli.typed import Inside
 from tests.packages import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -195,6 +196,28 @@ def command(environment: dict[str, str]) -> Command:
     def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "samdeploy.cli", *map(str, arguments)]
         return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+    return run
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    """`inside(*arguments, cwd=folder)`: exit code, output and errors of `samdeploy`, run in this process.
+
+    The same `main()` that a process of its own would call, without the seconds that importing torch anew takes.
+    """
+
+    def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
+        from samdeploy.cli import main
+
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["samdeploy", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err
 
     return run
 

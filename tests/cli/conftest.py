@@ -1,10 +1,9 @@
-"""A finished run, images of which some are broken, and `samdeploy` in this process."""
+"""A finished run, and images of which some are broken."""
 
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,28 +17,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, digits_bundle: Bundle) ->
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(digits_bundle.root.parent, folder / "runs" / "digits")
     return folder
-
-
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """`inside(*arguments, cwd=folder)`: exit code, output and errors of `samdeploy`, run in this process.
-
-    The same `main()` that a process of its own would call, without the seconds that importing torch anew takes.
-    """
-
-    def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
-        from samdeploy.cli import main
-
-        monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["samdeploy", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        code = ended.value.code
-        return code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -12,9 +12,6 @@ from PIL import Image
 
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.data import open_dataset
-from tests.cli.conftest import inside
-
-__all__ = ["inside"]
 
 DIGITS = tuple(map(str, range(10)))
 

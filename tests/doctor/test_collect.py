@@ -11,12 +11,13 @@ import pytest
 
 from samdeploy.doctor import collect
 from samdeploy.errors import InputError
+from tests.cli.typed import TINY
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real commands on a smaller job: one epoch, one engine, no figures."""
-    train = (*collect._TRAIN[:2], "--set", "training.epochs=1", "--set", "data.val_fraction=0.5", "--runs", "runs")
+    """The real commands on a smaller job: a tiny training, one engine, no figures."""
+    train = (*collect._TRAIN[:2], *TINY, "--runs", "runs")
     export = ("export", "run", "--engine", "trt", "--no-cam")
     steps = (("train", train), ("export", export), ("eval", ("eval", "nothing-here")))
     monkeypatch.setattr(collect, "_STEPS", steps)

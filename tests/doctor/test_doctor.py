@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -19,7 +18,9 @@ from samdeploy.bundle import Bundle
 from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine
 from samdeploy.doctor.findings import Machine
 from samdeploy.report.text.doctor import diagnosis_tables
+from tests.cli.typed import Inside
 from tests.conftest import Command
+from tests.doctor.test_evaluation import write_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,6 @@ def test_an_engine_that_answers_wrongly(
 )
 def test_a_network_that_nothing_here_knows(copy_of_bundle: Path, arch: str, problem: str) -> None:
     pytest.importorskip("timm")
-    assert examine_bundle(copy_of_bundle).problems == ()
     manifest = json.loads((copy_of_bundle / "manifest.json").read_text())
     manifest["model"] |= {"arch": arch, "options": {}}
     (copy_of_bundle / "manifest.json").write_text(json.dumps(manifest))
@@ -110,53 +110,14 @@ def test_golden_images_that_prove_nothing(copy_of_bundle: Path, seal: Callable[[
     )
 
 
-def test_other_files_and_an_earlier_evaluation(copy_of_bundle: Path) -> None:
+def test_other_files_and_a_failed_evaluation(copy_of_bundle: Path) -> None:
     (copy_of_bundle / "notes.txt").write_text("mine")
-    row = {"backend": "onnxruntime", "precision": "fp32", "device": "cpu", "ran": True, "passed": True}
-    row |= {"verdict": "holds", "reason": "", "below_minimum": ""}
-    report = {"verdict": "holds", "n_images": 1234, "results": [row], "manifest_sha256": "0" * 64}
-    report |= {"data_root": None, "faults": [], "test_set_faults": []}
-    (copy_of_bundle / "eval.json").write_text(json.dumps(report))
+    write_evaluation(copy_of_bundle, reason="agreement 90 %")
     found = examine_bundle(copy_of_bundle)
     assert found.strangers == ("notes.txt",)
-    assert found.evaluation == "of an earlier export (passed on 1,234 test images: onnxruntime fp32)"
-    assert found.problems == ()
-    (copy_of_bundle / "eval.json").write_text("[1]")
-    damaged = "eval.json is damaged, or of another version; make it again: samdeploy eval"
-    assert examine_bundle(copy_of_bundle).evaluation == damaged
-    (copy_of_bundle / "eval.json").unlink()
-    assert examine_bundle(copy_of_bundle).evaluation == ""
-
-
-@pytest.mark.parametrize(
-    ("reason", "faults", "problem"),
-    [
-        ("", ["9 of 9 test images were trained on"], ""),
-        ("top-1 is below --min-top1 99", [], ""),
-        ("agreement 90 %", [], "its evaluation did not pass; samdeploy eval {} --data '/my pets' --why"),
-        ("", ["the weights are others"], "its evaluation did not pass; samdeploy eval {} --data '/my pets' --why"),
-    ],
-)
-def test_the_bundle_is_not_blamed_for_its_test_set(
-    copy_of_bundle: Path, reason: str, faults: list[str], problem: str
-) -> None:
-    manifest = hashlib.sha256((copy_of_bundle / "manifest.json").read_bytes()).hexdigest()
-    row = {"backend": "onnxruntime", "precision": "fp32", "device": "cpu", "ran": True}
-    row |= {"passed": not reason, "reason": reason}
-    row |= {"verdict": "fails" if reason else "holds", "below_minimum": reason if "--min" in reason else ""}
-    report = {"verdict": "fails", "n_images": 9, "results": [row], "manifest_sha256": manifest, "data_root": "/my pets"}
-    report |= {"faults": faults, "test_set_faults": [text for text in faults if "trained on" in text]}
-    (copy_of_bundle / "eval.json").write_text(json.dumps(report))
-    found = examine_bundle(copy_of_bundle)
-    words = "failed on 9 test images of /my pets: onnxruntime fp32"
-    if problem:
-        assert (found.evaluation, found.problems) == (
-            words,
-            (f"bundle {copy_of_bundle}: {problem}".format(copy_of_bundle),),
-        )
-    else:
-        texts = [f"onnxruntime fp32: {reason}"] if reason else faults
-        assert (found.evaluation, found.problems) == ("; ".join([words, *texts, "no fault of the bundle"]), ())
+    assert found.evaluation == "failed on 9 test images of /my pets: onnxruntime fp32"
+    command = f"samdeploy eval {copy_of_bundle} --data '/my pets' --why"
+    assert found.problems == (f"bundle {copy_of_bundle}: its evaluation did not pass; {command}",)
 
 
 def test_no_bundle_there(tmp_path: Path) -> None:
@@ -180,22 +141,24 @@ def test_what_is_wrong_with_an_installation(monkeypatch: pytest.MonkeyPatch, tmp
     assert "plots" not in problems  # nobody asked for it
 
 
-def test_from_the_command_line(command: Command, digits_bundle: Bundle, copy_of_bundle: Path, tmp_path: Path) -> None:
+def test_from_the_command_line(
+    command: Command, inside: Inside, digits_bundle: Bundle, copy_of_bundle: Path, tmp_path: Path
+) -> None:
     done = command("doctor", "--json", digits_bundle.root, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     found = json.loads(done.stdout)
     assert found["problems"] == []
     assert found["bundle"]["path"] == str(digits_bundle.root)
     (copy_of_bundle / "manifest.json").write_text("{")
-    done = command("doctor", copy_of_bundle, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "1 problem:" in done.stdout
-    done = command("doctor", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "bundle" not in done.stderr
+    code, output, _ = inside("doctor", copy_of_bundle, cwd=tmp_path)
+    assert code == 1
+    assert "1 problem:" in output
+    code, output, errors = inside("doctor", cwd=tmp_path)
+    assert code == 0, errors + output
+    assert "bundle" not in errors
 
 
-@pytest.mark.parametrize("arguments", [["doctor"], ["doctor", "BUNDLE"], ["bench", "BUNDLE", "--help"]])
+@pytest.mark.parametrize("arguments", [["doctor", "BUNDLE"], ["bench", "BUNDLE", "--help"]])
 def test_where_a_runtime_alone_is_installed(
     arguments: list[str], digits_bundle: Bundle, environment: dict[str, str]
 ) -> None:
