@@ -98,7 +98,7 @@ def torchvision_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path
     from samdeploy.train.recipe.load import load_recipe
 
     settings = ("model.arch=torchvision:resnet18", "training.epochs=1", "training.batch_size=32")
-    settings += ("training.device=cpu", "training.precision=fp32", "size=64")  # maps of one cell are none
+    settings += ("training.device=cpu", "training.precision=fp32", "size=40")  # maps of one cell are none
     return once("torchvision", lambda folder: train(load_recipe("digits", list(settings)), runs_root=folder / "runs"))
 
 

@@ -58,7 +58,7 @@ def test_predict_and_explain(
 def test_doctor(torchvision_bundle: Bundle, command: Command, tmp_path: Path) -> None:
     done = command("doctor", torchvision_bundle.root, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert f"{ARCH}, 10 classes, 64x64 px" in done.stdout
+    assert f"{ARCH}, 10 classes, 40x40 px" in done.stdout
 
 
 def test_a_size_that_the_network_does_not_take(command: Command, tmp_path: Path) -> None:
