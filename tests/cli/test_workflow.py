@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +59,17 @@ def test_export_takes_the_newest_run(workplace: Path, exported: subprocess.Compl
         assert row[1:] == ["fp32", "verified", "47.5", "model.fp32.onnx"], exported.stdout
         assert note[1:5] == ["fp32", "golden", "images", "within"], exported.stdout
     open_bundle(run / "bundle").verify()
+
+
+def test_export_says_which_tensorrt_it_took(workplace: Path, exported: subprocess.CompletedProcess[str]) -> None:
+    tensorrt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
+    text = " ".join(exported.stdout.split())
+    assert "built by tensorrt-rtx " + tensorrt.__version__ in text or "built by tensorrt " in text
+    (run,) = (workplace / "runs").iterdir()
+    (engine,) = [file for file in open_bundle(run / "bundle").files if file.role == "engine"]
+    assert (engine.backend, engine.precision) == ("tensorrt", "fp16")
+    assert engine.built_for["runtime"] in ("tensorrt", "tensorrt_rtx")
+    assert engine.path in text
 
 
 def test_eval_takes_the_newest_bundle(
@@ -137,17 +147,3 @@ def test_eval_of_too_few_images_and_of_one_engine_after_another(copy_of_bundle: 
         ("openvino", "cannot tell"),
     ]
     assert (both["passed"], both["verdict"]) == (False, "cannot tell")
-
-
-def test_export_says_which_tensorrt_it_took(tmp_path: Path, digits_run: Path, inside: Inside) -> None:
-    tensorrt = pytest.importorskip("tensorrt_rtx", reason="pip install 'samdeploy[tensorrt-rtx]'")
-    (tmp_path / "runs").mkdir()
-    shutil.copytree(digits_run, tmp_path / "runs" / "digits", ignore=shutil.ignore_patterns("bundle"))
-    code, output, errors = inside("export", "--engine", "trt", cwd=tmp_path)
-    assert code == 0, errors
-    text = " ".join(output.split())
-    assert "built by tensorrt-rtx " + tensorrt.__version__ in text or "built by tensorrt " in text
-    (engine,) = [file for file in open_bundle(tmp_path / "runs/digits/bundle").files if file.role == "engine"]
-    assert (engine.backend, engine.precision) == ("tensorrt", "fp16")
-    assert engine.built_for["runtime"] in ("tensorrt", "tensorrt_rtx")
-    assert engine.path in text
