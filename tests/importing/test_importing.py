@@ -176,7 +176,7 @@ def test_a_table_of_images_is_judged(bundle: Bundle, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths))
     samples = open_test_set(bundle, table).samples
-    assert samples.names == tuple(map(str, paths)) and samples.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert list(samples.names) == list(map(str, paths)) and samples.labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_all_of_another_folder_is_judged(bundle: Bundle, here: Path, tmp_path: Path) -> None:
