@@ -29,7 +29,7 @@ from samdeploy.runs.record import open_run
 WAYS = {
     "from scratch": ("model.pretrained=false", "training.learning_rate=1e-3"),
     "fine-tuned": ("model.pretrained={weights}", "training.learning_rate=3e-4"),
-    "head alone": ("model.pretrained={weights}", "training.learning_rate=3e-3", "training.freeze=true"),
+    "head alone": ("model.pretrained={weights}", "training.learning_rate=3e-3", "training.freeze=trunk"),
 }
 
 
