@@ -131,7 +131,7 @@ class ImageSection:
 
 @dataclass(frozen=True, slots=True)
 class AugmentSection:
-    """What is done to the training images, each time they come by; the defaults do nothing.
+    """What is done to the training images, each time they come by.
 
     Attributes:
         flip: mirror every other image, left to right.
@@ -148,10 +148,10 @@ class AugmentSection:
         group: images that share one draw of crop and policy; 0 is 1 on the CPU and 8 on a GPU.
     """
 
-    flip: bool = False
+    flip: bool = True
     crop_padding: int = _ruled(0, at_least=0, at_most=1024)
-    crop_scale: float = _ruled(1.0, above=0, at_most=1)
-    policy: Literal["none", "trivial", "rand"] = "none"
+    crop_scale: float = _ruled(0.5, above=0, at_most=1)
+    policy: Literal["none", "trivial", "rand"] = "trivial"
     mixup: float = _ruled(0.0, at_least=0)
     cutmix: float = _ruled(0.0, at_least=0)
     train_size: int = _ruled(0, at_least=0, at_most=4096)
@@ -199,10 +199,10 @@ class TrainingSection:
     learning_rate: float = _ruled(1e-4, above=0, expected=_NUMBER)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: int = _ruled(1, at_least=0)
-    weight_decay: float = _ruled(0.0, at_least=0, expected=_NUMBER)
+    weight_decay: float = _ruled(0.02, at_least=0, expected=_NUMBER)
     layer_decay: float = _ruled(1.0, above=0, at_most=1)
-    label_smoothing: float = _ruled(0.0, at_least=0, below=1)
-    patience: int = _ruled(12, at_least=0)
+    label_smoothing: float = _ruled(0.1, at_least=0, below=1)
+    patience: int = _ruled(0, at_least=0)
     precision: Precision = "auto"
     device: str = _ruled("auto", pattern=r"auto|cpu|cuda(:\d+)?", expected="'auto', 'cpu', 'cuda' or 'cuda:N'")
     seed: int = _ruled(0, at_least=0, at_most=2**32 - 1)
@@ -210,7 +210,7 @@ class TrainingSection:
     freeze: str = _ruled("none", pattern=r"[\w.]+", expected="'none', 'trunk' or a part of the network")
     freeze_epochs: int = _ruled(0, at_least=0)
     clip_norm: float = _ruled(1.0, at_least=0)
-    ema_decay: float = _ruled(0.0, at_least=0, below=1)
+    ema_decay: float = _ruled(0.998, at_least=0, below=1)
     accumulate: int = _ruled(1, at_least=1)
     compile: Literal["auto", "on", "off"] = "auto"
     sync_batch_norm: bool = False

@@ -17,6 +17,7 @@ from samdeploy.train.recipe.recipe import AugmentSection, ModelSection
 from samdeploy.train.recipe.source import RECIPES, recipe_names
 
 MINIMAL = '[data]\nname = "digits"\n'
+NOTHING = AugmentSection(flip=False, crop_scale=1.0, policy="none")
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -31,7 +32,7 @@ def test_built_in_names() -> None:
         for name in DATASETS
         if DATASETS[name].can_download or name == "digits"
     ]
-    assert set(recipe_names()) == {"folder", "aircraft-strong-448"}.union(*kinds)
+    assert set(recipe_names()) == {"folder", "cifar10-cpu", "aircraft-strong-448"}.union(*kinds)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -88,13 +89,14 @@ def test_strong_recipes(name: str) -> None:
 )
 def test_published_protocol(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.augment == AugmentSection()
+    assert recipe.augment == NOTHING
     side = 192 if "aircraft" in name else 64
     assert recipe.image.preprocessing() == Preprocessing(side, side)
     assert recipe.model == ModelSection("sam-resnet50", True, {"gate": "original", "stem": "imagenet"})
     training = recipe.training
     assert (training.learning_rate, training.batch_size, training.epochs, training.patience) == (1e-4, 128, 45, 12)
     assert (training.schedule, training.weight_decay, training.clip_norm) == ("constant", 0, 0)
+    assert (training.label_smoothing, training.ema_decay, training.warmup_epochs) == (0, 0, 0)
 
 
 def test_a_file_may_leave_out_what_has_a_default_and_is_named_after_itself(tmp_path: Path) -> None:
