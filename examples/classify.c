@@ -36,7 +36,8 @@ int main(int count, char **argument) {
              samdeploy_rank(classifier, logits, &best, 1) != SAMDEPLOY_OK) {
     failed();
   } else {
-    printf("%s %.4f\n", samdeploy_class_name(classifier, best.index), best.probability);
+    printf("%s %.4f%s\n", samdeploy_class_name(classifier, best.index), best.probability,
+           best.probability < about.threshold ? " rejected" : "");
     if (fflush(stdout) == 0) status = 0; /* a full disk shows only here */
     else fprintf(stderr, "classify: output: %s\n", strerror(errno));
   }

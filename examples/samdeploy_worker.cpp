@@ -31,8 +31,9 @@ constexpr const char* kUsage =
     "[--backend NAME] [--json]\n";
 constexpr const char* kHelp =
     "Classifies every JPEG and PNG of a folder, or raw RGB frames on stdin, with several threads.\n"
-    "One line per image on stdout: name, class and probability, with a tab between them; in the first two a\n"
-    "backslash, tab, newline and carriage return are written \\\\ \\t \\n \\r, other control characters \\x1b.\n"
+    "One line per image on stdout: name, class, probability and, where the bundle has a threshold and the answer is\n"
+    "below it, \"rejected\", with a tab between them; in the first two a backslash, tab, newline and carriage return\n"
+    "are written \\\\ \\t \\n \\r, other control characters \\x1b.\n"
     "Figures at the end on stderr; with --json the figures alone, on stdout, as one JSON object.\n"
     "Exit code: 0; 1 if an image could not be read; 2 for wrong arguments, a bad bundle, or a full disk.\n";
 
@@ -256,7 +257,8 @@ class Worker {
       if (arguments_.json) return;
       char probability[16];
       std::snprintf(probability, sizeof probability, "%.4f", best.probability);
-      print(escaped(name) + "\t" + escaped(classifier_.classes()[best.index]) + "\t" + probability + "\n");
+      print(escaped(name) + "\t" + escaped(classifier_.classes()[best.index]) + "\t" + probability +
+            (classifier_.rejects(best.probability) ? "\trejected\n" : "\n"));
     } catch (const samdeploy::Error& error) {
       if (error.status() != SAMDEPLOY_NOT_FINITE) throw;
       ++failed_;

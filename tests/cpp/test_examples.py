@@ -74,7 +74,8 @@ def test_golden_images_have_the_same_probabilities_and_are_rejected_alike(
     values = json.loads((copy_of_bundle / MANIFEST).read_text())
     sound = {"wanted_error": 2, "bound": 1.5, "coverage": 80, "images": 300}
     values["calibration"]["temperature"] = 1.7
-    paths = [tmp_path / f"{index}.png" for index in range(8)]
+    (tmp_path / "images").mkdir()
+    paths = [tmp_path / "images" / f"{index}.png" for index in range(8)]
     for path, image in zip(paths, open_bundle(copy_of_bundle).golden()[0], strict=False):
         Image.fromarray(image).save(path)
     rejected = []
@@ -86,7 +87,12 @@ def test_golden_images_have_the_same_probabilities_and_are_rejected_alike(
             expected = [{"image": str(path), **one.to_json()} for path, one in zip(paths, answers, strict=True)]
         lines = run(built.classify, copy_of_bundle, *paths).stdout.splitlines()
         assert list(map(json.loads, lines)) == expected
-        rejected.append(sum(answer["rejected"] for answer in expected))
+        refused = {one["image"] for one in expected if one["rejected"]}
+        told = run(built.worker, copy_of_bundle, tmp_path / "images").stdout.splitlines()
+        assert {line.split("\t")[0] for line in told if line.endswith("\trejected")} == refused
+        one = run(built.classify_c, copy_of_bundle, paths[0]).stdout
+        assert one.endswith(" rejected\n") == (str(paths[0]) in refused)
+        rejected.append(len(refused))
     assert rejected[0] == 0 < rejected[1] < rejected[2] == 8
 
 
