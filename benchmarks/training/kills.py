@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL again and again, resume it each time, and compare it with one that nobody disturbed.
 
-    python benchmarks/training/kills.py [--kills 50] [--writes 10] [--seed 0] [--keep DIR]
+    python benchmarks/training/kills.py [--kills 50] [--writes 10] [--seed 0] [--set KEY=VALUE]... [--keep DIR]
 
 A small real training (SAM-ResNet-18 on generated images; EMA, augmentation, accumulation, cosine rate) is killed at
 random moments, some of them while a checkpoint's temporary file exists.  At the end the weights must be the same bytes,
@@ -112,13 +112,14 @@ def main() -> None:
     parser.add_argument("--arch", default="sam-resnet18")
     parser.add_argument("--longest", type=float, default=5.0, help="seconds from the first word until a kill, at most")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--keep", type=Path, help="work here and leave everything")
     arguments = parser.parse_args()
     work = arguments.keep or Path(tempfile.mkdtemp(prefix="samdeploy-kills-"))
     work.mkdir(parents=True, exist_ok=True)
     make_images(work / "images")
     (work / "tiny.toml").write_text(RECIPE.format(arch=arguments.arch, epochs=arguments.epochs))
-    recipe = load_recipe(work / "tiny.toml", [f"data.root={work / 'images'}"])
+    recipe = load_recipe(work / "tiny.toml", [f"data.root={work / 'images'}", *arguments.settings])
     fork = multiprocessing.get_context("fork")
     calm = fork.Process(target=life, args=(recipe, work / "calm", work / "calm.log"))
     start = time.monotonic()
