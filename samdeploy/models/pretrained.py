@@ -156,6 +156,8 @@ def load_pretrained(
             reason = _why_not(part, keys, pretrained, own, options)
         if reason:
             skipped.append(f"{part.name}: {reason}")
+            if part is parts[-1]:
+                taken |= {key: _calm(own[key]) for key in keys}
         elif keys:
             taken |= {key: state[key] for key in keys}
             loaded.append(part.name)
@@ -171,6 +173,18 @@ def load_pretrained(
     model.load_state_dict(taken, strict=False)
     left = f"; starts fresh or not used: {'; '.join(skipped)}" if skipped else ""
     return f"pretrained weights {pretrained.source}: loaded {', '.join(loaded)}{left}"
+
+
+def _calm(weight: torch.Tensor) -> torch.Tensor:
+    """A fresh head's weight, [K, C, ...] or [K], no larger than `nn.Linear` draws it: within 1 / sqrt(C).
+
+    That of networks from TensorFlow goes up to 1 / sqrt(K).  With few classes its first gradients are so large that
+    they undo what the encoder was loaded for: 200 photographs in 6 classes ended at 43 % instead of 64 %.
+    """
+    if weight.ndim < 2:
+        return weight
+    bound, largest = weight[0].numel() ** -0.5, float(weight.abs().amax())
+    return weight * (bound / largest) if largest > bound else weight
 
 
 def sketched(arch: str, classes: int, options: Mapping[str, OptionValue] = NO_OPTIONS) -> nn.Module:

@@ -222,6 +222,23 @@ def test_networks_of_any_family_start_from_files_of_their_own(tmp_path: Path, cl
     assert torch.equal(net.fc.weight, state["fc.weight"] if classes == 3 else fresh)
 
 
+def test_a_large_fresh_head_is_scaled_down_and_a_small_one_left(tmp_path: Path, torchvision_file: Path) -> None:
+    torch.manual_seed(3)
+    arch = "timm:test_efficientnet"
+    save_weights(build_model(arch, 1000), tmp_path / "weights.safetensors")
+    net = build_model(arch, len(CLASSES))
+    fresh = net.get_parameter("classifier.weight").clone()
+    load_pretrained(net, read_pretrained(arch, tmp_path / "weights.safetensors"), CLASSES, {})
+    bound = fresh.shape[1] ** -0.5
+    assert fresh.abs().max() > bound
+    assert torch.allclose(net.get_parameter("classifier.weight"), fresh * (bound / fresh.abs().max()))
+    assert not net.get_parameter("classifier.bias").any()
+    sam = build_model("sam-resnet18", 3, ORIGINAL)
+    fresh = sam.fc.weight.clone()
+    load_pretrained(sam, read_pretrained("sam-resnet18", torchvision_file), CLASSES, ORIGINAL)
+    assert torch.equal(sam.fc.weight, fresh)
+
+
 def test_a_larger_network_of_any_family_is_another(tmp_path: Path) -> None:
     path = torchvision_state(tmp_path, "resnet34", 3)
     with pytest.raises(WeightsError, match=r"looks like resnet34\. Give --set model\.arch=torchvision:resnet34, or"):
