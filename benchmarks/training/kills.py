@@ -112,7 +112,9 @@ def main() -> None:
     parser.add_argument("--arch", default="sam-resnet18")
     parser.add_argument("--longest", type=float, default=5.0, help="seconds from the first word until a kill, at most")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="of the recipe"
+    )
     parser.add_argument("--keep", type=Path, help="work here and leave everything")
     arguments = parser.parse_args()
     work = arguments.keep or Path(tempfile.mkdtemp(prefix="samdeploy-kills-"))

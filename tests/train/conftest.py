@@ -31,6 +31,10 @@ pretrained = false
 [image]
 height = 32
 width = 32
+[augment]
+flip = false
+crop_scale = 1.0
+policy = "none"
 [training]
 epochs = 2
 batch_size = 7
@@ -38,6 +42,9 @@ learning_rate = 1e-3
 schedule = "constant"
 warmup_epochs = 0
 clip_norm = 0.0
+weight_decay = 0.0
+label_smoothing = 0.0
+ema_decay = 0.0
 device = "cpu"
 precision = "fp32"
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def plain(size: int = 32, group: int = 1, **values: object) -> Augmentation:
     def as_it_is(images: torch.Tensor) -> torch.Tensor:
         return images.permute(0, 3, 1, 2).float()
 
-    section = AugmentSection(**values)  # type: ignore[arg-type]
+    section = replace(AugmentSection(flip=False, crop_scale=1.0, policy="none"), **values)  # type: ignore[arg-type]
     return Augmentation(section, (size, size), as_it_is, CLASSES, group)  # type: ignore[arg-type]
 
 

@@ -59,6 +59,9 @@ def recipe_from_table(table: Mapping[str, Any], source: str) -> Recipe:
     if isinstance(model, dict):
         values["model"] = {name: value for name, value in model.items() if name in section_keys()["model"]}
         options = _model_options(model, reader)
+    augment = table.get("augment", {})
+    if isinstance(augment, dict) and augment.get("crop_padding", 0) != 0:  # the one way to crop leaves out the other
+        values["augment"] = {"crop_scale": 1.0, **augment}
     recipe = reader.read(Recipe, values, source, RecipeError)
     from samdeploy.models.registry import options_for_size  # late: it comes with torch
 
@@ -139,7 +142,10 @@ def _contradictions(section: object) -> Iterable[str]:
             yield str(error).replace("preprocessing:", "image:", 1)
     if isinstance(section, AugmentSection):
         if section.crop_padding and section.crop_scale < 1:
-            yield "augment: crop_padding and crop_scale found, one of the two ways to crop expected"
+            yield (
+                "augment: crop_padding and crop_scale found, one of the two ways to crop expected; with "
+                "augment.crop_scale=1 it is the padding alone"
+            )
         if section.oversize > 1 and section.crop_scale == 1:
             yield f"augment.oversize: {section.oversize:g} found, 1 expected where crop_scale = 1 cuts nothing off"
     if isinstance(section, DataSection) and section.class_weights != "none" and section.sampling != "natural":

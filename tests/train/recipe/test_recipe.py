@@ -113,6 +113,11 @@ def test_left_out_keys_mean_what_folder_toml_says(tmp_path: Path) -> None:
     )
 
 
+def test_padding_leaves_out_the_other_way_to_crop(tmp_path: Path) -> None:
+    augment = load_recipe(written(tmp_path, "[augment]\ncrop_padding = 4\n")).augment
+    assert (augment.crop_padding, augment.crop_scale, augment.policy) == (4, 1, "trivial")
+
+
 def test_recipes_cannot_be_changed() -> None:
     recipe = load_recipe("digits")
     with pytest.raises(dataclasses.FrozenInstanceError):
