@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from samdeploy.models.family import build_model
+from samdeploy.models.registry import build_model
 
 CROP = 0.875
 
