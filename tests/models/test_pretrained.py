@@ -62,8 +62,8 @@ def test_torchvisions_weights_reach_the_encoder_and_nothing_else(torchvision_fil
     assert len(fresh) == 8 + 2  # a gate in each of eight blocks; weight and bias of the head
     assert all(torch.equal(after[key], before[key]) for key in fresh)
     assert said == (
-        f"pretrained weights {torchvision_file}: loaded encoder (100 tensors); starts fresh or not used: attention: "
-        "not in the file; head: 1,000 classes in the file, 3 in the data"
+        f"pretrained weights {torchvision_file}: loaded encoder (95 tensors), stem; starts fresh or not used: "
+        "attention: not in the file; head: 1,000 classes in the file, 3 in the data"
     )
 
 
@@ -74,7 +74,7 @@ def test_a_head_is_kept_where_the_classes_agree(digits_run: Path, digits_bundle:
         assert (found.classes, found.options) == (tuple(digits), {**ORIGINAL, "stem": "imagenet"})
         net, said = started(path, digits)
         assert torch.equal(net.state_dict()["fc.weight"], found.state["fc.weight"])
-        assert said.endswith("loaded encoder (100 tensors), attention, head")
+        assert said.endswith("loaded encoder (95 tensors), stem, attention, head")
     _, said = started(digits_run, list(reversed(digits)))
     assert said.endswith("head: other classes; the 1. is '0' there, '9' in the data")
 
@@ -90,6 +90,20 @@ def test_attention_of_another_gate_is_skipped(digits_run: Path) -> None:
     said = load_pretrained(net, read_pretrained("sam-resnet18", digits_run), CLASSES, {"gate": "identity"})
     assert "attention: trained with the gate original, not identity" in said
     assert not net.state_dict()["layer1.0.sl.fc.weight"].any()
+
+
+def test_a_stem_is_kept_where_it_is_the_same(tmp_path: Path, torchvision_file: Path) -> None:
+    options = {"gate": "original", "stem": "cifar"}
+    save_weights(build_model("sam-resnet18", 3, options), tmp_path / "w.safetensors")
+    for path, said in (
+        (tmp_path / "w.safetensors", "stem, attention, head"),
+        (torchvision_file, "stem: its shapes differ"),
+    ):
+        net = build_model("sam-resnet18", 3, options)
+        fresh = net.conv1.weight.clone()
+        found = read_pretrained("sam-resnet18", path)
+        assert said in load_pretrained(net, found, CLASSES, options)
+        assert torch.equal(net.conv1.weight, fresh if path == torchvision_file else found.state["conv1.weight"])
 
 
 def test_prefixes_wrappers_and_strangers(tmp_path: Path, torchvision_file: Path) -> None:
@@ -114,7 +128,7 @@ def test_prefixes_wrappers_and_strangers(tmp_path: Path, torchvision_file: Path)
         (torchvision.models.resnext50_32x4d, "this looks like resnext50. "),
         (torchvision.models.mobilenet_v3_small, "this looks like a MobileNet, EfficientNet or ConvNeXt. "),
         (torchvision.models.alexnet, "this looks like a VGG or AlexNet. "),
-        (lambda: nn.Sequential(nn.Linear(2, 2)), "its first tensors are 0.weight, 0.bias. 265 of 265 tensors of the"),
+        (lambda: nn.Sequential(nn.Linear(2, 2)), "its first tensors are 0.weight, 0.bias. 260 of 260 tensors of the"),
     ],
 )
 def test_other_architectures_are_named(tmp_path: Path, make: Callable[[], nn.Module], message: str) -> None:

@@ -41,6 +41,7 @@ class SamResNetFamily(TorchFamily):
         "stem": STEMS,
     }
     parts: Sequence[Part] | None = (
+        Part("stem", lambda name: name.startswith(("conv1.", "bn1.")) and "num_batches" not in name),
         Part("attention", lambda name: ".sl." in name, options=("gate",)),
         Part("head", lambda name: name.startswith("fc.")),
     )
