@@ -89,7 +89,10 @@ def life(recipe: Recipe, runs: Path, log: Path) -> None:
 
 def unfinished_files(runs: Path) -> set[Path]:
     """Checkpoints that are being written, or were when a kill came."""
-    return set(runs.glob("*/checkpoints/.next.safetensors.*"))
+    try:
+        return set(runs.glob("*/checkpoints/.next.safetensors.*"))
+    except FileNotFoundError:  # the run has just come to its end, and its checkpoints went
+        return set()
 
 
 def history(run: Path) -> list[dict[str, str]]:
