@@ -205,9 +205,15 @@ def make(name: str, root: Path, options: argparse.Namespace) -> Timed:
 
 def product(model: nn.Module, root: Path, options: argparse.Namespace) -> Timed:
     """The product's own loader, augmentation (none but normalisation) and step."""
-    recipe = load_recipe(
-        "folder", [f"image.height={options.size}", f"image.width={options.size}", "schedule=constant", "clip_norm=0"]
+    plain = (
+        "augment.flip=false",
+        "augment.crop_scale=1.0",
+        "augment.policy=none",
+        "label_smoothing=0",
+        "weight_decay=0",
     )
+    size = (f"image.height={options.size}", f"image.width={options.size}")
+    recipe = load_recipe("folder", [*plain, *size, "schedule=constant", "clip_norm=0"])
     split = prepare_split(open_dataset("folder", root).train, recipe.image.preprocessing(), description="train")
     model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = StoredImages(split.images, split.labels, CPU)
