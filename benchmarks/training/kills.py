@@ -90,7 +90,7 @@ def life(recipe: Recipe, runs: Path, log: Path) -> None:
 def unfinished_files(runs: Path) -> set[Path]:
     """Checkpoints that are being written, or were when a kill came."""
     try:
-        return set(runs.glob("*/checkpoints/.next.safetensors.*"))
+        return set(runs.glob("*/checkpoints/.next.safetensors-*"))
     except FileNotFoundError:  # the run has just come to its end, and its checkpoints went
         return set()
 
