@@ -3,7 +3,8 @@
 `samdeploy --help` lists the commands in the order in which they are imported here.
 """
 
-from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare, apply, bench, doctor  # isort: skip
+from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare  # isort: skip
+from samdeploy.cli import apply, serve, bench, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "main",
     "models",
     "reproduce",
+    "serve",
     "train",
 ]

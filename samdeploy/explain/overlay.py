@@ -42,6 +42,13 @@ def overlay(shown: UInt8Array, values: NDArray[np.float32], seen: NDArray[np.boo
     return np.where(seen[:, :, None], mixed, washed).round().astype(np.uint8)
 
 
+def layer(values: NDArray[np.float32], seen: NDArray[np.bool_], scale: float) -> UInt8Array:
+    """The map alone, to be laid over the image: uint8 [h, w, 4] RGBA, transparent where `overlay` draws nothing."""
+    strength = np.clip(values / scale, -1, 1)
+    cover = np.where(seen, np.abs(strength) ** _GAMMA, 0)
+    return np.dstack([colours(strength), (255 * cover).round().astype(np.uint8)])
+
+
 def colours(strength: NDArray[np.float32]) -> UInt8Array:
     """uint8 [..., 3] RGB for values from -1 (blue) to 1 (red)."""
     table: UInt8Array = matplotlib.colormaps[_COLOURS](np.arange(256) / 255, bytes=True)[:, :3]

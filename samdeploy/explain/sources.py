@@ -137,11 +137,19 @@ def read_image(source: Source, preprocessing: Preprocessing) -> ReadImage:
         return ReadImage(source.prepared, _for_the_eye(source.prepared), Region())
     image = decode(_path(source))
     try:
-        prepared = resize(image, preprocessing)
+        return decoded_image(image, preprocessing)
     except ImageError as error:
         raise ImageError(f"{source.path}: {error}") from None
+
+
+def decoded_image(image: UInt8Array, preprocessing: Preprocessing) -> ReadImage:
+    """A decoded image, uint8 [h, w, 3] RGB, for the network and for the eye.
+
+    Raises:
+        ImageError: its sides cannot be resized.
+    """
     region = seen_region(preprocessing, image.shape[0], image.shape[1])
-    return ReadImage(prepared, _for_the_eye(image), region)
+    return ReadImage(resize(image, preprocessing), _for_the_eye(image), region)
 
 
 def prepare_only(source: Source, preprocessing: Preprocessing) -> UInt8Array:

@@ -1,0 +1,220 @@
+"""The server's addresses: the Open Inference Protocol, images in and classes out, maps, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import samdeploy
+from samdeploy.errors import ImageError, SamdeployError, first_line
+from samdeploy.serve.bodies import form_files, read_body
+from samdeploy.serve.errors import RequestError
+from samdeploy.serve.explained import explained_png
+from samdeploy.serve.metrics import Metrics
+from samdeploy.serve.models import Models, ServedModel
+from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_metadata, read_infer, timeout_of, write_infer
+
+# Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
+_PATIENCE = 0.05
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class Server:
+    """What handlers share.
+
+    Attributes:
+        pool: threads that decode.
+        body_seconds: in which a body must be whole.
+        ending: the server takes no new requests.
+    """
+
+    models: Models
+    metrics: Metrics
+    pool: ThreadPoolExecutor
+    body_seconds: float
+    ending: bool = False
+
+
+class _Routes:
+    """One method per address."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def routes(self) -> list[Route]:
+        one = "/v2/models/{model}"
+        return [
+            Route("/v2", self.about),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            Route("/metrics", self.metrics),
+            *(
+                Route(prefix + address, self._answered(name, handler), methods=[method])
+                for prefix in (one, one + "/versions/{version}")
+                for address, name, handler, method in (
+                    ("", "metadata", self.model, "GET"),
+                    ("/ready", "ready", self.model_ready, "GET"),
+                    ("/infer", "infer", self.infer, "POST"),
+                    ("/predict", "predict", self.predict, "POST"),
+                    ("/explain", "explain", self.explain, "POST"),
+                )
+            ),
+        ]
+
+    async def about(self, request: Request) -> Response:
+        return _json({"name": "samdeploy", "version": samdeploy.__version__, "extensions": list(EXTENSIONS)})
+
+    async def live(self, request: Request) -> Response:
+        return _json({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        ready = self._server.models.ready and not self._server.ending
+        return _json({"ready": ready}, 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._server.metrics.text(), media_type=Metrics.content_type)
+
+    async def model(self, request: Request, model: ServedModel) -> Response:
+        return _json(model_metadata(model.name, model.version, model.bundle))
+
+    async def model_ready(self, request: Request, model: ServedModel) -> Response:
+        ready = model.ready and not self._server.ending
+        return _json({"name": model.name, "ready": ready}, 200 if ready else 503)
+
+    async def infer(self, request: Request, model: ServedModel) -> Response:
+        body = await self._body(request, model)
+        asked = read_infer(body, request.headers.get(HEADER_LENGTH), model.spec)
+        deadline = _deadline(model, asked.timeout)
+        images = asked.images
+        pixels = await model.decode(images, deadline, self._server.pool) if isinstance(images, list) else images
+        logits = await model.infer(pixels, deadline)
+        content, front = write_infer(model.name, model.version, asked, logits, model.spec)
+        model.count(logits)
+        if front:
+            return Response(content, headers={HEADER_LENGTH: str(front)}, media_type="application/octet-stream")
+        return Response(content, media_type="application/json")
+
+    async def predict(self, request: Request, model: ServedModel) -> Response:
+        top = _number(request, "top", 5, len(model.spec.classes))
+        body = await self._body(request, model)
+        is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
+        files = await form_files(request, body) if is_form else [("", body)]
+        deadline = _deadline(model, _timeout(request))
+        pixels = await model.decode([content for _, content in files], deadline, self._server.pool)
+        logits = await model.infer(pixels, deadline)
+        answers = [answer.to_json() for answer in model.predictions(logits, top)]
+        model.count(logits)
+        if not is_form:
+            return _json(answers[0])
+        return _json({"predictions": [{"image": name, **one} for (name, _), one in zip(files, answers, strict=True)]})
+
+    async def explain(self, request: Request, model: ServedModel) -> Response:
+        model.check_ready()
+        wanted = request.query_params.get("class")
+        body = await self._body(request, model)
+        loop = asyncio.get_running_loop()
+        draw = partial(explained_png, model, body, wanted, alone=request.query_params.get("layer") == "map")
+        png, label = await loop.run_in_executor(self._server.pool, draw)
+        return Response(png, media_type="image/png", headers={"X-Class": json.dumps(label)})
+
+    async def _body(self, request: Request, model: ServedModel) -> bytes:
+        return await read_body(request, model.limits.max_bytes, self._server.body_seconds)
+
+    def _answered(self, name: str, handler: Callable[[Request, ServedModel], Awaitable[Response]]) -> Handler:
+        """The handler, with its model found, its errors as answers, its client watched and its request counted."""
+        counter = self._server.metrics.requests
+
+        async def answer(request: Request) -> Response:
+            labels = ("", "")
+            try:
+                model = self._server.models.find(request.path_params["model"], request.path_params.get("version"))
+                labels = (model.name, model.version)
+                response = await _while_connected(request, handler(request, model))
+            except RequestError as error:
+                headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+                response = _error(error.status, str(error), headers)
+            except ImageError as error:
+                response = _error(422 if name != "infer" else 400, str(error))
+            except ClientDisconnect:
+                response = Response(status_code=499)  # nobody reads it; the metrics say so
+            except SamdeployError as error:
+                response = _error(500, first_line(error))
+            counter.labels(*labels, name, response.status_code).inc()
+            return response
+
+        return answer
+
+
+async def _while_connected(request: Request, work: Awaitable[Response]) -> Response:
+    """The answer; its work is cancelled where the client goes away meanwhile.
+
+    Raises:
+        ClientDisconnect: it did.
+    """
+    task = asyncio.ensure_future(work)
+    await asyncio.wait([task], timeout=_PATIENCE)
+    while not task.done():
+        # The body belongs to the work until it is read.
+        if getattr(request, "_stream_consumed", True) and await request.is_disconnected():
+            task.cancel()
+            await asyncio.wait([task])
+            raise ClientDisconnect
+        await asyncio.wait([task], timeout=_PATIENCE)
+    return task.result()
+
+
+def make_app(server: Server) -> Starlette:
+    """The ASGI application."""
+    return Starlette(
+        routes=_Routes(server).routes(), exception_handlers={HTTPException: _http_error, Exception: _unexpected}
+    )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers) if error.headers else None
+    return _error(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}", headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _error(500, "the server failed; its log says more")
+
+
+def _json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(body, status, headers, "application/json")
+
+
+def _error(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    return _json({"error": text}, status, headers)
+
+
+def _deadline(model: ServedModel, timeout: float | None) -> float:
+    return time.monotonic() + min(model.limits.timeout, timeout or model.limits.timeout)
+
+
+def _timeout(request: Request) -> float | None:
+    text = request.query_params.get("timeout")
+    return None if text is None else timeout_of({"timeout": int(text) if text.isdecimal() and len(text) < 19 else text})
+
+
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return min(default, most)
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= 1):
+        raise RequestError(400, f"{name}: {text[:40]!r} found, a number from 1 to {most} expected")
+    return min(int(text), most)

@@ -1,0 +1,78 @@
+"""What the server counts of itself, as Prometheus reads it at /metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from samdeploy.serve.batcher import Ran
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
+
+
+class Metrics:
+    """The counters of one process, and of one model with `of`."""
+
+    content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        model = ("model", "version")
+        self.requests = Counter(
+            "samdeploy_requests", "Answered requests.", (*model, "endpoint", "code"), registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "samdeploy_queue_seconds",
+            "From the queue to the engine, by request.",
+            model,
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.decode_seconds = Histogram(
+            "samdeploy_decode_seconds", "Decoding and resizing, by request.", model, buckets=_SECONDS, registry=registry
+        )
+        self.engine_seconds = Histogram(
+            "samdeploy_engine_seconds", "One call of the engine.", model, buckets=_SECONDS, registry=registry
+        )
+        self.batch_size = Histogram(
+            "samdeploy_batch_size", "Images in one call of the engine.", model, buckets=_SIZES, registry=registry
+        )
+        self.queue_length = Gauge("samdeploy_queue_length", "Images that wait.", model, registry=registry)
+        self.labels = Counter(
+            "samdeploy_answers", "Images by the class that was named.", (*model, "label"), registry=registry
+        )
+        self.probability = Histogram(
+            "samdeploy_probability",
+            "Probability of the class that was named.",
+            model,
+            buckets=_TENTHS,
+            registry=registry,
+        )
+        self.rejected = Counter("samdeploy_rejected", "Answers below the bundle's threshold.", model, registry=registry)
+        self.golden = Gauge(
+            "samdeploy_golden_difference",
+            "Largest difference from the golden logits at the last self-test, as a share of their range.",
+            model,
+            registry=registry,
+        )
+        self.ready = Gauge("samdeploy_ready", "1 where the last self-test passed.", model, registry=registry)
+        self.drift = Gauge(
+            "samdeploy_drift",
+            "Population stability index against validation; above 0.25 is a large shift.",
+            (*model, "of"),
+            registry=registry,
+        )
+
+    def text(self) -> bytes:
+        """What /metrics answers."""
+        return generate_latest(self._registry)
+
+    def ran(self, name: str, version: str, ran: Ran) -> None:
+        """Take in one call of an engine."""
+        self.engine_seconds.labels(name, version).observe(ran.seconds)
+        self.batch_size.labels(name, version).observe(ran.images)
+        queue = self.queue_seconds.labels(name, version)
+        for seconds in ran.waited:
+            queue.observe(seconds)

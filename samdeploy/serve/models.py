@@ -1,0 +1,274 @@
+"""The bundles that a server has opened: their engines, queues, and whether they still answer as they were proven to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.backends import open_session
+from samdeploy.backends.golden import check_golden
+from samdeploy.backends.session import CheckedSession
+from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
+from samdeploy.classifier import Classifier
+from samdeploy.errors import AnswerError, BackendUnavailable, InputError, SamdeployError
+from samdeploy.ranking import Prediction, rank
+from samdeploy.runs.locate import bundle_of
+from samdeploy.serve.batcher import Batcher
+from samdeploy.serve.errors import Late, QueueFull, RequestError
+from samdeploy.serve.metrics import Metrics
+
+_LOG = logging.getLogger("samdeploy.serve")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may take.
+
+    Attributes:
+        batch: images per call of the engine, at most.
+        delay: seconds that an image may wait for others.
+        queue: images that may wait for the engine, and as many for their decoding.
+        timeout: seconds after which a request is not begun any more.
+        max_bytes, max_pixels: of an encoded image; `max_bytes` also of a body.
+    """
+
+    batch: int = 16
+    delay: float = 0.0
+    queue: int = 128
+    timeout: float = 10.0
+    max_bytes: int = MAX_BYTES
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One bundle to serve: NAME[:VERSION]=PATH, or a path alone."""
+
+    name: str
+    version: str
+    path: Path
+
+
+class ServedModel:
+    """One bundle behind a queue."""
+
+    def __init__(self, place: Place, classifier: Classifier, limits: Limits, metrics: Metrics) -> None:
+        self.name, self.version = place.name, place.version
+        self.classifier, self.limits = classifier, limits
+        self.bundle, self.spec = classifier.bundle, classifier.bundle.spec
+        self.metrics = metrics
+        self._labels = (self.name, self.version)
+        batches = engine_batches(classifier)
+        self.batcher = Batcher(
+            classifier.session.run,
+            batch=min(limits.batch, batches) if batches else limits.batch,
+            delay=limits.delay,
+            queue=limits.queue,
+            observe=lambda ran: metrics.ran(self.name, self.version, ran),
+        )
+        metrics.queue_length.labels(*self._labels).set_function(lambda: self.batcher.waiting)
+        self._golden = classifier.bundle.golden()
+        self._decoding = 0
+        self.fault = "the golden images have not been run yet"
+        self._maps: CheckedSession | None = None
+        self._maps_lock = threading.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the golden images passed when they were run last."""
+        return not self.fault
+
+    def check_ready(self) -> None:
+        """
+        Raises:
+            RequestError: the last self-test failed.
+        """
+        if self.fault:
+            raise RequestError(503, f"model {self.name!r} is not ready: {self.fault}")
+
+    def self_test(self) -> None:
+        """Run the golden images; what they show is `fault` from then on."""
+        session, (images, logits) = self.classifier.session, self._golden
+        try:
+            difference = check_golden(session, images, logits)
+        except SamdeployError as error:
+            if error.args and str(error) != self.fault:
+                _LOG.error("%s:%s: %s", self.name, self.version, error)
+            self.fault = str(error)
+        else:
+            if self.fault:
+                _LOG.info("%s:%s is ready", self.name, self.version)
+            self.fault = ""
+            self.metrics.golden.labels(*self._labels).set(difference)
+        self.metrics.ready.labels(*self._labels).set(not self.fault)
+
+    async def infer(self, images: UInt8Array, deadline: float) -> Float32Array:
+        """Logits float32 [N, K] of images uint8 [N, H, W, 3], which may be more than one batch.
+
+        Raises:
+            RequestError: not ready, no room, or too late.
+        """
+        self.check_ready()
+        most = self.batcher.batch
+        pieces = [images[start : start + most] for start in range(0, len(images), most)]
+        futures: list[asyncio.Future[Float32Array]] = []
+        try:
+            futures.extend(self.batcher.submit(piece, deadline) for piece in pieces)
+            answers = [await future for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    async def decode(self, images: Sequence[bytes], deadline: float, pool: ThreadPoolExecutor) -> UInt8Array:
+        """uint8 [N, H, W, 3] of encoded images, by the threads of the pool.
+
+        Raises:
+            RequestError: not ready, too many are being decoded, or too late.
+            ImageError: one cannot be read.
+        """
+        self.check_ready()
+        if self._decoding + len(images) > self.limits.queue:
+            raise QueueFull(f"{self._decoding} images are being decoded, at most {self.limits.queue} may")
+        self._decoding += len(images)
+        loop = asyncio.get_running_loop()
+        work = [loop.run_in_executor(pool, self._prepare, image, deadline) for image in images]
+        try:
+            start = time.perf_counter()
+            pixels = await asyncio.gather(*work)
+            self.metrics.decode_seconds.labels(*self._labels).observe(time.perf_counter() - start)
+        except BaseException:
+            for one in work:
+                one.cancel()
+            raise
+        finally:
+            self._decoding -= len(images)
+        return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+
+    def _prepare(self, image: bytes, deadline: float) -> UInt8Array:
+        if time.monotonic() > deadline:
+            raise Late
+        return self.classifier.prepare(image)
+
+    def predictions(self, logits: Float32Array, top: int) -> list[Prediction]:
+        """The answers to some logits, float32 [N, K].
+
+        Raises:
+            AnswerError: one has logits that are not finite.
+        """
+        answers: list[Prediction] = []
+        for answer in rank(logits, self.bundle, self.classifier.session.precision, top):
+            if isinstance(answer, AnswerError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def count(self, logits: Float32Array) -> None:
+        """Take answers into the metrics, and into what drift is seen by."""
+        metrics = self.metrics
+        for answer in rank(logits, self.bundle, self.classifier.session.precision, 1):
+            if isinstance(answer, AnswerError):
+                continue
+            metrics.labels.labels(*self._labels, answer.label).inc()
+            metrics.probability.labels(*self._labels).observe(answer.probability)
+            if answer.rejected:
+                metrics.rejected.labels(*self._labels).inc()
+
+    def maps(self) -> CheckedSession:
+        """A session with class activation maps, opened when it is asked for first.
+
+        Raises:
+            RequestError: the bundle, or the runtime that it is served with, has none.
+        """
+        with self._maps_lock:
+            if self._maps is None:
+                backend = self.classifier.session.backend
+                try:
+                    self._maps = open_session(self.bundle, backend, maps=True)
+                except (BackendUnavailable, InputError) as error:
+                    raise RequestError(501, f"no maps: {error}") from None
+            return self._maps
+
+    def close(self) -> None:
+        """End the engine, after what is in its queue."""
+        self.batcher.close()
+        if self._maps is not None:
+            self._maps.close()
+        self.classifier.close()
+
+
+def engine_batches(classifier: Classifier) -> int | None:
+    """The largest batch of the engine's profile; None where it takes any."""
+    session = classifier.session
+    file = classifier.bundle.find("engine", backend=session.backend, precision=session.precision)
+    return file.batches[1] if file is not None and file.batches is not None else None
+
+
+def read_place(text: str) -> Place:
+    """What a bundle on the command line is called, and where it lies.
+
+    Raises:
+        InputError: the name has other characters than letters, digits, and ._- inside.
+    """
+    name, separator, path = text.partition("=")
+    if not separator or "/" in name:
+        name, path = "", text
+    name, _, version = name.partition(":")
+    root = bundle_of(Path(path))
+    if not name:
+        name = root.resolve().name if root.resolve().name != "bundle" else root.resolve().parent.name
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "model"
+    for part, what in ((name, "name"), (version or "1", "version")):
+        if not _NAME.fullmatch(part):
+            raise InputError(f"{text}: {what} {part!r} found; letters, digits and . _ - inside expected")
+    return Place(name, version or "1", root)
+
+
+class Models:
+    """All models of a server, by name and version; the newest version is the one that has none named."""
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self.all = tuple(models)
+        self._by_name: dict[str, dict[str, ServedModel]] = {}
+        for model in models:
+            self._by_name.setdefault(model.name, {})[model.version] = model
+
+    def find(self, name: str, version: str | None = None) -> ServedModel:
+        """
+        Raises:
+            RequestError: 404.
+        """
+        versions = self._by_name.get(name)
+        if versions is None:
+            raise RequestError(404, f"model {name[:100]!r} found in the address; there are {', '.join(self._by_name)}")
+        if version is None:
+            return next(reversed(versions.values()))
+        if version not in versions:
+            raise RequestError(
+                404, f"version {version[:100]!r} found in the address; {name!r} has {', '.join(versions)}"
+            )
+        return versions[version]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all are."""
+        return all(model.ready for model in self.all)
+
+    def close(self) -> None:
+        """End all engines."""
+        for model in self.all:
+            with suppress(Exception):  # the others shall be closed, too
+                model.close()

@@ -1,0 +1,222 @@
+"""From options to a listening server, and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from samdeploy.classifier import Classifier
+from samdeploy.errors import InputError
+from samdeploy.images.stream import processors
+from samdeploy.serve.http import Server, make_app
+from samdeploy.serve.metrics import Metrics
+from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_place
+from samdeploy.serve.security import KeyRequired, read_key
+
+_LOG = logging.getLogger("samdeploy.serve")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `samdeploy serve` is told.
+
+    Attributes:
+        host, port: port 0 takes a free one.
+        backend, device, precision: as `Classifier.open` takes them.
+        threads: that decode; 0: as many as processors.
+        selftest_every: seconds between runs of the golden images; 0: only at the start.
+        header_seconds, body_seconds: in which a client must have sent its request's head, and its body.
+        connections: at most so many at a time.
+        drain_seconds: after SIGTERM, how long requests are still taken while the server says that it is not ready.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    threads: int = 0
+    selftest_every: float = 600.0
+    api_key_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    connections: int = 1000
+    drain_seconds: float = 0.0
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP whose clients have so long to send the head of a request: uvicorn waits for ever."""
+
+    header_seconds = 10.0
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._late = self.loop.call_later(self.header_seconds, transport.close)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._late is None:
+            self._late = self.loop.call_later(self.header_seconds, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        super().connection_lost(exc)
+
+
+class _Uvicorn(uvicorn.Server):
+    """A server that ends with exit code 0 when it is asked to, after what is under way."""
+
+    def __init__(self, config: uvicorn.Config, server: Server, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._server, self._drain_seconds = server, drain_seconds
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_end, number)
+        yield
+
+    def _asked_to_end(self, number: int) -> None:
+        if self._server.ending:  # asked twice
+            self.should_exit = self.force_exit = True
+            return
+        self._server.ending = True
+        delay = self._drain_seconds if number == signal.SIGTERM else 0.0
+        asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
+
+
+def serve(bundles: Sequence[str], options: ServeOptions) -> None:
+    """Serve bundles until SIGTERM or Ctrl-C.
+
+    Args:
+        bundles: each NAME[:VERSION]=PATH, or a path.
+
+    Raises:
+        InputError: two of one name and version, a port that is taken, a key or certificate that cannot be read.
+        BundleError, BackendUnavailable: as `Classifier.open` does.
+    """
+    key = read_key(options.api_key_file) if options.api_key_file is not None else None
+    places = [read_place(text) for text in bundles]
+    _check_names(places)
+    # Before the bundles: a port that is taken shall be said at once.
+    listening = _listen(options.host, options.port)
+    metrics = Metrics()
+    pool = ThreadPoolExecutor(options.threads or processors(), "samdeploy-decode")
+    models = Models([_open(place, options, metrics) for place in places])
+    try:
+        server = Server(models, metrics, pool, options.body_seconds)
+        app = make_app(server)
+        _warn(options)
+        config = uvicorn.Config(
+            KeyRequired(app, key) if key is not None else app,
+            http=type("Protocol", (_Protocol,), {"header_seconds": options.header_seconds}),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            limit_concurrency=options.connections,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=int(options.limits.timeout) + 1,
+            ssl_certfile=str(options.tls_cert) if options.tls_cert else None,
+            ssl_keyfile=str(options.tls_key) if options.tls_key else None,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_run(_Uvicorn(config, server, options.drain_seconds), listening, models, options))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        models.close()
+
+
+async def _run(server: _Uvicorn, listening: socket.socket, models: Models, options: ServeOptions) -> None:
+    for model in models.all:
+        await asyncio.to_thread(model.self_test)
+    scheme = "https" if options.tls_cert else "http"
+    host, port = listening.getsockname()[:2]
+    print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    for model in models.all:
+        session = model.classifier.session
+        state = model.fault or "ready"
+        print(
+            f"  {model.name}:{model.version}  {session.backend}, {session.precision}, {session.device}, "
+            f"batches up to {model.batcher.batch}: {state}",
+            file=sys.stderr,
+        )
+    testing = asyncio.create_task(_keep_testing(models, options.selftest_every))
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        testing.cancel()
+
+
+async def _keep_testing(models: Models, every: float) -> None:
+    while every:
+        await asyncio.sleep(every)
+        for model in models.all:
+            await asyncio.to_thread(model.self_test)
+
+
+def _open(place: Place, options: ServeOptions, metrics: Metrics) -> ServedModel:
+    classifier = Classifier.open(
+        place.path,
+        options.backend,
+        device=options.device,
+        precision=options.precision,
+        max_pixels=options.limits.max_pixels,
+        max_bytes=options.limits.max_bytes,
+    )
+    return ServedModel(place, classifier, options.limits, metrics)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+        listening.setblocking(False)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"{host}:{port}: cannot be listened at ({error}); --port 0 takes a free one") from None
+    return listening
+
+
+def _check_names(places: Sequence[Place]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for place in places:
+        if (place.name, place.version) in seen:
+            raise InputError(f"two bundles are {place.name}:{place.version}; name them: NAME[:VERSION]=PATH")
+        seen.add((place.name, place.version))
+
+
+def _warn(options: ServeOptions) -> None:
+    if options.host not in _LOOPBACK and options.api_key_file is None:
+        print(
+            f"warning: whoever reaches {options.host} may use this server; --api-key-file FILE asks for a key",
+            file=sys.stderr,
+        )
