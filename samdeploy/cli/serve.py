@@ -18,6 +18,7 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    grpc_port: Annotated[int | None, typer.Option(help="Also serve gRPC at this port.", min=0, max=65535)] = None,
     batch: Annotated[int, typer.Option(help="Images per call of the engine, at most.", min=1)] = 16,
     delay_ms: Annotated[float, typer.Option(help="How long an image waits for others.", min=0)] = 0.0,
     queue: Annotated[int, typer.Option(help="Images that may wait; beyond them: 503.", min=1)] = 128,
@@ -49,7 +50,7 @@ def serve(
     check_names(backend, device, precision, also="auto")
     limits = Limits(batch, delay_ms / 1000, queue, timeout, max_bytes, max_pixels)
     options = ServeOptions(
-        host, port, backend, device, precision, limits, threads, selftest_every, api_key_file, tls_cert, tls_key,
-        connections=connections, drain_seconds=drain_seconds,
+        host, port, grpc_port, backend, device, precision, limits, threads, selftest_every, api_key_file,
+        tls_cert, tls_key, connections=connections, drain_seconds=drain_seconds,
     )  # fmt: skip
     serve(bundles or [str(latest_bundle(runs))], options)

@@ -18,12 +18,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import samdeploy
-from samdeploy.errors import ImageError, SamdeployError, first_line
+from samdeploy.errors import AnswerError, ImageError, SamdeployError, first_line
 from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.explained import explained_png
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, ServedModel
+from samdeploy.serve.page import card, page_routes
 from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_metadata, read_infer, timeout_of, write_infer
 
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
@@ -47,6 +48,11 @@ class Server:
     body_seconds: float
     ending: bool = False
 
+    @property
+    def ready(self) -> bool:
+        """Whether all models are, and new requests are taken."""
+        return self.models.ready and not self.ending
+
 
 class _Routes:
     """One method per address."""
@@ -61,6 +67,7 @@ class _Routes:
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/metrics", self.metrics),
+            Route("/page/models", self.cards),
             *(
                 Route(prefix + address, self._answered(name, handler), methods=[method])
                 for prefix in (one, one + "/versions/{version}")
@@ -81,11 +88,15 @@ class _Routes:
         return _json({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        ready = self._server.models.ready and not self._server.ending
+        ready = self._server.ready
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._server.metrics.text(), media_type=Metrics.content_type)
+
+    async def cards(self, request: Request) -> Response:
+        cards = [card(model) for model in self._server.models.all]
+        return Response(json.dumps(cards, ensure_ascii=False), media_type="application/json")
 
     async def model(self, request: Request, model: ServedModel) -> Response:
         return _json(model_metadata(model.name, model.version, model.bundle))
@@ -113,13 +124,18 @@ class _Routes:
         is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
         files = await form_files(request, body) if is_form else [("", body)]
         deadline = _deadline(model, _timeout(request))
+        begin = time.perf_counter()
         pixels = await model.decode([content for _, content in files], deadline, self._server.pool)
+        decoded = time.perf_counter()
         logits = await model.infer(pixels, deadline)
+        decode_ms, engine_ms = 1000 * (decoded - begin), 1000 * (time.perf_counter() - decoded)
+        timing = {"Server-Timing": f"decode;dur={decode_ms:.1f}, engine;dur={engine_ms:.1f}"}
         answers = [answer.to_json() for answer in model.predictions(logits, top)]
         model.count(logits)
         if not is_form:
-            return _json(answers[0])
-        return _json({"predictions": [{"image": name, **one} for (name, _), one in zip(files, answers, strict=True)]})
+            return _json(answers[0], headers=timing)
+        named = [{"image": name, **one} for (name, _), one in zip(files, answers, strict=True)]
+        return _json({"predictions": named}, headers=timing)
 
     async def explain(self, request: Request, model: ServedModel) -> Response:
         model.check_ready()
@@ -144,10 +160,9 @@ class _Routes:
                 labels = (model.name, model.version)
                 response = await _while_connected(request, handler(request, model))
             except RequestError as error:
-                headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
-                response = _error(error.status, str(error), headers)
+                response = await _refused(request, error)
             except ImageError as error:
-                response = _error(422 if name != "infer" else 400, str(error))
+                response = _error(422 if isinstance(error, AnswerError) else 400, str(error))
             except ClientDisconnect:
                 response = Response(status_code=499)  # nobody reads it; the metrics say so
             except SamdeployError as error:
@@ -179,7 +194,8 @@ async def _while_connected(request: Request, work: Awaitable[Response]) -> Respo
 def make_app(server: Server) -> Starlette:
     """The ASGI application."""
     return Starlette(
-        routes=_Routes(server).routes(), exception_handlers={HTTPException: _http_error, Exception: _unexpected}
+        routes=[*_Routes(server).routes(), *page_routes()],
+        exception_handlers={HTTPException: _http_error, RequestError: _refused, Exception: _unexpected},
     )
 
 
@@ -187,6 +203,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
     return _error(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}", headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _error(error.status, str(error), {"Retry-After": str(error.retry_after)} if error.retry_after else None)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

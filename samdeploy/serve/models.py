@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -261,6 +261,11 @@ class Models:
                 404, f"version {version[:100]!r} found in the address; {name!r} has {', '.join(versions)}"
             )
         return versions[version]
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of the models."""
+        return self._by_name.keys()
 
     @property
     def ready(self) -> bool:

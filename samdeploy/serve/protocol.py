@@ -131,6 +131,17 @@ def tensor_shape(found: Sequence[Any], spec: ModelSpec) -> int:
     return int(found[0])
 
 
+def image_count(found: Sequence[Any], name: str) -> int:
+    """How many encoded images a tensor of this shape holds.
+
+    Raises:
+        RequestError: it is not [N].
+    """
+    if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], int) or found[0] < 1:
+        raise RequestError(400, f"{name}: shape {_shown(found)} found, [N] of N encoded images expected")
+    return found[0]
+
+
 def pixels_of(content: bytes, shape: Sequence[Any], spec: ModelSpec) -> UInt8Array:
     """uint8 [N, H, W, 3] of raw bytes.
 
@@ -218,11 +229,10 @@ def _images(given: Mapping[str, Any], binary: _Binary, spec: ModelSpec) -> UInt8
             return pixels_of(binary.take(parameters["binary_data_size"], name), shape, spec)
         return _json_pixels(given["data"], shape, spec)
     if kind == "BYTES":
-        if len(shape) != 1 or isinstance(shape[0], bool) or not isinstance(shape[0], int) or shape[0] < 1:
-            raise RequestError(400, f"{name}: shape {_shown(shape)} found, [N] of N encoded images expected")
+        count = image_count(shape, name)
         if is_binary:
-            return byte_strings(binary.take(parameters["binary_data_size"], name), shape[0], name)
-        return _json_bytes(given["data"], shape[0], name)
+            return byte_strings(binary.take(parameters["binary_data_size"], name), count, name)
+        return _json_bytes(given["data"], count, name)
     raise RequestError(
         400, f"{name}.datatype: {_shown(kind)} found, 'UINT8' (pixels) or 'BYTES' (encoded images) expected"
     )

@@ -11,8 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from samdeploy.errors import InputError
 
 # Probes of an orchestrator have no key, and the page asks for it.
-_OPEN = ("/v2/health/live", "/v2/health/ready", "/")
-_OPEN_BELOW = "/page/"
+_OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/page/page.css", "/page/page.js")
 _LEAST = 16
 
 
@@ -47,7 +46,7 @@ class KeyRequired:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or path in _OPEN or path.startswith(_OPEN_BELOW):
+        if scope["type"] != "http" or path in _OPEN:
             return await self._app(scope, receive, send)
         given = b"".join(value for name, value in scope["headers"] if name == b"authorization")
         if has_key(given, self._key):

@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -34,6 +35,7 @@ class ServeOptions:
 
     Attributes:
         host, port: port 0 takes a free one.
+        grpc_port: likewise for gRPC; None: no gRPC.
         backend, device, precision: as `Classifier.open` takes them.
         threads: that decode; 0: as many as processors.
         selftest_every: seconds between runs of the golden images; 0: only at the start.
@@ -44,6 +46,7 @@ class ServeOptions:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     backend: str = "auto"
     device: str = "auto"
     precision: str | None = None
@@ -147,13 +150,16 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
             ssl_keyfile=str(options.tls_key) if options.tls_key else None,
         )
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_run(_Uvicorn(config, server, options.drain_seconds), listening, models, options))
+            asyncio.run(_run(_Uvicorn(config, server, options.drain_seconds), server, listening, options, key))
     finally:
         pool.shutdown(cancel_futures=True)
         models.close()
 
 
-async def _run(server: _Uvicorn, listening: socket.socket, models: Models, options: ServeOptions) -> None:
+async def _run(
+    http: _Uvicorn, server: Server, listening: socket.socket, options: ServeOptions, key: bytes | None
+) -> None:
+    models = server.models
     for model in models.all:
         await asyncio.to_thread(model.self_test)
     scheme = "https" if options.tls_cert else "http"
@@ -167,11 +173,25 @@ async def _run(server: _Uvicorn, listening: socket.socket, models: Models, optio
             f"batches up to {model.batcher.batch}: {state}",
             file=sys.stderr,
         )
+    grpc = await _start_grpc(server, options, key) if options.grpc_port is not None else None
     testing = asyncio.create_task(_keep_testing(models, options.selftest_every))
     try:
-        await server.serve(sockets=[listening])
+        await http.serve(sockets=[listening])
     finally:
         testing.cancel()
+        if grpc is not None:
+            await grpc.stop(options.limits.timeout)
+
+
+async def _start_grpc(server: Server, options: ServeOptions, key: bytes | None) -> Any:
+    from samdeploy.serve.grpc import bind, make_grpc  # late: an extra, and a second to load
+
+    made = make_grpc(server, max_bytes=options.limits.max_bytes, key=key, connections=options.connections)
+    certificate = (options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
+    port = bind(made, f"{options.host}:{options.grpc_port}", certificate)
+    await made.start()
+    print(f"  grpc {options.host}:{port}", file=sys.stderr)
+    return made
 
 
 async def _keep_testing(models: Models, every: float) -> None:

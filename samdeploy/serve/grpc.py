@@ -1,0 +1,191 @@
+"""The same models over gRPC."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+import samdeploy
+from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.spec import ModelSpec
+from samdeploy.errors import ImageError, InputError, SamdeployError, first_line
+from samdeploy.serve.errors import RequestError
+from samdeploy.serve.http import Server
+from samdeploy.serve.messages import MESSAGES, METHODS, SERVICE
+from samdeploy.serve.protocol import (
+    CLASSES,
+    EXTENSIONS,
+    WantedOutput,
+    answer_tensor,
+    byte_strings,
+    image_count,
+    model_metadata,
+    pixels_of,
+    raw_bytes,
+    tensor_shape,
+    timeout_of,
+    wanted_output,
+)
+from samdeploy.serve.security import has_key
+
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+Message = Any
+Handler = Callable[[Message], Awaitable[Message]]
+
+
+class _Service:
+    """One method per call of the protocol, in lower case."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def server_live(self, request: Message) -> Message:
+        return MESSAGES["ServerLiveResponse"](live=True)
+
+    async def server_ready(self, request: Message) -> Message:
+        return MESSAGES["ServerReadyResponse"](ready=self._server.ready)
+
+    async def model_ready(self, request: Message) -> Message:
+        model = self._server.models.find(request.name, request.version or None)
+        return MESSAGES["ModelReadyResponse"](ready=model.ready and not self._server.ending)
+
+    async def server_metadata(self, request: Message) -> Message:
+        return MESSAGES["ServerMetadataResponse"](
+            name="samdeploy", version=samdeploy.__version__, extensions=EXTENSIONS[1:]
+        )
+
+    async def model_metadata(self, request: Message) -> Message:
+        model = self._server.models.find(request.name, request.version or None)
+        return MESSAGES["ModelMetadataResponse"](**model_metadata(model.name, model.version, model.bundle))
+
+    async def model_infer(self, request: Message) -> Message:
+        model = self._server.models.find(request.model_name, request.model_version or None)
+        parameters = _parameters(request.parameters)
+        timeout = timeout_of(parameters)
+        deadline = time.monotonic() + min(model.limits.timeout, timeout or model.limits.timeout)
+        images = _images(request, model.spec)
+        outputs = [
+            wanted_output(one.name, True, _parameters(one.parameters).get("classification", 0), "outputs", model.spec)
+            for one in request.outputs
+        ] or [WantedOutput(model.spec.output.name), WantedOutput(CLASSES)]
+        pixels = await model.decode(images, deadline, self._server.pool) if isinstance(images, list) else images
+        logits = await model.infer(pixels, deadline)
+        model.count(logits)
+        answer = MESSAGES["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
+        for wanted in outputs:
+            datatype, shape, values = answer_tensor(wanted, logits, model.spec)
+            answer.outputs.add(name=wanted.name, datatype=datatype, shape=shape)
+            answer.raw_output_contents.append(raw_bytes(values))
+        return answer
+
+
+def _images(request: Message, spec: ModelSpec) -> UInt8Array | list[bytes]:
+    """
+    Raises:
+        RequestError: not one input of pixels or encoded images.
+    """
+    if len(request.inputs) != 1 or request.inputs[0].name != spec.input.name:
+        names = [one.name for one in request.inputs][:5]
+        raise RequestError(400, f"inputs: {names} found, 1 expected, named {spec.input.name!r}")
+    given, shape = request.inputs[0], list(request.inputs[0].shape)
+    raw = request.raw_input_contents
+    if given.datatype not in ("UINT8", "BYTES"):
+        raise RequestError(400, f"{given.name}: datatype {given.datatype[:20]!r} found, 'UINT8' or 'BYTES' expected")
+    if len(raw) > 1 or (raw and given.HasField("contents")):
+        raise RequestError(400, f"{given.name}: contents or one raw_input_contents expected")
+    if given.datatype == "BYTES":
+        count = image_count(shape, given.name)
+        found = byte_strings(raw[0], count, given.name) if raw else list(given.contents.bytes_contents)
+        if len(found) != count:
+            raise RequestError(400, f"{given.name}: {len(found)} images found, {count} expected by its shape")
+        return found
+    if raw:
+        return pixels_of(raw[0], shape, spec)
+    tensor_shape(shape, spec)
+    values = np.array(given.contents.uint_contents, np.uint32)
+    if values.size and values.max() > 255:
+        raise RequestError(400, f"{given.name}: {values.max()} found, at most 255 expected")
+    return pixels_of(values.astype(np.uint8).tobytes(), shape, spec)
+
+
+def _parameters(given: Message) -> dict[str, Any]:
+    return {name: getattr(one, one.WhichOneof("parameter_choice") or "bool_param") for name, one in given.items()}
+
+
+def _handler(name: str, call: Handler, server: Server, key: bytes | None) -> Any:
+    request_class, _ = METHODS[name]
+    counter = server.metrics.requests
+
+    async def answer(request: Message, context: Any) -> Message:
+        if key is not None and not name.startswith(("ServerLive", "ServerReady")):
+            given = dict(context.invocation_metadata()).get("authorization", "")
+            if not has_key(given, key):
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the key is missing or wrong")
+        code = grpc.StatusCode.OK
+        text = ""
+        try:
+            return await call(request)
+        except RequestError as error:
+            full = error.status == 503 and error.retry_after is not None
+            code = _STATUS.get(error.status, grpc.StatusCode.UNAVAILABLE)
+            code, text = grpc.StatusCode.RESOURCE_EXHAUSTED if full else code, str(error)
+        except ImageError as error:
+            code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        except SamdeployError as error:
+            code, text = grpc.StatusCode.INTERNAL, first_line(error)
+        finally:
+            asked = getattr(request, "model_name", "")
+            counter.labels(asked if asked in server.models.names else "", "", f"grpc {name}", code.name).inc()
+        await context.abort(code, text)
+        raise AssertionError  # abort raised
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=request_class.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+
+
+def make_grpc(server: Server, *, max_bytes: int, key: bytes | None, connections: int) -> grpc.aio.Server:
+    """A gRPC server without a port, for the running loop."""
+    service = _Service(server)
+    made = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ],
+        maximum_concurrent_rpcs=connections,
+    )
+    handlers = {
+        name: _handler(name, getattr(service, _CAPITAL.sub("_", name).lower()), server, key) for name in METHODS
+    }
+    made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    return made
+
+
+def bind(server: grpc.aio.Server, address: str, certificate: tuple[Path, Path] | None) -> int:
+    """Give a server its address, HOST:PORT, with a certificate and its key where there are any; returns the port.
+
+    Raises:
+        InputError: it is taken, or the files cannot be read.
+    """
+    try:
+        if certificate is None:
+            return int(server.add_insecure_port(address))
+        chain, key = (path.read_bytes() for path in certificate)
+        return int(server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)])))
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"--grpc-port: {address} cannot be listened at ({first_line(error)})") from None
