@@ -36,6 +36,10 @@ def serve(
     max_bytes: Annotated[int, typer.Option(help="Of a request.", min=1)] = 32 << 20,
     max_pixels: Annotated[int, typer.Option(help="Of an image.", min=1)] = 1 << 26,
     connections: Annotated[int, typer.Option(help="At a time, at most.", min=1)] = 1000,
+    header_seconds: Annotated[
+        float, typer.Option(help="In which the head of a request must be there.", min=0.01)
+    ] = 10.0,
+    body_seconds: Annotated[float, typer.Option(help="In which its body must be there.", min=0.01)] = 30.0,
     drain_seconds: Annotated[
         float, typer.Option(help="After SIGTERM, how long requests are still taken while it says not ready.", min=0)
     ] = 0.0,
@@ -51,6 +55,6 @@ def serve(
     limits = Limits(batch, delay_ms / 1000, queue, timeout, max_bytes, max_pixels)
     options = ServeOptions(
         host, port, grpc_port, backend, device, precision, limits, threads, selftest_every, api_key_file,
-        tls_cert, tls_key, connections=connections, drain_seconds=drain_seconds,
+        tls_cert, tls_key, header_seconds, body_seconds, connections=connections, drain_seconds=drain_seconds,
     )  # fmt: skip
     serve(bundles or [str(latest_bundle(runs))], options)

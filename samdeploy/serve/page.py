@@ -61,8 +61,8 @@ def card(model: ServedModel) -> dict[str, object]:
         facts.append(
             (
                 "rejects",
-                f"answers below {100 * bundle.threshold:.1f} %: at most {bundle.rejection.bound:.1f} % of the others are "
-                f"wrong, {bundle.rejection.coverage:.1f} % are answered (validation)",
+                f"answers below {100 * bundle.threshold:.1f} %: at most {bundle.rejection.bound:.1f} % of the others "
+                f"are wrong, {bundle.rejection.coverage:.1f} % are answered (validation)",
             )
         )
     if bundle.spec.license:

@@ -26,6 +26,7 @@ from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_plac
 from samdeploy.serve.security import KeyRequired, read_key
 
 _LOG = logging.getLogger("samdeploy.serve")
+_MOST_OF_A_HEAD = 64 << 10  # bytes
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -63,10 +64,11 @@ class ServeOptions:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP whose clients have so long to send the head of a request: uvicorn waits for ever."""
+    """HTTP with bounds on the head of a request, in seconds and bytes: uvicorn waits and reads for ever."""
 
     header_seconds = 10.0
-    _late: asyncio.TimerHandle | None = None
+    _late: asyncio.TimerHandle | None = None  # while a head is awaited
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,6 +78,16 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         if self._late is None:
             self._late = self.loop.call_later(self.header_seconds, self.transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._late is None:
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > _MOST_OF_A_HEAD and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         if self._late is not None:

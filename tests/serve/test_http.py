@@ -1,0 +1,263 @@
+"""`samdeploy serve`, asked by many clients at once over loopback."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samdeploy import Classifier
+from samdeploy.bundle import Bundle
+from tests.conftest import Command
+from tests.serve.server import Served, serving
+
+DIGITS, MAPS = "/v2/models/digits", "/v2/models/maps/versions/3"
+CLIENTS = 24
+
+
+@pytest.fixture(scope="module")
+def served(digits_bundle: Bundle, cam_bundle: Bundle, environment: dict[str, str]) -> Iterator[Served]:
+    places = (f"digits={digits_bundle.root}", f"maps:3={cam_bundle.root}")
+    options = ("--max-bytes", "2000000", "--max-pixels", "100000", "--backend", "onnxruntime")
+    with serving(environment, *places, *options) as server:
+        yield server
+
+
+def binary_request(images: np.ndarray, *outputs: dict[str, object]) -> tuple[bytes, dict[str, str]]:
+    tensor = {"name": "image", "datatype": "UINT8", "shape": images.shape}
+    tensor["parameters"] = {"binary_data_size": images.nbytes}
+    front = json.dumps({"inputs": [tensor], "outputs": outputs}).encode()
+    return front + images.tobytes(), {"Inference-Header-Content-Length": str(len(front))}
+
+
+def test_about_health_and_metadata(served: Served, digits_bundle: Bundle) -> None:
+    status, about = served.json("GET", "/v2")
+    assert (status, about["name"], about["extensions"]) == (200, "samdeploy", ["binary_tensor_data", "classification"])
+    assert served.json("GET", "/v2/health/live") == (200, {"live": True})
+    assert served.json("GET", "/v2/health/ready") == (200, {"ready": True})
+    assert served.json("GET", MAPS + "/ready") == (200, {"name": "maps", "ready": True})
+    status, model = served.json("GET", DIGITS)
+    size = digits_bundle.spec.preprocessing
+    assert model["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, size.height, size.width, 3]}]
+    assert model["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, 10]}
+
+
+def test_golden_images_have_their_logits(served: Served, digits_bundle: Bundle) -> None:
+    images, logits = digits_bundle.golden()
+    for count in (1, len(images), 3 * len(images)):  # the last are more than a batch
+        chosen = np.concatenate([images] * 3)[:count]
+        body, headers = binary_request(chosen, {"name": "logits", "parameters": {"binary_data": True}})
+        status, content, about = served.ask("POST", DIGITS + "/infer", body, headers)
+        assert status == 200
+        front = int(about["Inference-Header-Content-Length"])
+        found = np.frombuffer(content[front:], "<f4").reshape(count, -1)
+        assert np.allclose(found, np.concatenate([logits] * 3)[:count], atol=1e-3)
+        assert json.loads(content[:front])["outputs"][0]["shape"] == [count, 10]
+
+
+def test_images_are_answered_as_by_the_classifier(
+    served: Served, digits_bundle: Bundle, digit_files: Sequence[Path]
+) -> None:
+    with Classifier.open(digits_bundle.root, "onnxruntime") as classifier:
+        expected = [answer.to_json() for answer in classifier.predict_batch(digit_files)]
+    for path, answer in zip(digit_files, expected, strict=True):
+        status, found = served.json("POST", DIGITS + "/predict", path.read_bytes())
+        assert (status, found["label"], found["rejected"]) == (200, answer["label"], answer["rejected"])
+        assert found["probability"] == pytest.approx(answer["probability"], rel=1e-5)
+    parts = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="f"; filename="%s"\r\n\r\n%s\r\n'
+        % (path.name.encode(), path.read_bytes())
+        for path in digit_files
+    )
+    form = {"Content_Type": "multipart/form-data; boundary=x"}
+    status, found = served.json("POST", DIGITS + "/predict?top=2", parts + b"--x--\r\n", **form)
+    assert [one["image"] for one in found["predictions"]] == [path.name for path in digit_files]
+    assert [one["label"] for one in found["predictions"]] == [answer["label"] for answer in expected]
+    assert {len(one["top"]) for one in found["predictions"]} == {2}
+
+
+def test_a_map_of_a_class(served: Served, cam_bundle: Bundle) -> None:
+    file = io.BytesIO()
+    Image.fromarray(cam_bundle.golden()[0][0]).save(file, "PNG")
+    for query, mode, label in (("", "RGB", None), ("?layer=map&class=3", "RGBA", "Größe"), ("?class=e", "RGB", "e")):
+        status, png, headers = served.ask("POST", MAPS + "/explain" + query, file.getvalue())
+        assert status == 200
+        drawn = Image.open(io.BytesIO(png))
+        # Upright and whole, as large as is good for the eye.
+        assert (drawn.mode, drawn.height * 64) == (mode, drawn.width * 96)
+        assert label in (None, json.loads(headers["X-Class"]))
+    assert served.json("POST", MAPS + "/explain?class=none", file.getvalue())[1]["error"].startswith(
+        "class: 'none' found"
+    )
+
+
+def jpeg(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "text"),
+    [
+        (DIGITS + "/predict", b"", 400, "image: the file is empty"),
+        (DIGITS + "/predict", b"GET OUT", 400, "image: not an image that samdeploy reads"),
+        (DIGITS + "/predict", jpeg(40, 30)[:-200], 400, "image: damaged or truncated"),
+        (DIGITS + "/predict", jpeg(400, 300), 400, "image: too many pixels, scale it down first (400x300"),
+        (DIGITS + "/predict?top=0", jpeg(4, 4), 400, "top: '0' found, a number from 1 to 10 expected"),
+        (DIGITS + "/predict?timeout=soon", jpeg(4, 4), 400, "parameters.timeout: 'soon' found"),
+        (DIGITS + "/predict", bytes(2_000_001), 413, "Content-Length 2000001 found, at most 2000000 bytes expected"),
+        (DIGITS + "/infer", b"{", 400, "the request is not JSON"),
+        ("/v2/models/none/infer", b"", 404, "model 'none' found in the address; there are digits, maps"),
+        ("/v2/models/maps/versions/1/infer", b"", 404, "version '1' found in the address; 'maps' has 3"),
+        ("/v2/repository/index", b"", 404, "POST /v2/repository/index: Not Found"),
+        ("/v2/health/live", b"", 405, "POST /v2/health/live: Method Not Allowed"),
+        ("/page/../../etc/passwd", b"", 404, "POST /page/../../etc/passwd: Not Found"),
+    ],
+)
+def test_what_gets_no_answer(served: Served, path: str, body: bytes, status: int, text: str) -> None:
+    found, answer = served.json("POST", path, body)
+    assert (found, list(answer)) == (status, ["error"])
+    assert answer["error"].startswith(text)
+
+
+def test_a_request_that_is_too_late(served: Served, digits_bundle: Bundle) -> None:
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 0, 0, 3], "data": []}
+    size = digits_bundle.spec.preprocessing
+    tensor |= {"shape": [1, size.height, size.width, 3], "data": [0] * (size.height * size.width * 3)}
+    body = json.dumps({"inputs": [tensor], "parameters": {"timeout": 1}}).encode()
+    found = [served.json("POST", DIGITS + "/infer", body)[0] for _ in range(5)]
+    assert 504 in found
+    assert served.metric("samdeploy_requests_total", 'code="504"') == found.count(504)
+
+
+def test_many_clients_at_once_good_and_bad(served: Served, digit_files: Sequence[Path]) -> None:
+    examples = [path.read_bytes() for path in digit_files]
+    before = served.metric("samdeploy_requests_total", 'endpoint="predict"')
+
+    def client(number: int) -> list[tuple[int, object]]:
+        found = []
+        connection = served.connect()
+        for place in range(10):
+            digit = (number + place) % 6
+            connection.request("POST", DIGITS + "/predict", examples[digit] if digit < 5 else b"broken")
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+            found.append((digit, content["label"] if answer.status == 200 else answer.status))
+        connection.close()
+        return found
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for found in pool.map(client, range(CLIENTS)):
+            assert [answer for _, answer in found] == [str(digit) if digit < 5 else 400 for digit, _ in found]
+    assert served.metric("samdeploy_requests_total", 'endpoint="predict"') == before + 10 * CLIENTS
+
+
+HEAD = b"POST %s HTTP/1.1\r\nHost: x\r\n"
+CHUNKS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+RAW = {
+    "no HTTP": (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+    "two lengths": (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+    "a length and chunks": (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "no chunk": (CHUNKS + b"zz\r\n", 400),
+    "a negative length": (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+    "a length without end": (HEAD + b"Content-Length: " + b"9" * 18 + b"\r\n\r\n", 413),
+    "chunks too many": (CHUNKS + (b"fffff\r\n" + bytes(0xFFFFF) + b"\r\n") * 3, 413),
+    "a head without end": (HEAD + b"X: " + b"x" * 200_000, 431),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_what_is_no_sound_http(served: Served, name: str) -> None:
+    content, expected = RAW[name]
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+        client.sendall(content.replace(b"%s", (DIGITS + "/predict").encode()))
+        assert client.recv(4096).startswith(b"HTTP/1.1 %d " % expected)
+    assert served.json("GET", "/v2/health/ready")[0] == 200
+
+
+def test_a_client_that_goes_away_is_no_error(served: Served) -> None:
+    """`serving` looks for a traceback at the end."""
+    path = DIGITS + "/predict"
+    before = served.metric("samdeploy_requests_total", 'code="499"')
+    for body in (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf", "POST"):
+        client = socket.create_connection(("127.0.0.1", served.port), timeout=30)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets
+        client.sendall(body.encode())
+        client.close()
+    deadline = time.monotonic() + 20
+    while served.metric("samdeploy_requests_total", 'code="499"') == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert served.metric("samdeploy_requests_total", 'code="499"') == before + 1
+
+
+def test_metrics_say_what_was_answered(served: Served, digit_files: Sequence[Path]) -> None:
+    before = served.metric("samdeploy_answers_total", 'model="digits"', 'label="3"')
+    served.ask("POST", DIGITS + "/predict", digit_files[3].read_bytes())
+    assert served.metric("samdeploy_answers_total", 'model="digits"', 'label="3"') == before + 1
+    assert served.metric("samdeploy_ready", 'model="maps"') == 1
+    assert 0 <= served.metric("samdeploy_golden_difference", 'model="digits"') < 1e-4
+    answers = served.metric("samdeploy_answers_total", 'model="digits"')
+    assert served.metric("samdeploy_batch_size_sum", 'model="digits"') == answers
+
+
+def test_slow_heads_keys_and_a_full_queue(
+    copy_of_bundle: Path, environment: dict[str, str], tmp_path: Path, digit_files: Sequence[Path]
+) -> None:
+    (tmp_path / "key").write_text("a key of 16 and more characters\n")
+    options = ("--api-key-file", tmp_path / "key", "--header-seconds", "0.3", "--queue", "1")
+    with serving(environment, copy_of_bundle, *options) as served:
+        path, body = "/v2/models/copy/predict", digit_files[2].read_bytes()
+        key = {"Authorization": "Bearer a key of 16 and more characters"}
+        assert served.ask("POST", path, body)[0] == 401
+        assert served.ask("POST", path, body, {"Authorization": "Bearer a key of 16 and more character"})[0] == 401
+        assert served.ask("GET", "/page/models")[0] == served.ask("GET", "/metrics")[0] == 401
+        assert served.ask("GET", "/v2/health/ready")[0] == served.ask("GET", "/")[0] == 200
+        assert served.ask("POST", path, body, key)[0] == 200
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+            client.sendall(b"POST /v2 HTTP/1.1\r\nHost")
+            begin = time.monotonic()
+            assert client.recv(1) == b""  # closed
+            assert time.monotonic() - begin < 10
+        # More images at once than may wait.
+        images = np.zeros((2, *Classifier.open(copy_of_bundle).bundle.spec.input.shape[1:]), np.uint8)
+        content, headers = binary_request(np.concatenate([images] * 20))
+        status, answer, about = served.ask("POST", "/v2/models/copy/infer", content, headers | key)
+        assert (status, about["Retry-After"]) == (503, "1"), answer
+
+
+def test_the_end(digits_bundle: Bundle, environment: dict[str, str], digit_files: Sequence[Path]) -> None:
+    """SIGTERM: not ready at once, still answering for a while, exit code 0."""
+    with serving(environment, f"digits={digits_bundle.root}", "--drain-seconds", "60") as served:
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert served.json("GET", "/v2/health/ready") == (503, {"ready": False})
+        assert served.json("GET", "/v2/health/live")[0] == 200
+        assert served.json("POST", DIGITS + "/predict", digit_files[1].read_bytes())[1]["label"] == "1"
+        served.process.send_signal(signal.SIGTERM)  # asked again, it does not wait
+        served.process.wait(30)
+
+
+def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("short")
+    root = digits_bundle.root
+    for arguments, text in (
+        ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
+        ((root, "--port", str(served.port)), f"127.0.0.1:{served.port}: cannot be listened at ("),
+        ((root, root), ": two bundles are "),
+        ((f"a b={root}",), "name 'a b' found; letters, digits and . _ - inside expected"),
+        ((root, "--api-key-file", tmp_path / "key"), "key: 5 characters found, at least 16 of ASCII expected"),
+    ):
+        done = command("serve", *arguments, *(() if "--port" in arguments else ("--port", "0")), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert text in done.stderr and done.stderr.count("\n") == 1

@@ -1,0 +1,144 @@
+"""Requests of the Open Inference Protocol, as bytes, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.serve.errors import RequestError
+from samdeploy.serve.protocol import InferRequest, WantedOutput, read_infer, write_infer
+
+SPEC: ModelSpec = model_spec("sam-resnet18", {}, ("cat", "dog", "ükelei"), Preprocessing(2, 3))
+IMAGES = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    return {"name": "image", "datatype": "UINT8", "shape": [2, 2, 3, 3], "data": IMAGES.tolist()} | changes
+
+
+def body(**changes: Any) -> bytes:
+    return json.dumps({"inputs": [tensor()]} | changes).encode()
+
+
+def binary(content: bytes, **changes: Any) -> tuple[bytes, str]:
+    given = tensor(parameters={"binary_data_size": len(content)}) | changes
+    del given["data"]
+    front = json.dumps({"inputs": [given]}).encode()
+    return front + content, str(len(front))
+
+
+@pytest.mark.parametrize("data", [IMAGES.tolist(), IMAGES.ravel().tolist()])
+def test_pixels_in_json_nested_or_flat(data: list[Any]) -> None:
+    request = read_infer(body(inputs=[tensor(data=data)], id="7"), None, SPEC)
+    assert (request.id, request.timeout) == ("7", None)
+    assert np.array_equal(request.images, IMAGES)
+    assert request.outputs == (WantedOutput("logits"), WantedOutput("classes"))
+
+
+def test_pixels_behind_the_json() -> None:
+    request = read_infer(*binary(IMAGES.tobytes()), SPEC)
+    assert np.array_equal(request.images, IMAGES)
+
+
+def test_encoded_images_both_ways() -> None:
+    files = [b"one", b"", b"three" * 100]
+    raw = b"".join(struct.pack("<I", len(one)) + one for one in files)
+    assert read_infer(*binary(raw, datatype="BYTES", shape=[3]), SPEC).images == files
+    texts = [base64.b64encode(one).decode() for one in files]
+    assert read_infer(body(inputs=[tensor(datatype="BYTES", shape=[3], data=texts)]), None, SPEC).images == files
+
+
+def test_outputs_and_parameters() -> None:
+    outputs = [
+        {"name": "logits", "parameters": {"classification": 2}},
+        {"name": "logits", "parameters": {"binary_data": False}},
+        {"name": "classes"},
+    ]
+    parameters = {"binary_data_output": True, "timeout": 1500}
+    request = read_infer(body(outputs=outputs, parameters=parameters), None, SPEC)
+    assert request.timeout == 0.0015
+    assert request.outputs == (
+        WantedOutput("logits", True, 2), WantedOutput("logits", False), WantedOutput("classes", True),
+    )  # fmt: skip
+
+
+WRONG = {
+    "not JSON": (b"{", "the request is not JSON: "),
+    "no UTF-8": (b'{"id": "\xff"}', "the request is not JSON: 'utf-8' codec"),
+    "a list": (b"[]", "the request: [] found, an object expected"),
+    "deep": (b"[" * 100_000, "the request is nested too deeply"),
+    "a long number": (b'{"id": ' + b"1" * 5000 + b"}", "the request is not JSON: Exceeds the limit"),
+    "no number": (body().replace(b"17", b"NaN", 1), "the request is not JSON: NaN is not JSON"),
+    "no inputs": (b"{}", "inputs: None found, a list expected"),
+    "two inputs": (body(inputs=[tensor(), tensor()]), "inputs: 2 found, 1 expected, named 'image'"),
+    "another name": (body(inputs=[tensor(name="x")]), "inputs[0].name: 'x' found, 'image' expected"),
+    "another type": (body(inputs=[tensor(datatype="FP32")]), "image.datatype: 'FP32' found, 'UINT8'"),
+    "another shape": (body(inputs=[tensor(shape=[2, 3, 2, 3])]), "shape [2, 3, 2, 3] found, [N, 2, 3, 3] expected"),
+    "no images": (body(inputs=[tensor(shape=[0, 2, 3, 3], data=[])]), "at least 1 image expected"),
+    "true images": (body(inputs=[tensor(shape=[True, 2, 3, 3])]), "shape [True, 2, 3, 3] found"),
+    "another count": (body(inputs=[tensor(shape=[3, 2, 3, 3])]), "image: 36 numbers found, 54 whole numbers"),
+    "ragged": (body(inputs=[tensor(data=[[1], [2, 3]])]), "image: no list of whole numbers found"),
+    "fractions": (body(inputs=[tensor(data=[0.5] * 36)]), "image: no list of whole numbers found"),
+    "out of range": (body(inputs=[tensor(data=[256] * 36)]), "image: 256 to 256 found, 0 to 255 expected"),
+    "out of int64": (body(inputs=[tensor(data=[10**30] * 36)]), "image: no list of whole numbers found"),
+    "no base64": (body(inputs=[tensor(datatype="BYTES", shape=[1], data=["ä"])]), "image: not base64"),
+    "an unknown output": (body(outputs=[{"name": "x"}]), "outputs[0].name: 'x' found, 'logits' or 'classes' expected"),
+    "too many classes": (
+        body(outputs=[{"name": "logits", "parameters": {"classification": 4}}]),
+        "outputs[0].parameters.classification: 4 found, at most 3 expected",
+    ),
+    "a timeout of nothing": (body(parameters={"timeout": 0}), "parameters.timeout: 0 found, microseconds"),
+    "an id": (body(id=7), "id: 7 found, a text expected"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_requests(name: str) -> None:
+    content, message = WRONG[name]
+    with pytest.raises(RequestError) as caught:
+        read_infer(content, None, SPEC)
+    assert caught.value.status == 400
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "length", "message"),
+    [
+        (*binary(IMAGES.tobytes()[:-1]), "image: 35 bytes found, 36 expected by its shape"),
+        (*binary(IMAGES.tobytes(), parameters={"binary_data_size": 37}), "binary_data_size 37 found, at most the 36"),
+        (*binary(IMAGES.tobytes(), parameters={"binary_data_size": -1}), "binary_data_size -1 found"),
+        (binary(IMAGES.tobytes())[0] + b"x", binary(IMAGES.tobytes())[1], "1 bytes found behind the tensors"),
+        (b"{}", "3", "Inference-Header-Content-Length: 3 found, at most the body's 2 expected"),
+        (b"{}", "-1", "Inference-Header-Content-Length: '-1' found, a number of bytes expected"),
+        (*binary(b"\xff\xff\xff\xff", datatype="BYTES", shape=[1]), "image: 4 bytes found that are not 1 elements"),
+        (*binary(b"\0\0\0\0\0", datatype="BYTES", shape=[1]), "image: 5 bytes found that are not 1 elements"),
+    ],
+)
+def test_wrong_binary_tensors(content: bytes, length: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_infer(content, length, SPEC)
+    assert message in str(caught.value)
+
+
+def test_answers() -> None:
+    logits = np.array([[0.5, 2.0, -1.0], [3.0, 3.0, 4.0]], np.float32)
+    outputs = (WantedOutput("logits", True), WantedOutput("classes"), WantedOutput("logits", False, 2))
+    content, front = write_infer("m", "1", InferRequest("7", IMAGES, outputs), logits, SPEC)
+    answer = json.loads(content[:front])
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("7", "m", "1")
+    assert [one["datatype"] for one in answer["outputs"]] == ["FP32", "BYTES", "BYTES"]
+    assert np.array_equal(np.frombuffer(content[front:], "<f4").reshape(2, 3), logits)
+    assert answer["outputs"][1]["data"] == ["dog", "ükelei"]
+    assert answer["outputs"][2]["data"] == ["2.000000:1:dog", "0.500000:0:cat", "4.000000:2:ükelei", "3.000000:0:cat"]
+
+
+def test_logits_that_are_no_numbers_have_no_json() -> None:
+    request = InferRequest("", IMAGES, (WantedOutput("logits"),))
+    with pytest.raises(RequestError, match="ask for binary_data"):
+        write_infer("m", "1", request, np.full((2, 3), np.nan, np.float32), SPEC)
