@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,9 +104,12 @@ class _Protocol(HttpToolsProtocol):
 class _Uvicorn(uvicorn.Server):
     """A server that ends with exit code 0 when it is asked to, after what is under way."""
 
-    def __init__(self, config: uvicorn.Config, server: Server, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, server: Server, drain_seconds: float, announce: Callable[[], None]
+    ) -> None:
+        """`announce` is called when connections are answered."""
         super().__init__(config)
-        self._server, self._drain_seconds = server, drain_seconds
+        self._server, self._drain_seconds, self._announce = server, drain_seconds, announce
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -114,6 +117,10 @@ class _Uvicorn(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_end, number)
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
 
     def _asked_to_end(self, number: int) -> None:
         if self._server.ending:  # asked twice
@@ -162,18 +169,30 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
             ssl_keyfile=str(options.tls_key) if options.tls_key else None,
         )
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_run(_Uvicorn(config, server, options.drain_seconds), server, listening, options, key))
+            asyncio.run(_run(config, server, listening, options, key))
     finally:
         pool.shutdown(cancel_futures=True)
         models.close()
 
 
 async def _run(
-    http: _Uvicorn, server: Server, listening: socket.socket, options: ServeOptions, key: bytes | None
+    config: uvicorn.Config, server: Server, listening: socket.socket, options: ServeOptions, key: bytes | None
 ) -> None:
-    models = server.models
-    for model in models.all:
-        await asyncio.to_thread(model.self_test)
+    await asyncio.to_thread(_test, server.models)
+    grpc, grpc_port = await _start_grpc(server, options, key) if options.grpc_port is not None else (None, 0)
+    http = _Uvicorn(
+        config, server, options.drain_seconds, lambda: _announce(server.models, listening, options, grpc_port)
+    )
+    testing = asyncio.create_task(_keep_testing(server.models, options.selftest_every))
+    try:
+        await http.serve(sockets=[listening])
+    finally:
+        testing.cancel()
+        if grpc is not None:
+            await grpc.stop(options.limits.timeout)
+
+
+def _announce(models: Models, listening: socket.socket, options: ServeOptions, grpc_port: int) -> None:
     scheme = "https" if options.tls_cert else "http"
     host, port = listening.getsockname()[:2]
     print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
@@ -185,32 +204,30 @@ async def _run(
             f"batches up to {model.batcher.batch}: {state}",
             file=sys.stderr,
         )
-    grpc = await _start_grpc(server, options, key) if options.grpc_port is not None else None
-    testing = asyncio.create_task(_keep_testing(models, options.selftest_every))
-    try:
-        await http.serve(sockets=[listening])
-    finally:
-        testing.cancel()
-        if grpc is not None:
-            await grpc.stop(options.limits.timeout)
+    if grpc_port:
+        print(f"  grpc {options.host}:{grpc_port}", file=sys.stderr)
 
 
-async def _start_grpc(server: Server, options: ServeOptions, key: bytes | None) -> Any:
+async def _start_grpc(server: Server, options: ServeOptions, key: bytes | None) -> tuple[Any, int]:
+    """The gRPC server and its port."""
     from samdeploy.serve.grpc import bind, make_grpc  # late: an extra, and a second to load
 
     made = make_grpc(server, max_bytes=options.limits.max_bytes, key=key, connections=options.connections)
     certificate = (options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
     port = bind(made, f"{options.host}:{options.grpc_port}", certificate)
     await made.start()
-    print(f"  grpc {options.host}:{port}", file=sys.stderr)
-    return made
+    return made, port
 
 
 async def _keep_testing(models: Models, every: float) -> None:
     while every:
         await asyncio.sleep(every)
-        for model in models.all:
-            await asyncio.to_thread(model.self_test)
+        await asyncio.to_thread(_test, models)
+
+
+def _test(models: Models) -> None:
+    for model in models.all:
+        model.self_test()
 
 
 def _open(place: Place, options: ServeOptions, metrics: Metrics) -> ServedModel:
