@@ -12,7 +12,7 @@ import onnx.checker
 import onnx.external_data_helper
 import onnx.inliner
 import onnx.numpy_helper
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from samdeploy.errors import InputError, first_line
 from samdeploy.graphs.edit import attribute, constants

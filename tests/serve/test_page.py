@@ -1,0 +1,74 @@
+"""The page at /, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from samdeploy.bundle import Bundle
+from tests.report.test_browser import CHROMIUM
+from tests.serve.server import Served, serving
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+KEY = "a key of 16 and more characters"
+
+
+@pytest.fixture(scope="module")
+def served(
+    digits_bundle: Bundle, cam_bundle: Bundle, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    key = tmp_path_factory.mktemp("key") / "key"
+    key.write_text(KEY)
+    places = (f"digits={digits_bundle.root}", f"maps={cam_bundle.root}")
+    with serving(environment, *places, "--api-key-file", key) as server:
+        yield server
+
+
+def test_an_image_gets_classes_and_a_map(served: Served, cam_bundle: Bundle, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'samdeploy[dev]'")
+    photo = tmp_path / "photo.png"
+    Image.fromarray(cam_bundle.golden()[0][0]).save(photo)
+    (tmp_path / "text.png").write_text("no image")
+    address = f"http://127.0.0.1:{served.port}"
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 360, "height": 800}, color_scheme="dark")
+        said: list[str] = []
+        asked: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        page.get_by_label("This server asks for a key").fill(KEY)
+        page.keyboard.press("Enter")
+        page.get_by_label("Model").select_option("1")
+        page.get_by_text("maps is ready").wait_for()
+        assert "sam-resnet18" in page.locator("#facts").inner_text()
+        page.locator("#file").set_input_files(photo)
+        page.get_by_alt_text("map of where the network sees").wait_for()
+        buttons = page.locator("#classes button")
+        assert buttons.count() == 5
+        assert buttons.nth(0).get_attribute("aria-pressed") == "true"
+        assert page.locator("#verdict strong").inner_text() == buttons.nth(0).locator("span").nth(0).inner_text()
+        assert "queue and engine" in page.locator("#times").inner_text()
+        drawn = page.evaluate(
+            "[document.getElementById('map').naturalWidth, document.getElementById('map').naturalHeight]"
+        )
+        assert drawn[0] * 96 == drawn[1] * 64
+        # The keyboard alone: the second class's map, fainter.
+        buttons.nth(1).focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "document.querySelectorAll('#classes button')[1].getAttribute('aria-pressed') === 'true'"
+        )
+        page.locator("#opacity").focus()
+        page.keyboard.press("Home")
+        assert page.evaluate("document.getElementById('map').style.opacity") == "0"
+        assert page.evaluate("document.documentElement.scrollWidth") == 360  # nothing to scroll sideways
+        page.locator("#file").set_input_files(tmp_path / "text.png")
+        page.get_by_text("not an image that samdeploy reads").wait_for()
+        browser.close()
+    assert not said
+    assert {url.split("/")[2] for url in asked if not url.startswith(("blob:", "data:"))} == {address.split("/")[2]}
