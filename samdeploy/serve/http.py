@@ -21,10 +21,9 @@ import samdeploy
 from samdeploy.errors import AnswerError, ImageError, SamdeployError, first_line
 from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
-from samdeploy.serve.explained import explained_png
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, ServedModel
-from samdeploy.serve.page import card, page_routes
+from samdeploy.serve.page import HAS_COLOURS, card, page_routes
 from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_metadata, read_infer, timeout_of, write_infer
 
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
@@ -139,6 +138,10 @@ class _Routes:
 
     async def explain(self, request: Request, model: ServedModel) -> Response:
         model.check_ready()
+        if not HAS_COLOURS:
+            raise RequestError(501, "no maps: the server lacks matplotlib; pip install 'samdeploy[plots]'")
+        from samdeploy.serve.explained import explained_png  # late: matplotlib takes half a second
+
         wanted = request.query_params.get("class")
         body = await self._body(request, model)
         loop = asyncio.get_running_loop()

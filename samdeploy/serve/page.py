@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from importlib.util import find_spec
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +14,8 @@ from samdeploy.certainty.rates import greatest_rate, least_rate
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.models import ServedModel
 
+# Maps are drawn in matplotlib's colours.
+HAS_COLOURS = find_spec("matplotlib") is not None
 _FILES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 # Nothing from elsewhere, nothing within the page that is not one of its three files.
 _HEADERS = {
@@ -72,7 +75,8 @@ def card(model: ServedModel) -> dict[str, object]:
         "name": model.name,
         "version": model.version,
         "ready": model.ready,
-        "maps": bool(bundle.select("cam_graph", backend=session.backend)) or session.backend == "pytorch",
+        "maps": HAS_COLOURS
+        and (session.backend == "pytorch" or bool(bundle.select("cam_graph", backend=session.backend))),
         "facts": facts,
     }
 
