@@ -46,12 +46,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "evaluate": _APPLICATION | {"certainty", "metrics", "progress", "data"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "compare": _APPLICATION | {"metrics", "progress", "data", "evaluate", "bench"},
+    "serve": _APPLICATION | {"certainty", "explain"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
     "report": _APPLICATION
     | {"metrics", "progress", "data", "evaluate", "explain", "export", "bench", "compare", "doctor"},
     "cli": _APPLICATION
     | {"progress", "predict", "explain", "models", "data", "train", "importing", "export", "evaluate", "bench"}
-    | {"compare", "report", "doctor"},
+    | {"compare", "report", "doctor", "serve"},
 }
 
 # A runtime -> the file or folder that may import it at module level, besides the parts below.
@@ -92,7 +93,7 @@ EARLY = {
 }
 
 # A part -> packages that it may not import anywhere, not even inside a function.
-NEVER = dict.fromkeys(("evaluate", "compare"), frozenset({"torch", "torchvision"}))
+NEVER = dict.fromkeys(("evaluate", "compare", "serve"), frozenset({"torch", "torchvision"}))
 
 # A package -> the one file that may import it, even inside a function: there its telemetry is switched off.
 ONLY_IN = {"openvino": "backends/openvino/package.py"}

@@ -37,6 +37,9 @@ _EXTRAS = {
     "matplotlib": "plots",
     "jinja2": "report",
     "pyarrow": "parquet",
+    **dict.fromkeys(
+        ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart", "grpc", "google"), "serve"
+    ),
 }
 
 

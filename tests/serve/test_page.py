@@ -43,7 +43,7 @@ def test_an_image_gets_classes_and_a_map(served: Served, cam_bundle: Bundle, tmp
         page.goto(address)
         page.get_by_label("This server asks for a key").fill(KEY)
         page.keyboard.press("Enter")
-        page.get_by_label("Model").select_option("1")
+        page.get_by_label("Model", exact=True).select_option("1")
         page.get_by_text("maps is ready").wait_for()
         assert "sam-resnet18" in page.locator("#facts").inner_text()
         page.locator("#file").set_input_files(photo)

@@ -1,0 +1,87 @@
+"""A model while it is served: its golden images, its names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy import Classifier
+from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.bundle import Bundle
+from samdeploy.errors import InputError
+from samdeploy.serve.errors import RequestError
+from samdeploy.serve.metrics import Metrics
+from samdeploy.serve.models import Limits, Place, ServedModel, read_place
+
+FAR = float("inf")
+
+
+class Drifting:
+    """An engine that begins to answer otherwise."""
+
+    backend, device, precision = "onnxruntime", "cpu", "fp32"
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._session = classifier.session
+        self.off = 0.0
+
+    def run(self, batch: UInt8Array) -> Float32Array:
+        return self._session.run(batch) + np.float32(self.off) * np.arange(10, dtype=np.float32)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def test_readiness_goes_and_comes_with_the_golden_images(
+    digits_bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
+    engine = Drifting(Classifier.open(digits_bundle.root, "onnxruntime"))
+    metrics = Metrics()
+    model = ServedModel(Place("digits", "1", digits_bundle.root), Classifier(digits_bundle, engine), Limits(), metrics)
+    images = digits_bundle.golden()[0]
+
+    async def answer() -> Float32Array:
+        return await model.infer(images, FAR)
+
+    with pytest.raises(RequestError, match="model 'digits' is not ready: the golden images have not been run yet"):
+        asyncio.run(answer())
+    for off, ready in ((0.0, True), (0.5, False), (0.0, True)):
+        engine.off = off
+        with caplog.at_level(logging.INFO, "samdeploy.serve"):
+            model.self_test()
+            model.self_test()  # says nothing new
+        assert model.ready is ready
+        assert f'samdeploy_ready{{model="digits",version="1"}} {ready:.1f}' in metrics.text().decode()
+        if ready:
+            assert asyncio.run(answer()).shape == (len(images), 10)
+        else:
+            with pytest.raises(RequestError, match="this is not the model of this bundle") as caught:
+                asyncio.run(answer())
+            assert caught.value.status == 503
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.startswith("digits:1 is ready") for text in said] == [True, False, True]
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("runs/a b/bundle", ("a-b", "1", "runs/a b/bundle")),
+        ("cats=x/y=z", ("cats", "1", "x/y=z")),
+        ("cats:7=x", ("cats", "7", "x")),
+        ("x/y=z", ("y-z", "1", "x/y=z")),  # a path with an equals sign
+    ],
+)
+def test_names(text: str, expected: tuple[str, str, str]) -> None:
+    place = read_place(text)
+    assert (place.name, place.version, place.path) == (expected[0], expected[1], Path(expected[2]))
+
+
+def test_a_name_that_no_address_can_have() -> None:
+    with pytest.raises(InputError, match="version 'v 1' found; letters, digits and"):
+        read_place("cats:v 1=x")
