@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
 from samdeploy.cli.arguments import check_writable, sizes_from, taken
+
+if TYPE_CHECKING:
+    from samdeploy.bundle import Bundle
 
 
 @command
@@ -29,9 +33,19 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Of measuring, for each point.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="In which the alternatives take turns.")] = 21,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of a model on a server, .../v2/models/NAME: bench that instead.")
+    ] = None,
+    clients: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="At once, beside --url; 1, 2, 4 to 32.")
+    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File with the server's key, beside --url.")] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives."""
+    """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives.
+
+    With --url a server of the Open Inference Protocol: its answers against the bundle's, and its latency under load.
+    """
     from samdeploy.bench.options import ALTERNATIVES, BenchOptions
     from samdeploy.bundle import open_bundle
     from samdeploy.errors import InputError
@@ -46,6 +60,10 @@ def bench(
         check_writable("--json", json_file)
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
 
+    if url is not None:
+        _bench_url(opened, url, sizes_from(clients), seconds, precision, api_key_file, json_file)
+        return
+
     from samdeploy.bench.bench import bench_against, bench_bundle
     from samdeploy.files import json_bytes, write_atomic
     from samdeploy.report.text.bench import bench_tables
@@ -55,4 +73,26 @@ def bench(
     if json_file is not None:
         write_atomic(json_file, json_bytes(report.to_json()))
     if not report.complete:
+        raise SystemExit(1)
+
+
+def _bench_url(
+    bundle: Bundle,
+    url: str,
+    clients: Sequence[int] | None,
+    seconds: float,
+    precision: str | None,
+    key_file: Path | None,
+    json_file: Path | None,
+) -> None:
+    from samdeploy.bench.server import CONCURRENCIES, ServerOptions, bench_server
+    from samdeploy.files import json_bytes, write_atomic
+    from samdeploy.report.text.server import server_tables
+
+    key = key_file.read_text().split("\n")[0].strip() if key_file is not None else None
+    found = bench_server(bundle, ServerOptions(url, clients or CONCURRENCIES, seconds, precision, key))
+    print(server_tables(found))
+    if json_file is not None:
+        write_atomic(json_file, json_bytes(found.to_json()))
+    if not found.sound:
         raise SystemExit(1)

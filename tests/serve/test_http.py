@@ -211,6 +211,29 @@ def test_metrics_say_what_was_answered(served: Served, digit_files: Sequence[Pat
     assert served.metric("samdeploy_batch_size_sum", 'model="digits"') == answers
 
 
+def test_bench_of_the_server(
+    served: Served, digits_bundle: Bundle, cam_bundle: Bundle, command: Command, tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{served.port}{DIGITS}"
+    options = ("--clients", "1,3", "--seconds", "0.2", "--json", tmp_path / "found.json")
+    done = command("bench", digits_bundle.root, "--url", url, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "answers  as the bundle's: golden logits within" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [point["clients"] for point in found["points"]] == [1, 3]
+    assert all(point["answers"] > 0 == point["failed"] for point in found["points"])
+    for arguments, status, text in (
+        ((cam_bundle.root, "--url", url), 2, "the server's model has the tensors"),
+        ((digits_bundle.root, "--url", url + "x"), 1, f"GET {DIGITS}x: 404"),
+        ((digits_bundle.root, "--url", "localhost"), 2, "--url: 'localhost' found, such as http://"),
+        ((digits_bundle.root, "--url", "http://127.0.0.1:9/v2/models/x"), 1, "127.0.0.1:9: [Errno 111]"),
+    ):
+        done = command("bench", *arguments, *options, cwd=tmp_path)
+        assert done.returncode == status, done.stderr
+        assert text in done.stderr
+
+
 def test_slow_heads_keys_and_a_full_queue(
     copy_of_bundle: Path, environment: dict[str, str], tmp_path: Path, digit_files: Sequence[Path]
 ) -> None:
