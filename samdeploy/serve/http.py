@@ -150,7 +150,9 @@ class _Routes:
         return Response(png, media_type="image/png", headers={"X-Class": json.dumps(label)})
 
     async def _body(self, request: Request, model: ServedModel) -> bytes:
-        return await read_body(request, model.limits.max_bytes, self._server.body_seconds)
+        body = await read_body(request, model.limits.max_bytes, self._server.body_seconds)
+        request.state.is_read = True
+        return body
 
     def _answered(self, name: str, handler: Callable[[Request, ServedModel], Awaitable[Response]]) -> Handler:
         """The handler, with its model found, its errors as answers, its client watched and its request counted."""
@@ -182,11 +184,12 @@ async def _while_connected(request: Request, work: Awaitable[Response]) -> Respo
     Raises:
         ClientDisconnect: it did.
     """
+    request.state.is_read = request.method == "GET"
     task = asyncio.ensure_future(work)
     await asyncio.wait([task], timeout=_PATIENCE)
     while not task.done():
         # The body belongs to the work until it is read.
-        if getattr(request, "_stream_consumed", True) and await request.is_disconnected():
+        if request.state.is_read and await request.is_disconnected():
             task.cancel()
             await asyncio.wait([task])
             raise ClientDisconnect

@@ -20,6 +20,7 @@ from samdeploy.backends import open_session
 from samdeploy.backends.golden import check_golden
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
+from samdeploy.certainty.calibration import confidence
 from samdeploy.classifier import Classifier
 from samdeploy.errors import AnswerError, BackendUnavailable, InputError, SamdeployError
 from samdeploy.ranking import Prediction, rank
@@ -178,14 +179,15 @@ class ServedModel:
 
     def count(self, logits: Float32Array) -> None:
         """Take answers into the metrics, and into what drift is seen by."""
-        metrics = self.metrics
-        for answer in rank(logits, self.bundle, self.classifier.session.precision, 1):
-            if isinstance(answer, AnswerError):
-                continue
-            metrics.labels.labels(*self._labels, answer.label).inc()
-            metrics.probability.labels(*self._labels).observe(answer.probability)
-            if answer.rejected:
-                metrics.rejected.labels(*self._labels).inc()
+        logits = logits[np.isfinite(logits).all(axis=1)]
+        if not len(logits):
+            return
+        probabilities = confidence(logits, self.bundle.temperature)
+        observe = self.metrics.probability.labels(*self._labels).observe
+        for index, probability in zip(logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True):
+            self.metrics.labels.labels(*self._labels, self.spec.classes[index]).inc()
+            observe(probability)
+        self.metrics.rejected.labels(*self._labels).inc(int((probabilities < self.bundle.threshold).sum()))
 
     def maps(self) -> CheckedSession:
         """A session with class activation maps, opened when it is asked for first.
