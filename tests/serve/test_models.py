@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("prometheus_client", reason="pip install 'samdeploy[serve]'")
+
 from samdeploy import Classifier
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.bundle import Bundle
