@@ -135,10 +135,12 @@ def bench_server(bundle: Bundle, options: ServerOptions) -> ServerBench:
     """Compare a server's answers to the golden images with the bundle's, then ask it again and again.
 
     Raises:
-        InputError: `url` is no address of a model.
+        InputError: `url` is no address of a model, or a number of clients is below 1.
         BackendUnavailable: nobody answers there, or not the protocol.
         BundleError: the model there has other tensors than the bundle.
     """
+    if min(options.concurrencies, default=0) < 1:
+        raise InputError(f"--clients: {', '.join(map(str, options.concurrencies))} found, numbers from 1 on expected")
     images, golden = bundle.golden()
     precision = options.precision or _coarsest(bundle)
     client = _Client(options)
@@ -150,10 +152,14 @@ def bench_server(bundle: Bundle, options: ServerOptions) -> ServerBench:
         found = np.concatenate([_logits(client, request, bundle) for request in requests])
         difference = golden_error(found, golden, precision)
         statuses: dict[str, int] = {}
-        points = tuple(_point(options, bundle, requests, found, clients, statuses) for clients in options.concurrencies)
+        allowed = GOLDEN_TOLERANCE[precision]
+        largest = allowed * float(np.ptp(found))
+        points = tuple(
+            _point(options, bundle, requests, found, largest, clients, statuses) for clients in options.concurrencies
+        )
     finally:
         client.close()
-    return ServerBench(options.url, about, precision, difference, GOLDEN_TOLERANCE[precision], points, statuses)
+    return ServerBench(options.url, about, precision, difference, allowed, points, statuses)
 
 
 def _coarsest(bundle: Bundle) -> str:
@@ -230,12 +236,12 @@ def _point(
     bundle: Bundle,
     requests: Sequence[tuple[bytes, dict[str, str]]],
     expected: Float32Array,
+    largest: float,
     clients: int,
     statuses: dict[str, int],
 ) -> LoadPoint:
     lock, stop = threading.Lock(), threading.Event()
     window = _Window()
-    largest = GOLDEN_TOLERANCE[options.precision or _coarsest(bundle)] * float(np.ptp(expected))
 
     def work(number: int) -> None:
         client = _Client(options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -72,16 +71,13 @@ class _Service:
 
     async def model_infer(self, request: Message) -> Message:
         model = self._server.models.find(request.model_name, request.model_version or None)
-        parameters = _parameters(request.parameters)
-        timeout = timeout_of(parameters)
-        deadline = time.monotonic() + min(model.limits.timeout, timeout or model.limits.timeout)
+        timeout = timeout_of(_parameters(request.parameters))
         images = _images(request, model.spec)
         outputs = [
             wanted_output(one.name, True, _parameters(one.parameters).get("classification", 0), "outputs", model.spec)
             for one in request.outputs
         ] or [WantedOutput(model.spec.output.name), WantedOutput(CLASSES)]
-        pixels = await model.decode(images, deadline, self._server.pool) if isinstance(images, list) else images
-        logits = await model.infer(pixels, deadline)
+        logits = await model.answer(images, timeout, self._server.pool)
         model.count(logits)
         answer = MESSAGES["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
         for wanted in outputs:

@@ -107,10 +107,7 @@ class _Routes:
     async def infer(self, request: Request, model: ServedModel) -> Response:
         body = await self._body(request, model)
         asked = read_infer(body, request.headers.get(HEADER_LENGTH), model.spec)
-        deadline = _deadline(model, asked.timeout)
-        images = asked.images
-        pixels = await model.decode(images, deadline, self._server.pool) if isinstance(images, list) else images
-        logits = await model.infer(pixels, deadline)
+        logits = await model.answer(asked.images, asked.timeout, self._server.pool)
         content, front = write_infer(model.name, model.version, asked, logits, model.spec)
         model.count(logits)
         if front:
@@ -122,7 +119,7 @@ class _Routes:
         body = await self._body(request, model)
         is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
         files = await form_files(request, body) if is_form else [("", body)]
-        deadline = _deadline(model, _timeout(request))
+        deadline = model.deadline(_timeout(request))
         begin = time.perf_counter()
         pixels = await model.decode([content for _, content in files], deadline, self._server.pool)
         decoded = time.perf_counter()
@@ -227,10 +224,6 @@ def _json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
     return _json({"error": text}, status, headers)
-
-
-def _deadline(model: ServedModel, timeout: float | None) -> float:
-    return time.monotonic() + min(model.limits.timeout, timeout or model.limits.timeout)
 
 
 def _timeout(request: Request) -> float | None:

@@ -25,7 +25,7 @@ from samdeploy.classifier import Classifier
 from samdeploy.errors import AnswerError, BackendUnavailable, InputError, SamdeployError
 from samdeploy.ranking import Prediction, rank
 from samdeploy.runs.locate import bundle_of
-from samdeploy.serve.batcher import Batcher
+from samdeploy.serve.batcher import Batcher, Clock
 from samdeploy.serve.errors import Late, QueueFull, RequestError
 from samdeploy.serve.metrics import Metrics
 
@@ -115,6 +115,18 @@ class ServedModel:
             self.metrics.golden.labels(*self._labels).set(difference)
         self.metrics.ready.labels(*self._labels).set(not self.fault)
 
+    def deadline(self, timeout: float | None) -> float:
+        """When a request that comes now is too late, on the clock of the batcher; `timeout` is its own, in seconds."""
+        return Clock() + min(self.limits.timeout, timeout or self.limits.timeout)
+
+    async def answer(
+        self, images: UInt8Array | list[bytes], timeout: float | None, pool: ThreadPoolExecutor
+    ) -> Float32Array:
+        """Logits float32 [N, K] of prepared or encoded images; see `decode` and `infer`."""
+        deadline = self.deadline(timeout)
+        pixels = await self.decode(images, deadline, pool) if isinstance(images, list) else images
+        return await self.infer(pixels, deadline)
+
     async def infer(self, images: UInt8Array, deadline: float) -> Float32Array:
         """Logits float32 [N, K] of images uint8 [N, H, W, 3], which may be more than one batch.
 
@@ -160,7 +172,7 @@ class ServedModel:
         return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
 
     def _prepare(self, image: bytes, deadline: float) -> UInt8Array:
-        if time.monotonic() > deadline:
+        if Clock() > deadline:
             raise Late
         return self.classifier.prepare(image)
 
