@@ -65,14 +65,14 @@ def batch_sizes(text: str) -> tuple[int, int, int]:
     return low, usual, high
 
 
-def sizes_from(text: str | None) -> tuple[int, ...] | None:
+def sizes_from(text: str | None, option: str = "--batch") -> tuple[int, ...] | None:
     """Any numbers between commas, each once; None stays None."""
     if text is None:
         return None
     try:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
-        raise InputError(f"--batch: {text!r} found, numbers expected, such as 1,8,64") from None
+        raise InputError(f"{option}: {text!r} found, numbers expected, such as 1,8,64") from None
 
 
 def recipe_overrides(settings: Sequence[str] | None, given: Mapping[str, object]) -> list[str]:

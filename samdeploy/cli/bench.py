@@ -61,7 +61,7 @@ def bench(
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
 
     if url is not None:
-        _bench_url(opened, url, sizes_from(clients), seconds, precision, api_key_file, json_file)
+        _bench_url(opened, url, sizes_from(clients, "--clients"), seconds, precision, api_key_file, json_file)
         return
 
     from samdeploy.bench.bench import bench_against, bench_bundle

@@ -227,6 +227,7 @@ def test_bench_of_the_server(
         ((cam_bundle.root, "--url", url), 2, "the server's model has the tensors"),
         ((digits_bundle.root, "--url", url + "x"), 1, f"GET {DIGITS}x: 404"),
         ((digits_bundle.root, "--url", url, "--clients", "0"), 2, "--clients: 0 found, numbers from 1 on expected"),
+        ((digits_bundle.root, "--url", url, "--clients", "two"), 2, "--clients: 'two' found, numbers expected"),
         ((digits_bundle.root, "--url", "localhost"), 2, "--url: 'localhost' found, such as http://"),
         ((digits_bundle.root, "--url", "http://127.0.0.1:9/v2/models/x"), 1, "127.0.0.1:9: [Errno 111]"),
     ):
