@@ -14,6 +14,7 @@ import samdeploy
 from samdeploy.arrays import UInt8Array
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ImageError, InputError, SamdeployError, first_line
+from samdeploy.serve.answers import answer_tensor, raw_bytes
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.http import Server
 from samdeploy.serve.messages import MESSAGES, METHODS, SERVICE
@@ -21,12 +22,10 @@ from samdeploy.serve.protocol import (
     CLASSES,
     EXTENSIONS,
     WantedOutput,
-    answer_tensor,
     byte_strings,
     image_count,
     model_metadata,
     pixels_of,
-    raw_bytes,
     tensor_shape,
     timeout_of,
     wanted_output,

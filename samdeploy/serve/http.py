@@ -19,12 +19,13 @@ from starlette.routing import Route
 
 import samdeploy
 from samdeploy.errors import AnswerError, ImageError, SamdeployError, first_line
+from samdeploy.serve.answers import write_infer
 from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, ServedModel
 from samdeploy.serve.page import HAS_COLOURS, card, page_routes
-from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_metadata, read_infer, timeout_of, write_infer
+from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_metadata, read_infer, timeout_of
 
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
 _PATIENCE = 0.05

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (KServe v2) over HTTP: bytes to an `InferRequest`, and answers to bytes.
+"""The Open Inference Protocol (KServe v2) over HTTP: bytes to an `InferRequest`; the way back is in `answers.py`.
 
 Written after the protocol's text and its two extensions, binary tensor data and classification.  Nothing here knows a
 server; what is wrong with a request is a `RequestError` of status 400.
@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.serve.errors import RequestError
@@ -283,62 +282,6 @@ def wanted_output(name: object, binary: bool, count: object, where: str, spec: M
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
         raise RequestError(400, f"{where}.parameters.classification: {_shown(count)} found, at most {most} expected")
     return WantedOutput(str(name), binary, count)
-
-
-def answer_tensor(
-    wanted: WantedOutput, logits: Float32Array, spec: ModelSpec
-) -> tuple[str, list[int], Float32Array | list[str]]:
-    """(datatype, shape, values) of one output: float32 [N, K], or texts in the order of the shape."""
-    if wanted.name == CLASSES:
-        return "BYTES", [len(logits)], [spec.classes[index] for index in logits.argmax(axis=1).tolist()]
-    if not wanted.classification:
-        return "FP32", list(logits.shape), logits
-    best = np.argsort(-logits, axis=1, kind="stable")[:, : wanted.classification]
-    texts = [
-        f"{row[index]:f}:{index}:{spec.classes[index]}"
-        for row, order in zip(logits, best, strict=True)
-        for index in order.tolist()
-    ]
-    return "BYTES", [len(logits), wanted.classification], texts
-
-
-def write_infer(
-    name: str, version: str, request: InferRequest, logits: Float32Array, spec: ModelSpec
-) -> tuple[bytes, int]:
-    """The body of an answer, and the length of the JSON at its front where binary tensors follow, else 0.
-
-    Raises:
-        RequestError: logits that are not finite, and no JSON numbers, were wanted in JSON.
-    """
-    outputs: list[dict[str, Any]] = []
-    behind: list[bytes] = []
-    for wanted in request.outputs:
-        datatype, shape, values = answer_tensor(wanted, logits, spec)
-        output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": shape}
-        if wanted.binary:
-            behind.append(raw_bytes(values))
-            output["parameters"] = {"binary_data_size": len(behind[-1])}
-        else:
-            output["data"] = values if isinstance(values, list) else values.ravel().tolist()
-        outputs.append(output)
-    answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": outputs}
-    if request.id:
-        answer["id"] = request.id
-    try:
-        front = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    except ValueError:
-        raise RequestError(
-            422, "logits that are not finite numbers cannot be said in JSON; ask for binary_data"
-        ) from None
-    return b"".join([front, *behind]), len(front) if behind else 0
-
-
-def raw_bytes(values: Float32Array | list[str]) -> bytes:
-    """A tensor as it goes behind the JSON, or into gRPC: little-endian floats, or texts after their lengths."""
-    if isinstance(values, list):
-        texts = [text.encode("utf-8", "replace") for text in values]
-        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    return values.astype("<f4", copy=False).tobytes()
 
 
 def _object(value: object, where: str) -> Mapping[str, Any]:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.serve.answers import write_infer
 from samdeploy.serve.errors import RequestError
-from samdeploy.serve.protocol import InferRequest, WantedOutput, read_infer, write_infer
+from samdeploy.serve.protocol import InferRequest, WantedOutput, read_infer
 
 SPEC: ModelSpec = model_spec("sam-resnet18", {}, ("cat", "dog", "ükelei"), Preprocessing(2, 3))
 IMAGES = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
