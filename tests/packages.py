@@ -30,6 +30,7 @@ NEEDED = {
     "browser": {"chromium": "chromium chromium-browser google-chrome"},
     "optional": {"strace": "strace"},
 }
+CHROMIUM = next(filter(None, map(shutil.which, NEEDED["browser"]["chromium"].split())), None)
 # Makes a run fail, not only end with a line.
 _REQUIRE = frozenset(filter(None, os.environ.get("SAMDEPLOY_REQUIRE", "").split(",")))
 _REASON = re.compile(r"\[(\w+)\] needs (apt-get|pip) install (.+)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests import packages
+from tests.packages import CHROMIUM
 
 playwright = pytest.importorskip("playwright.sync_api", reason=packages.reason("browser", ["'samdeploy[dev]'"], "pip"))
 WHY_NOT = packages.lacking("browser")
-CHROMIUM = next(filter(None, map(shutil.which, packages.NEEDED["browser"]["chromium"].split())), None)
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 WIDE, TELEPHONE = 1280, 360

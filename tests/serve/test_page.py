@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from samdeploy.bundle import Bundle
-from tests.report.test_browser import CHROMIUM
+from tests.packages import CHROMIUM
 from tests.serve.server import Served, serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
