@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from child import NotRun, emit, reason, run
+from child import emit, reason, run
 from networks import Plan, calibrate, fresh
 
 _CLASSES, _PX = 10, 64
 
 
 def step(plan: Plan, work: Path, options: argparse.Namespace) -> None:
-    missing = [part for part in ("export.pipeline", "backends.tensorrt") if not _has(f"samdeploy.{part}")]
-    if missing:
-        raise NotRun(f"this samdeploy has no {' and no '.join(missing)}")
     from samdeploy.bundle import open_bundle
 
     run_dir = _run_directory(plan, work)
@@ -34,13 +30,6 @@ def step(plan: Plan, work: Path, options: argparse.Namespace) -> None:
     if expected is not None:
         for backend, precision in (("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("tensorrt", "fp16")):
             _open(bundle, backend, "cuda" if backend == "tensorrt" else plan.device, precision, images, expected)
-
-
-def _has(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _run_directory(plan: Plan, work: Path) -> Path:

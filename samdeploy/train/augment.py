@@ -112,7 +112,8 @@ def _geometry(section: AugmentSection, size: tuple[int, int]) -> list[v2.Transfo
     if section.crop_scale < 1:
         steps.append(v2.RandomResizedCrop(size, scale=(section.crop_scale, 1.0), ratio=_RATIO, antialias=True))
     elif section.crop_padding:
-        steps += [v2.Resize(size, antialias=True), v2.RandomCrop(size, padding=section.crop_padding)]
+        # Not resized before: what is cut is as large and as sharp as it will be in whole images.
+        steps.append(v2.RandomCrop(size, padding=section.crop_padding))
     elif section.policy != "none":
         steps.append(v2.Resize(size, antialias=True))  # does nothing where the size is right
     if section.policy == "trivial":

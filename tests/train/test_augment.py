@@ -137,6 +137,17 @@ def test_a_crop_with_padding_moves_the_image() -> None:
     assert len(shifts) > 20
 
 
+def test_a_smaller_training_image_is_cut_and_not_resized() -> None:
+    images, labels = batch(20)
+    for image, original in zip(
+        plain(size=24, crop_padding=2)(images, labels, seeded(0))[0],
+        torch.nn.functional.pad(images.permute(0, 3, 1, 2).float(), (2, 2, 2, 2)),
+        strict=True,
+    ):
+        windows = original.unfold(1, 24, 1).unfold(2, 24, 1)
+        assert (windows == image[:, None, None]).all(dim=(0, 3, 4)).any()
+
+
 @pytest.mark.parametrize("values", [{"crop_scale": 0.3}, {"crop_padding": 2}, {"policy": "trivial"}, {}], ids=str)
 def test_training_images_may_be_of_another_size(values: dict[str, object]) -> None:
     images, labels = batch(6, side=48)

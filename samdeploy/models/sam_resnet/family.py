@@ -18,9 +18,6 @@ from samdeploy.models.torch_family import TorchFamily
 if TYPE_CHECKING:
     import onnx
 
-if TYPE_CHECKING:
-    import onnx
-
 # The original work starts from torchvision's V1 weights, not from the better V2.  The addresses are here because
 # importing torchvision's models takes two seconds.
 PUBLISHED_WEIGHTS = {
@@ -29,6 +26,12 @@ PUBLISHED_WEIGHTS = {
     "sam-resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     "sam-resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
     "sam-resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
+}
+
+
+_CALMER = {
+    "original": "start the attention from nothing: --set model.gate=identity",
+    "identity": "bound the attention: --set model.gate=bounded",
 }
 
 
@@ -68,9 +71,7 @@ class SamResNetFamily(TorchFamily):
         return PUBLISHED_WEIGHTS[arch]
 
     def calmer(self, options: Mapping[str, OptionValue]) -> str:
-        if options["gate"] != "original":
-            return ""
-        return "start the attention from nothing: --set model.gate=identity"
+        return _CALMER.get(str(options["gate"]), "")
 
     def stages(self, model: nn.Module) -> Sequence[Stage]:
         """Outputs of batch norms, attention and blocks: a convolution's own vanishes when its batch norm is folded."""

@@ -135,7 +135,8 @@ class AugmentSection:
 
     Attributes:
         flip: mirror every other image, left to right.
-        crop_padding: pixels of black around the image, of which the old size is cut at random; 0 does not.
+        crop_padding: pixels of black around the image, of which the old size (or train_size) is cut at random; 0 does
+            not.
         crop_scale: smallest share of the area that a random crop keeps (its sides 3:4 to 4:3, resized to the full
             size); 1 does not crop.
         policy: "trivial" is TrivialAugment (one random operation per image), "rand" RandAugment (two of medium size).

@@ -32,7 +32,7 @@ def test_the_error_names_all_cures() -> None:
 
 
 def test_cures_that_were_taken_are_not_offered() -> None:
-    recipe = load_recipe("digits", ["learning_rate=1", "clip_norm=1", "gate=identity"])
+    recipe = load_recipe("digits", ["learning_rate=1", "clip_norm=1", "gate=bounded"])
     assert str(diverged("it did", recipe)) == (
         "training diverged: it did (learning rate 1); lower the learning rate: --set training.learning_rate=0.1"
     )
