@@ -1,6 +1,7 @@
 #include "manifest.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "json.hpp"
@@ -227,6 +228,29 @@ double read_rejection(const Json& json, Problems* problems) {
   return threshold;
 }
 
+// The sum of a list of counts.
+double read_counts(Fields& fields, const std::string& key, std::size_t length) {
+  const Json& list = fields.items(key);
+  const auto is_count = [](const Json& item) { return item.is_number_integer() && item.get<double>() >= 0.0; };
+  if (list.size() != length || !std::all_of(list.begin(), list.end(), is_count)) {
+    fields.report("'" + key + "' must be a list of " + std::to_string(length) + " integers from 0");
+    return 0.0;
+  }
+  return std::accumulate(list.begin(), list.end(), 0.0,
+                         [](double sum, const Json& item) { return sum + item.get<double>(); });
+}
+
+// Nothing here is used, as in `read_measured`.
+void read_answered(const Json& json, std::size_t classes, Problems* problems) {
+  Fields fields(json, "answered");
+  const double labels = read_counts(fields, "labels", classes);
+  const double confidence = read_counts(fields, "confidence", 10);
+  if (fields.problems() == 0 && !(labels == confidence && labels > 0.0)) {
+    fields.report("labels and confidence must be of the same number of images, above 0");
+  }
+  fields.close(problems);
+}
+
 void check_tensor(const std::string& key, const std::string& found, const std::string& wanted,
                   const std::string& where) {
   if (found != wanted) {
@@ -258,7 +282,7 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   fields.map_of("provenance", {&Json::is_string}, "texts");
   const auto optional = [&](const char* key) { return root.contains(key) ? &fields.section(key) : nullptr; };
   const Json *measured_json = optional("measured"), *calibration_json = optional("calibration"),
-             *rejection_json = optional("rejection");
+             *rejection_json = optional("rejection"), *answered_json = optional("answered");
   fields.close(&problems);
 
   Fields model(model_json, "model");
@@ -284,6 +308,7 @@ Manifest parse_manifest(std::string_view content, const std::string& where) {
   if (measured_json) read_measured(*measured_json, &problems);
   if (calibration_json) manifest.temperature = read_calibration(*calibration_json, &problems);
   if (rejection_json) manifest.threshold = read_rejection(*rejection_json, &problems);
+  if (answered_json) read_answered(*answered_json, manifest.classes.size(), &problems);
   if (problems.count() != 0) throw Error(SAMDEPLOY_MANIFEST, where + ": " + problems.text());
 
   std::set<std::string> paths;

@@ -5,10 +5,12 @@
 from dataclasses import dataclass, field
 
 from samdeploy.bundle.annotations import Rules
+from samdeploy.errors import BundleError
 
 _PERCENT = Rules(at_least=0, at_most=100)
 _COUNT = Rules(at_least=1)
 _NATS = Rules(at_least=0)
+CONFIDENCE_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,30 @@ class Calibration:
     nll_after: float = field(metadata=_NATS)
     ece_before: float = field(metadata=_PERCENT)
     ece_after: float = field(metadata=_PERCENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What validation images were answered with, so that a server sees when its images are of another kind.
+
+    Attributes:
+        labels: images that were given each class, in the order of the classes.
+        confidence: images by the highest probability, with the bundle's temperature: in [0, 0.1), ..., [0.9, 1].
+    """
+
+    labels: tuple[int, ...]
+    confidence: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.confidence) != CONFIDENCE_BINS:
+            raise BundleError(f"answered.confidence: {len(self.confidence)} found, {CONFIDENCE_BINS} numbers expected")
+        if min(self.labels, default=0) < 0 or min(self.confidence) < 0:
+            raise BundleError("answered: a count is below 0")
+        if sum(self.labels) != sum(self.confidence) or not sum(self.labels):
+            raise BundleError(
+                f"answered: {sum(self.labels)} images by class and {sum(self.confidence)} by confidence found, the "
+                "same number above 0 expected"
+            )
 
 
 @dataclass(frozen=True, slots=True)

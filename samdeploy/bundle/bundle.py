@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdeploy.bundle.answers import Calibration, Rejection
+from samdeploy.bundle.answers import Answered, Calibration, Rejection
 from samdeploy.bundle.manifest import BundleFile, DataRecord
 from samdeploy.bundle.measured import Measured
 from samdeploy.bundle.spec import ModelSpec
@@ -37,6 +37,7 @@ class Bundle:
     measured: Measured | None = None
     calibration: Calibration | None = None
     rejection: Rejection | None = None
+    answered: Answered | None = None
 
     @property
     def temperature(self) -> float:

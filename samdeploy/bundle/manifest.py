@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from samdeploy.bundle.annotations import SHA256, Rules
-from samdeploy.bundle.answers import Calibration, Rejection
+from samdeploy.bundle.answers import Answered, Calibration, Rejection
 from samdeploy.bundle.fields import check_format, read, short, to_json
 from samdeploy.bundle.measured import Measured
 from samdeploy.bundle.spec import PRECISIONS, ModelSpec, OptionValue, Preprocessing, TensorSpec, model_spec
@@ -89,6 +89,7 @@ class Manifest:
         measured: None in bundles of runs that did not record it.
         calibration: None where no temperature was fitted.
         rejection: None where no threshold was asked for.
+        answered: None where validation images were not looked at.
     """
 
     spec: ModelSpec
@@ -98,6 +99,7 @@ class Manifest:
     measured: Measured | None = None
     calibration: Calibration | None = None
     rejection: Rejection | None = None
+    answered: Answered | None = None
 
 
 @dataclass(eq=False, repr=False)
@@ -132,11 +134,16 @@ class _Content:
     measured: Measured | None = field(default=None, metadata=_MAY_BE_ABSENT)
     calibration: Calibration | None = field(default=None, metadata=_MAY_BE_ABSENT)
     rejection: Rejection | None = field(default=None, metadata=_MAY_BE_ABSENT)
+    answered: Answered | None = field(default=None, metadata=_MAY_BE_ABSENT)
 
     def __post_init__(self) -> None:
         twice = sorted(path for path, count in Counter(file.path for file in self.files).items() if count > 1)
         if twice:
             raise BundleError(f"'files' names {', '.join(map(short, twice[:5]))} twice")
+        if self.answered is not None and len(self.answered.labels) != len(self.model.classes):
+            raise BundleError(
+                f"answered.labels: {len(self.answered.labels)} found, {len(self.model.classes)} expected, as classes"
+            )
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
@@ -155,6 +162,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
         measured=manifest.measured,
         calibration=manifest.calibration,
         rejection=manifest.rejection,
+        answered=manifest.answered,
     )
     return json_bytes(to_json(content))
 
@@ -181,7 +189,10 @@ def manifest_from_json(values: dict[str, Any], where: str) -> Manifest:
                 f"{where}: {name} {short(to_json(tensor))} found, the preprocessing and the {len(spec.classes)} "
                 f"classes ask for {to_json(expected)}"
             )
-    return Manifest(spec, found.files, found.data, found.provenance, found.measured, found.calibration, found.rejection)
+    return Manifest(
+        spec, found.files, found.data, found.provenance, found.measured, found.calibration, found.rejection,
+        found.answered,
+    )  # fmt: skip
 
 
 def _is_old(values: dict[str, Any]) -> bool:

@@ -29,5 +29,6 @@ def open_bundle(path: str | Path) -> Bundle:
     for file in found.files:
         contained_file(root, file.path, f"bundle {root}")
     return Bundle(
-        root, found.spec, found.files, found.data, found.provenance, found.measured, found.calibration, found.rejection
-    )
+        root, found.spec, found.files, found.data, found.provenance, found.measured, found.calibration, found.rejection,
+        found.answered,
+    )  # fmt: skip

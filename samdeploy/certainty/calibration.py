@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from samdeploy.arrays import Float32Array, Float64Array, Int64Array
+from samdeploy.bundle.answers import CONFIDENCE_BINS
 
 BINS = 15
 # Rows whose exponentials stand in memory at once.
@@ -22,6 +23,11 @@ def confidence(logits: Float32Array, temperature: float = 1.0) -> Float64Array:
     """float64 [N]: the highest probability of each row of float32 [N, K], finite."""
     # exp(0) over the sum of all exponentials relative to it.
     return np.concatenate([1 / np.exp(rows).sum(axis=1) for _, rows in _relative(logits, temperature)])
+
+
+def confidence_bins(sure: Float64Array) -> Int64Array:
+    """int64 [N], of probabilities float64 [N]: 0 for [0, 0.1), 1 for [0.1, 0.2), ..., 9 for [0.9, 1]."""
+    return np.minimum((sure * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
 
 
 def mean_nll(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> float:

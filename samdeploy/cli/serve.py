@@ -43,6 +43,9 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(help="After SIGTERM, how long requests are still taken while it says not ready.", min=0)
     ] = 0.0,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the port, each with its own engine.", min=1, max=256)
+    ] = 1,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Serve bundles by the Open Inference Protocol (KServe v2): tensors or images in, classes and maps out."""
@@ -56,5 +59,6 @@ def serve(
     options = ServeOptions(
         host, port, grpc_port, backend, device, precision, limits, threads, selftest_every, api_key_file,
         tls_cert, tls_key, header_seconds, body_seconds, connections=connections, drain_seconds=drain_seconds,
+        workers=workers,
     )  # fmt: skip
     serve(bundles or [str(latest_bundle(runs))], options)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
-from samdeploy.bundle.answers import Calibration, Rejection
-from samdeploy.certainty.calibration import confidence
+from samdeploy.bundle.answers import CONFIDENCE_BINS, Answered, Calibration, Rejection
+from samdeploy.certainty.calibration import confidence, confidence_bins
 from samdeploy.errors import InputError
 from samdeploy.export.network import Network
 from samdeploy.export.rejection import MORE_IMAGES, choose_rejection, choosing, images_needed
@@ -33,6 +33,7 @@ class Probabilities:
     Attributes:
         calibration: None where `why_not` says why.
         rejection: None where none was asked for.
+        answered: what the images were answered with; None where none was looked at.
         why_not: in words.
         images: uint8 [n, H, W, 3], those of validation that were looked at.
         trained_elsewhere: whether the network was imported, so that it may have been trained on them.
@@ -40,6 +41,7 @@ class Probabilities:
 
     calibration: Calibration | None
     rejection: Rejection | None
+    answered: Answered | None
     why_not: str
     images: UInt8Array
     trained_elsewhere: bool
@@ -79,7 +81,7 @@ def probabilities(
     count, elsewhere = count_validation(record, data_root), record.status == "imported"
     if wanted_error is None and (few := too_few(count)):  # then none is looked at
         size = network.spec.preprocessing
-        return Probabilities(None, None, few, np.empty((0, size.height, size.width, 3), np.uint8), elsewhere)
+        return Probabilities(None, None, None, few, np.empty((0, size.height, size.width, 3), np.uint8), elsewhere)
     most = min(_MOST, max(_FEWEST, int(_WORK // sum(multiply_adds(network.graph).values()))))
     if wanted_error is not None:
         most = max(_MOST_TO_PROVE, 4 * images_needed(wanted_error))
@@ -95,9 +97,16 @@ def probabilities(
         temperature = found.temperature if isinstance(found, Calibration) else 1.0
         is_wrong = logits.argmax(axis=1) != labels
         rejection = choose_rejection(confidence(logits, temperature), is_wrong, wanted_error)
-    if isinstance(found, Calibration):
-        return Probabilities(found, rejection, "", images, elsewhere)
-    return Probabilities(None, rejection, found, images, elsewhere)
+    calibration, why_not = (found, "") if isinstance(found, Calibration) else (None, found)
+    answered = _answered(logits, calibration) if len(logits) else None
+    return Probabilities(calibration, rejection, answered, why_not, images, elsewhere)
+
+
+def _answered(logits: Float32Array, calibration: Calibration | None) -> Answered:
+    labels = np.bincount(logits.argmax(axis=1), minlength=logits.shape[1])
+    sure = confidence(logits, calibration.temperature if calibration else 1.0)
+    tenths = np.bincount(confidence_bins(sure), minlength=CONFIDENCE_BINS)
+    return Answered(tuple(labels.tolist()), tuple(tenths.tolist()))
 
 
 def _check_enough(count: int, wanted_error: float) -> None:

@@ -124,7 +124,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         spec = network.spec
         data = _data_record(record, used)
         provenance, measured = _provenance(run_dir, record), _measured(record, spec, hashes)
-        writer = BundleWriter(stage, spec, data, provenance, measured, found.calibration, found.rejection)
+        answers = found.calibration, found.rejection, found.answered
+        writer = BundleWriter(stage, spec, data, provenance, measured, *answers)
         writer.add("weights", "weights.safetensors", weights)
         writer.add_array("golden_images", "golden/images.npy", chosen.golden)
         writer.add_array("golden_logits", "golden/logits.npy", logits)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.bundle import Bundle
-from samdeploy.bundle.answers import Calibration, Rejection
+from samdeploy.bundle.answers import Answered, Calibration, Rejection
 from samdeploy.bundle.manifest import BundleFile, DataRecord, Manifest, manifest_bytes
 from samdeploy.bundle.measured import Measured
 from samdeploy.bundle.names import MANIFEST
@@ -31,10 +31,11 @@ class BundleWriter:
         measured: Measured | None = None,
         calibration: Calibration | None = None,
         rejection: Rejection | None = None,
+        answered: Answered | None = None,
     ) -> None:
         self.root = root
         self._spec, self._data, self._provenance, self._measured = spec, data, dict(provenance), measured
-        self._answers = calibration, rejection
+        self._answers = calibration, rejection, answered
         self._files: list[BundleFile] = []
 
     def add(

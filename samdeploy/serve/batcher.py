@@ -19,11 +19,19 @@ Clock = time.monotonic
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What one call of the engine was: images, seconds that they waited (each request's), seconds that it took."""
+    """One call of the engine.
+
+    Attributes:
+        images: that it was given.
+        waited: seconds in the queue, of each request.
+        seconds: that it took.
+        waiting: images in the queue after it.
+    """
 
     images: int
     waited: list[float]
     seconds: float
+    waiting: int
 
 
 @dataclass(slots=True)
@@ -118,7 +126,7 @@ class Batcher:
                 continue
             ends = np.cumsum([len(job.pixels) for job in jobs])[:-1]
             _hand_over(jobs, np.split(logits, ends) if len(jobs) > 1 else [logits])
-            self._observe(Ran(len(pixels), [now - job.since for job in jobs], Clock() - now))
+            self._observe(Ran(len(pixels), [now - job.since for job in jobs], Clock() - now, self._waiting))
 
     def _next(self) -> list[_Job]:
         """What the engine shall run now; empty at the end."""

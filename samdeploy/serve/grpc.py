@@ -153,14 +153,16 @@ def _handler(name: str, call: Handler, server: Server, key: bytes | None) -> Any
     )
 
 
-def make_grpc(server: Server, *, max_bytes: int, key: bytes | None, connections: int) -> grpc.aio.Server:
-    """A gRPC server without a port, for the running loop."""
+def make_grpc(
+    server: Server, *, max_bytes: int, key: bytes | None, connections: int, is_shared: bool
+) -> grpc.aio.Server:
+    """A gRPC server without a port, for the running loop; `is_shared`: its port may be other processes', too."""
     service = _Service(server)
     made = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(is_shared)),
         ],
         maximum_concurrent_rpcs=connections,
     )

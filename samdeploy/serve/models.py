@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from samdeploy.arrays import Float32Array, UInt8Array
+from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
 from samdeploy.backends.golden import check_golden
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
-from samdeploy.certainty.calibration import confidence
+from samdeploy.certainty.calibration import confidence, confidence_bins
+from samdeploy.certainty.drift import LEAST, Window, index_by_chance, stability_index
 from samdeploy.classifier import Classifier
 from samdeploy.errors import AnswerError, BackendUnavailable, InputError, SamdeployError
 from samdeploy.ranking import Prediction, rank
@@ -79,10 +80,10 @@ class ServedModel:
             queue=limits.queue,
             observe=lambda ran: metrics.ran(self.name, self.version, ran),
         )
-        metrics.queue_length.labels(*self._labels).set_function(lambda: self.batcher.waiting)
         self._golden = classifier.bundle.golden()
         self._decoding = 0
         self.fault = "the golden images have not been run yet"
+        self._drift = self._windows()
         self._maps: CheckedSession | None = None
         self._maps_lock = threading.Lock()
 
@@ -194,12 +195,31 @@ class ServedModel:
         logits = logits[np.isfinite(logits).all(axis=1)]
         if not len(logits):
             return
-        probabilities = confidence(logits, self.bundle.temperature)
+        probabilities, answers = confidence(logits, self.bundle.temperature), logits.argmax(axis=1)
         observe = self.metrics.probability.labels(*self._labels).observe
-        for index, probability in zip(logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True):
+        for index, probability in zip(answers.tolist(), probabilities.tolist(), strict=True):
             self.metrics.labels.labels(*self._labels, self.spec.classes[index]).inc()
             observe(probability)
         self.metrics.rejected.labels(*self._labels).inc(int((probabilities < self.bundle.threshold).sum()))
+        if self._drift:
+            for (window, _), bins in zip(self._drift.values(), (answers, confidence_bins(probabilities)), strict=True):
+                window.add(bins)
+
+    def measure_drift(self) -> None:
+        """Bring the gauges of drift up to date."""
+        for of, (window, before) in self._drift.items():
+            if len(window) >= LEAST:
+                self.metrics.drift.labels(*self._labels, of).set(stability_index(window.counts, before))
+                chance = index_by_chance(window.counts, before)
+                self.metrics.drift_by_chance.labels(*self._labels, of).set(chance)
+
+    def _windows(self) -> dict[str, tuple[Window, Int64Array]]:
+        """By what is compared: the newest answers, and the counts of validation; empty where those are not known."""
+        answered = self.bundle.answered
+        if answered is None:
+            return {}
+        counts = {"labels": answered.labels, "probability": answered.confidence}
+        return {of: (Window(len(before)), np.array(before, np.int64)) for of, before in counts.items()}
 
     def maps(self) -> CheckedSession:
         """A session with class activation maps, opened when it is asked for first.

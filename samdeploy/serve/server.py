@@ -24,6 +24,7 @@ from samdeploy.serve.http import Server, make_app
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_place
 from samdeploy.serve.security import KeyRequired, read_key
+from samdeploy.serve.workers import Workers
 
 _LOG = logging.getLogger("samdeploy.serve")
 _MOST_OF_A_HEAD = 64 << 10  # bytes
@@ -43,6 +44,7 @@ class ServeOptions:
         header_seconds, body_seconds: in which a client must have sent its request's head, and its body.
         connections: at most so many at a time.
         drain_seconds: after SIGTERM, how long requests are still taken while the server says that it is not ready.
+        workers: processes that share the port, each with engines of its own.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +63,7 @@ class ServeOptions:
     body_seconds: float = 30.0
     connections: int = 1000
     drain_seconds: float = 0.0
+    workers: int = 1
 
 
 class _Protocol(HttpToolsProtocol):
@@ -115,7 +118,8 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_end, number)
+            if signal.getsignal(number) != signal.SIG_IGN:  # a worker leaves SIGINT to its parent
+                loop.add_signal_handler(number, self._asked_to_end, number)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -146,13 +150,41 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
     _check_names(places)
     # Before the bundles: a port that is taken shall be said at once.
     listening = _listen(options.host, options.port)
+    settings = _Settings(tuple(places), options, key)
+    _warn(options)
+
+    def announce(models: str) -> None:
+        scheme = "https" if options.tls_cert else "http"
+        host, port = listening.getsockname()[:2]
+        print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        print(models, file=sys.stderr)
+
+    if options.workers == 1:
+        _serve_at(settings, listening, announce)
+    elif options.grpc_port == 0:
+        raise InputError("--grpc-port: 0 found, with --workers a port expected that all of them can share")
+    elif code := Workers(_serve_at, settings, listening, options.workers).run(announce):
+        raise SystemExit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What a process that serves needs to know."""
+
+    places: tuple[Place, ...]
+    options: ServeOptions
+    key: bytes | None
+
+
+def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[[str], None]) -> None:
+    """Serve in this process; `announce` is called with what is served when requests are answered."""
+    options, key = settings.options, settings.key
     metrics = Metrics()
     pool = ThreadPoolExecutor(options.threads or processors(), "samdeploy-decode")
-    models = Models([_open(place, options, metrics) for place in places])
+    models = Models([_open(place, options, metrics) for place in settings.places])
     try:
         server = Server(models, metrics, pool, options.body_seconds)
         app = make_app(server)
-        _warn(options)
         config = uvicorn.Config(
             KeyRequired(app, key) if key is not None else app,
             http=type("Protocol", (_Protocol,), {"header_seconds": options.header_seconds}),
@@ -169,20 +201,23 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
             ssl_keyfile=str(options.tls_key) if options.tls_key else None,
         )
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_run(config, server, listening, options, key))
+            asyncio.run(_run(config, server, listening, settings, announce))
     finally:
         pool.shutdown(cancel_futures=True)
         models.close()
 
 
 async def _run(
-    config: uvicorn.Config, server: Server, listening: socket.socket, options: ServeOptions, key: bytes | None
+    config: uvicorn.Config,
+    server: Server,
+    listening: socket.socket,
+    settings: _Settings,
+    announce: Callable[[str], None],
 ) -> None:
+    options, key = settings.options, settings.key
     await asyncio.to_thread(_test, server.models)
     grpc, grpc_port = await _start_grpc(server, options, key) if options.grpc_port is not None else (None, 0)
-    http = _Uvicorn(
-        config, server, options.drain_seconds, lambda: _announce(server.models, listening, options, grpc_port)
-    )
+    http = _Uvicorn(config, server, options.drain_seconds, lambda: announce(_served(server.models, options, grpc_port)))
     testing = asyncio.create_task(_keep_testing(server.models, options.selftest_every))
     try:
         await http.serve(sockets=[listening])
@@ -192,27 +227,33 @@ async def _run(
             await grpc.stop(options.limits.timeout)
 
 
-def _announce(models: Models, listening: socket.socket, options: ServeOptions, grpc_port: int) -> None:
-    scheme = "https" if options.tls_cert else "http"
-    host, port = listening.getsockname()[:2]
-    print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+def _served(models: Models, options: ServeOptions, grpc_port: int) -> str:
+    """A line for each model, and for gRPC."""
+    lines = []
     for model in models.all:
         session = model.classifier.session
-        state = model.fault or "ready"
-        print(
+        lines.append(
             f"  {model.name}:{model.version}  {session.backend}, {session.precision}, {session.device}, "
-            f"batches up to {model.batcher.batch}: {state}",
-            file=sys.stderr,
+            f"batches up to {model.batcher.batch}: {model.fault or 'ready'}"
         )
+    if options.workers > 1:
+        lines.append(f"  {options.workers} workers")
     if grpc_port:
-        print(f"  grpc {options.host}:{grpc_port}", file=sys.stderr)
+        lines.append(f"  grpc {options.host}:{grpc_port}")
+    return "\n".join(lines)
 
 
 async def _start_grpc(server: Server, options: ServeOptions, key: bytes | None) -> tuple[Any, int]:
     """The gRPC server and its port."""
     from samdeploy.serve.grpc import bind, make_grpc  # late: an extra, and a second to load
 
-    made = make_grpc(server, max_bytes=options.limits.max_bytes, key=key, connections=options.connections)
+    made = make_grpc(
+        server,
+        max_bytes=options.limits.max_bytes,
+        key=key,
+        connections=options.connections,
+        is_shared=options.workers > 1,
+    )
     certificate = (options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
     port = bind(made, f"{options.host}:{options.grpc_port}", certificate)
     await made.start()

@@ -97,6 +97,12 @@ def calibrated(**changes: Any) -> Damage:
     return edit(lambda values: values.update(calibration={**sound, **changes}))
 
 
+def answered(**changes: Any) -> Damage:
+    """`answered` of a manifest with two classes, sound but for `changes`."""
+    sound = {"labels": [7, 3], "confidence": [0, 0, 0, 0, 0, 1, 1, 2, 3, 3]}
+    return edit(lambda values: values.update(answered={**sound, **changes}))
+
+
 def rejecting(**changes: Any) -> Damage:
     """`rejection` of a manifest, sound but for `changes`."""
     sound = {"threshold": 0.9, "wanted_error": 2, "bound": 1.9, "coverage": 80, "images": 300}
@@ -232,6 +238,21 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
     ),
     "rejection: without a key": (
         edit(lambda v: v.update(rejection={"threshold": 1})), BAD_MANIFEST, "'bound' is missing", "'bound' is missing",
+    ),
+    "answers of too few classes": (
+        answered(labels=[10]), BAD_MANIFEST, "'labels' must be a list of 2 integers", "answered.labels: 1 found, 2",
+    ),
+    "half an answer": (
+        answered(labels=[6.5, 3.5]), BAD_MANIFEST, "'labels' must be a list of 2 integers", "'labels' must be a list",
+    ),
+    "fewer answers than none": (
+        answered(labels=[11, -1]), BAD_MANIFEST, "integers from 0", "answered: a count is below 0",
+    ),
+    "answers of two numbers": (
+        answered(labels=[7, 4]), BAD_MANIFEST, "the same number of images", "the same number above 0",
+    ),
+    "nine tenths": (
+        answered(confidence=[1] * 9 + [1, 0]), BAD_MANIFEST, "a list of 10 integers", "11 found, 10 numbers expected",
     ),
     "no classes": (edit(lambda v: v["model"].update(classes=[])), BAD_MANIFEST, "no classes", "no classes"),
     "one file twice": (

@@ -28,7 +28,7 @@ BEYOND_A_SCHEMA = {
     "folder for a file", "wrong hash", "truncated", "longer", "swapped files", "length of 8 EiB", "one file twice",
     "repeated key", "repeated key, escaped", "integer of 65 bits", "integer of 64 bits", "huge integer for a number",
     "temperature is no number", "crop larger than the image", "number for an integer", "half a surrogate", "NaN",
-    "number too large",
+    "number too large", "answers of two numbers", "answers of too few classes",
 }  # fmt: skip
 
 

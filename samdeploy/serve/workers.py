@@ -1,0 +1,157 @@
+"""Several processes behind one port: each accepts from the same listening socket, with an engine of its own.
+
+A process that dies is replaced, and takes nothing with it but the requests that it was answering.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from samdeploy.errors import SamdeployError
+
+_LOG = logging.getLogger("samdeploy.serve")
+# Where the workers' counters meet; Prometheus's client reads it when it is imported.
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Seconds before a worker that died is replaced: after the first death, and at most.
+_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+# A worker that lived so long had a good start: the next pause is the first again.
+_GOOD_START = 60.0
+
+# What a worker runs: it serves at the socket until SIGTERM, and calls the last argument with a text when it is ready.
+Serve = Callable[[Any, socket.socket, Callable[[str], None]], None]
+
+
+class Workers:
+    """The processes, as their parent sees them."""
+
+    def __init__(self, serve: Serve, settings: Any, listening: socket.socket, count: int) -> None:
+        """
+        Args:
+            serve: a function at the top of a module.
+            settings: its first argument; it is pickled.
+            listening: all accept from it.
+            count: how many processes.
+        """
+        self._serve, self._settings, self._listening, self._count = serve, settings, listening, count
+        # A fork would copy the threads' locks.
+        self._context = multiprocessing.get_context("spawn")
+        self._alive: dict[int, tuple[BaseProcess, float]] = {}  # by sentinel, with the time of its start
+        self._ending = threading.Event()
+        self._wake, self._woken = os.pipe()
+
+    def run(self, announce: Callable[[str], None]) -> int:
+        """Start all, and replace what dies, until SIGTERM or SIGINT; returns the exit code.
+
+        Args:
+            announce: called with the text of the first worker when all are ready.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="samdeploy-metrics-"))
+        os.environ[METRICS_FOLDER] = str(folder)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._asked_to_end)
+        try:
+            text = self._start_all()
+            if text is None:
+                return 0 if self._ending.is_set() else 1
+            announce(text)
+            self._watch()
+            return 0
+        finally:
+            self._end()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _start_all(self) -> str | None:
+        """The first worker's text, once all are ready; None where one could not start, which has said why."""
+        first = self._text_of(*self._start())  # alone: what is wrong with a bundle shall be said once
+        if first is None:
+            return None
+        others = [self._start() for _ in range(self._count - 1)]
+        return None if None in [self._text_of(*one) for one in others] else first
+
+    def _text_of(self, process: BaseProcess, ready: Connection) -> str | None:
+        """What a worker says when it is ready; None where it ended, or everything is to end."""
+        while not wait([ready, process.sentinel], timeout=0.1):
+            if self._ending.is_set():
+                return None
+        with suppress(EOFError):
+            text: str = ready.recv()
+            return text
+        return None
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        ready, tell = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_work, args=(self._serve, self._settings, self._listening, tell))
+        process.start()
+        tell.close()
+        self._alive[process.sentinel] = process, time.monotonic()
+        return process, ready
+
+    def _watch(self) -> None:
+        from prometheus_client.multiprocess import mark_process_dead  # after the folder is known
+
+        pause = _PAUSE
+        while not self._ending.is_set():
+            for sentinel in wait([*self._alive, self._wake]):
+                if sentinel == self._wake or self._ending.is_set():
+                    return
+                process, since = self._alive.pop(sentinel)  # type: ignore[index]
+                process.join()
+                mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
+                pause = _PAUSE if time.monotonic() - since > _GOOD_START else min(2 * pause, _LONGEST_PAUSE)
+                _LOG.error("worker %s ended with code %s; another one starts", process.pid, process.exitcode)
+                if not self._ending.wait(pause):
+                    self._start()
+
+    def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
+        if self._ending.is_set():  # asked twice: the workers end at once
+            self._terminate()
+        self._ending.set()
+        os.write(self._woken, b"\0")
+
+    def _terminate(self) -> None:
+        for process, _ in self._alive.values():
+            process.terminate()
+
+    def _end(self) -> None:
+        self._terminate()
+        for process, _ in self._alive.values():
+            process.join()
+
+
+def _work(serve: Serve, settings: Any, listening: socket.socket, tell: Connection) -> None:
+    """In the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then asks us to end
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def ready(text: str) -> None:
+        with suppress(OSError):  # the parent has gone
+            tell.send(text)
+
+    try:
+        serve(settings, listening, ready)
+    except SamdeployError as error:
+        print(f"samdeploy: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
