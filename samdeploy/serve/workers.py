@@ -68,7 +68,8 @@ class Workers:
         try:
             text = self._start_all()
             if text is None:
-                return 0 if self._ending.is_set() else 1
+                codes = [process.exitcode for process, _ in self._alive.values()]
+                return 0 if self._ending.is_set() else next(filter(None, codes), 1)
             announce(text)
             self._watch()
             return 0

@@ -1,0 +1,90 @@
+"""`samdeploy serve --workers`: processes that share a port, and die."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy.bundle import Bundle
+from tests.conftest import Command
+from tests.serve.server import Served, serving
+from tests.serve.test_http import DIGITS, binary_request
+
+COUNT = 2
+
+
+@pytest.fixture
+def served(digits_bundle: Bundle, environment: dict[str, str]) -> Iterator[Served]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--backend", "onnxruntime", "--workers", str(COUNT), "--grpc-port", str(port))
+    with serving(environment, f"digits={digits_bundle.root}", *options) as server:
+        yield server
+
+
+def workers(parent: int) -> list[int]:
+    return [
+        int(child)
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digits_bundle: Bundle) -> None:
+    images, logits = digits_bundle.golden()
+    body, headers = binary_request(images[:4], {"name": "logits", "parameters": {"binary_data": True}})
+    before = workers(served.process.pid)
+    assert len(before) == COUNT
+
+    def ask(number: int) -> str:
+        if number == 100:
+            os.kill(before[0], signal.SIGKILL)
+        try:
+            status, content, about = served.ask("POST", DIGITS + "/infer", body, headers)
+        except (http.client.HTTPException, OSError):
+            return "cut off"
+        front = int(about["Inference-Header-Content-Length"])
+        found = np.frombuffer(content[front:], np.float32).reshape(4, -1)
+        return "right" if status == 200 and np.allclose(found, logits[:4], atol=1e-3) else "wrong"
+
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(ask, range(400)))
+    assert "wrong" not in answers
+    assert answers.count("cut off") <= 16  # what it held when it was killed
+    wait_until(lambda: len(workers(served.process.pid)) == COUNT)
+    assert served.json("GET", "/v2/health/ready") == (200, {"ready": True})
+    # Of all workers, whichever is asked; what the dead one had counted is not lost.
+    answered = served.metric("samdeploy_requests_total", 'endpoint="infer"', 'code="200"')
+    assert answered >= answers.count("right")
+    assert served.metric("samdeploy_answers_total", 'model="digits"') == 4 * answered
+
+
+def test_workers_end_with_their_parent(served: Served) -> None:
+    children = workers(served.process.pid)
+    served.process.kill()
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    with pytest.raises(OSError):
+        served.ask("GET", "/v2/health/live")
+
+
+def test_a_bundle_that_cannot_be_served_is_named_once(command: Command, tmp_path: Path) -> None:
+    done = command("serve", tmp_path / "none", "--port", "0", "--workers", "3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("samdeploy: bundle") == 1
