@@ -24,6 +24,7 @@ from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, ServedModel
+from samdeploy.serve.openapi import openapi
 from samdeploy.serve.page import HAS_COLOURS, card, page_routes
 from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_metadata, read_infer, timeout_of
 
@@ -67,6 +68,7 @@ class _Routes:
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
             Route("/page/models", self.cards),
             *(
                 Route(prefix + address, self._answered(name, handler), methods=[method])
@@ -95,6 +97,9 @@ class _Routes:
         for model in self._server.models.all:
             model.measure_drift()
         return Response(self._server.metrics.text(), media_type=Metrics.content_type)
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(openapi(self._server.models))
 
     async def cards(self, request: Request) -> Response:
         cards = [card(model) for model in self._server.models.all]
