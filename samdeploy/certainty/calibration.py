@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from samdeploy.arrays import Float32Array, Float64Array, Int64Array
-from samdeploy.bundle.answers import CONFIDENCE_BINS
 
 BINS = 15
 # Rows whose exponentials stand in memory at once.
@@ -25,9 +24,9 @@ def confidence(logits: Float32Array, temperature: float = 1.0) -> Float64Array:
     return np.concatenate([1 / np.exp(rows).sum(axis=1) for _, rows in _relative(logits, temperature)])
 
 
-def confidence_bins(sure: Float64Array) -> Int64Array:
-    """int64 [N], of probabilities float64 [N]: 0 for [0, 0.1), 1 for [0.1, 0.2), ..., 9 for [0.9, 1]."""
-    return np.minimum((sure * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+def confidence_bins(sure: Float64Array, bins: int) -> Int64Array:
+    """int64 [N], of probabilities float64 [N]: in which of so many parts of [0, 1], each but the last open above."""
+    return np.minimum((sure * bins).astype(np.int64), bins - 1)
 
 
 def mean_nll(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> float:

@@ -41,10 +41,15 @@ def export(
     cam: Annotated[
         bool, typer.Option("--cam/--no-cam", help="Write the graph of class activation maps, for explain.")
     ] = True,
+    triton: Annotated[
+        Path | None,
+        typer.Option(metavar="REPO", help="Write a model repository for Triton, too; of a bundle, that alone."),
+    ] = None,
     data: DataRoot = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
+    from samdeploy.bundle.names import MANIFEST
     from samdeploy.bundle.spec import ENGINES, PRECISIONS
     from samdeploy.errors import InputError, check_name
     from samdeploy.runs.record import latest_run
@@ -60,6 +65,9 @@ def export(
             raise InputError(f"{option}: is for TensorRT engines, and --engine {engine} builds none; leave it out")
     if headroom_plot is not None:
         check_writable("--headroom-plot", headroom_plot)
+    if triton is not None and run is not None and (run / MANIFEST).is_file():
+        _write_repository(run, triton, engine, precision)
+        return
     run_dir = run if run is not None else taken("run", latest_run(runs))
 
     from samdeploy.export import ExportOptions, export_run
@@ -95,5 +103,17 @@ def export(
     for quantized in result.int8:
         print(int8_lines(quantized))
     print(export_table(result))
+    if triton is not None:
+        _write_repository(result.bundle, triton, engine, precision)
     print(f"next: samdeploy eval {run_dir}", file=sys.stderr)
     print(result.bundle)
+
+
+def _write_repository(bundle: Path, repository: Path, engine: str, precision: str | None) -> None:
+    from samdeploy.bundle import open_bundle
+    from samdeploy.export.triton.repository import write_repository
+    from samdeploy.runs.locate import run_name
+
+    opened = open_bundle(bundle)
+    for model in write_repository(opened, repository, run_name(opened), engine, precision):
+        print(f"{repository / model}", file=sys.stderr)

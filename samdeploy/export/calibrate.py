@@ -105,7 +105,7 @@ def probabilities(
 def _answered(logits: Float32Array, calibration: Calibration | None) -> Answered:
     labels = np.bincount(logits.argmax(axis=1), minlength=logits.shape[1])
     sure = confidence(logits, calibration.temperature if calibration else 1.0)
-    tenths = np.bincount(confidence_bins(sure), minlength=CONFIDENCE_BINS)
+    tenths = np.bincount(confidence_bins(sure, CONFIDENCE_BINS), minlength=CONFIDENCE_BINS)
     return Answered(tuple(labels.tolist()), tuple(tenths.tolist()))
 
 

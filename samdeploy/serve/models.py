@@ -19,6 +19,7 @@ from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
 from samdeploy.backends.golden import check_golden
 from samdeploy.backends.session import CheckedSession
+from samdeploy.bundle.answers import CONFIDENCE_BINS
 from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
 from samdeploy.certainty.calibration import confidence, confidence_bins
 from samdeploy.certainty.drift import LEAST, Window, index_by_chance, stability_index
@@ -202,7 +203,9 @@ class ServedModel:
             observe(probability)
         self.metrics.rejected.labels(*self._labels).inc(int((probabilities < self.bundle.threshold).sum()))
         if self._drift:
-            for (window, _), bins in zip(self._drift.values(), (answers, confidence_bins(probabilities)), strict=True):
+            for (window, _), bins in zip(
+                self._drift.values(), (answers, confidence_bins(probabilities, CONFIDENCE_BINS)), strict=True
+            ):
                 window.add(bins)
 
     def measure_drift(self) -> None:

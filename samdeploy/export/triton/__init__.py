@@ -1,0 +1,1 @@
+"""A bundle as a model repository of NVIDIA Triton Inference Server."""
