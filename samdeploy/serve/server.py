@@ -179,11 +179,8 @@ class _Settings:
 def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[[str], None]) -> None:
     """Serve in this process; `announce` is called with what is served when requests are answered."""
     options, key = settings.options, settings.key
-    metrics = Metrics()
-    pool = ThreadPoolExecutor(options.threads or processors(), "samdeploy-decode")
-    models = Models([_open(place, options, metrics) for place in settings.places])
+    server = _open_server(settings.places, options)
     try:
-        server = Server(models, metrics, pool, options.body_seconds)
         app = make_app(server)
         config = uvicorn.Config(
             KeyRequired(app, key) if key is not None else app,
@@ -203,8 +200,22 @@ def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_run(config, server, listening, settings, announce))
     finally:
-        pool.shutdown(cancel_futures=True)
-        models.close()
+        server.pool.shutdown(cancel_futures=True)
+        server.models.close()
+
+
+def open_server(bundles: Sequence[str], options: ServeOptions) -> Server:
+    """What answers requests, without a port; see `serve`.  Its models have not tested themselves yet."""
+    places = [read_place(text) for text in bundles]
+    _check_names(places)
+    return _open_server(places, options)
+
+
+def _open_server(places: Sequence[Place], options: ServeOptions) -> Server:
+    metrics = Metrics()
+    models = Models([_open(place, options, metrics) for place in places])
+    pool = ThreadPoolExecutor(options.threads or processors(), "samdeploy-decode")
+    return Server(models, metrics, pool, options.body_seconds)
 
 
 async def _run(
