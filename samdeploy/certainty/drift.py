@@ -44,8 +44,9 @@ def index_by_chance(now: Int64Array, before: Int64Array) -> float:
 
 
 def _shares(counts: Int64Array) -> Float64Array:
-    smoothed = counts + 0.5
-    return smoothed / smoothed.sum()
+    smoothed: Float64Array = counts + 0.5
+    shares: Float64Array = smoothed / smoothed.sum()
+    return shares
 
 
 class Window:

@@ -15,9 +15,10 @@ import numpy as np
 import triton_python_backend_utils as pb_utils  # made by Triton, in its own processes alone
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.bundle.fields import read
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.classifier import Classifier
-from samdeploy.errors import SamdeployError
+from samdeploy.errors import BundleError, SamdeployError
 from samdeploy.images.decode import prepare
 from samdeploy.ranking import not_finite, softmax
 
@@ -85,8 +86,7 @@ class Decode(_Model):
     """Encoded images to uint8 [n, H, W, 3]."""
 
     def _open(self, folder: Path, parameters: dict[str, str]) -> None:
-        values = json.loads(parameters["preprocessing"])
-        size = Preprocessing(**{key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
+        size = read(Preprocessing, json.loads(parameters["preprocessing"]), "config.pbtxt: preprocessing", BundleError)
         self._prepare = lambda text: prepare(text, size)
 
     def _answer(self, pixels: UInt8Array) -> _Answers:

@@ -111,7 +111,7 @@ class Workers:
             for sentinel in wait([*self._alive, self._wake]):
                 if sentinel == self._wake or self._ending.is_set():
                     return
-                process, since = self._alive.pop(sentinel)  # type: ignore[index]
+                process, since = self._alive.pop(sentinel)  # type: ignore[arg-type]
                 process.join()
                 mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
                 pause = _PAUSE if time.monotonic() - since > _GOOD_START else min(2 * pause, _LONGEST_PAUSE)
