@@ -44,7 +44,7 @@ def index_by_chance(now: Int64Array, before: Int64Array) -> float:
 
 
 def _shares(counts: Int64Array) -> Float64Array:
-    smoothed: Float64Array = counts + 0.5
+    smoothed: Float64Array = counts.astype(np.float64) + 0.5
     shares: Float64Array = smoothed / smoothed.sum()
     return shares
 
