@@ -47,12 +47,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "compare": _APPLICATION | {"metrics", "progress", "data", "evaluate", "bench"},
     "serve": _APPLICATION | {"certainty", "explain"},
+    "label": _APPLICATION | {"certainty", "progress", "data"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
     "report": _APPLICATION
     | {"metrics", "progress", "data", "evaluate", "explain", "export", "bench", "compare", "doctor"},
     "cli": _APPLICATION
     | {"progress", "predict", "explain", "models", "data", "train", "importing", "export", "evaluate", "bench"}
-    | {"compare", "report", "doctor", "serve"},
+    | {"compare", "report", "doctor", "serve", "label"},
 }
 
 # A runtime -> the file or folder that may import it at module level, besides the parts below.
@@ -93,7 +94,7 @@ EARLY = {
 }
 
 # A part -> packages that it may not import anywhere, not even inside a function.
-NEVER = dict.fromkeys(("evaluate", "compare", "serve"), frozenset({"torch", "torchvision"}))
+NEVER = dict.fromkeys(("evaluate", "compare", "serve", "label"), frozenset({"torch", "torchvision"}))
 
 # A package -> the one file that may import it, even inside a function: there its telemetry is switched off.
 ONLY_IN = {"openvino": "backends/openvino/package.py"}

@@ -4,7 +4,7 @@
 """
 
 from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare  # isort: skip
-from samdeploy.cli import apply, serve, bench, doctor  # isort: skip
+from samdeploy.cli import apply, label, serve, bench, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate",
     "export",
     "importing",
+    "label",
     "main",
     "models",
     "reproduce",

@@ -37,6 +37,8 @@ _EXTRAS = {
     "matplotlib": "plots",
     "jinja2": "report",
     "pyarrow": "parquet",
+    "fsspec": "label",
+    "aiohttp": "label",
     **dict.fromkeys(
         ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart", "grpc", "google"), "serve"
     ),

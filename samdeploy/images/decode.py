@@ -81,12 +81,25 @@ def prepare(
     Raises:
         ImageError: as `decode` and `resize` do.
     """
+    return prepare_sized(source, preprocessing, max_pixels=max_pixels, max_bytes=max_bytes)[0]
+
+
+def prepare_sized(
+    source: Source, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> tuple[UInt8Array, tuple[int, int]]:
+    """As `prepare`, and (width, height) of the image before, upright, in pixels."""
+    size = (0, 0)
+
+    def use(image: Image.Image) -> UInt8Array:
+        nonlocal size
+        size = image.size
+        return resized(image, preprocessing)
 
     try:
         if isinstance(source, np.ndarray):
-            return resized(Image.fromarray(_from_array(source, max_pixels)), preprocessing)
+            return use(Image.fromarray(_from_array(source, max_pixels))), size
         # Not resize(decode(...)): a photograph need not become an array and a Pillow image again on its way.
-        return _decoded(source, max_pixels, max_bytes, lambda image: resized(image, preprocessing), preprocessing)
+        return _decoded(source, max_pixels, max_bytes, use, preprocessing), size
     except TooLong as error:
         raise ImageError(f"{name_of(source)}: {error}") from None
 

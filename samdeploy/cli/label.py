@@ -1,0 +1,57 @@
+"""`samdeploy label`: classes for many images, in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdeploy.cli.app import command
+
+
+@command
+def label(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or a run that has one.")],
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A folder, pattern, list, table, Parquet or tars; - reads a list.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")],
+    rows: Annotated[int, typer.Option(help="Of the input, in one file.", min=1)] = 10_000,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="This process does every Nth file, from the Ith.")] = "1/1",
+    where: Annotated[str, typer.Option(help="Write these alone: rejected, error, or 'probability < 0.6'.")] = "",
+    logits: Annotated[str, typer.Option(help="Also write logits: float16 or float32.")] = "",
+    column: Annotated[str, typer.Option(help="Of a table: with paths, addresses or encoded images.")] = "",
+    limit: Annotated[int | None, typer.Option(help="Only so many rows, from the first.", min=1)] = None,
+    batch: Annotated[int, typer.Option(help="Images per call of the engine.", min=1)] = 16,
+    threads: Annotated[int | None, typer.Option(help="That decode; one per processor.", min=1)] = None,
+    backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    timeout: Annotated[float, typer.Option(help="Seconds in which an address must answer.", min=0.1)] = 30.0,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew where the folder has other results.")] = False,
+) -> None:
+    """Label many images: Parquet files with class, probabilities and errors; started again, it goes on."""
+    from samdeploy.backends.names import check_names
+    from samdeploy.errors import InputError
+
+    check_names(backend, device, precision, also="auto")
+    number, _, count = shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise InputError(f"--shard: {shard!r} found, such as 3/64 expected")
+    if logits not in ("", "float16", "float32"):
+        raise InputError(f"--logits: {logits!r} found, float16 or float32 expected")
+    from samdeploy.classifier import Classifier
+    from samdeploy.label.label import LabelOptions, label, say
+    from samdeploy.runs.locate import bundle_of
+
+    options = LabelOptions(
+        input, out, rows, batch, threads, (int(number), int(count)), limit, where, logits, column, timeout, force
+    )
+    with Classifier.open(bundle_of(bundle), backend, device=device, precision=precision) as classifier:
+        found = label(classifier, options)
+        say(found, classifier.classes)
+    print(out)
+    # Other shards may still be at work: only what this one should have done is its failure.
+    if found.parts[0] == found.parts[1] and not found.whole:
+        raise typer.Exit(1)

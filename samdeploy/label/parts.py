@@ -1,0 +1,127 @@
+"""The results: Parquet files of so many rows of the input each, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from samdeploy.errors import InputError
+from samdeploy.files import write_atomic
+
+TOP = 5
+_META = b"samdeploy"
+LOGITS = {"float16": pa.float16(), "float32": pa.float32()}
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One row of the results.
+
+    Attributes:
+        row: of the input, from 0.
+        error: why there is no label; "" where there is one, and then `index` and what follows it.
+        size: (width, height) of the upright image in pixels; (0, 0) where it was not read.
+    """
+
+    row: int
+    uri: str
+    error: str = ""
+    size: tuple[int, int] = (0, 0)
+    label: str | None = None
+    index: int | None = None
+    probability: float | None = None
+    rejected: bool | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    logits: np.ndarray[Any, Any] | None = None
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Where the results of the rows from `number` times the rows of a part on are."""
+    return folder / f"part-{number:06d}.parquet"
+
+
+def schema(classes: int, logits: str) -> pa.Schema:
+    """Of every part; `logits` is "", "float16" or "float32"."""
+    fields = [
+        ("row", pa.int64()), ("uri", pa.string()), ("label", pa.string()), ("index", pa.int32()),
+        ("probability", pa.float32()), ("rejected", pa.bool_()), ("top_labels", pa.list_(pa.string())),
+        ("top_probabilities", pa.list_(pa.float32())), ("error", pa.string()), ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]  # fmt: skip
+    if logits:
+        fields.append(("logits", pa.list_(LOGITS[logits], classes)))
+    return pa.schema(fields)
+
+
+def write_part(
+    path: Path, rows: Sequence[Labelled], form: pa.Schema, settings: Mapping[str, Any], counts: Mapping[str, int]
+) -> None:
+    """Write one part.
+
+    Args:
+        rows: in the order of the input; with --where, those that were asked for.
+        settings: what the labels depend on; stands in the file.
+        counts: of all rows of the part, those left out included.
+    """
+    columns: dict[str, list[Any]] = {
+        "row": [one.row for one in rows],
+        "uri": [_utf8(one.uri) for one in rows],
+        "label": [one.label for one in rows],
+        "index": [one.index for one in rows],
+        "probability": [one.probability for one in rows],
+        "rejected": [one.rejected for one in rows],
+        "top_labels": [[name for name, _ in one.top] or None for one in rows],
+        "top_probabilities": [[share for _, share in one.top] or None for one in rows],
+        "error": [_utf8(one.error) or None for one in rows],
+        "width": [one.size[0] or None for one in rows],
+        "height": [one.size[1] or None for one in rows],
+    }
+    arrays = [pa.array(values, form.field(name).type) for name, values in columns.items()]
+    if "logits" in form.names:
+        kind = form.field("logits").type
+        arrays.append(_logits(rows, kind))
+    meta = {"settings": settings, "counts": counts}
+    table = pa.Table.from_arrays(arrays, schema=form.with_metadata({_META: json.dumps(meta, sort_keys=True)}))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomic(path, buffer.getvalue())
+
+
+def _logits(rows: Sequence[Labelled], kind: pa.FixedSizeListType) -> pa.Array:
+    width, dtype = kind.list_size, kind.value_type.to_pandas_dtype()
+    values = np.zeros((len(rows), width), dtype)
+    missing = np.ones(len(rows), np.bool_)
+    for place, one in enumerate(rows):
+        if one.logits is not None:
+            values[place], missing[place] = one.logits, False
+    flat = pa.array(values.ravel(), kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=pa.array(missing))
+
+
+def read_counts(path: Path, settings: Mapping[str, Any]) -> dict[str, int]:
+    """What a part says of its rows.
+
+    Raises:
+        InputError: it was written with other settings, or is no part.
+    """
+    try:
+        found = json.loads(pq.read_schema(path).metadata[_META])
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: no part of a labelling ({error}); remove it, and it is made again") from None
+    if found["settings"] != json.loads(json.dumps(settings)):
+        raise InputError(f"{path}: written with another bundle, input or option; --force begins anew")
+    counts: dict[str, int] = found["counts"]
+    return counts
+
+
+def _utf8(text: str) -> str:
+    """File names need not be UTF-8; Parquet's texts are."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,228 @@
+"""`samdeploy label`: the same bytes whoever writes them, and nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow", reason="pip install 'samdeploy[label]'")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from samdeploy import Classifier
+from samdeploy.bundle import Bundle
+from samdeploy.errors import InputError
+from samdeploy.label.label import LabelOptions, Summary, label
+from tests.conftest import Command
+
+COUNT, ROWS = 53, 10
+Label = Callable[..., Summary]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty-three files, of which numbers 7 and 31 are no images; names in natural order."""
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for number in range(COUNT):
+        path = folder / f"image {number}.png"
+        if number in (7, 31):
+            path.write_bytes(b"no image")
+        else:
+            pixels = random.integers(0, 256, (20 + number % 5, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(digits_bundle: Bundle) -> Classifier:
+    pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
+    return Classifier.open(digits_bundle.root, "onnxruntime")
+
+
+@pytest.fixture
+def labelled(classifier: Classifier, images: Path) -> Label:
+    def run(out: Path, given: str | Path = images, **options: Any) -> Summary:
+        return label(classifier, LabelOptions(str(given), out, **{"rows": ROWS, "batch": 4, **options}))
+
+    return run
+
+
+def table(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_every_row_has_its_label_or_its_error(
+    labelled: Label, classifier: Classifier, images: Path, tmp_path: Path
+) -> None:
+    found = labelled(tmp_path / "out")
+    assert found.whole and (found.done, found.errors, found.parts) == (COUNT, 2, (6, 6))
+    rows = table(tmp_path / "out")
+    assert [row["row"] for row in rows] == list(range(COUNT))
+    assert [row["uri"] for row in rows] == [f"image {number}.png" for number in range(COUNT)]
+    for number, row in enumerate(rows):
+        if number in (7, 31):
+            assert row["label"] is None and "not an image" in row["error"]
+            continue
+        expected = classifier.predict(images / row["uri"])
+        assert (row["label"], row["index"], row["error"]) == (expected.label, expected.index, None)
+        assert row["probability"] == pytest.approx(expected.probability, rel=1e-5)
+        assert row["top_labels"] == [name for name, _ in expected.top]
+        assert (row["width"], row["height"]) == (30, 20 + number % 5)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert sum(summary["labels"].values()) + summary["errors"] == summary["rows"] == COUNT
+
+
+def test_the_bytes_are_the_same_whoever_writes_them(labelled: Label, tmp_path: Path) -> None:
+    labelled(tmp_path / "one")
+    for number in (3, 1, 2):
+        last = labelled(tmp_path / "three", shard=(number, 3), threads=number)
+    assert last.whole
+    assert content(tmp_path / "one") == content(tmp_path / "three")
+    # Another batch is another setting, and yet the same labels.
+    labelled(tmp_path / "batch", batch=7)
+    assert table(tmp_path / "batch") == table(tmp_path / "one")
+
+
+def test_a_killed_labelling_goes_on(
+    digits_bundle: Bundle, environment: dict[str, str], images: Path, labelled: Label, tmp_path: Path
+) -> None:
+    labelled(tmp_path / "whole")
+    command = [sys.executable, "-m", "samdeploy", "label", digits_bundle.root, images, "--out", tmp_path / "killed"]
+    command += ["--rows", str(ROWS), "--batch", "4", "--backend", "onnxruntime"]
+    random.seed(0)
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wanted = random.randrange(6)
+        while process.poll() is None and len(list((tmp_path / "killed").glob("part-*"))) < wanted:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        if process.returncode == 0 or kills == 5:
+            break
+    assert kills >= 3
+    assert labelled(tmp_path / "killed").whole
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def test_all_kinds_of_input_give_the_same_labels(
+    labelled: Label, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled(tmp_path / "folder")
+    expected = [(row["label"], row["probability"], row["error"] is None) for row in table(tmp_path / "folder")]
+    paths = [images / f"image {number}.png" for number in range(COUNT)]
+    lines = "".join(f"{path}\n" for path in paths)
+    (tmp_path / "list.txt").write_text(lines)
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "path"], *([number, path] for number, path in enumerate(paths))])
+    pq.write_table(pa.table({"uri": list(map(str, paths))}), tmp_path / "uris.parquet")
+    encoded = [path.read_bytes() for path in paths]
+    structs = [{"bytes": one, "path": None} for one in encoded]
+    pq.write_table(pa.table({"image": encoded}), tmp_path / "bytes.parquet", row_group_size=9)
+    pq.write_table(pa.table({"picture": structs[:30]}), tmp_path / "structs-1.parquet", row_group_size=7)
+    pq.write_table(pa.table({"picture": structs[30:]}), tmp_path / "structs-2.parquet")
+    for name, part in (("shard-1.tar", paths[:20]), ("shard-2.tar", paths[20:])):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for path in part:
+                tar.add(path, path.name)
+                tar.addfile(tarfile.TarInfo(f"{path.stem}.cls"), io.BytesIO())
+    given = {
+        "pattern": images / "*.png", "list": tmp_path / "list.txt", "csv": tmp_path / "table.csv",
+        "uris": tmp_path / "uris.parquet", "bytes": tmp_path / "bytes.parquet",
+        "structs": tmp_path / "structs-*.parquet", "tars": tmp_path / "shard-*.tar",
+    }  # fmt: skip
+    for name, one in given.items():
+        found = labelled(tmp_path / name, one, column="picture" if name == "structs" else "")
+        assert found.whole, name
+        rows = table(tmp_path / name)
+        assert [(row["label"], row["probability"], row["error"] is None) for row in rows] == expected, name
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    assert labelled(tmp_path / "stdin", "-", limit=25).rows == 25
+    (tmp_path / "stdin" / "part-000001.parquet").unlink()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))  # its names are on record
+    assert labelled(tmp_path / "stdin", "-", limit=25).whole
+    assert [row["label"] for row in table(tmp_path / "stdin")] == [label for label, *_ in expected[:25]]
+
+
+def test_what_is_written_is_chosen(labelled: Label, classifier: Classifier, images: Path, tmp_path: Path) -> None:
+    labelled(tmp_path / "all", logits="float32")
+    rows = table(tmp_path / "all")
+    assert np.argmax(rows[0]["logits"]) == rows[0]["index"] and rows[7]["logits"] is None
+    assert np.allclose(rows[0]["logits"], classifier.predict(images / rows[0]["uri"]).logits, atol=1e-4)
+    sure = sorted(row["probability"] for row in rows if row["label"])[20]
+    found = labelled(tmp_path / "unsure", where=f"probability < {sure:.6f}")
+    assert found.whole and found.done == COUNT
+    assert 15 < len(table(tmp_path / "unsure")) < 25
+    labelled(tmp_path / "errors", where="error")
+    assert [row["row"] for row in table(tmp_path / "errors")] == [7, 31]
+
+
+def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Path) -> None:
+    labelled(tmp_path)
+    for options, text in (({"batch": 5}, r"batch \(was 4, is 5\)"), ({"logits": "float16"}, "logits")):
+        with pytest.raises(InputError, match=f"begun with another {text}"):
+            labelled(tmp_path, **options)
+    (tmp_path / "list.txt").write_text("a.png\n")
+    with pytest.raises(InputError, match="the input is not what it was"):
+        labelled(tmp_path, tmp_path / "list.txt")
+    assert labelled(tmp_path, rows=20, force=True).parts == (3, 3)
+    (tmp_path / "part-000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"part-000001.parquet: no part of a labelling"):
+        labelled(tmp_path, rows=20)
+
+
+def test_bad_input_is_named(labelled: Label, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "cut.tar").write_bytes(b"x" * 700)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    for name, text in (
+        ("none", "no such file"), ("no-*.tar", "no file is called so"), ("a.csv", "columns 'x', 'y' found"),
+        ("cut.tar", "damaged"), ("a.parquet", "no Parquet file"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=text):
+            labelled(tmp_path / "out", tmp_path / name)
+    with pytest.raises(InputError, match="--where"):
+        labelled(tmp_path / "out", where="label = 3")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "list.txt").write_text(
+        f"{tmp_path / 'pipe.png'}\n{tmp_path}\nnone.png\n\udcff.png\n", "utf-8", "surrogateescape"
+    )
+    found = labelled(tmp_path / "rows", tmp_path / "list.txt")
+    assert (found.whole, found.errors) == (True, 4)
+    assert all(row["error"] for row in table(tmp_path / "rows"))
+
+
+def test_two_at_once_are_refused_and_the_command_says_what_it_did(
+    command: Command, digits_bundle: Bundle, images: Path, tmp_path: Path
+) -> None:
+    import fcntl
+
+    arguments = ("label", digits_bundle.root, images, "--out", tmp_path / "out", "--rows", "20")
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "53 of 53 rows in 3 of 3 parts: 51 labelled, 2 errors" in done.stderr
+    with (tmp_path / "out" / ".lock-1-of-1").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "another process writes this shard" in done.stderr
