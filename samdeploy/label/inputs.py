@@ -92,8 +92,8 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
         if not inside or images.images:
             for problem in images.problems:
                 print(problem, file=sys.stderr)
-            names = (str(path.relative_to(files[0])) for path in images.images)
-            return _Names(folder / NAMES_FILE, fetch, {"kind": "folder"}, files[0]).written(names)
+            inside_names = (str(path.relative_to(files[0])) for path in images.images)
+            return _Names(folder / NAMES_FILE, fetch, {"kind": "folder"}, files[0]).written(inside_names)
         files, kinds = sorted(inside, key=_key), {file.suffix.lower() for file in inside}
     for file in files:
         if not file.exists():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import http.server
 import io
 import json
 import os
@@ -11,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +214,37 @@ def test_bad_input_is_named(labelled: Label, tmp_path: Path) -> None:
     found = labelled(tmp_path / "rows", tmp_path / "list.txt")
     assert (found.whole, found.errors) == (True, 4)
     assert all(row["error"] for row in table(tmp_path / "rows"))
+
+
+def test_addresses_are_fetched_and_one_that_hangs_is_given_up(
+    labelled: Label, images: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("aiohttp", reason="pip install 'samdeploy[label]'")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if "hang" in self.path:
+                time.sleep(3)
+            super().do_GET()
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    serving = functools.partial(Handler, directory=str(images))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        names = [f"{address}/image%20{number}.png" for number in range(12)]
+        names += [f"{address}/none.png", f"{address}/hang.png", "nowhere://x.png"]
+        (tmp_path / "list.txt").write_text("\n".join(names))
+        begin = time.monotonic()
+        found = labelled(tmp_path / "out", tmp_path / "list.txt", timeout=1.0)
+        assert time.monotonic() - begin < 30
+        server.shutdown()
+    labelled(tmp_path / "folder", limit=12)
+    rows = table(tmp_path / "out")
+    assert [row["probability"] for row in rows[:12]] == [row["probability"] for row in table(tmp_path / "folder")]
+    assert found.whole and found.errors == 4
+    assert [row["row"] for row in rows if row["error"]] == [7, 12, 13, 14]
 
 
 def test_two_at_once_are_refused_and_the_command_says_what_it_did(
