@@ -216,9 +216,7 @@ def test_bad_input_is_named(labelled: Label, tmp_path: Path) -> None:
     assert all(row["error"] for row in table(tmp_path / "rows"))
 
 
-def test_addresses_are_fetched_and_one_that_hangs_is_given_up(
-    labelled: Label, images: Path, tmp_path: Path
-) -> None:
+def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, images: Path, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp", reason="pip install 'samdeploy[label]'")
 
     class Handler(http.server.SimpleHTTPRequestHandler):
