@@ -14,7 +14,9 @@ from samdeploy.cli.arguments import batch_sizes, check_writable, one_name, taken
 
 @command
 def export(
-    run: Annotated[Path | None, typer.Argument(help="A run directory; the newest if left out.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run; the newest if left out. With --triton also a bundle.")
+    ] = None,
     engines: Annotated[
         list[str] | None,
         typer.Option("--engine", metavar="NAME", help="trt, trt-rtx, onnxruntime or openvino; all if left out."),

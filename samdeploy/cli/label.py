@@ -14,19 +14,26 @@ from samdeploy.cli.app import command
 def label(
     bundle: Annotated[Path, typer.Argument(help="A bundle, or a run that has one.")],
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A folder, pattern, list, table, Parquet or tars; - reads a list.")
+        str,
+        typer.Argument(
+            metavar="INPUT", help="A folder, quoted pattern, list, table, Parquet file or tar; - reads a list."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")],
-    rows: Annotated[int, typer.Option(help="Of the input, in one file.", min=1)] = 10_000,
-    shard: Annotated[str, typer.Option(metavar="I/N", help="This process does every Nth file, from the Ith.")] = "1/1",
-    where: Annotated[str, typer.Option(help="Write these alone: rejected, error, or 'probability < 0.6'.")] = "",
+    rows: Annotated[int, typer.Option(help="Rows of the input in one Parquet file.", min=1)] = 10_000,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Do every Nth Parquet file, from the Ith.")] = "1/1",
+    where: Annotated[str, typer.Option(help="Write some rows alone: rejected, error, or 'probability < X'.")] = "",
     logits: Annotated[str, typer.Option(help="Also write logits: float16 or float32.")] = "",
-    column: Annotated[str, typer.Option(help="Of a table: with paths, addresses or encoded images.")] = "",
+    column: Annotated[str, typer.Option(help="A table's column with paths, addresses or encoded images.")] = "",
     limit: Annotated[int | None, typer.Option(help="Only so many rows, from the first.", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Images per call of the engine.", min=1)] = 16,
-    threads: Annotated[int | None, typer.Option(help="That decode; one per processor.", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads that decode; one per processor if left out.", min=1)
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's usual one if left out.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     timeout: Annotated[float, typer.Option(help="Seconds in which an address must answer.", min=0.1)] = 30.0,
     force: Annotated[bool, typer.Option("--force", help="Begin anew where the folder has other results.")] = False,
@@ -53,5 +60,6 @@ def label(
         say(found, classifier.classes)
     print(out)
     # Other shards may still be at work: only what this one should have done is its failure.
-    if found.parts[0] == found.parts[1] and not found.whole:
+    is_wrong = found.parts[0] == found.parts[1] and not found.whole
+    if is_wrong or found.errors == found.done > 0:
         raise typer.Exit(1)

@@ -24,22 +24,26 @@ def serve(
     queue: Annotated[int, typer.Option(help="Images that may wait; beyond them: 503.", min=1)] = 128,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is too late: 504.", min=0.001)] = 10.0,
     backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's usual one if left out.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="That decode; 0: one per processor.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="Threads that decode; 0: one per processor.", min=0)] = 0,
     selftest_every: Annotated[
         float, typer.Option(help="Seconds between runs of the golden images; 0: at the start alone.", min=0)
     ] = 600.0,
-    api_key_file: Annotated[Path | None, typer.Option(help="File with the key that clients must give.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the key that clients must give.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
-    max_bytes: Annotated[int, typer.Option(help="Of a request.", min=1)] = 32 << 20,
-    max_pixels: Annotated[int, typer.Option(help="Of an image.", min=1)] = 1 << 26,
-    connections: Annotated[int, typer.Option(help="At a time, at most.", min=1)] = 1000,
+    max_bytes: Annotated[int, typer.Option(help="Longest request.", min=1)] = 32 << 20,
+    max_pixels: Annotated[int, typer.Option(help="Largest image.", min=1)] = 1 << 26,
+    connections: Annotated[int, typer.Option(help="Most at a time.", min=1)] = 1000,
     header_seconds: Annotated[
-        float, typer.Option(help="In which the head of a request must be there.", min=0.01)
+        float, typer.Option(help="Seconds until a request's head must be there.", min=0.01)
     ] = 10.0,
-    body_seconds: Annotated[float, typer.Option(help="In which its body must be there.", min=0.01)] = 30.0,
+    body_seconds: Annotated[float, typer.Option(help="Seconds until its body must be there.", min=0.01)] = 30.0,
     drain_seconds: Annotated[
         float, typer.Option(help="After SIGTERM, how long requests are still taken while it says not ready.", min=0)
     ] = 0.0,

@@ -29,11 +29,13 @@ from samdeploy.errors import ImageError, InputError
 from samdeploy.files import temporary_name
 from samdeploy.images.walk import find_images, is_image_name, natural_key
 
-NAMES_FILE = "input.jsonl"
+# Readers of Parquet folders pass over names that begin so.
+NAMES_FILE = "_input.jsonl"
 # Rows between two places of the file of names that are known without reading it.
 _STRIDE = 1000
 _COLUMNS = ("uri", "url", "path", "file", "file_name", "filename", "image_path", "image")
 _TARS, _PARQUETS, _TABLES = (".tar",), (".parquet",), (".csv", ".tsv")
+_LOOKED_AT = 1 << 16  # bytes of a list, to see that it is text
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,20 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
         inside = [file for file in files[0].iterdir() if file.suffix.lower() in _TARS + _PARQUETS]
         images = find_images(files[0])
         if not inside or images.images:
-            for problem in images.problems:
+            for problem in (*images.problems, *images.notes()):
                 print(problem, file=sys.stderr)
             inside_names = (str(path.relative_to(files[0])) for path in images.images)
             return _Names(folder / NAMES_FILE, fetch, {"kind": "folder"}, files[0]).written(inside_names)
         files, kinds = sorted(inside, key=_key), {file.suffix.lower() for file in inside}
+    are_images = all(is_image_name(file.name) for file in files)
     for file in files:
-        if not file.exists():
+        if not are_images and not file.exists():
             raise InputError(f"{file}: no such file; a folder, a pattern, a list, a table or tars expected")
     if kinds <= set(_TARS):
         return _Tars(files)
     if kinds <= set(_PARQUETS):
         return _open_parquet(files, folder, column, fetch)
-    if all(map(is_image_name, (file.name for file in files))):
+    if are_images:
         return _Names(folder / NAMES_FILE, fetch, {"kind": "pattern"}).written(map(str, files))
     if len(files) > 1:
         raise InputError(f"{text}: files of several kinds ({', '.join(sorted(kinds))}); name one kind")
@@ -116,6 +119,8 @@ def _key(path: Path) -> list[Any]:
 
 def _lines(file: Iterable[bytes]) -> Iterator[str]:
     for line in file:
+        if b"\0" in line:
+            raise InputError("standard input holds zero bytes; a list has a path on each line (find without -print0)")
         text = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
         if text:
             yield text
@@ -123,8 +128,10 @@ def _lines(file: Iterable[bytes]) -> Iterator[str]:
 
 def _list(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
-        if file.read(3) != b"\xef\xbb\xbf":  # a byte-order mark
-            file.seek(0)
+        start = file.read(_LOOKED_AT)
+        if b"\0" in start or path.suffix.lower() in (".gz", ".tgz", ".zip", ".zst", ".xz", ".bz2", ".7z"):
+            raise InputError(f"{path}: no text; a list has a path on each line, and an archive is unpacked first")
+        file.seek(3 if start.startswith(b"\xef\xbb\xbf") else 0)  # a byte-order mark
         yield from _lines(file)
 
 

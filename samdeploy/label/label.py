@@ -30,7 +30,7 @@ from samdeploy.label.parts import TOP, Labelled, part_path, read_counts, schema,
 from samdeploy.progress import progress_bar
 from samdeploy.ranking import Prediction, rank
 
-SETTINGS_FILE, SUMMARY_FILE = "label.json", "summary.json"
+SETTINGS_FILE, SUMMARY_FILE = "_label.json", "_summary.json"
 FORMAT, VERSION = "samdeploy-labels", 1
 _WHERE = re.compile(r"rejected|error|probability *< *(0?\.\d+|0|1(?:\.0+)?)")
 
@@ -76,6 +76,7 @@ class Summary:
         parts: how many there are, of how many.
         labels: images by class, and `errors` those without one; together `done`.
         rejected: of those with a label.
+        written: rows of the parts; fewer than `done` with --where.
         seconds: of this worker, in which it labelled `own` rows.
     """
 
@@ -85,6 +86,7 @@ class Summary:
     labels: Mapping[str, int]
     errors: int
     rejected: int
+    written: int
     own: int
     seconds: float
 
@@ -104,6 +106,7 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
     if options.where and not _WHERE.fullmatch(options.where):
         raise InputError(f"--where: {options.where!r} found, rejected, error or 'probability < 0.6' expected")
     begin = time.perf_counter()
+    _check_folders(options)
     options.out.mkdir(parents=True, exist_ok=True)
     with _alone(options):
         if options.force:
@@ -113,6 +116,8 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
         given = open_input(options.input, options.out, options.column, fetch, known=known)
         settings = _settings(classifier, options, given)
         _claim(options.out, settings)
+        if not given.count:
+            raise InputError(f"{options.input}: no images found")
         rows = given.count if options.limit is None else min(given.count, options.limit)
         worker = _Worker(classifier, options, given, settings)
         parts = range(-(-rows // options.rows))
@@ -128,6 +133,16 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
             facts = {key: value for key, value in asdict(found).items() if key not in ("own", "seconds")}
             write_atomic(options.out / SUMMARY_FILE, json_bytes({**facts, "settings": settings}))
         return found
+
+
+def _check_folders(options: LabelOptions) -> None:
+    given = Path(options.input)
+    if given.is_dir() and (given / SETTINGS_FILE).is_file():
+        raise InputError(f"{given}: results of a labelling found, images expected")
+    if given.is_dir() and options.out.exists() and given.samefile(options.out):
+        raise InputError(f"--out {options.out}: the folder of the images; name another")
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out {options.out}: a file found, a folder expected")
 
 
 class _Worker:
@@ -152,6 +167,7 @@ class _Worker:
             counts["rows"] += 1
             counts["errors" if one.error else f"label {one.index}"] += 1
             counts["rejected"] += bool(one.rejected)
+            counts["written"] += self._keeps(one)
             if self._keeps(one):
                 kept.append(one)
             step(1, f"{done / (time.perf_counter() - begin):,.0f} images/s  {counts['errors']:,} errors")
@@ -256,8 +272,12 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))
     other = [key for key in {**known, **settings} if known.get(key) != settings.get(key)]
     if other:
-        shown = ", ".join(f"{key} (was {_short(known.get(key))}, is {_short(settings.get(key))})" for key in other)
-        raise InputError(f"labels {folder}: begun with another {shown}; name another folder, or --force begins anew")
+        if known.get("format") != FORMAT:
+            raise InputError(f"{path}: not of a labelling; name another folder")
+        shown = "; ".join(f"{key} was {_short(known.get(key))}, is {_short(settings.get(key))}" for key in other)
+        raise InputError(
+            f"labels {folder}: begun with other settings ({shown}); name another folder, or --force begins anew"
+        )
 
 
 def _short(value: object) -> str:
@@ -300,8 +320,9 @@ def _summary(
         total.update(read_counts(part_path(folder, number), settings))
     labels = {key.removeprefix("label "): count for key, count in total.items() if key.startswith("label ")}
     return Summary(
-        rows, (len(there), len(parts)), total["rows"], labels, total["errors"], total["rejected"], own, seconds
-    )
+        rows, (len(there), len(parts)), total["rows"], labels, total["errors"], total["rejected"],
+        total["written"], own, seconds,
+    )  # fmt: skip
 
 
 def say(found: Summary, classes: Sequence[str]) -> None:
@@ -309,10 +330,13 @@ def say(found: Summary, classes: Sequence[str]) -> None:
     print(
         f"{found.done:,} of {counted(found.rows, 'row')} in {found.parts[0]} of {counted(found.parts[1], 'part')}: "
         f"{found.done - found.errors:,} labelled, {counted(found.errors, 'error')}, {found.rejected:,} rejected; "
-        f"{found.own:,} now, in {found.seconds:.1f} s",
+        f"{found.own:,} now, in {found.seconds:.1f} s"
+        + (f"; {found.written:,} written" if found.written < found.done else ""),
         file=sys.stderr,
     )
     most = sorted(found.labels.items(), key=lambda item: -item[1])[:5]
     if most:
-        shares = ", ".join(f"{classes[int(index)]} {100 * count / found.done:.1f} %" for index, count in most)
+        shares = ", ".join(
+            f"{classes[int(index)]} {100 * count / (found.done - found.errors):.1f} %" for index, count in most
+        )
         print(f"  {shares}", file=sys.stderr)

@@ -40,8 +40,8 @@ class _Form(MultiPartParser):
     spool_max_size = 1 << 62  # nothing goes to a disk: the body is bounded, and in memory already
 
 
-async def form_files(request: Request, body: bytes) -> list[tuple[str, bytes]]:
-    """(name, content) of each file in a multipart form.
+async def form_files(request: Request, body: bytes) -> list[tuple[str, str, bytes]]:
+    """(name of the field, name of the file, content) of each file in a multipart form.
 
     Raises:
         RequestError: no form, or one without files.
@@ -54,10 +54,10 @@ async def form_files(request: Request, body: bytes) -> list[tuple[str, bytes]]:
         form = await _Form(request.headers, stream(), max_files=1000, max_fields=100).parse()  # type: ignore[arg-type]
     except (MultiPartException, KeyError, ValueError) as error:
         raise RequestError(400, f"not a multipart form: {error}") from None
-    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
     if not files:
         raise RequestError(400, "no file found in the form; send each image as a file")
-    return [(file.filename or f"image {place}", await file.read()) for place, file in enumerate(files)]
+    return [(field, file.filename or "", await file.read()) for field, file in files]
 
 
 __all__ = ["ClientDisconnect", "form_files", "read_body"]

@@ -66,7 +66,9 @@ class _Service:
 
     async def model_metadata(self, request: Message) -> Message:
         model = self._server.models.find(request.name, request.version or None)
-        return MESSAGES["ModelMetadataResponse"](**model_metadata(model.name, model.version, model.bundle))
+        return MESSAGES["ModelMetadataResponse"](
+            **model_metadata(model.name, self._server.models.versions(model.name), model.bundle)
+        )
 
     async def model_infer(self, request: Message) -> Message:
         model = self._server.models.find(request.model_name, request.model_version or None)

@@ -65,6 +65,7 @@ class _Routes:
         one = "/v2/models/{model}"
         return [
             Route("/v2", self.about),
+            Route("/v2/models", self.list),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/metrics", self.metrics),
@@ -86,6 +87,10 @@ class _Routes:
     async def about(self, request: Request) -> Response:
         return _json({"name": "samdeploy", "version": samdeploy.__version__, "extensions": list(EXTENSIONS)})
 
+    async def list(self, request: Request) -> Response:
+        models = self._server.models.all
+        return _json({"models": [{"name": one.name, "version": one.version, "ready": one.ready} for one in models]})
+
     async def live(self, request: Request) -> Response:
         return _json({"live": True})
 
@@ -106,7 +111,7 @@ class _Routes:
         return Response(json.dumps(cards, ensure_ascii=False), media_type="application/json")
 
     async def model(self, request: Request, model: ServedModel) -> Response:
-        return _json(model_metadata(model.name, model.version, model.bundle))
+        return _json(model_metadata(model.name, self._server.models.versions(model.name), model.bundle))
 
     async def model_ready(self, request: Request, model: ServedModel) -> Response:
         ready = model.ready and not self._server.ending
@@ -126,10 +131,11 @@ class _Routes:
         top = _number(request, "top", 5, len(model.spec.classes))
         body = await self._body(request, model)
         is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
-        files = await form_files(request, body) if is_form else [("", body)]
+        files = await form_files(request, body) if is_form else [("", "", body)]
         deadline = model.deadline(_timeout(request))
         begin = time.perf_counter()
-        pixels = await model.decode([content for _, content in files], deadline, self._server.pool)
+        names = [f"{field}, {name}" for field, name, _ in files] if is_form else None
+        pixels = await model.decode([content for *_, content in files], deadline, self._server.pool, names)
         decoded = time.perf_counter()
         logits = await model.infer(pixels, deadline)
         decode_ms, engine_ms = 1000 * (decoded - begin), 1000 * (time.perf_counter() - decoded)
@@ -138,7 +144,7 @@ class _Routes:
         model.count(logits)
         if not is_form:
             return _json(answers[0], headers=timing)
-        named = [{"image": name, **one} for (name, _), one in zip(files, answers, strict=True)]
+        named = [{"field": field, "image": name, **one} for (field, name, _), one in zip(files, answers, strict=True)]
         return _json({"predictions": named}, headers=timing)
 
     async def explain(self, request: Request, model: ServedModel) -> Response:
@@ -147,10 +153,14 @@ class _Routes:
             raise RequestError(501, "no maps: the server lacks matplotlib; pip install 'samdeploy[plots]'")
         from samdeploy.serve.explained import explained_png  # late: matplotlib takes half a second
 
-        wanted = request.query_params.get("class")
+        wanted, layer = request.query_params.get("class"), request.query_params.get("layer")
+        if layer not in (None, "map"):
+            raise RequestError(400, f"layer: {layer[:40]!r} found, 'map' expected")
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise RequestError(400, "a form found, the image's own bytes expected")
         body = await self._body(request, model)
         loop = asyncio.get_running_loop()
-        draw = partial(explained_png, model, body, wanted, alone=request.query_params.get("layer") == "map")
+        draw = partial(explained_png, model, body, wanted, alone=layer is not None)
         png, label = await loop.run_in_executor(self._server.pool, draw)
         return Response(png, media_type="image/png", headers={"X-Class": json.dumps(label)})
 

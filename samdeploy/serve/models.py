@@ -24,7 +24,8 @@ from samdeploy.bundle.spec import MAX_BYTES, MAX_PIXELS
 from samdeploy.certainty.calibration import confidence, confidence_bins
 from samdeploy.certainty.drift import LEAST, Window, index_by_chance, stability_index
 from samdeploy.classifier import Classifier
-from samdeploy.errors import AnswerError, BackendUnavailable, InputError, SamdeployError
+from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError
+from samdeploy.images.walk import natural_key
 from samdeploy.ranking import Prediction, rank
 from samdeploy.runs.locate import bundle_of
 from samdeploy.serve.batcher import Batcher, Clock
@@ -136,6 +137,7 @@ class ServedModel:
             RequestError: not ready, no room, or too late.
         """
         self.check_ready()
+        self._check_count(len(images))
         most = self.batcher.batch
         pieces = [images[start : start + most] for start in range(0, len(images), most)]
         futures: list[asyncio.Future[Float32Array]] = []
@@ -148,19 +150,30 @@ class ServedModel:
             raise
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
-    async def decode(self, images: Sequence[bytes], deadline: float, pool: ThreadPoolExecutor) -> UInt8Array:
-        """uint8 [N, H, W, 3] of encoded images, by the threads of the pool.
+    def _check_count(self, count: int) -> None:
+        if count > self.limits.queue:
+            raise RequestError(413, f"{count} images found, at most {self.limits.queue} in one request (--queue)")
+
+    async def decode(
+        self, images: Sequence[bytes], deadline: float, pool: ThreadPoolExecutor, names: Sequence[str] | None = None
+    ) -> UInt8Array:
+        """uint8 [N, H, W, 3] of encoded images, by the threads of the pool; `names` are for errors.
 
         Raises:
             RequestError: not ready, too many are being decoded, or too late.
             ImageError: one cannot be read.
         """
         self.check_ready()
+        self._check_count(len(images))
         if self._decoding + len(images) > self.limits.queue:
             raise QueueFull(f"{self._decoding} images are being decoded, at most {self.limits.queue} may")
         self._decoding += len(images)
         loop = asyncio.get_running_loop()
-        work = [loop.run_in_executor(pool, self._prepare, image, deadline) for image in images]
+        called = names or [""] * len(images)
+        work = [
+            loop.run_in_executor(pool, self._prepare, image, deadline, name)
+            for image, name in zip(images, called, strict=True)
+        ]
         try:
             start = time.perf_counter()
             pixels = await asyncio.gather(*work)
@@ -173,10 +186,13 @@ class ServedModel:
             self._decoding -= len(images)
         return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
 
-    def _prepare(self, image: bytes, deadline: float) -> UInt8Array:
+    def _prepare(self, image: bytes, deadline: float, name: str) -> UInt8Array:
         if Clock() > deadline:
             raise Late
-        return self.classifier.prepare(image)
+        try:
+            return self.classifier.prepare(image)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error}" if name else str(error)) from None
 
     def predictions(self, logits: Float32Array, top: int) -> list[Prediction]:
         """The answers to some logits, float32 [N, K].
@@ -275,13 +291,15 @@ def read_place(text: str) -> Place:
 
 
 class Models:
-    """All models of a server, by name and version; the newest version is the one that has none named."""
+    """All models of a server, by name and version; where no version is named, the highest is meant."""
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
         self.all = tuple(models)
         self._by_name: dict[str, dict[str, ServedModel]] = {}
         for model in models:
             self._by_name.setdefault(model.name, {})[model.version] = model
+        for name, versions in self._by_name.items():
+            self._by_name[name] = dict(sorted(versions.items(), key=lambda item: natural_key(item[0])))
 
     def find(self, name: str, version: str | None = None) -> ServedModel:
         """
@@ -290,14 +308,18 @@ class Models:
         """
         versions = self._by_name.get(name)
         if versions is None:
-            raise RequestError(404, f"model {name[:100]!r} found in the address; there are {', '.join(self._by_name)}")
+            raise RequestError(404, f"no model {name[:100]!r} is served here; there are: {', '.join(self._by_name)}")
         if version is None:
             return next(reversed(versions.values()))
         if version not in versions:
             raise RequestError(
-                404, f"version {version[:100]!r} found in the address; {name!r} has {', '.join(versions)}"
+                404, f"no version {version[:100]!r} of {name!r} is served here; there are: {', '.join(versions)}"
             )
         return versions[version]
+
+    def versions(self, name: str) -> list[str]:
+        """Of a model, the lowest first."""
+        return list(self._by_name[name])
 
     @property
     def names(self) -> Collection[str]:

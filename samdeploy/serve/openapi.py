@@ -20,10 +20,11 @@ _TEXTS = {
 def openapi(models: Models) -> dict[str, Any]:
     """The document, with the tensors and classes of these models."""
     paths: dict[str, Any] = {
-        "/v2": {"get": _operation("name, version and extensions", {"type": "object"})},
+        "/v2": {"get": _operation("name, version and extensions", {"type": "object"}, 401)},
+        "/v2/models": {"get": _operation("the models", {"type": "object"}, 401)},
         "/v2/health/live": {"get": _operation("whether the server runs", _flag("live"))},
         "/v2/health/ready": {"get": _operation("whether all models are ready", _flag("ready"), 503)},
-        "/metrics": {"get": _operation("for Prometheus", {"type": "string"}, kind="text/plain")},
+        "/metrics": {"get": _operation("for Prometheus", {"type": "string"}, 401, kind="text/plain")},
     }
     for model in models.all:
         paths |= _of_model(f"/v2/models/{model.name}/versions/{model.version}", model)
@@ -60,13 +61,18 @@ def _of_model(root: str, model: ServedModel) -> dict[str, Any]:
     images = {"content": {**image["content"], **form}, "required": True}  # type: ignore[dict-item]
     prediction = {"$ref": "#/components/schemas/prediction"}
     many = {"type": "object", "properties": {"predictions": {"type": "array", "items": prediction}}}
-    failures = 400, 408, 413, 422, 500, 503, 504
+    failures = 400, 401, 404, 408, 413, 422, 500, 503, 504
     return {
-        root: {"get": _operation("its tensors", {"type": "object"})},
-        root + "/ready": {"get": _operation("whether its golden images passed", _flag("ready"), 503)},
+        root: {"get": _operation("its tensors", {"type": "object"}, 401, 404)},
+        root + "/ready": {"get": _operation("whether its golden images passed", _flag("ready"), 401, 404, 503)},
         root + "/infer": {
             "post": _operation("tensors in and out", _inferred(), *failures)
-            | {"requestBody": {"content": {_JSON: {"schema": _infer(model)}}, "required": True}}
+            | {
+                "requestBody": {
+                    "content": {_JSON: {"schema": _infer(model)}, "application/octet-stream": {}},
+                    "required": True,
+                }
+            }
             | {"parameters": [_parameter(HEADER_LENGTH, {"type": "integer"}, "of the JSON before tensors", "header")]}
         },
         root + "/predict": {
@@ -157,7 +163,7 @@ def _prediction() -> dict[str, Any]:
 
 def _operation(summary: str, schema: dict[str, Any], *failures: int, kind: str = _JSON) -> dict[str, Any]:
     answers: dict[str, Any] = {"200": {"description": "OK", "content": {kind: {"schema": schema}}}}
-    for status in (401, *failures):
+    for status in failures:
         # Probes answer 503 with their own JSON.
         answers[str(status)] = {
             "description": _TEXTS[status],

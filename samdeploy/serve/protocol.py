@@ -57,13 +57,13 @@ class InferRequest:
     timeout: float | None = None
 
 
-def model_metadata(name: str, version: str, bundle: Bundle) -> dict[str, Any]:
+def model_metadata(name: str, versions: Sequence[str], bundle: Bundle) -> dict[str, Any]:
     """The answer to GET v2/models/NAME, which tells clients of tensors; -1 is any number of images."""
     spec = bundle.spec
     height, width = spec.preprocessing.height, spec.preprocessing.width
     return {
         "name": name,
-        "versions": [version],
+        "versions": list(versions),
         "platform": "samdeploy",
         "inputs": [{"name": spec.input.name, "datatype": "UINT8", "shape": [-1, height, width, 3]}],
         "outputs": [

@@ -27,14 +27,16 @@ def read_key(path: Path) -> bytes:
         raise InputError(f"--api-key-file {path}: cannot be read ({error.strerror})") from None
     key = lines[0].strip() if lines else b""
     if len(key) < _LEAST or not key.isascii():
-        raise InputError(f"--api-key-file {path}: {len(key)} characters found, at least {_LEAST} of ASCII expected")
+        what = f"{len(key)} characters" if key.isascii() else "other characters than ASCII's"
+        raise InputError(f"--api-key-file {path}: {what} found, at least {_LEAST} characters of ASCII expected")
     return key
 
 
 def has_key(given: str | bytes, key: bytes) -> bool:
-    """Whether "Bearer KEY" is what was given; takes as long whatever was."""
+    """Whether "Bearer KEY" is what was given; takes as long whatever the key was."""
     found = given.encode("latin-1", "replace") if isinstance(given, str) else given
-    return hmac.compare_digest(found, b"Bearer " + key)
+    scheme, _, token = found.partition(b" ")
+    return hmac.compare_digest(token.strip(), key) and scheme.lower() == b"bearer"
 
 
 class KeyRequired:

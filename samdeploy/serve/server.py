@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +148,7 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
         BundleError, BackendUnavailable: as `Classifier.open` does.
     """
     key = read_key(options.api_key_file) if options.api_key_file is not None else None
+    _check_tls(options.tls_cert, options.tls_key)
     places = [read_place(text) for text in bundles]
     _check_names(places)
     # Before the bundles: a port that is taken shall be said at once.
@@ -303,7 +306,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(2048)
         listening.setblocking(False)
     except (OSError, OverflowError) as error:
-        raise InputError(f"{host}:{port}: cannot be listened at ({error}); --port 0 takes a free one") from None
+        cure = "; --port 0 takes a free one" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
+        raise InputError(f"{host}:{port}: cannot be listened at ({error}){cure}") from None
     return listening
 
 
@@ -313,6 +317,21 @@ def _check_names(places: Sequence[Place]) -> None:
         if (place.name, place.version) in seen:
             raise InputError(f"two bundles are {place.name}:{place.version}; name them: NAME[:VERSION]=PATH")
         seen.add((place.name, place.version))
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        given, other = ("--tls-cert", "--tls-key") if key is None else ("--tls-key", "--tls-cert")
+        raise InputError(f"{given} found without {other}; a certificate and its key, both PEM, expected")
+    if certificate is None or key is None:
+        return
+    for option, path in (("--tls-cert", certificate), ("--tls-key", key)):
+        if not path.is_file():
+            raise InputError(f"{option} {path}: no such file")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, lambda: "")
+    except (ssl.SSLError, OSError) as error:
+        raise InputError(f"--tls-cert {certificate}, --tls-key {key}: no certificate with its key ({error})") from None
 
 
 def _warn(options: ServeOptions) -> None:

@@ -56,20 +56,21 @@ class Workers:
         self._wake, self._woken = os.pipe()
 
     def run(self, announce: Callable[[str], None]) -> int:
-        """Start all, and replace what dies, until SIGTERM or SIGINT; returns the exit code.
+        """Start all, the first one alone, and replace what dies, until SIGTERM or SIGINT; returns the exit code.
 
         Args:
-            announce: called with the text of the first worker when all are ready.
+            announce: called with the text of the first worker when it is ready; the others follow.
         """
         folder = Path(tempfile.mkdtemp(prefix="samdeploy-metrics-"))
         os.environ[METRICS_FOLDER] = str(folder)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked_to_end)
         try:
-            text = self._start_all()
+            text = self._start_first()
             if text is None:
-                codes = [process.exitcode for process, _ in self._alive.values()]
-                return 0 if self._ending.is_set() else next(filter(None, codes), 1)
+                return 0 if self._ending.is_set() else self._first_code()
+            for _ in range(self._count - 1):
+                self._start()  # answers when it is ready, and is replaced like any other where it dies before
             announce(text)
             self._watch()
             return 0
@@ -77,16 +78,9 @@ class Workers:
             self._end()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _start_all(self) -> str | None:
-        """The first worker's text, once all are ready; None where one could not start, which has said why."""
-        first = self._text_of(*self._start())  # alone: what is wrong with a bundle shall be said once
-        if first is None:
-            return None
-        others = [self._start() for _ in range(self._count - 1)]
-        return None if None in [self._text_of(*one) for one in others] else first
-
-    def _text_of(self, process: BaseProcess, ready: Connection) -> str | None:
-        """What a worker says when it is ready; None where it ended, or everything is to end."""
+    def _start_first(self) -> str | None:
+        """Its text, once it is ready; None where it could not start, which it has said: a bundle's fault, once."""
+        process, ready = self._start()
         while not wait([ready, process.sentinel], timeout=0.1):
             if self._ending.is_set():
                 return None
@@ -94,6 +88,14 @@ class Workers:
             text: str = ready.recv()
             return text
         return None
+
+    def _first_code(self) -> int:
+        process, _ = next(iter(self._alive.values()))
+        process.join()
+        code = process.exitcode or 1
+        if code < 0:
+            _LOG.error("the first worker was ended by signal %s before it was ready", -code)
+        return code if code > 0 else 1
 
     def _start(self) -> tuple[BaseProcess, Connection]:
         ready, tell = self._context.Pipe(duplex=False)

@@ -92,7 +92,7 @@ def test_every_row_has_its_label_or_its_error(
         assert row["probability"] == pytest.approx(expected.probability, rel=1e-5)
         assert row["top_labels"] == [name for name, _ in expected.top]
         assert (row["width"], row["height"]) == (30, 20 + number % 5)
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "_summary.json").read_text())
     assert sum(summary["labels"].values()) + summary["errors"] == summary["rows"] == COUNT
 
 
@@ -183,8 +183,8 @@ def test_what_is_written_is_chosen(labelled: Label, classifier: Classifier, imag
 
 def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Path) -> None:
     labelled(tmp_path)
-    for options, text in (({"batch": 5}, r"batch \(was 4, is 5\)"), ({"logits": "float16"}, "logits")):
-        with pytest.raises(InputError, match=f"begun with another {text}"):
+    for options, text in (({"batch": 5}, "batch was 4, is 5"), ({"logits": "float16"}, "logits was")):
+        with pytest.raises(InputError, match=text):
             labelled(tmp_path, **options)
     (tmp_path / "list.txt").write_text("a.png\n")
     with pytest.raises(InputError, match="the input is not what it was"):

@@ -94,8 +94,8 @@ def test_encoded_images_and_the_best_classes(served: Served, digit_files: Sequen
 @pytest.mark.parametrize(
     ("fields", "code", "text"),
     [
-        ({"model_name": "none"}, "NOT_FOUND", "model 'none' found"),
-        ({"model_version": "2"}, "NOT_FOUND", "version '2' found"),
+        ({"model_name": "none"}, "NOT_FOUND", "no model 'none' is served here"),
+        ({"model_version": "2"}, "NOT_FOUND", "no version '2' of 'digits' is served here"),
         ({"inputs": []}, "INVALID_ARGUMENT", "inputs: [] found, 1 expected, named 'image'"),
         ({"raw_input_contents": [b"x"]}, "INVALID_ARGUMENT", "image: 1 bytes found"),
         (
