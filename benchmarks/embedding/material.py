@@ -1,4 +1,7 @@
-"""What is measured: a bundle with random weights, and JPEG files; neither speed nor memory depends on the weights."""
+"""What is measured: a bundle with random weights, and JPEG files; neither speed nor memory depends on the weights.
+
+python benchmarks/embedding/material.py BUNDLE [--arch sam-resnet50] [--px 192]      with FP32 and INT8 graphs
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from PIL import Image
 CLASSES = 100
 
 
-def make_bundle(root: Path, arch: str, px: int) -> Path:
-    """A bundle with the FP32 graph of `arch` at px x px pixels, and eight golden images."""
+def make_bundle(root: Path, arch: str, px: int, *, int8: bool = False) -> Path:
+    """A bundle with the FP32 graph of `arch` at px x px pixels, and eight golden images; with `int8` an INT8 graph, too."""
     import torch
 
     from samdeploy.bundle.manifest import DataRecord
@@ -36,7 +39,12 @@ def make_bundle(root: Path, arch: str, px: int) -> Path:
     writer = BundleWriter(root, spec, DataRecord("random", {}, 0.1, 0, {}, {}), {"made_by": "benchmarks/embedding"})
     writer.add_array("golden_images", "golden/images.npy", images[:8])
     writer.add_array("golden_logits", "golden/logits.npy", logits)
-    writer.add("graph", "model.fp32.onnx", serialize(graph_from_model(fold(model), spec)), precision="fp32")
+    graph = serialize(graph_from_model(fold(model), spec))
+    writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
+    if int8:
+        from samdeploy.export.int8.qdq import calibrate, quantize
+
+        writer.add("graph", "model.int8.onnx", quantize(calibrate(graph, images), "cpu"), precision="int8")
     writer.write_manifest()
     return root
 
@@ -93,3 +101,14 @@ def make_images(folder: Path, count: int, width: int, height: int) -> list[Path]
         paths.append(folder / f"{number:04d}.jpg")
         Image.fromarray(np.clip(image + grain, 0, 255).astype(np.uint8)).save(paths[-1], quality=90)
     return paths
+
+
+if __name__ == "__main__":
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--arch", default="sam-resnet50")
+    parser.add_argument("--px", type=int, default=192)
+    options = parser.parse_args()
+    make_bundle(options.bundle, options.arch, options.px, int8=True)

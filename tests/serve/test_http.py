@@ -287,7 +287,10 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
         ((root, "--port", str(served.port)), f"127.0.0.1:{served.port}: cannot be listened at ("),
         ((root, root), ": two bundles are "),
         ((f"a b={root}",), "name 'a b' found; letters, digits and . _ - inside expected"),
-        ((root, "--api-key-file", tmp_path / "key"), "key: 5 characters found, at least 16 characters of ASCII expected"),
+        (
+            (root, "--api-key-file", tmp_path / "key"),
+            "key: 5 characters found, at least 16 characters of ASCII expected",
+        ),
     ):
         done = command("serve", *arguments, *(() if "--port" in arguments else ("--port", "0")), cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
