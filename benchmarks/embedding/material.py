@@ -14,7 +14,7 @@ CLASSES = 100
 
 
 def make_bundle(root: Path, arch: str, px: int, *, int8: bool = False) -> Path:
-    """A bundle with the FP32 graph of `arch` at px x px pixels, and eight golden images; with `int8` an INT8 graph, too."""
+    """A bundle with the FP32 graph of `arch` at px x px pixels, an INT8 one where wanted, and eight golden images."""
     import torch
 
     from samdeploy.bundle.manifest import DataRecord
