@@ -61,13 +61,22 @@ def export(
     check_name("engine", engine, ENGINES)
     if precision is not None:
         check_name("precision", precision, PRECISIONS)
-    own = {"--batch": batch, "--target": target, "--optimization-level": optimization_level, "--workspace": workspace}
+    own: dict[str, Any] = {
+        "--batch": batch,
+        "--target": target,
+        "--optimization-level": optimization_level,
+        "--workspace": workspace,
+    }
     for option, value in own.items():
         if value is not None and engine in ("onnxruntime", "openvino"):
             raise InputError(f"{option}: is for TensorRT engines, and --engine {engine} builds none; leave it out")
     if headroom_plot is not None:
         check_writable("--headroom-plot", headroom_plot)
     if triton is not None and run is not None and (run / MANIFEST).is_file():
+        own |= {"--reject-error": reject_error, "--headroom-plot": headroom_plot, "--data": data}
+        for option, value in own.items():
+            if value is not None:
+                raise InputError(f"{option}: nothing is exported anew from a bundle; name its run, or leave it out")
         _write_repository(run, triton, engine, precision)
         return
     run_dir = run if run is not None else taken("run", latest_run(runs))
@@ -114,8 +123,8 @@ def export(
 def _write_repository(bundle: Path, repository: Path, engine: str, precision: str | None) -> None:
     from samdeploy.bundle import open_bundle
     from samdeploy.export.triton.repository import write_repository
-    from samdeploy.runs.locate import run_name
+    from samdeploy.runs.locate import address_name
 
     opened = open_bundle(bundle)
-    for model in write_repository(opened, repository, run_name(opened), engine, precision):
+    for model in write_repository(opened, repository, address_name(opened.root), engine, precision):
         print(f"{repository / model}", file=sys.stderr)

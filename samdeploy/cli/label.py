@@ -44,7 +44,7 @@ def label(
 
     check_names(backend, device, precision, also="auto")
     number, _, count = shard.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+    if not (number.isdecimal() and count.isdecimal() and len(shard) < 16 and 1 <= int(number) <= int(count)):
         raise InputError(f"--shard: {shard!r} found, such as 3/64 expected")
     if logits not in ("", "float16", "float32"):
         raise InputError(f"--logits: {logits!r} found, float16 or float32 expected")

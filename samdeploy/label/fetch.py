@@ -6,6 +6,8 @@ from typing import Any
 
 from samdeploy.errors import ImageError, InputError, first_line
 
+_PIECE = 1 << 20
+
 
 class Fetch:
     """Callable: an address to its bytes."""
@@ -28,15 +30,32 @@ class Fetch:
 
         try:
             with fsspec.open(uri, "rb", **self._options(uri)) as file:
-                content: bytes = file.read(self._max_bytes + 1)
+                content = self._content(file)
         except ImportError as error:
             raise InputError(f"{uri}: {first_line(error)}") from None
         except Exception as error:  # every file system has its own
-            text = first_line(error) or type(error).__name__
-            raise ImageError(f"{uri}: cannot be read ({text})") from None
+            raise ImageError(f"{uri}: {self._why(uri, error)}") from None
         if len(content) > self._max_bytes:
             raise ImageError(f"{uri}: more than {self._max_bytes:,} bytes")
         return content
+
+    def _why(self, uri: str, error: BaseException) -> str:
+        cause = error
+        while cause.__cause__ is not None:  # over HTTP, everything is a FileNotFoundError on top
+            cause = cause.__cause__
+        if isinstance(cause, TimeoutError):
+            return f"no answer within {self._timeout:g} s"
+        if isinstance(cause, FileNotFoundError):
+            return "no such file"
+        return f"cannot be read ({type(cause).__name__}: {first_line(cause).replace(uri, '')})"
+
+    def _content(self, file: Any) -> bytes:
+        """All of it, as far as the limit: one read may give what is there just now."""
+        pieces, left = [], self._max_bytes + 1
+        while left > 0 and (piece := file.read(min(left, _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
 
     def _options(self, uri: str) -> dict[str, Any]:
         if not uri.startswith(("http://", "https://")):

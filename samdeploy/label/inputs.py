@@ -25,14 +25,17 @@ import numpy as np
 
 from samdeploy.data.file_notes import noted
 from samdeploy.data.texts import PackedTexts
-from samdeploy.errors import ImageError, InputError
+from samdeploy.errors import ImageError, InputError, first_line
 from samdeploy.files import temporary_name
-from samdeploy.images.walk import find_images, is_image_name, natural_key
+from samdeploy.images.walk import counted, find_images, is_image_name, natural_key
 
 # Readers of Parquet folders pass over names that begin so.
 NAMES_FILE = "_input.jsonl"
 # Rows between two places of the file of names that are known without reading it.
 _STRIDE = 1000
+# The size of every such row's file is recorded, and of the first thousand's.
+_SIZE_EVERY = 100
+_SAMPLE = 1 << 16  # bytes at three places of a container that tell it from another one
 _COLUMNS = ("uri", "url", "path", "file", "file_name", "filename", "image_path", "image")
 _TARS, _PARQUETS, _TABLES = (".tar",), (".parquet",), (".csv", ".tsv")
 _LOOKED_AT = 1 << 16  # bytes of a list, to see that it is text
@@ -80,8 +83,7 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
         InputError: there is nothing, or nothing that is understood.
     """
     if text == "-":
-        names = _Names(folder / NAMES_FILE, fetch, {"kind": "standard input"})
-        return names if known else names.written(_lines(sys.stdin.buffer))
+        return _standard_input(_Names(folder / NAMES_FILE, fetch, {"kind": "standard input"}), known)
     files = [Path(text)]
     if glob.has_magic(text) and not files[0].exists():
         files = sorted(map(Path, glob.iglob(text, recursive=True)), key=_key)  # noqa: PTH207
@@ -113,12 +115,22 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
     return _Names(folder / NAMES_FILE, fetch, {"kind": "list"}, files[0].parent).written(read(files[0]))
 
 
+def _standard_input(names: _Names, known: bool) -> Input:
+    lines = iter(()) if sys.stdin is None else _lines(sys.stdin.buffer)
+    first = next(lines, None)
+    if first is None and known:  # nothing to compare with
+        return names
+    return names.written(itertools.chain(() if first is None else [first], lines))
+
+
 def _key(path: Path) -> list[Any]:
     return [natural_key(part) for part in path.parts]
 
 
 def _lines(file: Iterable[bytes]) -> Iterator[str]:
-    for line in file:
+    for number, line in enumerate(file):
+        if number == 0:
+            line = line.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
         if b"\0" in line:
             raise InputError("standard input holds zero bytes; a list has a path on each line (find without -print0)")
         text = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
@@ -131,17 +143,22 @@ def _list(path: Path) -> Iterator[str]:
         start = file.read(_LOOKED_AT)
         if b"\0" in start or path.suffix.lower() in (".gz", ".tgz", ".zip", ".zst", ".xz", ".bz2", ".7z"):
             raise InputError(f"{path}: no text; a list has a path on each line, and an archive is unpacked first")
-        file.seek(3 if start.startswith(b"\xef\xbb\xbf") else 0)  # a byte-order mark
+        file.seek(0)
         yield from _lines(file)
 
 
 def _column(path: Path, column: str) -> Iterator[str]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    # Quotes mean something in CSV alone; one that is not closed would swallow the rows behind it.
+    form: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
+    csv.field_size_limit(1 << 24)
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        name = _choose(reader.fieldnames or [], column, str(path))
-        for row in reader:
-            yield row[name] or ""
+        reader = csv.DictReader(file, strict=True, **form)
+        try:
+            name = _choose(reader.fieldnames or [], column, str(path))
+            for row in reader:
+                yield row[name] or ""
+        except csv.Error as error:
+            raise InputError(f"{path}: row {reader.line_num}: {error}; a quote that is not closed?") from None
 
 
 def _choose(names: Iterable[str], column: str, where: str) -> str:
@@ -152,6 +169,8 @@ def _choose(names: Iterable[str], column: str, where: str) -> str:
         raise InputError(
             f"{where}: columns {', '.join(map(repr, names[:20]))} found, {wanted} expected; --column NAME names it"
         )
+    if names.count(found) > 1:
+        raise InputError(f"{where}: {names.count(found)} columns are called {found!r}")
     return found
 
 
@@ -177,8 +196,8 @@ class _Names:
         temporary = temporary_name(self._path)
         try:
             with temporary.open("wb") as file:
-                for name in names:
-                    file.write(json.dumps(name).encode() + b"\n")
+                for row, name in enumerate(names):
+                    file.write(json.dumps([name, self._size(row, name)]).encode() + b"\n")
             if self._path.is_file():
                 if _digest(temporary) != _digest(self._path):
                     raise InputError(
@@ -191,6 +210,15 @@ class _Names:
             temporary.unlink(missing_ok=True)
         self._index()
         return self
+
+    def _size(self, row: int, name: str) -> int | None:
+        """Of some files, so that others of the same names are seen to be others."""
+        if (row >= _STRIDE and row % _SIZE_EVERY) or "://" in name:
+            return None
+        try:
+            return (self._base / name).stat().st_size
+        except (OSError, ValueError):
+            return None
 
     def _index(self) -> None:
         self.count, self._places, place = 0, [], 0
@@ -210,7 +238,7 @@ class _Names:
         with self._path.open("rb") as file:
             file.seek(self._places[start // _STRIDE])
             for line in itertools.islice(file, start % _STRIDE, start % _STRIDE + stop - start):
-                name = json.loads(line)
+                name = json.loads(line)[0]
                 yield Row(name, partial(self._read, name))
 
     def _read(self, name: str) -> Path | bytes:
@@ -250,8 +278,13 @@ class _Containers:
         self.identity: Mapping[str, Any] = {
             "kind": self.kind,
             "rows": self.count,
-            "files": [[one.path.name, one.path.stat().st_size, one.count] for one in self._files],
+            "files": [[self._short(one.path), one.count, _fingerprint(one.path)] for one in self._files],
         }
+
+    def _short(self, path: Path) -> str:
+        """From where the files' folders part: what tells them from one another."""
+        folders = {one.path.parent for one in self._files}
+        return path.name if len(folders) == 1 else str(path.relative_to(os.path.commonpath(folders)))
 
     def rows(self, start: int, stop: int) -> Iterator[Row]:
         for one in self._files:
@@ -272,7 +305,10 @@ class _Tars(_Containers):
     kind = "tar"
 
     def _count(self, file: Path) -> int:
-        return len(_members(file)["offsets"])
+        found = _members(file)
+        if found["links"]:
+            print(f"{file}: {counted(int(found['links']), 'link')} to images passed over", file=sys.stderr)
+        return len(found["offsets"])
 
     def _rows(self, file: Path, first: int, last: int) -> Iterator[Row]:
         found = _members(file)
@@ -280,7 +316,18 @@ class _Tars(_Containers):
         names.extend(found["names"], found["ends"])
         for row in range(first, last):
             offset, size = int(found["offsets"][row]), int(found["sizes"][row])
-            yield Row(f"{file.name}#{names[row]}", partial(_part, file, offset, size))
+            yield Row(f"{self._short(file)}#{names[row]}", partial(_part, file, offset, size))
+
+
+def _fingerprint(path: Path) -> str:
+    """Of the length and of three places."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for place in (0, max(0, size // 2), max(0, size - _SAMPLE)):
+            file.seek(place)
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:32]
 
 
 def _part(path: Path, offset: int, size: int) -> bytes:
@@ -292,11 +339,11 @@ def _part(path: Path, offset: int, size: int) -> bytes:
 
 
 def _members(path: Path) -> Mapping[str, Any]:
-    return noted(path, "images of a tar 1", partial(_read_members, path))
+    return noted(path, "images of a tar 2", partial(_read_members, path))
 
 
 def _read_members(path: Path) -> Mapping[str, Any]:
-    names, places = PackedTexts(), []
+    names, places, links = PackedTexts(), [], 0
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
@@ -304,15 +351,16 @@ def _read_members(path: Path) -> Mapping[str, Any]:
                 if member.isreg() and is_image_name(base) and not base.startswith("."):
                     names.append(member.name)
                     places.append((member.offset_data, member.size))
+                links += (member.issym() or member.islnk()) and is_image_name(base)
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-            # A tar that is cut off ends without the zeros that close it.
-            if any(os.pread(file.fileno(), tarfile.BLOCKSIZE, tar.offset)):
-                raise InputError(f"{path}: damaged at byte {tar.offset:,}")
+            end = os.pread(file.fileno(), tarfile.BLOCKSIZE, tar.offset)
+            if len(end) < tarfile.BLOCKSIZE or any(end):  # zeros close a tar
+                raise InputError(f"{path}: damaged or cut off at byte {tar.offset:,}")
     except tarfile.TarError as error:
         raise InputError(f"{path}: damaged or compressed ({error}); unpack it, or make it again") from None
     content, ends = names.packed()
     offsets, sizes = np.array(places, np.int64).reshape(-1, 2).T
-    return {"names": content, "ends": ends, "offsets": offsets, "sizes": sizes}
+    return {"names": content, "ends": ends, "offsets": offsets, "sizes": sizes, "links": np.array(links)}
 
 
 def _open_parquet(files: list[Path], folder: Path, column: str, fetch: Callable[[str], bytes]) -> Input:
@@ -321,12 +369,16 @@ def _open_parquet(files: list[Path], folder: Path, column: str, fetch: Callable[
     schema = _parquet(files[0]).schema_arrow
     name = _choose(schema.names, column, str(files[0]))
     kind = schema.field(name).type
+    for file in files[1:]:
+        other = _parquet(file).schema_arrow
+        if other.get_field_index(name) < 0 or other.field(name).type != kind:
+            raise InputError(f"{file}: no column {name!r} of {kind}, which {files[0].name} has")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         names = (text or "" for file in files for batch in _batches(file, name) for text in batch.to_pylist())
         identity = {"kind": "Parquet column"}
         return _Names(folder / NAMES_FILE, fetch, identity, files[0].parent).written(names)
-    is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    if not (is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    content = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
+    if not (pa.types.is_binary(content) or pa.types.is_large_binary(content)):
         raise InputError(f"{files[0]}: column {name!r} holds {kind}; texts, or encoded images, expected")
     return _Parquets(files, name)
 
@@ -343,8 +395,13 @@ def _parquet(path: Path) -> Any:
 
 
 def _batches(path: Path, column: str, groups: list[int] | None = None) -> Iterator[Any]:
-    for batch in _parquet(path).iter_batches(64, row_groups=groups, columns=[column]):
-        yield batch.column(0)
+    import pyarrow as pa
+
+    try:
+        for batch in _parquet(path).iter_batches(64, row_groups=groups, columns=[column]):
+            yield batch.column(0)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: damaged ({first_line(error)})") from None
 
 
 class _Parquets(_Containers):
@@ -370,7 +427,7 @@ class _Parquets(_Containers):
             if row + len(values) > first:
                 for place, value in enumerate(values):
                     if first <= row + place < last:
-                        yield Row(f"{file.name}#{row + place}", partial(_content, value))
+                        yield Row(f"{self._short(file)}#{row + place}", partial(_content, value))
             row += len(values)
             if row >= last:
                 return

@@ -109,7 +109,7 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
     _check_folders(options)
     options.out.mkdir(parents=True, exist_ok=True)
     with _alone(options):
-        if options.force:
+        if options.force and (options.out / SETTINGS_FILE).is_file():
             _clear(options.out)
         known = (options.out / SETTINGS_FILE).is_file()
         fetch = Fetch(options.timeout, classifier.max_bytes)
@@ -123,6 +123,7 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
         parts = range(-(-rows // options.rows))
         mine = [number for number in parts if number % options.shard[1] == options.shard[0] - 1]
         to_do = [number for number in mine if not worker.has(number)]
+        _tidy(options.out, to_do)
         own = sum(min(options.rows, rows - number * options.rows) for number in to_do)
         with progress_bar("labels", own) as step:
             for number in to_do:
@@ -135,12 +136,25 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
         return found
 
 
+def _tidy(folder: Path, to_do: Sequence[int]) -> None:
+    """What a killed worker left of these parts goes; so does a summary that they make untrue."""
+    for number in to_do:
+        for left in folder.glob(f".{part_path(folder, number).name}-*"):
+            left.unlink(missing_ok=True)
+    if to_do:
+        (folder / SUMMARY_FILE).unlink(missing_ok=True)
+
+
 def _check_folders(options: LabelOptions) -> None:
     given = Path(options.input)
     if given.is_dir() and (given / SETTINGS_FILE).is_file():
         raise InputError(f"{given}: results of a labelling found, images expected")
     if given.is_dir() and options.out.exists() and given.samefile(options.out):
         raise InputError(f"--out {options.out}: the folder of the images; name another")
+    if options.force and options.shard[1] > 1:
+        raise InputError("--force: not with --shard, where it would remove what the others did; name another folder")
+    if options.out.exists() and not (options.out / SETTINGS_FILE).is_file() and any(options.out.glob("part-*.parquet")):
+        raise InputError(f"--out {options.out}: holds part-*.parquet of something else; name another folder")
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out}: a file found, a folder expected")
 
@@ -156,7 +170,7 @@ class _Worker:
     def has(self, number: int) -> bool:
         """Whether a part is there, with the same settings."""
         path = part_path(self._options.out, number)
-        return path.is_file() and bool(read_counts(path, self._settings))
+        return path.is_file() and bool(read_counts(path, number, self._settings))
 
     def work(self, number: int, start: int, stop: int, step: Callable[[int, str], None]) -> None:
         """Make one part."""
@@ -171,7 +185,7 @@ class _Worker:
             if self._keeps(one):
                 kept.append(one)
             step(1, f"{done / (time.perf_counter() - begin):,.0f} images/s  {counts['errors']:,} errors")
-        write_part(part_path(self._options.out, number), kept, self._form, self._settings, counts)
+        write_part(part_path(self._options.out, number), number, kept, self._form, self._settings, counts)
 
     def _labelled(self, start: int, stop: int) -> Iterator[Labelled]:
         classifier, options = self._classifier, self._options
@@ -218,10 +232,18 @@ def _prepare(classifier: Classifier) -> Callable[[Any], UInt8Array]:
     preprocessing = classifier.bundle.spec.preprocessing
 
     def prepare(source: _Source) -> UInt8Array:
+        given: Path | bytes = b""
         try:
-            pixels, source.size = prepare_sized(source.row.read(), preprocessing, **limits)
+            given = source.row.read()
+            pixels, source.size = prepare_sized(given, preprocessing, **limits)
         except ImageError as error:
-            source.error = str(error)
+            # The same text on every machine, wherever its images lie.
+            text, uri = str(error), source.row.uri
+            source.error = (
+                text.replace(str(given), uri)
+                if isinstance(given, Path)
+                else re.sub(r"^image(?=:)", lambda _: uri, text)
+            )
             raise
         return pixels
 
@@ -317,7 +339,7 @@ def _summary(
     total: Counter[str] = Counter()
     there = [number for number in parts if part_path(folder, number).is_file()]
     for number in there:
-        total.update(read_counts(part_path(folder, number), settings))
+        total.update(read_counts(part_path(folder, number), number, settings))
     labels = {key.removeprefix("label "): count for key, count in total.items() if key.startswith("label ")}
     return Summary(
         rows, (len(there), len(parts)), total["rows"], labels, total["errors"], total["rejected"],

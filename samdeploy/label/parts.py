@@ -62,9 +62,14 @@ def schema(classes: int, logits: str) -> pa.Schema:
 
 
 def write_part(
-    path: Path, rows: Sequence[Labelled], form: pa.Schema, settings: Mapping[str, Any], counts: Mapping[str, int]
+    path: Path,
+    number: int,
+    rows: Sequence[Labelled],
+    form: pa.Schema,
+    settings: Mapping[str, Any],
+    counts: Mapping[str, int],
 ) -> None:
-    """Write one part.
+    """Write one part, the one of this number.
 
     Args:
         rows: in the order of the input; with --where, those that were asked for.
@@ -88,7 +93,7 @@ def write_part(
     if "logits" in form.names:
         kind = form.field("logits").type
         arrays.append(_logits(rows, kind))
-    meta = {"settings": settings, "counts": counts}
+    meta = {"part": number, "settings": settings, "counts": counts}
     table = pa.Table.from_arrays(arrays, schema=form.with_metadata({_META: json.dumps(meta, sort_keys=True)}))
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -106,11 +111,11 @@ def _logits(rows: Sequence[Labelled], kind: pa.FixedSizeListType) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=pa.array(missing))
 
 
-def read_counts(path: Path, settings: Mapping[str, Any]) -> dict[str, int]:
+def read_counts(path: Path, number: int, settings: Mapping[str, Any]) -> dict[str, int]:
     """What a part says of its rows.
 
     Raises:
-        InputError: it was written with other settings, or is no part.
+        InputError: it was written with other settings, is another part, or none.
     """
     try:
         found = json.loads(pq.read_schema(path).metadata[_META])
@@ -118,6 +123,8 @@ def read_counts(path: Path, settings: Mapping[str, Any]) -> dict[str, int]:
         raise InputError(f"{path}: no part of a labelling ({error}); remove it, and it is made again") from None
     if found["settings"] != json.loads(json.dumps(settings)):
         raise InputError(f"{path}: written with another bundle, input or option; --force begins anew")
+    if found["part"] != number:
+        raise InputError(f"{path}: this is part {found['part']} under another name; remove it, and it is made again")
     counts: dict[str, int] = found["counts"]
     return counts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def run_name(bundle: Bundle) -> str:
     """What to call a bundle: as its run, or by its own folder."""
     root = bundle.root.resolve()
     return root.parent.name if root.name == BUNDLE_FOLDER and root.parent.name else root.name
+
+
+def address_name(root: Path) -> str:
+    """What a bundle is called in an address: as its run, with nothing but letters, digits and . _ - of ASCII."""
+    root = root.resolve()
+    name = root.parent.name if root.name == BUNDLE_FOLDER else root.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "model"
 
 
 def unlike_its_run(bundle: Bundle) -> str:

@@ -99,8 +99,6 @@ class _Routes:
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        for model in self._server.models.all:
-            model.measure_drift()
         return Response(self._server.metrics.text(), media_type=Metrics.content_type)
 
     async def openapi(self, request: Request) -> Response:

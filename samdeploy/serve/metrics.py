@@ -83,9 +83,9 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.drift_by_chance = Gauge(
-            "samdeploy_drift_by_chance",
-            "What the index stays below in 95 of 100 cases where nothing has changed.",
+        self.drift_above_chance = Gauge(
+            "samdeploy_drift_above_chance",
+            "The index less what it stays below in 95 of 100 cases where nothing has changed.",
             (*model, "of"),
             registry=registry,
             multiprocess_mode="livemax",

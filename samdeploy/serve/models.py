@@ -27,12 +27,13 @@ from samdeploy.classifier import Classifier
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError
 from samdeploy.images.walk import natural_key
 from samdeploy.ranking import Prediction, rank
-from samdeploy.runs.locate import bundle_of
+from samdeploy.runs.locate import address_name, bundle_of
 from samdeploy.serve.batcher import Batcher, Clock
 from samdeploy.serve.errors import Late, QueueFull, RequestError
 from samdeploy.serve.metrics import Metrics
 
 _LOG = logging.getLogger("samdeploy.serve")
+_DRIFT_EVERY = 2.0  # seconds
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -85,7 +86,7 @@ class ServedModel:
         self._golden = classifier.bundle.golden()
         self._decoding = 0
         self.fault = "the golden images have not been run yet"
-        self._drift = self._windows()
+        self._drift, self._drift_due = self._windows(), 0.0
         self._maps: CheckedSession | None = None
         self._maps_lock = threading.Lock()
 
@@ -223,14 +224,17 @@ class ServedModel:
                 self._drift.values(), (answers, confidence_bins(probabilities, CONFIDENCE_BINS)), strict=True
             ):
                 window.add(bins)
+            if (now := Clock()) > self._drift_due:
+                self._drift_due = now + _DRIFT_EVERY
+                self._measure_drift()
 
-    def measure_drift(self) -> None:
-        """Bring the gauges of drift up to date."""
+    def _measure_drift(self) -> None:
         for of, (window, before) in self._drift.items():
             if len(window) >= LEAST:
-                self.metrics.drift.labels(*self._labels, of).set(stability_index(window.counts, before))
-                chance = index_by_chance(window.counts, before)
-                self.metrics.drift_by_chance.labels(*self._labels, of).set(chance)
+                drift = stability_index(window.counts, before)
+                self.metrics.drift.labels(*self._labels, of).set(drift)
+                above = drift - index_by_chance(window.counts, before)
+                self.metrics.drift_above_chance.labels(*self._labels, of).set(above)
 
     def _windows(self) -> dict[str, tuple[Window, Int64Array]]:
         """By what is compared: the newest answers, and the counts of validation; empty where those are not known."""
@@ -282,8 +286,7 @@ def read_place(text: str) -> Place:
     name, _, version = name.partition(":")
     root = bundle_of(Path(path))
     if not name:
-        name = root.resolve().name if root.resolve().name != "bundle" else root.resolve().parent.name
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "model"
+        name = address_name(root)
     for part, what in ((name, "name"), (version or "1", "version")):
         if not _NAME.fullmatch(part):
             raise InputError(f"{text}: {what} {part!r} found; letters, digits and . _ - inside expected")

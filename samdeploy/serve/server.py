@@ -166,6 +166,8 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
         _serve_at(settings, listening, announce)
     elif options.grpc_port == 0:
         raise InputError("--grpc-port: 0 found, with --workers a port expected that all of them can share")
+    elif options.grpc_port is not None and not _is_free(options.host, options.grpc_port):
+        raise InputError(f"--grpc-port: {options.host}:{options.grpc_port} is taken")
     elif code := Workers(_serve_at, settings, listening, options.workers).run(announce):
         raise SystemExit(code)
 
@@ -309,6 +311,15 @@ def _listen(host: str, port: int) -> socket.socket:
         cure = "; --port 0 takes a free one" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
         raise InputError(f"{host}:{port}: cannot be listened at ({error}){cure}") from None
     return listening
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there; workers share the port, and would share it with a stranger."""
+    try:
+        _listen(host, port).close()
+    except InputError:
+        return False
+    return True
 
 
 def _check_names(places: Sequence[Place]) -> None:

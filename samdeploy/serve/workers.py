@@ -100,7 +100,10 @@ class Workers:
     def _start(self) -> tuple[BaseProcess, Connection]:
         ready, tell = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(self._serve, self._settings, self._listening, tell))
+        # Ctrl-C reaches the whole group, also a process that still loads; it is ours, who then ask the others to end.
+        own = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.start()
+        signal.signal(signal.SIGINT, own)
         tell.close()
         self._alive[process.sentinel] = process, time.monotonic()
         return process, ready
@@ -139,7 +142,6 @@ class Workers:
 
 def _work(serve: Serve, settings: Any, listening: socket.socket, tell: Connection) -> None:
     """In the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then asks us to end
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def ready(text: str) -> None:

@@ -190,9 +190,53 @@ def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Pat
     with pytest.raises(InputError, match="the input is not what it was"):
         labelled(tmp_path, tmp_path / "list.txt")
     assert labelled(tmp_path, rows=20, force=True).parts == (3, 3)
+    with pytest.raises(InputError, match="--force: not with --shard"):
+        labelled(tmp_path, force=True, shard=(1, 2))
+    parts = [tmp_path / f"part-00000{number}.parquet" for number in (0, 1)]
+    whole = parts[0].read_bytes()
+    parts[0].write_bytes(parts[1].read_bytes())
+    with pytest.raises(InputError, match="this is part 1 under another name"):
+        labelled(tmp_path, rows=20)
+    parts[0].write_bytes(whole)
     (tmp_path / "part-000001.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"part-000001.parquet: no part of a labelling"):
         labelled(tmp_path, rows=20)
+
+
+def test_other_images_of_the_same_names_are_another_input(labelled: Label, images: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in (0, 1, 2):
+            (tmp_path / name / f"{number}.png").write_bytes(
+                (images / f"image {number}.png").read_bytes() + b"\0" * (name == "two")
+            )
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            tar.add(tmp_path / name, ".")
+        pq.write_table(pa.table({"image": [name.encode() * 9]}), tmp_path / f"{name}.parquet", compression="none")
+    for suffix in ("", ".tar", ".parquet"):
+        out = tmp_path / f"out{suffix}"
+        labelled(out, tmp_path / f"one{suffix}")
+        with pytest.raises(InputError, match="the input is not what it was|begun with other settings"):
+            labelled(out, tmp_path / f"two{suffix}")
+
+
+def test_nothing_of_others_is_removed_or_read_as_a_list(labelled: Label, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "part-000000.parquet")
+    for folder, text in ((tmp_path, "the folder of the images"), (tmp_path / "more", "of something else")):
+        folder.mkdir(exist_ok=True)
+        (folder / "part-000000.parquet").write_bytes((tmp_path / "part-000000.parquet").read_bytes())
+        with pytest.raises(InputError, match=text):
+            labelled(folder, tmp_path, force=True)
+    assert (tmp_path / "part-000000.parquet").is_file()
+    for name, content, text in (
+        ("a.onnx", b"\x08\0ir", "no text"), ("a.tar.gz", b"text", "no text"), 
+        ("utf16.txt", "a.png".encode("utf-16"), "no text"),
+        ("open.csv", b'path,x\na,1\n"b,2\nc,3\n', "a quote that is not closed"),
+        ("twice.csv", b"path,path\na,1\n", "2 columns are called 'path'"), ("empty.txt", b"\n", "no images found"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=text):
+            labelled(tmp_path / "out", tmp_path / name)
 
 
 def test_bad_input_is_named(labelled: Label, tmp_path: Path) -> None:
@@ -223,6 +267,8 @@ def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, i
         def do_GET(self) -> None:
             if "hang" in self.path:
                 time.sleep(3)
+            if "big" in self.path:
+                self.directory = str(tmp_path)
             super().do_GET()
 
         def log_message(self, *arguments: object) -> None: ...
@@ -233,6 +279,9 @@ def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, i
         address = f"http://127.0.0.1:{server.server_address[1]}"
         names = [f"{address}/image%20{number}.png" for number in range(12)]
         names += [f"{address}/none.png", f"{address}/hang.png", "nowhere://x.png"]
+        big = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+        Image.fromarray(big).save(tmp_path / "big.png")  # more than one piece
+        names.append(f"{address}/big.png")
         (tmp_path / "list.txt").write_text("\n".join(names))
         begin = time.monotonic()
         found = labelled(tmp_path / "out", tmp_path / "list.txt", timeout=1.0)
@@ -243,6 +292,7 @@ def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, i
     assert [row["probability"] for row in rows[:12]] == [row["probability"] for row in table(tmp_path / "folder")]
     assert found.whole and found.errors == 4
     assert [row["row"] for row in rows if row["error"]] == [7, 12, 13, 14]
+    assert "no answer within 1 s" in rows[13]["error"] and rows[15]["width"] == 900
 
 
 def test_two_at_once_are_refused_and_the_command_says_what_it_did(

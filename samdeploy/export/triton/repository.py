@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.manifest import BundleFile
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import InputError
-from samdeploy.export.stage import staged
 from samdeploy.export.triton.config import (
     Value,
     Word,
@@ -73,9 +72,15 @@ def write_repository(bundle: Bundle, repository: Path, name: str, engine: str, p
         f"{name}_python": _write_python,
     }
     repository.mkdir(parents=True, exist_ok=True)
-    for model, write in models.items():
-        with staged(repository / model) as folder:
-            write(folder, model, name, bundle, file, backend)
+    with tempfile.TemporaryDirectory(prefix=".samdeploy-", dir=repository) as place:
+        for model, write in models.items():
+            (Path(place) / model).mkdir()
+            write(Path(place) / model, model, name, bundle, file, backend)
+        for model in models:  # all are whole: now they take their places
+            target = repository / model
+            if target.exists() or target.is_symlink():
+                target.rename(Path(place) / f"{model}-before")
+            (Path(place) / model).rename(target)
     return list(models)
 
 
@@ -188,9 +193,9 @@ def _write_python(folder: Path, model: str, name: str, bundle: Bundle, engine: B
     )
     _write(folder / "1" / "model.py", _MODEL_PY.format("Predict").encode())
     copy = folder / "1" / "bundle"
-    for path in (MANIFEST, *(file.path for file in bundle.files)):
-        (copy / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.root / path, copy / path)  # a bundle with links is refused
+    _write(copy / MANIFEST, (bundle.root / MANIFEST).read_bytes())
+    for file in bundle.files:
+        _write(copy / file.path, bundle.read(file))
 
 
 def _step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> dict[str, Value]:
@@ -211,7 +216,7 @@ def _without_name(tensor: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _config(folder: Path, comment: str, message: Mapping[str, Value]) -> None:
-    _write(folder / "config.pbtxt", f"# {comment}\n{text_of(message)}".encode())
+    _write(folder / "config.pbtxt", f"# {' '.join(comment.split())}\n{text_of(message)}".encode())
 
 
 def _write(path: Path, content: bytes) -> None:
