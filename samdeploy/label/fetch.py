@@ -40,14 +40,14 @@ class Fetch:
         return content
 
     def _why(self, uri: str, error: BaseException) -> str:
-        cause = error
-        while cause.__cause__ is not None:  # over HTTP, everything is a FileNotFoundError on top
-            cause = cause.__cause__
-        if isinstance(cause, TimeoutError):
+        causes = [error]
+        while causes[-1].__cause__ is not None:  # over HTTP, everything is a FileNotFoundError on top
+            causes.append(causes[-1].__cause__)
+        if any(isinstance(cause, TimeoutError) for cause in causes):
             return f"no answer within {self._timeout:g} s"
-        if isinstance(cause, FileNotFoundError):
+        if isinstance(causes[-1], FileNotFoundError):
             return "no such file"
-        return f"cannot be read ({type(cause).__name__}: {first_line(cause).replace(uri, '')})"
+        return f"cannot be read ({type(causes[-1]).__name__}: {first_line(causes[-1]).replace(uri, '')})"
 
     def _content(self, file: Any) -> bytes:
         """All of it, as far as the limit: one read may give what is there just now."""
