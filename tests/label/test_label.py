@@ -216,7 +216,7 @@ def test_other_images_of_the_same_names_are_another_input(labelled: Label, image
     for suffix in ("", ".tar", ".parquet"):
         out = tmp_path / f"out{suffix}"
         labelled(out, tmp_path / f"one{suffix}")
-        with pytest.raises(InputError, match="the input is not what it was|begun with other settings"):
+        with pytest.raises(InputError, match=r"the input is not what it was|begun with other settings"):
             labelled(out, tmp_path / f"two{suffix}")
 
 
@@ -229,7 +229,7 @@ def test_nothing_of_others_is_removed_or_read_as_a_list(labelled: Label, tmp_pat
             labelled(folder, tmp_path, force=True)
     assert (tmp_path / "part-000000.parquet").is_file()
     for name, content, text in (
-        ("a.onnx", b"\x08\0ir", "no text"), ("a.tar.gz", b"text", "no text"), 
+        ("a.onnx", b"\x08\0ir", "no text"), ("a.tar.gz", b"text", "no text"),
         ("utf16.txt", "a.png".encode("utf-16"), "no text"),
         ("open.csv", b'path,x\na,1\n"b,2\nc,3\n', "a quote that is not closed"),
         ("twice.csv", b"path,path\na,1\n", "2 columns are called 'path'"), ("empty.txt", b"\n", "no images found"),

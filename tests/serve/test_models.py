@@ -87,3 +87,21 @@ def test_names(text: str, expected: tuple[str, str, str]) -> None:
 def test_a_name_that_no_address_can_have() -> None:
     with pytest.raises(InputError, match="version 'v 1' found; letters, digits and"):
         read_place("cats:v 1=x")
+
+
+def test_other_answers_than_those_to_validation_are_seen(digits_bundle: Bundle) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
+    answered = digits_bundle.answered
+    assert answered is not None and sum(answered.labels) == sum(answered.confidence) > 100
+    usual = np.repeat(np.arange(10), answered.labels)
+    for answers, has_drifted in ((usual, False), (np.full(len(usual), 3), True)):
+        metrics = Metrics()
+        classifier = Classifier.open(digits_bundle.root, "onnxruntime")
+        model = ServedModel(Place("digits", "1", digits_bundle.root), classifier, Limits(), metrics)
+        model.count(np.eye(10, dtype=np.float32)[answers] * 20)
+        drift, above = (
+            getattr(metrics, name).labels("digits", "1", "labels")._value.get()
+            for name in ("drift", "drift_above_chance")
+        )
+        assert (drift > 0.25, above > 0) == (has_drifted, has_drifted)
+        model.close()
