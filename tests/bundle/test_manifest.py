@@ -160,7 +160,7 @@ def test_a_bad_manifest_takes_little_time_and_no_long_message(
     """The worst took 61 s when paths were compared with one another, and each wrong entry was described."""
     edit(root, change)
     begin = time.process_time()
-    assert len(refusal(root)) < 3000
+    assert len(refusal(root)) < 3500
     assert time.process_time() - begin < 5
 
 
