@@ -26,7 +26,7 @@ from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, ServedModel
 from samdeploy.serve.openapi import openapi
 from samdeploy.serve.page import HAS_COLOURS, card, page_routes
-from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_metadata, read_infer, timeout_of
+from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_config, model_metadata, read_infer, timeout_of
 
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
 _PATIENCE = 0.05
@@ -76,6 +76,7 @@ class _Routes:
                 for prefix in (one, one + "/versions/{version}")
                 for address, name, handler, method in (
                     ("", "metadata", self.model, "GET"),
+                    ("/config", "config", self.config, "GET"),
                     ("/ready", "ready", self.model_ready, "GET"),
                     ("/infer", "infer", self.infer, "POST"),
                     ("/predict", "predict", self.predict, "POST"),
@@ -110,6 +111,9 @@ class _Routes:
 
     async def model(self, request: Request, model: ServedModel) -> Response:
         return _json(model_metadata(model.name, self._server.models.versions(model.name), model.bundle))
+
+    async def config(self, request: Request, model: ServedModel) -> Response:
+        return _json(model_config(model.name, model.bundle, model.batcher.batch))
 
     async def model_ready(self, request: Request, model: ServedModel) -> Response:
         ready = model.ready and not self._server.ending

@@ -64,6 +64,7 @@ def _of_model(root: str, model: ServedModel) -> dict[str, Any]:
     failures = 400, 401, 404, 408, 413, 422, 500, 503, 504
     return {
         root: {"get": _operation("its tensors", {"type": "object"}, 401, 404)},
+        root + "/config": {"get": _operation("its tensors, as Triton says it", {"type": "object"}, 401, 404)},
         root + "/ready": {"get": _operation("whether its golden images passed", _flag("ready"), 401, 404, 503)},
         root + "/infer": {
             "post": _operation("tensors in and out", _inferred(), *failures)

@@ -73,6 +73,22 @@ def model_metadata(name: str, versions: Sequence[str], bundle: Bundle) -> dict[s
     }
 
 
+def model_config(name: str, bundle: Bundle, batch: int) -> dict[str, Any]:
+    """The answer to GET v2/models/NAME/config, an extension of Triton's that perf_analyzer asks for."""
+    spec = bundle.spec
+    height, width = spec.preprocessing.height, spec.preprocessing.width
+    return {
+        "name": name,
+        "platform": "samdeploy",
+        "max_batch_size": batch,
+        "input": [{"name": spec.input.name, "data_type": "TYPE_UINT8", "dims": [height, width, 3]}],
+        "output": [
+            {"name": spec.output.name, "data_type": "TYPE_FP32", "dims": [len(spec.classes)]},
+            {"name": CLASSES, "data_type": "TYPE_STRING", "dims": []},
+        ],
+    }
+
+
 def read_infer(body: bytes, header_length: str | None, spec: ModelSpec) -> InferRequest:
     """A request's body, JSON alone or JSON and binary tensors behind it.
 

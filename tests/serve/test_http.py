@@ -50,6 +50,11 @@ def test_about_health_and_metadata(served: Served, digits_bundle: Bundle) -> Non
     size = digits_bundle.spec.preprocessing
     assert model["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, size.height, size.width, 3]}]
     assert model["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, 10]}
+    assert served.json("GET", "/v2/models")[1]["models"][0] == {"name": "digits", "version": "1", "ready": True}
+    status, config = served.json("GET", DIGITS + "/config")
+    assert config["input"] == [{"name": "image", "data_type": "TYPE_UINT8", "dims": [size.height, size.width, 3]}]
+    status, document = served.json("GET", "/openapi.json")
+    assert (status, set(document["paths"]) >= {DIGITS + "/infer", MAPS + "/predict", "/metrics"}) == (200, True)
 
 
 def test_golden_images_have_their_logits(served: Served, digits_bundle: Bundle) -> None:
