@@ -14,7 +14,10 @@ import json
 import os
 import tarfile
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +26,7 @@ from PIL import Image
 
 from samdeploy import Classifier
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.label import label as module
 from samdeploy.label.label import LabelOptions, label
-from samdeploy.label.parts import part_path
 
 PER_TAR = 10_000
 
@@ -39,27 +40,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, Classifier.open(options.bundle, "onnxruntime") as classifier:
         os.environ["SAMDEPLOY_CACHE"] = f"{name}/cache"
         _write(Path(name), options.rows + 100)
-        marks = _watched()
-        begin = time.perf_counter()
         given = LabelOptions(f"{name}/*.tar", Path(name) / "out", batch=64)
-        found = label(classifier, given)
-        assert found.whole and found.errors == options.rows // 1000
+        begin = time.perf_counter()
+        with _memory() as memory:
+            found = label(classifier, given)
         took = time.perf_counter() - begin
-        tenth = max(1, len(marks) // 10)
-        per_row = [(marks[at + tenth - 1][0] - marks[at][0]) / max(1, tenth - 1) for at in (tenth, len(marks) - tenth)]
-        memory = [max(rss for _, rss in marks[at : at + tenth]) for at in (tenth, len(marks) - tenth)]
-        part_path(given.out, len(marks) - 1).unlink()
-        again = _watched()
+        assert found.whole and found.errors == options.rows // 1000
+        parts = sorted(given.out.glob("part-*.parquet"))
+        parts[-1].unlink()
         begin = time.perf_counter()
         assert label(classifier, given).whole
         resumed = time.perf_counter() - begin
-        assert len(again) == 1
+        written = [part.stat().st_mtime for part in parts[:-1]]
+    tenth = max(1, len(written) // 10)
+    sample = max(1, len(memory) // 10)
     values = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(), "versions": versions(), "command": "benchmarks/label/million.py BUNDLE",
         "rows": options.rows, "seconds": round(took, 1), "rows_per_s": round(options.rows / took, 1),
-        "anonymous_mib": {"second tenth": memory[0], "last tenth": memory[1]},
-        "seconds_a_part": {"second tenth": round(per_row[0], 3), "last tenth": round(per_row[1], 3)},
+        "anonymous_mib": {"second tenth": max(memory[sample : 2 * sample]), "last tenth": max(memory[-sample:])},
+        "seconds_a_part": {
+            "second tenth": round((written[2 * tenth - 1] - written[tenth - 1]) / tenth, 3),
+            "last tenth": round((written[-1] - written[-1 - tenth]) / tenth, 3),
+        },
         "resumed_in_s": round(resumed, 2),
     }  # fmt: skip
     print(json.dumps(values, indent=1))
@@ -67,21 +70,22 @@ def main() -> None:
         options.out.write_text(json.dumps(values, indent=1) + "\n")
 
 
-def _watched() -> list[tuple[float, float]]:
-    """After each part from now on: the clock, and the process's own memory in MiB."""
-    marks: list[tuple[float, float]] = []
-    write = module.write_part if not hasattr(module.write_part, "plain") else module.write_part.plain
+@contextmanager
+def _memory() -> Iterator[list[float]]:
+    """The process's own memory in MiB, five times a second while the block runs."""
+    found: list[float] = []
+    ending = threading.Event()
 
-    def watched(*arguments: object) -> None:
-        write(*arguments)  # type: ignore[arg-type]
-        lines = Path("/proc/self/status").read_text().splitlines()
-        marks.append(
-            (time.perf_counter(), int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024)
-        )
+    def watch() -> None:
+        while not ending.wait(0.2):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            found.append(int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024)
 
-    watched.plain = write  # type: ignore[attr-defined]
-    module.write_part = watched  # type: ignore[assignment]
-    return marks
+    watching = threading.Thread(target=watch)
+    watching.start()
+    yield found
+    ending.set()
+    watching.join()
 
 
 def _write(folder: Path, rows: int) -> None:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from samdeploy import Classifier
 from samdeploy.backends import open_session
+from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import open_bundle
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.export.triton.repository import write_repository
@@ -136,17 +137,17 @@ def _servers(
     return found
 
 
-def _engine(session: object, images: np.ndarray, seconds: float) -> dict[str, float]:
+def _engine(session: CheckedSession, images: np.ndarray, seconds: float) -> dict[str, float]:
     """The engine in this process: one image at a time, and its best batch."""
     best, latencies = 0.0, []
     for size in (1, 2, 4, 8, BATCH):
         batch = np.resize(images, (size, *images.shape[1:]))
-        session.run(batch)  # type: ignore[attr-defined]
+        session.run(batch)
         times = []
         end = time.perf_counter() + seconds / 2
         while time.perf_counter() < end:
             begin = time.perf_counter()
-            session.run(batch)  # type: ignore[attr-defined]
+            session.run(batch)
             times.append(time.perf_counter() - begin)
         best = max(best, size / median(times))
         latencies = latencies or times

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from load import HEADER_LENGTH, ask, free_port, infer
+from load import HEADER_LENGTH, Answers, Question, ask, free_port, infer
 
 from samdeploy.backends import open_session
 from samdeploy.bundle import open_bundle
@@ -89,22 +89,19 @@ def main() -> None:
 class _Good(threading.Thread):
     """One client that behaves, all the while."""
 
-    def __init__(self, port: int, question: object) -> None:
+    def __init__(self, port: int, question: Question) -> None:
         super().__init__(daemon=True)
         self._port, self._question, self._ending = port, question, threading.Event()
-        self._answers = None
+        self._answers = Answers()
 
     def run(self) -> None:
         while not self._ending.is_set():
-            found = ask(f"http://127.0.0.1:{self._port}", [self._question], 1, 1)  # type: ignore[list-item]
-            if self._answers is None:
-                self._answers = found
-            else:
-                self._answers.seconds += found.seconds
-                for key, count in found.other.items():
-                    self._answers.other[key] = self._answers.other.get(key, 0) + count
+            found = ask(f"http://127.0.0.1:{self._port}", [self._question], 1, 1)
+            self._answers.seconds += found.seconds
+            for key, count in found.other.items():
+                self._answers.other[key] = self._answers.other.get(key, 0) + count
 
-    def stop(self):  # type: ignore[no-untyped-def]
+    def stop(self) -> Answers:
         self._ending.set()
         self.join()
         return self._answers
@@ -148,10 +145,10 @@ def _slow(port: int, count: int) -> dict[str, object]:
     return {"connections": count, "ended_by_server": closed, "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def _vanish(port: int, question: object, count: int) -> int:
+def _vanish(port: int, question: Question, count: int) -> int:
     """Clients that send all or half of a request, and reset the connection."""
-    body = question.body  # type: ignore[attr-defined]
-    headers = "".join(f"{key}: {value}\r\n" for key, value in question.headers.items())  # type: ignore[attr-defined]
+    body = question.body
+    headers = "".join(f"{key}: {value}\r\n" for key, value in question.headers.items())
     head = f"POST {MODEL}/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode()
     for number in range(count):
         connection = _connect(port)

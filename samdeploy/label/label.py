@@ -24,8 +24,9 @@ from samdeploy.files import json_bytes, read_json, write_atomic
 from samdeploy.images.decode import prepare_sized
 from samdeploy.images.stream import Stream
 from samdeploy.images.walk import counted
+from samdeploy.label.containers import Row
 from samdeploy.label.fetch import Fetch
-from samdeploy.label.inputs import NAMES_FILE, Input, Row, open_input
+from samdeploy.label.inputs import NAMES_FILE, Input, open_input
 from samdeploy.label.parts import TOP, Labelled, part_path, read_counts, schema, write_part
 from samdeploy.progress import progress_bar
 from samdeploy.ranking import Prediction, rank

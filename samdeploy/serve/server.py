@@ -35,7 +35,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What `samdeploy serve` is told.
+    """The options of `samdeploy serve`.
 
     Attributes:
         host, port: port 0 takes a free one.
