@@ -205,19 +205,22 @@ def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Pat
 
 def test_other_images_of_the_same_names_are_another_input(labelled: Label, images: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+        folder = tmp_path / name / "all"
+        folder.mkdir(parents=True)
         for number in (0, 1, 2):
-            (tmp_path / name / f"{number}.png").write_bytes(
-                (images / f"image {number}.png").read_bytes() + b"\0" * (name == "two")
-            )
-        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
-            tar.add(tmp_path / name, ".")
-        pq.write_table(pa.table({"image": [name.encode() * 9]}), tmp_path / f"{name}.parquet", compression="none")
+            content = (images / f"image {number}.png").read_bytes()
+            (folder / f"{number}.png").write_bytes(content + b"\0" * (name == "two"))
+        # Of the same lengths: their content tells them from one another.
+        with tarfile.open(folder.with_suffix(".tar"), "w") as tar:
+            entry = tarfile.TarInfo("a.png")
+            entry.size = 3
+            tar.addfile(entry, io.BytesIO(name.encode()))
+        pq.write_table(pa.table({"image": [name.encode() * 9]}), folder.with_suffix(".parquet"), compression="none")
     for suffix in ("", ".tar", ".parquet"):
         out = tmp_path / f"out{suffix}"
-        labelled(out, tmp_path / f"one{suffix}")
+        labelled(out, tmp_path / "one" / f"all{suffix}")
         with pytest.raises(InputError, match=r"the input is not what it was|begun with other settings"):
-            labelled(out, tmp_path / f"two{suffix}")
+            labelled(out, tmp_path / "two" / f"all{suffix}")
 
 
 def test_nothing_of_others_is_removed_or_read_as_a_list(labelled: Label, tmp_path: Path) -> None:
