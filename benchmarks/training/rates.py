@@ -50,7 +50,7 @@ from samdeploy.data import open_dataset
 from samdeploy.data.cache import prepare_split
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.models import build_model
-from samdeploy.train.augment import make_augmentation
+from samdeploy.train.augment import augmentations
 from samdeploy.train.choices.precision_probe import probe
 from samdeploy.train.device import Autocast, Compute, multiplies_bf16
 from samdeploy.train.loop.batches import StoredImages
@@ -217,7 +217,7 @@ def product(model: nn.Module, root: Path, options: argparse.Namespace) -> Timed:
     split = prepare_split(open_dataset("folder", root).train, recipe.image.preprocessing(), description="train")
     model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = StoredImages(split.images, split.labels, CPU)
-    augmentation = make_augmentation(recipe, CLASSES, CPU)
+    augmentation = augmentations(recipe, CLASSES, CPU)
     stepper = Stepper(model, images, augmentation, recipe.training, Compute(CPU, options.autocast))
     number = 0
 

@@ -48,7 +48,7 @@ def stepper(variant: str, arguments: argparse.Namespace) -> Callable[[], None]:
     made = Stepper(
         model,
         stored,
-        lambda images, labels, _: (normalize(images), labels),
+        lambda _: lambda images, labels, _: (normalize(images), labels),
         TrainingSection(),
         Compute(device, torch.bfloat16 if "bf16" in variant else None),
     )

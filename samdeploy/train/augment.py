@@ -13,8 +13,9 @@ and then put back, so that a resumed training sees the same images and dropout n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -98,8 +99,17 @@ class Augmentation:
         return mixed, targets
 
 
+def augmentations(recipe: Recipe, num_classes: int, device: torch.device) -> Callable[[int], Augmentation]:
+    """From the number of an epoch, from 1, to its augmentation."""
+    first = make_augmentation(recipe, num_classes, device)
+    whole = replace(recipe, augment=replace(recipe.augment, train_size=0))
+    last = make_augmentation(whole, num_classes, device)
+    begins = recipe.training.epochs - recipe.augment.whole_epochs + 1
+    return lambda epoch: first if epoch < begins else last
+
+
 def make_augmentation(recipe: Recipe, num_classes: int, device: torch.device) -> Augmentation:
-    """The augmentation of a recipe; without one it normalises, and nothing else."""
+    """The augmentation of a recipe's first epoch; without one it normalises, and nothing else."""
     section, image = recipe.augment, recipe.image
     size = (section.train_size, section.train_size) if section.train_size else (image.height, image.width)
     normalize = Normalize(image.preprocessing()).to(device)

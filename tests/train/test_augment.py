@@ -10,7 +10,7 @@ import torch
 
 from samdeploy.errors import RecipeError
 from samdeploy.models.graph import Normalize
-from samdeploy.train.augment import GROUP, Augmentation, make_augmentation
+from samdeploy.train.augment import GROUP, Augmentation, augmentations, make_augmentation
 from samdeploy.train.recipe.recipe import AugmentSection, Recipe
 
 CPU = torch.device("cpu")
@@ -164,6 +164,15 @@ def test_mixed_targets_are_shares_of_classes() -> None:
         assert (targets[torch.arange(12), labels] > 0).all()
 
 
+def test_the_last_epochs_see_whole_images(recipe: MakeRecipe) -> None:
+    made = recipe("training.epochs=5", "augment.train_size=16", "augment.crop_padding=2", "augment.whole_epochs=2")
+    whole = (made.image.height, made.image.width)
+    augment_in = augmentations(made, CLASSES, CPU)
+    images, labels = batch(side=whole[0])
+    shapes = [tuple(augment_in(epoch)(images, labels, seeded(0))[0].shape[2:]) for epoch in range(1, 6)]
+    assert shapes == [(16, 16)] * 3 + [whole] * 2
+
+
 def test_on_a_gpu_images_share_draws(recipe: MakeRecipe) -> None:
     assert GROUP["cpu"] == 1 < GROUP["cuda"]
     images = batch(1)[0].expand(12, -1, -1, -1)
@@ -183,6 +192,7 @@ def test_on_a_gpu_images_share_draws(recipe: MakeRecipe) -> None:
             ("augment.oversize=1.5",),
             "augment.oversize: 1.5 found, 1 expected where crop_scale = 1 cuts nothing off",
         ),
+        (("augment.whole_epochs=2",), "augment.whole_epochs: 2 found, 0 expected where train_size = 0"),
         (("augment.policy=auto",), "augment.policy: 'auto' found, one of none, trivial, rand expected"),
         (("augment.crop_scale=0",), "augment.crop_scale: 0 found, above 0 expected"),
         (("augment.flips=true",), "unknown key in [augment] 'flips'; did you mean 'flip'?"),

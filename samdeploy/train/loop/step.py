@@ -43,7 +43,7 @@ class Stepper:
         self,
         model: nn.Module,
         stored: StoredImages,
-        augment: Augmentation,
+        augment_in: Callable[[int], Augmentation],
         training: TrainingSection,
         compute: Compute,
         *,
@@ -54,13 +54,13 @@ class Stepper:
         Args:
             model: float32 [N, 3, H, W], normalised -> logits [N, K]; its weights are updated in place.
             stored: the training split.
-            augment: from stored to learnt images.
+            augment_in: from stored to learnt images, in the epoch of a number, from 1.
             training: optimiser settings.
             compute: where, in which precision, and with whom.
             arch: of `model`; for `training.layer_decay`.
             class_weights: float32 [K], of the loss; None: all classes weigh 1.
         """
-        self.model, self._stored, self._augment, self._training = model, stored, augment, training
+        self.model, self._stored, self._augment_in, self._training = model, stored, augment_in, training
         self._device, self._autocast, self._ranks = compute.device, compute.autocast, compute.ranks
         device = self._device
         self._class_weights = None if class_weights is None else class_weights.to(device)
@@ -137,7 +137,7 @@ class Stepper:
         return self._ranks.share(rows).tensor_split(self._training.accumulate)
 
     def _prepare(self, rows: torch.Tensor, place: Place) -> Batch:
-        return self._augment(*self._stored.take(rows), self._randomness.generator(*place))
+        return self._augment_in(place[0])(*self._stored.take(rows), self._randomness.generator(*place))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """float32 [n, 3, H, W], normalised -> float32 [n, K], in the precision of training."""

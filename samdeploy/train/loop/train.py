@@ -24,7 +24,7 @@ from samdeploy.models.memory import is_out_of_memory
 from samdeploy.models.pretrained import sketched
 from samdeploy.runs.new_folder import check_runs_root
 from samdeploy.runs.record import RunRecord
-from samdeploy.train.augment import make_augmentation
+from samdeploy.train.augment import augmentations
 from samdeploy.train.checkpoints.forced import check_images, is_best_of_other_images
 from samdeploy.train.checkpoints.resume import Resumed, changed_splits, check_classes, open_resumed
 from samdeploy.train.checkpoints.saver import check_room
@@ -273,10 +273,10 @@ def _state(recipe: Recipe, compute: Compute, data: PreparedData, model: nn.Modul
         Split("val", val, normalize, classes, batch_size),
         Split("test", test, normalize, classes, batch_size),
     )
-    augment = make_augmentation(recipe, classes, compute.device)
+    augment_in = augmentations(recipe, classes, compute.device)
     counts = np.bincount(data.training[1], minlength=classes)
     weights, shares = class_weights(recipe.data, counts), class_shares(recipe.data, counts)
-    stepper = Stepper(model, train, augment, recipe.training, compute, arch=recipe.model.arch, class_weights=weights)
+    stepper = Stepper(model, train, augment_in, recipe.training, compute, arch=recipe.model.arch, class_weights=weights)
     return TrainState(model, stepper, train, recipe.training, shares), splits
 
 

@@ -148,6 +148,11 @@ def _contradictions(section: object) -> Iterable[str]:
             )
         if section.oversize > 1 and section.crop_scale == 1:
             yield f"augment.oversize: {section.oversize:g} found, 1 expected where crop_scale = 1 cuts nothing off"
+        if section.whole_epochs and not section.train_size:
+            yield (
+                f"augment.whole_epochs: {section.whole_epochs} found, 0 expected where train_size = 0: all epochs have "
+                "images of the image section's size"
+            )
     if isinstance(section, DataSection) and section.class_weights != "none" and section.sampling != "natural":
         yield "data: class_weights and sampling found, one of the two ways to even out classes expected"
     if isinstance(section, TrainingSection) and section.warmup_epochs > section.epochs:

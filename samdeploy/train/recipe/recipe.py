@@ -144,6 +144,8 @@ class AugmentSection:
             With both, each batch takes one of the two.
         train_size: side of the training images in pixels; 0 is that of the image section.  A network is often best
             at images somewhat larger than those it was trained on (H. Touvron et al., 2019, arXiv:1906.06423).
+        whole_epochs: so many epochs at the end see images of the image section's size instead, as the same paper
+            tunes at the size of test.
         oversize: keep the training images this many times as large in each direction, so that crops need not be
             enlarged; only with crop_scale below 1.
         group: images that share one draw of crop and policy; 0 is 1 on the CPU and 8 on a GPU.
@@ -156,6 +158,7 @@ class AugmentSection:
     mixup: float = _ruled(0.0, at_least=0)
     cutmix: float = _ruled(0.0, at_least=0)
     train_size: int = _ruled(0, at_least=0, at_most=4096)
+    whole_epochs: int = _ruled(0, at_least=0)
     oversize: float = _ruled(1.0, at_least=1, at_most=4)
     group: int = _ruled(0, at_least=0)
 

@@ -45,7 +45,9 @@ def stepper(dropout: float = 0.5, **settings: object) -> Stepper:
     examples = StoredImages(draw.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), draw.integers(0, 3, 12), CPU)
     model = Small(dropout).to(memory_format=torch.channels_last)
     training = TrainingSection(**settings)  # type: ignore[arg-type]
-    return Stepper(model, examples, lambda images, labels, _: (NORMALIZE(images), labels), training, Compute(CPU))
+    return Stepper(
+        model, examples, lambda _: lambda images, labels, _: (NORMALIZE(images), labels), training, Compute(CPU)
+    )
 
 
 def gradient(made: Stepper, epoch: int, step: int) -> torch.Tensor:
@@ -62,6 +64,16 @@ def test_chance_follows_from_epoch_and_step_alone() -> None:
     assert not torch.equal(gradient(made, 3, 8), first)
     assert not torch.equal(gradient(made, 4, 7), first)
     assert len({step_seed(0, e, s, p, r) for e in range(3) for s in range(3) for p in range(3) for r in range(3)}) == 81
+
+
+def test_images_are_augmented_as_their_epoch_asks() -> None:
+    made = stepper(0.0)
+    first, second = gradient(made, 1, 0), gradient(made, 2, 0)
+    assert torch.equal(first, second)
+    augment_in = made._augment_in
+    made._augment_in = lambda epoch: augment_in(epoch) if epoch == 1 else lambda x, y, _: (NORMALIZE(255 - x), y)
+    assert torch.equal(gradient(made, 1, 0), first)
+    assert not torch.equal(gradient(made, 2, 0), first)
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 5])
