@@ -14,11 +14,11 @@ from samdeploy.cli.arguments import print_as_utf8
 @command
 def predict(
     paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] IMAGE...", help="Images, or folders of them.")],
-    top: Annotated[int, typer.Option(help="Classes to name.", min=1)] = 5,
+    top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
     backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image, one per line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and image.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Name the classes of images; the bundle is the newest unless the first path is one."""
@@ -38,11 +38,11 @@ def explain(
         list[Path] | None,
         typer.Argument(metavar="[BUNDLE] [IMAGE]...", help="Images or folders; the bundle's golden ones if none."),
     ] = None,
-    top: Annotated[int, typer.Option(help="Classes to draw a map of, per image.", min=1)] = 3,
+    top: Annotated[int, typer.Option(help="How many classes to draw a map of, per image.", min=1)] = 3,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to write the maps to; explain/RUN if left out.")
     ] = None,
-    gates: Annotated[bool, typer.Option("--gates", help="Draw the gates of the attention modules instead.")] = False,
+    gates: Annotated[bool, typer.Option("--gates", help="Draw the attention modules' gates instead of maps.")] = False,
     backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or pytorch.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     runs: RunsRoot = Path("runs"),

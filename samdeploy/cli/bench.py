@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 @command
 def bench(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest if left out.")] = None,
-    against: Annotated[bool, typer.Option("--against", help="Beside the alternatives, in turns.")] = False,
+    against: Annotated[
+        bool, typer.Option("--against", help="Also measure alternatives, in turns with the engines.")
+    ] = False,
     alternatives: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Which alternatives; all that can run here if left out.")
+        str | None, typer.Option(metavar="NAME,NAME", help="With --against: which ones; all that run here if left out.")
     ] = None,
     backend: Annotated[str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt or all.")] = "all",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; as exported if left out.")] = None,
@@ -30,16 +32,16 @@ def bench(
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of your images; test images if left out.")] = None,
     data: DataRoot = None,
-    seconds: Annotated[float, typer.Option(help="Of measuring, for each point.")] = 1.0,
-    rounds: Annotated[int, typer.Option(help="In which the alternatives take turns.")] = 21,
+    seconds: Annotated[float, typer.Option(help="Seconds of measuring for each figure.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Rounds in which the alternatives take turns.")] = 21,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
     url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Of a model on a server, .../v2/models/NAME: bench that instead.")
+        str | None, typer.Option(metavar="URL", help="Measure a server's model, .../v2/models/NAME, instead.")
     ] = None,
     clients: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="At once, beside --url; 1, 2, 4 to 32.")
+        str | None, typer.Option(metavar="N,N,...", help="With --url: numbers of clients; 1, 2, 4 to 32 if left out.")
     ] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="File with the server's key, beside --url.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="With --url: file with the server's API key.")] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives.

@@ -15,22 +15,22 @@ from samdeploy.cli.arguments import check_writable, make_folder
 @command
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="A bundle or a run.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The one that is judged against it.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="A bundle or a run, judged against A.")],
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="PATH", help="Folder, table or tars of images; the test images if left out."),
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(metavar="POINTS", help="Exit 0 only if B is shown to lose less top-1.")
+        float | None, typer.Option(metavar="POINTS", help="Exit 0 only if B is shown to lose less top-1 than this.")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="pytorch, onnxruntime, openvino or tensorrt; auto: the first that opens both.")
+        str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt; auto: first that opens both.")
     ] = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the backend's own.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    confidence: Annotated[float, typer.Option(help="Of the intervals, 0.5 to below 1.")] = 0.95,
-    rounds: Annotated[int, typer.Option(help="In which the two take turns for the latency; 0: none.")] = 31,
-    show: Annotated[int, typer.Option(metavar="N", help="Images with different answers to list.", min=0)] = 10,
+    confidence: Annotated[float, typer.Option(help="Confidence of the intervals, 0.5 to below 1.")] = 0.95,
+    rounds: Annotated[int, typer.Option(help="Rounds of latency, in turns; 0: measure none.")] = 31,
+    show: Annotated[int, typer.Option(metavar="N", help="How many images with different answers to list.", min=0)] = 10,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write compare.json and contact sheets of these images here.")
     ] = None,

@@ -20,10 +20,10 @@ def data(
     batch_size: BatchSize = None,
     size: Size = None,
     settings: Settings = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Download the data set if it is not there.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared images for the next run.")] = True,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="The contact sheet's place; <recipe>-samples.png if left out.")
+        Path | None, typer.Option("--sheet", help="Where to write the sheet; <recipe>-samples.png if left out.")
     ] = None,
 ) -> None:
     """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""

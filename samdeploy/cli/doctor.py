@@ -16,9 +16,9 @@ def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest, if any.")] = None,
     collect: Annotated[
         Path | None,
-        typer.Option(help="Train, export and evaluate digits here and write all that a bug report needs to this .zip."),
+        typer.Option(help="Train, export and evaluate digits, and write a bug report to this .zip."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """What this machine can run, what is wrong with a bundle, and the cure."""

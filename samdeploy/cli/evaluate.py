@@ -24,9 +24,9 @@ def eval(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; as exported if left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     margin: Annotated[float, typer.Option(help="Points of top-1 that an engine below FP32 may lose.")] = 0.5,
-    confidence: Annotated[float, typer.Option(help="With which the test images must show it, 0.5 to below 1.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the test on the margin, 0.5 to below 1.")] = 0.95,
     consistency: Annotated[
-        float, typer.Option(metavar="SECONDS", help="For each engine's checks against itself; 0: none.")
+        float, typer.Option(metavar="SECONDS", help="Time for each engine's consistency checks; 0: none.")
     ] = 60.0,
     min_top1: Annotated[
         float | None, typer.Option("--min-top1", metavar="PERCENT", help="Top-1 that every engine must reach.")
@@ -35,7 +35,7 @@ def eval(
         float | None,
         typer.Option("--min-class-recall", metavar="PERCENT", help="Recall that every class must reach."),
     ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Find the layer at which a failing engine departs.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Find the first layer where a failing engine is wrong.")] = False,
     data: DataRoot = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
     report_folder: Annotated[

@@ -34,18 +34,18 @@ def export(
     reject_error: Annotated[
         float | None,
         typer.Option(
-            "--reject-error", metavar="PERCENT", help="Wrong ones allowed among answers that are not rejected."
+            "--reject-error", metavar="PERCENT", help="Reject answers so that at most this share of the rest is wrong."
         ),
     ] = None,
     headroom_plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the FP16 head-room of every tensor.")
     ] = None,
     cam: Annotated[
-        bool, typer.Option("--cam/--no-cam", help="Write the graph of class activation maps, for explain.")
+        bool, typer.Option("--cam/--no-cam", help="Write the graph that draws class activation maps.")
     ] = True,
     triton: Annotated[
         Path | None,
-        typer.Option(metavar="REPO", help="Write a model repository for Triton, too; of a bundle, that alone."),
+        typer.Option(metavar="REPO", help="Also write a model repository for Triton."),
     ] = None,
     data: DataRoot = None,
     runs: RunsRoot = Path("runs"),

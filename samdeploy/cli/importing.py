@@ -18,32 +18,35 @@ def import_(
         str, typer.Argument(metavar="SOURCE", help="timm:NAME or torchvision:NAME, a file of weights, or an ONNX file.")
     ],
     arch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose weights the file holds: timm:NAME, sam-resnet50, ...")
+        str | None, typer.Option(metavar="NAME", help="Architecture of the weights: timm:NAME, sam-resnet50, ...")
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Class names, one a line, in the order of the network.")
+        Path | None, typer.Option(metavar="FILE", help="Class names, one per line, in the network's order.")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Labelled images: train/ and test/, test/, one folder per class, a table or tars."),
     ] = None,
     like: Annotated[
-        str | None, typer.Option("--preprocessing", metavar="NAME", help="Prepare images as for this architecture.")
+        str | None, typer.Option("--preprocessing", metavar="NAME", help="Use this architecture's preprocessing.")
     ] = None,
-    size: Annotated[str | None, typer.Option(metavar="PIXELS", help="Input, 224 or HEIGHTxWIDTH.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="PIXELS", help="Size of the network's input: 224, or HEIGHTxWIDTH.")
+    ] = None,
     resize: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Shorter side before the crop to --size.", min=1)
+        int | None,
+        typer.Option(metavar="PIXELS", help="Resize the shorter side to this before cropping to --size.", min=1),
     ] = None,
     fit: Annotated[str | None, typer.Option(help="center_crop, or squeeze the whole image.")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help="bilinear or bicubic.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of RGB in 0 to 1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of RGB in 0 to 1.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of RGB, 0 to 1.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of RGB, 0 to 1.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the architecture; repeatable.")
     ] = None,
-    license_: Annotated[str | None, typer.Option("--license", metavar="TEXT", help="Of the weights.")] = None,
+    license_: Annotated[str | None, typer.Option("--license", metavar="TEXT", help="Licence of the weights.")] = None,
     trust_order: Annotated[
-        bool, typer.Option("--trust-order", help="The class names are in another order than the folders.")
+        bool, typer.Option("--trust-order", help="Accept class names in another order than the folders.")
     ] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:

@@ -15,18 +15,16 @@ def label(
     bundle: Annotated[Path, typer.Argument(help="A bundle, or a run that has one.")],
     input: Annotated[
         str,
-        typer.Argument(
-            metavar="INPUT", help="A folder, quoted pattern, list, table, Parquet file or tar; - reads a list."
-        ),
+        typer.Argument(metavar="INPUT", help="Folder, quoted pattern, list, table, Parquet or tar; - reads a list."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")],
-    rows: Annotated[int, typer.Option(help="Rows of the input in one Parquet file.", min=1)] = 10_000,
-    shard: Annotated[str, typer.Option(metavar="I/N", help="Do every Nth Parquet file, from the Ith.")] = "1/1",
-    where: Annotated[str, typer.Option(help="Write some rows alone: rejected, error, or 'probability < X'.")] = "",
+    rows: Annotated[int, typer.Option(help="Rows per Parquet file.", min=1)] = 10_000,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Write parts I, I+N, I+2N...: one of N jobs.")] = "1/1",
+    where: Annotated[str, typer.Option(help="Write only some rows: rejected, error, 'probability < X'.")] = "",
     logits: Annotated[str, typer.Option(help="Also write logits: float16 or float32.")] = "",
     column: Annotated[str, typer.Option(help="A table's column with paths, addresses or encoded images.")] = "",
-    limit: Annotated[int | None, typer.Option(help="Only so many rows, from the first.", min=1)] = None,
-    batch: Annotated[int, typer.Option(help="Images per call of the engine.", min=1)] = 16,
+    limit: Annotated[int | None, typer.Option(help="Stop after this many rows.", min=1)] = None,
+    batch: Annotated[int, typer.Option(help="Batch size.", min=1)] = 16,
     threads: Annotated[
         int | None, typer.Option(help="Threads that decode; one per processor if left out.", min=1)
     ] = None,
@@ -35,8 +33,8 @@ def label(
         str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's usual one if left out.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    timeout: Annotated[float, typer.Option(help="Seconds in which an address must answer.", min=0.1)] = 30.0,
-    force: Annotated[bool, typer.Option("--force", help="Begin anew where the folder has other results.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an address.", min=0.1)] = 30.0,
+    force: Annotated[bool, typer.Option("--force", help="Start over if the folder holds other results.")] = False,
 ) -> None:
     """Label many images: Parquet files with class, probabilities and errors; started again, it goes on."""
     from samdeploy.backends.names import check_names

@@ -16,7 +16,7 @@ def reproduce(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE|FOLDER", help="A recipe's name, a .toml file, or a folder of images.")
     ] = "digits",
-    count: Annotated[int, typer.Option("--runs", help="Trainings, each with a seed of its own.", min=1)] = 10,
+    count: Annotated[int, typer.Option("--runs", help="Number of trainings, each with its own seed.", min=1)] = 10,
     data: DataRoot = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -25,7 +25,7 @@ def reproduce(
     settings: Settings = None,
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="DIR", help="Their folder; runs/reproduce-<recipe> if left out."),
+        typer.Option("--into", metavar="DIR", help="Folder for these runs; runs/reproduce-<recipe> if left out."),
     ] = None,
 ) -> None:
     """Train many times, and give mean, spread and the published figure; started again, it goes on."""

@@ -28,11 +28,11 @@ def train(
     lr: LearningRate = None,
     size: Size = None,
     settings: Settings = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the data set where it can be had.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Download the data set if it is not there.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a stopped run, the newest if none is named.")
+        bool, typer.Option("--resume", help="Resume a stopped run; the newest if none is named.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Go on though recipe or images changed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Resume although the recipe or the images changed.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared images for the next run.")] = True,
     runs: RunsRoot = Path("runs"),
 ) -> None:
