@@ -67,7 +67,8 @@ class ProbabilityFigures:
         temperature: of the bundle; None where none was fitted.
         nll_before, nll_after: mean negative log-likelihood, in nats, without and with the temperature.
         ece_before, ece_after: expected calibration error, in points, likewise.
-        risk: (coverage, error) in percent: how many of the surest so many percent of the images are answered wrongly.
+        risk: (coverage, error) in percent: how many of the surest so many percent of the images are answered wrongly
+            (Geifman and El-Yaniv 2017, arXiv:1705.08500).
         accepted: None where the bundle rejects nothing.
     """
 

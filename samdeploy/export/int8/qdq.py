@@ -12,7 +12,8 @@ Two forms are needed, because no pair of types suits all runtimes:
 - ``tensorrt``: activations int8 with zero point 0, the only kind that TensorRT's parser accepts; ReLU nodes stay, and
   quantisation comes after them.
 
-Weights are int8, symmetric, one scale per output channel, in both.  Biases stay float: TensorRT refuses int32 ones,
+Weights are int8, symmetric, one scale per output channel, in both (Jacob et al. 2018, arXiv:1712.05877, equation 1
+with zero point 0).  Biases stay float: TensorRT refuses int32 ones,
 and the CPU runtimes turn them into int32 by themselves.
 """
 

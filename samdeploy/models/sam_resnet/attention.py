@@ -4,6 +4,10 @@
 network begins as the plain ResNet whose weights it was given; ``bounded``: ``x * (1 + tanh(W·GAP(x)))``, W started at
 zero too, whose factors stay between 0 and 2; ``none``: x itself, no attention, to compare with.  GAP is the mean over
 height and width, W one linear layer C -> C without bias.
+
+``original`` is a polynomial of degree 2 in x, a form of second-order pooling (P. Li et al., "Is Second-order
+Information Helpful for Large-scale Visual Recognition?", ICCV 2017) without their covariance and its power.
+Squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507) has two layers and a sigmoid in place of W.
 """
 
 from __future__ import annotations

@@ -139,9 +139,11 @@ class AugmentSection:
             not.
         crop_scale: smallest share of the area that a random crop keeps (its sides 3:4 to 4:3, resized to the full
             size); 1 does not crop.
-        policy: "trivial" is TrivialAugment (one random operation per image), "rand" RandAugment (two of medium size).
-        mixup, cutmix: alpha of the Beta distribution that images (or parts) of a batch are mixed with; 0 does not.
-            With both, each batch takes one of the two.
+        policy: "trivial" is TrivialAugment, one random operation per image (Müller and Hutter 2021, arXiv:2103.10158);
+            "rand" is RandAugment, two of medium size (Cubuk et al. 2020, arXiv:1909.13719).
+        mixup, cutmix: alpha of the Beta distribution by which images (Zhang et al. 2018, arXiv:1710.09412) or parts of
+            them (Yun et al. 2019, arXiv:1905.04899) are mixed within a batch; 0 does not.  With both, each batch takes
+            one of the two.
         train_size: side of the training images in pixels; 0 is that of the image section.  A network is often best
             at images somewhat larger than those it was trained on (H. Touvron et al., 2019, arXiv:1906.06423).
         whole_epochs: so many epochs at the end see images of the image section's size instead, as the same paper
@@ -172,11 +174,13 @@ class TrainingSection:
         batch_size: images per step; a last batch of one image joins the batch before it.
         optimizer: "adamw", "adam", or "sgd" with Nesterov's momentum of 0.9.
         learning_rate: at its peak, of the head.
-        layer_decay: each part of the network learns this many times as fast as the one behind it; 1 is as fast.
+        layer_decay: each part of the network learns this many times as fast as the one behind it (Clark et al. 2020,
+            arXiv:2003.10555, section 3); 1 is as fast.
         schedule: "constant", or "cosine" down to zero over all steps after the warm-up.
-        warmup_epochs: epochs of a linear rise from zero.
+        warmup_epochs: epochs of a linear rise from zero (Goyal et al. 2017, arXiv:1706.02677, section 2.2).
         weight_decay: on weights with two or more axes; decoupled in AdamW.
-        label_smoothing: of the training loss; 0 is plain cross entropy.
+        label_smoothing: of the training loss (Szegedy et al. 2016, arXiv:1512.00567, section 7); 0 is plain cross
+            entropy.
         patience: stop after this many epochs without better validation; 0 never stops early.
         precision: "auto" is bf16 (else fp16) on a GPU; on a CPU that multiplies bf16 it is tried which of fp32 and bf16
             is faster, so name one where every run must give the same bytes. Evaluation is always fp32.
@@ -185,7 +189,7 @@ class TrainingSection:
         monitor: what chooses the epoch, measured on validation; where it is equal, the loss.
         freeze: what stays as it was loaded: "trunk", all but the head; or a part, such as "layer2", and all before it.
         freeze_epochs: of how many epochs, the first; 0: all.
-        clip_norm: largest norm of the gradient over all weights; 0 does not clip.
+        clip_norm: largest norm of the gradient over all weights (Pascanu et al. 2013, arXiv:1211.5063); 0 does not.
         ema_decay: validate and keep an exponential mean of the weights that forgets this slowly (0.9999 for long
             trainings); 0 keeps the weights themselves.
         accumulate: pieces that each batch is cut into, one after the other on the device; the step is the same but
