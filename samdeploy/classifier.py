@@ -34,8 +34,9 @@ _GROUP = 64
 class Classifier:
     """An opened bundle with one engine, checked on its golden images.
 
-    >>> with Classifier.open("bundle") as classifier:
-    ...     print(classifier.predict("photo.jpg").label)
+    Examples:
+        >>> with Classifier.open("bundle") as classifier:
+        ...     print(classifier.predict("photo.jpg").label)
 
     Many threads may use one classifier at once, and get the answers that one alone would get.  In asyncio a thread
     waits, not the loop: ``await asyncio.to_thread(classifier.predict, path)``.  A process that was forked off after
@@ -167,8 +168,9 @@ class Classifier:
     ) -> Generator[Prediction | ImageError, None, None]:
         """Classify images one after another, decoding the next ones while the engine works.
 
-        >>> for path, prediction in zip(paths, classifier.stream(paths)):
-        ...     print(path, prediction.label)
+        Examples:
+            >>> for path, prediction in zip(paths, classifier.stream(paths)):
+            ...     print(path, prediction.label)
 
         The answers come in the order of the images, each as soon as its batch is done.  The iterable may be endless:
         it is read in the caller's thread, at most four batches ahead of the answers that were taken, and what is ready

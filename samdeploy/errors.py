@@ -30,79 +30,134 @@ from collections.abc import Iterable
 
 
 class SamdeployError(Exception):
-    """Root of all errors that samdeploy raises on purpose."""
+    """Root of all errors that samdeploy raises on purpose.
+
+    Cure: the text of the error names it; what is raised is always one of the classes below.
+    """
 
     exit_code = 2
 
 
 class InputError(SamdeployError):
-    """An argument is unknown, of the wrong type, or points nowhere."""
+    """An argument is unknown, of the wrong type, or points nowhere.
+
+    Cure: correct the argument that the text names; it lists the valid values or the nearest ones.
+    """
 
 
 class PackageMissing(InputError):
-    """What was asked for needs a package that is not installed."""
+    """What was asked for needs a package that is not installed.
+
+    Cure: run the `pip install` line of the text, in the environment that runs samdeploy.
+    """
 
 
 class ImageError(SamdeployError):
-    """An image is missing, truncated, not an image, or of a kind that is not read."""
+    """An image is missing, truncated, not an image, or of a kind that is not read.
+
+    Cure: replace the image, or convert it to JPEG or PNG. For an image that is too large for the limit, scale it
+    down or raise `max_pixels` or `max_bytes`.
+    """
 
 
 class AnswerError(ImageError):
-    """An engine answered an image with logits that are no finite numbers: it leaves the precision's range."""
+    """An engine answered an image with logits that are no finite numbers: it leaves the precision's range.
+
+    Cure: open the bundle in another precision (`--precision fp32`), and export again with images like this one in
+    train, on which FP16's head-room is measured.
+    """
 
     exit_code = 1
 
 
 class DatasetError(SamdeployError):
-    """A data set is empty, or its parts contradict one another."""
+    """A data set is empty, or its parts contradict one another.
+
+    Cure: correct the files, labels or splits that the text names; `samdeploy data` checks a data set before a
+    training.
+    """
 
 
 class DatasetMissing(DatasetError):
-    """A data set's files are not, or not all, in the folder that was named for them."""
+    """A data set's files are not, or not all, in the folder that was named for them.
+
+    Cure: name their folder with `--data DIR`, or fetch the data set with `--download`.
+    """
 
 
 class RecipeError(SamdeployError):
-    """A recipe has unknown keys, wrong types or impossible values."""
+    """A recipe has unknown keys, wrong types or impossible values.
+
+    Cure: correct the key that the text names; `samdeploy/recipes` has a commented recipe for each data set.
+    """
 
 
 class TrainingError(SamdeployError):
-    """Training cannot continue, for example because the disk is full."""
+    """Training cannot continue, for example because the disk is full.
+
+    Cure: remove the cause, then go on at the same step with `samdeploy train --resume`.
+    """
 
     exit_code = 1
 
 
 class Diverged(TrainingError):
-    """The loss is no longer finite."""
+    """The loss is no longer finite.
+
+    Cure: start again with a lower learning rate (`--lr`) or with `--set training.precision=fp32`.
+    """
 
 
 class WeightsError(SamdeployError):
-    """A weight file cannot be had or does not fit the architecture."""
+    """A weight file cannot be had or does not fit the architecture.
+
+    Cure: name the architecture that the file belongs to, save the plain state dict, or train without: `--set
+    model.pretrained=false`.
+    """
 
 
 class ExportError(SamdeployError):
-    """The exported graph or engine is not what was asked for; nothing was written."""
+    """The exported graph or engine is not what was asked for; nothing was written.
+
+    Cure: follow the text: allow more loss (`--max-drop`), choose another precision or engine, or upgrade the
+    runtime that it names.
+    """
 
     exit_code = 1
 
 
 class BundleError(SamdeployError):
-    """A bundle or run directory is damaged, of another format, or unsafe to open."""
+    """A bundle or run directory is damaged, of another format, or unsafe to open.
+
+    Cure: copy the bundle again from where it is whole, or export it again; `samdeploy doctor BUNDLE` checks every
+    file.
+    """
 
 
 class Contradiction(BundleError):
-    """Every file of a bundle has its hash, and yet they are not all of one network."""
+    """Every file of a bundle has its hash, and yet they are not all of one network.
+
+    Cure: export again, into a new bundle; do not mix files of two bundles.
+    """
 
     exit_code = 1
 
 
 class BackendUnavailable(SamdeployError):
-    """A runtime cannot run the asked engine here: package, driver, device or file is missing."""
+    """A runtime cannot run the asked engine here: package, driver, device or file is missing.
+
+    Cure: install what the text names, choose another `--backend`, `--device` or `--precision`, or build the engine
+    on this machine; `samdeploy doctor` lists what can run here.
+    """
 
     exit_code = 1
 
 
 class FileSizeLimit(BackendUnavailable):
-    """A graph is longer than this process's limit on file sizes."""
+    """A graph is longer than this process's limit on file sizes.
+
+    Cure: raise the limit (`ulimit -f unlimited`) in the shell or service that starts the process.
+    """
 
 
 # Between the faults in the text of an error that reports several; the command line prints each in a line of its own.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from docs.builder.build import DOCS, GENERATED
 from samdeploy.bench.bench_json import BenchReport, EngineBench
 from samdeploy.bench.cold_start import ColdStart
 from samdeploy.bench.nvml import GpuState
@@ -19,7 +20,7 @@ from samdeploy.bench.throughput import BatchPoint, ThreadPoint
 from samdeploy.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "DESIGN.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "DESIGN.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def name(page: Path) -> str:
@@ -29,8 +30,9 @@ def name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)]+)\)", page.read_text())
-    missing = [link for link in links if "://" not in link and not (page.parent / link.split("#")[0]).exists()]
-    assert not missing
+    files = {link: (page.parent / link.split("#")[0]).resolve() for link in links if "://" not in link}
+    made = {DOCS / name for name in GENERATED}  # when the site is built; tests/docs builds it
+    assert not [link for link, file in files.items() if not file.exists() and file not in made]
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
