@@ -19,6 +19,7 @@ from typing import Any
 from samdeploy.arrays import UInt8Array
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.classifier import Classifier
+from samdeploy.data.duplicates.image_hashes import digests_of
 from samdeploy.errors import ImageError, InputError
 from samdeploy.files import json_bytes, read_json, write_atomic
 from samdeploy.images.decode import prepare_sized
@@ -32,7 +33,7 @@ from samdeploy.progress import progress_bar
 from samdeploy.ranking import Prediction, rank
 
 SETTINGS_FILE, SUMMARY_FILE = "_label.json", "_summary.json"
-FORMAT, VERSION = "samdeploy-labels", 1
+FORMAT, VERSION = "samdeploy-labels", 2
 _WHERE = re.compile(r"rejected|error|probability *< *(0?\.\d+|0|1(?:\.0+)?)")
 
 
@@ -211,21 +212,21 @@ class _Worker:
             under_way[place] = None  # type: ignore[call-overload]  # its bytes
             row, uri = start + place, source.row.uri
             if isinstance(answer, ImageError):
-                yield Labelled(row, uri, source.error or _why(answer), source.size)
+                yield Labelled(row, uri, source.error or _why(answer), source.size, digest=source.digest)
                 continue
             yield Labelled(
                 row, uri, "", source.size, answer.label, answer.index, answer.probability, answer.rejected, answer.top,
-                answer.logits if options.logits else None,
+                answer.logits if options.logits else None, source.digest,
             )  # fmt: skip
 
 
 class _Source:
     """A row on its way through the stream; what is found out about it stays here."""
 
-    __slots__ = ("error", "row", "size")
+    __slots__ = ("digest", "error", "row", "size")
 
     def __init__(self, row: Row) -> None:
-        self.row, self.error, self.size = row, "", (0, 0)
+        self.row, self.error, self.size, self.digest = row, "", (0, 0), b""
 
 
 def _prepare(classifier: Classifier) -> Callable[[Any], UInt8Array]:
@@ -237,6 +238,7 @@ def _prepare(classifier: Classifier) -> Callable[[Any], UInt8Array]:
         try:
             given = source.row.read()
             pixels, source.size = prepare_sized(given, preprocessing, **limits)
+            source.digest = digests_of(pixels[None]).tobytes()
         except ImageError as error:
             # The same text on every machine, wherever its images lie.
             text, uri = str(error), source.row.uri

@@ -17,6 +17,7 @@ from samdeploy.errors import InputError
 from samdeploy.files import write_atomic
 
 TOP = 5
+DIGEST_BYTES = 16
 _META = b"samdeploy"
 LOGITS = {"float16": pa.float16(), "float32": pa.float32()}
 
@@ -29,6 +30,8 @@ class Labelled:
         row: of the input, from 0.
         error: why there is no label; "" where there is one, and then `index` and what follows it.
         size: (width, height) of the upright image in pixels; (0, 0) where it was not read.
+        digest: the first 16 bytes of the SHA-256 of the prepared pixels, see `image_hashes.digests_of`: copies of one
+            image have the same; b"" where it was not read.
     """
 
     row: int
@@ -41,6 +44,7 @@ class Labelled:
     rejected: bool | None = None
     top: tuple[tuple[str, float], ...] = ()
     logits: np.ndarray[Any, Any] | None = None
+    digest: bytes = b""
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -54,7 +58,7 @@ def schema(classes: int, logits: str) -> pa.Schema:
         ("row", pa.int64()), ("uri", pa.string()), ("label", pa.string()), ("index", pa.int32()),
         ("probability", pa.float32()), ("rejected", pa.bool_()), ("top_labels", pa.list_(pa.string())),
         ("top_probabilities", pa.list_(pa.float32())), ("error", pa.string()), ("width", pa.int32()),
-        ("height", pa.int32()),
+        ("height", pa.int32()), ("digest", pa.binary(DIGEST_BYTES)),
     ]  # fmt: skip
     if logits:
         fields.append(("logits", pa.list_(LOGITS[logits], classes)))
@@ -88,6 +92,7 @@ def write_part(
         "error": [_utf8(one.error) or None for one in rows],
         "width": [one.size[0] or None for one in rows],
         "height": [one.size[1] or None for one in rows],
+        "digest": [one.digest or None for one in rows],
     }
     arrays = [pa.array(values, form.field(name).type) for name, values in columns.items()]
     if "logits" in form.names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import http.server
 import io
 import json
@@ -31,6 +32,7 @@ from PIL import Image
 from samdeploy import Classifier
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
+from samdeploy.images.decode import prepare
 from samdeploy.label.label import LabelOptions, Summary, label
 from tests.conftest import Command
 
@@ -85,8 +87,10 @@ def test_every_row_has_its_label_or_its_error(
     assert [row["uri"] for row in rows] == [f"image {number}.png" for number in range(COUNT)]
     for number, row in enumerate(rows):
         if number in (7, 31):
-            assert row["label"] is None and "not an image" in row["error"]
+            assert row["label"] is None and "not an image" in row["error"] and row["digest"] is None
             continue
+        pixels = prepare(images / row["uri"], classifier.bundle.spec.preprocessing)
+        assert row["digest"] == hashlib.sha256(pixels.tobytes()).digest()[:16]
         expected = classifier.predict(images / row["uri"])
         assert (row["label"], row["index"], row["error"]) == (expected.label, expected.index, None)
         assert row["probability"] == pytest.approx(expected.probability, rel=1e-5)
