@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from samdeploy.arrays import Float32Array, Float64Array, Int64Array
+from samdeploy.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 
 BINS = 15
 # Rows whose exponentials stand in memory at once.
@@ -29,16 +29,32 @@ def confidence_bins(sure: Float64Array, bins: int) -> Int64Array:
     return np.minimum((sure * bins).astype(np.int64), bins - 1)
 
 
-def mean_nll(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood of the labels, in nats; the arguments of `expected_calibration_error`."""
-    total = 0.0
+def log_losses(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> Float64Array:
+    """float64 [N]: negative log-likelihood of each label, in nats; the arguments of `expected_calibration_error`."""
+    losses = np.empty(len(labels))
     for part, rows in _relative(logits, temperature):
         own = np.take_along_axis(rows, labels[part, None], axis=1)[:, 0]
-        total += float((np.log(np.exp(rows).sum(axis=1)) - own).sum())
-    return total / len(labels)
+        losses[part] = np.log(np.exp(rows).sum(axis=1)) - own
+    return losses
+
+
+def mean_nll(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood of the labels, in nats; the arguments of `expected_calibration_error`."""
+    return float(log_losses(logits, labels, temperature).mean())
 
 
 def expected_calibration_error(logits: Float32Array, labels: Int64Array, temperature: float = 1.0) -> float:
+    """`calibration_error` of logits.
+
+    Args:
+        logits: float32 [N, K], finite, N >= 1.
+        labels: int64 [N].
+        temperature: above 0.
+    """
+    return calibration_error(confidence(logits, temperature), logits.argmax(axis=1) == labels)
+
+
+def calibration_error(sure: Float64Array, is_right: BoolArray) -> float:
     """Mean distance between confidence and accuracy, in percentage points.
 
     Guo et al. 2017, equation 5: the highest softmax probabilities fall into 15 bins ((m-1)/15, m/15] of equal width; of
@@ -46,15 +62,12 @@ def expected_calibration_error(logits: Float32Array, labels: Int64Array, tempera
     images.
 
     Args:
-        logits: float32 [N, K], finite, N >= 1.
-        labels: int64 [N].
-        temperature: above 0.
+        sure: float64 [N], the highest probability of each answer, N >= 1.
+        is_right: bool [N].
     """
-    sure = confidence(logits, temperature)
-    is_right = logits.argmax(axis=1) == labels
     bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
     distances = np.bincount(bins, weights=is_right - sure, minlength=BINS)  # of sums, hence weighted already
-    return float(100 * np.abs(distances).sum() / len(logits))
+    return float(100 * np.abs(distances).sum() / len(sure))
 
 
 def _relative(logits: Float32Array, temperature: float) -> Iterator[tuple[slice, Float64Array]]:

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from samdeploy.arrays import BoolArray, Float32Array, Int64Array
-from samdeploy.evaluate.accuracy.compare import ClassAccuracy, chosen_classes, per_class, percent_of
+from samdeploy.evaluate.accuracy.compare import ClassAccuracy, per_class, percent_of
+from samdeploy.evaluate.accuracy.facts import chosen_classes
 from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference, rate_interval
 from samdeploy.metrics import confusion_matrix
 from samdeploy.ranking import softmax

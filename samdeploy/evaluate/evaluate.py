@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.backends import BACKENDS, open_session, precisions_held
 from samdeploy.backends.reference import reference_name
+from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.golden import proves_nothing
 from samdeploy.bundle.names import MANIFEST
@@ -18,15 +21,16 @@ from samdeploy.data.cache import stream_prepared
 from samdeploy.data.duplicates.leaks import LeakReport
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import BackendUnavailable, BundleError, Contradiction, SamdeployError
-from samdeploy.evaluate.accuracy.against_training import compare_with_training, not_recorded
+from samdeploy.evaluate.accuracy.against_training import AgainstTraining, compare_with_training, not_recorded
+from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts
 from samdeploy.evaluate.consistency.probes import ProbeReference, probe_reference
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.evaluate_engine import SAMPLE, Case, evaluate_engine
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.options import ALL, EvalOptions
-from samdeploy.evaluate.passes import BATCH, EngineStopped, reference_pass
+from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass, reference_pass
 from samdeploy.evaluate.result import Report, Result
-from samdeploy.evaluate.test_set.examine import examine
+from samdeploy.evaluate.test_set.examine import Examined, examine
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TestSet, open_test_set, same_as_at_training
 from samdeploy.evaluate.test_set.prepared import PreparedImages
 
@@ -71,31 +75,72 @@ def _report(bundle: Bundle, options: EvalOptions, test: TestSet, contradictions:
     with PreparedImages(len(test.samples), preprocessing.height, preprocessing.width) as images:
         reference, fingerprint, probes = _reference(bundle, options, test, images, golden[0])
         found = examine(bundle, test.samples, images)
-        against = compare_with_training(bundle, found.hashes.digests, found.hashes.labels, reference)
+        against = compare_with_training(bundle, found.hashes.digests, found.hashes.labels, reference.argmax(axis=1))
         spread = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(np.int64)
         sample = images.take(spread)
         rows = found.distinct
-        case = Case(bundle, options, images, test.samples.labels[rows], reference[rows], rows, sample, golden, probes)
+        labels, logits = test.samples.labels[rows], reference[rows]
+
+        def ask(session: CheckedSession) -> ImageFacts:
+            engine = f"{session.backend} {session.precision}"
+            found = engine_pass(session, images, logits.shape[1], engine)
+            return image_facts(found, logits, labels, bundle.temperature)
+
+        case = Case(bundle, options, ask, images.take, rows, sample, golden, probes)
         results = tuple(evaluate_engine(case, backend, precision) for backend, precision in _engines(bundle, options))
+    same = AS_AT_TRAINING if against and against.same_labels else same_as_at_training(bundle, fingerprint)
+    source = TestSource(fingerprint, same, test.notes, options.data_root)
+    return report_of(bundle, options, (found, against), results, source, contradictions)
+
+
+@dataclass(frozen=True, slots=True)
+class TestSource:
+    """Where the test images are from, and notes on their files; the others are as in `Report`."""
+
+    # pytest would take the name for a class of tests.
+    __test__ = False
+
+    fingerprint: str
+    test_set: str
+    notes: tuple[str, ...]
+    data_root: Path | None
+
+
+def report_of(
+    bundle: Bundle,
+    options: EvalOptions,
+    images: tuple[Examined, AgainstTraining | None],
+    results: Sequence[Result],
+    source: TestSource,
+    contradictions: tuple[str, ...],
+) -> Report:
+    """Everything that was found, with the verdict.
+
+    Args:
+        images: what is known of the test images, and of the trained network's accuracy on them.
+        results: of the engines.
+        contradictions: from `find_contradictions`.
+    """
+    found, against = images
     return Report(
         bundle=str(bundle.root),
         dataset=bundle.data.name,
-        n_images=len(rows),
+        n_images=len(found.distinct),
         test_images=found.test_images,
-        test_set=AS_AT_TRAINING if against and against.same_labels else same_as_at_training(bundle, fingerprint),
+        test_set=source.test_set,
         reference=reference_name(bundle),
         against_training=against,
         versions=versions(),
         machine=machine(),
-        results=results,
+        results=tuple(results),
         named=options.backend != ALL,
         margin=options.margin,
         confidence=options.confidence,
         floors=options.floors,
         class_names=bundle.spec.classes,
         manifest_sha256=hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest(),
-        test_fingerprint=fingerprint,
-        notes=(*_notes(bundle, test, found.leaks), *found.notes, *found.test_images.notes()),
+        test_fingerprint=source.fingerprint,
+        notes=(*_notes(bundle, source, found.leaks), *found.notes, *found.test_images.notes()),
         left_out=tuple(_left_out(bundle, results)),
         leaks=found.leaks,
         faults=(
@@ -108,7 +153,7 @@ def _report(bundle: Bundle, options: EvalOptions, test: TestSet, contradictions:
             *([against.fault] if against and against.fault and not against.same_labels else []),
             *found.faults,
         ),
-        data_root=None if options.data_root is None else str(options.data_root.absolute()),
+        data_root=None if source.data_root is None else str(source.data_root.absolute()),
     )
 
 
@@ -117,9 +162,9 @@ def _golden_faults(images: UInt8Array, logits: Float32Array) -> Iterator[str]:
         yield f"{nothing}: opening an engine proves nothing; make the bundle again: samdeploy export"
 
 
-def _notes(bundle: Bundle, test: TestSet, leaks: LeakReport | None) -> tuple[str, ...]:
+def _notes(bundle: Bundle, source: TestSource, leaks: LeakReport | None) -> tuple[str, ...]:
     unknown_figure = not_recorded(bundle)
-    return (*([unknown_figure] if unknown_figure else []), *test.notes, *(leaks.lines() if leaks else ()))
+    return (*([unknown_figure] if unknown_figure else []), *source.notes, *(leaks.lines() if leaks else ()))
 
 
 def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:

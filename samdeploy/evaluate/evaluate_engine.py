@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -10,12 +11,12 @@ from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
 from samdeploy.backends.golden import check_golden, golden_outliers
 from samdeploy.backends.names import BACKENDS
-from samdeploy.backends.session import Session
+from samdeploy.backends.session import CheckedSession, Session
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
-from samdeploy.evaluate.accuracy.compare import compare
-from samdeploy.evaluate.accuracy.gate import judge, worst_first
-from samdeploy.evaluate.accuracy.probabilities import probability_figures
+from samdeploy.evaluate.accuracy.facts import ImageFacts
+from samdeploy.evaluate.accuracy.gate import worst_first
+from samdeploy.evaluate.accuracy.judged import conclude, judge_facts
 from samdeploy.evaluate.consistency.checks import Consistency
 from samdeploy.evaluate.consistency.probes import ProbeReference, compare_probes
 from samdeploy.evaluate.consistency.run import check_consistency, larger_batches, largest_batch
@@ -23,10 +24,9 @@ from samdeploy.evaluate.latency.measure import measure_latency
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.map_agreement import compare_cams
 from samdeploy.evaluate.options import ALL, EvalOptions
-from samdeploy.evaluate.passes import EngineStopped, engine_pass, said
+from samdeploy.evaluate.passes import EngineStopped, said
 from samdeploy.evaluate.result import NotMeasured, Part, Result
-from samdeploy.evaluate.test_set.prepared import PreparedImages
-from samdeploy.evaluate.why.explain import explain_if_possible, worst_images
+from samdeploy.evaluate.why.explain import explain_if_possible, worst_images, worst_of
 
 # Test images that stay in memory, for checks that need real ones but not all.
 SAMPLE = 256
@@ -37,8 +37,8 @@ class Case:
     """What every engine is judged by.
 
     Attributes:
-        images, labels, reference: the distinct test images, int64 [N], and the trained network's logits
-            float32 [N, K].
+        ask: what an engine and the trained network answer to the N distinct test images; or `EngineStopped`.
+        take: the images at places int64 [M] among them, uint8 [M, H, W, 3].
         places: int64 [N], where in the test set each of them is.
         sample: uint8 [n, H, W, 3], at most `SAMPLE` test images from all over the set.
         golden: the images and logits that the bundle tests itself with.
@@ -47,9 +47,8 @@ class Case:
 
     bundle: Bundle
     options: EvalOptions
-    images: PreparedImages
-    labels: Int64Array
-    reference: Float32Array
+    ask: Callable[[CheckedSession], ImageFacts]
+    take: Callable[[Int64Array], UInt8Array]
     places: Int64Array
     sample: UInt8Array
     golden: tuple[UInt8Array, Float32Array]
@@ -79,15 +78,12 @@ def evaluate_engine(case: Case, backend: str, precision: str) -> Result:
         return row("", True, str(error), None, None, False)
     with session:
         try:
-            logits = engine_pass(session, case.images, len(case.bundle.spec.classes), f"{backend} {precision}")
+            facts = case.ask(session)
         except EngineStopped as stopped:
             return row(session.device, True, str(stopped), None, None, False, n_images_done=stopped.n_images_done)
-        comparison = compare(
-            logits, case.reference, case.labels, confidence=options.confidence, places=case.places,
-            temperature=case.bundle.temperature,
-        )  # fmt: skip
-        row = partial(row, session.device, True, comparison=comparison, n_images_done=len(logits))
-        judgement = judge(comparison, precision, options.margin)
+        judged = judge_facts(facts, precision, case.bundle, options, case.places)
+        judgement = judged.judgement
+        row = partial(row, session.device, True, comparison=judged.comparison, n_images_done=len(facts))
         faults: list[str] = []  # beside the accuracy
         parts: dict[str, Part] = {}
         stage = "at the golden images"
@@ -112,20 +108,9 @@ def evaluate_engine(case: Case, backend: str, precision: str) -> Result:
     if options.why and (faults or judgement.verdict == "fails"):  # too few images are no fault of a tensor
         # Where the golden images alone accuse an engine, the test images would show nothing.
         use_golden = len(wrong_golden) and judgement.verdict != "fails"
-        worst = wrong_golden if use_golden else case.images.take(worst_images(logits, case.reference))
+        worst = wrong_golden if use_golden else case.take(worst_of(facts.shares()))
         parts["why"] = explain_if_possible(case.bundle, backend, precision, worst, device=session.device)
-    below = options.floors.missed(comparison, case.bundle.spec.classes)
-    faults += [below] if below else []
-    if comparison.finite:
-        parts["probabilities"] = figures = probability_figures(logits, case.labels, case.bundle, options.confidence)
-        faults += [figures.fault] if figures.fault else []
-    reasons = worst_first([*judgement.reasons, *faults], judgement)
-    verdict = "fails" if faults else judgement.verdict
-    return row(
-        reason="; ".join(reasons), worst="".join(reasons[:1]), latency=latency, verdict=verdict,
-        passed=verdict == "holds" and not reasons,
-        n_needed=judgement.n_needed, below_minimum=below, parts=parts,
-    )  # fmt: skip
+    return conclude(partial(row, latency=latency), judged, case.bundle, options, faults, parts)
 
 
 def _golden(session: Session, images: UInt8Array, logits: Float32Array) -> tuple[str, UInt8Array]:

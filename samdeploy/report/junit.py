@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from samdeploy.evaluate.accuracy.compare import Comparison
-from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE, logits_differ
+from samdeploy.evaluate.accuracy.gate import logits_differ, small_difference
 from samdeploy.evaluate.accuracy.probabilities import ProbabilityFigures
 from samdeploy.evaluate.consistency.probes import ProbeAnswers
 from samdeploy.evaluate.result import Report, Result
@@ -106,7 +106,7 @@ def _logits(result: Result) -> _Case:
     assert found is not None
     if not found.finite:
         return _Case("logits", "failed", f"logits are {NOT_FINITE}")
-    if result.precision == "fp32" and not found.max_difference_of_range <= FP32_DIFFERENCE:
+    if result.precision == "fp32" and not small_difference(found):
         return _Case("logits", "failed", logits_differ(found))
     return _Case("logits")
 

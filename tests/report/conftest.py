@@ -19,6 +19,7 @@ from samdeploy.data import open_dataset
 from samdeploy.data.duplicates.copies import TwoLabels
 from samdeploy.data.duplicates.leaks import LeakReport, Overlap, SharedImage
 from samdeploy.evaluate.accuracy.compare import Comparison, compare
+from samdeploy.evaluate.accuracy.facts import image_facts
 from samdeploy.evaluate.accuracy.gate import judge
 from samdeploy.evaluate.accuracy.probabilities import ProbabilityFigures, probability_figures
 from samdeploy.evaluate.consistency.checks import Check, Consistency
@@ -100,7 +101,8 @@ def everything(digits_bundle: Bundle, logits: Callable[..., Any]) -> Report:
         engine, _, labels = logits(test.labels, **flips)
         unsure = (engine / np.linspace(1, 9, len(engine))[:, None]).astype(np.float32)
         rejection = Rejection(threshold, 2.0, 1.9, 80.0, 300)
-        return probability_figures(unsure, labels, replace(digits_bundle, calibration=None, rejection=rejection), 0.95)
+        bundle = replace(digits_bundle, calibration=None, rejection=rejection)
+        return probability_figures(image_facts(unsure, unsure, labels), bundle, 0.95)
 
     few = found(lost=2, gained=1, other=1)
     waiting = judge(few, "int8")

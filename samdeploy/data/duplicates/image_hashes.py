@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array, UInt64Array
+from samdeploy.data.texts import take_texts
 from samdeploy.errors import DatasetError
 from samdeploy.files import write_atomic
 
@@ -54,7 +55,7 @@ class ImageHashes:
 
     def take(self, indices: Int64Array) -> ImageHashes:
         """Those at `indices`, int64 [M], in that order."""
-        names = [self.names[index] for index in indices]
+        names = take_texts(self.names, indices)
         return ImageHashes(self.digests[indices], self.perceptual[indices], names, self.labels[indices])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.arrays import Float32Array, Int64Array, UInt64Array
+from samdeploy.arrays import Int64Array, UInt64Array
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.fields import to_json
 from samdeploy.data.duplicates.image_hashes import set_hashes
@@ -67,14 +67,14 @@ class AgainstTraining:
 
 
 def compare_with_training(
-    bundle: Bundle, digests: UInt64Array, labels: Int64Array, logits: Float32Array
+    bundle: Bundle, digests: UInt64Array, labels: Int64Array, answers: Int64Array
 ) -> AgainstTraining | None:
     """None where the bundle does not say what training measured on its test images.
 
     Args:
         digests: uint64 [N, 2] of all test images, copies included, from `image_hashes.digests_of`.
         labels: int64 [N].
-        logits: float32 [N, K], of the trained network.
+        answers: int64 [N], the classes that the trained network names.
     """
     measured = bundle.measured.test if bundle.measured is not None else None
     if measured is None:
@@ -83,7 +83,7 @@ def compare_with_training(
     return AgainstTraining(
         same_images=images == measured.images_sha256,
         same_labels=labelled == measured.labelled_sha256,
-        top1=100 * float(np.mean(logits.argmax(axis=1) == labels)),
+        top1=100 * float(np.mean(answers == labels)),
         images=len(labels),
         measured_top1=measured.top1,
         measured_images=measured.images,

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samdeploy.arrays import BoolArray, Float32Array, Int64Array
-from samdeploy.backends.difference import difference_shares, image_ranges
-from samdeploy.certainty.calibration import expected_calibration_error
+from samdeploy.certainty.calibration import calibration_error
+from samdeploy.evaluate.accuracy.facts import TOP, ImageFacts, image_facts
 from samdeploy.evaluate.accuracy.paired import PairedDifference, mcnemar_p, paired_difference
 from samdeploy.metrics import balanced_accuracy, class_figures, confusion_matrix, macro_f1
 
 Int32Array = NDArray[np.int32]
 
 DEFAULT_CONFIDENCE = 0.95
-TOP = 5
-# Rows that are sorted together: of a large test set, not more than the logits themselves stand in memory.
-_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,8 @@ class Comparison:
         top1, reference_top1: share of images whose highest logit is the label's, in percent.
         top1_agreement: share of images for which both name the same class, in percent.
         max_difference_of_range: the largest difference of a logit, as a share of its image's
-            `samdeploy.backends.difference.image_ranges`; infinite if a logit is not finite.
+            `samdeploy.backends.difference.image_ranges`; infinite if a logit is not finite; None if only classes
+            are known.
         finite: whether every logit of the engine is a finite number.
         top5, reference_top5: share of images whose label is among the five highest logits, in percent; None where
             there are no more than five classes.
@@ -94,7 +91,7 @@ class Comparison:
     top1: float
     reference_top1: float
     top1_agreement: float
-    max_difference_of_range: float
+    max_difference_of_range: float | None
     finite: bool
     top5: float | None
     reference_top5: float | None
@@ -132,27 +129,40 @@ def compare(
         places: see `PerImage`.
         temperature: of the probabilities.
     """
-    chosen = chosen_classes(logits)
-    finite_rows = chosen >= 0
-    finite = bool(finite_rows.all())
-    expected = reference.argmax(axis=1)
+    facts = image_facts(logits, reference, labels, temperature)
+    return compare_facts(facts, logits.shape[1], confidence=confidence, places=places)
+
+
+def compare_facts(
+    facts: ImageFacts, n_classes: int, *, confidence: float = DEFAULT_CONFIDENCE, places: Int64Array | None = None
+) -> Comparison:
+    """Compare an engine with the reference, by what is kept of their answers.
+
+    Args:
+        facts: of at least one image.
+        n_classes: of the network.
+        confidence: of the interval, in (0, 1).
+        places: see `PerImage`.
+    """
+    labels, chosen, expected = facts.labels, facts.engine, facts.reference
     is_right, was_right = chosen == labels, expected == labels
     engine_confusion, reference_confusion = (
-        confusion_matrix(labels, answers, logits.shape[1]) for answers in (chosen, expected)
+        confusion_matrix(labels, answers, n_classes) for answers in (chosen, expected)
     )
     lost, gained = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
+    has_top5 = n_classes > TOP
     return Comparison(
         top1=percent_of(is_right),
         reference_top1=percent_of(was_right),
         top1_agreement=percent_of(chosen == expected),
-        max_difference_of_range=float(difference_shares(logits, reference, image_ranges(reference)).max()),
-        finite=finite,
-        top5=_top5(logits, labels, finite_rows),
-        reference_top5=_top5(reference, labels, np.ones_like(finite_rows)),
+        max_difference_of_range=float(facts.shares().max()) if facts.from_logits else None,
+        finite=facts.finite,
+        top5=percent_of(facts.top5) if has_top5 else None,
+        reference_top5=percent_of(facts.reference_top5) if has_top5 else None,
         change=paired_difference(lost, gained, len(labels), confidence),
         mcnemar_p=mcnemar_p(lost, gained),
-        ece=expected_calibration_error(logits, labels, temperature) if finite else None,
-        reference_ece=expected_calibration_error(reference, labels, temperature),
+        ece=calibration_error(facts.sure, is_right) if facts.finite else None,
+        reference_ece=calibration_error(facts.reference_sure, was_right),
         balanced_accuracy=balanced_accuracy(engine_confusion),
         reference_balanced_accuracy=balanced_accuracy(reference_confusion),
         macro_f1=macro_f1(engine_confusion),
@@ -162,33 +172,10 @@ def compare(
     )
 
 
-def chosen_classes(logits: Float32Array) -> Int64Array:
-    """int64 [N]: the class with the highest logit of each row of float32 [N, K]; -1 for a row that is not finite."""
-    # argmax takes NaN for the highest value.
-    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
-
-
 def percent_of(hits: BoolArray) -> float:
     """The share of True in bool [N], N >= 1, in percent."""
     # From integers: 100 * mean would give 99.99999999999999 for a perfect score of some sizes.
     return 100 * int(hits.sum()) / len(hits)
-
-
-def _parts(count: int) -> Iterator[slice]:
-    return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))
-
-
-def _top5(logits: Float32Array, labels: Int64Array, finite_rows: BoolArray) -> float | None:
-    if logits.shape[1] <= TOP:
-        return None
-    hits = np.zeros(len(labels), np.bool_)
-    for part in _parts(len(labels)):
-        rows, label = logits[part], labels[part, None]
-        own = np.take_along_axis(rows, label, axis=1)
-        # Of equal logits the first counts as the higher one, as argmax has it.
-        before = (rows > own) | ((rows == own) & (np.arange(rows.shape[1]) < label))
-        hits[part] = before.sum(axis=1) < TOP
-    return percent_of(hits & finite_rows)
 
 
 def per_class(confusion: Int64Array, reference: Int64Array) -> tuple[ClassAccuracy, ...]:

@@ -81,8 +81,16 @@ def worst_first(reasons: Iterable[str], judgement: Judgement) -> tuple[str, ...]
     return (*(text for text in reasons if text not in undecided), *undecided)
 
 
+def small_difference(comparison: Comparison) -> bool:
+    """Whether every logit is as near to the reference's as an FP32 engine's must be; False where none is known."""
+    found = comparison.max_difference_of_range
+    return found is not None and found <= FP32_DIFFERENCE
+
+
 def logits_differ(comparison: Comparison) -> str:
     """In words, where an FP32 engine's logits are off by more than `FP32_DIFFERENCE`."""
+    if comparison.max_difference_of_range is None:
+        return "logits are not known, which FP32 is judged by"
     return (
         f"a logit differs by {comparison.max_difference_of_range:.2e} of its image's range, at most "
         f"{FP32_DIFFERENCE:.0e} expected"
@@ -93,7 +101,7 @@ def _other_answers(comparison: Comparison) -> list[str]:
     broken: list[str] = []
     if comparison.top1_agreement < 100:
         broken.append(f"agreement {comparison.top1_agreement:.3f} %, 100 % expected")
-    if not comparison.max_difference_of_range <= FP32_DIFFERENCE:
+    if not small_difference(comparison):
         broken.append(logits_differ(comparison))
     return broken
 

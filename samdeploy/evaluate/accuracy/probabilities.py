@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from samdeploy.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from samdeploy.arrays import BoolArray, Float64Array
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.answers import Rejection
-from samdeploy.certainty.calibration import confidence, expected_calibration_error, mean_nll
+from samdeploy.certainty.calibration import calibration_error
+from samdeploy.evaluate.accuracy.facts import ImageFacts
 from samdeploy.evaluate.accuracy.paired import rate_interval
 
 Promise = Literal["kept", "broken", "cannot tell"]
@@ -93,28 +94,23 @@ class ProbabilityFigures:
         return found
 
 
-def probability_figures(logits: Float32Array, labels: Int64Array, bundle: Bundle, level: float) -> ProbabilityFigures:
+def probability_figures(facts: ImageFacts, bundle: Bundle, level: float) -> ProbabilityFigures:
     """Measure an engine's probabilities.
 
     Args:
-        logits: float32 [N, K], finite, N >= 1.
-        labels: int64 [N].
+        facts: with the temperature of `bundle`, finite, from logits; of at least one image.
         bundle: with its temperature and threshold.
         level: confidence of the interval, in (0, 1).
     """
-    sure, is_wrong = confidence(logits, bundle.temperature), logits.argmax(axis=1) != labels
-    before, after = (
-        (mean_nll(logits, labels, each), expected_calibration_error(logits, labels, each))
-        for each in (1.0, bundle.temperature)
-    )
+    is_right = facts.engine == facts.labels
     return ProbabilityFigures(
         temperature=bundle.temperature if bundle.calibration else None,
-        nll_before=before[0],
-        nll_after=after[0],
-        ece_before=before[1],
-        ece_after=after[1],
-        risk=_risk(sure, is_wrong),
-        accepted=_accepted(sure, is_wrong, bundle.rejection, level) if bundle.rejection else None,
+        nll_before=float(facts.raw_nll.mean()),
+        nll_after=float(facts.nll.mean()),
+        ece_before=calibration_error(facts.raw_sure, is_right),
+        ece_after=calibration_error(facts.sure, is_right),
+        risk=_risk(facts.sure, ~is_right),
+        accepted=_accepted(facts.sure, ~is_right, bundle.rejection, level) if bundle.rejection else None,
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from samdeploy.arrays import Int64Array, UInt8Array
-from samdeploy.data.duplicates.alike import find_alike, thumbnails
+from samdeploy.arrays import Float32Array, Int64Array
+from samdeploy.data.duplicates.alike import find_alike
 from samdeploy.data.duplicates.copies import TwoLabels, first_copies
 from samdeploy.data.duplicates.image_hashes import ImageHashes
 from samdeploy.progress import progress_bar
@@ -30,7 +30,7 @@ class TestImages:
         images: in the test set.
         distinct: with different prepared pixels; every figure counts each of them once.
         near: distinct ones that look like an earlier one, see `samdeploy.data.duplicates.alike`; None where too many
-            to compare.
+            to compare, or not at hand.
         near_example: (name, name) of two such; None without any.
         classes, classes_seen: of the network, and those with a test image.
         two_labels: test images with another label in the test set, or where they were trained on.
@@ -92,18 +92,25 @@ def distinct_images(hashes: ImageHashes) -> Int64Array:
 
 
 def count_test_images(
-    hashes: ImageHashes, distinct: Int64Array, blocks: Iterable[UInt8Array], classes: int, two_labels: TwoLabels
+    hashes: ImageHashes,
+    distinct: Int64Array,
+    small: Callable[[], Float32Array] | None,
+    classes: int,
+    two_labels: TwoLabels,
 ) -> TestImages:
     """The test set, counted.
 
     Args:
         hashes: of all test images.
         distinct: from `distinct_images`.
-        blocks: the distinct images, uint8 [n, H, W, 3] each.
+        small: the distinct images' `alike.thumbnails`, float32 [M, 64]; None: not known.
         classes: of the network.
         two_labels: see `TestImages`.
     """
-    alike = _alike(blocks, len(distinct)) if len(distinct) <= _MOST_COMPARED else None
+    alike = None
+    if small is not None and len(distinct) <= _MOST_COMPARED:
+        with progress_bar("looking for likenesses", len(distinct)) as advance:
+            alike = find_alike(small(), advance)
     example = None
     if alike is not None and len(alike):
         one, other = distinct[alike[0]]
@@ -117,8 +124,3 @@ def count_test_images(
         classes_seen=len(np.unique(hashes.labels)),
         two_labels=two_labels,
     )
-
-
-def _alike(blocks: Iterable[UInt8Array], count: int) -> Int64Array:
-    with progress_bar("looking for likenesses", count) as advance:
-        return find_alike(np.concatenate([thumbnails(block) for block in blocks]), advance)

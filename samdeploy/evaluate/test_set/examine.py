@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from samdeploy.arrays import Int64Array
+import numpy as np
+
+from samdeploy.arrays import Float32Array, Int64Array
 from samdeploy.bundle import Bundle
 from samdeploy.data.dataset import Samples
+from samdeploy.data.duplicates.alike import thumbnails
 from samdeploy.data.duplicates.copies import find_two_labels
 from samdeploy.data.duplicates.image_hashes import ImageHashes, hash_images
 from samdeploy.data.duplicates.leaks import LeakReport
@@ -53,12 +58,35 @@ def examine(bundle: Bundle, samples: Samples, images: PreparedImages) -> Examine
         BundleError, DatasetError: the hashes of the bundle or of its run are damaged.
     """
     hashes = hash_images(images.batches(BATCH), samples.names, samples.labels)
-    classes, known, kept = bundle.spec.classes, known_images(bundle), not_looked_at(bundle, hashes)
+
+    def small(rows: Int64Array) -> Float32Array:
+        parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+        return np.concatenate([thumbnails(images.take(part)) for part in parts])
+
+    found = examine_hashes(bundle, hashes, known_images(bundle), small)
+    images.keep(found.distinct)
+    return found
+
+
+def examine_hashes(
+    bundle: Bundle,
+    hashes: ImageHashes,
+    known: Mapping[str, ImageHashes],
+    small: Callable[[Int64Array], Float32Array] | None,
+) -> Examined:
+    """Examine test images by their hashes.
+
+    Args:
+        hashes: of all test images.
+        known: of the images of train and val, see `known_images`.
+        small: the thumbnails, float32 [M, 64], of the images at places int64 [M]; None: not known.
+    """
+    classes, kept = bundle.spec.classes, not_looked_at(bundle, hashes)
     judged = hashes.take(kept)
     first = distinct_images(judged)
-    images.keep(kept[first])
     two_labels = find_two_labels(beside(known, judged), classes, of="test")
-    test_images = count_test_images(judged, first, images.batches(BATCH), len(classes), two_labels)
+    alike = None if small is None else partial(small, kept[first])
+    test_images = count_test_images(judged, first, alike, len(classes), two_labels)
     leaks = find_test_leaks(known, judged.take(first))
     faults = trained_on(leaks, str(bundle.data.options.get("protocol", HONEST)), imported=is_imported(bundle))
     return Examined(hashes, kept[first], left_out(kept, hashes), test_images, leaks, faults)

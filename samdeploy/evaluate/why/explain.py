@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.arrays import Float32Array, Int64Array, UInt8Array
+from samdeploy.arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from samdeploy.backends import open_session
 from samdeploy.backends.difference import difference_shares, image_ranges
 from samdeploy.backends.golden import GOLDEN_TOLERANCE
@@ -156,7 +156,11 @@ def worst_images(logits: Float32Array, reference: Float32Array, count: int = IMA
         logits, reference: float32 [N, K].
         allowed: so many of the worst are left out: they may be answered otherwise.
     """
-    shares = difference_shares(logits, reference, image_ranges(reference))
+    return worst_of(difference_shares(logits, reference, image_ranges(reference)), count, allowed=allowed)
+
+
+def worst_of(shares: Float64Array, count: int = IMAGES, *, allowed: int = 0) -> Int64Array:
+    """`worst_images` by their `difference_shares`, float64 [N]."""
     worst = np.argsort(-shares, kind="stable")[allowed : allowed + count]
     return np.sort(worst).astype(np.int64)
 

@@ -11,7 +11,8 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.answers import Calibration, Rejection
 from samdeploy.certainty.calibration import expected_calibration_error, mean_nll
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
-from samdeploy.evaluate.accuracy.probabilities import Promise, probability_figures
+from samdeploy.evaluate.accuracy.facts import image_facts
+from samdeploy.evaluate.accuracy.probabilities import ProbabilityFigures, Promise, probability_figures
 
 # Four classes; image i is answered with 0.97 - 0.007 * i, and wrongly from image 60 on.
 COUNT, WRONG_FROM = 100, 60
@@ -26,6 +27,10 @@ def logits() -> np.ndarray:
     return np.log(np.stack([SURE, rest, rest, rest], axis=1)).astype(np.float32)
 
 
+def figures(logits: np.ndarray, labels: np.ndarray, bundle: Bundle) -> ProbabilityFigures:
+    return probability_figures(image_facts(logits, logits, labels, bundle.temperature), bundle, 0.95)
+
+
 def rejecting(threshold: float, wanted_error: float = 2.0) -> Rejection:
     return Rejection(threshold, wanted_error, 1.0, 50.0, 300)
 
@@ -33,7 +38,7 @@ def rejecting(threshold: float, wanted_error: float = 2.0) -> Rejection:
 def test_figures_are_those_of_the_accepted(digits_bundle: Bundle, logits: np.ndarray) -> None:
     order = np.random.default_rng(0).permutation(COUNT)
     bundle = replace(digits_bundle, calibration=None, rejection=rejecting(float(SURE[80]) - 1e-6))
-    found = probability_figures(logits[order], LABELS[order], bundle, 0.95)
+    found = figures(logits[order], LABELS[order], bundle)
     assert found.accepted is not None and found.temperature is None
     assert (found.accepted.images, found.accepted.wrong) == (81, 21)
     assert found.accepted.coverage == 81 and found.accepted.error == pytest.approx(100 * 21 / 81)
@@ -48,7 +53,7 @@ def test_temperature_decides_what_is_accepted_and_which_figures_are_shown(
 ) -> None:
     calibration = Calibration(3.0, 300, 1, 1, 1, 1)
     bundle = replace(digits_bundle, calibration=calibration, rejection=rejecting(0.9))
-    found = probability_figures(logits, LABELS, bundle, 0.95)
+    found = figures(logits, LABELS, bundle)
     assert found.accepted is not None and found.accepted.images == 0 and found.accepted.error is None
     assert found.accepted.promise == "cannot tell"
     assert found.ece_after == expected_calibration_error(logits, LABELS, 3.0) != found.ece_before
@@ -61,7 +66,7 @@ def test_temperature_decides_what_is_accepted_and_which_figures_are_shown(
 )
 def test_promise(threshold: float, wanted: float, promise: Promise, digits_bundle: Bundle, logits: np.ndarray) -> None:
     bundle = replace(digits_bundle, calibration=None, rejection=rejecting(threshold, wanted))
-    found = probability_figures(logits, LABELS, bundle, 0.95)
+    found = figures(logits, LABELS, bundle)
     assert found.accepted is not None and found.accepted.promise == promise
     assert bool(found.fault) == (promise == "broken")
 

@@ -48,7 +48,7 @@ def test_the_first_copy_stands_for_the_others() -> None:
     hashes = hash_images([images], list("abcde"), np.array([0, 1, 0, 2, 1]))
     distinct = distinct_images(hashes)
     assert distinct.tolist() == [0, 1, 3]
-    found = count_test_images(hashes, distinct, [images[distinct]], 10, TwoLabels(0))
+    found = count_test_images(hashes, distinct, lambda: thumbnails(images[distinct]), 10, TwoLabels(0))
     assert (found.images, found.distinct, found.classes_seen, found.near) == (5, 3, 3, 0)
 
 
@@ -64,7 +64,7 @@ def test_resaved_digits_look_like_themselves_and_like_no_other(name: str, tmp_pa
         copy[:] = prepare(file, Preprocessing(32, 32))
     both = np.concatenate([images, copies])
     hashes = hash_images([both], [str(index) for index in range(200)], np.tile(labels, 2))
-    found = count_test_images(hashes, np.arange(200), [both[:70], both[70:]], 10, TwoLabels(0))
+    found = count_test_images(hashes, np.arange(200), lambda: thumbnails(both), 10, TwoLabels(0))
     assert (found.distinct, found.near, found.near_example) == (200, 100, ("100", "0"))
     assert "100 test images look like another one" in list(found.headline())
 
