@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "train": _BUNDLE | {"metrics", "terminal", "runs", "images", "progress", "models", "data"},
     "importing": _BUNDLE | {"metrics", "terminal", "runs", "images", "progress", "models", "data"},
     "export": _BUNDLE | {"certainty", "runs", "images", "backends", "progress", "graphs", "models", "data"},
-    "evaluate": _APPLICATION | {"certainty", "metrics", "progress", "data"},
+    "evaluate": _APPLICATION | {"certainty", "metrics", "progress", "data", "label"},
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "compare": _APPLICATION | {"metrics", "progress", "data", "evaluate", "bench"},
     "serve": _APPLICATION | {"certainty", "explain"},

@@ -44,6 +44,16 @@ def eval(
     junit_file: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the result as JUnit XML.")
     ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option("--labels", metavar="DIR", help="Judge an engine by what samdeploy label wrote; repeatable."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --labels: labels of the same images by --backend pytorch.")
+    ] = None,
+    label_column: Annotated[
+        str, typer.Option(metavar="NAME", help="With --labels and --data TABLE: its column of true classes.")
+    ] = "",
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds.
@@ -61,6 +71,12 @@ def eval(
     backend = one_name("--backend", backends, "all")
     floors = Floors(min_top1, min_class_recall)
     options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why, floors)
+    if labels:
+        given = {"--backend": backends, "--precision": precision, "--why": why, "--report": report_folder}
+        if unused := [option for option, value in given.items() if value]:
+            raise InputError(f"{unused[0]}: not with --labels, which names answers that are there already")
+    if (reference is None) is bool(labels):
+        raise InputError("--labels and --reference: two folders of samdeploy label belong together; name both")
     for option, file in (("--json", json_file), ("--junit", junit_file)):
         if file is not None:  # known now, not after minutes of evaluation
             check_writable(option, file)
@@ -74,7 +90,12 @@ def eval(
         is_new = make_folder("--report", report_folder)
 
     try:
-        report = evaluate_bundle(opened, options)
+        if labels and reference is not None:
+            from samdeploy.evaluate.stored.labels import LabelSets, evaluate_labels
+
+            report = evaluate_labels(opened, LabelSets(tuple(labels), reference, data, label_column), options)
+        else:
+            report = evaluate_bundle(opened, options)
     except BaseException:  # Ctrl-C, too
         if report_folder is not None and is_new:
             with suppress(OSError):  # something else was put into it
@@ -87,7 +108,8 @@ def eval(
     if json_file is not None:
         write_atomic(json_file, json_bytes(report.to_json()))
     try:
-        write_eval(opened.root, report)
+        if not labels:  # of an engine that answered no probe images
+            write_eval(opened.root, report)
     except OSError as error:  # a bundle may lie where nothing can be written; the verdict stands
         print(f"samdeploy: {opened.root}: eval.json was not written: {error.strerror}", file=sys.stderr)
     if junit_file is not None:

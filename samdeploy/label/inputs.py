@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,17 +125,36 @@ def _list(path: Path) -> Iterator[str]:
 
 
 def _column(path: Path, column: str) -> Iterator[str]:
+    names, rows = csv_rows(path)
+    name = _choose(names, column, str(path))
+    for row in rows:
+        yield row[name] or ""
+
+
+def csv_rows(path: Path) -> tuple[Sequence[str], Iterator[Mapping[str, str | None]]]:
+    """The columns of a .csv or .tsv, and its rows as they are read.
+
+    Raises:
+        InputError: while they are read: a quote is not closed.
+    """
     # Quotes mean something in CSV alone; one that is not closed would swallow the rows behind it.
     form: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
     csv.field_size_limit(1 << 24)
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file, strict=True, **form)
-        try:
-            name = _choose(reader.fieldnames or [], column, str(path))
-            for row in reader:
-                yield row[name] or ""
-        except csv.Error as error:
-            raise InputError(f"{path}: row {reader.line_num}: {error}; a quote that is not closed?") from None
+    text = path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+    reader = csv.DictReader(text, strict=True, **form)
+
+    def rows() -> Iterator[Mapping[str, str | None]]:
+        with text:
+            try:
+                yield from reader
+            except csv.Error as error:
+                raise InputError(f"{path}: row {reader.line_num}: {error}; a quote that is not closed?") from None
+
+    try:
+        return list(reader.fieldnames or []), rows()
+    except csv.Error as error:
+        text.close()
+        raise InputError(f"{path}: row {reader.line_num}: {error}; a quote that is not closed?") from None
 
 
 def _choose(names: Iterable[str], column: str, where: str) -> str:

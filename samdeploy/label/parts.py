@@ -82,14 +82,14 @@ def write_part(
     """
     columns: dict[str, list[Any]] = {
         "row": [one.row for one in rows],
-        "uri": [_utf8(one.uri) for one in rows],
+        "uri": [utf8(one.uri) for one in rows],
         "label": [one.label for one in rows],
         "index": [one.index for one in rows],
         "probability": [one.probability for one in rows],
         "rejected": [one.rejected for one in rows],
         "top_labels": [[name for name, _ in one.top] or None for one in rows],
         "top_probabilities": [[share for _, share in one.top] or None for one in rows],
-        "error": [_utf8(one.error) or None for one in rows],
+        "error": [utf8(one.error) or None for one in rows],
         "width": [one.size[0] or None for one in rows],
         "height": [one.size[1] or None for one in rows],
         "digest": [one.digest or None for one in rows],
@@ -134,6 +134,6 @@ def read_counts(path: Path, number: int, settings: Mapping[str, Any]) -> dict[st
     return counts
 
 
-def _utf8(text: str) -> str:
-    """File names need not be UTF-8; Parquet's texts are."""
+def utf8(text: str) -> str:
+    """As it is written: file names need not be UTF-8, Parquet's texts are."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -95,7 +95,7 @@ def _read_rows(
         found.faults.add(f"{what}. Name another: --set data.options.path_column=NAME")
         return None
     labels = read(columns.label).to_pylist()
-    names = _class_names(schema, columns.label)
+    names = class_names(schema, columns.label)
     if names and found.classes not in ((), names):
         found.faults.add(f"{printable(file)}: its classes are not those of the files before it")
     found.classes = found.classes or names
@@ -124,7 +124,7 @@ def _holds_paths(type_: Any) -> bool | None:
     return False if type_ is not None and (types.is_binary(type_) or types.is_large_binary(type_)) else None
 
 
-def _class_names(schema: Any, column: str) -> tuple[str, ...]:
+def class_names(schema: Any, column: str) -> tuple[str, ...]:
     """The names that Hugging Face's metadata give the integers of a column; () where there are none."""
     try:
         feature = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]

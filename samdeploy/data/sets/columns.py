@@ -45,7 +45,7 @@ def choose_columns(
         options: `OPTIONS`; "" where not given.
         file: for faults.
     """
-    chosen = {option: _choose(names, option, str(options.get(option, ""))) for option in OPTIONS}
+    chosen = {option: choose_column(names, option, str(options.get(option, ""))) for option in OPTIONS}
     missing = [option for option, name in chosen.items() if name is None]
     there = shortened(map(repr, names)) or "none"
     for option in missing:
@@ -63,7 +63,14 @@ def choose_columns(
     return Columns(image, label, chosen["split_column"])
 
 
-def _choose(names: Sequence[str], option: str, given: str) -> str | None:
+def choose_column(names: Sequence[str], option: str, given: str) -> str | None:
+    """The column that is named, or the one with a usual name; None where there is none.
+
+    Args:
+        names: of all columns.
+        option: one of `OPTIONS`.
+        given: "" where none is named.
+    """
     if given:
         return given if given in names else None
     by_key = {name.strip().lower(): name for name in reversed(names)}

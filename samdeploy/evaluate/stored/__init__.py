@@ -1,0 +1,1 @@
+"""Evaluations out of answers that were stored before: by `samdeploy label`, or by the shards of an evaluation."""

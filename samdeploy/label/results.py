@@ -1,0 +1,97 @@
+"""A folder that `samdeploy label` wrote, read again: block by block, in the order of the input."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from samdeploy.errors import InputError
+from samdeploy.files import read_json
+from samdeploy.label.label import FORMAT, SETTINGS_FILE, VERSION
+from samdeploy.label.parts import part_path, read_counts
+
+# Rows that are read at once.
+BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Results of a labelling that is complete.
+
+    Attributes:
+        settings: what the labels depend on, see `samdeploy.label.label`.
+        rows: of the input.
+        parts: how many there are.
+        counts: of all rows: "rows", "errors", "rejected", "written", and "label 3" for each class.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    rows: int
+    parts: int
+    counts: Mapping[str, int]
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Rows that were written, in the order of the input, at most `BLOCK` at once, with these columns.
+
+        Raises:
+            InputError: a part is damaged.
+        """
+        for number in range(self.parts):
+            path = part_path(self.folder, number)
+            try:
+                yield from pq.ParquetFile(path).iter_batches(BLOCK, columns=list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{path}: damaged ({error}); remove it, and samdeploy label makes it again") from None
+
+    def by_index(self, classes: int) -> list[int]:
+        """Images that were given each class."""
+        return [self.counts.get(f"label {index}", 0) for index in range(classes)]
+
+
+def open_labels(folder: Path) -> Labels:
+    """Look at the folder of a labelling, and at what each part says of its rows.
+
+    Raises:
+        InputError: it is none, another version wrote it, or parts are missing or of another labelling.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise InputError(f"labels {folder}: no {SETTINGS_FILE} found; name a folder that samdeploy label wrote")
+    settings = read_json(path, f"labels {folder}")
+    if settings.get("format") != FORMAT or settings.get("version") != VERSION:
+        found = f"{settings.get('format')} version {settings.get('version')}"
+        raise InputError(f"{path}: {found} found, {FORMAT} version {VERSION} expected; label again")
+    rows = int(settings["input"]["rows"])
+    if settings["limit"] is not None:
+        rows = min(rows, int(settings["limit"]))
+    parts = -(-rows // int(settings["rows"]))
+    missing = [number for number in range(parts) if not part_path(folder, number).is_file()]
+    if missing:
+        raise InputError(
+            f"labels {folder}: {len(missing):,} of {parts:,} parts are missing, the first is "
+            f"{part_path(folder, missing[0]).name}; run the same samdeploy label again, and it goes on"
+        )
+    counts: Counter[str] = Counter()
+    for number in range(parts):
+        counts.update(read_counts(part_path(folder, number), number, settings))
+    return Labels(folder, settings, rows, parts, counts)
+
+
+def check_whole(labels: Labels, why: str) -> None:
+    """Refuse labels of which some rows were not written.
+
+    Raises:
+        InputError: `--where` chose some.
+    """
+    if labels.settings["where"]:
+        raise InputError(
+            f"labels {labels.folder}: written with --where {labels.settings['where']!r}, and {why} needs every row; "
+            "label without --where"
+        )
