@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -198,13 +199,10 @@ def _judged(
             advance(len(one), "")
     found = ImageFacts.joined(facts).take(distinct)
     judged = judge_facts(found, engine["precision"], bundle, options, distinct)
-
-    def row(**further: object) -> Result:
-        return Result(
-            engine["backend"], engine["precision"], engine["device"], ran=True, comparison=judged.comparison,
-            latency=None, n_images_done=len(found), date=datetime.now(UTC).isoformat(timespec="seconds"), **further,
-        )  # type: ignore[arg-type]  # fmt: skip
-
+    row = partial(
+        Result, engine["backend"], engine["precision"], engine["device"], ran=True, comparison=judged.comparison,
+        latency=None, n_images_done=len(found), date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
     return conclude(row, judged, bundle, options, (), {})
 
 
