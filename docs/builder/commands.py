@@ -12,7 +12,7 @@ from samdeploy.cli import app
 
 # In the order in which they are used; others follow.
 ORDER = ("data", "train", "reproduce", "import", "models", "export", "eval", "compare", "bench")
-ORDER += ("predict", "explain", "serve", "label", "doctor")
+ORDER += ("predict", "explain", "serve", "label", "card", "sign", "doctor")
 
 
 def page() -> str:

@@ -4,13 +4,14 @@
 """
 
 from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare  # isort: skip
-from samdeploy.cli import apply, label, serve, bench, doctor  # isort: skip
+from samdeploy.cli import apply, label, serve, bench, card, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
 __all__ = [
     "app",
     "apply",
     "bench",
+    "card",
     "compare",
     "data",
     "doctor",

@@ -1,0 +1,40 @@
+"""`samdeploy card`: README.md and bom.cdx.json for a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from samdeploy.bundle import Bundle
+from samdeploy.errors import InputError
+from samdeploy.files import json_bytes, write_atomic
+from samdeploy.report.card.facts import gather_facts
+from samdeploy.report.card.markdown import model_card
+from samdeploy.report.card.materials import bill_of_materials
+
+CARD_FILE, MATERIALS_FILE = "README.md", "bom.cdx.json"
+
+
+def write_card(bundle: Bundle, folder: Path, *, force: bool = False) -> tuple[Path, Path]:
+    """Write the model card and the bill of materials into `folder`, which exists.
+
+    Args:
+        force: also over a card that says something else: someone may have completed it by hand.
+
+    Returns:
+        Both files.
+
+    Raises:
+        InputError: a file is there that says something else, and `force` is not given.
+        BundleError: a file of the bundle is damaged.
+    """
+    facts = gather_facts(bundle)
+    written = {
+        folder / CARD_FILE: model_card(facts).encode("utf-8", "replace"),
+        folder / MATERIALS_FILE: json_bytes(bill_of_materials(facts)),
+    }
+    for path, content in written.items():
+        if not force and path.exists() and path.read_bytes() != content:
+            raise InputError(f"{path}: exists and says something else; --force writes it anew, --out elsewhere")
+    for path, content in written.items():
+        write_atomic(path, content)
+    return folder / CARD_FILE, folder / MATERIALS_FILE
