@@ -74,6 +74,7 @@ class Classifier:
         precision: str | None = None,
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
+        trust: str | os.PathLike[str] | None = None,
     ) -> Classifier:
         """Open a bundle.
 
@@ -85,19 +86,23 @@ class Classifier:
             precision: None takes the backend's own.
             max_pixels: an image whose header (or array's shape) says more is refused before memory is reserved for it.
             max_bytes: a longer image file is refused before it is read.
+            trust: file of a public key (PEM, elliptic curve): the bundle must be signed by it (`samdeploy sign`), and
+                no file may have been changed, added or removed since.  None: no signature is looked at.
 
         Raises:
-            BundleError: the bundle is damaged, unsafe, or its engine does not answer as its model did.
+            BundleError: the bundle is damaged, unsafe, not signed as `trust` asks, or its engine does not answer as its
+                model did.
             BackendUnavailable: the runtime is not installed or cannot run the engine here.
-            InputError: `path` is no path, an unknown backend, device or precision, or `max_pixels` or `max_bytes` is
-                below 1.
+            InputError: `path` is no path, an unknown backend, device or precision, `trust` is no public key, or
+                `max_pixels` or `max_bytes` is below 1.
         """
         _check_count("max_pixels", max_pixels)
         _check_count("max_bytes", max_bytes)
         if not isinstance(path, str | os.PathLike):
             raise InputError(f"path: {type(path).__name__} found, a bundle's folder expected, as str or pathlib.Path")
         check_names(backend, device, precision, also="auto")
-        bundle = open_bundle(path if isinstance(path, str) else Path(path))
+        key = None if trust is None else Path(trust)
+        bundle = open_bundle(path if isinstance(path, str) else Path(path), trust=key)
         passed_over: Mapping[str, str] = cls.passed_over
         if backend == "auto":
             session, passed_over = open_first(bundle, device=device, precision=precision, meanwhile=_import_decoders)

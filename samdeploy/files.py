@@ -213,12 +213,15 @@ def json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, Any]:
+def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30, sha256: str | None = None) -> dict[str, Any]:
     """The JSON object in `path`, which every language can read alike.
 
+    Args:
+        sha256: that the content must have; None: any.
+
     Raises:
-        BundleError: missing, longer than `max_bytes`, nested deeper than 32, no UTF-8, no JSON, no object, a key that
-            stands twice, a number that is not finite or an integer that does not fit 64 bits.
+        BundleError: missing, of another SHA-256, longer than `max_bytes`, nested deeper than 32, no UTF-8, no JSON, no
+            object, a key that stands twice, a number that is not finite or an integer that does not fit 64 bits.
     """
     try:
         with path.open("rb") as file:
@@ -230,6 +233,8 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30) -> dict[str, A
             )
         if not content:  # what a full disk leaves
             raise BundleError(f"{what}: {path} is empty; copy it, or make it, again")
+        if sha256 is not None and _sha256(content) != sha256:
+            raise BundleError(f"{what}: {path} was changed while it was read; open it again")
         _check_nesting(content)  # before the parser, whose recursion may be without a limit
         value = json.loads(
             content.decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
@@ -277,6 +282,12 @@ def contained_file(root: Path, relative: str, what: str) -> Path:
     if status.st_nlink > 1:
         raise BundleError(f"{what}: {relative!r} has {status.st_nlink} hard links; copy the folder without links")
     return path
+
+
+def _sha256(content: bytes) -> str:
+    import hashlib  # late: few who read JSON need it
+
+    return hashlib.sha256(content).hexdigest()
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

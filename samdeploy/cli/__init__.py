@@ -4,14 +4,13 @@
 """
 
 from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare  # isort: skip
-from samdeploy.cli import apply, label, serve, bench, card, doctor  # isort: skip
+from samdeploy.cli import apply, label, serve, bench, share, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
 __all__ = [
     "app",
     "apply",
     "bench",
-    "card",
     "compare",
     "data",
     "doctor",
@@ -23,5 +22,6 @@ __all__ = [
     "models",
     "reproduce",
     "serve",
+    "share",
     "train",
 ]

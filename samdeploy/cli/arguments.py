@@ -39,6 +39,7 @@ _EXTRAS = {
     "pyarrow": "parquet",
     "fsspec": "label",
     "aiohttp": "label",
+    **dict.fromkeys(("model_signing", "cryptography", "OpenSSL"), "sign"),
     **dict.fromkeys(
         ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart", "grpc", "google"), "serve"
     ),

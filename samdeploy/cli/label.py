@@ -34,6 +34,9 @@ def label(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an address.", min=0.1)] = 30.0,
+    trust: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Public key (PEM) that must have signed the bundle.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Start over if the folder holds other results.")] = False,
 ) -> None:
     """Label many images: Parquet files with class, probabilities and errors; started again, it goes on."""
@@ -53,7 +56,8 @@ def label(
     options = LabelOptions(
         input, out, rows, batch, threads, (int(number), int(count)), limit, where, logits, column, timeout, force
     )
-    with Classifier.open(bundle_of(bundle), backend, device=device, precision=precision) as classifier:
+    opened = Classifier.open(bundle_of(bundle), backend, device=device, precision=precision, trust=trust)
+    with opened as classifier:
         found = label(classifier, options)
         say(found, classifier.classes)
     print(out)

@@ -54,6 +54,9 @@ def serve(
     workers: Annotated[
         int, typer.Option(help="Processes that share the port, each with its own engine.", min=1, max=256)
     ] = 1,
+    trust: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Public key (PEM) that must have signed every bundle.")
+    ] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Serve bundles by the Open Inference Protocol (KServe v2): tensors or images in, classes and maps out."""
@@ -67,6 +70,6 @@ def serve(
     options = ServeOptions(
         host, port, grpc_port, backend, device, precision, limits, threads, selftest_every, api_key_file,
         tls_cert, tls_key, header_seconds, body_seconds, connections=connections, drain_seconds=drain_seconds,
-        workers=workers,
+        workers=workers, trust=trust,
     )  # fmt: skip
     serve(bundles or [str(latest_bundle(runs))], options)

@@ -47,6 +47,7 @@ class ServeOptions:
         connections: at most so many at a time.
         drain_seconds: after SIGTERM, how long requests are still taken while the server says that it is not ready.
         workers: processes that share the port, each with engines of its own.
+        trust: a public key that must have signed every bundle, see `Classifier.open`.
     """
 
     host: str = "127.0.0.1"
@@ -66,6 +67,7 @@ class ServeOptions:
     connections: int = 1000
     drain_seconds: float = 0.0
     workers: int = 1
+    trust: Path | None = None
 
 
 class _Protocol(HttpToolsProtocol):
@@ -295,6 +297,7 @@ def _open(place: Place, options: ServeOptions, metrics: Metrics) -> ServedModel:
         precision=options.precision,
         max_pixels=options.limits.max_pixels,
         max_bytes=options.limits.max_bytes,
+        trust=options.trust,
     )
     return ServedModel(place, classifier, options.limits, metrics)
 

@@ -131,7 +131,7 @@ def _metrics(found: Evaluation) -> Iterator[Json]:
             "balanced accuracy, percent": row.balanced_accuracy,
             "macro F1": row.macro_f1,
             "expected calibration error, points": row.ece,
-            "latency of one image, p50, ms": row.latency and row.latency.p50_ms,
+            "latency of one image, p50, ms": row.latency.p50_ms if row.latency is not None else None,
         }
         yield from (_metric(kind, value, f"test, {row.name}") for kind, value in figures.items() if value is not None)
         for each in row.classes or ():

@@ -1,4 +1,4 @@
-"""`samdeploy card`: what a bundle's files say, for people and for inventories."""
+"""`samdeploy card` and `samdeploy sign`: what goes with a bundle that is handed on."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ def card(
         make_folder("--out", out)
     for path in write_card(opened, out or opened.root, force=force):
         print(path)
+
+
+@command
+def sign(
+    key: Annotated[Path, typer.Option(metavar="FILE", help="Private key in PEM, on the curve P-256, P-384 or P-521.")],
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest if left out.")] = None,
+    runs: RunsRoot = Path("runs"),
+) -> None:
+    """Sign every file of a bundle, by OpenSSF model-signing; --trust and Classifier.open(trust=...) ask for that."""
+    from samdeploy.bundle import open_bundle
+    from samdeploy.bundle.signature import sign_folder
+    from samdeploy.runs.locate import bundle_of, latest_bundle
+
+    opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
+    opened.verify()  # nobody vouches for a bundle that is damaged
+    print(sign_folder(opened.root, key))
