@@ -1,4 +1,4 @@
-"""One image with its class activation map, as PNG."""
+"""An image, its class activation map, or both, as PNG."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from samdeploy.explain.overlay import layer, overlay
+from samdeploy.arrays import UInt8Array
 from samdeploy.explain.region import place_map
-from samdeploy.explain.sources import decoded_image
+from samdeploy.explain.sources import ReadImage, decoded_image
 from samdeploy.images.decode import decode
 from samdeploy.ranking import not_finite
 from samdeploy.serve.errors import RequestError
@@ -29,10 +29,10 @@ def explained_png(model: ServedModel, encoded: bytes, wanted: str | None, *, alo
         ImageError: the image cannot be read, or has no finite answer.
         RequestError: no such class (400), or the bundle has no maps (501).
     """
+    from samdeploy.explain.overlay import layer, overlay  # late: matplotlib takes half a second
+
     session, spec = model.maps(), model.spec
-    limits = model.limits
-    decoded = decode(encoded, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
-    image = decoded_image(decoded, spec.preprocessing)
+    image = _read(model, encoded)
     logits, maps = session.run_with_maps(image.prepared[None])
     if (error := not_finite(logits[0], session.precision)) is not None:
         raise error
@@ -43,9 +43,28 @@ def explained_png(model: ServedModel, encoded: bytes, wanted: str | None, *, alo
     shape = image.shown.shape[0], image.shown.shape[1]
     values, seen = place_map(maps[0, index], image.region, spec.preprocessing, shape)
     drawn = layer(values, seen, scale) if alone else overlay(image.shown, values, seen, scale)
+    return _png(drawn), spec.classes[index]
+
+
+def decoded_png(model: ServedModel, encoded: bytes) -> bytes:
+    """The image as it is decoded here, upright, for a browser that cannot read its format; as large as its map.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return _png(_read(model, encoded).shown)
+
+
+def _read(model: ServedModel, encoded: bytes) -> ReadImage:
+    limits = model.limits
+    decoded = decode(encoded, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
+    return decoded_image(decoded, model.spec.preprocessing)
+
+
+def _png(image: UInt8Array) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(drawn).save(file, "PNG", compress_level=1)
-    return file.getvalue(), spec.classes[index]
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _class_index(wanted: str, classes: tuple[str, ...]) -> int:

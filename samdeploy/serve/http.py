@@ -22,6 +22,7 @@ from samdeploy.errors import AnswerError, ImageError, SamdeployError, first_line
 from samdeploy.serve.answers import write_infer
 from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
+from samdeploy.serve.explained import decoded_png, explained_png
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, ServedModel
 from samdeploy.serve.openapi import openapi
@@ -151,19 +152,20 @@ class _Routes:
 
     async def explain(self, request: Request, model: ServedModel) -> Response:
         model.check_ready()
-        if not HAS_COLOURS:
-            raise RequestError(501, "no maps: the server lacks matplotlib; pip install 'samdeploy[plots]'")
-        from samdeploy.serve.explained import explained_png  # late: matplotlib takes half a second
-
         wanted, layer = request.query_params.get("class"), request.query_params.get("layer")
-        if layer not in (None, "map"):
-            raise RequestError(400, f"layer: {layer[:40]!r} found, 'map' expected")
+        if layer not in (None, "map", "image"):
+            raise RequestError(400, f"layer: {layer[:40]!r} found, 'map' or 'image' expected")
+        if layer != "image" and not HAS_COLOURS:
+            raise RequestError(501, "no maps: the server lacks matplotlib; pip install 'samdeploy[plots]'")
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise RequestError(400, "a form found, the image's own bytes expected")
         body = await self._body(request, model)
-        loop = asyncio.get_running_loop()
-        draw = partial(explained_png, model, body, wanted, alone=layer is not None)
-        png, label = await loop.run_in_executor(self._server.pool, draw)
+        loop, pool = asyncio.get_running_loop(), self._server.pool
+        if layer == "image":
+            png = await loop.run_in_executor(pool, decoded_png, model, body)
+            return Response(png, media_type="image/png")
+        draw = partial(explained_png, model, body, wanted, alone=layer == "map")
+        png, label = await loop.run_in_executor(pool, draw)
         return Response(png, media_type="image/png", headers={"X-Class": json.dumps(label)})
 
     async def _body(self, request: Request, model: ServedModel) -> bytes:

@@ -55,7 +55,7 @@ def _of_model(root: str, model: ServedModel) -> dict[str, Any]:
     top = _parameter("top", {"type": "integer", "minimum": 1}, "how many classes are answered")
     timeout = _parameter("timeout", {"type": "integer", "minimum": 1}, "microseconds that the request may wait")
     shown = _parameter("class", {"enum": list(model.spec.classes)}, "whose map; the likeliest one's if left out")
-    layer = _parameter("layer", {"enum": ["map"]}, "the map alone")
+    layer = _parameter("layer", {"enum": ["map", "image"]}, "the map alone, or the decoded image")
     image = {"content": {"application/octet-stream": {}, "image/jpeg": {}, "image/png": {}}, "required": True}
     form = {"multipart/form-data": {"schema": {"type": "object", "additionalProperties": {"type": "string"}}}}
     images = {"content": {**image["content"], **form}, "required": True}  # type: ignore[dict-item]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,6 +16,7 @@ from tests.serve.server import Served, serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 KEY = "a key of 16 and more characters"
+SIZE = "(id) => [document.getElementById(id).naturalWidth, document.getElementById(id).naturalHeight]"
 
 
 @pytest.fixture(scope="module")
@@ -27,24 +30,32 @@ def served(
         yield server
 
 
-def test_an_image_gets_classes_and_a_map(served: Served, cam_bundle: Bundle, tmp_path: Path) -> None:
+@contextmanager
+def opened(served: Served) -> Iterator[tuple[Any, list[str]]]:
+    """The page, with its key and the model with maps, on a dark telephone; and the addresses that it asks."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'samdeploy[dev]'")
-    photo = tmp_path / "photo.png"
-    Image.fromarray(cam_bundle.golden()[0][0]).save(photo)
-    (tmp_path / "text.png").write_text("no image")
-    address = f"http://127.0.0.1:{served.port}"
+    said: list[str] = []
+    asked: list[str] = []
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 360, "height": 800}, color_scheme="dark")
-        said: list[str] = []
-        asked: list[str] = []
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(address)
+        page.goto(f"http://127.0.0.1:{served.port}")
         page.get_by_label("This server asks for a key").fill(KEY)
         page.keyboard.press("Enter")
         page.get_by_label("Model", exact=True).select_option("1")
         page.get_by_text("maps is ready").wait_for()
+        yield page, asked
+        browser.close()
+    assert not said
+
+
+def test_an_image_gets_classes_and_a_map(served: Served, cam_bundle: Bundle, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(cam_bundle.golden()[0][0]).save(photo)
+    (tmp_path / "text.png").write_text("no image")
+    with opened(served) as (page, asked):
         assert "sam-resnet18" in page.locator("#facts").inner_text()
         page.locator("#file").set_input_files(photo)
         page.get_by_alt_text("map of where the network sees").wait_for()
@@ -53,10 +64,8 @@ def test_an_image_gets_classes_and_a_map(served: Served, cam_bundle: Bundle, tmp
         assert buttons.nth(0).get_attribute("aria-pressed") == "true"
         assert page.locator("#verdict strong").inner_text() == buttons.nth(0).locator("span").nth(0).inner_text()
         assert "queue and engine" in page.locator("#times").inner_text()
-        drawn = page.evaluate(
-            "[document.getElementById('map').naturalWidth, document.getElementById('map').naturalHeight]"
-        )
-        assert drawn[0] * 96 == drawn[1] * 64
+        width, height = page.evaluate(SIZE, "map")
+        assert width * 96 == height * 64
         # The keyboard alone: the second class's map, fainter.
         buttons.nth(1).focus()
         page.keyboard.press("Enter")
@@ -69,6 +78,20 @@ def test_an_image_gets_classes_and_a_map(served: Served, cam_bundle: Bundle, tmp
         assert page.evaluate("document.documentElement.scrollWidth") == 360  # nothing to scroll sideways
         page.locator("#file").set_input_files(tmp_path / "text.png")
         page.get_by_text("not an image that samdeploy reads").wait_for()
-        browser.close()
-    assert not said
-    assert {url.split("/")[2] for url in asked if not url.startswith(("blob:", "data:"))} == {address.split("/")[2]}
+        page.locator("#shown").wait_for(state="hidden")
+    assert {url.split("/")[2] for url in asked if not url.startswith(("blob:", "data:"))} == {
+        f"127.0.0.1:{served.port}"
+    }
+
+
+def test_what_the_browser_cannot_decode_is_shown_by_the_server(
+    served: Served, cam_bundle: Bundle, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.tif"
+    Image.fromarray(cam_bundle.golden()[0][0]).save(photo)
+    with opened(served) as (page, _):
+        page.locator("#file").set_input_files(photo)
+        page.get_by_text("photo.tif (as the server decodes it)").wait_for()
+        page.get_by_alt_text("map of where the network sees").wait_for()
+        page.wait_for_function("document.getElementById('image').naturalWidth > 0")
+        assert page.evaluate(SIZE, "image") == page.evaluate(SIZE, "map")

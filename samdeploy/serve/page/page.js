@@ -51,6 +51,23 @@ function card() {
   if (shown) predict(shown);
 }
 
+function show(id, file) {
+  URL.revokeObjectURL(at(id).src);
+  at(id).src = URL.createObjectURL(file);
+}
+
+// Browsers read fewer formats than the server (no TIFF): then its pixels are shown.
+async function preview(file, signal) {
+  at("image").onerror = null;
+  try {
+    const answer = await ask(`${address("explain")}?layer=image`, { method: "POST", body: file, signal });
+    show("image", await answer.blob());
+    at("caption").textContent += " (as the server decodes it)";
+  } catch (error) {
+    if (error.name !== "AbortError") at("shown").hidden = true; // the answer to predict says why
+  }
+}
+
 async function predict(file) {
   asking?.abort();
   asking = new AbortController();
@@ -59,8 +76,8 @@ async function predict(file) {
   problem("");
   at("answer").hidden = true;
   at("map").hidden = at("slider").hidden = at("legend").hidden = true;
-  URL.revokeObjectURL(at("image").src);
-  at("image").src = URL.createObjectURL(file);
+  at("image").onerror = () => preview(file, signal);
+  show("image", file);
   at("image").alt = at("caption").textContent = file.name || "pasted image";
   at("shown").hidden = false;
   const begin = performance.now();
@@ -104,8 +121,7 @@ async function explain(place) {
   const path = `${address("explain")}?layer=map&class=${encodeURIComponent(label)}`;
   try {
     const answer = await ask(path, { method: "POST", body: shown, signal: asking.signal });
-    URL.revokeObjectURL(at("map").src);
-    at("map").src = URL.createObjectURL(await answer.blob());
+    show("map", await answer.blob());
     at("map").alt = `map of where the network sees ${label}`;
     at("map").hidden = at("slider").hidden = at("legend").hidden = false;
   } catch (error) {
