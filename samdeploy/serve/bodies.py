@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from samdeploy.serve.errors import RequestError
 
@@ -36,6 +38,61 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+class ReadOn:
+    """An ASGI application that may answer before it has read the whole body.
+
+    Most clients send everything before they read, and see a reset instead of the answer where the connection is closed
+    on what they still send.  So that is read and discarded within bounds, and the connection is closed then.
+    """
+
+    def __init__(self, app: ASGIApp, most: int = 1 << 30, seconds: float = 10.0) -> None:
+        """
+        Args:
+            most: bytes that are discarded, at most.
+            seconds: likewise.
+        """
+        self._app, self._most, self._seconds = app, most, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        is_whole = not any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in scope["headers"]
+        )
+
+        async def receive_noted() -> Message:
+            nonlocal is_whole
+            message = await receive()
+            is_whole = not message.get("more_body", False)
+            return message
+
+        async def send_early(message: Message) -> None:
+            if is_whole:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await send({**message, "headers": [*message["headers"], (b"connection", b"close")]})
+            elif message.get("more_body", False):
+                await send(message)
+            else:
+                await send({**message, "more_body": True})
+                await self._discard(receive)
+                await send({"type": "http.response.body"})
+
+        return await self._app(scope, receive_noted, send_early)
+
+    async def _discard(self, receive: Receive) -> None:
+        left = self._most
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
+
+
 class _Form(MultiPartParser):
     spool_max_size = 1 << 62  # nothing goes to a disk: the body is bounded, and in memory already
 
@@ -60,4 +117,4 @@ async def form_files(request: Request, body: bytes) -> list[tuple[str, str, byte
     return [(field, file.filename or "", await file.read()) for field, file in files]
 
 
-__all__ = ["ClientDisconnect", "form_files", "read_body"]
+__all__ = ["ClientDisconnect", "ReadOn", "form_files", "read_body"]

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from samdeploy.classifier import Classifier
 from samdeploy.errors import InputError
 from samdeploy.images.stream import processors
+from samdeploy.serve.bodies import ReadOn
 from samdeploy.serve.http import Server, make_app
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_place
@@ -190,7 +191,7 @@ def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[
     try:
         app = make_app(server)
         config = uvicorn.Config(
-            KeyRequired(app, key) if key is not None else app,
+            ReadOn(KeyRequired(app, key) if key is not None else app),
             http=type("Protocol", (_Protocol,), {"header_seconds": options.header_seconds}),
             ws="none",
             lifespan="off",

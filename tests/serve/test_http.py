@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import socket
 import struct
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -101,6 +105,12 @@ def test_a_map_of_a_class(served: Served, cam_bundle: Bundle) -> None:
         # Upright and whole, as large as is good for the eye.
         assert (drawn.mode, drawn.height * 64) == (mode, drawn.width * 96)
         assert label in (None, json.loads(headers["X-Class"]))
+    status, png, _ = served.ask("POST", DIGITS + "/explain?layer=image", file.getvalue())
+    whole = np.asarray(Image.open(io.BytesIO(png)))
+    step = len(whole) // 96
+    assert np.array_equal(whole[::step, ::step], cam_bundle.golden()[0][0])
+    assert served.json("POST", MAPS + "/explain?layer=image", b"GET OUT")[0] == 400
+    assert served.json("POST", MAPS + "/explain?layer=all", b"")[1]["error"].startswith("layer: 'all' found, 'map' or")
     assert served.json("POST", MAPS + "/explain?class=none", file.getvalue())[1]["error"].startswith(
         "class: 'none' found"
     )
@@ -134,6 +144,57 @@ def test_what_gets_no_answer(served: Served, path: str, body: bytes, status: int
     found, answer = served.json("POST", path, body)
     assert (found, list(answer)) == (status, ["error"])
     assert answer["error"].startswith(text)
+
+
+def by_urllib(url: str, content: bytes) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, content, timeout=60) as answer:  # asks for the connection to be closed
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def by_requests(url: str, content: bytes) -> tuple[int, bytes]:
+    requests = pytest.importorskip("requests", reason="pip install requests")
+    answer = requests.post(url, content, timeout=60)
+    return answer.status_code, answer.content
+
+
+def by_requests_in_chunks(url: str, content: bytes) -> tuple[int, bytes]:
+    requests = pytest.importorskip("requests", reason="pip install requests")
+    pieces = (content[start : start + 100_000] for start in range(0, len(content), 100_000))
+    answer = requests.post(url, pieces, headers={"Connection": "close"}, timeout=60)
+    return answer.status_code, answer.content
+
+
+def by_httpx(url: str, content: bytes) -> tuple[int, bytes]:
+    httpx = pytest.importorskip("httpx", reason="pip install httpx")
+    answer = httpx.post(url, content=content, timeout=60)
+    return answer.status_code, answer.content
+
+
+def by_curl(url: str, content: bytes, *options: str) -> tuple[int, bytes]:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    command = ["curl", "-s", "--data-binary", "@-", "-w", "%{http_code}", *options, url]
+    done = subprocess.run(command, input=content, capture_output=True, timeout=60, check=True)
+    return int(done.stdout[-3:]), done.stdout[:-3]
+
+
+def by_curl_that_asks_for_nothing_first(url: str, content: bytes) -> tuple[int, bytes]:
+    return by_curl(url, content, "-H", "Expect:", "-H", "Connection: close")
+
+
+@pytest.mark.parametrize(
+    "client",
+    [by_urllib, by_requests, by_requests_in_chunks, by_httpx, by_curl, by_curl_that_asks_for_nothing_first],
+)
+def test_clients_can_read_that_a_body_is_too_long(
+    served: Served, client: Callable[[str, bytes], tuple[int, bytes]]
+) -> None:
+    status, content = client(f"http://127.0.0.1:{served.port}{DIGITS}/predict", bytes(20_000_000))
+    assert status == 413
+    assert b"2000000 bytes" in content
 
 
 def test_a_request_that_is_too_late(served: Served, digits_bundle: Bundle) -> None:
