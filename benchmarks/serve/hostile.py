@@ -4,7 +4,8 @@
 
 The malformed requests are of 30 kinds: lengths, chunks, encodings, shapes, types, huge and deep JSON, smuggling.  Each
 must end with a status from 400 to 505 or a closed connection, and never with 500 or 200.  At the end the server must be
-ready, without a traceback in its log, and end with exit code 0.
+ready, without a traceback in its log, and end with exit code 0.  Two more servers live through a clock that jumps and
+a full disk (faults.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import faults
 import numpy as np
 from load import HEADER_LENGTH, Answers, Question, ask, free_port, infer
 
@@ -44,10 +46,12 @@ def main() -> None:
     bundle = open_bundle(options.bundle)
     image = bundle.golden()[0][0]
     with open_session(bundle, "onnxruntime", precision="fp32") as session:
-        question = infer("model", image, session.run(image[None]), 1e-3)
+        logits = session.run(image[None])
+    question = infer("model", image, logits, 1e-3)
     port = free_port()
-    command = [sys.executable, "-m", "samdeploy", "serve", f"model={options.bundle.resolve()}", "--port", str(port)]
-    command += ["--backend", "onnxruntime", "--precision", "fp32", "--header-seconds", "5", "--body-seconds", "5"]
+    serve = [sys.executable, "-m", "samdeploy", "serve", f"model={options.bundle.resolve()}"]
+    serve += ["--backend", "onnxruntime", "--precision", "fp32"]
+    command = [*serve, "--port", str(port), "--header-seconds", "5", "--body-seconds", "5"]
     # A limit on connections would turn the good client away, too.
     command += ["--connections", str(options.slow + 200)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -70,6 +74,7 @@ def main() -> None:
         process.kill()
         process.wait()
     bad = {kind: statuses for kind, statuses in found["malformed"].items() if {"200", "500"} & set(statuses)}
+    machine_faults = {"clock": faults.clock(serve, image, logits), "disk": faults.disk(serve, image, logits)}
     values = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(), "versions": versions(),
@@ -78,11 +83,13 @@ def main() -> None:
         **found,
         "right_afterwards": not after.other and bool(after.seconds),
         "tracebacks": log.count("Traceback"), "exit_code": process.returncode, "answered_wrongly": bad,
+        **machine_faults,
     }  # fmt: skip
     print(json.dumps(values, indent=1))
     if options.out:
         options.out.write_text(json.dumps(values, indent=1) + "\n")
     is_sound = not (bad or answers.other or values["tracebacks"] or process.returncode) and values["right_afterwards"]
+    is_sound = is_sound and not any(found.get("failed") for found in machine_faults.values())
     raise SystemExit(not is_sound)
 
 

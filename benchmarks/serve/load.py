@@ -48,12 +48,13 @@ class Answers:
         return float(1000 * np.percentile(self.seconds, percent)) if self.seconds else float("nan")
 
 
-def infer(name: str, image: np.ndarray, logits: np.ndarray, tolerance: float) -> Question:
-    """A tensor of the Open Inference Protocol, binary both ways: uint8 [1, H, W, 3]."""
+def infer(name: str, image: np.ndarray, logits: np.ndarray, tolerance: float, timeout: int | None = None) -> Question:
+    """A tensor of the Open Inference Protocol, binary both ways: uint8 [1, H, W, 3]; `timeout` in microseconds."""
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, *image.shape]}
     tensor["parameters"] = {"binary_data_size": image.nbytes}
     outputs = [{"name": "logits", "parameters": {"binary_data": True}}]
-    front = json.dumps({"inputs": [tensor], "outputs": outputs}).encode()
+    parameters = {} if timeout is None else {"parameters": {"timeout": timeout}}
+    front = json.dumps({"inputs": [tensor], "outputs": outputs, **parameters}).encode()
     headers = {HEADER_LENGTH: str(len(front)), "Content-Type": "application/octet-stream"}
     return Question(
         f"/v2/models/{name}/infer", front + image.tobytes(), headers,
@@ -101,9 +102,15 @@ def ask(address: str, questions: Sequence[Question], clients: int, seconds: floa
         while (begin := time.perf_counter()) < end:
             question = questions[number % len(questions)]
             number += 1
-            connection.request("POST", question.path, question.body, question.headers)
-            answer = connection.getresponse()
-            body = answer.read()
+            try:
+                connection.request("POST", question.path, question.body, question.headers)
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                other[type(error).__name__] = other.get(type(error).__name__, 0) + 1
+                time.sleep(0.05)
+                continue
             took = time.perf_counter() - begin
             if answer.status == 200 and question.is_right(body, answer.getheader(HEADER_LENGTH, "")):
                 own.append(took)

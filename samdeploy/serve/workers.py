@@ -61,7 +61,7 @@ class Workers:
         Args:
             announce: called with the text of the first worker when it is ready; the others follow.
         """
-        folder = Path(tempfile.mkdtemp(prefix="samdeploy-metrics-"))
+        folder = Path(tempfile.mkdtemp(prefix="samdeploy-metrics-", dir=_memory()))
         os.environ[METRICS_FOLDER] = str(folder)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked_to_end)
@@ -138,6 +138,11 @@ class Workers:
         self._terminate()
         for process, _ in self._alive.values():
             process.join()
+
+
+def _memory() -> str | None:
+    """Where the counters' files lie: the client maps them, and a map of a full disk is a worker's end (SIGBUS)."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _work(serve: Serve, settings: Any, listening: socket.socket, tell: Connection) -> None:
