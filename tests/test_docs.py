@@ -20,7 +20,8 @@ from samdeploy.bench.throughput import BatchPoint, ThreadPoint
 from samdeploy.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "DESIGN.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / f"{name}.md" for name in ("README", "DESIGN", "CHANGELOG", "SECURITY", "CONTRIBUTING")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
 def name(page: Path) -> str:
