@@ -78,6 +78,18 @@ def sizes_from(text: str | None, option: str = "--batch") -> tuple[int, ...] | N
         raise InputError(f"{option}: {text!r} found, numbers expected, such as 1,8,64") from None
 
 
+def shard_of(text: str) -> tuple[int, int]:
+    """ "3/64" -> (3, 64).
+
+    Raises:
+        InputError: it is no such text, or the first is not among 1 to the second.
+    """
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and len(text) < 16 and 1 <= int(number) <= int(count)):
+        raise InputError(f"--shard: {text!r} found, such as 3/64 expected")
+    return int(number), int(count)
+
+
 def recipe_overrides(settings: Sequence[str] | None, given: Mapping[str, object]) -> list[str]:
     """--set and the options that stand for a recipe's key, as what `load_recipe` takes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,20 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import check_writable, make_folder, one_name, taken
+from samdeploy.cli.arguments import check_writable, make_folder, one_name, shard_of, taken
+
+# A way to evaluate -> the options that mean nothing there, and why.
+_WAYS = {
+    "--labels": (
+        ("--backend", "--precision", "--why", "--report"),
+        ", which names answers that are there already",
+    ),
+    "--merge": (("--backend", "--precision"), ": the parts say which engines were asked"),
+    "--shard": (
+        ("--why", "--report", "--json", "--junit", "--min-top1", "--min-class-recall"),
+        ": give it to samdeploy eval --merge, which judges all parts",
+    ),
+}
 
 
 @command
@@ -54,6 +68,14 @@ def eval(
     label_column: Annotated[
         str, typer.Option(metavar="NAME", help="With --labels and --data TABLE: its column of true classes.")
     ] = "",
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Ask the engines about the Ith of N parts of the test set; with --out.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --shard: the part's result, an .npz.")] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", metavar="PATH", help="Judge by these parts, files or a folder of them; repeatable."),
+    ] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds.
@@ -71,18 +93,29 @@ def eval(
     backend = one_name("--backend", backends, "all")
     floors = Floors(min_top1, min_class_recall)
     options = EvalOptions(backend, precision, device, data, margin, confidence, consistency, why, floors)
-    if labels:
-        given = {"--backend": backends, "--precision": precision, "--why": why, "--report": report_folder}
-        if unused := [option for option, value in given.items() if value]:
-            raise InputError(f"{unused[0]}: not with --labels, which names answers that are there already")
+    _check_way(
+        {"--labels": labels, "--merge": merge, "--shard": shard},
+        {"--backend": backends, "--precision": precision, "--why": why, "--report": report_folder, "--json": json_file}
+        | {"--junit": junit_file, "--min-top1": min_top1, "--min-class-recall": min_class_recall},
+    )
     if (reference is None) is bool(labels):
         raise InputError("--labels and --reference: two folders of samdeploy label belong together; name both")
+    if (out is None) is bool(shard):
+        raise InputError("--shard and --out: a part, and the file that it goes into; name both")
+    if out is not None:
+        check_writable("--out", out)
     for option, file in (("--json", json_file), ("--junit", junit_file)):
         if file is not None:  # known now, not after minutes of evaluation
             check_writable(option, file)
     if json_file is not None and junit_file is not None and json_file.absolute() == junit_file.absolute():
         raise InputError(f"--json and --junit: both name {json_file}; name two files")
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
+    if out is not None:
+        from samdeploy.evaluate.stored.shard import evaluate_shard, write_shard
+
+        write_shard(out, evaluate_shard(opened, options, shard_of(shard)))
+        print(out)
+        return
     is_new = False
     if report_folder is not None:
         from samdeploy.report.write import write_report  # Jinja may be missing: known now as well
@@ -94,6 +127,10 @@ def eval(
             from samdeploy.evaluate.stored.labels import LabelSets, evaluate_labels
 
             report = evaluate_labels(opened, LabelSets(tuple(labels), reference, data, label_column), options)
+        elif merge:
+            from samdeploy.evaluate.stored.merge import evaluate_shards
+
+            report = evaluate_shards(opened, options, merge)
         else:
             report = evaluate_bundle(opened, options)
     except BaseException:  # Ctrl-C, too
@@ -121,3 +158,16 @@ def eval(
         print(f"report: {write_report(report_folder, opened, report, data_root=data, command=line)}")
     if not report.passed:
         raise SystemExit(1)
+
+
+def _check_way(ways: Mapping[str, object], given: Mapping[str, object]) -> None:
+    """Refuse two ways at once, and options that mean nothing in one."""
+    from samdeploy.errors import InputError
+
+    asked = [way for way, value in ways.items() if value]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)}: one of them expected")
+    for way in asked:
+        options, why = _WAYS[way]
+        if unused := [option for option in options if given[option]]:
+            raise InputError(f"{unused[0]}: not with {way}{why}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from samdeploy.cli.app import command
+from samdeploy.cli.arguments import shard_of
 
 
 @command
@@ -44,18 +45,14 @@ def label(
     from samdeploy.errors import InputError
 
     check_names(backend, device, precision, also="auto")
-    number, _, count = shard.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and len(shard) < 16 and 1 <= int(number) <= int(count)):
-        raise InputError(f"--shard: {shard!r} found, such as 3/64 expected")
+    own = shard_of(shard)
     if logits not in ("", "float16", "float32"):
         raise InputError(f"--logits: {logits!r} found, float16 or float32 expected")
     from samdeploy.classifier import Classifier
     from samdeploy.label.label import LabelOptions, label, say
     from samdeploy.runs.locate import bundle_of
 
-    options = LabelOptions(
-        input, out, rows, batch, threads, (int(number), int(count)), limit, where, logits, column, timeout, force
-    )
+    options = LabelOptions(input, out, rows, batch, threads, own, limit, where, logits, column, timeout, force)
     opened = Classifier.open(bundle_of(bundle), backend, device=device, precision=precision, trust=trust)
     with opened as classifier:
         found = label(classifier, options)

@@ -18,11 +18,12 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.golden import proves_nothing
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.data.cache import stream_prepared
+from samdeploy.data.dataset import Samples
 from samdeploy.data.duplicates.leaks import LeakReport
 from samdeploy.data.images import Fingerprint
 from samdeploy.errors import BackendUnavailable, BundleError, Contradiction, SamdeployError
 from samdeploy.evaluate.accuracy.against_training import AgainstTraining, compare_with_training, not_recorded
-from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts
+from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts, logit_spread
 from samdeploy.evaluate.consistency.probes import ProbeReference, probe_reference
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.evaluate_engine import SAMPLE, Case, evaluate_engine
@@ -87,7 +88,7 @@ def _report(bundle: Bundle, options: EvalOptions, test: TestSet, contradictions:
             return image_facts(found, logits, labels, bundle.temperature)
 
         case = Case(bundle, options, ask, images.take, rows, sample, golden, probes)
-        results = tuple(evaluate_engine(case, backend, precision) for backend, precision in _engines(bundle, options))
+        results = tuple(evaluate_engine(case, backend, precision) for backend, precision in engines_of(bundle, options))
     same = AS_AT_TRAINING if against and against.same_labels else same_as_at_training(bundle, fingerprint)
     source = TestSource(fingerprint, same, test.notes, options.data_root)
     return report_of(bundle, options, (found, against), results, source, contradictions)
@@ -170,7 +171,7 @@ def _notes(bundle: Bundle, source: TestSource, leaks: LeakReport | None) -> tupl
 def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:
     """The bundle's engines that nobody asked for, and its graphs that no engine ran."""
     asked = {(row.backend, row.precision) for row in results}
-    missing = [engine for engine in _engines(bundle, EvalOptions()) if engine not in asked]
+    missing = [engine for engine in engines_of(bundle, EvalOptions()) if engine not in asked]
     if missing:
         yield f"not asked for: {', '.join(f'{backend} {precision}' for backend, precision in missing)}"
     said = {row.precision for row in results if row.ran} | {precision for _, precision in missing}
@@ -185,22 +186,43 @@ def _reference(
 ) -> tuple[Float32Array, str, ProbeReference]:
     """The trained network's logits float32 [N, K], the fingerprint of the images, which are then in the file, and its
     answers to the probe images."""
-    digest = Fingerprint(images.shape)
-    blocks = stream_prepared(test.samples, bundle.spec.preprocessing, description="test images", block=BATCH)
     # Whether it answers the golden images is among the contradictions: those are reported, with all figures.
-    with open_session(bundle, "pytorch", device=options.device, check=False) as session, closing(blocks):
+    with open_session(bundle, "pytorch", device=options.device, check=False) as session:
+        logits, digest = reference_logits(bundle, session, test.samples, images)
+        probes = probe_reference(session, golden, logit_spread(logits))
+    return logits, digest.hexdigest(test.samples.labels), probes
+
+
+def reference_logits(
+    bundle: Bundle, session: CheckedSession, samples: Samples, images: PreparedImages
+) -> tuple[Float32Array, Fingerprint]:
+    """Decode test images into `images`, and ask the trained network.
+
+    Args:
+        session: the trained network.
+
+    Returns:
+        float32 [N, K], finite, and the fingerprint of the images.
+
+    Raises:
+        BackendUnavailable: it gave no answer.
+        BundleError: its answers are not finite.
+        DatasetError: images are missing or damaged.
+    """
+    digest = Fingerprint(images.shape)
+    with closing(stream_prepared(samples, bundle.spec.preprocessing, description="test images", block=BATCH)) as blocks:
         try:
             logits = reference_pass(session, blocks, images, digest, len(bundle.spec.classes))
         except EngineStopped as stopped:
             name = reference_name(bundle)
             raise BackendUnavailable(f"the reference, {name} on {session.device}, {stopped}") from stopped
-        if not np.isfinite(logits).all():
-            raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
-        probes = probe_reference(session, golden, logits)
-    return logits, digest.hexdigest(test.samples.labels), probes
+    if not np.isfinite(logits).all():
+        raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
+    return logits, digest
 
 
-def _engines(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
+def engines_of(bundle: Bundle, options: EvalOptions) -> Iterator[tuple[str, str]]:
+    """(backend, precision) of each engine that is asked for."""
     for backend in _ENGINES if options.backend == ALL else (options.backend,):
         held = precisions_held(bundle, backend)
         if options.precision is None:

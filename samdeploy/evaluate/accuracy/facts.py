@@ -106,7 +106,7 @@ def image_facts(
         nll=nll,
         raw_nll=raw_nll,
         difference=_differences(logits, reference),
-        spread=reference.max(axis=1).astype(np.float64) - reference.min(axis=1),
+        spread=logit_spread(reference),
     )
 
 
@@ -114,6 +114,12 @@ def chosen_classes(logits: Float32Array) -> Int64Array:
     """int64 [N]: the class with the highest logit of each row of float32 [N, K]; -1 for a row that is not finite."""
     # argmax takes NaN for the highest value.
     return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
+def logit_spread(logits: Float32Array) -> Float64Array:
+    """float64 [N]: largest minus smallest of each row of float32 [N, K], finite."""
+    spread: Float64Array = logits.max(axis=1).astype(np.float64) - logits.min(axis=1)
+    return spread
 
 
 def _certainty(logits: Float32Array, labels: Int64Array, temperature: float) -> Iterator[Float64Array]:

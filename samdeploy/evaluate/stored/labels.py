@@ -6,7 +6,6 @@ block.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,20 +17,20 @@ import pyarrow as pa
 
 from samdeploy.arrays import BoolArray, Float32Array, Float64Array, Int64Array, UInt64Array
 from samdeploy.bundle import Bundle
-from samdeploy.bundle.names import MANIFEST
 from samdeploy.data.duplicates.image_hashes import ImageHashes, set_hashes
 from samdeploy.data.texts import PackedTexts
 from samdeploy.errors import BundleError, InputError
-from samdeploy.evaluate.accuracy.against_training import AgainstTraining, compare_with_training
+from samdeploy.evaluate.accuracy.against_training import compare_with_training
 from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts
 from samdeploy.evaluate.accuracy.judged import conclude, judge_facts
 from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.evaluate import TestSource, report_of
 from samdeploy.evaluate.options import EvalOptions
 from samdeploy.evaluate.result import Report, Result
+from samdeploy.evaluate.stored.shard import manifest_sha256
+from samdeploy.evaluate.stored.test_set import stored_test_set
 from samdeploy.evaluate.test_set.examine import examine_hashes
-from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TRAINED_ELSEWHERE
-from samdeploy.evaluate.test_set.seen_in_training import is_imported, known_images
+from samdeploy.evaluate.test_set.seen_in_training import known_images
 from samdeploy.label.parts import DIGEST_BYTES
 from samdeploy.label.results import Labels, check_whole, open_labels
 from samdeploy.label.truth import true_classes
@@ -90,13 +89,6 @@ def evaluate_labels(bundle: Bundle, given: LabelSets, options: EvalOptions) -> R
     return report_of(bundle, options, (found, against), results, source, contradictions)
 
 
-def stored_test_set(bundle: Bundle, against: AgainstTraining | None) -> str:
-    """Whether the images are those that training measured, by their hashes alone: `Report.test_set`."""
-    if against is not None:
-        return AS_AT_TRAINING if against.same_labels else "differs from the one at training"
-    return TRAINED_ELSEWHERE if is_imported(bundle) else "not compared with the one at training"
-
-
 @dataclass(frozen=True, slots=True)
 class _Images:
     """All images: their hashes with true classes, and the classes that the reference names, int64 [N]."""
@@ -107,8 +99,7 @@ class _Images:
 
 def _of_bundle(bundle: Bundle, folder: Path) -> Labels:
     labels = open_labels(folder)
-    found = labels.settings["bundle"]["manifest_sha256"]
-    expected = hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest()
+    found, expected = labels.settings["bundle"]["manifest_sha256"], manifest_sha256(bundle)
     if found != expected:
         raise InputError(
             f"labels {folder}: of a bundle whose manifest has SHA-256 {found[:12]}..., {bundle.root} has "

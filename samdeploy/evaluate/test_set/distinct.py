@@ -19,7 +19,7 @@ FEW = 100
 # Percent of the distinct images that may look like another one before the headline says so.
 NEAR_PERCENT = 2.0
 # Likenesses are looked for among so many images: 1.25e9 pairs, some seconds.
-_MOST_COMPARED = 50_000
+MOST_COMPARED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def count_test_images(
         two_labels: see `TestImages`.
     """
     alike = None
-    if small is not None and len(distinct) <= _MOST_COMPARED:
+    if small is not None and len(distinct) <= MOST_COMPARED:
         with progress_bar("looking for likenesses", len(distinct)) as advance:
             alike = find_alike(small(), advance)
     example = None

@@ -59,13 +59,15 @@ def examine(bundle: Bundle, samples: Samples, images: PreparedImages) -> Examine
     """
     hashes = hash_images(images.batches(BATCH), samples.names, samples.labels)
 
-    def small(rows: Int64Array) -> Float32Array:
-        parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
-        return np.concatenate([thumbnails(images.take(part)) for part in parts])
-
-    found = examine_hashes(bundle, hashes, known_images(bundle), small)
+    found = examine_hashes(bundle, hashes, known_images(bundle), partial(thumbnails_of, images))
     images.keep(found.distinct)
     return found
+
+
+def thumbnails_of(images: PreparedImages, rows: Int64Array) -> Float32Array:
+    """float32 [M, 64]: the thumbnails of the images at `rows`, int64 [M]."""
+    parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+    return np.concatenate([thumbnails(images.take(part)) for part in parts])
 
 
 def examine_hashes(

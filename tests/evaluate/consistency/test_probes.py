@@ -14,6 +14,7 @@ from samdeploy.backends.session import CheckedSession, pick_file
 from samdeploy.bundle import Bundle
 from samdeploy.data.probe_images import probe_images
 from samdeploy.errors import BackendUnavailable
+from samdeploy.evaluate.accuracy.facts import logit_spread
 from samdeploy.evaluate.consistency.probes import LIMITS, ProbeAnswers, ProbeReference, judge_answers, probe_reference
 
 Wrong = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -23,7 +24,7 @@ Wrong = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def reference(digits_bundle: Bundle) -> ProbeReference:
     golden, logits = digits_bundle.golden()
     with open_session(digits_bundle, "pytorch", device="cpu") as session:
-        return probe_reference(session, golden, logits)
+        return probe_reference(session, golden, logit_spread(logits))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,149 @@
+"""An evaluation out of its shards, by the same code as one that asks the engines about every image.
+
+What does not grow with the test set is done here: golden and probe images, latency, consistency and maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from samdeploy.arrays import Int64Array, UInt8Array
+from samdeploy.backends import open_session
+from samdeploy.backends.session import CheckedSession
+from samdeploy.bundle import Bundle
+from samdeploy.bundle.spec import Preprocessing
+from samdeploy.data.cache import stream_prepared
+from samdeploy.data.dataset import Samples
+from samdeploy.data.duplicates.image_hashes import ImageHashes, digests_of, set_hashes
+from samdeploy.errors import InputError
+from samdeploy.evaluate.accuracy.against_training import compare_with_training
+from samdeploy.evaluate.accuracy.facts import ImageFacts
+from samdeploy.evaluate.consistency.probes import probe_reference
+from samdeploy.evaluate.contradictions import find_contradictions
+from samdeploy.evaluate.evaluate import TestSource, report_of
+from samdeploy.evaluate.evaluate_engine import SAMPLE, Case, evaluate_engine
+from samdeploy.evaluate.options import EvalOptions
+from samdeploy.evaluate.passes import BATCH, EngineStopped
+from samdeploy.evaluate.result import Report
+from samdeploy.evaluate.stored.shard import Shard, manifest_sha256, read_shard
+from samdeploy.evaluate.stored.test_set import stored_test_set
+from samdeploy.evaluate.test_set.examine import examine_hashes
+from samdeploy.evaluate.test_set.open import open_test_set
+from samdeploy.evaluate.test_set.seen_in_training import known_images
+
+
+def evaluate_shards(bundle: Bundle, options: EvalOptions, paths: Sequence[Path]) -> Report:
+    """Judge the engines by what all shards together found.
+
+    Args:
+        options: as for `evaluate_bundle`, but for backend and precision, which the shards say.
+        paths: the files of all shards, or folders of such files.
+
+    Raises:
+        InputError: a shard is missing, there twice, or of another bundle or test set.
+        BackendUnavailable, BundleError, DatasetError: as `evaluate_bundle` does.
+    """
+    bundle.verify()
+    shards = _all_shards(bundle, paths)
+    test = open_test_set(bundle, options.data_root)
+    labels, reference, spread, digests = (
+        np.concatenate([getattr(shard, name) for shard in shards])
+        for name in ("labels", "reference", "spread", "digests")
+    )
+    if not np.array_equal(labels, test.samples.labels):
+        raise InputError(
+            f"the shards are of {len(labels):,} test images, and other {len(test.samples):,} are found here; name "
+            "theirs: --data PATH"
+        )
+    contradictions = find_contradictions(bundle)
+    perceptual, small = (np.concatenate([getattr(shard, name) for shard in shards]) for name in ("perceptual", "small"))
+    hashes = ImageHashes(digests, perceptual, test.samples.names, labels)
+    thumbnails = small.take if len(small) else None
+    found = examine_hashes(
+        bundle, hashes, known_images(bundle), None if thumbnails is None else partial(thumbnails, axis=0)
+    )
+    against = compare_with_training(bundle, digests, labels, reference)
+    rows = found.distinct
+    take = _Images(test.samples.take(rows), bundle.spec.preprocessing)
+    spread_out = np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).round().astype(np.int64)
+    sample = take(spread_out)
+    if not np.array_equal(digests_of(sample), digests[rows[spread_out]]):
+        raise InputError("the test images found here are not those of the shards; name theirs: --data PATH")
+    golden = bundle.golden()
+    with open_session(bundle, "pytorch", device=options.device, check=False) as session:
+        probes = probe_reference(session, golden[0], spread)
+    engines = [(engine.backend, engine.precision) for engine in shards[0].engines]
+    if shards[0].named:  # one that cannot run here is then a promise not kept
+        options = replace(options, backend=engines[0][0])
+    case = Case(bundle, options, _Answers(shards, rows), take, rows, sample, golden, probes)
+    results = [evaluate_engine(case, backend, precision) for backend, precision in engines]
+    source = TestSource(set_hashes(digests, labels)[1], stored_test_set(bundle, against), test.notes, options.data_root)
+    return report_of(bundle, options, (found, against), results, source, contradictions)
+
+
+def _all_shards(bundle: Bundle, paths: Sequence[Path]) -> list[Shard]:
+    files = [file for path in paths for file in (sorted(path.glob("*.npz")) if path.is_dir() else [path])]
+    if not files:
+        raise InputError(f"--merge {', '.join(map(str, paths))}: no shard found; make them: samdeploy eval --shard 1/4")
+    found = sorted(((read_shard(file), file) for file in files), key=lambda pair: pair[0].number)
+    shards = [shard for shard, _ in found]
+    first = shards[0]
+    numbers = [shard.number for shard in shards]
+    if numbers != list(range(1, first.count + 1)):
+        missing = sorted(set(range(1, first.count + 1)) - set(numbers))
+        what = f"{missing[0]}/{first.count} is missing" if missing else "one is there twice"
+        raise InputError(f"--merge: {len(shards)} shards found, {first.count} expected: {what}")
+    expected = manifest_sha256(bundle)
+    for shard, file in found:
+        if shard.manifest_sha256 != expected:
+            raise InputError(f"{file}: of another bundle than {bundle.root}; make it again: samdeploy eval --shard")
+        if _what(shard) != _what(first):
+            raise InputError(f"--merge: shard {shard.number} asked other engines or images than shard {first.number}")
+    return shards
+
+
+def _what(shard: Shard) -> tuple[object, ...]:
+    engines = tuple((engine.backend, engine.precision) for engine in shard.engines)
+    return shard.count, shard.total, shard.named, engines
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """Some test images, decoded when they are asked for."""
+
+    samples: Samples
+    preprocessing: Preprocessing
+
+    def __call__(self, places: Int64Array) -> UInt8Array:
+        blocks = stream_prepared(
+            self.samples.take(places), self.preprocessing, description="some test images", block=BATCH
+        )
+        return np.concatenate(list(blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What an engine answered to the distinct images, wherever it was asked."""
+
+    shards: Sequence[Shard]
+    rows: Int64Array
+
+    def __call__(self, session: CheckedSession) -> ImageFacts:
+        found, done, total = list[ImageFacts](), 0, self.shards[0].total
+        for shard in self.shards:
+            engine = next(
+                one for one in shard.engines if (one.backend, one.precision) == (session.backend, session.precision)
+            )
+            which = f"shard {shard.number}/{shard.count}"
+            if engine.facts is None:
+                raise EngineStopped(done, total, f"{which}: {engine.reason}")
+            if engine.device != session.device:
+                raise EngineStopped(done, total, f"{which} ran on {engine.device}, here it is {session.device}")
+            found.append(engine.facts)
+            done += len(engine.facts)
+        return ImageFacts.joined(found).take(self.rows)

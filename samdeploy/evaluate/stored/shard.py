@@ -1,0 +1,194 @@
+"""One of several parts of an evaluation: what each engine and the trained network answer to some of the test images.
+
+A shard's file is an .npz of plain arrays: `facts` of each engine, hashes and thumbnails, and `meta` as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdeploy.arrays import Float32Array, Float64Array, Int64Array, UInt64Array
+from samdeploy.backends import open_session
+from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.data.duplicates.image_hashes import hash_images
+from samdeploy.errors import InputError, SamdeployError
+from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts, logit_spread
+from samdeploy.evaluate.evaluate import engines_of, reference_logits
+from samdeploy.evaluate.options import ALL, EvalOptions
+from samdeploy.evaluate.passes import BATCH, EngineStopped, engine_pass
+from samdeploy.evaluate.test_set.distinct import MOST_COMPARED
+from samdeploy.evaluate.test_set.examine import thumbnails_of
+from samdeploy.evaluate.test_set.open import open_test_set
+from samdeploy.evaluate.test_set.prepared import PreparedImages
+from samdeploy.files import write_atomic
+
+FORMAT, VERSION = "samdeploy-eval-shard", 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineShard:
+    """One engine.
+
+    Attributes:
+        device: where it ran; "" if it did not.
+        reason: why there are no answers; "" where there are.
+        facts: of its answers, or None.
+    """
+
+    backend: str
+    precision: str
+    device: str
+    reason: str
+    facts: ImageFacts | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The images from `start` on, n of the `total` of the test set.
+
+    Attributes:
+        number, count: which shard of how many, from 1.
+        manifest_sha256: of the bundle.
+        named: whether an engine was asked for by name.
+        labels: int64 [n].
+        digests, perceptual: uint64 [n, 2] and [n, 4], see `ImageHashes`.
+        small: float32 [n, 64], `alike.thumbnails`; [0, 64] where the test set has more images than are compared.
+        reference: int64 [n], the classes that the trained network names.
+        spread: float64 [n], see `logit_spread`.
+        engines: that were asked.
+    """
+
+    number: int
+    count: int
+    start: int
+    total: int
+    manifest_sha256: str
+    named: bool
+    labels: Int64Array
+    digests: UInt64Array
+    perceptual: UInt64Array
+    small: Float32Array
+    reference: Int64Array
+    spread: Float64Array
+    engines: tuple[EngineShard, ...]
+
+
+_ARRAYS = ("labels", "digests", "perceptual", "small", "reference", "spread")
+
+
+def evaluate_shard(bundle: Bundle, options: EvalOptions, shard: tuple[int, int]) -> Shard:
+    """Ask the trained network and each engine about the images of one shard.
+
+    Args:
+        options: backend, precision, device and data_root; the others matter to `evaluate_shards` alone.
+        shard: (number from 1, how many).
+
+    Raises:
+        InputError: there are fewer test images than shards; or as `evaluate_bundle` does.
+        BackendUnavailable, BundleError, DatasetError: as `evaluate_bundle` does.
+    """
+    bundle.verify()
+    test = open_test_set(bundle, options.data_root)
+    number, count = shard
+    total = len(test.samples)
+    if total < count:
+        raise InputError(f"--shard {number}/{count}: the test set has {total:,} images; take no more shards than that")
+    start, stop = (total * (number - 1)) // count, (total * number) // count
+    samples = test.samples.take(np.arange(start, stop))
+    size = bundle.spec.preprocessing
+    with PreparedImages(len(samples), size.height, size.width) as images:
+        with open_session(bundle, "pytorch", device=options.device, check=False) as session:
+            reference, _ = reference_logits(bundle, session, samples, images)
+        hashes = hash_images(images.batches(BATCH), samples.names, samples.labels)
+        is_small = total <= MOST_COMPARED
+        small = thumbnails_of(images, np.arange(len(images))) if is_small else np.empty((0, 64), np.float32)
+        engines = tuple(
+            _ask(bundle, options, engine, images, reference, samples.labels) for engine in engines_of(bundle, options)
+        )
+    return Shard(
+        number, count, start, total, manifest_sha256(bundle), options.backend != ALL, samples.labels, hashes.digests,
+        hashes.perceptual, small, reference.argmax(axis=1), logit_spread(reference), engines,
+    )  # fmt: skip
+
+
+def manifest_sha256(bundle: Bundle) -> str:
+    """Which bundle it is, to the last byte."""
+    return hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest()
+
+
+def _ask(
+    bundle: Bundle,
+    options: EvalOptions,
+    engine: tuple[str, str],
+    images: PreparedImages,
+    reference: Float32Array,
+    labels: Int64Array,
+) -> EngineShard:
+    backend, precision = engine
+    device = ""
+    try:
+        with open_session(bundle, backend, device=options.device, precision=precision, check=False) as session:
+            device = session.device
+            logits = engine_pass(session, images, reference.shape[1], f"{backend} {precision}")
+    except (SamdeployError, EngineStopped) as error:
+        if isinstance(error, InputError) and options.backend != ALL:
+            raise
+        return EngineShard(backend, precision, device, str(error), None)
+    facts = image_facts(logits, reference, labels, bundle.temperature)
+    return EngineShard(backend, precision, device, "", facts)
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Write a shard's file, whole or not at all."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(shard, name) for name in _ARRAYS}
+    for place, engine in enumerate(shard.engines):
+        if engine.facts is not None:
+            arrays |= {f"{place}.{field.name}": getattr(engine.facts, field.name) for field in fields(ImageFacts)}
+    meta = {
+        "format": FORMAT, "version": VERSION, "number": shard.number, "count": shard.count, "start": shard.start,
+        "total": shard.total, "manifest_sha256": shard.manifest_sha256, "named": shard.named,
+        "engines": [[engine.backend, engine.precision, engine.device, engine.reason] for engine in shard.engines],
+    }  # fmt: skip
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_atomic(path, content.getvalue())
+
+
+def read_shard(path: Path) -> Shard:
+    """What `write_shard` wrote.
+
+    Raises:
+        InputError: damaged, of another version, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(file["meta"].tobytes())
+            if (meta["format"], meta["version"]) != (FORMAT, VERSION):
+                raise ValueError(f"{meta['format']} version {meta['version']} found, {FORMAT} {VERSION} expected")
+            return Shard(
+                **{name: meta[name] for name in ("number", "count", "start", "total", "manifest_sha256", "named")},
+                **{name: file[name] for name in _ARRAYS},
+                engines=tuple(_engines(meta["engines"], file)),
+            )
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        text = f"{path}: no shard of an evaluation ({error}); make it again: samdeploy eval --shard"
+        raise InputError(text) from None
+
+
+def _engines(rows: list[list[str]], file: Any) -> Iterator[EngineShard]:
+    names = [field.name for field in fields(ImageFacts)]
+    for place, (backend, precision, device, reason) in enumerate(rows):
+        facts = None if reason else ImageFacts(*(file[f"{place}.{name}"] for name in names))
+        yield EngineShard(backend, precision, device, reason, facts)

@@ -1,0 +1,158 @@
+"""An evaluation in parts gives what one that sees every image gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samdeploy.bundle import Bundle
+from samdeploy.data import open_dataset
+from samdeploy.errors import InputError
+from samdeploy.evaluate import EvalOptions, evaluate_bundle
+from samdeploy.evaluate.result import Report
+from samdeploy.evaluate.stored.merge import evaluate_shards
+from samdeploy.evaluate.stored.shard import Shard, evaluate_shard, read_shard, write_shard
+from samdeploy.evaluate.test_set.open import TestSet
+from tests.conftest import Command
+
+Sharded = Callable[..., Path]
+ORT = EvalOptions("onnxruntime", "fp32", device="cpu", consistency_s=0)
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Sharded:
+    """Called with a bundle and how many: a folder with as many shards."""
+
+    def run(bundle: Bundle, count: int, options: EvalOptions = ORT) -> Path:
+        folder = tmp_path / f"{count} shards"
+        folder.mkdir()
+        for number in range(1, count + 1):
+            write_shard(folder / f"{number}.npz", evaluate_shard(bundle, options, (number, count)))
+        return folder
+
+    return run
+
+
+def assert_same(merged: Report, whole: Report) -> None:
+    for name in (
+        "verdict", "passed", "n_images", "test_images", "test_set", "leaks", "against_training", "notes", "faults",
+        "named", "left_out",
+    ):  # fmt: skip
+        assert getattr(merged, name) == getattr(whole, name), name
+    for one, other in zip(merged.results, whole.results, strict=True):
+        assert (one.engine, one.device, one.ran, one.verdict, one.n_needed) == (
+            other.engine, other.device, other.ran, other.verdict, other.n_needed,
+        )  # fmt: skip
+        if one.comparison is None or other.comparison is None:
+            assert one.comparison is other.comparison is None and one.reason == other.reason
+            continue
+        for name in (
+            "top1", "reference_top1", "top1_agreement", "top5", "change", "mcnemar_p", "classes", "macro_f1", "finite"
+        ):  # fmt: skip
+            assert getattr(one.comparison, name) == getattr(other.comparison, name), name
+        # Batches begin anew in every shard, and sums in another order.
+        assert one.comparison.ece == pytest.approx(other.comparison.ece, abs=1e-6)
+        assert one.comparison.per_image.changed().tolist() == other.comparison.per_image.changed().tolist()
+
+
+@pytest.mark.usefixtures("short_latency")
+def test_merged_is_the_same_as_whole(digits_bundle: Bundle, sharded: Sharded) -> None:
+    whole = evaluate_bundle(digits_bundle, ORT)
+    merged = evaluate_shards(digits_bundle, ORT, [sharded(digits_bundle, 3)])
+    assert_same(merged, whole)
+    assert merged.passed and {"probes", "probabilities"} <= merged.results[0].parts.keys()
+    assert merged.results[0].latency is not None
+    one = evaluate_shards(digits_bundle, ORT, [sharded(digits_bundle, 1) / "1.npz"])
+    assert one.results[0].comparison == whole.results[0].comparison
+
+
+@pytest.mark.usefixtures("short_latency")
+def test_flips_are_counted_across_shards(torchvision_bundle: Bundle, sharded: Sharded) -> None:
+    int8 = replace(ORT, precision="int8")
+    whole = evaluate_bundle(torchvision_bundle, int8)
+    assert whole.results[0].comparison is not None and len(whole.results[0].comparison.per_image.changed()) > 1
+    assert_same(evaluate_shards(torchvision_bundle, int8, [sharded(torchvision_bundle, 4, int8)]), whole)
+
+
+@pytest.mark.usefixtures("short_latency")
+def test_copies_in_two_shards_count_once(
+    digits_bundle: Bundle, sharded: Sharded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = digits_bundle.data
+    honest = open_dataset(data.name, val_fraction=data.val_fraction, seed=data.split_seed).test.take(np.arange(60))
+    copies = TestSet(honest.take(np.tile(np.arange(60), 3)), ())
+    for module in ("evaluate", "stored.shard", "stored.merge"):
+        monkeypatch.setattr(f"samdeploy.evaluate.{module}.open_test_set", lambda bundle, root: copies)
+    whole = evaluate_bundle(digits_bundle, ORT)
+    merged = evaluate_shards(digits_bundle, ORT, [sharded(digits_bundle, 4)])
+    assert merged.n_images == 60 and merged.test_images.images == 180
+    assert_same(merged, whole)
+
+
+@pytest.mark.usefixtures("short_latency")
+def test_an_engine_that_stopped_in_one_shard_fails(digits_bundle: Bundle, sharded: Sharded) -> None:
+    folder = sharded(digits_bundle, 2)
+    second = read_shard(folder / "2.npz")
+    (engine,) = second.engines
+    write_shard(folder / "2.npz", replace(second, engines=(replace(engine, facts=None, reason="it broke"),)))
+    merged = evaluate_shards(digits_bundle, ORT, [folder])
+    assert merged.verdict == "fails"
+    assert merged.results[0].reason == "stopped after 179 of 359 images: shard 2/2: it broke"
+
+
+def test_what_does_not_belong_together_is_refused(
+    digits_bundle: Bundle, torchvision_bundle: Bundle, sharded: Sharded, tmp_path: Path
+) -> None:
+    folder = sharded(digits_bundle, 3)
+
+    def changed(change: Callable[[Shard], Shard]) -> list[Path]:
+        write_shard(tmp_path / "other.npz", change(read_shard(folder / "2.npz")))
+        return [folder / "1.npz", tmp_path / "other.npz", folder / "3.npz"]
+
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    np.savez(tmp_path / "array.npz", a=np.zeros(3))
+    for paths, text in (
+        ([folder / "1.npz", folder / "3.npz"], "2 shards found, 3 expected: 2/3 is missing"),
+        ([folder, folder / "2.npz"], "one is there twice"),
+        ([tmp_path / "broken.npz"], "no shard of an evaluation"),
+        ([tmp_path / "array.npz"], "no shard of an evaluation"),
+        ([tmp_path], "no shard of an evaluation"),
+        ([tmp_path / "none"], "no shard of an evaluation"),
+        (changed(lambda shard: replace(shard, labels=shard.labels[::-1])), "other 359 are found here"),
+        (changed(lambda shard: replace(shard, digests=shard.digests + np.uint64(1))), "not those of the shards"),
+        (changed(lambda shard: replace(shard, engines=())), "shard 2 asked other engines"),
+    ):
+        with pytest.raises(InputError, match=text):
+            evaluate_shards(digits_bundle, ORT, paths)
+    with pytest.raises(InputError, match="of another bundle than"):
+        evaluate_shards(torchvision_bundle, ORT, [folder])
+    with pytest.raises(InputError, match="the test set has 359 images"):
+        evaluate_shard(digits_bundle, ORT, (1, 360))
+
+
+def test_command(command: Command, copy_of_bundle: Path, tmp_path: Path) -> None:
+    arguments = ("eval", copy_of_bundle)
+    for shard in ("1/2", "2/2"):
+        more = ("--backend", "onnxruntime", "--shard", shard, "--out", tmp_path / f"{shard[0]}.npz")
+        done = command(*arguments, *more, cwd=tmp_path)
+        assert done.returncode == 0 and done.stdout == f"{tmp_path / shard[0]}.npz\n", done.stderr
+    (copy_of_bundle / "eval.json").unlink(missing_ok=True)
+    done = command(*arguments, "--merge", tmp_path / "1.npz", "--merge", tmp_path / "2.npz", "--consistency", "0")
+    assert done.returncode == 0 and "359 test images" in done.stdout, done.stderr
+    assert json.loads((copy_of_bundle / "eval.json").read_text())["verdict"] == "holds"
+    done = command(*arguments, "--merge", tmp_path / "1.npz")
+    assert done.returncode == 2 and "2/2 is missing" in done.stderr
+    for more, text in (
+        (("--shard", "1/2"), "name both"), (("--out", "x"), "name both"),
+        (("--shard", "3/2", "--out", tmp_path / "x"), "such as 3/64 expected"),
+        (("--shard", "1/2", "--out", tmp_path / "x", "--json", tmp_path / "y"), "--json: not with --shard"),
+        (("--merge", tmp_path, "--backend", "openvino"), "--backend: not with --merge: the parts say"),
+        (("--merge", tmp_path, "--shard", "1/2"), "--merge and --shard: one of them expected"),
+    ):  # fmt: skip
+        done = command(*arguments, *more)
+        assert done.returncode == 2 and text in done.stderr, done.stderr
