@@ -69,7 +69,7 @@ def temporary_name(path: Path, suffix: str = "") -> Path:
     return path.with_name(f".{path.name}-{os.urandom(6).hex()}{suffix}")
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_atomic(path: Path, data: bytes | bytearray, *, mode: int = 0o666) -> None:
     """Put `data` at `path` whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
 
     Args:

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "bench": _APPLICATION | {"progress", "models", "data", "evaluate"},
     "compare": _APPLICATION | {"metrics", "progress", "data", "evaluate", "bench"},
     "serve": _APPLICATION | {"certainty", "explain"},
-    "label": _APPLICATION | {"certainty", "progress", "data"},
+    "label": _APPLICATION | {"certainty", "progress", "data", "graphs"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
     "report": _APPLICATION
     | {"metrics", "progress", "data", "evaluate", "explain", "export", "bench", "compare", "doctor"},

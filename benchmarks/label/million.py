@@ -26,7 +26,8 @@ from PIL import Image
 
 from samdeploy import Classifier
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.label.label import LabelOptions, label
+from samdeploy.label.label import label
+from samdeploy.label.options import LabelOptions
 
 PER_TAR = 10_000
 

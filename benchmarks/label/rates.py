@@ -22,7 +22,8 @@ from PIL import Image
 
 from samdeploy import Classifier
 from samdeploy.evaluate.machine import machine, versions
-from samdeploy.label.label import LabelOptions, label
+from samdeploy.label.label import label
+from samdeploy.label.options import LabelOptions
 
 BATCH = 16
 
@@ -39,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "images"
-        files = _photographs(options.images, folder, options.images_used)
+        files = photographs(options.images, folder, options.images_used)
         found: dict[str, list[float]] = {"label": [], "stream": [], "loop": []}
         with Classifier.open(options.bundle, options.backend, precision=options.precision) as classifier:
             for number in range(options.rounds):
@@ -71,7 +72,7 @@ def main() -> None:
         options.out.write_text(json.dumps(values, indent=1) + "\n")
 
 
-def _photographs(source: Path, folder: Path, count: int) -> list[Path]:
+def photographs(source: Path, folder: Path, count: int) -> list[Path]:
     folder.mkdir()
     files = []
     for number, path in enumerate(sorted(source.rglob("*.jpg"))[:count]):

@@ -23,6 +23,7 @@ def label(
     shard: Annotated[str, typer.Option(metavar="I/N", help="Write parts I, I+N, I+2N...: one of N jobs.")] = "1/1",
     where: Annotated[str, typer.Option(help="Write only some rows: rejected, error, 'probability < X'.")] = "",
     logits: Annotated[str, typer.Option(help="Also write logits: float16 or float32.")] = "",
+    features: Annotated[str, typer.Option(help="Also write the last linear layer's input: float16 or float32.")] = "",
     column: Annotated[str, typer.Option(help="A table's column with paths, addresses or encoded images.")] = "",
     limit: Annotated[int | None, typer.Option(help="Stop after this many rows.", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Batch size.", min=1)] = 16,
@@ -46,17 +47,24 @@ def label(
 
     check_names(backend, device, precision, also="auto")
     own = shard_of(shard)
-    if logits not in ("", "float16", "float32"):
-        raise InputError(f"--logits: {logits!r} found, float16 or float32 expected")
-    from samdeploy.classifier import Classifier
-    from samdeploy.label.label import LabelOptions, label, say
+    for option, value in (("--logits", logits), ("--features", features)):
+        if value not in ("", "float16", "float32"):
+            raise InputError(f"{option}: {value!r} found, float16 or float32 expected")
+    if features:
+        backend, precision = "onnxruntime" if backend == "auto" else backend, precision or "fp32"
+    from samdeploy.label.label import label, say
+    from samdeploy.label.options import LabelOptions
     from samdeploy.runs.locate import bundle_of
 
-    options = LabelOptions(input, out, rows, batch, threads, own, limit, where, logits, column, timeout, force)
+    options = LabelOptions(
+        input, out, rows, batch, threads, own, limit, where, logits, features, column, timeout, force
+    )
+    from samdeploy.classifier import Classifier
+
     opened = Classifier.open(bundle_of(bundle), backend, device=device, precision=precision, trust=trust)
     with opened as classifier:
-        found = label(classifier, options)
-        say(found, classifier.classes)
+        found, classes = label(classifier, options), classifier.classes
+    say(found, classes)
     print(out)
     # Other shards may still be at work: only what this one should have done is its failure.
     is_wrong = found.parts[0] == found.parts[1] and not found.whole

@@ -58,9 +58,26 @@ def find_head(model: onnx.ModelProto) -> Head:
     if pool is None or axes is None:
         raise NoMaps(_other_head(model, makers, pool))
     nodes.append(pool)
-    transposed = product.op_type == "MatMul" or not attribute(product, "transB", 0)
     names = tuple(node.name for node in reversed(nodes))
-    return Head(pool.input[0], axes == (1, 2), names, product.name, product.input[1], bias, transposed)
+    return Head(pool.input[0], axes == (1, 2), names, product.name, product.input[1], bias, _is_transposed(product))
+
+
+def find_linear_input(model: onnx.ModelProto) -> tuple[str, int]:
+    """The tensor [N, C] that the linear layer at the end of an FP32 graph reads, and C.
+
+    Raises:
+        NoMaps: the logits are not made by one linear layer.
+    """
+    known = constants(model)
+    product, _, _ = _linear(
+        {name: node for node in model.graph.node for name in node.output}, known, model.graph.output[0].name
+    )
+    return product.input[0], int(known[product.input[1]].dims[0 if _is_transposed(product) else 1])
+
+
+def _is_transposed(product: onnx.NodeProto) -> bool:
+    """Whether the weight is [C, K] instead of [K, C]."""
+    return product.op_type == "MatMul" or not attribute(product, "transB", 0)
 
 
 def _other_head(model: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], node: onnx.NodeProto | None) -> str:

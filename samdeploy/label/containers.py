@@ -58,7 +58,7 @@ class Containers:
         self.count = 0
         for file in files:
             count = self._count(file)
-            self._files.append(_Container(file, self.count, count))
+            self._files.append(_Container(file.absolute(), self.count, count))
             self.count += count
         self.identity: Mapping[str, Any] = {
             "kind": self.kind,

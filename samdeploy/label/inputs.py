@@ -35,7 +35,7 @@ _LOOKED_AT = 1 << 16  # bytes of a list, to see that it is text
 
 
 class Input(Protocol):
-    """All rows."""
+    """All rows.  It can be pickled, and read on any machine that sees the same files."""
 
     count: int
     # What the results record of it; other results than these are refused.
@@ -60,6 +60,7 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
         InputError: there is nothing, or nothing that is understood.
     """
     if text == "-":
+        _check_column(column, "standard input")
         return _standard_input(_Names(folder / NAMES_FILE, fetch, {"kind": "standard input"}), known)
     files = [Path(text)]
     if glob.has_magic(text) and not files[0].exists():
@@ -71,6 +72,7 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
         inside = [file for file in files[0].iterdir() if file.suffix.lower() in _TARS + _PARQUETS]
         images = find_images(files[0])
         if not inside or images.images:
+            _check_column(column, f"{text}, a folder of images,")
             for problem in (*images.problems, *images.notes()):
                 print(problem, file=sys.stderr)
             inside_names = (str(path.relative_to(files[0])) for path in images.images)
@@ -80,6 +82,8 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
     for file in files:
         if not are_images and not file.exists():
             raise InputError(f"{file}: no such file; a folder, a pattern, a list, a table or tars expected")
+    if not kinds <= set(_PARQUETS + _TABLES):
+        _check_column(column, text)
     if kinds <= set(_TARS):
         return Tars(files)
     if kinds <= set(_PARQUETS):
@@ -90,6 +94,11 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
         raise InputError(f"{text}: files of several kinds ({', '.join(sorted(kinds))}); name one kind")
     read = partial(_column, column=column) if kinds <= set(_TABLES) else _list
     return _Names(folder / NAMES_FILE, fetch, {"kind": "list"}, files[0].parent).written(read(files[0]))
+
+
+def _check_column(column: str, what: str) -> None:
+    if column:
+        raise InputError(f"--column {column!r}: {what} has no columns; leave --column out, or name a table")
 
 
 def _standard_input(names: _Names, known: bool) -> Input:
@@ -176,7 +185,7 @@ class _Names:
     def __init__(
         self, path: Path, fetch: Callable[[str], bytes], identity: Mapping[str, Any], base: Path = Path()
     ) -> None:
-        self._path, self._fetch, self._base = path, fetch, base
+        self._path, self._fetch, self._base = path, fetch, base.absolute()
         self.count = 0
         self.identity: Mapping[str, Any] = identity
         self._places = [0]

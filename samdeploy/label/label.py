@@ -1,4 +1,4 @@
-"""One worker: the parts that are its own and not there yet, one after the other."""
+"""One labelling: the folder of its results, the parts that are to be made, and what they add up to."""
 
 from __future__ import annotations
 
@@ -10,63 +10,28 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from samdeploy.arrays import UInt8Array
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.classifier import Classifier
-from samdeploy.data.duplicates.image_hashes import digests_of
-from samdeploy.errors import ImageError, InputError
+from samdeploy.errors import InputError
 from samdeploy.files import json_bytes, read_json, write_atomic
-from samdeploy.images.decode import prepare_sized
-from samdeploy.images.stream import Stream
+from samdeploy.images.stream import processors
 from samdeploy.images.walk import counted
-from samdeploy.label.containers import Row
 from samdeploy.label.fetch import Fetch
 from samdeploy.label.inputs import NAMES_FILE, Input, open_input
-from samdeploy.label.parts import TOP, Labelled, part_path, read_counts, schema, write_part
+from samdeploy.label.options import LabelOptions
+from samdeploy.label.parts import is_sound, part_path, read_counts
+from samdeploy.label.worker import WHERE, Worker
 from samdeploy.progress import progress_bar
-from samdeploy.ranking import Prediction, rank
 
 SETTINGS_FILE, SUMMARY_FILE = "_label.json", "_summary.json"
-FORMAT, VERSION = "samdeploy-labels", 2
-_WHERE = re.compile(r"rejected|error|probability *< *(0?\.\d+|0|1(?:\.0+)?)")
-
-
-@dataclass(frozen=True, slots=True)
-class LabelOptions:
-    """
-    Attributes:
-        input: see `open_input`.
-        out: folder of the results.
-        rows: of the input in one part.
-        batch: images per call of the engine.
-        threads: that read, decode and resize; None: one per processor.
-        shard: (number from 1, how many): this worker takes every so manieth part.
-        limit: rows of the input, from the first; None: all.
-        where: which rows are written: "" all, "rejected", "error" or "probability < 0.6".
-        logits: "", "float16" or "float32".
-        column: see `open_input`.
-        timeout: seconds in which an address must answer.
-        force: begin anew what was begun with other settings.
-    """
-
-    input: str
-    out: Path
-    rows: int = 10_000
-    batch: int = 16
-    threads: int | None = None
-    shard: tuple[int, int] = (1, 1)
-    limit: int | None = None
-    where: str = ""
-    logits: str = ""
-    column: str = ""
-    timeout: float = 30.0
-    force: bool = False
+FORMAT, VERSION = "samdeploy-labels", 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,46 +70,119 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
         InputError: another input, bundle or option than the folder's; or another process is at it.
         BackendUnavailable: the engine failed.
     """
-    if options.where and not _WHERE.fullmatch(options.where):
+    with opened(options, classifier.max_bytes) as given:
+        worker = Worker(classifier, options, given)
+        labelling = Labelling(options, given, engine_facts(classifier))
+        with progress_bar("labels", labelling.own) as step:
+            for number in labelling.to_do:
+                worker.work(number, labelling.rows_of(number), labelling.settings, step)
+        return labelling.ended()
+
+
+@contextmanager
+def opened(options: LabelOptions, max_bytes: int) -> Iterator[Input]:
+    """The input, while the folder of the results is this process's; with `force` it is emptied.
+
+    Args:
+        max_bytes: an image behind an address that is longer is refused.
+
+    Raises:
+        InputError: the options, the folder or the input are wrong; or another process is at it.
+    """
+    if options.where and not WHERE.fullmatch(options.where):
         raise InputError(f"--where: {options.where!r} found, rejected, error or 'probability < 0.6' expected")
-    begin = time.perf_counter()
     _check_folders(options)
     options.out.mkdir(parents=True, exist_ok=True)
     with _alone(options):
         if options.force and (options.out / SETTINGS_FILE).is_file():
             _clear(options.out)
         known = (options.out / SETTINGS_FILE).is_file()
-        fetch = Fetch(options.timeout, classifier.max_bytes)
+        fetch = Fetch(options.timeout, max_bytes)
         given = open_input(options.input, options.out, options.column, fetch, known=known)
-        settings = _settings(classifier, options, given)
-        _claim(options.out, settings)
         if not given.count:
             raise InputError(f"{options.input}: no images found")
-        rows = given.count if options.limit is None else min(given.count, options.limit)
-        worker = _Worker(classifier, options, given, settings)
-        parts = range(-(-rows // options.rows))
-        mine = [number for number in parts if number % options.shard[1] == options.shard[0] - 1]
-        to_do = [number for number in mine if not worker.has(number)]
-        _tidy(options.out, to_do)
-        own = sum(min(options.rows, rows - number * options.rows) for number in to_do)
-        with progress_bar("labels", own) as step:
-            for number in to_do:
-                start = number * options.rows
-                worker.work(number, start, min(start + options.rows, rows), step)
-        found = _summary(options.out, settings, parts, rows, own, time.perf_counter() - begin)
+        yield given
+
+
+def engine_facts(classifier: Classifier) -> dict[str, Any]:
+    """What the labels depend on of the engine; equal on all machines that share a labelling."""
+    session = classifier.session
+    manifest = (classifier.bundle.root / MANIFEST).read_bytes()
+    return {
+        "bundle": {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "arch": classifier.bundle.spec.arch},
+        "engine": {"backend": session.backend, "precision": session.precision, "device": session.device},
+    }
+
+
+class Labelling:
+    """The parts of one labelling, from the settings in the folder to the summary.
+
+    Attributes:
+        settings: what the bytes of the parts depend on.
+        to_do: numbers of the parts that are this worker's, and not there or damaged.
+        own: rows of them.
+    """
+
+    def __init__(self, options: LabelOptions, given: Input, facts: Mapping[str, Any]) -> None:
+        """
+        Args:
+            facts: from `engine_facts`.
+
+        Raises:
+            InputError: the folder has other settings, or a part of another labelling.
+        """
+        self._options, self._begin = options, time.perf_counter()
+        self.settings: Mapping[str, Any] = {
+            "format": FORMAT, "version": VERSION, **facts, "input": dict(given.identity),
+            "rows": options.rows, "batch": options.batch, "limit": options.limit, "where": options.where,
+            "logits": options.logits, "features": options.features,
+        }  # fmt: skip
+        _claim(options.out, self.settings)
+        self._rows = given.count if options.limit is None else min(given.count, options.limit)
+        self._parts = range(-(-self._rows // options.rows))
+        mine = [number for number in self._parts if number % options.shard[1] == options.shard[0] - 1]
+        self.to_do = _missing(options.out, mine, self.settings)
+        self.own = sum(len(self.rows_of(number)) for number in self.to_do)
+        self.tidy(self.to_do)
+
+    def rows_of(self, number: int) -> range:
+        """The rows of the input that a part answers for."""
+        start = number * self._options.rows
+        return range(start, min(start + self._options.rows, self._rows))
+
+    def tidy(self, parts: Sequence[int]) -> None:
+        """What a killed worker left of these parts goes; so does a summary that they make untrue."""
+        for number in parts:
+            for left in self._options.out.glob(f".{part_path(self._options.out, number).name}-*"):
+                left.unlink(missing_ok=True)
+        if parts:
+            (self._options.out / SUMMARY_FILE).unlink(missing_ok=True)
+
+    def ended(self) -> Summary:
+        """Count what is there, and record it where that is everything."""
+        seconds = time.perf_counter() - self._begin
+        found = _summary(self._options.out, self.settings, self._parts, self._rows, self.own, seconds)
         if found.whole:
             facts = {key: value for key, value in asdict(found).items() if key not in ("own", "seconds")}
-            write_atomic(options.out / SUMMARY_FILE, json_bytes({**facts, "settings": settings}))
+            write_atomic(self._options.out / SUMMARY_FILE, json_bytes({**facts, "settings": self.settings}))
         return found
 
 
-def _tidy(folder: Path, to_do: Sequence[int]) -> None:
-    """What a killed worker left of these parts goes; so does a summary that they make untrue."""
-    for number in to_do:
-        for left in folder.glob(f".{part_path(folder, number).name}-*"):
-            left.unlink(missing_ok=True)
-    if to_do:
-        (folder / SUMMARY_FILE).unlink(missing_ok=True)
+def _missing(folder: Path, parts: Sequence[int], settings: Mapping[str, Any]) -> list[int]:
+    """Those of the parts that are not there, or damaged.
+
+    Raises:
+        InputError: one was written with other settings, or is another part under this name.
+    """
+    paths = [part_path(folder, number) for number in parts]
+    with ThreadPoolExecutor(processors()) as pool:  # hashing is most of it, and lets others work
+        is_done = list(pool.map(lambda path: path.is_file() and is_sound(path), paths))
+    for number, path, is_whole in zip(parts, paths, is_done, strict=True):
+        if is_whole:
+            read_counts(path, number, settings)
+        elif path.is_file():
+            print(f"{path}: cut off or changed; its rows are labelled again", file=sys.stderr)
+    return [number for number, is_whole in zip(parts, is_done, strict=True) if not is_whole]
 
 
 def _check_folders(options: LabelOptions) -> None:
@@ -159,128 +197,6 @@ def _check_folders(options: LabelOptions) -> None:
         raise InputError(f"--out {options.out}: holds part-*.parquet of something else; name another folder")
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out}: a file found, a folder expected")
-
-
-class _Worker:
-    def __init__(
-        self, classifier: Classifier, options: LabelOptions, given: Input, settings: Mapping[str, Any]
-    ) -> None:
-        self._classifier, self._options, self._given, self._settings = classifier, options, given, settings
-        self._form = schema(len(classifier.classes), options.logits)
-        self._keeps = _keeps(options.where)
-
-    def has(self, number: int) -> bool:
-        """Whether a part is there, with the same settings."""
-        path = part_path(self._options.out, number)
-        return path.is_file() and bool(read_counts(path, number, self._settings))
-
-    def work(self, number: int, start: int, stop: int, step: Callable[[int, str], None]) -> None:
-        """Make one part."""
-        kept: list[Labelled] = []
-        counts: Counter[str] = Counter()
-        begin = time.perf_counter()
-        for done, one in enumerate(self._labelled(start, stop), 1):
-            counts["rows"] += 1
-            counts["errors" if one.error else f"label {one.index}"] += 1
-            counts["rejected"] += bool(one.rejected)
-            counts["written"] += self._keeps(one)
-            if self._keeps(one):
-                kept.append(one)
-            step(1, f"{done / (time.perf_counter() - begin):,.0f} images/s  {counts['errors']:,} errors")
-        write_part(part_path(self._options.out, number), number, kept, self._form, self._settings, counts)
-
-    def _labelled(self, start: int, stop: int) -> Iterator[Labelled]:
-        classifier, options = self._classifier, self._options
-        bundle, precision = classifier.bundle, classifier.session.precision
-        size = bundle.spec.preprocessing
-        stream = Stream[Prediction](
-            _prepare(classifier),
-            lambda pixels: rank(classifier.session.run(pixels), bundle, precision, TOP),
-            (size.height, size.width, 3),
-            batch=options.batch,
-            threads=options.threads,
-        )
-        under_way: list[_Source] = []
-
-        def sources() -> Iterator[Any]:
-            for row in self._given.rows(start, stop):
-                under_way.append(_Source(row))
-                yield under_way[-1]
-
-        for place, answer in enumerate(stream.answers(sources())):
-            source = under_way[place]
-            under_way[place] = None  # type: ignore[call-overload]  # its bytes
-            row, uri = start + place, source.row.uri
-            if isinstance(answer, ImageError):
-                yield Labelled(row, uri, source.error or _why(answer), source.size, digest=source.digest)
-                continue
-            yield Labelled(
-                row, uri, "", source.size, answer.label, answer.index, answer.probability, answer.rejected, answer.top,
-                answer.logits if options.logits else None, source.digest,
-            )  # fmt: skip
-
-
-class _Source:
-    """A row on its way through the stream; what is found out about it stays here."""
-
-    __slots__ = ("digest", "error", "row", "size")
-
-    def __init__(self, row: Row) -> None:
-        self.row, self.error, self.size, self.digest = row, "", (0, 0), b""
-
-
-def _prepare(classifier: Classifier) -> Callable[[Any], UInt8Array]:
-    limits = {"max_pixels": classifier.max_pixels, "max_bytes": classifier.max_bytes}
-    preprocessing = classifier.bundle.spec.preprocessing
-
-    def prepare(source: _Source) -> UInt8Array:
-        given: Path | bytes = b""
-        try:
-            given = source.row.read()
-            pixels, source.size = prepare_sized(given, preprocessing, **limits)
-            source.digest = digests_of(pixels[None]).tobytes()
-        except ImageError as error:
-            # The same text on every machine, wherever its images lie.
-            text, uri = str(error), source.row.uri
-            source.error = (
-                text.replace(str(given), uri)
-                if isinstance(given, Path)
-                else re.sub(r"^image(?=:)", lambda _: uri, text)
-            )
-            raise
-        return pixels
-
-    return prepare
-
-
-def _why(error: ImageError) -> str:
-    """Without the stream's name for the image."""
-    return re.sub(r"^image \d+ of the stream: ", "", str(error))
-
-
-def _keeps(where: str) -> Callable[[Labelled], bool]:
-    if where == "rejected":
-        return lambda one: bool(one.rejected)
-    if where == "error":
-        return lambda one: bool(one.error)
-    if where:
-        limit = float(where.partition("<")[2])
-        return lambda one: one.probability is not None and one.probability < limit
-    return lambda one: True
-
-
-def _settings(classifier: Classifier, options: LabelOptions, given: Input) -> dict[str, Any]:
-    """What the bytes of the parts depend on."""
-    session = classifier.session
-    manifest = (classifier.bundle.root / MANIFEST).read_bytes()
-    return {
-        "format": FORMAT, "version": VERSION,
-        "bundle": {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "arch": classifier.bundle.spec.arch},
-        "engine": {"backend": session.backend, "precision": session.precision, "device": session.device},
-        "input": dict(given.identity),
-        "rows": options.rows, "batch": options.batch, "limit": options.limit, "where": options.where,
-        "logits": options.logits,
-    }  # fmt: skip
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from samdeploy.arrays import Float32Array
 from samdeploy.errors import InputError
 from samdeploy.files import write_atomic
 
 TOP = 5
 DIGEST_BYTES = 16
 _META = b"samdeploy"
-LOGITS = {"float16": pa.float16(), "float32": pa.float32()}
+# In the footer of a part: the SHA-256 of the whole file, computed with zeros in its own place.
+_SEAL, _SEAL_LENGTH = "samdeploy sha256 ", 64
+_NUMBERS = {"float16": pa.float16(), "float32": pa.float32()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Labelled:
     probability: float | None = None
     rejected: bool | None = None
     top: tuple[tuple[str, float], ...] = ()
-    logits: np.ndarray[Any, Any] | None = None
+    logits: Float32Array | None = None
+    features: Float32Array | None = None
     digest: bytes = b""
 
 
@@ -52,16 +57,19 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06d}.parquet"
 
 
-def schema(classes: int, logits: str) -> pa.Schema:
-    """Of every part; `logits` is "", "float16" or "float32"."""
+def schema(vectors: Mapping[str, tuple[str, int]]) -> pa.Schema:
+    """Of every part.
+
+    Args:
+        vectors: "logits", "features" -> ("float16" or "float32", how many numbers); those that are wanted.
+    """
     fields = [
         ("row", pa.int64()), ("uri", pa.string()), ("label", pa.string()), ("index", pa.int32()),
         ("probability", pa.float32()), ("rejected", pa.bool_()), ("top_labels", pa.list_(pa.string())),
         ("top_probabilities", pa.list_(pa.float32())), ("error", pa.string()), ("width", pa.int32()),
         ("height", pa.int32()), ("digest", pa.binary(DIGEST_BYTES)),
     ]  # fmt: skip
-    if logits:
-        fields.append(("logits", pa.list_(LOGITS[logits], classes)))
+    fields += [(name, pa.list_(_NUMBERS[kind], width)) for name, (kind, width) in vectors.items()]
     return pa.schema(fields)
 
 
@@ -95,23 +103,54 @@ def write_part(
         "digest": [one.digest or None for one in rows],
     }
     arrays = [pa.array(values, form.field(name).type) for name, values in columns.items()]
-    if "logits" in form.names:
-        kind = form.field("logits").type
-        arrays.append(_logits(rows, kind))
+    arrays += [
+        _vectors([getattr(one, name) for one in rows], form.field(name).type) for name in form.names[len(columns) :]
+    ]
     meta = {"part": number, "settings": settings, "counts": counts}
     table = pa.Table.from_arrays(arrays, schema=form.with_metadata({_META: json.dumps(meta, sort_keys=True)}))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue())
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"seal": _SEAL + "0" * _SEAL_LENGTH})
+    content = bytearray(buffer.getbuffer())
+    place = _seal_place(content)
+    content[place : place + _SEAL_LENGTH] = _seal(content, place)
+    write_atomic(path, content)
 
 
-def _logits(rows: Sequence[Labelled], kind: pa.FixedSizeListType) -> pa.Array:
+def is_sound(path: Path) -> bool:
+    """Whether a part has the bytes that were written: one that was cut off or changed is made again."""
+    try:
+        content = path.read_bytes()
+        place = _seal_place(content)
+    except (OSError, ValueError):
+        return False
+    return content[place : place + _SEAL_LENGTH] == _seal(content, place)
+
+
+def _seal_place(content: bytes | bytearray) -> int:
+    """Where the footer has the SHA-256.
+
+    Raises:
+        ValueError: it has none.
+    """
+    return content.rindex(_SEAL.encode()) + len(_SEAL)
+
+
+def _seal(content: bytes | bytearray, place: int) -> bytes:
+    found = hashlib.sha256(memoryview(content)[:place])
+    found.update(b"0" * _SEAL_LENGTH)
+    found.update(memoryview(content)[place + _SEAL_LENGTH :])
+    return found.hexdigest().encode()
+
+
+def _vectors(rows: Sequence[Float32Array | None], kind: pa.FixedSizeListType) -> pa.Array:
     width, dtype = kind.list_size, kind.value_type.to_pandas_dtype()
     values = np.zeros((len(rows), width), dtype)
     missing = np.ones(len(rows), np.bool_)
     for place, one in enumerate(rows):
-        if one.logits is not None:
-            values[place], missing[place] = one.logits, False
+        if one is not None:
+            values[place], missing[place] = one, False
     flat = pa.array(values.ravel(), kind.value_type)
     return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=pa.array(missing))
 

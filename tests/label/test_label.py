@@ -6,6 +6,7 @@ import csv
 import functools
 import hashlib
 import http.server
+import importlib.util
 import io
 import json
 import os
@@ -16,9 +17,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,48 +32,10 @@ from samdeploy import Classifier
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 from samdeploy.images.decode import prepare
-from samdeploy.label.label import LabelOptions, Summary, label
+from samdeploy.label.parts import is_sound
 from tests.conftest import Command
-
-COUNT, ROWS = 53, 10
-Label = Callable[..., Summary]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifty-three files, of which numbers 7 and 31 are no images; names in natural order."""
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for number in range(COUNT):
-        path = folder / f"image {number}.png"
-        if number in (7, 31):
-            path.write_bytes(b"no image")
-        else:
-            pixels = random.integers(0, 256, (20 + number % 5, 30, 3), np.uint8)
-            Image.fromarray(pixels).save(path)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def classifier(digits_bundle: Bundle) -> Classifier:
-    pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
-    return Classifier.open(digits_bundle.root, "onnxruntime")
-
-
-@pytest.fixture
-def labelled(classifier: Classifier, images: Path) -> Label:
-    def run(out: Path, given: str | Path = images, **options: Any) -> Summary:
-        return label(classifier, LabelOptions(str(given), out, **{"rows": ROWS, "batch": 4, **options}))
-
-    return run
-
-
-def table(folder: Path) -> list[dict[str, Any]]:
-    return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+from tests.label.conftest import COUNT, ROWS, Label
+from tests.label.read import content, table
 
 
 def test_every_row_has_its_label_or_its_error(
@@ -197,14 +158,35 @@ def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Pat
     with pytest.raises(InputError, match="--force: not with --shard"):
         labelled(tmp_path, force=True, shard=(1, 2))
     parts = [tmp_path / f"part-00000{number}.parquet" for number in (0, 1)]
-    whole = parts[0].read_bytes()
     parts[0].write_bytes(parts[1].read_bytes())
     with pytest.raises(InputError, match="this is part 1 under another name"):
         labelled(tmp_path, rows=20)
-    parts[0].write_bytes(whole)
-    (tmp_path / "part-000001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"part-000001.parquet: no part of a labelling"):
-        labelled(tmp_path, rows=20)
+
+
+def test_a_damaged_part_is_made_again(labelled: Label, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled(tmp_path, logits="float32")
+    before = content(tmp_path)
+    part = tmp_path / "part-000002.parquet"
+    whole = part.read_bytes()
+    # Any byte: of the magic, the pages, the footer, the digest itself; and cut off, also to nothing.
+    changed = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(0, len(whole), 97)]
+    digest = whole.rindex(b"samdeploy sha256 ") + 20
+    changed += [whole[:digest] + b"x" + whole[digest + 1 :], whole[:-1], whole[:1000], b"", b"PAR1", whole + b"\0"]
+    assert len(changed) > 50 and is_sound(part)
+    for data in changed:
+        part.write_bytes(data)
+        assert not is_sound(part)
+    assert labelled(tmp_path, logits="float32").own == ROWS
+    assert f"{part}: cut off or changed; its rows are labelled again" in capsys.readouterr().err
+    assert content(tmp_path) == before
+    assert labelled(tmp_path, logits="float32").own == 0
+
+
+def test_a_column_of_what_has_none_is_refused(labelled: Label, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\n")
+    for given in (images, images / "*.png", tmp_path / "list.txt", "-"):
+        with pytest.raises(InputError, match=r"--column 'path': .* has no columns; leave --column out"):
+            labelled(tmp_path / "out", given, column="path")
 
 
 def test_other_images_of_the_same_names_are_another_input(labelled: Label, images: Path, tmp_path: Path) -> None:
@@ -212,8 +194,8 @@ def test_other_images_of_the_same_names_are_another_input(labelled: Label, image
         folder = tmp_path / name / "all"
         folder.mkdir(parents=True)
         for number in (0, 1, 2):
-            content = (images / f"image {number}.png").read_bytes()
-            (folder / f"{number}.png").write_bytes(content + b"\0" * (name == "two"))
+            data = (images / f"image {number}.png").read_bytes()
+            (folder / f"{number}.png").write_bytes(data + b"\0" * (name == "two"))
         # Of the same lengths: their content tells them from one another.
         with tarfile.open(folder.with_suffix(".tar"), "w") as tar:
             entry = tarfile.TarInfo("a.png")
@@ -235,13 +217,13 @@ def test_nothing_of_others_is_removed_or_read_as_a_list(labelled: Label, tmp_pat
         with pytest.raises(InputError, match=text):
             labelled(folder, tmp_path, force=True)
     assert (tmp_path / "part-000000.parquet").is_file()
-    for name, content, text in (
+    for name, data, text in (
         ("a.onnx", b"\x08\0ir", "no text"), ("a.tar.gz", b"text", "no text"),
         ("utf16.txt", "a.png".encode("utf-16"), "no text"),
         ("open.csv", b'path,x\na,1\n"b,2\nc,3\n', "a quote that is not closed"),
         ("twice.csv", b"path,path\na,1\n", "2 columns are called 'path'"), ("empty.txt", b"\n", "no images found"),
     ):  # fmt: skip
-        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match=text):
             labelled(tmp_path / "out", tmp_path / name)
 
@@ -315,3 +297,9 @@ def test_two_at_once_are_refused_and_the_command_says_what_it_did(
         fcntl.flock(held, fcntl.LOCK_EX)
         done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and "another process writes this shard" in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_a_missing_ray_is_named(command: Command, digits_bundle: Bundle, images: Path, tmp_path: Path) -> None:
+    done = command("label", digits_bundle.root, images, "--out", "out", "--engine", "ray", cwd=tmp_path)
+    assert done.returncode == 1 and "pip install 'samdeploy[label,ray]'" in done.stderr

@@ -14,7 +14,8 @@ from PIL import Image
 from samdeploy import Classifier
 from samdeploy.bundle import Bundle
 from samdeploy.data import open_dataset
-from samdeploy.label.label import LabelOptions, label
+from samdeploy.label.label import label
+from samdeploy.label.options import LabelOptions
 
 
 @pytest.fixture(scope="session")
