@@ -35,6 +35,9 @@ def label(
         str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's usual one if left out.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="plain: this process; ray: actors on a cluster.")] = "plain",
+    workers: Annotated[int | None, typer.Option(help="Actors of ray; one for each node if left out.", min=1)] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs that each actor of ray takes.", min=0)] = 0.0,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an address.", min=0.1)] = 30.0,
     trust: Annotated[
         Path | None, typer.Option(metavar="KEY", help="Public key (PEM) that must have signed the bundle.")
@@ -43,7 +46,7 @@ def label(
 ) -> None:
     """Label many images: Parquet files with class, probabilities and errors; started again, it goes on."""
     from samdeploy.backends.names import check_names
-    from samdeploy.errors import InputError
+    from samdeploy.errors import BackendUnavailable, InputError
 
     check_names(backend, device, precision, also="auto")
     own = shard_of(shard)
@@ -52,6 +55,10 @@ def label(
             raise InputError(f"{option}: {value!r} found, float16 or float32 expected")
     if features:
         backend, precision = "onnxruntime" if backend == "auto" else backend, precision or "fp32"
+    if engine not in ("plain", "ray"):
+        raise InputError(f"--engine: {engine!r} found, plain or ray expected; --backend names the runtime")
+    if engine == "plain" and (workers or gpus):
+        raise InputError("--workers, --gpus: for --engine ray; for processes of your own, --shard")
     from samdeploy.label.label import label, say
     from samdeploy.label.options import LabelOptions
     from samdeploy.runs.locate import bundle_of
@@ -59,11 +66,19 @@ def label(
     options = LabelOptions(
         input, out, rows, batch, threads, own, limit, where, logits, features, column, timeout, force
     )
-    from samdeploy.classifier import Classifier
+    if engine == "ray":
+        try:
+            from samdeploy.label.ray import Wanted, label_on_ray
+        except ModuleNotFoundError as error:
+            raise BackendUnavailable(f"--engine ray: {error}; pip install 'samdeploy[label,ray]'") from error
+        wanted = Wanted(bundle_of(bundle), backend, device, precision, trust, workers, gpus)
+        found, classes = label_on_ray(wanted, options)
+    else:
+        from samdeploy.classifier import Classifier
 
-    opened = Classifier.open(bundle_of(bundle), backend, device=device, precision=precision, trust=trust)
-    with opened as classifier:
-        found, classes = label(classifier, options), classifier.classes
+        opened = Classifier.open(bundle_of(bundle), backend, device=device, precision=precision, trust=trust)
+        with opened as classifier:
+            found, classes = label(classifier, options), classifier.classes
     say(found, classes)
     print(out)
     # Other shards may still be at work: only what this one should have done is its failure.
