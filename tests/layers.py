@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "label": _APPLICATION | {"certainty", "progress", "data", "graphs"},
     "doctor": _APPLICATION | {"progress", "evaluate", "bench"},
     "report": _APPLICATION
-    | {"metrics", "progress", "data", "evaluate", "explain", "export", "bench", "compare", "doctor"},
+    | {"certainty", "metrics", "progress", "data", "label", "evaluate", "explain", "export", "bench", "compare"}
+    | {"doctor"},
     "cli": _APPLICATION
     | {"progress", "predict", "explain", "models", "data", "train", "importing", "export", "evaluate", "bench"}
     | {"compare", "report", "doctor", "serve", "label"},

@@ -4,7 +4,7 @@
 """
 
 from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare  # isort: skip
-from samdeploy.cli import apply, label, serve, bench, share, doctor  # isort: skip
+from samdeploy.cli import apply, label, report, serve, bench, share, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "label",
     "main",
     "models",
+    "report",
     "reproduce",
     "serve",
     "share",

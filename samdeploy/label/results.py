@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import MAX_BYTES
 from samdeploy.errors import InputError
 from samdeploy.files import read_json
+from samdeploy.label.fetch import Fetch
+from samdeploy.label.inputs import Input, open_input
 from samdeploy.label.label import FORMAT, SETTINGS_FILE, VERSION
 from samdeploy.label.parts import part_path, read_counts
 
@@ -82,6 +89,38 @@ def open_labels(folder: Path) -> Labels:
     for number in range(parts):
         counts.update(read_counts(part_path(folder, number), number, settings))
     return Labels(folder, settings, rows, parts, counts)
+
+
+def labels_of(bundle: Bundle, folder: Path) -> Labels:
+    """Labels that a bundle made.
+
+    Raises:
+        InputError: another one did; or as `open_labels` does.
+    """
+    labels = open_labels(folder)
+    expected = hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest()
+    if (found := labels.settings["bundle"]["manifest_sha256"]) != expected:
+        raise InputError(
+            f"labels {folder}: of a bundle whose manifest has SHA-256 {found[:12]}..., {bundle.root} has "
+            f"{expected[:12]}...; name that bundle, or label again"
+        )
+    return labels
+
+
+def input_of(labels: Labels, text: str, column: str, timeout: float) -> Input:
+    """The input again, so that its images can be read.
+
+    Args:
+        text, column: as for `open_input`.
+        timeout: seconds in which an address must answer.
+
+    Raises:
+        InputError: it is another one.
+    """
+    given = open_input(text, labels.folder, column, Fetch(timeout, MAX_BYTES), known=True)
+    if json.loads(json.dumps(given.identity)) != labels.settings["input"]:
+        raise InputError(f"{text}: not the input that {labels.folder} has labels of")
+    return given
 
 
 def check_whole(labels: Labels, why: str) -> None:

@@ -75,7 +75,7 @@ def render_html(evaluation: Mapping[str, Any], evidence: Evidence, bundle: Bundl
             {p.batch for each in (evidence.bench.engines if evidence.bench else ()) for p in each.batches}
         ),
     }
-    return _environment().get_template("page.html.j2").render(context)
+    return page_environment().get_template("page.html.j2").render(context)
 
 
 def _safe(value: object) -> object:
@@ -85,7 +85,8 @@ def _safe(value: object) -> object:
     return value
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """What renders the pages: everything escaped, numbers in their notation."""
     environment = Environment(
         loader=PackageLoader("samdeploy.report", "templates"),
         autoescape=True,

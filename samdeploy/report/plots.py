@@ -223,3 +223,45 @@ def headroom_plot(record: HeadroomRecord) -> BarPlot:
     axis = f"{order}; dashed: end of FP16 (65,504)"
     size = (right + 4, bottom + 24, left, right, top, bottom)
     return BarPlot(description, axis, *size, zero, tuple(bars), tuple(stages), up.ticks(6))
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram(Frame):
+    """Bars now, and beside each a bar of before; `before` is empty where that is not known."""
+
+    now: tuple[Bar, ...]
+    before: tuple[Bar, ...]
+    ticks: tuple[Tick, ...]
+    side_ticks: tuple[Tick, ...]
+
+
+def histogram(now: Sequence[float], before: Sequence[float] | None) -> Histogram:
+    """Percentages of images over equal parts of the probability, 0 to 100 %.
+
+    Args:
+        now: percentages, the least probability first; at least one.
+        before: as many, of other images; None: there are none.
+    """
+    left, right, top, bottom = 40.0, _RIGHT - 8, 12.0, 190.0
+    across = Scale(0.0, 100.0, left, right)
+    up = Scale(0.0, 1.05 * max(*now, *(before or ()), 1.0), bottom, top)
+    step = (right - left) / len(now)
+    width = step * (0.42 if before else 0.84)
+
+    def bars(shares: Sequence[float], shift: float, of: str) -> tuple[Bar, ...]:
+        return tuple(
+            Bar(
+                round(left + (place + 0.08) * step + shift, 2), round(width, 2), round(up.at(share), 2),
+                round(bottom - up.at(share), 2), "none",
+                f"{of}: {100 * place / len(shares):g} to {100 * (place + 1) / len(shares):g} %, {share:.2f} %",
+            )
+            for place, share in enumerate(shares)
+        )  # fmt: skip
+
+    surest = f"{now[-1]:.1f} % of the images are in the surest part"
+    spoken = f"{surest}, and {before[-1]:.1f} % of the validation images" if before else surest
+    size = (WIDTH, bottom + _FOOT, left, right, top, bottom)
+    return Histogram(
+        f"Images over the probability of their class: {spoken}.", "probability of the class, in percent", *size,
+        bars(now, 0.0, "these images"), bars(before or (), width, "validation"), across.ticks(), up.ticks(5),
+    )  # fmt: skip

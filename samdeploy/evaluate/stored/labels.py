@@ -27,12 +27,11 @@ from samdeploy.evaluate.contradictions import find_contradictions
 from samdeploy.evaluate.evaluate import TestSource, report_of
 from samdeploy.evaluate.options import EvalOptions
 from samdeploy.evaluate.result import Report, Result
-from samdeploy.evaluate.stored.shard import manifest_sha256
 from samdeploy.evaluate.stored.test_set import stored_test_set
 from samdeploy.evaluate.test_set.examine import examine_hashes
 from samdeploy.evaluate.test_set.seen_in_training import known_images
 from samdeploy.label.parts import DIGEST_BYTES
-from samdeploy.label.results import Labels, check_whole, open_labels
+from samdeploy.label.results import Labels, check_whole, labels_of
 from samdeploy.label.truth import true_classes
 from samdeploy.progress import progress_bar
 
@@ -98,13 +97,7 @@ class _Images:
 
 
 def _of_bundle(bundle: Bundle, folder: Path) -> Labels:
-    labels = open_labels(folder)
-    found, expected = labels.settings["bundle"]["manifest_sha256"], manifest_sha256(bundle)
-    if found != expected:
-        raise InputError(
-            f"labels {folder}: of a bundle whose manifest has SHA-256 {found[:12]}..., {bundle.root} has "
-            f"{expected[:12]}...; name that bundle, or label again"
-        )
+    labels = labels_of(bundle, folder)
     check_whole(labels, "eval")
     return labels
 

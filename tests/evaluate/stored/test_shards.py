@@ -142,10 +142,10 @@ def test_command(command: Command, copy_of_bundle: Path, tmp_path: Path) -> None
         done = command(*arguments, *more, cwd=tmp_path)
         assert done.returncode == 0 and done.stdout == f"{tmp_path / shard[0]}.npz\n", done.stderr
     (copy_of_bundle / "eval.json").unlink(missing_ok=True)
-    done = command(*arguments, "--merge", tmp_path / "1.npz", "--merge", tmp_path / "2.npz", "--consistency", "0")
+    done = command(*arguments, "--merge", tmp_path / "1.npz", "--merge", tmp_path / "2.npz", cwd=tmp_path)
     assert done.returncode == 0 and "359 test images" in done.stdout, done.stderr
     assert json.loads((copy_of_bundle / "eval.json").read_text())["verdict"] == "holds"
-    done = command(*arguments, "--merge", tmp_path / "1.npz")
+    done = command(*arguments, "--merge", tmp_path / "1.npz", cwd=tmp_path)
     assert done.returncode == 2 and "2/2 is missing" in done.stderr
     for more, text in (
         (("--shard", "1/2"), "name both"), (("--out", "x"), "name both"),
@@ -154,5 +154,5 @@ def test_command(command: Command, copy_of_bundle: Path, tmp_path: Path) -> None
         (("--merge", tmp_path, "--backend", "openvino"), "--backend: not with --merge: the parts say"),
         (("--merge", tmp_path, "--shard", "1/2"), "--merge and --shard: one of them expected"),
     ):  # fmt: skip
-        done = command(*arguments, *more)
+        done = command(*arguments, *more, cwd=tmp_path)
         assert done.returncode == 2 and text in done.stderr, done.stderr
