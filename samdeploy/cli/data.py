@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from samdeploy.cli.app import BatchSize, DataRoot, Settings, Size, command
-from samdeploy.cli.arguments import read_recipe, recipe_overrides
+from samdeploy.cli.arguments import check_writable, read_recipe, recipe_overrides
 
 
 @command
@@ -25,8 +26,19 @@ def data(
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Where to write the sheet; <recipe>-samples.png if left out.")
     ] = None,
+    from_labels: Annotated[
+        Path | None,
+        typer.Option("--from-labels", metavar="DIR", help="Write a table out of samdeploy label's results for IMAGES."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --from-labels: the table, a .csv.")] = None,
+    min_probability: Annotated[
+        float, typer.Option("--min-probability", metavar="P", help="With --from-labels: of the labels, 0 to 1.")
+    ] = 0.9,
 ) -> None:
     """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""
+    if from_labels is not None or out is not None:
+        _write_table(recipe, from_labels, out, min_probability)
+        return
     given = {"--batch-size": batch_size, "--size": size, "--data": root}
     given |= {"--download": download or None, "--no-cache": None if cache else False}
     loaded = read_recipe(recipe, recipe_overrides(settings, given), root, verb="reading")
@@ -34,3 +46,18 @@ def data(
     from samdeploy.train.look import look
 
     look(loaded, sheet)
+
+
+def _write_table(images: str, labels: Path | None, out: Path | None, least: float) -> None:
+    from samdeploy.errors import InputError
+
+    if labels is None or out is None or out.suffix.lower() != ".csv":
+        raise InputError("--from-labels and --out: labels and a .csv for them belong together; name both")
+    check_writable("--out", out)
+    from samdeploy.label.results import open_labels
+    from samdeploy.label.training import write_training_table
+
+    given = Path(images)
+    base = given if given.is_dir() else given.parent if given.is_file() else Path()
+    print(write_training_table(open_labels(labels), base, least, out), file=sys.stderr)
+    print(out)

@@ -1,0 +1,83 @@
+"""Confident labels become a table that a training reads; no other row does."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow", reason="pip install 'samdeploy[label]'")
+
+from PIL import Image
+
+from samdeploy import Classifier
+from samdeploy.bundle import Bundle
+from samdeploy.data import open_dataset
+from samdeploy.label.label import LabelOptions, label
+from tests.conftest import Command
+
+
+@pytest.fixture
+def photos(digits_bundle: Bundle, tmp_path: Path) -> Path:
+    """Test digits without their classes, a copy of the first, and a broken file."""
+    data = digits_bundle.data
+    found = open_dataset("digits", val_fraction=data.val_fraction, seed=data.split_seed).test
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(200):
+        Image.fromarray(found.load(index)).save(folder / f"{index}, a photo.png")
+    shutil.copy(folder / "0, a photo.png", folder / "copy.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+def labelled(bundle: Bundle, given: Path | str, out: Path) -> Path:
+    with Classifier.open(bundle.root, "onnxruntime") as classifier:
+        assert label(classifier, LabelOptions(str(given), out)).whole
+    return out
+
+
+def test_training_reads_the_confident_labels(
+    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    out = labelled(digits_bundle, photos, tmp_path / "labels")
+    rows = [row for row in pq.read_table(out / "part-000000.parquet").to_pylist() if row["label"]]
+    least = sorted(row["probability"] for row in rows)[40]
+    arguments = ("data", photos, "--from-labels", out, "--out", tmp_path / "next.csv")
+    done = command(*arguments, "--min-probability", f"{least:.9f}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = {str(photos / row["uri"]): row["label"] for row in rows if row["probability"] >= float(f"{least:.9f}")}
+    del expected[str(photos / "copy.png")]
+    with (tmp_path / "next.csv").open(newline="") as file:
+        assert {row["path"]: row["label"] for row in csv.DictReader(file)} == expected
+    assert f"{len(expected)} images of 10 classes written" in done.stderr
+    assert "1 without a label" in done.stderr and "1 copies" in done.stderr and "below" in done.stderr
+    settings = ("--set", "model.arch=sam-resnet18", "--set", "model.pretrained=false", "--size", "32", "--epochs", "1")
+    done = command("train", tmp_path / "next.csv", *settings, "--set", "training.device=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "on table: 10 classes" in done.stderr + done.stdout
+
+
+def test_what_cannot_be_trained_on_is_refused(
+    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    out = labelled(digits_bundle, photos, tmp_path / "labels")
+    tar = shutil.make_archive(str(tmp_path / "photos"), "tar", photos)
+    tars = labelled(digits_bundle, tar, tmp_path / "tars")
+    table = tmp_path / "next.csv"
+    for arguments, text in (
+        ((tmp_path, "--from-labels", out, "--out", table), "no file in"),
+        ((photos, "--from-labels", tars, "--out", table), "of images inside tar files; unpack them"),
+        ((photos, "--from-labels", out, "--out", table, "--min-probability", "1"), "no label is left to train on"),
+        ((photos, "--from-labels", out, "--out", table, "--min-probability", "95"), "95 found, 0 to 1 expected"),
+        ((photos, "--from-labels", out, "--out", tmp_path / "next.txt"), "a .csv for them"),
+        ((photos, "--from-labels", out), "name both"),
+        ((photos, "--from-labels", photos, "--out", table), "a folder that samdeploy label wrote"),
+    ):
+        done = command("data", *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and text in done.stderr, done.stderr
+    assert not table.exists() and not list(tmp_path.glob(".next*"))
