@@ -28,6 +28,7 @@ NEEDED = {
         "libssl-dev": "openssl/evp.h",
     },
     "browser": {"chromium": "chromium chromium-browser google-chrome"},
+    "docs": {"curl": "curl"},
     "optional": {"strace": "strace"},
 }
 CHROMIUM = next(filter(None, map(shutil.which, NEEDED["browser"]["chromium"].split())), None)

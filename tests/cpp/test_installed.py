@@ -46,6 +46,18 @@ def test_an_installed_library_is_found_and_used(
     prefix = tmp_path / "prefix"
     call("cmake", "--install", built.folder, "--prefix", prefix)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    # The project of the tutorial.
+    page = (SOURCE.parent / "docs" / "tutorials" / "cpp.md").read_text()
+    for name, language in (("main.cpp", "cpp"), ("CMakeLists.txt", "cmake")):
+        [text] = re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "bundle").symlink_to(digits_bundle.root)
+    Image.open(digit_files[3]).save(tmp_path / "photo.jpg", "PNG")
+    call("cmake", *generator, "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    call("cmake", "--build", tmp_path / "build")
+    program = tmp_path / "build" / "program"
+    done = subprocess.run([program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n", done.stderr
     examples = tmp_path / "examples"
     call("cmake", *generator, "-S", SOURCE.parent / "examples", "-B", examples, f"-DCMAKE_PREFIX_PATH={prefix}")
     call("cmake", "--build", examples)

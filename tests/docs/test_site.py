@@ -8,7 +8,7 @@ import pytest
 import typer.main
 
 from docs.builder import commands, errors
-from docs.builder.build import DOCS, build, with_site_links
+from docs.builder.build import DOCS, FROM_ROOT, GENERATED, build, with_site_links
 from docs.builder.links import broken_links, outside_requests
 from samdeploy.cli import app
 from samdeploy.errors import SamdeployError
@@ -21,6 +21,14 @@ def test_the_site_builds_strictly_and_asks_nobody(tmp_path: Path) -> None:
     written = {page.relative_to(DOCS).with_suffix(".html").as_posix() for page in DOCS.rglob("*.md")}
     assert written <= pages
     assert "Classify one image." in (site / "reference" / "python.html").read_text()
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (DOCS / "builder" / "zensical.toml").read_text()
+    pages = (
+        {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} | set(GENERATED) | set(FROM_ROOT.values())
+    )
+    assert {page for page in pages if f'"{page}"' not in text} == set()
 
 
 def test_every_option_is_in_the_reference() -> None:
