@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,14 +53,20 @@ def run(block: Block, folder: Path, environment: Mapping[str, str], port: int) -
         AssertionError: it ends with another exit code, or does not print what it should.
     """
     text = block.text.replace("8000", str(port))
+    command = [*PROGRAMS[block.language], text]
     with (folder / "output").open("w+") as output:  # a file: a server that goes on would keep a pipe open
-        done = subprocess.run(
-            [*PROGRAMS[block.language], text], cwd=folder, env={**os.environ, **environment},
-            stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=120, check=False,
+        started = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **environment}, start_new_session=True,
+            stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
+        try:
+            code = started.wait(timeout=300)
+        finally:
+            with suppress(ProcessLookupError):  # what it started goes with it
+                os.killpg(started.pid, signal.SIGKILL)
         output.seek(0)
         printed = output.read()
-    assert done.returncode == block.exit_code, f"exit code {done.returncode}\n{block.text}\n{printed}"
+    assert code == block.exit_code, f"exit code {code}\n{block.text}\n{printed}"
     for line in block.shows:
         assert line in printed, f"{line!r} is not in the output\n{block.text}\n{printed}"
     return printed
