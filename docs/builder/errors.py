@@ -19,9 +19,9 @@ _CODES = """\
 | 141 | whoever read the output went away (a closed pipe) |
 | 143 | SIGTERM |
 
-`predict` and `explain` skip images that cannot be read and exit with 1, or with 2 if none could be read. `train`, `eval`
-and `bench` need all images, `compare` those with labels. `label` writes each error as a row, and exits with 1 if no row
-has a label.
+`predict` and `explain` skip images that cannot be read and exit with 1, or with 2 if none could be read. `train`,
+`eval` and `bench` need all images, `compare` those with labels. `label` writes each error as a row, and exits with 1 if
+no row has a label.
 """
 
 
