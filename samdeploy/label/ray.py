@@ -21,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from samdeploy.bundle.spec import MAX_BYTES
 from samdeploy.classifier import Classifier
-from samdeploy.errors import BackendUnavailable, InputError
+from samdeploy.errors import BackendUnavailable, InputError, first_line
 from samdeploy.images.walk import counted
 from samdeploy.label.inputs import Input
 from samdeploy.label.label import Labelling, Summary, engine_facts, opened
@@ -81,7 +81,12 @@ def _connected() -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing calls home
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+    except Exception as error:  # of its own kinds, RuntimeError, ConnectionError, or Exception itself
+        raise BackendUnavailable(
+            f"--engine ray: Ray cannot be reached, or started here ({first_line(error)}); RAY_ADDRESS names a cluster"
+        ) from error
     try:
         yield
     finally:

@@ -124,8 +124,9 @@ def test_what_fails_in_an_actor_is_said(cluster: Cluster, copy_of_bundle: Path, 
 
 
 def test_the_command_starts_ray_and_ends_it(
-    command: Command, digits_bundle: Bundle, images: Path, labelled: Label, tmp_path: Path
-) -> None:
+    command: Command, environment: dict[str, str], digits_bundle: Bundle, images: Path, labelled: Label, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     arguments = ("label", digits_bundle.root, images, "--out", tmp_path / "out", "--rows", str(ROWS), "--batch", "4")
     arguments += ("--engine", "ray", "--workers", "2", "--backend", "onnxruntime")
     done = command(*arguments, cwd=tmp_path)
@@ -135,5 +136,8 @@ def test_the_command_starts_ray_and_ends_it(
     assert content(tmp_path / "out") == content(tmp_path / "plain")
     assert json.loads((tmp_path / "out" / "_summary.json").read_text())["rows"] == COUNT
     assert not actors()
+    monkeypatch.setitem(environment, "RAY_ADDRESS", "nowhere:1")
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1 and "Ray cannot be reached, or started here" in done.stderr
     done = command("label", digits_bundle.root, images, "--out", tmp_path / "out", "--workers", "2", cwd=tmp_path)
     assert done.returncode == 2 and "--workers, --gpus: for --engine ray" in done.stderr
