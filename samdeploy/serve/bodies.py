@@ -18,9 +18,11 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     """The body.
 
     Raises:
-        RequestError: longer than `most` bytes (413), or not there within `seconds` (408).
+        RequestError: longer than `most` bytes (413), not there within `seconds` (408), or compressed (415).
         ClientDisconnect: the client went away.
     """
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise RequestError(415, f"Content-Encoding {coding[:20]!r} found; send the body as it is")
     length = request.headers.get("content-length", "0")
     if len(length) > 18 or int(length) > most:  # h11 and httptools let nothing but digits pass
         raise RequestError(413, f"Content-Length {length[:20]} found, at most {most} bytes expected")

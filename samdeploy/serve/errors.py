@@ -9,8 +9,8 @@ class RequestError(SamdeployError):
     """A request that gets no answer, and the HTTP status that says so.
 
     Attributes:
-        status: 400 for what is wrong in it, 404, 413 (too long), 422 (an image without an answer), 503 (full, or not
-            ready), 504 (its time was up before the engine came to it).
+        status: 400 for what is wrong in it, 404, 413 (too long), 415 (compressed), 422 (an image without an answer),
+            503 (full, or not ready), 504 (its time was up before the engine came to it).
         retry_after: seconds after which it may work; None: not by waiting.
     """
 

@@ -12,12 +12,14 @@ from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import samdeploy
+from samdeploy.arrays import Float32Array
 from samdeploy.errors import AnswerError, ImageError, SamdeployError, first_line
 from samdeploy.serve.answers import write_infer
 from samdeploy.serve.bodies import form_files, read_body
@@ -125,10 +127,9 @@ class _Routes:
         asked = read_infer(body, request.headers.get(HEADER_LENGTH), model.spec)
         logits = await model.answer(asked.images, asked.timeout, self._server.pool)
         content, front = write_infer(model.name, model.version, asked, logits, model.spec)
-        model.count(logits)
-        if front:
-            return Response(content, headers={HEADER_LENGTH: str(front)}, media_type="application/octet-stream")
-        return Response(content, media_type="application/json")
+        headers = {HEADER_LENGTH: str(front)} if front else None
+        kind = "application/octet-stream" if front else "application/json"
+        return Response(content, headers=headers, media_type=kind, background=BackgroundTask(_count, model, logits))
 
     async def predict(self, request: Request, model: ServedModel) -> Response:
         top = _number(request, "top", 5, len(model.spec.classes))
@@ -144,11 +145,10 @@ class _Routes:
         decode_ms, engine_ms = 1000 * (decoded - begin), 1000 * (time.perf_counter() - decoded)
         timing = {"Server-Timing": f"decode;dur={decode_ms:.1f}, engine;dur={engine_ms:.1f}"}
         answers = [answer.to_json() for answer in model.predictions(logits, top)]
-        model.count(logits)
-        if not is_form:
-            return _json(answers[0], headers=timing)
         named = [{"field": field, "image": name, **one} for (field, name, _), one in zip(files, answers, strict=True)]
-        return _json({"predictions": named}, headers=timing)
+        response = _json({"predictions": named} if is_form else answers[0], headers=timing)
+        response.background = BackgroundTask(_count, model, logits)
+        return response
 
     async def explain(self, request: Request, model: ServedModel) -> Response:
         model.check_ready()
@@ -195,6 +195,11 @@ class _Routes:
             return response
 
         return answer
+
+
+async def _count(model: ServedModel, logits: Float32Array) -> None:
+    """For after an answer is sent: no client waits for it, and it is done before the next request is read."""
+    model.count(logits)
 
 
 async def _while_connected(request: Request, work: Awaitable[Response]) -> Response:

@@ -12,7 +12,7 @@ _JSON = "application/json"
 _ERROR = {"$ref": "#/components/schemas/error"}
 _TEXTS = {
     400: "the request is wrong", 401: "the key is missing or wrong", 404: "no such model or version",
-    408: "the body was not there in time", 413: "too long", 422: "the answer is not finite",
+    408: "the body was not there in time", 413: "too long", 415: "compressed", 422: "the answer is not finite",
     500: "the engine failed", 501: "the bundle has no maps", 503: "not ready, or the queue is full", 504: "too late",
 }  # fmt: skip
 
@@ -61,7 +61,7 @@ def _of_model(root: str, model: ServedModel) -> dict[str, Any]:
     images = {"content": {**image["content"], **form}, "required": True}  # type: ignore[dict-item]
     prediction = {"$ref": "#/components/schemas/prediction"}
     many = {"type": "object", "properties": {"predictions": {"type": "array", "items": prediction}}}
-    failures = 400, 401, 404, 408, 413, 422, 500, 503, 504
+    failures = 400, 401, 404, 408, 413, 415, 422, 500, 503, 504
     return {
         root: {"get": _operation("its tensors", {"type": "object"}, 401, 404)},
         root + "/config": {"get": _operation("its tensors, as Triton says it", {"type": "object"}, 401, 404)},

@@ -199,14 +199,16 @@ def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             limit_concurrency=options.connections,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=int(options.limits.timeout) + 1,
             ssl_certfile=str(options.tls_cert) if options.tls_cert else None,
             ssl_keyfile=str(options.tls_key) if options.tls_key else None,
         )
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_run(config, server, listening, settings, announce))
+        # uvloop's loop where it is installed.
+        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(config, server, listening, settings, announce))
     finally:
         server.pool.shutdown(cancel_futures=True)
         server.models.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -144,6 +145,12 @@ def test_what_gets_no_answer(served: Served, path: str, body: bytes, status: int
     found, answer = served.json("POST", path, body)
     assert (found, list(answer)) == (status, ["error"])
     assert answer["error"].startswith(text)
+
+
+def test_a_compressed_body_is_refused(served: Served) -> None:
+    """tritonclient can compress what it sends."""
+    status, answer = served.json("POST", DIGITS + "/infer", gzip.compress(b"{}"), Content_Encoding="gzip")
+    assert (status, answer["error"]) == (415, "Content-Encoding 'gzip' found; send the body as it is")
 
 
 def by_urllib(url: str, content: bytes) -> tuple[int, bytes]:
