@@ -162,8 +162,9 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
     def announce(models: str) -> None:
         scheme = "https" if options.tls_cert else "http"
         host, port = listening.getsockname()[:2]
-        print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-        print(models, file=sys.stderr)
+        with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
+            print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+            print(models, file=sys.stderr)
 
     if options.workers == 1:
         _serve_at(settings, listening, announce)

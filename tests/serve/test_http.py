@@ -10,11 +10,13 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +340,27 @@ def test_slow_heads_keys_and_a_full_queue(
         with ThreadPoolExecutor(12) as clients:
             assert set(clients.map(infer, [40] * 24)) == {(200, None), (503, "1")}
         assert infer(41) == (413, None)
+
+
+def test_a_log_on_a_full_disk(digits_bundle: Bundle, environment: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-m", "samdeploy", "serve", f"digits={digits_bundle.root}", "--port", str(port)]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, env=dict(environment), stdout=full, stderr=full)
+    try:
+        served = Served(process, port, 0)  # type: ignore[arg-type]
+        deadline, status = time.monotonic() + 120, 0
+        while status != 200 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+            with suppress(OSError):
+                status = served.ask("GET", "/v2/health/ready")[0]
+        time.sleep(0.5)
+        assert served.ask("POST", DIGITS + "/predict", b"no image")[0] == 400
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_end(digits_bundle: Bundle, environment: dict[str, str], digit_files: Sequence[Path]) -> None:

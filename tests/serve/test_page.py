@@ -44,7 +44,7 @@ def opened(served: Served) -> Iterator[tuple[Any, list[str]]]:
         page.goto(f"http://127.0.0.1:{served.port}")
         page.get_by_label("This server asks for a key").fill(KEY)
         page.keyboard.press("Enter")
-        page.get_by_label("Model", exact=True).select_option("1")
+        page.locator("#model").select_option("1")
         page.get_by_text("maps is ready").wait_for()
         yield page, asked
         browser.close()
