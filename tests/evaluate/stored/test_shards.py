@@ -111,9 +111,11 @@ def test_what_does_not_belong_together_is_refused(
     folder = sharded(digits_bundle, 3)
 
     def changed(change: Callable[[Shard], Shard]) -> list[Path]:
-        write_shard(tmp_path / "other.npz", change(read_shard(folder / "2.npz")))
-        return [folder / "1.npz", tmp_path / "other.npz", folder / "3.npz"]
+        other = tmp_path / "others" / f"{len(list((tmp_path / 'others').iterdir()))}.npz"
+        write_shard(other, change(read_shard(folder / "2.npz")))
+        return [folder / "1.npz", other, folder / "3.npz"]
 
+    (tmp_path / "others").mkdir()
     (tmp_path / "broken.npz").write_bytes(b"PK")
     np.savez(tmp_path / "array.npz", a=np.zeros(3))
     for paths, text in (
