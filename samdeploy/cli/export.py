@@ -43,6 +43,10 @@ def export(
     cam: Annotated[
         bool, typer.Option("--cam/--no-cam", help="Write the graph that draws class activation maps.")
     ] = True,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Leave out the maps' graph, and FP16's unless an FP16 engine is named."),
+    ] = False,
     triton: Annotated[
         Path | None,
         typer.Option(metavar="REPO", help="Also write a model repository for Triton."),
@@ -70,10 +74,17 @@ def export(
     for option, value in own.items():
         if value is not None and engine in ("onnxruntime", "openvino"):
             raise InputError(f"{option}: is for TensorRT engines, and --engine {engine} builds none; leave it out")
+    if small and headroom_plot is not None:
+        raise InputError("--headroom-plot: there is nothing to draw without the FP16 graph; leave out --small")
     if headroom_plot is not None:
         check_writable("--headroom-plot", headroom_plot)
     if triton is not None and run is not None and (run / MANIFEST).is_file():
-        own |= {"--reject-error": reject_error, "--headroom-plot": headroom_plot, "--data": data}
+        own |= {
+            "--small": small or None,
+            "--reject-error": reject_error,
+            "--headroom-plot": headroom_plot,
+            "--data": data,
+        }
         for option, value in own.items():
             if value is not None:
                 raise InputError(f"{option}: nothing is exported anew from a bundle; name its run, or leave it out")
@@ -97,6 +108,7 @@ def export(
         max_drop=max_drop,
         data_root=data,
         cam=cam,
+        small=small,
         reject_error=reject_error,
         **{key: value for key, value in given.items() if value is not None},
     )

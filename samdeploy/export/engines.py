@@ -63,6 +63,8 @@ class ExportOptions:
         workspace: scratch memory of a TensorRT build, in MiB; None leaves its default.
         max_drop: points of validation top-1 that int8 may cost.
         data_root: where the data set lies; None: where training found it.
+        small: whether all is left out that no engine asked for here needs: the graph of class activation maps, and,
+            unless an FP16 engine is asked for by name, the FP16 graph with the head-room that it was planned by.
         reject_error: percentage of wrong ones among accepted answers that the bundle's threshold keeps; None: the
             bundle rejects no answer.
         cam: whether the graph of class activation maps is written too; it is as large as the FP32 graph.
@@ -81,12 +83,21 @@ class ExportOptions:
     data_root: Path | None = None
     cam: bool = True
     reject_error: float | None = None
+    small: bool = False
 
     def __post_init__(self) -> None:
         check_name("engine", self.engine, ENGINES)
         if self.precision is not None:
             check_name("precision", self.precision, PRECISIONS)
         check_settings(self.batch, self.optimization_level, self.workspace)
+
+
+def wants_fp16(options: ExportOptions) -> bool:
+    """Whether the FP16 graph is written: always, but in a small bundle only where its engine is asked for by name."""
+    named = [
+        options.precision or DEFAULT_PRECISION[engine] for engine, named in wanted_engines(options.engine) if named
+    ]
+    return not options.small or options.precision == "fp16" or "fp16" in named
 
 
 def graph_backend(engine: str, precision: str) -> str | None:

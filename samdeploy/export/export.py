@@ -36,6 +36,7 @@ from samdeploy.export.engines import (
     graph_backend,
     keep_engines,
     wanted_engines,
+    wants_fp16,
 )
 from samdeploy.export.golden_colour import with_colour
 from samdeploy.export.graphs import NO_IMAGES, Headroom, add_graphs, add_int8_graph
@@ -132,8 +133,8 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         _add_hashes(writer, hashes)
         if len(used):
             writer.add_array(ROLES["train"], "hashes/train.npy", used)
-        headroom, no_graph = add_graphs(writer, network, chosen, logits)
-        if options.cam:
+        headroom, no_graph = add_graphs(writer, network, chosen, logits, fp16=wants_fp16(options))
+        if options.cam and not options.small:
             add_cam_graph(writer, network, chosen.golden)
         int8 = [] if validation is None else _add_int8(writer, options, chosen, validation, no_graph)
         rows = [row for engine, named in wanted_engines(options.engine)

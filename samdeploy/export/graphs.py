@@ -29,6 +29,7 @@ NO_IMAGES = (
     "the network was imported without images, on which FP16 and INT8 are measured; import it again with --data FOLDER, "
     "or export with --precision fp32"
 )
+SMALL = "--small leaves the FP16 graph out; name the engine to have it: --engine trt, or --precision fp16"
 # Of the multiply-adds; an FP16 engine with less is FP32 in all but name.
 MIN_FP16_SHARE = 95.0
 
@@ -71,7 +72,7 @@ class Headroom:
 
 
 def add_graphs(
-    writer: BundleWriter, network: Network, images: ExportImages, logits: Float32Array
+    writer: BundleWriter, network: Network, images: ExportImages, logits: Float32Array, *, fp16: bool = True
 ) -> tuple[Headroom | None, dict[tuple[str, str | None], ExportError]]:
     """Write the graph of each precision and the head-room map.
 
@@ -80,10 +81,11 @@ def add_graphs(
         network: of the run.
         images: golden ones to check on, the others to measure on.
         logits: float32 [n, K], of the network as trained on the golden images.
+        fp16: whether that graph and the map are wanted.
 
     Returns:
-        The map, None without images to measure it on; and for each precision that cannot be had, and the backend it
-        was for, the reason.
+        The map, None without it or without images to measure it on; and for each precision that cannot be had, and the
+        backend it was for, the reason.
 
     Raises:
         ExportError: the FP32 graph is not the network; no engine could be right.
@@ -96,6 +98,8 @@ def add_graphs(
         raise ExportError(f"{error}: {why_different(network, golden)}") from None
     writer.add("graph", "model.fp32.onnx", graph, precision="fp32")
 
+    if not fp16:
+        return None, {("fp16", None): ExportError(SMALL)}
     if not len(images.headroom):
         return None, {("fp16", None): ExportError(NO_IMAGES)}
     ranges = measure_ranges(network.graph, images.headroom)
