@@ -11,7 +11,7 @@ import typer.main
 from samdeploy.cli import app
 
 # In the order in which they are used; others follow.
-ORDER = ("data", "train", "reproduce", "import", "models", "export", "eval", "compare", "bench")
+ORDER = ("demo-bundle", "data", "train", "reproduce", "import", "models", "export", "eval", "compare", "bench")
 ORDER += ("predict", "explain", "serve", "label", "card", "sign", "doctor")
 
 

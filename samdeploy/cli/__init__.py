@@ -3,7 +3,7 @@
 `samdeploy --help` lists the commands in the order in which they are imported here.
 """
 
-from samdeploy.cli import data, train, reproduce, models, importing, export, evaluate, compare  # isort: skip
+from samdeploy.cli import demo, data, train, reproduce, models, importing, export, evaluate, compare  # isort: skip
 from samdeploy.cli import apply, label, report, serve, bench, share, doctor  # isort: skip
 from samdeploy.cli.app import app, main
 
@@ -13,6 +13,7 @@ __all__ = [
     "bench",
     "compare",
     "data",
+    "demo",
     "doctor",
     "evaluate",
     "export",

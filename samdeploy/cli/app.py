@@ -76,14 +76,12 @@ class _Command(typer.core.TyperCommand):
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Register a command; our own errors become one line on standard error and an exit code."""
 
-    name = function.__name__.rstrip("_")  # "import" is a word of the language
+    name = function.__name__.rstrip("_").replace("_", "-")  # "import" is a word of the language
 
     @app.command(name, cls=_Command)
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with one_line_errors(
-            function.__name__.rstrip("_"), names_data=kwargs.get("data", kwargs.get("root")) is not None
-        ):
+        with one_line_errors(name, names_data=kwargs.get("data", kwargs.get("root")) is not None):
             result = function(*args, **kwargs)
             sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
             return result

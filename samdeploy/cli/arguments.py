@@ -198,5 +198,7 @@ def missing_package(error: ModuleNotFoundError, command: str) -> str:
     extra = _EXTRAS.get(package)
     if extra == "train" and command == "export":
         extra = "export"
+    if extra is not None and command == "demo-bundle":
+        extra = "train,export"
     cure = f"samdeploy[{extra}]" if extra else package
     return f"the package {package!r} is not installed; pip install '{cure}'"

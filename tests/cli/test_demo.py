@@ -1,0 +1,72 @@
+"""`demo-bundle`: a bundle that answers, and images to ask it about; small, and with all that `eval` needs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="pip install 'samdeploy[train,export]'")
+pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[train,export]'")
+
+from samdeploy.bundle import open_bundle
+from samdeploy.cli.demo import check_new_folder
+from samdeploy.errors import InputError
+from samdeploy.export.engines import ExportOptions, wants_fp16
+from tests.cli.typed import Inside
+
+
+@pytest.mark.slow
+def test_the_demo_predicts_and_is_evaluated(tmp_path: Path, inside: Inside) -> None:
+    code, out, errors = inside("demo-bundle", tmp_path / "demo", cwd=tmp_path)
+    assert code == 0, errors
+    bundle = open_bundle(Path(out.strip()))
+    assert bundle.root == tmp_path / "demo" / "digits" / "bundle"
+    # Each costs tens of megabytes: the network as trained, which `eval` compares with, and the one graph that is run.
+    large = {file.path for file in bundle.files if file.bytes > 1 << 20}
+    assert large == {"weights.safetensors", "model.fp32.onnx"}
+
+    images = tmp_path / "demo" / "images"
+    assert Counter(path.name[0] for path in images.iterdir()) == dict.fromkeys("0123456789", 2)
+    code, out, _ = inside("predict", bundle.root, images, "--json", "--backend", "onnxruntime", cwd=tmp_path)
+    answers = [json.loads(line) for line in out.splitlines()]
+    right = [Path(answer["image"]).name[0] == answer["label"] for answer in answers]
+    assert code == 0 and len(right) == 20 and sum(right) >= 18
+    line = ("eval", bundle.root, "--backend", "onnxruntime", "--device", "cpu", "--consistency", "0")
+    code, out, errors = inside(*line, cwd=tmp_path)
+    assert code == 0, out + errors
+    before = sorted((tmp_path / "demo").rglob("*"))
+    code, _, errors = inside("demo-bundle", tmp_path / "demo", cwd=tmp_path)
+    assert code == 2 and "is not empty; name a new folder" in errors
+    assert sorted((tmp_path / "demo").rglob("*")) == before
+
+
+def test_only_a_new_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name, said in (("file", "is a file"), (".", "is not empty"), ("none/demo", "does not exist; make it first")):
+        with pytest.raises(InputError, match=said):
+            check_new_folder(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    check_new_folder(tmp_path / "empty")
+    check_new_folder(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "small", "wanted"),
+    [
+        ("all", None, False, True),
+        ("onnxruntime", None, False, True),
+        ("all", None, True, False),
+        ("onnxruntime", None, True, False),
+        ("trt", "int8", True, False),
+        ("trt", None, True, True),
+        ("trt-rtx", None, True, True),
+        ("onnxruntime", "fp16", True, True),
+    ],
+)
+def test_a_small_bundle_has_fp16_where_it_is_asked_for(
+    engine: str, precision: str | None, small: bool, wanted: bool
+) -> None:
+    assert wants_fp16(ExportOptions(engine, precision, small=small)) is wanted
