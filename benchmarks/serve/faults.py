@@ -53,7 +53,11 @@ def clock(command: Sequence[str], image: np.ndarray, logits: np.ndarray) -> dict
             half = _half_a_body(port)
             began, seen, ready, hurried = time.monotonic(), {}, Counter[int](), Counter[str]()
             for jump in JUMPS:
-                _replace(offset, jump)
+                for _ in range(100):  # so often that requests are caught between queue and engine
+                    _replace(offset, "+0")
+                    time.sleep(0.003)
+                    _replace(offset, jump)
+                    time.sleep(0.003)
                 say_time = [sys.executable, "-c", "import time; print(time.time())"]
                 seen[jump] = round(float(subprocess.check_output(say_time, env=faked)) - time.time())
                 ready[_status(port, "GET", "/v2/health/ready")] += 1
