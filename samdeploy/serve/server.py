@@ -207,7 +207,7 @@ def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[
             ssl_certfile=str(options.tls_cert) if options.tls_cert else None,
             ssl_keyfile=str(options.tls_key) if options.tls_key else None,
         )
-        # uvloop's loop where it is installed.
+        # uvloop's loop, which the extra brings.
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_run(config, server, listening, settings, announce))
     finally:
