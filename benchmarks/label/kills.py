@@ -101,7 +101,8 @@ def main() -> None:
         values = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(), "versions": versions(),
-            "command": f"benchmarks/label/kills.py BUNDLE --kills {options.kills} --images {options.images}",
+            "command": f"benchmarks/label/kills.py BUNDLE --kills {options.kills} --images {options.images} "
+            f"--ways {options.ways}",
             "network": f"{spec.arch}, {spec.preprocessing.width} px, onnxruntime, fp32",
             "rows": options.images, "rows_a_part": ROWS, "seed": options.seed, "ways": found,
         }  # fmt: skip

@@ -45,7 +45,7 @@ def main() -> None:
         folder = Path(name) / "images"
         files = photographs(options.images, folder, options.images_used)
         begin = time.perf_counter()
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+        ray.init(include_dashboard=False, log_to_driver=False)
         started = time.perf_counter() - begin
         found: dict[str, list[float]] = {"plain": [], "ray": []}
         outs = {way: Path(name) / way for way in found}
