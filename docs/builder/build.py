@@ -28,8 +28,8 @@ GENERATED = {
     "reference/cpp.md": headers.page,
     "reference/schemas.md": schemas.page,
 }
-# What the theme asks another server for; the copy in docs/builder takes its place.
-SHIM, OWN_SHIM = "https://unpkg.com/iframe-worker/shim", "builder/iframe-worker.js"
+# What the theme asks another server for: it lets the search run on pages that are opened as files.
+_SHIM = re.compile(r"<script[^>]*iframe-worker[^>]*>\s*</script>")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
 
@@ -74,11 +74,10 @@ def with_site_links(text: str, source: Path) -> str:
 
 
 def without_requests(site: Path) -> None:
-    """Let every page load the search's shim from the site itself; drop 404.html, which needs a server's root."""
+    """Take the search's shim out of every page; drop 404.html, which needs a server's root."""
     (site / "404.html").unlink(missing_ok=True)
     for page in site.rglob("*.html"):
-        up = "../" * (len(page.relative_to(site).parts) - 1)
-        page.write_text(page.read_text(encoding="utf-8").replace(SHIM, up + OWN_SHIM), encoding="utf-8")
+        page.write_text(_SHIM.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def faults(site: Path) -> Iterator[str]:
