@@ -104,8 +104,8 @@ def _check_column(column: str, what: str) -> None:
 def _standard_input(names: _Names, known: bool) -> Input:
     lines = iter(()) if sys.stdin is None else _lines(sys.stdin.buffer)
     first = next(lines, None)
-    if first is None and known:  # nothing to compare with
-        return names
+    if first is None and known:
+        return names.written(names.names())
     return names.written(itertools.chain(() if first is None else [first], lines))
 
 
@@ -215,6 +215,12 @@ class _Names:
             temporary.unlink(missing_ok=True)
         self._index()
         return self
+
+    def names(self) -> Iterator[str]:
+        """All of them, as they were given."""
+        with self._path.open("rb") as file:
+            for line in file:
+                yield json.loads(line)[0]
 
     def _size(self, row: int, name: str) -> int | None:
         """Of some files, so that others of the same names are seen to be others."""

@@ -8,11 +8,12 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,13 @@ def opened(options: LabelOptions, max_bytes: int) -> Iterator[Input]:
     _check_folders(options)
     options.out.mkdir(parents=True, exist_ok=True)
     with _alone(options):
-        if options.force and (options.out / SETTINGS_FILE).is_file():
-            _clear(options.out)
-        known = (options.out / SETTINGS_FILE).is_file()
-        fetch = Fetch(options.timeout, max_bytes)
-        given = open_input(options.input, options.out, options.column, fetch, known=known)
-        if not given.count:
-            raise InputError(f"{options.input}: no images found")
+        begun = (options.out / SETTINGS_FILE).is_file()
+        with _set_aside(options.out) if options.force and begun else nullcontext():
+            known = begun and not options.force
+            fetch = Fetch(options.timeout, max_bytes)
+            given = open_input(options.input, options.out, options.column, fetch, known=known)
+            if not given.count:
+                raise InputError(f"{options.input}: no images found")
         yield given
 
 
@@ -226,10 +227,23 @@ def _short(value: object) -> str:
     return text if len(text) < 80 else f"{text[:77]}..."
 
 
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name in (SETTINGS_FILE, SUMMARY_FILE, NAMES_FILE) or re.fullmatch(r"part-\d{6}\.parquet", path.name):
-            path.unlink()
+@contextmanager
+def _set_aside(folder: Path) -> Iterator[None]:
+    """Delete the results in `folder` once the block has ended well; put them back where it has not."""
+    with tempfile.TemporaryDirectory(prefix=".former-", dir=folder) as former:
+        results = [path for path in folder.iterdir() if _is_result(path.name)]
+        for path in results:
+            path.rename(Path(former) / path.name)
+        try:
+            yield
+        except BaseException:
+            for path in results:
+                (Path(former) / path.name).replace(path)
+            raise
+
+
+def _is_result(name: str) -> bool:
+    return name in (SETTINGS_FILE, SUMMARY_FILE, NAMES_FILE) or bool(re.fullmatch(r"part-\d{6}\.parquet", name))
 
 
 @contextmanager

@@ -133,6 +133,20 @@ def test_all_kinds_of_input_give_the_same_labels(
     assert [row["label"] for row in table(tmp_path / "stdin")] == [label for label, *_ in expected[:25]]
 
 
+def test_names_of_standard_input_mean_the_same_images_later(
+    labelled: Label, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "".join(f"image {number}.png\n" for number in range(12)).encode()
+    monkeypatch.chdir(images)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names)))
+    assert labelled(tmp_path / "out", "-").whole
+    (tmp_path / "out" / "part-000001.parquet").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(InputError, match="the input is not what it was when this labelling began"):
+        labelled(tmp_path / "out", "-")
+
+
 def test_what_is_written_is_chosen(labelled: Label, classifier: Classifier, images: Path, tmp_path: Path) -> None:
     labelled(tmp_path / "all", logits="float32")
     rows = table(tmp_path / "all")
@@ -154,6 +168,10 @@ def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Pat
     (tmp_path / "list.txt").write_text("a.png\n")
     with pytest.raises(InputError, match="the input is not what it was"):
         labelled(tmp_path, tmp_path / "list.txt")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match="no such file"):
+        labelled(tmp_path, tmp_path / "gone", force=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert labelled(tmp_path, rows=20, force=True).parts == (3, 3)
     with pytest.raises(InputError, match="--force: not with --shard"):
         labelled(tmp_path, force=True, shard=(1, 2))
