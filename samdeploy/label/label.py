@@ -294,4 +294,6 @@ def say(found: Summary, classes: Sequence[str]) -> None:
         shares = ", ".join(
             f"{classes[int(index)]} {100 * count / (found.done - found.errors):.1f} %" for index, count in most
         )
-        print(f"  {shares}", file=sys.stderr)
+        print(f"  most frequent of {len(found.labels)} classes found: {shares}", file=sys.stderr)
+    if found.errors:
+        print("  what failed is in the column error", file=sys.stderr)

@@ -82,7 +82,7 @@ def train_epoch(state: TrainState, around: Surroundings) -> EpochFigures:
                     printed = time.perf_counter()
                     left = _clock((sum(sizes) - seen) / speed)
                     print(
-                        f"epoch {epoch}/{training.epochs}  {100 * step // steps} %  {status}  {left} left",
+                        f"epoch {epoch}/{training.epochs}  {100 * step // steps} %  {status}  {left} left of it",
                         file=sys.stderr,
                     )
                 if stopping:
