@@ -108,6 +108,11 @@ def write_part(
     ]
     meta = {"part": number, "settings": settings, "counts": counts}
     table = pa.Table.from_arrays(arrays, schema=form.with_metadata({_META: json.dumps(meta, sort_keys=True)}))
+    write_atomic(path, sealed(table))
+
+
+def sealed(table: pa.Table) -> bytearray:
+    """A Parquet file of the table, with the SHA-256 of its bytes in the footer."""
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
         writer.write_table(table)
@@ -115,7 +120,7 @@ def write_part(
     content = bytearray(buffer.getbuffer())
     place = _seal_place(content)
     content[place : place + _SEAL_LENGTH] = _seal(content, place)
-    write_atomic(path, content)
+    return content
 
 
 def is_sound(path: Path) -> bool:
@@ -165,11 +170,17 @@ def read_counts(path: Path, number: int, settings: Mapping[str, Any]) -> dict[st
         found = json.loads(pq.read_schema(path).metadata[_META])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no part of a labelling ({error}); remove it, and it is made again") from None
+    match found:
+        case {"settings": dict(), "part": int(), "counts": dict(counts)} if all(
+            type(n) is int for n in counts.values()
+        ):
+            pass
+        case _:
+            raise InputError(f"{path}: no part of a labelling (odd metadata); remove it, and run samdeploy label again")
     if found["settings"] != json.loads(json.dumps(settings)):
         raise InputError(f"{path}: written with another bundle, input or option; --force begins anew")
     if found["part"] != number:
         raise InputError(f"{path}: this is part {found['part']} under another name; remove it, and it is made again")
-    counts: dict[str, int] = found["counts"]
     return counts
 
 

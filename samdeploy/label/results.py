@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,7 +22,7 @@ from samdeploy.files import read_json
 from samdeploy.label.fetch import Fetch
 from samdeploy.label.inputs import Input, open_input
 from samdeploy.label.label import FORMAT, SETTINGS_FILE, VERSION
-from samdeploy.label.parts import part_path, read_counts
+from samdeploy.label.parts import is_sound, part_path, read_counts
 
 # Rows that are read at once.
 BLOCK = 1024
@@ -66,7 +67,7 @@ def open_labels(folder: Path) -> Labels:
     """Look at the folder of a labelling, and at what each part says of its rows.
 
     Raises:
-        InputError: it is none, another version wrote it, or parts are missing or of another labelling.
+        InputError: it is none, another version wrote it, or parts are missing, damaged or of another labelling.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
@@ -75,10 +76,12 @@ def open_labels(folder: Path) -> Labels:
     if settings.get("format") != FORMAT or settings.get("version") != VERSION:
         found = f"{settings.get('format')} version {settings.get('version')}"
         raise InputError(f"{path}: {found} found, {FORMAT} version {VERSION} expected; label again")
-    rows = int(settings["input"]["rows"])
+    if not _is_whole(settings):
+        raise InputError(f"{path}: not as samdeploy label writes it; remove it, and run samdeploy label again")
+    rows = settings["input"]["rows"]
     if settings["limit"] is not None:
-        rows = min(rows, int(settings["limit"]))
-    parts = -(-rows // int(settings["rows"]))
+        rows = min(rows, settings["limit"])
+    parts = -(-rows // settings["rows"])
     missing = [number for number in range(parts) if not part_path(folder, number).is_file()]
     if missing:
         raise InputError(
@@ -87,8 +90,42 @@ def open_labels(folder: Path) -> Labels:
         )
     counts: Counter[str] = Counter()
     for number in range(parts):
-        counts.update(read_counts(part_path(folder, number), number, settings))
+        start = number * settings["rows"]
+        counts.update(_counts(folder, number, settings, range(start, min(start + settings["rows"], rows))))
     return Labels(folder, settings, rows, parts, counts)
+
+
+def _is_whole(settings: Mapping[str, Any]) -> bool:
+    """Whether all is there that is read of it."""
+    match settings:
+        case {
+            "bundle": {"manifest_sha256": str()},
+            "engine": {"backend": str(), "precision": str()},
+            "input": {"kind": str(), "rows": int(total)},
+            "rows": int(rows),
+            "limit": None | int() as limit,
+            "where": str(),
+            "logits": str(),
+        }:
+            return total >= 0 and rows > 0 and (limit is None or limit >= 0)
+    return False
+
+
+def _counts(folder: Path, number: int, settings: Mapping[str, Any], rows: range) -> Mapping[str, int]:
+    """Of a part that is as it was written, and answers for these rows.
+
+    Raises:
+        InputError: it is not.
+    """
+    path = part_path(folder, number)
+    if is_sound(path):
+        counts = read_counts(path, number, settings)
+        places = pq.ParquetFile(path).read(["row"]).column("row").to_numpy()
+        written = counts.get("written") if settings["where"] else len(rows)
+        runs_on = (np.diff(places, prepend=rows.start - 1, append=rows.stop) > 0).all()
+        if counts.get("rows") == len(rows) and counts.get("written", 0) == len(places) == written and runs_on:
+            return counts
+    raise InputError(f"{path}: was cut off or changed; run samdeploy label again")
 
 
 def labels_of(bundle: Bundle, folder: Path) -> Labels:

@@ -64,7 +64,8 @@ class _Folders:
         return np.fromiter(map(self._class, names), np.int64, len(names))
 
     def _class(self, name: str) -> int:
-        folders = re.split(r"[/#]", name)[:-1]
+        # A file in a tar is called TAR#NAME; other names may hold # too.
+        folders = re.sub(r"\.tar#", ".tar/", name, count=1, flags=re.IGNORECASE).split("/")[:-1]
         found = {self._places[key] for key in map(name_key, folders) if key in self._places}
         if len(found) != 1:
             what = "several folders" if found else "no folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from samdeploy import Classifier
 from samdeploy.bundle import Bundle
 from samdeploy.data import open_dataset
+from samdeploy.data.sets.table import read_table
 from samdeploy.label.label import LabelOptions, label
 from tests.conftest import Command
 
@@ -68,11 +70,15 @@ def test_what_cannot_be_trained_on_is_refused(
     out = labelled(digits_bundle, photos, tmp_path / "labels")
     tar = shutil.make_archive(str(tmp_path / "photos"), "tar", photos)
     tars = labelled(digits_bundle, tar, tmp_path / "tars")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    shutil.copy(photos / "broken.png", broken)
+    nothing = labelled(digits_bundle, broken, tmp_path / "nothing")
     table = tmp_path / "next.csv"
     for arguments, text in (
         ((tmp_path, "--from-labels", out, "--out", table), "no file in"),
         ((photos, "--from-labels", tars, "--out", table), "of images inside tar files; unpack them"),
-        ((photos, "--from-labels", out, "--out", table, "--min-probability", "1"), "no label is left to train on"),
+        ((broken, "--from-labels", nothing, "--out", table), "no label is left to train on"),
         ((photos, "--from-labels", out, "--out", table, "--min-probability", "95"), "95 found, 0 to 1 expected"),
         ((photos, "--from-labels", out, "--out", tmp_path / "next.txt"), "a .csv for them"),
         ((photos, "--from-labels", out), "name both"),
@@ -81,3 +87,36 @@ def test_what_cannot_be_trained_on_is_refused(
         done = command("data", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and text in done.stderr, done.stderr
     assert not table.exists() and not list(tmp_path.glob(".next*"))
+
+
+def test_odd_names_are_quoted_or_left_out(
+    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    names = ["a\rb.png", "a\nb.png", 'a"b, c.png', "\\udcfe.png", os.fsdecode(b"\xff.png")]
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for number, name in enumerate(names):
+        shutil.copy(photos / f"{number}, a photo.png", folder / name)
+    out = labelled(digits_bundle, folder, tmp_path / "labels")
+    done = command(
+        "data", folder, "--from-labels", out, "--out", tmp_path / "t.csv", "--min-probability", "0", cwd=tmp_path
+    )
+    assert done.returncode == 0 and "1 whose names are not UTF-8" in done.stderr, done.stderr
+    found = read_table(tmp_path / "t.csv", {})
+    assert found.faults.lines() == []
+    assert sorted(Path(name).name for name in found.names) == sorted(names[:4])
+
+
+def test_other_images_of_the_same_names_are_refused(
+    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    out = labelled(digits_bundle, photos, tmp_path / "labels")
+    other = shutil.copytree(photos, tmp_path / "other")
+    shutil.copy(photos / "1, a photo.png", other / "0, a photo.png")
+    arguments = ("--from-labels", out, "--out", tmp_path / "next.csv")
+    done = command("data", other, *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "0, a photo.png: " in done.stderr and "when it was labelled" in done.stderr
+    (out / "_input.jsonl").write_text("[]")
+    done = command("data", photos, *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "_input.jsonl: was changed; remove it" in done.stderr
+    assert not (tmp_path / "next.csv").exists()

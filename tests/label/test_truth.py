@@ -83,7 +83,13 @@ def test_the_folder_that_is_called_like_a_class(opened: Open, tmp_path: Path) ->
     truth = true_classes(opened(path), None, "", CLASSES)
     names = ["cat/a.png", "/data/test/dog/x/b.png", "s3://bucket/owl/c.png", "shard-1.tar#DOG/d.png"]
     assert truth(names).tolist() == [0, 1, 2, 1]
-    for name, text in (("cat.png", "no folder"), ("x/a.png", "no folder"), ("cat/dog/a.png", "several folders")):
+    assert truth(["dog#1/cat/a#b.png", "a.TAR#dog/x.tar#cat/y.png"]).tolist() == [0, 1]
+    for name, text in (
+        ("cat.png", "no folder"),
+        ("cat#1.png", "no folder"),
+        ("x/a.png", "no folder"),
+        ("cat/dog/a.png", "several folders"),
+    ):
         with pytest.raises(InputError, match=f"{name}: {text} on its way .*--data TABLE"):
             truth([name])
 

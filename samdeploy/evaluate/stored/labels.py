@@ -199,6 +199,8 @@ def _paired(labels: Labels, reference: Labels, with_logits: bool) -> Iterator[tu
         count = min(len(one), len(other))
         yield one.slice(0, count), other.slice(0, count)
         one, other = _rest(one, count, ones), _rest(other, count, others)
+    if one is not None or other is not None:
+        raise InputError(f"labels {labels.folder}: not as many rows as {reference.folder} has; label again with both")
 
 
 def _rest(block: pa.RecordBatch, count: int, blocks: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from samdeploy.errors import InputError
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
 from samdeploy.evaluate.accuracy.floors import Floors
 from samdeploy.evaluate.result import NotMeasured, Report
-from samdeploy.evaluate.stored.labels import LabelSets, evaluate_labels
+from samdeploy.evaluate.stored.labels import LabelSets, _paired, evaluate_labels
+from samdeploy.label.parts import sealed
+from samdeploy.label.results import open_labels
 from tests.conftest import Command
 
 Labelled = Callable[..., Path]
@@ -36,7 +39,8 @@ def changed(folder: Path, out: Path, change: Callable[[dict[str, Any]], None]) -
         rows = table.to_pylist()
         for row in rows:
             change(row)
-        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+        meta = {b"samdeploy": table.schema.metadata[b"samdeploy"]}
+        path.write_bytes(sealed(pa.Table.from_pylist(rows, schema=table.schema.with_metadata(meta))))
     return out
 
 
@@ -170,6 +174,14 @@ def test_images_that_changed_between_the_labellings_are_refused(
     engine = labelled(digits_bundle, tmp_path / "images", "onnxruntime", logits="float32")
     with pytest.raises(InputError, match=r"4/1.bmp has other pixels than when the reference was made"):
         judged(digits_bundle, engine, reference)
+
+
+def test_rows_without_a_partner_are_refused(engine: Path, reference: Path) -> None:
+    one, other = open_labels(engine), open_labels(reference)
+    assert sum(len(block) for block, _ in _paired(one, other, False)) == one.rows
+    for pair in ((replace(one, parts=5), other), (one, replace(other, parts=2))):
+        with pytest.raises(InputError, match="not as many rows as"):
+            list(_paired(*pair, False))
 
 
 def test_command(command: Command, digits_bundle: Bundle, engine: Path, reference: Path, tmp_path: Path) -> None:
