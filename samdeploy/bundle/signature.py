@@ -46,7 +46,8 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         `SIGNATURE_FILE` in the folder; one that was there is replaced.
 
     Raises:
-        InputError: the key cannot be used, or something in the folder is no plain file.
+        InputError: the key cannot be used, or something in the folder is no plain file or would be refused by whom
+            trusts the key; then there is no signature.
     """
     from model_signing import hashing, signing
 
@@ -67,7 +68,21 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         except ValueError as error:
             raise InputError(f"bundle {root}: cannot be signed ({first_line(error)})") from None
         write_atomic(root / SIGNATURE_FILE, made.read_bytes())
+        _refuse_what_readers_refuse(root, private_key, Path(folder) / "public.pem")
     return root / SIGNATURE_FILE
+
+
+def _refuse_what_readers_refuse(root: Path, private_key: Path, public_key: Path) -> None:
+    """model-signing signs files with two links and names with a backslash, too; readers open neither."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    public = load_pem_private_key(private_key.read_bytes(), None).public_key()
+    public_key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    try:
+        signed_files(root, public_key)
+    except BundleError as error:
+        (root / SIGNATURE_FILE).unlink()
+        raise InputError(f"cannot be signed, everyone would refuse it: {error}") from None
 
 
 def signed_files(root: Path, public_key: Path) -> Mapping[str, str]:

@@ -203,6 +203,15 @@ def test_only_a_private_key_of_an_elliptic_curve_signs(root: Path, keys: tuple[P
     assert not (root / SIGNATURE_FILE).exists()
 
 
+@pytest.mark.parametrize(("name", "said"), [("linked", "2 hard links"), ("a\\b", "is not plain")])
+def test_what_readers_refuse_is_not_signed(root: Path, keys: tuple[Path, Path], name: str, said: str) -> None:
+    (root / "plain").write_text("")
+    (root / name).hardlink_to(root / "plain") if name == "linked" else (root / name).write_text("")
+    with pytest.raises(InputError, match=said):
+        sign_folder(root, keys[0])
+    assert not (root / SIGNATURE_FILE).exists()
+
+
 def test_signing_anew_replaces(signed: Path, tmp_path: Path) -> None:
     (signed / "eval.json").write_text("{}")
     private, public = write_key(tmp_path, "new")
