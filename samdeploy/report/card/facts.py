@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.annotations import Rules
 from samdeploy.bundle.fields import read
 from samdeploy.bundle.names import BUNDLE_FOLDER, MANIFEST, RUN_FILE
 from samdeploy.errors import BundleError
@@ -22,6 +23,11 @@ from samdeploy.runs.record import RunRecord, open_run
 from samdeploy.terminal.wording import engine_name, engine_outcome
 
 NO_EVALUATION = f"the bundle holds no {EVAL_FILE}; samdeploy eval writes one"
+# What eval.json's schema allows: figures beyond it were written by hand.
+_COUNT = Rules(at_least=0)
+_PERCENT = Rules(at_least=0, at_most=100)
+_SHARE = Rules(at_least=0, at_most=1)
+_MS = Rules(at_least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +35,21 @@ class ClassFigures:
     """One class of the test images; percentages but for `precision` and `f1`, which are 0 to 1."""
 
     label: str
-    images: int
-    top1: float | None
-    precision: float | None
-    f1: float | None
+    images: int = field(metadata=_COUNT)
+    top1: float | None = field(metadata=_PERCENT)
+    precision: float | None = field(metadata=_SHARE)
+    f1: float | None = field(metadata=_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyFigures:
     """Of one image, in milliseconds; `p50_low_ms`, `p50_high_ms`: 95 % interval; `noise`: why it is no verdict."""
 
-    p50_ms: float
-    p50_low_ms: float
-    p50_high_ms: float
-    p95_ms: float
-    p99_ms: float
+    p50_ms: float = field(metadata=_MS)
+    p50_low_ms: float = field(metadata=_MS)
+    p50_high_ms: float = field(metadata=_MS)
+    p95_ms: float = field(metadata=_MS)
+    p99_ms: float = field(metadata=_MS)
     noise: str
 
 
@@ -58,20 +64,20 @@ class EngineFigures:
     passed: bool
     verdict: str | None
     reason: str
-    top1: float | None
-    reference_top1: float | None
-    top1_agreement: float | None
-    top5: float | None
-    difference: float | None
+    top1: float | None = field(metadata=_PERCENT)
+    reference_top1: float | None = field(metadata=_PERCENT)
+    top1_agreement: float | None = field(metadata=_PERCENT)
+    top5: float | None = field(metadata=_PERCENT)
+    difference: float | None = field(metadata=Rules(at_least=-100, at_most=100))
     difference_low: float | None
     difference_high: float | None
-    ece: float | None
-    balanced_accuracy: float | None
-    macro_f1: float | None
-    reference_top5: float | None
-    reference_ece: float | None
-    reference_balanced_accuracy: float | None
-    reference_macro_f1: float | None
+    ece: float | None = field(metadata=_PERCENT)
+    balanced_accuracy: float | None = field(metadata=_PERCENT)
+    macro_f1: float | None = field(metadata=_SHARE)
+    reference_top5: float | None = field(metadata=_PERCENT)
+    reference_ece: float | None = field(metadata=_PERCENT)
+    reference_balanced_accuracy: float | None = field(metadata=_PERCENT)
+    reference_macro_f1: float | None = field(metadata=_SHARE)
     classes: tuple[ClassFigures, ...] | None
     latency: LatencyFigures | None
     date: str
@@ -100,13 +106,13 @@ class Evaluation:
     """eval.json, as far as a card needs it; docs/files.md explains the fields."""
 
     verdict: str
-    n_images: int
+    n_images: int = field(metadata=Rules(at_least=1))
     test_images: AboutTestImages
     dataset: str
     test_set: str
     reference: str
-    margin: float
-    confidence: float
+    margin: float = field(metadata=Rules(above=0, below=100))
+    confidence: float = field(metadata=Rules(at_least=0.5, below=1))
     manifest_sha256: str
     test_fingerprint: str
     notes: tuple[str, ...]

@@ -134,6 +134,17 @@ def test_a_damaged_evaluation_is_refused(judged: Path) -> None:
         card_of(judged)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("n_images", 0), ("n_images", -5), ("confidence", 2.0), ("margin", -1), ("top1", 200)]
+)
+def test_impossible_figures_are_refused(judged: Path, name: str, value: float) -> None:
+    values = json.loads((judged / "eval.json").read_text())
+    (values["results"][0] if name == "top1" else values)[name] = value
+    (judged / "eval.json").write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=rf"{name} .* found, .* expected; make it again: samdeploy eval"):
+        card_of(judged)
+
+
 @pytest.mark.parametrize("name", ["a|b", "new\nline", "<script>", "*bold*", "`code`", "[link](x)", "\u202eright"])
 def test_names_cannot_act_as_markup(tmp_path: Path, name: str) -> None:
     root = write_bundle(tmp_path / "bundle", replace(SOUND, spec=replace(SPEC, classes=("cat", name))))
