@@ -1,18 +1,20 @@
 """An evaluation out of its shards, by the same code as one that asks the engines about every image.
 
-What does not grow with the test set is done here: golden and probe images, latency, consistency and maps.
+What does not grow with the test set is done here: golden and probe images, latency, consistency and maps.  Only the
+images are decoded again, all or `MOST_COMPARED` of them: they must be those that the shards saw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from samdeploy.arrays import Int64Array, UInt8Array
+from samdeploy.arrays import Int64Array, UInt8Array, UInt64Array
 from samdeploy.backends import open_session
 from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle
@@ -32,6 +34,7 @@ from samdeploy.evaluate.passes import BATCH, EngineStopped
 from samdeploy.evaluate.result import Report
 from samdeploy.evaluate.stored.shard import Shard, manifest_sha256, read_shard
 from samdeploy.evaluate.stored.test_set import stored_test_set
+from samdeploy.evaluate.test_set.distinct import MOST_COMPARED
 from samdeploy.evaluate.test_set.examine import examine_hashes
 from samdeploy.evaluate.test_set.open import open_test_set
 from samdeploy.evaluate.test_set.seen_in_training import known_images
@@ -60,6 +63,7 @@ def evaluate_shards(bundle: Bundle, options: EvalOptions, paths: Sequence[Path])
             f"the shards are of {len(labels):,} test images, and other {len(test.samples):,} are found here; name "
             "theirs: --data PATH"
         )
+    _check_images(bundle, test.samples, digests)
     contradictions = find_contradictions(bundle)
     perceptual, small = (np.concatenate([getattr(shard, name) for shard in shards]) for name in ("perceptual", "small"))
     hashes = ImageHashes(digests, perceptual, test.samples.names, labels)
@@ -72,8 +76,6 @@ def evaluate_shards(bundle: Bundle, options: EvalOptions, paths: Sequence[Path])
     take = _Images(test.samples.take(rows), bundle.spec.preprocessing)
     spread_out = np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).round().astype(np.int64)
     sample = take(spread_out)
-    if not np.array_equal(digests_of(sample), digests[rows[spread_out]]):
-        raise InputError("the test images found here are not those of the shards; name theirs: --data PATH")
     golden = bundle.golden()
     with open_session(bundle, "pytorch", device=options.device, check=False) as session:
         probes = probe_reference(session, golden[0], spread)
@@ -84,6 +86,24 @@ def evaluate_shards(bundle: Bundle, options: EvalOptions, paths: Sequence[Path])
     results = [evaluate_engine(case, backend, precision) for backend, precision in engines]
     source = TestSource(set_hashes(digests, labels)[1], stored_test_set(bundle, against), test.notes, options.data_root)
     return report_of(bundle, options, (found, against), results, source, contradictions)
+
+
+def _check_images(bundle: Bundle, samples: Samples, digests: UInt64Array) -> None:
+    places = np.linspace(0, len(samples) - 1, min(MOST_COMPARED, len(samples))).round().astype(np.int64)
+    start = 0
+    blocks = stream_prepared(
+        samples.take(places), bundle.spec.preprocessing, description="the images of the shards", block=BATCH
+    )
+    with closing(blocks):
+        for block in blocks:
+            now = places[start : start + len(block)]
+            same = (digests_of(block) == digests[now]).all(axis=1)
+            if not same.all():
+                raise InputError(
+                    f"the test images found here are not those of the shards, {samples.names[now[same.argmin()]]} is "
+                    "another; name theirs: --data PATH"
+                )
+            start += len(block)
 
 
 def _all_shards(bundle: Bundle, paths: Sequence[Path]) -> list[Shard]:

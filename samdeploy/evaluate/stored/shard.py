@@ -104,7 +104,7 @@ def evaluate_shard(bundle: Bundle, options: EvalOptions, shard: tuple[int, int])
     total = len(test.samples)
     if total < count:
         raise InputError(f"--shard {number}/{count}: the test set has {total:,} images; take no more shards than that")
-    start, stop = (total * (number - 1)) // count, (total * number) // count
+    start, stop = _rows_of(number, count, total)
     samples = test.samples.take(np.arange(start, stop))
     size = bundle.spec.preprocessing
     with PreparedImages(len(samples), size.height, size.width) as images:
@@ -120,6 +120,11 @@ def evaluate_shard(bundle: Bundle, options: EvalOptions, shard: tuple[int, int])
         number, count, start, total, manifest_sha256(bundle), options.backend != ALL, samples.labels, hashes.digests,
         hashes.perceptual, small, reference.argmax(axis=1), logit_spread(reference), engines,
     )  # fmt: skip
+
+
+def _rows_of(number: int, count: int, total: int) -> tuple[int, int]:
+    """The first row of a shard, and the one after its last."""
+    return (total * (number - 1)) // count, (total * number) // count
 
 
 def manifest_sha256(bundle: Bundle) -> str:
@@ -177,14 +182,38 @@ def read_shard(path: Path) -> Shard:
             meta = json.loads(file["meta"].tobytes())
             if (meta["format"], meta["version"]) != (FORMAT, VERSION):
                 raise ValueError(f"{meta['format']} version {meta['version']} found, {FORMAT} {VERSION} expected")
-            return Shard(
+            shard = Shard(
                 **{name: meta[name] for name in ("number", "count", "start", "total", "manifest_sha256", "named")},
                 **{name: file[name] for name in _ARRAYS},
                 engines=tuple(_engines(meta["engines"], file)),
             )
+            _check_rows(shard)
+            return shard
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         text = f"{path}: no shard of an evaluation ({error}); make it again: samdeploy eval --shard"
         raise InputError(text) from None
+
+
+def _check_rows(shard: Shard) -> None:
+    """
+    Raises:
+        ValueError: it does not hold the rows that its number says.
+    """
+    number, count, total = shard.number, shard.count, shard.total
+    if not 1 <= number <= count <= total:
+        raise ValueError(f"shard {number} of {count} for {total} images")
+    start, stop = _rows_of(number, count, total)
+    if shard.start != start:
+        raise ValueError(f"images from {shard.start} on found, from {start} on expected")
+    n = stop - start
+    shapes = [(n,), (n, 2), (n, 4), (n if total <= MOST_COMPARED else 0, 64), (n,), (n,)]
+    arrays = [(name, getattr(shard, name), shape) for name, shape in zip(_ARRAYS, shapes, strict=True)]
+    for engine in shard.engines:
+        if engine.facts is not None:
+            arrays += [(field.name, getattr(engine.facts, field.name), (n,)) for field in fields(ImageFacts)]
+    for name, array, shape in arrays:
+        if array.shape != shape:
+            raise ValueError(f"{name}: {list(array.shape)} found, {list(shape)} expected")
 
 
 def _engines(rows: list[list[str]], file: Any) -> Iterator[EngineShard]:

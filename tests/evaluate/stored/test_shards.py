@@ -105,6 +105,18 @@ def test_an_engine_that_stopped_in_one_shard_fails(digits_bundle: Bundle, sharde
     assert merged.results[0].reason == "stopped after 179 of 359 images: shard 2/2: it broke"
 
 
+def one_other_image(shard: Shard) -> Shard:
+    digests = shard.digests.copy()
+    digests[18] += np.uint64(1)  # none of 256 at equal distances through all
+    return replace(shard, digests=digests)
+
+
+def short_facts(shard: Shard) -> Shard:
+    (engine,) = shard.engines
+    assert engine.facts is not None
+    return replace(shard, engines=(replace(engine, facts=engine.facts.take(np.arange(115))),))
+
+
 def test_what_does_not_belong_together_is_refused(
     digits_bundle: Bundle, torchvision_bundle: Bundle, sharded: Sharded, tmp_path: Path
 ) -> None:
@@ -127,6 +139,11 @@ def test_what_does_not_belong_together_is_refused(
         ([tmp_path / "none"], "no shard of an evaluation"),
         (changed(lambda shard: replace(shard, labels=shard.labels[::-1])), "other 359 are found here"),
         (changed(lambda shard: replace(shard, digests=shard.digests + np.uint64(1))), "not those of the shards"),
+        (changed(one_other_image), "not those of the shards, digits"),
+        (changed(lambda shard: replace(shard, start=3)), "images from 3 on found, from 119 on expected"),
+        (changed(lambda shard: replace(shard, number=0)), "shard 0 of 3 for 359 images"),
+        (changed(lambda shard: replace(shard, labels=shard.labels[5:])), r"labels: \[115\] found, \[120\] expected"),
+        (changed(short_facts), r"labels: \[115\] found, \[120\] expected"),
         (changed(lambda shard: replace(shard, engines=())), "shard 2 asked other engines"),
     ):
         with pytest.raises(InputError, match=text):
