@@ -14,7 +14,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate import EvalOptions, evaluate_bundle
-from samdeploy.evaluate.evaluate import _engines
+from samdeploy.evaluate.evaluate import engines_of
 from tests.marks import without_gpu
 
 pytestmark = pytest.mark.usefixtures("short_latency")
@@ -57,7 +57,7 @@ def test_int8_in_the_bundle_is_not_passed_over(copy_of_bundle: Path, seal: Seal)
 
 def test_a_plan_that_was_never_built_is_spoken_of_only_by_name(digits_bundle: Bundle) -> None:
     def asked(backend: str) -> list[tuple[str, str]]:
-        return list(_engines(digits_bundle, EvalOptions(backend=backend, precision="int8")))
+        return list(engines_of(digits_bundle, EvalOptions(backend=backend, precision="int8")))
 
     assert asked("all") == [("onnxruntime", "int8"), ("openvino", "int8")]
     assert asked("tensorrt") == [("tensorrt", "int8")]
@@ -73,7 +73,7 @@ def test_each_engine_that_was_named_must_run(digits_bundle: Bundle, monkeypatch:
 
     monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.open_session", one_of_two)
     monkeypatch.setattr(
-        "samdeploy.evaluate.evaluate._engines", lambda *_: iter([("tensorrt", "fp32"), ("tensorrt", "fp16")])
+        "samdeploy.evaluate.evaluate.engines_of", lambda *_: iter([("tensorrt", "fp32"), ("tensorrt", "fp16")])
     )
     report = evaluate_bundle(digits_bundle, EvalOptions(backend="tensorrt"))
     assert [row.passed for row in report.results] == [True, False]

@@ -260,7 +260,7 @@ def test_ctrl_c_in_the_middle(run: Path, had_a_bundle: bool, monkeypatch: pytest
         shutil.rmtree(run / "bundle")
     before, names = tree(run), sorted(path.name for path in run.iterdir())
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
         assert [path.name for path in run.iterdir() if path.name.startswith(".bundle-")]  # it is under way
         raise KeyboardInterrupt
 

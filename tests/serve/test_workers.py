@@ -73,7 +73,8 @@ def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digi
     # Of all workers, whichever is asked; what the dead one had counted is not lost.
     answered = served.metric("samdeploy_requests_total", 'endpoint="infer"', 'code="200"')
     assert answered >= answers.count("right")
-    assert served.metric("samdeploy_answers_total", 'model="digits"') == 4 * answered
+    # Answers are counted after they are sent: those that were under way at the end of the dead one are missing.
+    assert 0 <= 4 * answered - served.metric("samdeploy_answers_total", 'model="digits"') <= 4 * 16
 
 
 def test_workers_end_with_their_parent(served: Served) -> None:
