@@ -1,6 +1,6 @@
 """Images a second: `samdeploy label`, `Classifier.stream`, and the loop that people write, in turns.
 
-    python benchmarks/label/rates.py BUNDLE IMAGES [--precision int8] [--rounds 3] [--images 1000] [--out FILE]
+    python benchmarks/label/rates.py BUNDLE IMAGES [--precision int8] [--rounds 3] [--images-used 1000] [--out FILE]
 
 IMAGES is a folder of photographs; they are written anew as JPEG of 640x480, quality 90.  The loop that people write
 decodes with torchvision in a DataLoader with two workers and runs the FP32 graph in ONNX Runtime, batches of 16.
@@ -64,7 +64,8 @@ def main() -> None:
         values = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(), "versions": versions(),
-            "command": f"benchmarks/label/rates.py BUNDLE IMAGES --precision {options.precision}",
+            "command": "benchmarks/label/rates.py BUNDLE IMAGES "
+            f"--backend {options.backend} --precision {options.precision} --images-used {options.images_used}",
             "network": f"{spec.arch}, {spec.preprocessing.width} px, {options.backend}, {options.precision}",
             "images": f"{len(files)} JPEG of 640x480, quality 90", "images_per_s": found, "medians": rates,
             "label_over_stream": rates["label"] / rates["stream"], "label_over_loop": rates["label"] / rates["loop"],
