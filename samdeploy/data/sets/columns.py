@@ -64,7 +64,7 @@ def choose_columns(
 
 
 def choose_column(names: Sequence[str], option: str, given: str) -> str | None:
-    """The column that is named, or the one with a usual name; None where there is none.
+    """The named column, or the one with a usual name; None if there is neither.
 
     Args:
         names: of all columns.

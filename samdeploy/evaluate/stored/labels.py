@@ -241,7 +241,7 @@ def _from_classes(bundle: Bundle, one: pa.RecordBatch, other: pa.RecordBatch, la
 
 
 def _chosen(block: pa.RecordBatch) -> Int64Array:
-    """int64 [n]: the class that was named; -1 where there is none."""
+    """int64 [n]: the index of the label; -1 for rows without one."""
     return np.asarray(block.column("index").fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
 
 

@@ -136,7 +136,7 @@ class Facts:
 
     Attributes:
         name: of the run that it was exported from, or of the bundle's folder.
-        evaluation: None where there is none of this bundle; `no_evaluation` says why.
+        evaluation: None if this bundle was not evaluated; `no_evaluation` says why.
         run: None where the bundle does not lie in the run that it was exported from.
         leaks: test or val images that are in other splits, too; None where nobody looked.
     """
@@ -193,7 +193,7 @@ def gather_facts(bundle: Bundle) -> Facts:
 
 
 def _evaluation(bundle: Bundle, sha256: str) -> tuple[Evaluation | None, tuple[LeakRecord, ...] | None, str]:
-    """eval.json and the leaks that it found; None with the reason where there is none of this very manifest."""
+    """eval.json and the leaks that it found; None and the reason if it belongs to another manifest or is missing."""
     if not (bundle.root / EVAL_FILE).exists():
         return None, None, NO_EVALUATION
     values = read_json(contained_file(bundle.root, EVAL_FILE, f"bundle {bundle.root}"), "evaluation")
