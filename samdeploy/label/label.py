@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,6 @@ def opened(options: LabelOptions, max_bytes: int) -> Iterator[Input]:
     if options.where and not WHERE.fullmatch(options.where):
         raise InputError(f"--where: {options.where!r} found, rejected, error or 'probability < 0.6' expected")
     _check_folders(options)
-    options.out.mkdir(parents=True, exist_ok=True)
     with _alone(options):
         begun = (options.out / SETTINGS_FILE).is_file()
         with _set_aside(options.out) if options.force and begun else nullcontext():
@@ -248,22 +247,45 @@ def _is_result(name: str) -> bool:
 
 @contextmanager
 def _alone(options: LabelOptions) -> Iterator[None]:
-    """One process for each shard; the kernel unlocks at any end.
+    """One process for each shard; makes the folder of the results.  The kernel unlocks at any end.
 
     Raises:
         InputError: another process has it.
     """
     number, count = options.shard
+    is_new = not options.out.exists()
+    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f".lock-{number}-of-{count}"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if not os.path.samestat(os.fstat(handle), path.stat()):  # removed and made again meanwhile
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError):
         raise InputError(f"labels {options.out}: another process writes this shard; wait for its end") from None
     else:
-        yield
+        with _nothing_left(options, path, is_new):
+            yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _nothing_left(options: LabelOptions, lock: Path, is_new: bool) -> Iterator[None]:
+    """Where no labelling begins, for example because there are no images, remove what was written."""
+    names = options.out / NAMES_FILE
+    had_names = names.exists()
+    try:
+        yield
+    except BaseException:
+        # Other shards may be at work on the same names.
+        if options.shard == (1, 1) and not (options.out / SETTINGS_FILE).exists():
+            for path in (lock,) if had_names else (lock, names):
+                path.unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):  # something else lies in it
+                    options.out.rmdir()
+        raise
 
 
 def _summary(

@@ -246,6 +246,25 @@ def test_nothing_of_others_is_removed_or_read_as_a_list(labelled: Label, tmp_pat
             labelled(tmp_path / "out", tmp_path / name)
 
 
+def test_nothing_is_left_where_no_labelling_begins(labelled: Label, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "no images").mkdir()
+    for out in (tmp_path / "new", tmp_path / "there"):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="no images found"):
+            labelled(out, tmp_path / "no images")
+    assert not (tmp_path / "new").exists()
+    assert not list((tmp_path / "there").iterdir())
+    (tmp_path / "there" / "_input.jsonl").write_text("of somebody else")
+    with pytest.raises(InputError, match="the input is not what it was"):
+        labelled(tmp_path / "there", images)
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["_input.jsonl"]
+    labelled(tmp_path / "begun", images)
+    before = sorted((tmp_path / "begun").iterdir())
+    with pytest.raises(InputError, match="the input is not what it was"):
+        labelled(tmp_path / "begun", tmp_path / "no images")
+    assert sorted((tmp_path / "begun").iterdir()) == before
+
+
 def test_bad_input_is_named(labelled: Label, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
     (tmp_path / "cut.tar").write_bytes(b"x" * 700)
