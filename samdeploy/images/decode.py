@@ -226,7 +226,7 @@ def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: too many pixels, scale it down first ({width}x{height} are {width * height:,}, at most "
-            f"{max_pixels:,} are decoded; Classifier.open(max_pixels=) sets it)"
+            f"{max_pixels:,} are decoded; only Classifier.open(max_pixels=) and serve --max-pixels change that)"
         )
 
 

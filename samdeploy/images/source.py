@@ -59,7 +59,7 @@ def _check_length(length: int, max_bytes: int, name: str) -> None:
     if length > max_bytes:
         raise ImageError(
             f"{name}: {length:,} bytes are too many, at most {max_bytes:,} are read; "
-            "Classifier.open(max_bytes=) sets it"
+            "only Classifier.open(max_bytes=) and serve --max-bytes change that"
         )
 
 

@@ -33,6 +33,7 @@ VERSION = 1
 
 Status = Literal["training", "complete", "interrupted", "diverged", "imported"]
 _OPTIONAL = Rules(optional=True)
+_MOST_NAMED = 3  # other runs, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,8 @@ def open_run(run_dir: Path) -> RunRecord:
     """
     path = run_dir / RUN_FILE
     if not run_dir.exists():
-        cure = f"; a network is imported first: samdeploy import {run_dir}" if ":" in str(run_dir) else ""
-        raise BundleError(f"run {run_dir}: no such folder{cure}")
+        cure = f"a network is imported first: samdeploy import {run_dir}" if ":" in str(run_dir) else _others(run_dir)
+        raise BundleError(f"run {run_dir}: no such folder; {cure}")
     if not path.exists() and (run_dir / RECIPE_FILE).is_file():
         raise BundleError(
             f"run {run_dir}: no epoch of its training has ended; go on with: samdeploy train --resume {run_dir}"
@@ -151,6 +152,19 @@ def open_run(run_dir: Path) -> RunRecord:
     return read(RunRecord, values, str(path), BundleError)
 
 
+def _others(run_dir: Path) -> str:
+    """What to name in place of a run that is not there."""
+    parent = run_dir.parent if run_dir.parent != Path() else Path("runs")
+    found = sorted((path.parent for path in parent.glob(f"*/{RUN_FILE}")), key=_age, reverse=True)
+    if not found:
+        return "samdeploy train or samdeploy import makes one"
+    return f"the newest runs: {', '.join(map(str, found[:_MOST_NAMED]))}"
+
+
+def _age(run_dir: Path) -> tuple[int, str]:
+    return (run_dir / RUN_FILE).stat().st_mtime_ns, run_dir.name
+
+
 def latest_run(runs_root: Path) -> Path:
     """The newest run below `runs_root` that holds weights.
 
@@ -160,7 +174,7 @@ def latest_run(runs_root: Path) -> Path:
     found = [path.parent for path in runs_root.glob(f"*/{RUN_FILE}") if (path.parent / WEIGHTS_FILE).is_file()]
     if not found:
         raise InputError(f"no run with weights below {runs_root}/; samdeploy train or samdeploy import makes one")
-    return max(found, key=lambda path: ((path / RUN_FILE).stat().st_mtime_ns, path.name))
+    return max(found, key=_age)
 
 
 def processes_in_turn(legs: Sequence[Leg]) -> list[int]:

@@ -29,7 +29,7 @@ def test_the_limit_on_pixels(open_one: Callable[..., Classifier]) -> None:
     Image.new("RGB", (41, 25)).save(buffer, "PNG")
     text = (
         "too many pixels, scale it down first (41x25 are 1,025, at most 1,000 are decoded; "
-        "Classifier.open(max_pixels=) sets it)"
+        "only Classifier.open(max_pixels=) and serve --max-pixels change that)"
     )
     for use in (
         classifier.predict,
@@ -50,7 +50,8 @@ def test_the_limit_on_bytes(open_one: Callable[..., Classifier], tmp_path: Path)
         with pytest.raises(ImageError) as caught:
             open_one(max_bytes=length - 1).predict(source)
         text = (
-            f"{name}: {length} bytes are too many, at most {length - 1} are read; Classifier.open(max_bytes=) sets it"
+            f"{name}: {length} bytes are too many, at most {length - 1} are read; only Classifier.open(max_bytes=) and "
+            "serve --max-bytes change that"
         )
         assert str(caught.value) == text
 

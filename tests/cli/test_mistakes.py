@@ -247,7 +247,11 @@ def test_recipe_wins_over_a_folder_of_its_name(tmp_path: Path, inside: Inside) -
         ("-", "is standard input; name a bundle"),
         ("cat.jpg", "is an image; to classify it: samdeploy predict BUNDLE cat.jpg"),
         ("nothing-in-it/", "is an empty folder; make a bundle: samdeploy export"),
-        ("pets/", "is a folder of images; name a bundle: samdeploy eval BUNDLE --data pets, or samdeploy predict"),
+        (
+            "pets/",
+            "is a folder of images, expected a bundle, the folder that samdeploy export makes; images come behind it: "
+            "samdeploy predict BUNDLE pets, samdeploy eval BUNDLE --data pets",
+        ),
         ("all/", "is a folder of runs; name one of them, or take the newest: --runs all"),
         ("all/one/", "is a run that has no bundle yet; make it: samdeploy export all/one"),
         ("made/model.onnx", "is an ONNX graph inside a bundle; name its folder, made"),

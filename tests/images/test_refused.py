@@ -72,7 +72,7 @@ def test_the_limit_on_pixels_is_an_argument(kind: str, tmp_path: Path) -> None:
     expected = decode(path)
     text = (
         "too many pixels, scale it down first (30x20 are 600, at most 599 are decoded; "
-        "Classifier.open(max_pixels=) sets it)"
+        "only Classifier.open(max_pixels=) and serve --max-pixels change that)"
     )
     for source, shown in ((path, str(path)), (path.read_bytes(), "image"), (image, "image")):
         decode(source, max_pixels=600)

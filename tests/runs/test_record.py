@@ -126,7 +126,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"^run .*nowhere: no such folder$"):
+    with pytest.raises(BundleError, match=r"^run .*nowhere: no such folder; samdeploy train or samdeploy import makes"):
         open_run(tmp_path / "nowhere")
     with pytest.raises(BundleError, match=r"^run .*: is an empty folder; a run's folder expected"):
         open_run(tmp_path)
