@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +35,18 @@ def demo_bundle(
     print(bundle)
 
 
+@contextmanager
+def removed_unless_done(folder: Path) -> Iterator[None]:
+    """Remove an unfinished demo: its folder was new or empty, and the next try must find it so."""
+    try:
+        yield
+    except BaseException:
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            print(f"{folder}: removed after all, since the demo is not finished; start it anew", file=sys.stderr)
+        raise
+
+
 def check_new_folder(folder: Path) -> None:
     """Refuse a folder that something lies in, before anything is loaded or trained.
 
@@ -41,7 +56,7 @@ def check_new_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a new folder")
     if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder}: is not empty; name a new folder")
+        raise InputError(f"{folder}: is not empty; name a new folder, or empty it")
     if not folder.absolute().parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.absolute().parent} does not exist; make it first")
 
@@ -57,6 +72,11 @@ def make_demo(folder: Path) -> tuple[Path, Path]:
         SamdeployError: as training and export do.
     """
     check_new_folder(folder)
+    with removed_unless_done(folder):
+        return _filled(folder)
+
+
+def _filled(folder: Path) -> tuple[Path, Path]:
     from PIL import Image
 
     from samdeploy.data import open_dataset

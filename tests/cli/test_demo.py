@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="pip install 'samdeploy[train,export]'")
 pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[train,export]'")
 
 from samdeploy.bundle import open_bundle
-from samdeploy.cli.demo import check_new_folder
+from samdeploy.cli.demo import check_new_folder, removed_unless_done
 from samdeploy.errors import InputError
 from samdeploy.export.engines import ExportOptions, wants_fp16
 from tests.cli.typed import Inside
@@ -51,6 +51,18 @@ def test_only_a_new_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     check_new_folder(tmp_path / "empty")
     check_new_folder(tmp_path / "new")
+
+
+def test_an_unfinished_demo_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "demo"
+    with pytest.raises(KeyboardInterrupt), removed_unless_done(folder):
+        (folder / "digits").mkdir(parents=True)
+        raise KeyboardInterrupt
+    assert not folder.exists()
+    assert capsys.readouterr().err == f"{folder}: removed after all, since the demo is not finished; start it anew\n"
+    with removed_unless_done(folder):
+        folder.mkdir()
+    assert folder.is_dir()
 
 
 @pytest.mark.parametrize(
