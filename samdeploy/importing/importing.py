@@ -27,7 +27,7 @@ from samdeploy.importing.images import SET, SHARE_ASIDE, check_images, open_imag
 from samdeploy.importing.measure import Aside, measure
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
-from samdeploy.models.preprocessing import Given, in_words, preprocessing_for
+from samdeploy.models.preprocessing import Given, assumed, in_words, preprocessing_for
 from samdeploy.models.registry import complete_options
 from samdeploy.models.weights import load_state
 from samdeploy.runs.new_folder import check_runs_root, new_run_folder
@@ -116,6 +116,12 @@ def import_source(source: Source, options: ImportOptions, *, runs_root: Path, da
     spec = model_spec(arch, family_options, classes, preprocessing, license)
     _check_answers(model, spec)
     print(printable(in_words(preprocessing, arch, family_options, options.given, given)), file=sys.stderr)
+    if guessed := assumed(arch, family_options, given):
+        print(
+            f"warning: {', '.join(guessed)} assumed, since nothing says how the network was trained; a wrong one costs "
+            "accuracy: give what it was trained with, or --preprocessing timm:NAME",
+            file=sys.stderr,
+        )
     aside = None if dataset is None else measure(model, spec, dataset, doubtful=not source.is_published)
     path = new_run_folder(runs_root, f"{_folder_name(source.name)}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:

@@ -126,13 +126,21 @@ def in_words(images: Preprocessing, arch: str, options: Mapping[str, OptionValue
     known = [*ours, *theirs]
     if len(known) == len(said):
         origin = f"as given; {file_says}" if ours and theirs else file_says or "as given"
-    elif family_of(source).preprocessing(source, options if given.like is None else {}) is None:
-        assumed = ", ".join(option for option in said if option not in known)
-        origin = f"no record of {source}: {assumed} assumed" + (f"; {file_says}" if theirs else "")
+    elif guessed := assumed(arch, options, whole):
+        origin = f"no record of {source}: {', '.join(guessed)} assumed"
+        origin += f"; {file_says}" if theirs else ""
     else:
         origin = f"from the record of {source}" + (f", but for {', '.join(ours)}" if ours else "")
         origin += f"; {file_says}" if theirs else ""
     return f"images: {how}; mean {mean}, std {std} ({origin})"
+
+
+def assumed(arch: str, options: Mapping[str, OptionValue], whole: Given) -> list[str]:
+    """The options that are in no record and that neither the user nor the network's file gave; `whole` is both."""
+    source = whole.like or arch
+    if family_of(source).preprocessing(source, options if whole.like is None else {}) is not None:
+        return []
+    return [option for option, value in _said(whole).items() if value is None]
 
 
 def _said(given: Given) -> dict[str, object]:

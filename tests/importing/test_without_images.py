@@ -44,7 +44,12 @@ def test_what_is_done_to_images_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     assert (
         "images: squeezed to 32x48, bilinear; mean 0.485,0.456,0.406, std 0.00392157,0.00392157,0.00392157 (no record "
         "of sam-resnet18: --resize or --fit, --filter, --mean assumed)\n"
+        "warning: --resize or --fit, --filter, --mean assumed, since nothing says how the network was trained; a wrong "
+        "one costs accuracy: give what it was trained with, or --preprocessing timm:NAME\n"
     ) in capsys.readouterr().err
+    given = Given(height=32, width=48, fit="squeeze", filter="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+    import_network(options(source, tmp_path, arch="sam-resnet18", given=given), runs_root=tmp_path)
+    assert "assumed" not in capsys.readouterr().err
 
 
 def test_names_of_files_that_no_folder_may_have(tmp_path: Path) -> None:
