@@ -159,13 +159,21 @@ def _add_int8(
     validation: tuple[UInt8Array, Int64Array],
     no_graph: dict[tuple[str, str | None], ExportError],
 ) -> list[QuantizedGraph]:
-    """The INT8 graphs that the wanted engines are made from; what cannot be had goes into `no_graph`."""
-    found = []
+    """The INT8 graphs that the wanted engines are made from; what cannot be had goes into `no_graph`.
+
+    Raises:
+        ExportError: none can be had.
+    """
+    found: list[QuantizedGraph] = []
+    refused: list[ExportError] = []
     for backend in sorted({graph_backend(engine, "int8") for engine, _ in wanted_engines(options.engine)}, key=str):
         try:
             found.append(add_int8_graph(writer, backend, chosen.calibration, validation, options.max_drop))
         except ExportError as error:
             no_graph["int8", backend] = error
+            refused.append(error)
+    if not found:
+        raise refused[0]
     return found
 
 

@@ -254,6 +254,20 @@ def test_with_all_an_engine_that_cannot_be_had_is_a_row(run: Path, monkeypatch: 
         export_run(run, ExportOptions(batch=(8, 1, 64)))  # wrong whatever else is built
 
 
+@pytest.mark.usefixtures("few_images")
+def test_int8_that_is_refused_for_all_engines_leaves_everything_as_it_was(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object) -> None:
+        raise ExportError("int8 graph: 2.08 points of validation top-1 lost; allow more with --max-drop")
+
+    monkeypatch.setattr(pipeline_file, "add_int8_graph", refused)
+    before = tree(run)
+    with pytest.raises(ExportError, match="allow more with --max-drop"):
+        export_run(run, ExportOptions(precision="int8"))
+    assert tree(run) == before
+
+
 @pytest.mark.parametrize("had_a_bundle", [True, False])
 def test_ctrl_c_in_the_middle(run: Path, had_a_bundle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not had_a_bundle:

@@ -13,6 +13,7 @@ from samdeploy.terminal.wording import bits, floored, magnitude, megabytes, perc
 
 # Rows of the head-room table: the tightest tensors decide.
 TIGHTEST = 10
+_WORSE = ": worse, though the likelihood, which it is fitted to, improves; give more validation images"
 
 
 def headroom_table(headroom: Headroom) -> str:
@@ -45,7 +46,12 @@ def int8_lines(quantized: QuantizedGraph) -> str:
         f"{percent(100 / quantized.val_images)} points), {floored(quantized.int8_share_of_multiply_adds)} % of the "
         "multiply-adds in int8; pixels and head always stay FP32"
     )
-    return "\n".join([paragraph(summary), *_kept_in_fp32(quantized.kept.items())])
+    lost = quantized.val_top1_fp32 - quantized.val_top1_int8
+    lines = [paragraph(summary)]
+    if lost > 0:
+        cure = f"INT8 loses {percent(lost)} points here; to lose less: --max-drop below that, or --precision fp32"
+        lines.append(paragraph(cure))
+    return "\n".join([*lines, *_kept_in_fp32(quantized.kept.items())])
 
 
 def export_table(result: ExportResult) -> str:
@@ -77,6 +83,7 @@ def _probabilities(found: Probabilities) -> Iterator[str]:
         yield (
             f"probabilities: temperature {fit.temperature:.3f}, on {fit.images:,} validation images: calibration error "
             f"{percent(fit.ece_before)} -> {percent(fit.ece_after)} points"
+            + (_WORSE if fit.ece_after > fit.ece_before else "")
         )
     else:
         yield f"probabilities: as the network gives them: {found.why_not}"
