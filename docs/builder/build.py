@@ -28,6 +28,12 @@ GENERATED = {
     "reference/cpp.md": headers.page,
     "reference/schemas.md": schemas.page,
 }
+# What a generated page is made from: pages link to that, so that links lead somewhere in the repository, too.
+SOURCES = {
+    "samdeploy/cli": "reference/commands.md",
+    "samdeploy/errors.py": "reference/errors.md",
+    "cpp/include": "reference/cpp.md",
+}
 # What the theme asks another server for: it lets the search run on pages that are opened as files.
 _SHIM = re.compile(r"<script[^>]*iframe-worker[^>]*>\s*</script>")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -64,9 +70,9 @@ def with_site_links(text: str, source: Path) -> str:
         if file.is_relative_to(DOCS) and not file.is_dir():
             return match[0] if source.parent != ROOT else f"{image}[{label}]({file.relative_to(DOCS)}{mark}{anchor})"
         name = file.relative_to(ROOT).as_posix()
-        if name in FROM_ROOT:
+        if page := {**FROM_ROOT, **SOURCES}.get(name):
             up = "../" * len(source.relative_to(DOCS).parents[:-1]) if source.is_relative_to(DOCS) else ""
-            return f"{image}[{label}]({up}{FROM_ROOT[name]}{mark}{anchor})"
+            return f"{image}[{label}]({up}{page}{mark}{anchor})"
         return label if name in label else f"{label} (`{name}`)"
 
     parts = _FENCE.split(text)

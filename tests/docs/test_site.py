@@ -70,6 +70,7 @@ def test_broken_links_and_requests_are_found(tmp_path: Path) -> None:
         ("[examples/deploy](../examples/deploy)", "examples/deploy"),
         ("[programs](../examples)", "programs (`examples`)"),
         ("[the design](../DESIGN.md)", "[the design](design.md)"),
+        ("[errors](../samdeploy/errors.py)", "[errors](reference/errors.md)"),
         ("```sh\n[x](../examples)\n```", "```sh\n[x](../examples)\n```"),
     ],
 )
