@@ -249,8 +249,8 @@ def test_recipe_wins_over_a_folder_of_its_name(tmp_path: Path, inside: Inside) -
         ("nothing-in-it/", "is an empty folder; make a bundle: samdeploy export"),
         (
             "pets/",
-            "is a folder of images, expected a bundle, the folder that samdeploy export makes; images come behind it: "
-            "samdeploy predict BUNDLE pets, samdeploy eval BUNDLE --data pets",
+            "is a folder of images, not a bundle (the folder that samdeploy export makes); to use the images: "
+            "samdeploy predict BUNDLE pets, or samdeploy eval BUNDLE --data pets",
         ),
         ("all/", "is a folder of runs; name one of them, or take the newest: --runs all"),
         ("all/one/", "is a run that has no bundle yet; make it: samdeploy export all/one"),
