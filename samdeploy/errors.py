@@ -55,16 +55,16 @@ class PackageMissing(InputError):
 class ImageError(SamdeployError):
     """An image is missing, truncated, not an image, or of a kind that is not read.
 
-    Cure: replace the image, or convert it to JPEG or PNG. For an image that is too large for the limit, scale it
-    down or raise `max_pixels` or `max_bytes`.
+    Cure: replace the image, or convert it to JPEG or PNG. If it is too large, scale it down, or raise
+    `max_pixels` or `max_bytes` (`Classifier.open`, `samdeploy serve`).
     """
 
 
 class AnswerError(ImageError):
-    """An engine answered an image with logits that are no finite numbers: it leaves the precision's range.
+    """An engine's logits for an image are not finite: the image exceeds the range of the precision.
 
-    Cure: open the bundle in another precision (`--precision fp32`), and export again with images like this one in
-    train, on which FP16's head-room is measured.
+    Cure: use another precision (`--precision fp32`), or export again with images like this one in train, where FP16's
+    head-room is measured.
     """
 
     exit_code = 1
@@ -79,7 +79,7 @@ class DatasetError(SamdeployError):
 
 
 class DatasetMissing(DatasetError):
-    """A data set's files are not, or not all, in the folder that was named for them.
+    """Files of a data set are missing in its folder.
 
     Cure: name their folder with `--data DIR`, or fetch the data set with `--download`.
     """
@@ -95,7 +95,7 @@ class RecipeError(SamdeployError):
 class TrainingError(SamdeployError):
     """Training cannot continue, for example because the disk is full.
 
-    Cure: remove the cause, then go on at the same step with `samdeploy train --resume`.
+    Cure: remove the cause, then continue at the same step with `samdeploy train --resume`.
     """
 
     exit_code = 1
@@ -109,7 +109,7 @@ class Diverged(TrainingError):
 
 
 class WeightsError(SamdeployError):
-    """A weight file cannot be had or does not fit the architecture.
+    """A weight file cannot be found or downloaded, or does not fit the architecture.
 
     Cure: name the architecture that the file belongs to, save the plain state dict, or train without: `--set
     model.pretrained=false`.
@@ -117,7 +117,7 @@ class WeightsError(SamdeployError):
 
 
 class ExportError(SamdeployError):
-    """The exported graph or engine is not what was asked for; nothing was written.
+    """The graph or engine that was asked for cannot be made; nothing was written.
 
     Cure: follow the text: allow more loss (`--max-drop`), choose another precision or engine, or upgrade the
     runtime that it names.
@@ -135,7 +135,7 @@ class BundleError(SamdeployError):
 
 
 class Contradiction(BundleError):
-    """Every file of a bundle has its hash, and yet they are not all of one network.
+    """The files of a bundle have the right hashes, but are not all of one network.
 
     Cure: export again, into a new bundle; do not mix files of two bundles.
     """
@@ -144,7 +144,7 @@ class Contradiction(BundleError):
 
 
 class BackendUnavailable(SamdeployError):
-    """A runtime cannot run the asked engine here: package, driver, device or file is missing.
+    """A runtime cannot run this engine here: a package, driver, device or file is missing.
 
     Cure: install what the text names, choose another `--backend`, `--device` or `--precision`, or build the engine
     on this machine; `samdeploy doctor` lists what can run here.

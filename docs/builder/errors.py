@@ -11,12 +11,12 @@ from samdeploy import errors
 _CODES = """\
 | exit code | meaning |
 | --- | --- |
-| 0 | done; for `eval`, every engine that ran kept its promise |
-| 1 | the gate did not hold, an engine cannot be had here, or some of many images could not be read |
+| 0 | done; for `eval`, every engine that ran passed |
+| 1 | an engine did not pass or is not available here, or some of many images could not be read |
 | 2 | the input is wrong: an argument, a file, a recipe, a bundle; or no image could be read |
 | 129 | the terminal was closed (SIGHUP) |
 | 130 | Ctrl-C |
-| 141 | whoever read the output went away (a closed pipe) |
+| 141 | the output was closed (a pipe into `head`) |
 | 143 | SIGTERM |
 
 `predict` and `explain` skip images that cannot be read and exit with 1, or with 2 if none could be read. `train`,
@@ -30,8 +30,8 @@ def page() -> str:
     parts = ["# Errors and exit codes\n", _CODES]
     parts.append(
         "A command prints an error as one line on standard error, without a traceback, and exits with the code of its "
-        "class. In Python, catch `samdeploy.SamdeployError` for all of them. The text says what was found, what was "
-        "expected and how to go on; the table says what a class stands for.\n"
+        "class. In Python, `samdeploy.SamdeployError` catches all of them. The text says what was found, what was "
+        "expected and what to do.\n"
     )
     parts.append(f"```text\n{inspect.cleandoc((errors.__doc__ or '').split('::')[1].split('Every text')[0])}\n```\n")
     parts += ["| class | exit code | cause | cure |", "| --- | ---: | --- | --- |"]

@@ -21,7 +21,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and image.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Name the classes of images; the bundle is the newest unless the first path is one."""
+    """Classify images.  The bundle is the newest one, unless the first path is a bundle."""
     from samdeploy.backends.names import check_names
     from samdeploy.predict import predict_paths
 
@@ -47,7 +47,7 @@ def explain(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Draw where the network sees each class; the bundle is the newest unless the first path is one."""
+    """Draw where the network sees each class.  The bundle is the newest one, unless the first path is a bundle."""
     from samdeploy.explain import ExplainOptions, explain_gates, explain_paths
 
     options = ExplainOptions(runs_root=runs, out=out, top=top, backend=backend, device=device)

@@ -44,7 +44,7 @@ def bench(
     api_key_file: Annotated[Path | None, typer.Option(help="With --url: file with the server's API key.")] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Latency, throughput, cold start and memory of each engine; with --against, ratios to the alternatives.
+    """Measure speed and memory of each engine.  With --against, also of PyTorch and other exports, as ratios.
 
     With --url a server of the Open Inference Protocol: its answers against the bundle's, and its latency under load.
     """

@@ -36,7 +36,7 @@ def compare(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here.")] = None,
 ) -> None:
-    """Compare two networks on the same images: accuracy with labels, agreement without, latency in turns.
+    """Compare two networks on the same images.  With labels: accuracy; without: agreement; and latency in turns.
 
     A run is opened by its bundle; one that was never exported by its weights, in PyTorch.
     """

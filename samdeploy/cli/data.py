@@ -35,7 +35,7 @@ def data(
         float, typer.Option("--min-probability", metavar="P", help="With --from-labels: of the labels, 0 to 1.")
     ] = 0.9,
 ) -> None:
-    """Look before you train: class counts, copies in two splits, augmented samples, loading speed."""
+    """Check a data set before training.  Class counts, copies in two splits, augmented samples, loading speed."""
     if from_labels is not None or out is not None:
         _write_table(recipe, from_labels, out, min_probability)
         return

@@ -23,7 +23,7 @@ IMAGES_PER_CLASS = 2
 def demo_bundle(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet, or is empty.")],
 ) -> None:
-    """Make a bundle to try things with: digits, trained here in half a minute, and images of them.
+    """Make a small bundle to try things with.  Digits, trained here in half a minute, and images of them.
 
     Needs the extras train and export: pip install 'samdeploy[train,export]'.
     """

@@ -21,7 +21,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """What this machine can run, what is wrong with a bundle, and the cure."""
+    """Show what runs here and what is wrong.  With a bundle, every file and engine of it is checked."""
     from samdeploy.bundle.path_kind import not_a_bundle
     from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine
     from samdeploy.errors import InputError

@@ -69,7 +69,7 @@ def eval(
         str, typer.Option(metavar="NAME", help="With --labels and --data TABLE: its column of true classes.")
     ] = "",
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Ask the engines about the Ith of N parts of the test set; with --out.")
+        str, typer.Option(metavar="I/N", help="Run the engines on part I of N of the test set; with --out.")
     ] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --shard: the part's result, an .npz.")] = None,
     merge: Annotated[
@@ -78,7 +78,7 @@ def eval(
     ] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Run the whole test set through each engine and compare with PyTorch; exit 0 only if the gate holds.
+    """Compare each engine with PyTorch on the test set.  The exit code is 0 only if every engine that ran passes.
 
     FP32 must give the same answers.  Any other precision must be shown to lose less top-1 than the margin.
     """

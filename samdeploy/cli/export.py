@@ -54,7 +54,7 @@ def export(
     data: DataRoot = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Fold a trained network, write its graphs, build engines: writes RUN/bundle."""
+    """Write a bundle: graphs and engines of a run.  It is RUN/bundle."""
     from samdeploy.bundle.names import MANIFEST
     from samdeploy.bundle.spec import ENGINES, PRECISIONS
     from samdeploy.errors import InputError, check_name

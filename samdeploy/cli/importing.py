@@ -50,7 +50,7 @@ def import_(
     ] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Take over a trained network: writes a run directory, for export."""
+    """Import a network that was trained elsewhere.  Writes a run directory, for samdeploy export."""
     from samdeploy.bundle.spec import FITS, RESIZES
 
     if fit is not None:

@@ -44,7 +44,7 @@ def label(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Start over if the folder holds other results.")] = False,
 ) -> None:
-    """Label many images: Parquet files with class, probabilities and errors; started again, it goes on."""
+    """Label many images, into Parquet files.  After an interruption, the same command continues."""
     from samdeploy.backends.names import check_names
     from samdeploy.errors import BackendUnavailable, InputError
 

@@ -15,7 +15,7 @@ def models(
         str | None, typer.Argument(metavar="PATTERN", help="Such as 'timm:*resnet*'; the families if left out.")
     ] = None,
 ) -> None:
-    """List the architectures to import or to train, and what their published weights expect."""
+    """List architectures to import or to train.  With sizes, filters, crops and licenses of published weights."""
     from samdeploy.models.catalogue import COUNTED_CLASSES, MOST_COUNTED, family_sizes, find_architectures
     from samdeploy.terminal.tables import table
 

@@ -27,7 +27,7 @@ def report(
     timeout: Annotated[float, typer.Option(help="Seconds in which an address must answer.", min=0.1)] = 30.0,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """One page about labels: classes, confidence, drift against validation, and images to look at."""
+    """Write a page about labels.  Classes, confidence, drift against validation, and images to look at."""
     from samdeploy.bundle import open_bundle
     from samdeploy.errors import InputError
     from samdeploy.runs.locate import bundle_of, latest_bundle

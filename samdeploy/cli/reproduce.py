@@ -28,7 +28,7 @@ def reproduce(
         typer.Option("--into", metavar="DIR", help="Folder for these runs; runs/reproduce-<recipe> if left out."),
     ] = None,
 ) -> None:
-    """Train many times, and give mean, spread and the published figure; started again, it goes on."""
+    """Train with several seeds.  Prints mean, spread and the published figure; can be interrupted and started again."""
     given = {"--epochs": epochs, "--batch-size": batch_size, "--lr": lr, "--size": size, "--data": data}
     loaded = read_recipe(recipe, recipe_overrides(settings, given), data)
 

@@ -49,7 +49,7 @@ def serve(
     header_seconds: Annotated[float, typer.Option(help="Seconds for a request's headers to arrive.", min=0.01)] = 10.0,
     body_seconds: Annotated[float, typer.Option(help="Seconds for a request's body to arrive.", min=0.01)] = 30.0,
     drain_seconds: Annotated[
-        float, typer.Option(help="Seconds after SIGTERM in which it answers on, while not ready.", min=0)
+        float, typer.Option(help="Seconds after SIGTERM in which it still answers, while not ready.", min=0)
     ] = 0.0,
     workers: Annotated[
         int, typer.Option(help="Processes that share the port, each with its own engine.", min=1, max=256)
@@ -59,7 +59,7 @@ def serve(
     ] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Serve bundles by the Open Inference Protocol (KServe v2): tensors or images in, classes and maps out."""
+    """Serve bundles over HTTP and gRPC.  Follows the Open Inference Protocol (KServe v2)."""
     from samdeploy.backends.names import check_names
     from samdeploy.runs.locate import latest_bundle
     from samdeploy.serve.models import Limits

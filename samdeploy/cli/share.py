@@ -20,7 +20,7 @@ def card(
     force: Annotated[bool, typer.Option("--force", help="Write over a card that says something else.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Write a bundle's model card (README.md) and its bill of materials (bom.cdx.json, CycloneDX)."""
+    """Write a model card and a bill of materials.  README.md and bom.cdx.json (CycloneDX), into the bundle."""
     from samdeploy.bundle import open_bundle
     from samdeploy.report.card.write import write_card
     from samdeploy.runs.locate import bundle_of, latest_bundle
@@ -38,7 +38,7 @@ def sign(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest if left out.")] = None,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Sign every file of a bundle, by OpenSSF model-signing; --trust and Classifier.open(trust=...) ask for that."""
+    """Sign a bundle with your key.  By OpenSSF model-signing; --trust and Classifier.open(trust=...) verify it."""
     from samdeploy.bundle import open_bundle
     from samdeploy.bundle.signature import sign_folder
     from samdeploy.runs.locate import bundle_of, latest_bundle

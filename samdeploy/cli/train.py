@@ -36,7 +36,7 @@ def train(
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared images for the next run.")] = True,
     runs: RunsRoot = Path("runs"),
 ) -> None:
-    """Train a network: writes a run directory with the best weights.
+    """Train a network.  Writes a run directory with the best weights.
 
     On several GPUs: torchrun --nproc-per-node N -m samdeploy train ...
     """
