@@ -1,10 +1,11 @@
 """What a server costs: ours beside the engine alone, Triton's Python backend, LitServe and plain FastAPI, in turns.
 
-    python benchmarks/serve/compare.py BUNDLE [--precision int8] [--rounds 3] [--seconds 4] [--images DIR] [--out FILE]
+    python benchmarks/serve/compare.py BUNDLE [--precision int8] [--rounds 20] [--seconds 1] [--images DIR] [--out FILE]
 
 All run the same engine on the same images and are asked by the same client; every answer is compared with the engine's.
 Triton runs from scripts/triton; FastAPI and LitServe are left out where they are not installed.  The engine alone is
-measured in this process while no server is asked.
+measured in this process while no server is asked.  Differences and shares are taken within a round, which is short:
+other work on the machine then touches both.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -57,8 +61,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--precision", default="int8")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--images", type=Path, help="JPEGs, for encoded requests beside `stream`")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -70,13 +74,16 @@ def main() -> None:
     with ExitStack() as stack:
         servers = _servers(stack, options, images, logits)
         for number in range(options.rounds):
-            found.setdefault("engine", []).append(_engine(session, images, options.seconds))
-            for name, (address, questions) in servers.items():
-                alone = ask(address, questions, 1, options.seconds)
-                many = ask(address, questions, BATCH, options.seconds)
+            engine = _engine(session, images, options.seconds)
+            found.setdefault("engine", []).append(engine)
+            for name, (address, questions, group) in servers.items():
+                with _awake(group):
+                    alone = ask(address, questions, 1, options.seconds)
+                    many = ask(address, questions, BATCH, options.seconds)
                 found.setdefault(name, []).append(
                     {
                         "p50_ms": alone.ms(50), "p99_ms": alone.ms(99), "rate": many.rate,
+                        "over_ms": alone.ms(50) - engine["p50_ms"], "share": many.rate / engine["rate"],
                         "p50_ms_of_16": many.ms(50), "p99_ms_of_16": many.ms(99),
                         "other": sum(alone.other.values()) + sum(many.other.values()),
                     }
@@ -84,14 +91,15 @@ def main() -> None:
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
         rows = {name: {key: median(row[key] for row in rows) for key in rows[0]} for name, rows in found.items()}
         if options.images:
-            rows |= _encoded(options, servers["samdeploy"][0])
+            with _awake(servers["samdeploy"][2]):
+                rows |= _encoded(options, servers["samdeploy"][0])
     print(_table(rows))
     if options.out:
         values = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions() | _versions("fastapi", "litserve", "uvicorn"),
-            "command": f"benchmarks/serve/compare.py BUNDLE --precision {options.precision}",
+            "command": "benchmarks/serve/compare.py BUNDLE --images DIR",
             "network": f"{bundle.spec.arch}, {bundle.spec.preprocessing.width} px",
             "engine": f"{options.backend}, {options.precision}",
             "rounds": options.rounds, "seconds": options.seconds, "medians": rows, "all": found,
@@ -101,8 +109,8 @@ def main() -> None:
 
 def _servers(
     stack: ExitStack, options: argparse.Namespace, images: np.ndarray, logits: np.ndarray
-) -> dict[str, tuple[str, list[Question]]]:
-    """Started, by name: the address and what is asked there."""
+) -> dict[str, tuple[str, list[Question], int]]:
+    """Started, and stopped until they are asked; by name: the address, what is asked there, the process group."""
     tolerance = 1e-3  # the same engine; another batch may sum in another order
     bundle, backend, precision = str(options.bundle.resolve()), options.backend, options.precision
     v2 = [infer("model", image, row, tolerance) for image, row in zip(images, logits, strict=True)]
@@ -110,8 +118,8 @@ def _servers(
     found = {}
     port = free_port()
     ours = [sys.executable, "-m", "samdeploy", "serve", f"model={bundle}", "--port", str(port), "--backend", backend]
-    stack.enter_context(running([*ours, "--precision", precision, "--batch", str(BATCH)], port))
-    found["samdeploy"] = f"http://127.0.0.1:{port}", v2
+    group = stack.enter_context(running([*ours, "--precision", precision, "--batch", str(BATCH)], port))
+    found["samdeploy"] = f"http://127.0.0.1:{port}", v2, group
     if (TRITON.parents[1] / ".venv-triton").is_dir():
         repository = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_repository(open_bundle(bundle), repository, "model", "onnxruntime", None)
@@ -124,17 +132,29 @@ def _servers(
         (repository / "model" / "1" / "model.py").write_text(source)
         port = free_port()
         ports = [f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false", "--http-address=127.0.0.1"]
-        stack.enter_context(running([TRITON, repository, *ports], port))
-        found["Triton, Python backend"] = f"http://127.0.0.1:{port}", v2
+        group = stack.enter_context(running([TRITON, repository, *ports], port))
+        found["Triton, Python backend"] = f"http://127.0.0.1:{port}", v2, group
     forms = [form("/infer", image, row, tolerance) for image, row in zip(images, logits, strict=True)]
     others = (("FastAPI", "fastapi", (), plain), ("LitServe", "litserve", (str(BATCH),), forms))
     for name, module, more, questions in others:
         if importlib.util.find_spec(module):
             port = free_port()
             script = HERE / f"plain_{module}.py"
-            stack.enter_context(running([sys.executable, script, bundle, backend, precision, str(port), *more], port))
-            found[name] = f"http://127.0.0.1:{port}", questions
+            command = [sys.executable, script, bundle, backend, precision, str(port), *more]
+            found[name] = f"http://127.0.0.1:{port}", questions, stack.enter_context(running(command, port))
+    for *_, group in found.values():
+        os.killpg(group, signal.SIGSTOP)
     return found
+
+
+@contextmanager
+def _awake(group: int) -> Iterator[None]:
+    """One server runs; the others are stopped, for LitServe takes a fifth of a core while it waits."""
+    os.killpg(group, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGSTOP)
 
 
 def _engine(session: CheckedSession, images: np.ndarray, seconds: float) -> dict[str, float]:
@@ -165,23 +185,28 @@ def _encoded(options: argparse.Namespace, address: str) -> dict[str, dict[str, f
             begin = time.perf_counter()
             count = sum(1 for _ in classifier.stream(files))
             stream.append(count / (time.perf_counter() - begin))
-            answers = ask(address, questions, BATCH, options.seconds)
+            answers = ask(address, questions, BATCH, max(2.0, options.seconds))
             served.append(answers.rate)
             other += sum(answers.other.values())
     size = Image.open(files[0]).size
     print(f"encoded: {len(files)} JPEGs, the first {size[0]} x {size[1]}", file=sys.stderr)
-    return {"stream, JPEG": {"rate": median(stream)}, "samdeploy, JPEG": {"rate": median(served), "other": other}}
+    share = median(one / whole for one, whole in zip(served, stream, strict=True))
+    return {
+        "stream, JPEG": {"rate": median(stream)},
+        "samdeploy, JPEG": {"rate": median(served), "share_of_stream": share, "other": other},
+    }
+
+
+_COLUMNS = (("p50_ms", 10), ("over_ms", 10), ("rate", 12), ("share", 12), ("share_of_stream", 12))
 
 
 def _table(rows: dict[str, dict[str, float]]) -> str:
-    engine = rows["engine"]
     lines = [
-        f"{'':24}{'1 client':>20}{'16 clients':>24}",
-        f"{'':24}{'p50 ms':>10}{'over':>10}{'a second':>12}{'share':>12}",
+        f"{'':24}{'1 client':>20}{'16 clients':>36}",
+        f"{'':24}{'p50 ms':>10}{'over':>10}{'a second':>12}{'of engine':>12}{'of stream':>12}",
     ]
     for name, row in rows.items():
-        cells = [f"{row['p50_ms']:10.2f}{row['p50_ms'] - engine['p50_ms']:10.2f}" if "p50_ms" in row else " " * 20]
-        cells.append(f"{row['rate']:12.1f}{row['rate'] / engine['rate']:12.2f}")
+        cells = [f"{row[key]:{width}.2f}" if key in row else " " * width for key, width in _COLUMNS]
         lines.append(f"{name:24}{''.join(cells)}" + (f"  {row['other']:.0f} not right" if row.get("other") else ""))
     return "\n".join(lines)
 

@@ -12,14 +12,12 @@ from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import samdeploy
-from samdeploy.arrays import Float32Array
 from samdeploy.errors import AnswerError, ImageError, SamdeployError, first_line
 from samdeploy.serve.answers import write_infer
 from samdeploy.serve.bodies import form_files, read_body
@@ -103,6 +101,7 @@ class _Routes:
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
+        self._server.models.count_all()
         return Response(self._server.metrics.text(), media_type=Metrics.content_type)
 
     async def openapi(self, request: Request) -> Response:
@@ -128,8 +127,10 @@ class _Routes:
         logits = await model.answer(asked.images, asked.timeout, self._server.pool)
         content, front = write_infer(model.name, model.version, asked, logits, model.spec)
         headers = {HEADER_LENGTH: str(front)} if front else None
-        kind = "application/octet-stream" if front else "application/json"
-        return Response(content, headers=headers, media_type=kind, background=BackgroundTask(_count, model, logits))
+        model.count(logits)
+        return Response(
+            content, headers=headers, media_type="application/octet-stream" if front else "application/json"
+        )
 
     async def predict(self, request: Request, model: ServedModel) -> Response:
         top = _number(request, "top", 5, len(model.spec.classes))
@@ -146,9 +147,8 @@ class _Routes:
         timing = {"Server-Timing": f"decode;dur={decode_ms:.1f}, engine;dur={engine_ms:.1f}"}
         answers = [answer.to_json() for answer in model.predictions(logits, top)]
         named = [{"field": field, "image": name, **one} for (field, name, _), one in zip(files, answers, strict=True)]
-        response = _json({"predictions": named} if is_form else answers[0], headers=timing)
-        response.background = BackgroundTask(_count, model, logits)
-        return response
+        model.count(logits)
+        return _json({"predictions": named} if is_form else answers[0], headers=timing)
 
     async def explain(self, request: Request, model: ServedModel) -> Response:
         model.check_ready()
@@ -195,11 +195,6 @@ class _Routes:
             return response
 
         return answer
-
-
-async def _count(model: ServedModel, logits: Float32Array) -> None:
-    """For after an answer is sent: no client waits for it, and it is done before the next request is read."""
-    model.count(logits)
 
 
 async def _while_connected(request: Request, work: Awaitable[Response]) -> Response:

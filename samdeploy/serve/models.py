@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,12 +29,13 @@ from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputE
 from samdeploy.images.walk import natural_key
 from samdeploy.ranking import Prediction, rank
 from samdeploy.runs.locate import address_name, bundle_of
-from samdeploy.serve.batcher import Batcher, Clock
+from samdeploy.serve.batcher import Batcher, Clock, Ran
 from samdeploy.serve.errors import Late, QueueFull, RequestError
 from samdeploy.serve.metrics import Metrics
 
 _LOG = logging.getLogger("samdeploy.serve")
 _DRIFT_EVERY = 2.0  # seconds
+_COUNT_EVERY = 0.1  # likewise
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -75,13 +77,15 @@ class ServedModel:
         self.bundle, self.spec = classifier.bundle, classifier.bundle.spec
         self.metrics = metrics
         self._labels = (self.name, self.version)
+        self._runs: deque[Ran] = deque()
+        self._uncounted: list[Float32Array] = []
         batches = engine_batches(classifier)
         self.batcher = Batcher(
             classifier.session.run,
             batch=min(limits.batch, batches) if batches else limits.batch,
             delay=limits.delay,
             queue=limits.queue,
-            observe=lambda ran: metrics.ran(self.name, self.version, ran),
+            observe=self._runs.append,
         )
         self._golden = classifier.bundle.golden()
         self._decoding = 0
@@ -209,7 +213,20 @@ class ServedModel:
         return answers
 
     def count(self, logits: Float32Array) -> None:
-        """Take answers into the metrics, and into what drift is seen by."""
+        """Take answers into the metrics and the drift: soon, many at once, when no client waits for it."""
+        self._uncounted.append(logits)
+        if len(self._uncounted) == 1:
+            asyncio.get_running_loop().call_later(_COUNT_EVERY, self.count_now)
+
+    def count_now(self) -> None:
+        """Count what `count` was given, and what the engine did; called by the loop."""
+        while self._runs:
+            self.metrics.ran(self.name, self.version, self._runs.popleft())
+        uncounted, self._uncounted = self._uncounted, []
+        if uncounted:
+            self._count(np.concatenate(uncounted))
+
+    def _count(self, logits: Float32Array) -> None:
         logits = logits[np.isfinite(logits).all(axis=1)]
         if not len(logits):
             return
@@ -262,6 +279,7 @@ class ServedModel:
     def close(self) -> None:
         """End the engine, after what is in its queue."""
         self.batcher.close()
+        self.count_now()
         if self._maps is not None:
             self._maps.close()
         self.classifier.close()
@@ -333,6 +351,11 @@ class Models:
     def ready(self) -> bool:
         """Whether all are."""
         return all(model.ready for model in self.all)
+
+    def count_all(self) -> None:
+        """Bring the metrics of all up to now."""
+        for model in self.all:
+            model.count_now()
 
     def close(self) -> None:
         """End all engines."""

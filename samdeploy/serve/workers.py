@@ -158,6 +158,10 @@ def _work(serve: Serve, settings: Any, listening: socket.socket, tell: Connectio
     except SamdeployError as error:
         print(f"samdeploy: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    finally:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():  # it was killed, and cannot remove it
+            shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
 
 
 def _end_with_parent() -> None:

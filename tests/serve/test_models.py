@@ -98,7 +98,7 @@ def test_other_answers_than_those_to_validation_are_seen(digits_bundle: Bundle) 
         metrics = Metrics()
         classifier = Classifier.open(digits_bundle.root, "onnxruntime")
         model = ServedModel(Place("digits", "1", digits_bundle.root), classifier, Limits(), metrics)
-        model.count(np.eye(10, dtype=np.float32)[answers] * 20)
+        model._count(np.eye(10, dtype=np.float32)[answers] * 20)
         drift, above = (
             getattr(metrics, name).labels("digits", "1", "labels")._value.get()
             for name in ("drift", "drift_above_chance")

@@ -50,8 +50,8 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
 def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digits_bundle: Bundle) -> None:
     images, logits = digits_bundle.golden()
     body, headers = binary_request(images[:4], {"name": "logits", "parameters": {"binary_data": True}})
+    wait_until(lambda: len(workers(served.process.pid)) == COUNT)
     before = workers(served.process.pid)
-    assert len(before) == COUNT
 
     def ask(number: int) -> str:
         if number == 100:
@@ -77,12 +77,17 @@ def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digi
     assert 0 <= 4 * answered - served.metric("samdeploy_answers_total", 'model="digits"') <= 4 * 16
 
 
-def test_workers_end_with_their_parent(served: Served) -> None:
+def test_workers_end_with_their_parent_and_leave_nothing(served: Served) -> None:
     children = workers(served.process.pid)
+    environment = Path(f"/proc/{children[0]}/environ").read_bytes().split(b"\0")
+    name = b"PROMETHEUS_MULTIPROC_DIR="
+    [folder] = [Path(os.fsdecode(entry.removeprefix(name))) for entry in environment if entry.startswith(name)]
+    assert folder.is_dir()
     served.process.kill()
     wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     with pytest.raises(OSError):
         served.ask("GET", "/v2/health/live")
+    assert not folder.exists()
 
 
 def test_a_bundle_that_cannot_be_served_is_named_once(command: Command, tmp_path: Path) -> None:
