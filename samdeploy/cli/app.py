@@ -14,7 +14,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -64,12 +63,12 @@ class _Command(typer.core.TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:  # typer does not export its NoSuchOption
-            option, message = getattr(error, "option_name", None), getattr(error, "message", None)
-            if isinstance(option, str) and isinstance(message, str) and "--set" in own:
+            if hasattr(error, "possibilities") and "--set" in own:
+                option: str = error.option_name  # type: ignore[attr-defined]
                 hint = no_such_option(option, own)
-                if hint or not getattr(error, "possibilities", None):
-                    error.message = f"{message}; {hint or GENERAL_HINT}"  # type: ignore[attr-defined]
-                    error.possibilities = None  # type: ignore[attr-defined]
+                if hint or not error.possibilities:
+                    error.message = f"No such option: {option}; {hint or GENERAL_HINT}"  # type: ignore[attr-defined]
+                    error.possibilities = None
             raise
 
 
@@ -142,9 +141,11 @@ def _open_closed_streams() -> None:
 
 def _quiet_matplotlib() -> None:
     """Without a home to write to it says in every process that its list of fonts is made in a temporary folder."""
-    with suppress(RuntimeError):  # no home is known
+    try:
         if os.access(Path.home(), os.W_OK):
             return
+    except RuntimeError:  # no home is known, and before 3.11 matplotlib asks for one: it takes a temporary folder, too
+        os.environ.setdefault("MPLCONFIGDIR", os.devnull)
     import logging  # late: 4 ms
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

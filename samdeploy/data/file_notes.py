@@ -51,10 +51,10 @@ def noted(path: Path, what: str, find: Callable[[], Arrays]) -> Arrays:
     return found
 
 
-def _written(arrays: Arrays, stamp: bytes) -> bytes:
+def _written(arrays: Mapping[str, Any], stamp: bytes) -> bytes:
     """A .npz file without pickle, behind the SHA-256 of it and of the file's stamp."""
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
+    np.savez(content, **arrays)
     return hashlib.sha256(stamp + content.getbuffer()).digest() + content.getbuffer()
 
 

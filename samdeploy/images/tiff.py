@@ -110,6 +110,10 @@ def read_tiff(content: bytes, check_size: CheckSize) -> tuple[Image.Image, int]:
         if page.one(_PHOTOMETRIC, -1) == _WHITE_IS_ZERO:
             grey = ~grey
         image = Image.fromarray((grey >> 8).astype(np.uint8))
+    if page.bits == (8, 8) and page.tags[_EXTRA] == (0,):
+        image = image.getchannel("L")
+    if page.bits == (8, 8) and page.tags[_EXTRA] == (1,):
+        image = Image.frombytes("La", image.size, image.tobytes())
     turn = page.one(_ORIENTATION, 1)
     return image, turn if 1 <= turn <= 8 else 1
 
@@ -209,6 +213,8 @@ def _for_pillow(page: Page, content: bytes) -> bytes:
     tags[_BITS], tags[_SAMPLES] = page.bits, (len(page.bits),)
     if page.bits in ((12,), (16,)):
         tags[_PHOTOMETRIC] = (_BLACK_IS_ZERO,)  # turned afterwards
+    if page.bits == (8, 8):
+        tags[_EXTRA] = (2,)  # of any other, Pillow reads none before 13; mended afterwards
     # Only the order of 16-bit samples depends on the file's; of 12-bit ones Pillow knows one.
     order = page.order if max(page.bits) == 16 else "<"
     start = len(content) + len(content) % 2

@@ -7,7 +7,7 @@ the compiled network computes in.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +120,9 @@ class OpenvinoSession:
     def __init__(self, compiled: Any, precision: str, spec: ModelSpec, *, maps: bool = False) -> None:
         """`compiled` is an `openvino.CompiledModel`; its tensors must be those of `spec`, and with `maps` those too."""
         self.precision = precision
-        check_tensors("the OpenVINO graph", _tensors(compiled), spec, *([cam_spec(spec)] if maps else []))
+        more = [cam_spec(spec)] if maps else []
+        names = {tensor.name for tensor in (spec.input, spec.output, *more)}
+        check_tensors("the OpenVINO graph", _tensors(compiled, names), spec, *more)
         self._request: Any = compiled.create_infer_request()
         self._pixels: Any = None
         self._lock = threading.Lock()
@@ -178,11 +180,11 @@ def _writeable(batch: UInt8Array) -> UInt8Array:
     return batch if batch.flags.writeable else batch.copy()
 
 
-def _tensors(compiled: Any) -> list[TensorSpec]:
-    """Inputs, then outputs."""
+def _tensors(compiled: Any, wanted: Set[str]) -> list[TensorSpec]:
+    """Inputs, then outputs; of several names (OpenVINO leaves out an Add of zeros) the wanted one."""
     return [
         TensorSpec(
-            port.any_name,
+            next(iter(port.names & wanted), port.any_name),
             _TYPES.get(port.element_type.get_type_name(), port.element_type.get_type_name()),
             tuple("N" if axis.is_dynamic else axis.get_length() for axis in port.partial_shape),
         )

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array, Int64Array, UInt8Array, UInt64Array
 from samdeploy.data.texts import take_texts
@@ -128,7 +127,7 @@ def perceptual_hashes(images: UInt8Array) -> UInt64Array:
 def write_hashes(path: Path, splits: Mapping[str, ImageHashes]) -> None:
     """Write the hashes of all splits as a plain .npz: `<split>.digests`, `.perceptual`, `.labels`, `.former`, and
     `.names` in UTF-8."""
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Any] = {}
     for split, hashes in splits.items():
         names = "\0".join(hashes.names).encode("utf-8", "surrogateescape")
         arrays |= {
@@ -139,7 +138,7 @@ def write_hashes(path: Path, splits: Mapping[str, ImageHashes]) -> None:
             f"{split}.names": np.frombuffer(names, np.uint8),
         }
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
+    np.savez(content, **arrays)
     write_atomic(path, content.getvalue())
 
 

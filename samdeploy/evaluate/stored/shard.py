@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from samdeploy.arrays import Float32Array, Float64Array, Int64Array, UInt64Array
 from samdeploy.backends import open_session
@@ -156,7 +155,7 @@ def _ask(
 
 def write_shard(path: Path, shard: Shard) -> None:
     """Write a shard's file, whole or not at all."""
-    arrays: dict[str, NDArray[Any]] = {name: getattr(shard, name) for name in _ARRAYS}
+    arrays: dict[str, Any] = {name: getattr(shard, name) for name in _ARRAYS}
     for place, engine in enumerate(shard.engines):
         if engine.facts is not None:
             arrays |= {f"{place}.{field.name}": getattr(engine.facts, field.name) for field in fields(ImageFacts)}
@@ -167,7 +166,7 @@ def write_shard(path: Path, shard: Shard) -> None:
     }  # fmt: skip
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)
+    np.savez_compressed(content, **arrays)
     write_atomic(path, content.getvalue())
 
 

@@ -30,7 +30,8 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnx.helper
-from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 
 from samdeploy.arrays import Float32Array, UInt8Array
