@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 
@@ -220,6 +221,22 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty timed runs instead of three hundred, after one window of warm-up; checks up to batch size 3, 5 repeats.
+
+    For evaluations in this process whose figures are not the question.
+    """
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.RUNS", 30)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.LEAST_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.latency.measure.WARM_UP_LIMIT_S", 0.0)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.largest_batch", lambda *_: 3)
+    from samdeploy.evaluate.consistency.run import check_consistency
+
+    few = functools.partial(check_consistency, repeats_wanted=5)
+    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.check_consistency", few)
 
 
 @pytest.fixture(scope="session")

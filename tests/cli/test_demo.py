@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="pip install 'samdeploy[train,export]'")
 pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[train,export]'")
 
 from samdeploy.bundle import open_bundle
+from samdeploy.cli import demo
 from samdeploy.cli.demo import check_new_folder, removed_unless_done
 from samdeploy.errors import InputError
 from samdeploy.export.engines import ExportOptions, wants_fp16
@@ -19,7 +20,11 @@ from tests.cli.typed import Inside
 
 
 @pytest.mark.slow
-def test_the_demo_predicts_and_is_evaluated(tmp_path: Path, inside: Inside) -> None:
+@pytest.mark.usefixtures("short_latency")
+def test_the_demo_predicts_and_is_evaluated(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fewer epochs, on half of the images, than a user's demo: it knows the digits less well.
+    less = ("training.epochs=2", "training.batch_size=32", "data.val_fraction=0.5")
+    monkeypatch.setattr(demo, "SETTINGS", (*demo.SETTINGS[1:], *less))
     code, out, errors = inside("demo-bundle", tmp_path / "demo", cwd=tmp_path)
     assert code == 0, errors
     bundle = open_bundle(Path(out.strip()))

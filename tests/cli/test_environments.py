@@ -41,7 +41,7 @@ for line in lines:
 WHOLE_WAY = (
     ["train", "digits", *TINY],
     ["export", "--engine", "onnxruntime"],
-    ["eval", "--backend", "onnxruntime", "--report", "report"],
+    ["eval", "--backend", "onnxruntime", "--consistency", "0", "--report", "report"],
     ["predict", "--json", "image.png"],
     ["explain", "image.png"],
 )

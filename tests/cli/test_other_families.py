@@ -10,7 +10,7 @@ import pytest
 
 from samdeploy.bundle import Bundle
 from samdeploy.runs.record import open_run
-from tests.conftest import Command
+from tests.cli.typed import Inside
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +31,11 @@ def test_export(torchvision_bundle: Bundle) -> None:
     assert torchvision_bundle.spec.options == {}
 
 
-def test_eval(torchvision_bundle: Bundle, command: Command, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_latency")
+def test_eval(torchvision_bundle: Bundle, inside: Inside, tmp_path: Path) -> None:
     arguments = ("--precision", "fp32", "--consistency", "0", "--json", tmp_path / "eval.json", "--report", tmp_path)
-    done = command("eval", torchvision_bundle.root, *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _output, errors = inside("eval", torchvision_bundle.root, *arguments, cwd=tmp_path)
+    assert code == 0, errors
     results = json.loads((tmp_path / "eval.json").read_text())["results"]
     ran = {row["backend"]: row for row in results if row["passed"] is not None}
     assert set(ran) == {"onnxruntime", "openvino"} and all(row["passed"] for row in ran.values())
@@ -42,27 +43,28 @@ def test_eval(torchvision_bundle: Bundle, command: Command, tmp_path: Path) -> N
 
 
 def test_predict_and_explain(
-    torchvision_bundle: Bundle, digit_files: Sequence[Path], command: Command, tmp_path: Path
+    torchvision_bundle: Bundle, digit_files: Sequence[Path], inside: Inside, tmp_path: Path
 ) -> None:
-    done = command("predict", "--json", torchvision_bundle.root, *digit_files, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    labels = [json.loads(line)["label"] for line in done.stdout.splitlines()]
+    code, output, errors = inside("predict", "--json", torchvision_bundle.root, *digit_files, cwd=tmp_path)
+    assert code == 0, errors
+    labels = [json.loads(line)["label"] for line in output.splitlines()]
     assert sum(label == path.stem for label, path in zip(labels, digit_files, strict=True)) >= 4
-    maps = command("explain", torchvision_bundle.root, digit_files[0], "--out", tmp_path / "maps", cwd=tmp_path)
-    assert maps.returncode == 0 and (tmp_path / "maps" / "contact-sheet.png").is_file()
-    gates = command("explain", "--gates", torchvision_bundle.root, digit_files[0], cwd=tmp_path)
-    assert gates.returncode == 2
-    assert f"explain --gates: {ARCH} has no channel gates to show" in gates.stderr
+    line = ("explain", torchvision_bundle.root, digit_files[0])
+    assert inside(*line, "--out", tmp_path / "maps", cwd=tmp_path)[0] == 0
+    assert (tmp_path / "maps" / "contact-sheet.png").is_file()
+    code, _, errors = inside(*line, "--gates", cwd=tmp_path)
+    assert code == 2
+    assert f"explain --gates: {ARCH} has no channel gates to show" in errors
 
 
-def test_doctor(torchvision_bundle: Bundle, command: Command, tmp_path: Path) -> None:
-    done = command("doctor", torchvision_bundle.root, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout
-    assert f"{ARCH}, 10 classes, 40x40 px" in done.stdout
+def test_doctor(torchvision_bundle: Bundle, inside: Inside, tmp_path: Path) -> None:
+    code, output, _errors = inside("doctor", torchvision_bundle.root, cwd=tmp_path)
+    assert code == 0, output
+    assert f"{ARCH}, 10 classes, 40x40 px" in output
 
 
-def test_a_size_that_the_network_does_not_take(command: Command, tmp_path: Path) -> None:
-    done = command("train", "digits", "--set", "model.arch=torchvision:vit_b_32", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "image: 32x32 pixels found, which torchvision:vit_b_32 does not take (Wrong image height!" in done.stderr
+def test_a_size_that_the_network_does_not_take(inside: Inside, tmp_path: Path) -> None:
+    code, _output, errors = inside("train", "digits", "--set", "model.arch=torchvision:vit_b_32", cwd=tmp_path)
+    assert code == 2
+    assert "image: 32x32 pixels found, which torchvision:vit_b_32 does not take (Wrong image height!" in errors
     assert not (tmp_path / "runs").exists()

@@ -119,6 +119,7 @@ def test_eval_of_an_engine_that_cannot_run_here(finished: Path, inside: Inside) 
     assert "FAILED (not run: tensorrt fp16): runs/digits/bundle" in " ".join(table.split())
 
 
+@pytest.mark.usefixtures("short_latency")
 def test_eval_of_too_few_images_and_of_one_engine_after_another(copy_of_bundle: Path, inside: Inside) -> None:
     code, _, errors = inside("eval", copy_of_bundle, "--backend", "onnxruntime", cwd=copy_of_bundle)
     assert code == 0, errors

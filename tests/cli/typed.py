@@ -8,7 +8,8 @@ Inside = Callable[..., tuple[int, str, str]]
 
 # A network that learned from a tenth of the digits, at half their usual size, for one epoch: poor, but as good as any
 # to be deployed.
-_SETTINGS = ("training.epochs=1", "data.val_fraction=0.9", "training.device=cpu", "image.height=16", "image.width=16")
+_SETTINGS = ("training.epochs=1", "data.val_fraction=0.9", "training.device=cpu", "training.precision=fp32")
+_SETTINGS += ("image.height=16", "image.width=16")
 TINY = tuple(argument for setting in _SETTINGS for argument in ("--set", setting))
 
 

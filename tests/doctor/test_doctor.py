@@ -19,7 +19,6 @@ from samdeploy.doctor import Diagnosis, examine_bundle, examine_machine
 from samdeploy.doctor.findings import Machine
 from samdeploy.report.text.doctor import diagnosis_tables
 from tests.cli.typed import Inside
-from tests.conftest import Command
 from tests.doctor.test_evaluation import write_evaluation
 
 
@@ -141,12 +140,10 @@ def test_what_is_wrong_with_an_installation(monkeypatch: pytest.MonkeyPatch, tmp
     assert "plots" not in problems  # nobody asked for it
 
 
-def test_from_the_command_line(
-    command: Command, inside: Inside, digits_bundle: Bundle, copy_of_bundle: Path, tmp_path: Path
-) -> None:
-    done = command("doctor", "--json", digits_bundle.root, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr + done.stdout
-    found = json.loads(done.stdout)
+def test_from_the_command_line(inside: Inside, digits_bundle: Bundle, copy_of_bundle: Path, tmp_path: Path) -> None:
+    code, output, errors = inside("doctor", "--json", digits_bundle.root, cwd=tmp_path)
+    assert code == 0, errors + output
+    found = json.loads(output)
     assert found["problems"] == []
     assert found["bundle"]["path"] == str(digits_bundle.root)
     (copy_of_bundle / "manifest.json").write_text("{")

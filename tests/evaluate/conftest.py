@@ -1,10 +1,9 @@
-"""Reports made by hand, and shorter latency runs where latency is not the question."""
+"""Reports made by hand, and what an engine is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from samdeploy.evaluate.accuracy.against_training import AgainstTraining
 from samdeploy.evaluate.accuracy.compare import ClassAccuracy, Comparison, PerImage
 from samdeploy.evaluate.accuracy.paired import paired_difference
 from samdeploy.evaluate.consistency.checks import Check, Consistency
-from samdeploy.evaluate.consistency.run import check_consistency
 from samdeploy.evaluate.latency.measure import Latency
 from samdeploy.evaluate.result import Report, Result
 from samdeploy.evaluate.test_set.distinct import TestImages
@@ -140,14 +138,3 @@ def int8_bundle(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory)
     writer.add("graph", "model.int8.onnx", quantize(calibrated, "cpu"), precision="int8")
     writer.write_manifest()
     return open_bundle(root)
-
-
-@pytest.fixture
-def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty timed runs instead of three hundred, after one window of warm-up; checks up to batch size 3, 5 repeats."""
-    monkeypatch.setattr("samdeploy.evaluate.latency.measure.RUNS", 30)
-    monkeypatch.setattr("samdeploy.evaluate.latency.measure.LEAST_S", 0.0)
-    monkeypatch.setattr("samdeploy.evaluate.latency.measure.WARM_UP_LIMIT_S", 0.0)
-    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.largest_batch", lambda *_: 3)
-    few = partial(check_consistency, repeats_wanted=5)
-    monkeypatch.setattr("samdeploy.evaluate.evaluate_engine.check_consistency", few)

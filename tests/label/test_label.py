@@ -33,7 +33,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 from samdeploy.images.decode import prepare
 from samdeploy.label.parts import is_sound
-from tests.conftest import Command
+from tests.cli.typed import Inside
 from tests.label.conftest import COUNT, ROWS, Label
 from tests.label.read import content, table
 
@@ -322,21 +322,21 @@ def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, i
 
 
 def test_two_at_once_are_refused_and_the_command_says_what_it_did(
-    command: Command, digits_bundle: Bundle, images: Path, tmp_path: Path
+    inside: Inside, digits_bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
     import fcntl
 
     arguments = ("label", digits_bundle.root, images, "--out", tmp_path / "out", "--rows", "20")
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "53 of 53 rows in 3 of 3 parts: 51 labelled, 2 errors" in done.stderr
+    code, _, errors = inside(*arguments, cwd=tmp_path)
+    assert code == 0, errors
+    assert "53 of 53 rows in 3 of 3 parts: 51 labelled, 2 errors" in errors
     with (tmp_path / "out" / ".lock-1-of-1").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and "another process writes this shard" in done.stderr
+        code, _output, errors = inside(*arguments, cwd=tmp_path)
+    assert code == 2 and "another process writes this shard" in errors
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
-def test_a_missing_ray_is_named(command: Command, digits_bundle: Bundle, images: Path, tmp_path: Path) -> None:
-    done = command("label", digits_bundle.root, images, "--out", "out", "--engine", "ray", cwd=tmp_path)
-    assert done.returncode == 1 and "pip install 'samdeploy[label,ray]'" in done.stderr
+def test_a_missing_ray_is_named(inside: Inside, digits_bundle: Bundle, images: Path, tmp_path: Path) -> None:
+    code, _output, errors = inside("label", digits_bundle.root, images, "--out", "out", "--engine", "ray", cwd=tmp_path)
+    assert code == 1 and "pip install 'samdeploy[label,ray]'" in errors

@@ -18,7 +18,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.data import open_dataset
 from samdeploy.data.sets.table import read_table
 from samdeploy.label.label import LabelOptions, label
-from tests.conftest import Command
+from tests.cli.typed import Inside
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def labelled(bundle: Bundle, given: Path | str, out: Path) -> Path:
 
 
 def test_training_reads_the_confident_labels(
-    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
+    inside: Inside, digits_bundle: Bundle, photos: Path, tmp_path: Path
 ) -> None:
     import pyarrow.parquet as pq
 
@@ -50,22 +50,24 @@ def test_training_reads_the_confident_labels(
     rows = [row for row in pq.read_table(out / "part-000000.parquet").to_pylist() if row["label"]]
     least = sorted(row["probability"] for row in rows)[40]
     arguments = ("data", photos, "--from-labels", out, "--out", tmp_path / "next.csv")
-    done = command(*arguments, "--min-probability", f"{least:.9f}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, output, errors = inside(*arguments, "--min-probability", f"{least:.9f}", cwd=tmp_path)
+    assert code == 0, errors
     expected = {str(photos / row["uri"]): row["label"] for row in rows if row["probability"] >= float(f"{least:.9f}")}
     del expected[str(photos / "copy.png")]
     with (tmp_path / "next.csv").open(newline="") as file:
         assert {row["path"]: row["label"] for row in csv.DictReader(file)} == expected
-    assert f"{len(expected)} images of 10 classes written" in done.stderr
-    assert "1 without a label" in done.stderr and "1 copies" in done.stderr and "below" in done.stderr
+    assert f"{len(expected)} images of 10 classes written" in errors
+    assert "1 without a label" in errors and "1 copies" in errors and "below" in errors
     settings = ("--set", "model.arch=sam-resnet18", "--set", "model.pretrained=false", "--size", "32", "--epochs", "1")
-    done = command("train", tmp_path / "next.csv", *settings, "--set", "training.device=cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "on table: 10 classes" in done.stderr + done.stdout
+    code, output, errors = inside(
+        "train", tmp_path / "next.csv", *settings, "--set", "training.device=cpu", cwd=tmp_path
+    )
+    assert code == 0, errors
+    assert "on table: 10 classes" in errors + output
 
 
 def test_what_cannot_be_trained_on_is_refused(
-    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
+    inside: Inside, digits_bundle: Bundle, photos: Path, tmp_path: Path
 ) -> None:
     out = labelled(digits_bundle, photos, tmp_path / "labels")
     tar = shutil.make_archive(str(tmp_path / "photos"), "tar", photos)
@@ -84,39 +86,37 @@ def test_what_cannot_be_trained_on_is_refused(
         ((photos, "--from-labels", out), "name both"),
         ((photos, "--from-labels", photos, "--out", table), "a folder that samdeploy label wrote"),
     ):
-        done = command("data", *arguments, cwd=tmp_path)
-        assert done.returncode == 2 and text in done.stderr, done.stderr
+        code, _output, errors = inside("data", *arguments, cwd=tmp_path)
+        assert code == 2 and text in errors, errors
     assert not table.exists() and not list(tmp_path.glob(".next*"))
 
 
-def test_odd_names_are_quoted_or_left_out(
-    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
-) -> None:
+def test_odd_names_are_quoted_or_left_out(inside: Inside, digits_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
     names = ["a\rb.png", "a\nb.png", 'a"b, c.png', "\\udcfe.png", os.fsdecode(b"\xff.png")]
     folder = tmp_path / "odd"
     folder.mkdir()
     for number, name in enumerate(names):
         shutil.copy(photos / f"{number}, a photo.png", folder / name)
     out = labelled(digits_bundle, folder, tmp_path / "labels")
-    done = command(
+    code, _output, errors = inside(
         "data", folder, "--from-labels", out, "--out", tmp_path / "t.csv", "--min-probability", "0", cwd=tmp_path
     )
-    assert done.returncode == 0 and "1 whose names are not UTF-8" in done.stderr, done.stderr
+    assert code == 0 and "1 whose names are not UTF-8" in errors, errors
     found = read_table(tmp_path / "t.csv", {})
     assert found.faults.lines() == []
     assert sorted(Path(name).name for name in found.names) == sorted(names[:4])
 
 
 def test_other_images_of_the_same_names_are_refused(
-    command: Command, digits_bundle: Bundle, photos: Path, tmp_path: Path
+    inside: Inside, digits_bundle: Bundle, photos: Path, tmp_path: Path
 ) -> None:
     out = labelled(digits_bundle, photos, tmp_path / "labels")
     other = shutil.copytree(photos, tmp_path / "other")
     shutil.copy(photos / "1, a photo.png", other / "0, a photo.png")
     arguments = ("--from-labels", out, "--out", tmp_path / "next.csv")
-    done = command("data", other, *arguments, cwd=tmp_path)
-    assert done.returncode == 2 and "0, a photo.png: " in done.stderr and "when it was labelled" in done.stderr
+    code, _, errors = inside("data", other, *arguments, cwd=tmp_path)
+    assert code == 2 and "0, a photo.png: " in errors and "when it was labelled" in errors
     (out / "_input.jsonl").write_text("[]")
-    done = command("data", photos, *arguments, cwd=tmp_path)
-    assert done.returncode == 2 and "_input.jsonl: was changed; remove it" in done.stderr
+    code, _output, errors = inside("data", photos, *arguments, cwd=tmp_path)
+    assert code == 2 and "_input.jsonl: was changed; remove it" in errors
     assert not (tmp_path / "next.csv").exists()

@@ -29,7 +29,7 @@ from samdeploy.label.results import input_of, labels_of
 from samdeploy.report.labels import LEAST_CERTAIN, OF_A_CLASS, LabelsFound, look_at_labels
 from samdeploy.report.labels_html import render_labels
 from tests import packages
-from tests.conftest import Command
+from tests.cli.typed import Inside
 from tests.packages import CHROMIUM
 
 COUNT = 300
@@ -109,22 +109,22 @@ def test_names_are_escaped(found: LabelsFound, out: Path, digits_bundle: Bundle)
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page
 
 
-def test_command(command: Command, digits_bundle: Bundle, photos: Path, out: Path, tmp_path: Path) -> None:
+def test_command(inside: Inside, digits_bundle: Bundle, photos: Path, out: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     arguments = ("report", digits_bundle.root, "--labels", out, "--out", page)
-    done = command(*arguments, "--input", photos, cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout == f"{page}\n", done.stderr
+    code, output, errors = inside(*arguments, "--input", photos, cwd=tmp_path)
+    assert code == 0 and output == f"{page}\n", errors
     assert f"{COUNT} of {COUNT + 1} images have a label" in page.read_text() and "data:image/png" in page.read_text()
     (tmp_path / "other").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "other" / "a.png")
-    done = command(*arguments, "--input", tmp_path / "other", cwd=tmp_path)
-    assert done.returncode == 2 and "the input is not what it was" in done.stderr
-    done = command("report", digits_bundle.root, cwd=tmp_path)
-    assert done.returncode == 2 and "--labels: a folder of samdeploy label expected" in done.stderr
+    code, output, errors = inside(*arguments, "--input", tmp_path / "other", cwd=tmp_path)
+    assert code == 2 and "the input is not what it was" in errors
+    code, output, errors = inside("report", digits_bundle.root, cwd=tmp_path)
+    assert code == 2 and "--labels: a folder of samdeploy label expected" in errors
 
 
 def test_labels_of_another_bundle_or_of_some_rows_are_refused(
-    digits_bundle: Bundle, photos: Path, out: Path, tmp_path: Path, command: Command
+    digits_bundle: Bundle, photos: Path, out: Path, tmp_path: Path, inside: Inside
 ) -> None:
     settings = json.loads((out / "_label.json").read_text())
     settings["limit"] = 0
@@ -133,8 +133,8 @@ def test_labels_of_another_bundle_or_of_some_rows_are_refused(
         labels_of(digits_bundle, tmp_path)
     with Classifier.open(digits_bundle.root, "onnxruntime") as classifier:
         label(classifier, LabelOptions(str(photos), tmp_path / "some", where="probability < 0.5"))
-    done = command("report", digits_bundle.root, "--labels", tmp_path / "some", cwd=tmp_path)
-    assert done.returncode == 2 and "report needs every row; label without --where" in done.stderr
+    code, _output, errors = inside("report", digits_bundle.root, "--labels", tmp_path / "some", cwd=tmp_path)
+    assert code == 2 and "report needs every row; label without --where" in errors
 
 
 @pytest.fixture(scope="module")

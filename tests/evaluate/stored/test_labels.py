@@ -22,7 +22,7 @@ from samdeploy.evaluate.result import NotMeasured, Report
 from samdeploy.evaluate.stored.labels import LabelSets, _paired, evaluate_labels
 from samdeploy.label.parts import sealed
 from samdeploy.label.results import open_labels
-from tests.conftest import Command
+from tests.cli.typed import Inside
 
 Labelled = Callable[..., Path]
 
@@ -184,14 +184,14 @@ def test_rows_without_a_partner_are_refused(engine: Path, reference: Path) -> No
             list(_paired(*pair, False))
 
 
-def test_command(command: Command, digits_bundle: Bundle, engine: Path, reference: Path, tmp_path: Path) -> None:
+def test_command(inside: Inside, digits_bundle: Bundle, engine: Path, reference: Path, tmp_path: Path) -> None:
     arguments = ("eval", digits_bundle.root, "--labels", engine, "--reference", reference)
-    done = command(*arguments, "--json", tmp_path / "found.json", cwd=tmp_path)
-    assert done.returncode == 0 and "PASSED (consistency not shown: onnxruntime fp32)" in done.stdout, done.stderr
+    code, output, errors = inside(*arguments, "--json", tmp_path / "found.json", cwd=tmp_path)
+    assert code == 0 and "PASSED (consistency not shown: onnxruntime fp32)" in output, errors
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["verdict"], found["n_images"], found["results"][0]["lost"]) == ("holds", 359, 0)
     for more, text in ((("--why",), "--why: not with --labels"), (("--backend", "openvino"), "--backend: not with")):
-        done = command(*arguments, *more, cwd=tmp_path)
-        assert done.returncode == 2 and text in done.stderr
-    done = command(*arguments[:4], cwd=tmp_path)
-    assert done.returncode == 2 and "name both" in done.stderr
+        code, output, errors = inside(*arguments, *more, cwd=tmp_path)
+        assert code == 2 and text in errors
+    code, output, errors = inside(*arguments[:4], cwd=tmp_path)
+    assert code == 2 and "name both" in errors

@@ -18,7 +18,7 @@ from samdeploy.evaluate.result import Report
 from samdeploy.evaluate.stored.merge import evaluate_shards
 from samdeploy.evaluate.stored.shard import Shard, evaluate_shard, read_shard, write_shard
 from samdeploy.evaluate.test_set.open import TestSet
-from tests.conftest import Command
+from tests.cli.typed import Inside
 
 Sharded = Callable[..., Path]
 ORT = EvalOptions("onnxruntime", "fp32", device="cpu", consistency_s=0)
@@ -154,18 +154,21 @@ def test_what_does_not_belong_together_is_refused(
         evaluate_shard(digits_bundle, ORT, (1, 360))
 
 
-def test_command(command: Command, copy_of_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_latency")
+def test_command(inside: Inside, copy_of_bundle: Path, tmp_path: Path) -> None:
     arguments = ("eval", copy_of_bundle)
     for shard in ("1/2", "2/2"):
         more = ("--backend", "onnxruntime", "--shard", shard, "--out", tmp_path / f"{shard[0]}.npz")
-        done = command(*arguments, *more, cwd=tmp_path)
-        assert done.returncode == 0 and done.stdout == f"{tmp_path / shard[0]}.npz\n", done.stderr
+        code, output, errors = inside(*arguments, *more, cwd=tmp_path)
+        assert code == 0 and output == f"{tmp_path / shard[0]}.npz\n", errors
     (copy_of_bundle / "eval.json").unlink(missing_ok=True)
-    done = command(*arguments, "--merge", tmp_path / "1.npz", "--merge", tmp_path / "2.npz", cwd=tmp_path)
-    assert done.returncode == 0 and "359 test images" in done.stdout, done.stderr
+    code, output, errors = inside(
+        *arguments, "--merge", tmp_path / "1.npz", "--merge", tmp_path / "2.npz", cwd=tmp_path
+    )
+    assert code == 0 and "359 test images" in output, errors
     assert json.loads((copy_of_bundle / "eval.json").read_text())["verdict"] == "holds"
-    done = command(*arguments, "--merge", tmp_path / "1.npz", cwd=tmp_path)
-    assert done.returncode == 2 and "2/2 is missing" in done.stderr
+    code, output, errors = inside(*arguments, "--merge", tmp_path / "1.npz", cwd=tmp_path)
+    assert code == 2 and "2/2 is missing" in errors
     for more, text in (
         (("--shard", "1/2"), "name both"), (("--out", "x"), "name both"),
         (("--shard", "3/2", "--out", tmp_path / "x"), "such as 3/64 expected"),
@@ -173,5 +176,5 @@ def test_command(command: Command, copy_of_bundle: Path, tmp_path: Path) -> None
         (("--merge", tmp_path, "--backend", "openvino"), "--backend: not with --merge: the parts say"),
         (("--merge", tmp_path, "--shard", "1/2"), "--merge and --shard: one of them expected"),
     ):  # fmt: skip
-        done = command(*arguments, *more, cwd=tmp_path)
-        assert done.returncode == 2 and text in done.stderr, done.stderr
+        code, output, errors = inside(*arguments, *more, cwd=tmp_path)
+        assert code == 2 and text in errors, errors
