@@ -11,6 +11,7 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -254,19 +255,33 @@ def _images(given: Mapping[str, Any], binary: _Binary, spec: ModelSpec) -> UInt8
 
 
 def _json_pixels(data: object, shape: Sequence[Any], spec: ModelSpec) -> UInt8Array:
+    name, size = spec.input.name, spec.preprocessing
     count = tensor_shape(shape, spec)
-    size = spec.preprocessing
-    try:
-        values = np.asarray(data)
-    except (ValueError, OverflowError, RecursionError):
-        values = np.asarray(None)
     needed = count * size.height * size.width * 3
-    if values.dtype.kind not in "iu" or values.size != needed:
-        found = f"{values.size} numbers" if values.dtype.kind in "iu" else "no list of whole numbers"
-        raise RequestError(400, f"{spec.input.name}: {found} found, {needed} whole numbers from 0 to 255 expected")
-    if values.min() < 0 or values.max() > 255:
-        raise RequestError(400, f"{spec.input.name}: {values.min()} to {values.max()} found, 0 to 255 expected")
-    return values.astype(np.uint8).reshape(count, size.height, size.width, 3)
+    try:
+        pixels = bytes(_flat(data))
+    except (TypeError, ValueError) as error:
+        # Python's ValueError is of the range, also for numbers of any length.
+        found = "no list of whole numbers" if isinstance(error, TypeError) else "numbers out of range"
+        raise RequestError(400, f"{name}: {found} found, {needed} whole numbers from 0 to 255 expected") from None
+    if len(pixels) != needed:
+        raise RequestError(400, f"{name}: {len(pixels)} numbers found, {needed} whole numbers from 0 to 255 expected")
+    return np.frombuffer(pixels, np.uint8).reshape(count, size.height, size.width, 3)
+
+
+def _flat(data: object) -> list[Any]:
+    """The elements of nested lists.  Not by numpy, where one long text makes every element as long.
+
+    Raises:
+        TypeError: no list, or a ragged one.
+    """
+    if not isinstance(data, list):
+        raise TypeError
+    while data and isinstance(data[0], list):
+        if len({len(one) for one in data}) > 1:
+            raise TypeError
+        data = list(chain.from_iterable(data))
+    return data
 
 
 def _json_bytes(data: object, count: int, name: str) -> list[bytes]:
