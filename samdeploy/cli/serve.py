@@ -9,6 +9,9 @@ import typer
 
 from samdeploy.cli.app import RunsRoot, command
 
+# Of times: what timers take.
+_LONGEST = 1e6
+
 
 @command
 def serve(
@@ -24,10 +27,12 @@ def serve(
         int | None, typer.Option(help="Also serve gRPC on this port; 0 picks a free one.", min=0, max=65535)
     ] = None,
     batch: Annotated[int, typer.Option(help="Largest batch.", min=1)] = 16,
-    delay_ms: Annotated[float, typer.Option(help="Longest wait for a fuller batch, in milliseconds.", min=0)] = 0.0,
+    delay_ms: Annotated[
+        float, typer.Option(help="Longest wait for a fuller batch, in milliseconds.", min=0, max=_LONGEST)
+    ] = 0.0,
     queue: Annotated[int, typer.Option(help="Images that may wait; more are refused with 503.", min=1)] = 128,
     timeout: Annotated[
-        float, typer.Option(help="Seconds before a request is refused as late, with 504.", min=0.001)
+        float, typer.Option(help="Seconds before a request is refused as late, with 504.", min=0.001, max=_LONGEST)
     ] = 10.0,
     backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
     precision: Annotated[
@@ -36,7 +41,7 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads that decode; 0: one per processor.", min=0)] = 0,
     selftest_every: Annotated[
-        float, typer.Option(help="Seconds between golden-image checks; 0: only at the start.", min=0)
+        float, typer.Option(help="Seconds between golden-image checks; 0: only at the start.", min=0, max=_LONGEST)
     ] = 600.0,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File whose first line is the API key that clients must send.")
@@ -46,10 +51,15 @@ def serve(
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.", min=1)] = 32 << 20,
     max_pixels: Annotated[int, typer.Option(help="Largest image, in pixels.", min=1)] = 1 << 26,
     connections: Annotated[int, typer.Option(help="Most connections at once.", min=1)] = 1000,
-    header_seconds: Annotated[float, typer.Option(help="Seconds for a request's headers to arrive.", min=0.01)] = 10.0,
-    body_seconds: Annotated[float, typer.Option(help="Seconds for a request's body to arrive.", min=0.01)] = 30.0,
+    header_seconds: Annotated[
+        float, typer.Option(help="Seconds for a request's headers to arrive.", min=0.01, max=_LONGEST)
+    ] = 10.0,
+    body_seconds: Annotated[
+        float, typer.Option(help="Seconds for a request's body to arrive.", min=0.01, max=_LONGEST)
+    ] = 30.0,
     drain_seconds: Annotated[
-        float, typer.Option(help="Seconds after SIGTERM in which it still answers, while not ready.", min=0)
+        float,
+        typer.Option(help="Seconds after SIGTERM in which it still answers, while not ready.", min=0, max=_LONGEST),
     ] = 0.0,
     workers: Annotated[
         int, typer.Option(help="Processes that share the port, each with its own engine.", min=1, max=256)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from samdeploy.classifier import Classifier
 from samdeploy.errors import InputError
 from samdeploy.images.stream import processors
 from samdeploy.serve.bodies import ReadOn
+from samdeploy.serve.connection import Connection
 from samdeploy.serve.http import Server, make_app
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_place
@@ -30,7 +30,6 @@ from samdeploy.serve.security import KeyRequired, read_key
 from samdeploy.serve.workers import Workers
 
 _LOG = logging.getLogger("samdeploy.serve")
-_MOST_OF_A_HEAD = 64 << 10  # bytes
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -44,7 +43,8 @@ class ServeOptions:
         backend, device, precision: as `Classifier.open` takes them.
         threads: that decode; 0: as many as processors.
         selftest_every: seconds between runs of the golden images; 0: only at the start.
-        header_seconds, body_seconds: in which a client must have sent its request's head, and its body.
+        header_seconds, body_seconds: in which a client must have sent its request's head, and its body; it must read
+            something of its answer in the latter, too.
         connections: at most so many at a time.
         drain_seconds: after SIGTERM, how long requests are still taken while the server says that it is not ready.
         workers: processes that share the port, each with engines of its own.
@@ -69,44 +69,6 @@ class ServeOptions:
     drain_seconds: float = 0.0
     workers: int = 1
     trust: Path | None = None
-
-
-class _Protocol(HttpToolsProtocol):
-    """HTTP with bounds on the head of a request, in seconds and bytes: uvicorn waits and reads for ever."""
-
-    header_seconds = 10.0
-    _late: asyncio.TimerHandle | None = None  # while a head is awaited
-    _head_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._late = self.loop.call_later(self.header_seconds, transport.close)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._late is None:
-            self._late = self.loop.call_later(self.header_seconds, self.transport.close)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._late is None:
-            self._head_bytes = 0
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > _MOST_OF_A_HEAD and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
-            self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._late is not None:
-            self._late.cancel()
-        super().connection_lost(exc)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -163,7 +125,7 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
         scheme = "https" if options.tls_cert else "http"
         host, port = listening.getsockname()[:2]
         with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
-            print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+            print(f"{scheme}://{_address(host, port)}", flush=True)
             print(models, file=sys.stderr)
 
     if options.workers == 1:
@@ -193,7 +155,11 @@ def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[
         app = make_app(server)
         config = uvicorn.Config(
             ReadOn(KeyRequired(app, key) if key is not None else app),
-            http=type("Protocol", (_Protocol,), {"header_seconds": options.header_seconds}),
+            http=type(
+                "Connection",
+                (Connection,),
+                {"header_seconds": options.header_seconds, "stuck_seconds": options.body_seconds},
+            ),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -201,7 +167,7 @@ def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            limit_concurrency=options.connections,
+            limit_concurrency=options.connections + 1,  # uvicorn refuses the one that reaches its limit
             timeout_keep_alive=30,
             timeout_graceful_shutdown=int(options.limits.timeout) + 1,
             ssl_certfile=str(options.tls_cert) if options.tls_cert else None,
@@ -261,7 +227,7 @@ def _served(models: Models, options: ServeOptions, grpc_port: int) -> str:
     if options.workers > 1:
         lines.append(f"  {options.workers} workers")
     if grpc_port:
-        lines.append(f"  grpc {options.host}:{grpc_port}")
+        lines.append(f"  grpc {_address(options.host, grpc_port)}")
     return "\n".join(lines)
 
 
@@ -277,7 +243,7 @@ async def _start_grpc(server: Server, options: ServeOptions, key: bytes | None) 
         is_shared=options.workers > 1,
     )
     certificate = (options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
-    port = bind(made, f"{options.host}:{options.grpc_port}", certificate)
+    port = bind(made, _address(options.host, options.grpc_port or 0), certificate)
     await made.start()
     return made, port
 
@@ -304,6 +270,10 @@ def _open(place: Place, options: ServeOptions, metrics: Metrics) -> ServedModel:
         trust=options.trust,
     )
     return ServedModel(place, classifier, options.limits, metrics)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

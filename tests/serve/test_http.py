@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shutil
 import signal
 import socket
@@ -261,6 +262,26 @@ def test_what_is_no_sound_http(served: Served, name: str) -> None:
     assert served.json("GET", "/v2/health/ready")[0] == 200
 
 
+def test_trailers_without_end(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client, suppress(ConnectionError):
+        client.sendall(CHUNKS.replace(b"%s", (DIGITS + "/predict").encode()) + b"1\r\nx\r\n0\r\nX: " + b"x" * 400_000)
+        assert client.recv(1) == b""  # closed
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_clients_that_ask_for_http_2(served: Served, digit_files: Sequence[Path], count: int) -> None:
+    """Java's client and `curl --http2` begin so: the server answers in HTTP/1.1."""
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
+    head = HEAD.replace(b"%s", (DIGITS + "/predict").encode()) + upgrade
+    files = [path.read_bytes() for path in digit_files[:count]]
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+        client.sendall(b"".join(head + b"Content-Length: %d\r\n\r\n%s" % (len(one), one) for one in files))
+        found = b""
+        while found.count(b"]}") < count:
+            found += client.recv(4096)
+    assert re.findall(rb'{"label": "(\d)", "index"', found) == [b"%d" % digit for digit in range(count)]
+
+
 def test_a_client_that_goes_away_is_no_error(served: Served) -> None:
     """`serving` looks for a traceback at the end."""
     path = DIGITS + "/predict"
@@ -315,7 +336,7 @@ def test_slow_heads_keys_and_a_full_queue(
     copy_of_bundle: Path, environment: dict[str, str], tmp_path: Path, digit_files: Sequence[Path]
 ) -> None:
     (tmp_path / "key").write_text("a key of 16 and more characters\n")
-    options = ("--api-key-file", tmp_path / "key", "--header-seconds", "0.3", "--queue", "40")
+    options = ("--api-key-file", tmp_path / "key", "--header-seconds", "0.3", "--queue", "40", "--body-seconds", "1")
     with serving(environment, copy_of_bundle, *options) as served:
         path, body = "/v2/models/copy/predict", digit_files[2].read_bytes()
         key = {"Authorization": "Bearer a key of 16 and more characters"}
@@ -329,6 +350,16 @@ def test_slow_heads_keys_and_a_full_queue(
             begin = time.monotonic()
             assert client.recv(1) == b""  # closed
             assert time.monotonic() - begin < 10
+        # One that does not read its answers, and one that sends too many requests before it does.
+        for count in (900, 3000):
+            with socket.socket() as client, suppress(ConnectionError):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the rest waits in the server
+                client.settimeout(20)
+                client.connect(("127.0.0.1", served.port))
+                client.sendall(b"GET /page/page.js HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+                time.sleep(3)
+                while client.recv(1 << 20):
+                    pass
         # More images at once than may wait: of many requests some are refused, of one request it is.
         images = np.zeros((41, *Classifier.open(copy_of_bundle).bundle.spec.input.shape[1:]), np.uint8)
 
@@ -391,3 +422,5 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
         done = command("serve", *arguments, *(() if "--port" in arguments else ("--port", "0")), cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert text in done.stderr and done.stderr.count("\n") == 1
+    done = command("serve", root, "--timeout", "inf", cwd=tmp_path)
+    assert (done.returncode, "'--timeout': Input should be less than" in done.stderr) == (2, True)
