@@ -10,7 +10,6 @@ import numpy as np
 
 from samdeploy.arrays import Float32Array
 from samdeploy.bundle.spec import ModelSpec
-from samdeploy.serve.errors import RequestError
 from samdeploy.serve.protocol import CLASSES, InferRequest, WantedOutput
 
 
@@ -34,11 +33,7 @@ def answer_tensor(
 def write_infer(
     name: str, version: str, request: InferRequest, logits: Float32Array, spec: ModelSpec
 ) -> tuple[bytes, int]:
-    """The body of an answer, and the length of the JSON at its front where binary tensors follow, else 0.
-
-    Raises:
-        RequestError: logits that are not finite, and no JSON numbers, were wanted in JSON.
-    """
+    """The body of an answer, and the length of the JSON at its front where binary tensors follow, else 0."""
     outputs: list[dict[str, Any]] = []
     behind: list[bytes] = []
     for wanted in request.outputs:
@@ -53,12 +48,7 @@ def write_infer(
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": outputs}
     if request.id:
         answer["id"] = request.id
-    try:
-        front = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    except ValueError:
-        raise RequestError(
-            422, "logits that are not finite numbers cannot be said in JSON; ask for binary_data"
-        ) from None
+    front = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     return b"".join([front, *behind]), len(front) if behind else 0
 
 

@@ -86,7 +86,7 @@ class ReadOn:
 
     async def _discard(self, receive: Receive) -> None:
         left = self._most
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, asyncio.CancelledError):  # the server may end meanwhile
             async with asyncio.timeout(self._seconds):
                 while left > 0:
                     message = await receive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ from samdeploy.serve.security import has_key
 _STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -142,6 +144,9 @@ def _handler(name: str, call: Handler, server: Server, key: bytes | None) -> Any
             code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)
         except SamdeployError as error:
             code, text = grpc.StatusCode.INTERNAL, first_line(error)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
         finally:
             asked = getattr(request, "model_name", "")
             counter.labels(asked if asked in server.models.names else "", "", f"grpc {name}", code.name).inc()

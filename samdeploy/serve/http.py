@@ -160,12 +160,12 @@ class _Routes:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise RequestError(400, "a form found, the image's own bytes expected")
         body = await self._body(request, model)
-        loop, pool = asyncio.get_running_loop(), self._server.pool
+        pool, deadline = self._server.pool, model.deadline(None)
         if layer == "image":
-            png = await loop.run_in_executor(pool, decoded_png, model, body)
+            (png,) = await model.decoding.run(pool, deadline, [partial(decoded_png, model, body)])
             return Response(png, media_type="image/png")
         draw = partial(explained_png, model, body, wanted, alone=layer == "map")
-        png, label = await loop.run_in_executor(pool, draw)
+        ((png, label),) = await model.decoding.run(pool, deadline, [draw])
         return Response(png, media_type="image/png", headers={"X-Class": json.dumps(label)})
 
     async def _body(self, request: Request, model: ServedModel) -> bytes:
@@ -202,18 +202,24 @@ async def _while_connected(request: Request, work: Awaitable[Response]) -> Respo
 
     Raises:
         ClientDisconnect: it did.
+        RequestError: the server ends.
     """
     request.state.is_read = request.method == "GET"
     task = asyncio.ensure_future(work)
-    await asyncio.wait([task], timeout=_PATIENCE)
-    while not task.done():
-        # The body belongs to the work until it is read.
-        if request.state.is_read and await request.is_disconnected():
-            task.cancel()
-            await asyncio.wait([task])
-            raise ClientDisconnect
+    try:
         await asyncio.wait([task], timeout=_PATIENCE)
-    return task.result()
+        while not task.done():
+            # The body belongs to the work until it is read.
+            if request.state.is_read and await request.is_disconnected():
+                raise ClientDisconnect
+            await asyncio.wait([task], timeout=_PATIENCE)
+        return task.result()
+    except asyncio.CancelledError:  # by uvicorn, whose time for what is under way is up
+        raise RequestError(503, "the server is ending") from None
+    finally:
+        if not task.cancel() and not task.cancelled():
+            task.exception()  # else asyncio says that nobody looked at it
+        del task  # an error's traceback holds this frame: with the task, which holds the error, the body would stay
 
 
 def make_app(server: Server) -> Starlette:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,11 @@ from samdeploy.certainty.drift import LEAST, Window, index_by_chance, stability_
 from samdeploy.classifier import Classifier
 from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputError, SamdeployError
 from samdeploy.images.walk import natural_key
-from samdeploy.ranking import Prediction, rank
+from samdeploy.ranking import Prediction, not_finite, rank
 from samdeploy.runs.locate import address_name, bundle_of
 from samdeploy.serve.batcher import Batcher, Clock, Ran
-from samdeploy.serve.errors import Late, QueueFull, RequestError
+from samdeploy.serve.decoding import Decoding, forget
+from samdeploy.serve.errors import RequestError
 from samdeploy.serve.metrics import Metrics
 
 _LOG = logging.getLogger("samdeploy.serve")
@@ -88,7 +90,7 @@ class ServedModel:
             observe=self._runs.append,
         )
         self._golden = classifier.bundle.golden()
-        self._decoding = 0
+        self.decoding = Decoding(limits.queue)
         self.fault = "the golden images have not been run yet"
         self._drift, self._drift_due = self._windows(), 0.0
         self._maps: CheckedSession | None = None
@@ -130,10 +132,17 @@ class ServedModel:
     async def answer(
         self, images: UInt8Array | list[bytes], timeout: float | None, pool: ThreadPoolExecutor
     ) -> Float32Array:
-        """Logits float32 [N, K] of prepared or encoded images; see `decode` and `infer`."""
+        """Logits float32 [N, K] of prepared or encoded images; see `decode` and `infer`.
+
+        Raises:
+            AnswerError: some are not finite.
+        """
         deadline = self.deadline(timeout)
         pixels = await self.decode(images, deadline, pool) if isinstance(images, list) else images
-        return await self.infer(pixels, deadline)
+        logits = await self.infer(pixels, deadline)
+        if not np.isfinite(logits).all():
+            raise next(filter(None, (not_finite(one, self.classifier.session.precision) for one in logits)))
+        return logits
 
     async def infer(self, images: UInt8Array, deadline: float) -> Float32Array:
         """Logits float32 [N, K] of images uint8 [N, H, W, 3], which may be more than one batch.
@@ -148,10 +157,9 @@ class ServedModel:
         futures: list[asyncio.Future[Float32Array]] = []
         try:
             futures.extend(self.batcher.submit(piece, deadline) for piece in pieces)
-            answers = [await future for future in futures]
+            answers = [await futures[place] for place in range(len(pieces))]
         except BaseException:
-            for future in futures:
-                future.cancel()
+            forget(futures)
             raise
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
@@ -170,30 +178,15 @@ class ServedModel:
         """
         self.check_ready()
         self._check_count(len(images))
-        if self._decoding + len(images) > self.limits.queue:
-            raise QueueFull(f"{self._decoding} images are being decoded, at most {self.limits.queue} may")
-        self._decoding += len(images)
-        loop = asyncio.get_running_loop()
         called = names or [""] * len(images)
-        work = [
-            loop.run_in_executor(pool, self._prepare, image, deadline, name)
-            for image, name in zip(images, called, strict=True)
-        ]
-        try:
-            start = time.perf_counter()
-            pixels = await asyncio.gather(*work)
-            self.metrics.decode_seconds.labels(*self._labels).observe(time.perf_counter() - start)
-        except BaseException:
-            for one in work:
-                one.cancel()
-            raise
-        finally:
-            self._decoding -= len(images)
+        start = time.perf_counter()
+        pixels = await self.decoding.run(
+            pool, deadline, [partial(self._prepare, *one) for one in zip(images, called, strict=True)]
+        )
+        self.metrics.decode_seconds.labels(*self._labels).observe(time.perf_counter() - start)
         return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
 
-    def _prepare(self, image: bytes, deadline: float, name: str) -> UInt8Array:
-        if Clock() > deadline:
-            raise Late
+    def _prepare(self, image: bytes, name: str) -> UInt8Array:
         try:
             return self.classifier.prepare(image)
         except ImageError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +25,17 @@ def served(digits_bundle: Bundle, environment: dict[str, str]) -> Iterator[Serve
         yield server
 
 
-def call(served: Served, method: str, **fields: Any) -> Any:
+def call(served: Served, method: str, host: str = "127.0.0.1", seconds: float = 60, **fields: Any) -> Any:
     from samdeploy.serve.messages import METHODS, SERVICE
 
     asked, answered = METHODS[method]
-    with grpc.insecure_channel(f"127.0.0.1:{served.grpc_port}") as channel:
+    with grpc.insecure_channel(f"{host}:{served.grpc_port}") as channel:
         send = channel.unary_unary(
             f"/{SERVICE}/{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=answered.FromString,
         )
-        return send(asked(**fields), timeout=60)
+        return send(asked(**fields), timeout=seconds)
 
 
 def infer(served: Served, content: bytes | None, datatype: str, shape: Sequence[int], **fields: Any) -> Any:
@@ -89,6 +92,31 @@ def test_encoded_images_and_the_best_classes(served: Served, digit_files: Sequen
         assert best[4 : 4 + length].decode().endswith(f":{digit}:{digit}")
         best = best[4 + length :]
     assert not best
+
+
+def test_ipv6_and_one_connection(digits_bundle: Bundle, environment: dict[str, str]) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("needs IPv6")
+    options = ("--host", "::1", "--connections", "1")
+    with serving(environment, f"digits={digits_bundle.root}", *options) as served:
+        assert call(served, "ServerLive", host="[::1]").live
+        connections = [http.client.HTTPConnection("::1", served.port, timeout=60) for _ in range(2)]
+        for connection, status in zip(connections, (200, 503), strict=True):
+            connection.request("GET", "/v2/health/live")
+            assert connection.getresponse().status == status
+
+
+def test_calls_that_are_cancelled(served: Served, digits_bundle: Bundle) -> None:
+    images = np.concatenate([digits_bundle.golden()[0][:8]] * 4)
+    with pytest.raises(grpc.RpcError) as caught:
+        infer(served, images.tobytes(), "UINT8", images.shape, seconds=0.003)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    deadline = time.monotonic() + 20
+    while not served.metric("samdeploy_requests_total", 'code="CANCELLED"') and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert served.metric("samdeploy_requests_total", 'code="CANCELLED"') == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("prometheus_client", reason="pip install 'samdeploy[serve]'"
 from samdeploy import Classifier
 from samdeploy.arrays import Float32Array, UInt8Array
 from samdeploy.bundle import Bundle
-from samdeploy.errors import InputError
+from samdeploy.errors import AnswerError, InputError
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Limits, Place, ServedModel, read_place
@@ -67,6 +68,9 @@ def test_readiness_goes_and_comes_with_the_golden_images(
             assert caught.value.status == 503
     said = [record.getMessage() for record in caplog.records]
     assert [text.startswith("digits:1 is ready") for text in said] == [True, False, True]
+    engine.off = float("nan")
+    with pytest.raises(AnswerError, match="logits are not finite numbers"):
+        asyncio.run(model.answer(images, None, ThreadPoolExecutor()))
     model.close()
 
 
