@@ -20,21 +20,22 @@ def write_table(path: Path, source: Path, report: dict[str, Any]) -> None:
     evaluated = sum("eval" in row["stages"] for row in rows.values())
     tools = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
     left = listed - len(rows)
-    waiting = f"  {left} more, listed in `benchmarks/zoo/architectures.py`, were not run." if left else ""
+    waiting = f" {left} more, listed in `benchmarks/zoo/architectures.py`, were not run." if left else ""
     text = [
         "# Architectures\n\n"
-        f"{whole} of {len(rows)} architectures were exported, gave PyTorch's answers at batch sizes 1, 3 and 7 in ONNX "
-        "Runtime and OpenVINO, were quantised to INT8, built by TensorRT-RTX in FP16 for SM86, and opened in C++ with "
-        f"the same answers to the last bit; {evaluated} of them went through `samdeploy eval`, too.  Weights are "
+        f"{whole} of {len(rows)} architectures passed every step: export; PyTorch's answers at batch sizes 1, 3 and 7 "
+        "in ONNX Runtime and OpenVINO; quantisation to INT8; a TensorRT-RTX build in FP16 for SM86; and the same "
+        f"answers to the last bit in C++. {evaluated} of them also went through `samdeploy eval`. Weights are "
         f"random (seed {report['seed']}): the table shows that a design works, not its accuracy."
         f"{waiting}\n\n"
         "- export: seconds for graphs, checks, maps and the FP16 plan, on a machine busy with other work\n"
-        "- FP32: largest difference of a logit from PyTorch's, as a share of the image's range, over both runtimes\n"
+        "- FP32: largest difference of a logit from PyTorch's, in either runtime, as a share of the range of the "
+        "image's logits\n"
         "- INT8: the same in ONNX Runtime, with every layer but the head in INT8; above 20 % an export refuses it\n"
-        "- FP16 plan: size of the engine; building it takes no GPU, running it does\n"
-        "- kept in FP32: layers of the FP16 graph, a block or more each\n"
+        "- FP16 plan: size of the TensorRT-RTX engine, which was built but not run\n"
+        "- kept in FP32: parts of the FP16 graph (a block or more each) that stay in FP32\n"
         "- maps: whether there are class activation maps\n\n"
-        f"Machine: {report['machine']}. {tools}. `{report['command']}`, {report['date']}; one row each, in "
+        f"Machine: {report['machine']}. {tools}. `{report['command']}`, {report['date']}; all rows are in "
         f"`{source.name}`.\n"
     ]
     for title, names in GROUPS.items():
@@ -45,7 +46,7 @@ def write_table(path: Path, source: Path, report: dict[str, Any]) -> None:
     for row in rows.values():
         if "failed" not in row and not row["maps"]:
             reasons.setdefault(_kind(row["no_maps"]), []).append(f"`{row['name']}`")
-    text.append("\n## Without maps\n\n")
+    text.append("\n## Networks without maps, and why\n\n")
     text += [f"- {reason}: {', '.join(names)}\n" for reason, names in reasons.items()]
     path.write_text("".join(text))
 
@@ -71,7 +72,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _kind(reason: str) -> str:
     """A reason without the name of the node, so that equal ones stand together."""
-    return reason.partition(" (")[0] + reason.rpartition(")")[2]
+    return reason.partition(" (")[0] + (reason.rpartition(")")[2] if ")" in reason else "")
 
 
 def _short(reason: str) -> str:
