@@ -142,12 +142,12 @@ def bench_server(bundle: Bundle, options: ServerOptions) -> ServerBench:
     if min(options.concurrencies, default=0) < 1:
         raise InputError(f"--clients: {', '.join(map(str, options.concurrencies))} found, numbers from 1 on expected")
     images, golden = bundle.golden()
-    precision = options.precision or _coarsest(bundle)
     client = _Client(options)
     try:
         about = _json(client, client.path.partition("/models/")[0])
         model = _json(client, client.path)
         _check_tensors(model, bundle)
+        precision = options.precision or _said_precision(client) or _coarsest(bundle)
         requests = [_request(image[None], bundle) for image in images]
         found = np.concatenate([_logits(client, request, bundle) for request in requests])
         difference = golden_error(found, golden, precision)
@@ -160,6 +160,16 @@ def bench_server(bundle: Bundle, options: ServerOptions) -> ServerBench:
     finally:
         client.close()
     return ServerBench(options.url, about, precision, difference, allowed, points, statuses)
+
+
+def _said_precision(client: _Client) -> str | None:
+    """What `samdeploy serve` says of its engine; None from other servers."""
+    status, body, _ = client.ask("GET", f"{client.path}/config")
+    try:
+        said = json.loads(body)["parameters"]["precision"]["string_value"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return said if status == 200 and said in GOLDEN_TOLERANCE else None
 
 
 def _coarsest(bundle: Bundle) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ def check_new_folder(folder: Path) -> None:
         raise InputError(f"{folder}: is not empty; name a new folder, or empty it")
     if not folder.absolute().parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.absolute().parent} does not exist; make it first")
+    if not os.access(folder if folder.is_dir() else folder.absolute().parent, os.W_OK):
+        raise InputError(f"{folder}: nothing can be written there; name another place")
 
 
 def make_demo(folder: Path) -> tuple[Path, Path]:
@@ -86,7 +89,7 @@ def _filled(folder: Path) -> tuple[Path, Path]:
 
     recipe = load_recipe("digits", list(SETTINGS))
     run = train(recipe, runs_root=folder).rename(folder / "digits")
-    bundle = export_run(run, ExportOptions("onnxruntime", small=True)).bundle
+    bundle = export_run(run, ExportOptions("onnxruntime")).bundle
     data = open_dataset("digits", val_fraction=recipe.data.val_fraction, seed=recipe.data.split_seed)
     images = folder / "images"
     images.mkdir()

@@ -1,11 +1,10 @@
 """A signed map as colours over an image: red is high, blue is below zero, and where nothing is, nothing is drawn.
 
-Imports matplotlib: the extra `plots`.
+Its colours are matplotlib's, of the extra `plots`, which is imported when they are asked for.
 """
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +50,8 @@ def layer(values: NDArray[np.float32], seen: NDArray[np.bool_], scale: float) ->
 
 def colours(strength: NDArray[np.float32]) -> UInt8Array:
     """uint8 [..., 3] RGB for values from -1 (blue) to 1 (red)."""
+    import matplotlib  # late: an extra, and half a second
+
     table: UInt8Array = matplotlib.colormaps[_COLOURS](np.arange(256) / 255, bytes=True)[:, :3]
     return table[np.round((strength + 1) * 127.5).astype(np.intp)]
 

@@ -71,10 +71,12 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
     if len(files) == 1 and files[0].is_dir():
         inside = [file for file in files[0].iterdir() if file.suffix.lower() in _TARS + _PARQUETS]
         images = find_images(files[0])
+        if images.problems:  # else nobody would miss what is in there
+            raise InputError(f"{images.problems[0]}; make it readable, or move it away")
         if not inside or images.images:
             _check_column(column, f"{text}, a folder of images,")
-            for problem in (*images.problems, *images.notes()):
-                print(problem, file=sys.stderr)
+            for note in images.notes():
+                print(note, file=sys.stderr)
             inside_names = (str(path.relative_to(files[0])) for path in images.images)
             return _Names(folder / NAMES_FILE, fetch, {"kind": "folder"}, files[0]).written(inside_names)
         files, kinds = sorted(inside, key=_key), {file.suffix.lower() for file in inside}

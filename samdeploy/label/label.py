@@ -216,9 +216,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
         if known.get("format") != FORMAT:
             raise InputError(f"{path}: not of a labelling; name another folder")
         shown = "; ".join(f"{key} was {_short(known.get(key))}, is {_short(settings.get(key))}" for key in other)
-        raise InputError(
-            f"labels {folder}: begun with other settings ({shown}); name another folder, or --force begins anew"
-        )
+        raise InputError(f"{folder}: begun with other settings ({shown}); name another folder, or --force begins anew")
 
 
 def _short(value: object) -> str:

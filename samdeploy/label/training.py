@@ -6,6 +6,7 @@ import csv
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def write_training_table(labels: Labels, base: Path, least: float, path: Path) -
             writer = csv.writer(file)  # ends lines with \r\n: it quotes a name with either
             writer.writerow(("path", "label", "probability"))
             for row in _chosen(labels, base, least, found):
-                image = (base / row["uri"]).absolute()
+                image = Path(os.path.normpath(base.absolute() / row["uri"]))  # links stay as they are named
                 if "://" in row["uri"] or not image.is_file():
                     raise InputError(
                         f"{row['uri']}: no file in {base.absolute()}; name what was labelled: samdeploy data IMAGES "

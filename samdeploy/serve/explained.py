@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from samdeploy.arrays import UInt8Array
+from samdeploy.explain.overlay import layer, overlay
 from samdeploy.explain.region import place_map
 from samdeploy.explain.sources import ReadImage, decoded_image
 from samdeploy.images.decode import decode
@@ -29,8 +30,6 @@ def explained_png(model: ServedModel, encoded: bytes, wanted: str | None, *, alo
         ImageError: the image cannot be read, or has no finite answer.
         RequestError: no such class (400), or the bundle has no maps (501).
     """
-    from samdeploy.explain.overlay import layer, overlay  # late: matplotlib takes half a second
-
     session, spec = model.maps(), model.spec
     image = _read(model, encoded)
     logits, maps = session.run_with_maps(image.prepared[None])

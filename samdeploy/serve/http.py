@@ -115,7 +115,7 @@ class _Routes:
         return _json(model_metadata(model.name, self._server.models.versions(model.name), model.bundle))
 
     async def config(self, request: Request, model: ServedModel) -> Response:
-        return _json(model_config(model.name, model.bundle, model.batcher.batch))
+        return _json(model_config(model.name, model.bundle, model.batcher.batch, model.classifier.session.precision))
 
     async def model_ready(self, request: Request, model: ServedModel) -> Response:
         ready = model.ready and not self._server.ending

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from samdeploy.bundle import Bundle
 from samdeploy.bundle.measured import MeasuredSplit
 from samdeploy.certainty.rates import greatest_rate, least_rate
 from samdeploy.serve.errors import RequestError
@@ -40,6 +41,12 @@ async def _file(request: Request) -> Response:
     return Response(content, headers=_HEADERS, media_type=_FILES[name])
 
 
+def _trained_on(bundle: Bundle) -> str:
+    if bundle.data.name == "judged-folder":
+        return "not known: the network was imported"
+    return f"{bundle.data.name}, {bundle.data.counts.get('train', 0):,} images"
+
+
 def card(model: ServedModel) -> dict[str, object]:
     """What the page says of a model: name, version, whether it is ready and has maps, and facts as [name, text]."""
     bundle, session = model.bundle, model.classifier.session
@@ -52,7 +59,7 @@ def card(model: ServedModel) -> dict[str, object]:
         ),
         ("input", f"{size.width} x {size.height} pixels, {size.fit.replace('_', ' ')}"),
         ("classes", f"{len(bundle.spec.classes)}: {_few(bundle.spec.classes)}"),
-        ("trained on", f"{bundle.data.name}, {bundle.data.counts.get('train', 0):,} images"),
+        ("trained on", _trained_on(bundle)),
     ]
     if bundle.measured is not None:
         facts += [

@@ -74,8 +74,8 @@ def model_metadata(name: str, versions: Sequence[str], bundle: Bundle) -> dict[s
     }
 
 
-def model_config(name: str, bundle: Bundle, batch: int) -> dict[str, Any]:
-    """The answer to GET v2/models/NAME/config, an extension of Triton's that perf_analyzer asks for."""
+def model_config(name: str, bundle: Bundle, batch: int, precision: str) -> dict[str, Any]:
+    """The answer to GET v2/models/NAME/config, Triton's extension, for perf_analyzer and `bench --url`."""
     spec = bundle.spec
     height, width = spec.preprocessing.height, spec.preprocessing.width
     return {
@@ -87,6 +87,7 @@ def model_config(name: str, bundle: Bundle, batch: int) -> dict[str, Any]:
             {"name": spec.output.name, "data_type": "TYPE_FP32", "dims": [len(spec.classes)]},
             {"name": CLASSES, "data_type": "TYPE_STRING", "dims": []},
         ],
+        "parameters": {"precision": {"string_value": precision}},
     }
 
 

@@ -248,3 +248,9 @@ def test_no_home_has_no_cache(home: str | None, monkeypatch: pytest.MonkeyPatch)
     assert read_cache("timing", {}) == (b"", "")
     assert write_cache("timing", {}, b"1").startswith("timing cache not kept: ~/.cache/samdeploy cannot be written")
     assert expanded("~/images") == Path("~/images")
+
+
+def test_the_server_starts_without_matplotlib(environment: dict[str, str]) -> None:
+    pytest.importorskip("starlette", reason="pip install 'samdeploy[serve]'")
+    code = "import sys; sys.modules['matplotlib'] = None; import samdeploy.serve.server"
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=True)

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,14 @@ from samdeploy.label.parts import is_sound
 from tests.cli.typed import Inside
 from tests.label.conftest import COUNT, ROWS, Label
 from tests.label.read import content, table
+
+
+def test_a_folder_that_cannot_be_read_is_refused(labelled: Label, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(images, folder)
+    (folder / "loop").symlink_to("loop")  # root may read every folder
+    with pytest.raises(InputError, match=r"loop: this link cannot be followed .*; make it readable, or move it away"):
+        labelled(tmp_path / "out", folder)
 
 
 def test_every_row_has_its_label_or_its_error(

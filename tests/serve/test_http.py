@@ -61,6 +61,7 @@ def test_about_health_and_metadata(served: Served, digits_bundle: Bundle) -> Non
     assert served.json("GET", "/v2/models")[1]["models"][0] == {"name": "digits", "version": "1", "ready": True}
     status, config = served.json("GET", DIGITS + "/config")
     assert config["input"] == [{"name": "image", "data_type": "TYPE_UINT8", "dims": [size.height, size.width, 3]}]
+    assert config["parameters"] == {"precision": {"string_value": "fp32"}}
     status, document = served.json("GET", "/openapi.json")
     assert (status, set(document["paths"]) >= {DIGITS + "/infer", MAPS + "/predict", "/metrics"}) == (200, True)
 
