@@ -8,6 +8,7 @@ without holding a part.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from samdeploy.progress import progress_bar
 # A part whose actors die so often kills them, for example for want of memory.
 _MAX_LOSSES = 5
 _WAIT_S = 60.0
+_PATIENCE = 10.0  # seconds, for a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ def _connected() -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing calls home
     try:
+        _check_reachable(os.environ.get("RAY_ADDRESS", ""))
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
     except Exception as error:  # of its own kinds, RuntimeError, ConnectionError, or Exception itself
         raise BackendUnavailable(
@@ -91,6 +94,13 @@ def _connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, which Ray would try for minutes without a word."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in address:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
 
 
 class _Actor:
