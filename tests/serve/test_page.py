@@ -18,6 +18,20 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 KEY = "a key of 16 and more characters"
 SIZE = "(id) => [document.getElementById(id).naturalWidth, document.getElementById(id).naturalHeight]"
 
+# The first answer from now on comes after the second; `answered` waits for both.
+SLOWED = """() => {
+    const real = window.fetch;
+    let asked = 0, second, both;
+    const order = new Promise((resolve) => { second = resolve; });
+    window.answered = new Promise((resolve) => { both = resolve; });
+    window.fetch = async (...request) => {
+        const isFirst = ++asked === 1;
+        const answer = await real(...request);
+        if (isFirst) { await order; setTimeout(both, 200); } else setTimeout(second, 200);
+        return answer;
+    };
+}"""
+
 
 @pytest.fixture(scope="module")
 def served(
@@ -72,6 +86,13 @@ def test_an_image_gets_classes_and_a_map(served: Served, cam_bundle: Bundle, tmp
         page.wait_for_function(
             "document.querySelectorAll('#classes button')[1].getAttribute('aria-pressed') === 'true'"
         )
+        # A map that comes after that of a class chosen later is not shown.
+        page.evaluate(SLOWED)
+        buttons.nth(3).click()
+        buttons.nth(4).click()
+        page.evaluate("window.answered")
+        last = buttons.nth(4).locator("span").nth(0).inner_text()
+        assert page.get_attribute("#map", "alt") == f"map of where the network sees {last}"
         page.locator("#opacity").focus()
         page.keyboard.press("Home")
         assert page.evaluate("document.getElementById('map').style.opacity") == "0"

@@ -121,7 +121,9 @@ async function explain(place) {
   const path = `${address("explain")}?layer=map&class=${encodeURIComponent(label)}`;
   try {
     const answer = await ask(path, { method: "POST", body: shown, signal: asking.signal });
-    show("map", await answer.blob());
+    const map = await answer.blob();
+    if (items[place].firstChild.getAttribute("aria-pressed") === "false") return; // another class was chosen meanwhile
+    show("map", map);
     at("map").alt = `map of where the network sees ${label}`;
     at("map").hidden = at("slider").hidden = at("legend").hidden = false;
   } catch (error) {
