@@ -272,7 +272,7 @@ def contained_file(root: Path, relative: str, what: str) -> Path:
             path = path / part
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode):
-                raise BundleError(f"{what}: {relative!r} is or passes a symbolic link; only plain files are opened")
+                raise BundleError(f"{what}: {relative!r} is a symbolic link or behind one; copy the bundle with cp -rL")
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{what}: {relative!r} is missing; the folder is incomplete, export it again") from None
     except OSError as error:

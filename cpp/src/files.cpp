@@ -103,7 +103,7 @@ int Folder::open_file(const std::string& relative, std::uint64_t* size) const {
       throw Error(SAMDEPLOY_NO_BUNDLE, name + " cannot be read (" + std::strerror(errno) + ")");
     }
     if (S_ISLNK(status.st_mode)) {
-      throw Error(SAMDEPLOY_UNSAFE_PATH, name + " is or passes a symbolic link; only plain files are opened");
+      throw Error(SAMDEPLOY_UNSAFE_PATH, name + " is a symbolic link or behind one; copy the bundle with cp -rL");
     }
     const bool last = i + 1 == parts.size();
     if (!last && !S_ISDIR(status.st_mode)) {

@@ -58,7 +58,7 @@ def trained_network(bundle: Bundle, device: str) -> tuple[nn.Module, str]:
         raise BackendUnavailable("the bundle holds no weights, and pytorch runs on nothing else; export again")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable(
-            f"pytorch {torch.__version__} finds no CUDA device; use device 'cpu', or mend the driver: nvidia-smi"
+            f"pytorch {torch.__version__} finds no CUDA device; use device 'cpu', or check the driver with nvidia-smi"
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -67,7 +67,7 @@ def _from_folder(bundle: Bundle, folder: Path) -> TimedImages:
         raise InputError(f"--images: {folder} is no folder; name one that holds images")
     found = find_images(folder)
     if not found.images and not found.problems:
-        raise InputError("; ".join([f"--images: {folder} holds no images, name a folder that does", *found.notes()]))
+        raise InputError("; ".join([f"--images: no images in {folder}; name another folder", *found.notes()]))
     chosen = [found.images[index] for index in _some(len(found.images))]
     prepared, broken = [], [str(problem) for problem in found.problems]
     for path in chosen:

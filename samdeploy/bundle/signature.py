@@ -52,13 +52,13 @@ def sign_folder(root: Path, private_key: Path) -> Path:
     from model_signing import hashing, signing
 
     if not private_key.is_file():
-        raise InputError(f"key {private_key}: no such file; make one: openssl ecparam -name prime256v1 -genkey -noout")
+        make = f"openssl ecparam -name prime256v1 -genkey -noout -out {private_key}"
+        raise InputError(f"key {private_key}: no such file; make one: {make}")
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
-    except (ValueError, TypeError, AttributeError) as error:  # no PEM; a password; no elliptic curve
+    except (ValueError, TypeError, AttributeError):  # no PEM; a password; no elliptic curve
         raise InputError(
-            f"key {private_key}: cannot be used ({first_line(error)}); a private key in PEM on P-256, P-384 or P-521 "
-            "expected, without a password"
+            f"key {private_key}: not a private key in PEM, on P-256, P-384 or P-521, without a password"
         ) from None
     signer.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False))
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def _public_key(path: Path) -> EllipticCurvePublicKey:
         key = load_pem_public_key(path.read_bytes())
     except (ValueError, UnsupportedAlgorithm):
         raise InputError(
-            f"key {path}: is no public key in PEM; of a private one: openssl ec -in {path} -pubout"
+            f"key {path}: not a public key in PEM; to make it from your private key: openssl ec -in {path} -pubout"
         ) from None
     if not isinstance(key, EllipticCurvePublicKey) or key.curve.key_size not in _HASHES:
         raise InputError(f"key {path}: {type(key).__name__} found, one on the curve P-256, P-384 or P-521 expected")

@@ -43,7 +43,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value: [section.]key=value; repeatable."),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Most epochs (training.epochs).")]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", metavar="N", help="Maximum number of epochs (training.epochs).")
+]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Images per step (training.batch_size).")
 ]

@@ -16,7 +16,9 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] IMAGE...", help="Images, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
     backend: Annotated[str, typer.Option(help="auto, pytorch, onnxruntime, openvino or tensorrt.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's own.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; the engine's usual one if left out.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and image.")] = False,
     runs: RunsRoot = Path("runs"),

@@ -86,7 +86,7 @@ def shard_of(text: str) -> tuple[int, int]:
     """
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and len(text) < 16 and 1 <= int(number) <= int(count)):
-        raise InputError(f"--shard: {text!r} found, such as 3/64 expected")
+        raise InputError(f"--shard: {text!r} found, part I of N expected, such as 3/64")
     return int(number), int(count)
 
 

@@ -57,7 +57,7 @@ def bench(
     sizes = sizes_from(batch)
     options = BenchOptions(backend, precision, device, sizes, images, data, seconds, rounds, names)
     if alternatives is not None and not against:
-        raise InputError("--alternatives: has a meaning beside --against only; add it")
+        raise InputError("--alternatives needs --against; add it")
     if json_file is not None:  # known now, not after minutes of measuring
         check_writable("--json", json_file)
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))

@@ -26,7 +26,9 @@ def compare(
     backend: Annotated[
         str, typer.Option(help="pytorch, onnxruntime, openvino, tensorrt; auto: first that opens both.")
     ] = "auto",
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; the backend's own.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; the backend's usual one if left out.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     confidence: Annotated[float, typer.Option(help="Confidence of the intervals, 0.5 to below 1.")] = 0.95,
     rounds: Annotated[int, typer.Option(help="Rounds of latency, in turns; 0: measure none.")] = 31,
@@ -36,9 +38,9 @@ def compare(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here.")] = None,
 ) -> None:
-    """Compare two networks on the same images.  With labels: accuracy; without: agreement; and latency in turns.
+    """Compare two networks on the same images.  Reports agreement, latency and, with labels, accuracy.
 
-    A run is opened by its bundle; one that was never exported by its weights, in PyTorch.
+    A run without a bundle is opened with its weights, in PyTorch.
     """
     from samdeploy.compare.networks import compare_networks
     from samdeploy.compare.options import CompareOptions

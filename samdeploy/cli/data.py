@@ -32,7 +32,10 @@ def data(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --from-labels: the table, a .csv.")] = None,
     min_probability: Annotated[
-        float, typer.Option("--min-probability", metavar="P", help="With --from-labels: of the labels, 0 to 1.")
+        float,
+        typer.Option(
+            "--min-probability", metavar="P", help="With --from-labels: leave out less certain labels; 0 to 1."
+        ),
     ] = 0.9,
 ) -> None:
     """Check a data set before training.  Class counts, copies in two splits, augmented samples, loading speed."""
@@ -52,7 +55,7 @@ def _write_table(images: str, labels: Path | None, out: Path | None, least: floa
     from samdeploy.errors import InputError
 
     if labels is None or out is None or out.suffix.lower() != ".csv":
-        raise InputError("--from-labels and --out: labels and a .csv for them belong together; name both")
+        raise InputError("--from-labels and --out: give both, such as --from-labels labels --out table.csv")
     check_writable("--out", out)
     from samdeploy.label.results import open_labels
     from samdeploy.label.training import write_training_table

@@ -99,9 +99,9 @@ def eval(
         | {"--junit": junit_file, "--min-top1": min_top1, "--min-class-recall": min_class_recall},
     )
     if (reference is None) is bool(labels):
-        raise InputError("--labels and --reference: two folders of samdeploy label belong together; name both")
+        raise InputError("--labels and --reference: give both, each a folder that samdeploy label wrote")
     if (out is None) is bool(shard):
-        raise InputError("--shard and --out: a part, and the file that it goes into; name both")
+        raise InputError("--shard and --out: give both, such as --shard 3/64 --out part3.npz")
     if out is not None:
         check_writable("--out", out)
     for option, file in (("--json", json_file), ("--junit", junit_file)):

@@ -21,7 +21,9 @@ def export(
         list[str] | None,
         typer.Option("--engine", metavar="NAME", help="trt, trt-rtx, onnxruntime or openvino; all if left out."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; each engine's usual one if left out.")
+    ] = None,
     batch: Annotated[
         str | None, typer.Option(metavar="MIN,OPT,MAX", help="Batch sizes of a TensorRT engine; 1,8,64 if left out.")
     ] = None,
@@ -45,7 +47,7 @@ def export(
     ] = True,
     small: Annotated[
         bool,
-        typer.Option("--small", help="Leave out the maps' graph, and FP16's unless an FP16 engine is named."),
+        typer.Option("--small", help="Leave out the maps' graph, and the FP16 graph unless an FP16 engine is named."),
     ] = False,
     triton: Annotated[
         Path | None,

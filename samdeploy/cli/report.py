@@ -20,9 +20,9 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Labels of samdeploy label; needed.", show_default=False)
     ] = None,
     input: Annotated[
-        str, typer.Option("--input", metavar="INPUT", help="What was labelled, as samdeploy label took it: for images.")
+        str, typer.Option("--input", metavar="INPUT", help="The INPUT given to samdeploy label; shows its images.")
     ] = "",
-    column: Annotated[str, typer.Option(help="As samdeploy label took it.")] = "",
+    column: Annotated[str, typer.Option(help="The --column given to samdeploy label.")] = "",
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("labels.html"),
     timeout: Annotated[float, typer.Option(help="Seconds in which an address must answer.", min=0.1)] = 30.0,
     runs: RunsRoot = Path("runs"),
@@ -33,7 +33,10 @@ def report(
     from samdeploy.runs.locate import bundle_of, latest_bundle
 
     if labels is None:
-        raise InputError("--labels: a folder of samdeploy label expected (evaluations: samdeploy eval --report)")
+        raise InputError(
+            "--labels is missing: the folder that samdeploy label wrote. For a page about an "
+            "evaluation: samdeploy eval --report DIR"
+        )
     check_writable("--out", out)
     from samdeploy.label.results import check_whole, input_of, labels_of
     from samdeploy.report.labels import look_at_labels

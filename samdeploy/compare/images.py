@@ -138,7 +138,7 @@ def _unlabelled(root: Path) -> ImageSet:
     found = find_images(folder)
     if not found.images:
         problems = [*map(str, found.problems), *found.notes()]
-        raise InputError("; ".join([f"--data: no images in {folder}, name a folder that holds some", *problems]))
+        raise InputError("; ".join([f"--data: no images in {folder}; name another folder", *problems]))
     paths = tuple(map(str, found.images))
     notes = found.notes()
     if list_folder(folder).folders:

@@ -158,8 +158,8 @@ def check_folder(name: str, root: Path | None, subject: str, *, download: bool =
     entry = DATASETS[name]
     if not entry.has_files:
         raise InputError(
-            f"{root}: no folder expected: {subject} data set {name!r} is part of a package and reads none; "
-            "leave it out.  For accuracy on images of yours, train the recipe 'folder'"
+            f"{root}: {subject} data set {name!r} is part of a package and reads no folder; leave it out. To use "
+            "images of yours, train on them: samdeploy train FOLDER"
         )
     if entry.holds is not None and not download and not _function(entry.holds)(expanded(root)):
         raise InputError(

@@ -62,7 +62,7 @@ def check_margin(margin: float) -> None:
     """
     if not 0 < margin < 100:
         hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if margin == 0 else ""
-        raise InputError(f"margin {margin:g} found, percentage points above 0 and below 100 expected{hint}")
+        raise InputError(f"margin {margin:g} found, points above 0 and below 100 expected{hint}")
 
 
 def check_confidence(confidence: float) -> None:
@@ -73,4 +73,4 @@ def check_confidence(confidence: float) -> None:
     """
     if not 0.5 <= confidence < 1:
         hint = f" (for {confidence:g} %: {confidence / 100:g})" if 50 <= confidence < 100 else ""
-        raise InputError(f"confidence {confidence:g} found, a share from 0.5 and below 1 expected{hint}")
+        raise InputError(f"confidence {confidence:g} found, at least 0.5 and below 1 expected{hint}")

@@ -88,7 +88,7 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         _check_named(arch)
     checkpoint = read_checkpoint(path)
     if arch is None:
-        raise InputError(f"{source}: whose weights are these? {_suggestion(checkpoint)}")
+        raise InputError(f"{source}: architecture not given. {_suggestion(checkpoint)}")
     said = _plain(checkpoint.arch or "")
     if said in _names(arch) and said != _plain(arch):
         known = f"{arch.partition(':')[0]}:{said}"
@@ -162,8 +162,8 @@ def _suggestion(checkpoint: Checkpoint) -> str:
     name = checkpoint.arch or look_alike(checkpoint.state)
     fitting = [f"--arch {arch}" for arch in architectures_called(name)]
     if not fitting:
-        return "Name the architecture: --arch timm:NAME"
-    says = "The file says" if checkpoint.arch else "They look like"
+        return "Name it: --arch timm:NAME"
+    says = "The file says" if checkpoint.arch else "Its tensors look like"
     return f"{says} {name}: {' or '.join(fitting)}"
 
 

@@ -69,10 +69,10 @@ def find_architectures(pattern: str) -> list[Architecture]:
     is_word = not set(pattern) & set("*?[")
     if not names and is_word:
         names = [name for name in known if pattern in called[name]]
-    if not names and not is_word:
-        raise InputError(f"no architecture fits {pattern!r}; list the families: samdeploy models")
     if not names:
-        raise InputError(unknown("architecture", pattern, known))
+        text = unknown("architecture", pattern, known, 0)
+        near = is_word and "; did you mean" in text
+        raise InputError(text if near else f"no architecture fits {pattern!r}; list the families: samdeploy models")
     return [_described(name, is_counted=len(names) <= MOST_COUNTED) for name in names]
 
 

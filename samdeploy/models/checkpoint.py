@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from samdeploy.errors import WeightsError, first_line
+from samdeploy.errors import WeightsError
 from samdeploy.models.recorded import Recorded, recorded
 
 # Where scripts put the state dict.  Averaged weights come first: they are what such a script evaluates and publishes.
@@ -155,9 +155,8 @@ def _load(path: Path) -> Any:
         raise WeightsError(
             f"{path}: is damaged, or holds more than tensors, such as code, which is never run; {_CURE}"
         ) from None
-    except Exception as error:  # torch's unpickler fails on damage with whatever its byte code runs into
-        reason = first_line(error)
-        raise WeightsError(f"{path}: damaged, truncated or not a weight file ({reason})") from None
+    except Exception:  # torch's unpickler fails on damage with whatever its byte code runs into
+        raise WeightsError(f"{path}: damaged, truncated or not a weight file") from None
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -91,8 +91,8 @@ def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Give
     record = family_of(source).preprocessing(source, options if given.like is None else {})
     if record is None and given.height is None:
         raise InputError(
-            f"{source}: no record says what its images look like; give it, for example: --size 224 --resize 256 "
-            "--filter bilinear, or --preprocessing timm:NAME"
+            f"{source}: its preprocessing is not recorded; give that of its training, for example: --size 224 "
+            "--resize 256 --filter bilinear, or --preprocessing timm:NAME"
         )
     if record is None:
         is_cut = (given.resize_short or given.crop_share) is not None

@@ -54,7 +54,9 @@ def known_arch(arch: str) -> ModelFamily:
             raise InputError(f"{arch}: {task}; samdeploy takes classifiers of images with one output")
         if others := architectures_called(arch):
             raise InputError(f"unknown architecture {arch!r}; did you mean {' or '.join(map(repr, others))}?")
-        raise InputError(unknown("architecture", arch, family.architectures()))
+        names = family.architectures()
+        every = f" (list all: samdeploy models '{arch.partition(':')[0]}:*')" if names and ":" in arch else ""
+        raise InputError(unknown("architecture", arch, names) + every)
     return family
 
 

@@ -126,7 +126,7 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
         if key in state and state[key].shape != wanted[key].shape and wanted[key].numel()
     ]
     if missing or unexpected or misshapen:
-        kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
         counts = "; ".join(f"{len(keys)} {kind}: {some(keys)}" for kind, keys in kinds if keys)
         alike, own = look_alike(state), look_alike(wanted)
         if alike and alike != own:

@@ -192,4 +192,4 @@ def bind(server: grpc.aio.Server, address: str, certificate: tuple[Path, Path] |
         chain, key = (path.read_bytes() for path in certificate)
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)])))
     except (RuntimeError, OSError) as error:
-        raise InputError(f"--grpc-port: {address} cannot be listened at ({first_line(error)})") from None
+        raise InputError(f"--grpc-port: cannot listen on {address} ({first_line(error)})") from None

@@ -286,7 +286,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setblocking(False)
     except (OSError, OverflowError) as error:
         cure = "; --port 0 takes a free one" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
-        raise InputError(f"{host}:{port}: cannot be listened at ({error}){cure}") from None
+        raise InputError(f"cannot listen on {host}:{port} ({error}){cure}") from None
     return listening
 
 
@@ -303,7 +303,9 @@ def _check_names(places: Sequence[Place]) -> None:
     seen: set[tuple[str, str]] = set()
     for place in places:
         if (place.name, place.version) in seen:
-            raise InputError(f"two bundles are {place.name}:{place.version}; name them: NAME[:VERSION]=PATH")
+            raise InputError(
+                f"two bundles would be served as {place.name}:{place.version}; name them apart: NAME[:VERSION]=PATH"
+            )
         seen.add((place.name, place.version))
 
 

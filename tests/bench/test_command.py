@@ -107,7 +107,7 @@ def test_a_session_that_dies_in_the_middle(digits_bundle: Bundle, monkeypatch: p
         ({"seconds": 0.0}, 2, "--seconds: 0.0 found, at least 0.05 expected"),
         ({"seconds": float("nan")}, 2, "--seconds: nan found"),
         ({"rounds": 4, "against": True}, 2, "--rounds: 4 found, at least 5 expected"),
-        ({"alternatives": "pytorch eager"}, 2, "--alternatives: has a meaning beside --against only"),
+        ({"alternatives": "pytorch eager"}, 2, "--alternatives needs --against; add it"),
         ({"against": True, "alternatives": "torch"}, 2, "unknown alternative 'torch'; did you mean 'torch.compile'"),
         ({"backend": "onnx"}, 2, "unknown backend 'onnx'; did you mean 'onnxruntime'?"),
         ({"images": Path("nowhere")}, 2, "--images: nowhere is no folder"),

@@ -47,8 +47,8 @@ def through_linked_folder(file: Path) -> None:
 
 
 DISGUISES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "symbolic link": (to_symlink, "is or passes a symbolic link; only plain files are opened"),
-    "linked folder": (through_linked_folder, "is or passes a symbolic link; only plain files are opened"),
+    "symbolic link": (to_symlink, "is a symbolic link or behind one; copy the bundle with cp -rL"),
+    "linked folder": (through_linked_folder, "is a symbolic link or behind one; copy the bundle with cp -rL"),
     "hard link": (to_hard_link, "has 2 hard links; copy the folder without links"),
     "folder": (to_folder, "is not a plain file"),
     "pipe": (to_pipe, "is not a plain file"),

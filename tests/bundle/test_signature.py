@@ -178,8 +178,8 @@ def test_only_a_public_key_of_an_elliptic_curve_is_taken(signed: Path, keys: tup
     made = rsa.generate_private_key(65537, 2048).public_key()
     other.write_bytes(made.public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
     for path, said in (
-        (keys[0], "is no public key in PEM; of a private one: openssl ec -in"),
-        (signed / "README.md", "is no public key in PEM"),
+        (keys[0], "not a public key in PEM; to make it from your private key: openssl ec -in"),
+        (signed / "README.md", "not a public key in PEM"),
         (other, "RSAPublicKey found, one on the curve"),
         (tmp_path / "none.pub", "no such file"),
     ):

@@ -47,7 +47,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("import w.pth --arch resnet18", "unknown architecture 'resnet18'; did you mean 'timm:resnet18' or 'torchvis"),
     ("import foo:resnet18", "unknown family of networks 'foo'"),
     ("import sam-resnet50", "sam-resnet50: has no published weights; import a file of them: samdeploy import FILE"),
-    ("import w.pth", "w.pth: whose weights are these? Name the architecture: --arch timm:NAME"),
+    ("import w.pth", "w.pth: architecture not given. Name it: --arch timm:NAME"),
     ("import timm:resnet18 --arch timm:resnet18", "--arch timm:resnet18: timm:resnet18 names an architecture already"),
     ("import resnet18.pth --arch timm:resnet50", "resnet18.pth: does not fit resnet50; this looks like resnet18: "),
     (f"import resnet18.pth --arch {ARCH}", "resnet18.pth: does not fit the architecture; this looks like resnet18: "),

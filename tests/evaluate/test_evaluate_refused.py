@@ -69,12 +69,12 @@ def test_other_test_images_are_said(digits_bundle: Bundle) -> None:
         ({"backend": "onnx"}, "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: pytorch,"),
         ({"precision": "half"}, "unknown precision 'half'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
-        ({"margin": 0.0}, "margin 0 found, percentage points above 0 and below 100 expected (a loss of"),
+        ({"margin": 0.0}, "margin 0 found, points above 0 and below 100 expected (a loss of"),
         ({"margin": -1.0}, "margin -1 found"),
         ({"margin": 100.0}, "margin 100 found"),
         ({"margin": math.nan}, "margin nan found"),
-        ({"confidence": 95.0}, "confidence 95 found, a share from 0.5 and below 1 expected (for 95 %: 0.95)"),
-        ({"confidence": 1.0}, "confidence 1 found, a share from 0.5 and below 1 expected"),
+        ({"confidence": 95.0}, "confidence 95 found, at least 0.5 and below 1 expected (for 95 %: 0.95)"),
+        ({"confidence": 1.0}, "confidence 1 found, at least 0.5 and below 1 expected"),
         ({"confidence": 0.4}, "confidence 0.4 found"),
         ({"confidence": math.nan}, "confidence nan found"),
     ],
@@ -88,7 +88,7 @@ def test_mistakes_are_refused_before_anything_is_opened(options: dict[str, Any],
 def test_a_cure_is_not_refused_in_its_turn() -> None:
     with pytest.raises(InputError) as caught:
         EvalOptions(confidence=1.5)  # 0.015 would be too small
-    assert str(caught.value) == "confidence 1.5 found, a share from 0.5 and below 1 expected"
+    assert str(caught.value) == "confidence 1.5 found, at least 0.5 and below 1 expected"
 
 
 def test_a_device_that_one_engine_never_has(digits_bundle: Bundle) -> None:

@@ -205,7 +205,7 @@ def test_the_file_knows_its_architecture(state: State, tmp_path: Path) -> None:
     args = argparse.Namespace(model="test_resnet", lr=0.1)
     path = saved(tmp_path / "w.pth", {"arch": "resnet", "args": args, "state_dict": state})
     with pytest.raises(
-        InputError, match=r"whose weights are these\? The file says test_resnet: --arch timm:test_resnet"
+        InputError, match=r"architecture not given\. The file says test_resnet: --arch timm:test_resnet"
     ):
         read(path, None)
     with pytest.raises(InputError, match=r"of test_resnet, as the file itself says, .*: --arch timm:test_resnet"):

@@ -197,7 +197,7 @@ def test_a_vision_transformer_of_another_size_than_its_architectures(tmp_path: P
     run = import_network(wanted, runs_root=tmp_path / "runs")
     assert open_run(run).options == {"attention": "", "image_side": 64}
     with pytest.raises(
-        WeightsError, match=r"1 misshapen: pos_embed .* are of images of another size: .*--size PIXELS$"
+        WeightsError, match=r"1 of another shape: pos_embed .* are of images of another size: .*--size PIXELS$"
     ):
         import_network(options(source, tmp_path, arch="timm:test_vit", given=Given()), runs_root=tmp_path / "runs")
 

@@ -77,7 +77,7 @@ def test_classes_of_folders(tmp_path: Path) -> None:
     ("module", "factory", "problem"),
     [
         (tiny(3), bent, "answers differently with the same weights"),
-        (tiny(3), wide, "the factory builds another network: .* misshapen"),
+        (tiny(3), wide, "the factory builds another network: .* of another shape"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), tiny, r"one tensor of logits \[N, K\] expected"),
         (tiny(3), clipped, "answers differently with the same weights"),
         (tiny(3), leaving, "leaving: SystemExit: 3"),

@@ -79,7 +79,7 @@ def test_all_differences_stand_in_one_error(tmp_path: Path) -> None:
     assert text.startswith(f"{path}: does not fit the architecture")
     assert "2 missing: bn1.bias, layer2.0.conv1.weight" in text
     assert "1 unexpected: fc2.weight" in text
-    assert "2 misshapen: fc.weight [5, 512] (expected [3, 512]), fc.bias [5] (expected [3])" in text
+    assert "2 of another shape: fc.weight [5, 512] (expected [3, 512]), fc.bias [5] (expected [3])" in text
     assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())
 
 

@@ -412,8 +412,8 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
     root = digits_bundle.root
     for arguments, text in (
         ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
-        ((root, "--port", str(served.port)), f"127.0.0.1:{served.port}: cannot be listened at ("),
-        ((root, root), ": two bundles are "),
+        ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port} ("),
+        ((root, root), ": two bundles would be served as "),
         ((f"a b={root}",), "name 'a b' found; letters, digits and . _ - inside expected"),
         (
             (root, "--api-key-file", tmp_path / "key"),

@@ -189,7 +189,8 @@ def read_shard(path: Path) -> Shard:
             _check_rows(shard)
             return shard
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        text = f"{path}: no shard of an evaluation ({error}); make it again: samdeploy eval --shard"
+        reason = "" if "allow_pickle" in str(error) else f" ({error})"  # numpy's advice to load a file unsafely
+        text = f"{path}: not a shard of an evaluation, or damaged{reason}; make it again: samdeploy eval --shard"
         raise InputError(text) from None
 
 

@@ -67,7 +67,7 @@ def check_settings(batch: tuple[int, int, int], optimization_level: int, workspa
     """
     if not 1 <= batch[0] <= batch[1] <= batch[2]:
         found = ",".join(map(str, batch))
-        raise InputError(f"batch: {found} found, 1 <= smallest <= usual <= largest expected")
+        raise InputError(f"batch: {found} found, 1 <= MIN <= OPT <= MAX expected")
     if not 0 <= optimization_level <= 5:
         raise InputError(f"optimization level: {optimization_level} found, 0 to 5 expected")
     if workspace is not None and workspace < 1:

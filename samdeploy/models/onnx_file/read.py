@@ -184,8 +184,7 @@ def _check_types(model: onnx.ModelProto) -> None:
     found = {tensor.data_type for tensor in _tensors(model)}
     if halves := (casts | found) & {kinds.FLOAT16, kinds.BFLOAT16}:
         raise InputError(
-            f"computes in {kinds.DataType.Name(min(halves))}; give the FP32 file: samdeploy export --precision fp16 "
-            "rounds it"
+            f"computes in {kinds.DataType.Name(min(halves))}; give the FP32 file; samdeploy export writes FP16 itself"
         )
     known = {kinds.FLOAT, kinds.INT64, kinds.INT32, kinds.INT8, kinds.UINT8, kinds.BOOL}
     for tensor in _tensors(model):

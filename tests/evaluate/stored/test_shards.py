@@ -133,10 +133,10 @@ def test_what_does_not_belong_together_is_refused(
     for paths, text in (
         ([folder / "1.npz", folder / "3.npz"], "2 shards found, 3 expected: 2/3 is missing"),
         ([folder, folder / "2.npz"], "one is there twice"),
-        ([tmp_path / "broken.npz"], "no shard of an evaluation"),
-        ([tmp_path / "array.npz"], "no shard of an evaluation"),
-        ([tmp_path], "no shard of an evaluation"),
-        ([tmp_path / "none"], "no shard of an evaluation"),
+        ([tmp_path / "broken.npz"], "not a shard of an evaluation"),
+        ([tmp_path / "array.npz"], "not a shard of an evaluation"),
+        ([tmp_path], "not a shard of an evaluation"),
+        ([tmp_path / "none"], "not a shard of an evaluation"),
         (changed(lambda shard: replace(shard, labels=shard.labels[::-1])), "other 359 are found here"),
         (changed(lambda shard: replace(shard, digests=shard.digests + np.uint64(1))), "not those of the shards"),
         (changed(one_other_image), "not those of the shards, digits"),
@@ -171,7 +171,7 @@ def test_command(inside: Inside, copy_of_bundle: Path, tmp_path: Path) -> None:
     assert code == 2 and "2/2 is missing" in errors
     for more, text in (
         (("--shard", "1/2"), "name both"), (("--out", "x"), "name both"),
-        (("--shard", "3/2", "--out", tmp_path / "x"), "such as 3/64 expected"),
+        (("--shard", "3/2", "--out", tmp_path / "x"), "part I of N expected, such as 3/64"),
         (("--shard", "1/2", "--out", tmp_path / "x", "--json", tmp_path / "y"), "--json: not with --shard"),
         (("--merge", tmp_path, "--backend", "openvino"), "--backend: not with --merge: the parts say"),
         (("--merge", tmp_path, "--shard", "1/2"), "--merge and --shard: one of them expected"),

@@ -93,7 +93,7 @@ def test_without_a_gpu_a_named_target_is_the_default() -> None:
         ({"target": "SM86+SM86"}, "target 'SM86+SM86' found; each name once"),
         ({"target": "current+SM86"}, "each name once, or 'current' alone, expected"),
         ({"target": ""}, "unknown target ''"),
-        ({"batch": (1, 8, 4)}, "batch: 1,8,4 found, 1 <= smallest <= usual <= largest expected"),
+        ({"batch": (1, 8, 4)}, "batch: 1,8,4 found, 1 <= MIN <= OPT <= MAX expected"),
         ({"batch": (0, 1, 1)}, "batch: 0,1,1 found"),
         ({"optimization_level": 6}, "optimization level: 6 found, 0 to 5 expected"),
         ({"workspace": 0}, "workspace: 0 MiB found"),
