@@ -1,5 +1,5 @@
 // BUNDLE IMAGE PREDICTIONS OPENINGS: opens and closes the bundle, then predicts; prints resident KiB after each opening,
-// and at the start and after each tenth of the predictions.
+// and at the start and after each tenth of the predictions, or each of fewer than ten.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -23,6 +23,7 @@ long resident_kib() {
 int main(int count, char** argument) {
   if (count != 5) return 2;
   const int predictions = std::atoi(argument[3]), openings = std::atoi(argument[4]);
+  const int step = predictions < 10 ? 1 : predictions / 10;
   std::vector<long> memory;
   for (int i = 0; i < openings; ++i) {
     samdeploy_close(open_or_exit(argument[1], options("fp32", 1, 0)));
@@ -44,7 +45,7 @@ int main(int count, char** argument) {
       std::fprintf(stderr, "%s\n", samdeploy_last_error());
       return 1;
     }
-    if (i % (predictions / 10) == 0) std::printf("%ld ", resident_kib());
+    if (i % step == 0) std::printf("%ld ", resident_kib());
   }
   std::printf("\n");
   samdeploy_close(classifier);
