@@ -19,6 +19,7 @@ from samdeploy.bench.options import BenchOptions
 from samdeploy.bundle import Bundle
 from samdeploy.cli.bench import bench
 from samdeploy.report.text.bench import bench_tables
+from tests.cli.typed import Inside
 
 pytest.importorskip("onnxruntime")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -55,17 +56,17 @@ def test_everything_about_one_engine(digits_bundle: Bundle, command: Command, tm
         assert word in done.stdout
 
 
-def test_against_from_the_command_line(digits_bundle: Bundle, command: Command, tmp_path: Path) -> None:
-    done = command(
+def test_against_from_the_command_line(digits_bundle: Bundle, inside: Inside, tmp_path: Path) -> None:
+    code, output, errors = inside(
         "bench", digits_bundle.root, "--against", "--alternatives", "trtexec", "--backend", "onnxruntime",
         "--device", "cpu", "--rounds", "5", "--batch", "2", "--json", "out.json", cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert code == 0, errors
+    assert max(map(len, output.splitlines())) <= 80
     (found,) = json.loads((tmp_path / "out.json").read_text())["against"]
     assert (found["batch"], found["rounds"], found["base"]) == (2, 5, "samdeploy onnxruntime fp32")
     assert [row["times_base"] for row in found["rows"]] == [1.0, None]
-    assert "batch 2, host memory to host memory, 5 rounds in turns" in done.stdout
+    assert "batch 2, host memory to host memory, 5 rounds in turns" in output
 
 
 @pytest.fixture

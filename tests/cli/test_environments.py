@@ -73,8 +73,9 @@ def chain(*lines: list[str]) -> list[str]:
 
 
 def bare(environment: dict[str, str], **more: str) -> dict[str, str]:
-    """`env -i`, but for the path of programs and of this package."""
-    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": environment["PYTHONPATH"], "OMP_NUM_THREADS": "2", **more}
+    """`env -i`, but for the path of programs and of this package, and how threads wait."""
+    threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}  # as in conftest.py
+    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": environment["PYTHONPATH"], **threads, **more}
 
 
 def nameless(settings: dict[str, str]) -> list[str]:

@@ -24,6 +24,7 @@ from samdeploy.explain import sources as sources_file
 from samdeploy.explain.gates import find_gates, gates_table
 from samdeploy.explain.module_gates import ModuleGates, measure_gates
 from samdeploy.images.decode import prepare
+from tests.cli.typed import Inside
 
 # As file names, in the order of the classes.
 LABELS = ("T-shirt_top", "t-shirt_top-2", "class2", "Größe", "e")
@@ -336,13 +337,13 @@ def test_gates_of_images(
     assert output.splitlines()[-1].startswith("gates of 5 images: ")
 
 
-def test_the_command(cam_bundle: Bundle, examples: Path, tmp_path: Path, command: Callable) -> None:
+def test_the_command(cam_bundle: Bundle, examples: Path, tmp_path: Path, command: Callable, inside: Inside) -> None:
     done = command("explain", cam_bundle.root, examples / "tiny.png", "--top", "1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, f"{cam_bundle.root}: onnxruntime, fp32, cpu\n")
     assert len(list((tmp_path / "explain").glob("*/tiny.*.png"))) == 1
-    done = command("explain", cam_bundle.root, examples / "text.jpg", "--gates", "--out", "g", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    done = command("explain", cam_bundle.root, "--backend", "tensorrt", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "'tensorrt' computes no class activation maps" in done.stderr
+    code, _, errors = inside("explain", cam_bundle.root, examples / "text.jpg", "--gates", "--out", "g", cwd=tmp_path)
+    assert code == 2
+    assert "Traceback" not in errors
+    code, _, errors = inside("explain", cam_bundle.root, "--backend", "tensorrt", cwd=tmp_path)
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "'tensorrt' computes no class activation maps" in errors

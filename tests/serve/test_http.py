@@ -26,6 +26,7 @@ from PIL import Image
 
 from samdeploy import Classifier
 from samdeploy.bundle import Bundle
+from tests.cli.typed import Inside
 from tests.conftest import Command
 from tests.serve.server import Served, serving
 
@@ -309,16 +310,17 @@ def test_metrics_say_what_was_answered(served: Served, digit_files: Sequence[Pat
 
 
 def test_bench_of_the_server(
-    served: Served, digits_bundle: Bundle, cam_bundle: Bundle, command: Command, tmp_path: Path
+    served: Served, digits_bundle: Bundle, cam_bundle: Bundle, inside: Inside, tmp_path: Path
 ) -> None:
     url = f"http://127.0.0.1:{served.port}{DIGITS}"
     options = ("--clients", "1,3", "--seconds", "0.2", "--json", tmp_path / "found.json")
-    done = command("bench", digits_bundle.root, "--url", url, *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "answers  as the bundle's: golden logits within" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    code, output, errors = inside("bench", digits_bundle.root, "--url", url, *options, cwd=tmp_path)
+    assert code == 0, errors
+    assert "answers  as the bundle's: golden logits within" in output
+    assert max(map(len, output.splitlines())) <= 80
     found = json.loads((tmp_path / "found.json").read_text())
     assert [point["clients"] for point in found["points"]] == [1, 3]
+    assert found["precision"] == "fp32"  # said by the server: the bundle has FP16 too
     assert all(point["answers"] > 0 == point["failed"] for point in found["points"])
     for arguments, status, text in (
         ((cam_bundle.root, "--url", url), 2, "the server's model has the tensors"),
@@ -328,9 +330,9 @@ def test_bench_of_the_server(
         ((digits_bundle.root, "--url", "localhost"), 2, "--url: 'localhost' found, such as http://"),
         ((digits_bundle.root, "--url", "http://127.0.0.1:9/v2/models/x"), 1, "127.0.0.1:9: [Errno 111]"),
     ):
-        done = command("bench", *arguments, *(() if "--clients" in arguments else options), cwd=tmp_path)
-        assert done.returncode == status, done.stderr
-        assert text in done.stderr
+        code, _, errors = inside("bench", *arguments, *(() if "--clients" in arguments else options), cwd=tmp_path)
+        assert code == status, errors
+        assert text in errors
 
 
 def test_slow_heads_keys_and_a_full_queue(
