@@ -46,7 +46,7 @@ from tests.conftest import Command
         ("eval --precision half", 2, "unknown precision 'half'"),
         ("eval --device gpu", 2, "unknown device 'gpu'; did you mean 'cuda'?"),
         ("eval --margin 0", 2, "margin 0 found, points above 0 and below 100 expected"),
-        ("eval --margin nan", 2, "margin nan found, percentage points"),
+        ("eval --margin nan", 2, "margin nan found, points above"),
         ("eval --confidence 95", 2, "confidence 95 found, at least 0.5 and below 1 expected (for 95 %: 0.95)"),
         ("eval --json no/such/folder/x.json", 2, "--json: the folder no/such/folder does not exist; make it first"),
         ("eval --json empty", 2, "--json: empty is a folder; name a file"),

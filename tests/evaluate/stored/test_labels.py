@@ -194,4 +194,4 @@ def test_command(inside: Inside, digits_bundle: Bundle, engine: Path, reference:
         code, output, errors = inside(*arguments, *more, cwd=tmp_path)
         assert code == 2 and text in errors
     code, output, errors = inside(*arguments[:4], cwd=tmp_path)
-    assert code == 2 and "name both" in errors
+    assert code == 2 and "give both" in errors

@@ -170,7 +170,7 @@ def test_command(inside: Inside, copy_of_bundle: Path, tmp_path: Path) -> None:
     code, output, errors = inside(*arguments, "--merge", tmp_path / "1.npz", cwd=tmp_path)
     assert code == 2 and "2/2 is missing" in errors
     for more, text in (
-        (("--shard", "1/2"), "name both"), (("--out", "x"), "name both"),
+        (("--shard", "1/2"), "give both"), (("--out", "x"), "give both"),
         (("--shard", "3/2", "--out", tmp_path / "x"), "part I of N expected, such as 3/64"),
         (("--shard", "1/2", "--out", tmp_path / "x", "--json", tmp_path / "y"), "--json: not with --shard"),
         (("--merge", tmp_path, "--backend", "openvino"), "--backend: not with --merge: the parts say"),
