@@ -89,7 +89,7 @@ def _filled(folder: Path) -> tuple[Path, Path]:
 
     recipe = load_recipe("digits", list(SETTINGS))
     run = train(recipe, runs_root=folder).rename(folder / "digits")
-    bundle = export_run(run, ExportOptions("onnxruntime")).bundle
+    bundle = export_run(run, ExportOptions("onnxruntime", small=True)).bundle
     data = open_dataset("digits", val_fraction=recipe.data.val_fraction, seed=recipe.data.split_seed)
     images = folder / "images"
     images.mkdir()

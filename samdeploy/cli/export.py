@@ -109,7 +109,7 @@ def export(
         target=target,
         max_drop=max_drop,
         data_root=data,
-        cam=cam,
+        cam=cam and not small,
         small=small,
         reject_error=reject_error,
         **{key: value for key, value in given.items() if value is not None},

@@ -63,8 +63,8 @@ class ExportOptions:
         workspace: scratch memory of a TensorRT build, in MiB; None leaves its default.
         max_drop: points of validation top-1 that int8 may cost.
         data_root: where the data set lies; None: where training found it.
-        small: whether all is left out that no engine asked for here needs: the graph of class activation maps, and,
-            unless an FP16 engine is asked for by name, the FP16 graph with the head-room that it was planned by.
+        small: whether the FP16 graph, with the head-room that it was planned by, is left out unless an FP16 engine is
+            asked for by name.
         reject_error: percentage of wrong ones among accepted answers that the bundle's threshold keeps; None: the
             bundle rejects no answer.
         cam: whether the graph of class activation maps is written too; it is as large as the FP32 graph.

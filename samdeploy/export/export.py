@@ -134,7 +134,7 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
         if len(used):
             writer.add_array(ROLES["train"], "hashes/train.npy", used)
         headroom, no_graph = add_graphs(writer, network, chosen, logits, fp16=wants_fp16(options))
-        if options.cam and not options.small:
+        if options.cam:
             add_cam_graph(writer, network, chosen.golden)
         int8 = [] if validation is None else _add_int8(writer, options, chosen, validation, no_graph)
         rows = [row for engine, named in wanted_engines(options.engine)
