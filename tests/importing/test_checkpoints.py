@@ -216,7 +216,7 @@ def test_the_file_knows_its_architecture(state: State, tmp_path: Path) -> None:
 def test_an_architecture_is_guessed(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", with_prefix(state_of("torchvision:resnet18"), "module."))
     with pytest.raises(
-        InputError, match=r"They look like resnet18: --arch timm:resnet18 or --arch torchvision:resnet18$"
+        InputError, match=r"Its tensors look like resnet18: --arch timm:resnet18 or --arch torchvision:resnet18$"
     ):
         read(path, None)
     with pytest.raises(InputError, match=r"Name the architecture: --arch timm:NAME$"):

@@ -120,7 +120,7 @@ def test_command(inside: Inside, digits_bundle: Bundle, photos: Path, out: Path,
     code, output, errors = inside(*arguments, "--input", tmp_path / "other", cwd=tmp_path)
     assert code == 2 and "the input is not what it was" in errors
     code, output, errors = inside("report", digits_bundle.root, cwd=tmp_path)
-    assert code == 2 and "--labels: a folder of samdeploy label expected" in errors
+    assert code == 2 and "--labels is missing: the folder that samdeploy label wrote" in errors
 
 
 def test_labels_of_another_bundle_or_of_some_rows_are_refused(

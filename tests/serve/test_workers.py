@@ -73,8 +73,9 @@ def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digi
     # Of all workers, whichever is asked; what the dead one had counted is not lost.
     answered = served.metric("samdeploy_requests_total", 'endpoint="infer"', 'code="200"')
     assert answered >= answers.count("right")
-    # Answers are counted after they are sent: those that were under way at the end of the dead one are missing.
-    assert 0 <= 4 * answered - served.metric("samdeploy_answers_total", 'model="digits"') <= 4 * 16
+    # Answers are counted ten times a second: those of its last moment are missing.
+    missing = 4 * answered - served.metric("samdeploy_answers_total", 'model="digits"')
+    assert 0 <= missing < 4 * answered / 2
 
 
 def test_workers_end_with_their_parent_and_leave_nothing(served: Served) -> None:
