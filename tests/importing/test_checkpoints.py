@@ -219,7 +219,7 @@ def test_an_architecture_is_guessed(tmp_path: Path) -> None:
         InputError, match=r"Its tensors look like resnet18: --arch timm:resnet18 or --arch torchvision:resnet18$"
     ):
         read(path, None)
-    with pytest.raises(InputError, match=r"Name the architecture: --arch timm:NAME$"):
+    with pytest.raises(InputError, match=r"Name it: --arch timm:NAME$"):
         read(saved(tmp_path / "w.pth", {"a": torch.ones(3)}), None)
 
 
