@@ -29,7 +29,7 @@ def test_the_demo_predicts_and_is_evaluated(tmp_path: Path, inside: Inside, monk
     assert code == 0, errors
     bundle = open_bundle(Path(out.strip()))
     assert bundle.root == tmp_path / "demo" / "digits" / "bundle"
-    # Each costs tens of megabytes: the network as trained, which `eval` compares with, and the graphs of engine and maps.
+    # Each costs tens of megabytes: the network as trained, for `eval`, and the graphs of engine and maps.
     large = {file.path for file in bundle.files if file.bytes > 1 << 20}
     assert large == {"weights.safetensors", "model.fp32.onnx", "model.cam.fp32.onnx"}
 
