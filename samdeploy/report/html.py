@@ -100,6 +100,7 @@ def page_environment() -> Environment:
     environment.filters |= {
         "engine": engine_name,
         "outcome": outcome,
+        "set_name": wording.set_name,
         "day": lambda date: date[:16].replace("T", " ") + " UTC" if date else _NONE,
     }
     return environment

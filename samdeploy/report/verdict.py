@@ -9,7 +9,7 @@ from typing import Any
 from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TRAINED_ELSEWHERE
 from samdeploy.report.rows import engine_name, listed, outcome
-from samdeploy.terminal.wording import VERDICTS, Outcome, percent
+from samdeploy.terminal.wording import VERDICTS, Outcome, percent, set_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def _sentence(evaluation: Mapping[str, Any]) -> str:
     rows = [row for row in evaluation["results"] if row["ran"]]
     if evaluation["faults"]:
         return f"This evaluation proves nothing about the engines: {'; '.join(evaluation['faults'])}."
-    images = f"{evaluation['n_images']:,} test images of {evaluation['dataset']}"
+    images = f"{evaluation['n_images']:,} test images of {set_name(evaluation['dataset'])}"
     if not rows:
         return "No engine could run on this machine, so nothing is shown."
     if evaluation["verdict"] == "holds":

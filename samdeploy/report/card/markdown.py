@@ -12,7 +12,7 @@ import samdeploy
 from samdeploy.bundle.spec import named_model
 from samdeploy.report.card.facts import EngineFigures, Evaluation, Facts
 from samdeploy.terminal import printable
-from samdeploy.terminal.wording import count, megabytes, milliseconds, percent, points, span
+from samdeploy.terminal.wording import count, megabytes, milliseconds, percent, points, set_name, span
 
 UNKNOWN = "unknown"
 # Licences of weights that the hub has a name for; of any other one it wants the name beside "other".
@@ -131,7 +131,7 @@ def _data(facts: Facts) -> str:
     rows = [(text(split), count(images), f"`{text(data.fingerprints.get(split, UNKNOWN))}`")
             for split, images in data.counts.items()]  # fmt: skip
     options = ", ".join(f"{key} {value}" for key, value in data.options.items())
-    lines = [f"Data set: {text(data.name)}{f' ({text(options)})' if options else ''}."]
+    lines = [f"Data set: {text(set_name(data.name))}{f' ({text(options)})' if options else ''}."]
     if data.counts.get("val"):
         lines.append(f"Share of train that val was to be: {data.val_fraction:g}, drawn with seed {data.split_seed}.")
     lines += [_leak(facts), f"Origin, consent and licence of the images: {UNKNOWN}."]
@@ -184,7 +184,7 @@ def _metrics(facts: Facts) -> str:
         ">macro F1",
         ">ECE, points",
     )
-    same = f"{count(found.n_images)} distinct test images of {text(found.dataset)}, {text(found.test_set)}"
+    same = f"{count(found.n_images)} distinct test images of {text(set_name(found.dataset))}, {text(found.test_set)}"
     calibration, rejection = facts.bundle.calibration, facts.bundle.rejection
     notes = [f"{same}; SHA-256 `{text(found.test_fingerprint)}`. Intervals of top-1 are exact (Clopper-Pearson)."]
     notes += [f"Probabilities: softmax of logits over {calibration.temperature:.4g}, fitted on "
