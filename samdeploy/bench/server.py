@@ -147,7 +147,7 @@ def bench_server(bundle: Bundle, options: ServerOptions) -> ServerBench:
         about = _json(client, client.path.partition("/models/")[0])
         model = _json(client, client.path)
         _check_tensors(model, bundle)
-        precision = options.precision or _said_precision(client) or _coarsest(bundle)
+        precision = options.precision or _said_precision(client, bundle) or _coarsest(bundle)
         requests = [_request(image[None], bundle) for image in images]
         found = np.concatenate([_logits(client, request, bundle) for request in requests])
         difference = golden_error(found, golden, precision)
@@ -162,23 +162,26 @@ def bench_server(bundle: Bundle, options: ServerOptions) -> ServerBench:
     return ServerBench(options.url, about, precision, difference, allowed, points, statuses)
 
 
-def _said_precision(client: _Client) -> str | None:
-    """What `samdeploy serve` says of its engine; None from other servers."""
+def _said_precision(client: _Client, bundle: Bundle) -> str | None:
+    """What `samdeploy serve` says of its engine; None from other servers, and if the bundle lacks it."""
     status, body, _ = client.ask("GET", f"{client.path}/config")
     try:
         said = json.loads(body)["parameters"]["precision"]["string_value"]
     except (ValueError, KeyError, TypeError):
         return None
-    return said if status == 200 and said in GOLDEN_TOLERANCE else None
+    return said if status == 200 and said in _held(bundle) else None
 
 
 def _coarsest(bundle: Bundle) -> str:
-    held = {
+    return max(_held(bundle), key=GOLDEN_TOLERANCE.__getitem__)
+
+
+def _held(bundle: Bundle) -> set[str]:
+    return {
         precision
         for backend in ("onnxruntime", "openvino", "tensorrt")
         for precision in precisions_held(bundle, backend)
-    }
-    return max(held or {"fp32"}, key=GOLDEN_TOLERANCE.__getitem__)
+    } or {"fp32"}
 
 
 def _json(client: _Client, path: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _check_reachable(address: str) -> None:
     """Raise OSError where nobody listens at HOST:PORT, which Ray would try for minutes without a word."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in address:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 class _Actor:
