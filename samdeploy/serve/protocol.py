@@ -260,7 +260,10 @@ def _json_pixels(data: object, shape: Sequence[Any], spec: ModelSpec) -> UInt8Ar
     count = tensor_shape(shape, spec)
     needed = count * size.height * size.width * 3
     try:
-        pixels = bytes(_flat(data))
+        numbers = _flat(data)
+        if bool in set(map(type, numbers)):
+            raise TypeError
+        pixels = bytes(numbers)
     except (TypeError, ValueError) as error:
         # Python's ValueError is of the range, also for numbers of any length.
         found = "no list of whole numbers" if isinstance(error, TypeError) else "numbers out of range"

@@ -86,6 +86,7 @@ WRONG = {
     "another count": (body(inputs=[tensor(shape=[3, 2, 3, 3])]), "image: 36 numbers found, 54 whole numbers"),
     "ragged": (body(inputs=[tensor(data=[[1], [2, 3]])]), "image: no list of whole numbers found"),
     "fractions": (body(inputs=[tensor(data=[0.5] * 36)]), "image: no list of whole numbers found"),
+    "booleans": (body(inputs=[tensor(data=[True] * 36)]), "image: no list of whole numbers found"),
     "out of range": (
         body(inputs=[tensor(data=[256] * 36)]),
         "image: numbers out of range found, 36 whole",
