@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import sys
 import tarfile
@@ -41,9 +42,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class _Container:
-    """One file with images, from row `first` on."""
+    """One file with images, from row `first` on; `name` tells it from the others."""
 
     path: Path
+    name: str
     first: int
     count: int
 
@@ -56,32 +58,27 @@ class Containers:
     def __init__(self, files: list[Path]) -> None:
         self._files: list[_Container] = []
         self.count = 0
+        folders = {file.absolute().parent for file in files}
+        base = folders.pop() if len(folders) == 1 else os.path.commonpath(folders)
         for file in files:
-            count = self._count(file)
-            self._files.append(_Container(file.absolute(), self.count, count))
+            count, path = self._count(file), file.absolute()
+            self._files.append(_Container(path, str(path.relative_to(base)), self.count, count))
             self.count += count
-        self.identity: Mapping[str, Any] = {
-            "kind": self.kind,
-            "rows": self.count,
-            "files": [[self._short(one.path), one.count, _fingerprint(one.path)] for one in self._files],
-        }
-
-    def _short(self, path: Path) -> str:
-        """From where the files' folders part: what tells them from one another."""
-        folders = {one.path.parent for one in self._files}
-        return path.name if len(folders) == 1 else str(path.relative_to(os.path.commonpath(folders)))
+        files_facts = [[one.name, one.count, _fingerprint(one.path)] for one in self._files]
+        digest = hashlib.sha256(json.dumps(files_facts).encode()).hexdigest()  # short: every part repeats it
+        self.identity: Mapping[str, Any] = {"kind": self.kind, "rows": self.count, "sha256": digest}
 
     def rows(self, start: int, stop: int) -> Iterator[Row]:
         """Those from `start` to `stop`, as they are read."""
         for one in self._files:
             first, last = max(start - one.first, 0), min(stop - one.first, one.count)
             if first < last:
-                yield from self._rows(one.path, first, last)
+                yield from self._rows(one, first, last)
 
     def _count(self, file: Path) -> int:
         raise NotImplementedError
 
-    def _rows(self, file: Path, first: int, last: int) -> Iterator[Row]:
+    def _rows(self, file: _Container, first: int, last: int) -> Iterator[Row]:
         raise NotImplementedError
 
 
@@ -96,13 +93,13 @@ class Tars(Containers):
             print(f"{file}: {counted(int(found['links']), 'link')} to images passed over", file=sys.stderr)
         return len(found["offsets"])
 
-    def _rows(self, file: Path, first: int, last: int) -> Iterator[Row]:
-        found = _members(file)
+    def _rows(self, file: _Container, first: int, last: int) -> Iterator[Row]:
+        found = _members(file.path)
         names = PackedTexts()
         names.extend(found["names"], found["ends"])
         for row in range(first, last):
             offset, size = int(found["offsets"][row]), int(found["sizes"][row])
-            yield Row(f"{self._short(file)}#{names[row]}", partial(_part, file, offset, size))
+            yield Row(f"{file.name}#{names[row]}", partial(_part, file.path, offset, size))
 
 
 def _fingerprint(path: Path) -> str:
@@ -192,17 +189,17 @@ class Parquets(Containers):
         count: int = parquet_file(file).metadata.num_rows
         return count
 
-    def _rows(self, file: Path, first: int, last: int) -> Iterator[Row]:
-        metadata = parquet_file(file).metadata
+    def _rows(self, file: _Container, first: int, last: int) -> Iterator[Row]:
+        metadata = parquet_file(file.path).metadata
         sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         ends = list(itertools.accumulate(sizes))
         groups = [group for group, end in enumerate(ends) if end > first and end - sizes[group] < last]
         row = ends[groups[0]] - sizes[groups[0]]
-        for values in batches(file, self._column, groups):
+        for values in batches(file.path, self._column, groups):
             if row + len(values) > first:
                 for place, value in enumerate(values):
                     if first <= row + place < last:
-                        yield Row(f"{self._short(file)}#{row + place}", partial(_content, value))
+                        yield Row(f"{file.name}#{row + place}", partial(_content, value))
             row += len(values)
             if row >= last:
                 return

@@ -6,6 +6,7 @@ import csv
 import functools
 import http.server
 import io
+import json
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from samdeploy.errors import InputError
+from samdeploy.label.containers import Tars
 from tests.label.conftest import COUNT, Label
 from tests.label.read import table
 
@@ -170,3 +172,23 @@ def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, i
     assert found.whole and found.errors == 4
     assert [row["row"] for row in rows if row["error"]] == [7, 12, 13, 14]
     assert "no answer within 1 s" in rows[13]["error"] and rows[15]["width"] == 900
+
+
+def test_a_row_costs_the_same_however_many_files_there_are(images: Path, tmp_path: Path) -> None:
+    files = [tmp_path / str(number) / "a.tar" for number in range(40)]
+    for file in files:
+        file.parent.mkdir()
+        with tarfile.open(file, "w") as tar:
+            tar.add(images / "image 0.png", "a.png")
+    calls, identities = [], []
+    for count in (10, 40):
+        given = Tars(files[:count])
+        assert next(given.rows(0, 1)).uri == "0/a.tar#a.png"
+        found: list[str] = []
+        sys.setprofile(lambda frame, event, _, found=found: found.append(event))  # type: ignore[misc]
+        list(given.rows(0, 1))
+        sys.setprofile(None)
+        calls.append(found.count("call"))
+        identities.append(len(json.dumps(given.identity)))
+    assert calls[0] == calls[1]
+    assert identities[0] == identities[1]  # every part repeats it
