@@ -15,7 +15,7 @@
      ├── WeightsError             a weight file does not fit the architecture
      ├── ExportError              no correct graph or engine can be made
      ├── BundleError              a bundle or run is damaged, foreign or unsafe
-     │    └── Contradiction       the files of a bundle are not all of one network
+     │    └── Contradiction       the files of a bundle come from several networks
      └── BackendUnavailable       this runtime cannot run this engine on this machine
           └── FileSizeLimit        a graph is longer than the process's limit on file sizes
 
@@ -39,7 +39,7 @@ class SamdeployError(Exception):
 
 
 class InputError(SamdeployError):
-    """An argument is unknown, of the wrong type, or points nowhere.
+    """An argument is unknown, of the wrong type, or a path where nothing is.
 
     Cure: correct the argument that the text names; it lists the valid values or the nearest ones.
     """
@@ -63,8 +63,8 @@ class ImageError(SamdeployError):
 class AnswerError(ImageError):
     """An engine's logits for an image are not finite: the image exceeds the range of the precision.
 
-    Cure: use another precision (`--precision fp32`), or export again with images like this one in train, where FP16's
-    head-room is measured.
+    Cure: use `--precision fp32`; or add such images to the training split, on which `export` measures the range that
+    FP16 needs, and export again.
     """
 
     exit_code = 1
@@ -111,7 +111,7 @@ class Diverged(TrainingError):
 class WeightsError(SamdeployError):
     """A weight file cannot be found or downloaded, or does not fit the architecture.
 
-    Cure: name the architecture that the file belongs to, save the plain state dict, or train without: `--set
+    Cure: name the architecture that the file belongs to, save the plain state dict, or train from scratch: `--set
     model.pretrained=false`.
     """
 
@@ -119,8 +119,8 @@ class WeightsError(SamdeployError):
 class ExportError(SamdeployError):
     """The graph or engine that was asked for cannot be made; nothing was written.
 
-    Cure: follow the text: allow more loss (`--max-drop`), choose another precision or engine, or upgrade the
-    runtime that it names.
+    Cure: follow the text: allow a larger drop of accuracy (`--max-drop`), choose another precision or engine, or
+    upgrade the runtime that it names.
     """
 
     exit_code = 1
@@ -129,13 +129,13 @@ class ExportError(SamdeployError):
 class BundleError(SamdeployError):
     """A bundle or run directory is damaged, of another format, or unsafe to open.
 
-    Cure: copy the bundle again from where it is whole, or export it again; `samdeploy doctor BUNDLE` checks every
+    Cure: copy the bundle again from an undamaged copy, or export it again; `samdeploy doctor BUNDLE` checks every
     file.
     """
 
 
 class Contradiction(BundleError):
-    """The files of a bundle have the right hashes, but are not all of one network.
+    """The files of a bundle have the right hashes, but come from several networks.
 
     Cure: export again, into a new bundle; do not mix files of two bundles.
     """

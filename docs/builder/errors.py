@@ -20,8 +20,8 @@ _CODES = """\
 | 143 | SIGTERM |
 
 `predict` and `explain` skip images that cannot be read and exit with 1, or with 2 if none could be read. `train`,
-`eval` and `bench` need all images, `compare` those with labels. `label` writes each error as a row, and exits with 1 if
-no row has a label.
+`eval` and `bench` need all images; `compare` needs those with labels. `label` writes each error as a row, and exits
+with 1 if no row has a label.
 """
 
 

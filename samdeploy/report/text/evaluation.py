@@ -37,7 +37,7 @@ def verdict(report: Report) -> str:
     gaps += [f"consistency not shown: {', '.join(open_ends)}"] if open_ends else []
     parts = [row.parts.get("consistency") for row in report.results]
     tried = [part.batch_sizes for part in parts if isinstance(part, Consistency) and part.batch_sizes]
-    gaps += [f"batch sizes {ranges_text(min(tried, key=max))} tried"] if report.verdict == "holds" and tried else []
+    gaps += [f"tried batch sizes {ranges_text(min(tried, key=max))}"] if report.verdict == "holds" and tried else []
     return VERDICTS[report.verdict].word.upper() + (f" ({'; '.join(gaps)})" if gaps else "")
 
 
