@@ -44,7 +44,7 @@ def removed_unless_done(folder: Path) -> Iterator[None]:
     except BaseException:
         if folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
-            print(f"{folder}: removed after all, since the demo is not finished; start it anew", file=sys.stderr)
+            print(f"{folder}: removed, since the demo was not finished; start it again", file=sys.stderr)
         raise
 
 
@@ -88,7 +88,7 @@ def _filled(folder: Path) -> tuple[Path, Path]:
     from samdeploy.train.recipe.load import load_recipe
 
     recipe = load_recipe("digits", list(SETTINGS))
-    run = train(recipe, runs_root=folder).rename(folder / "digits")
+    run = train(recipe, runs_root=folder, resumable=False).rename(folder / "digits")
     bundle = export_run(run, ExportOptions("onnxruntime", small=True)).bundle
     data = open_dataset("digits", val_fraction=recipe.data.val_fraction, seed=recipe.data.split_seed)
     images = folder / "images"

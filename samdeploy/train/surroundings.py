@@ -47,20 +47,21 @@ class Surroundings:
 
 
 def surroundings(
-    recipe: Recipe, compute: Compute, run: RunFolder, images: int, resumed: Resumed | None
+    recipe: Recipe, compute: Compute, run: RunFolder, images: int, resumed: Resumed | None, resumable: bool
 ) -> Surroundings:
     """Those of a training that begins, or of one that goes on.
 
     Args:
         images: of one epoch.
+        resumable: as for `train`.
     """
     training, ranks = recipe.training, compute.ranks
     saver = Saver(run, training.checkpoint_minutes, writes=ranks.main)
     if resumed is not None:
         facts = resumed.checkpoint.facts
         saver.written, saver.position = True, (facts["epoch"], facts["step"])
-    ending = Ending(run, training, saver, compute)
-    stop = Stop(ending.save, speaks=ranks.main)
+    ending = Ending(run, training, saver, compute, resumable)
+    stop = Stop(ending.save, speaks=ranks.main and resumable)
     steps = training.epochs * -(-images // training.batch_size)
     choice = CompileChoice(training.compile, compute.device, ranks, steps)
     curves = LiveCurves(run.path, loggers_of(training))

@@ -17,6 +17,7 @@ from samdeploy.cli.demo import check_new_folder, removed_unless_done
 from samdeploy.errors import InputError
 from samdeploy.export.engines import ExportOptions, wants_fp16
 from tests.cli.typed import Inside
+from tests.train.stopping import stopping
 
 
 @pytest.mark.slow
@@ -64,10 +65,18 @@ def test_an_unfinished_demo_is_removed(tmp_path: Path, capsys: pytest.CaptureFix
         (folder / "digits").mkdir(parents=True)
         raise KeyboardInterrupt
     assert not folder.exists()
-    assert capsys.readouterr().err == f"{folder}: removed after all, since the demo is not finished; start it anew\n"
+    assert capsys.readouterr().err == f"{folder}: removed, since the demo was not finished; start it again\n"
     with removed_unless_done(folder):
         folder.mkdir()
     assert folder.is_dir()
+
+
+def test_a_stopped_demo_promises_nothing(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "SETTINGS", (*demo.SETTINGS, "image.height=16", "image.width=16"))
+    with stopping(epoch=1, step=2):
+        code, _, errors = inside("demo-bundle", tmp_path / "demo", cwd=tmp_path)
+    assert (code, errors.splitlines()[-2]) == (143, "stopped by SIGTERM at epoch 1, step 2.")
+    assert "resume" not in errors and not (tmp_path / "demo").exists()
 
 
 @pytest.mark.parametrize(

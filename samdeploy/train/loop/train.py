@@ -49,7 +49,7 @@ from samdeploy.train.watch.cautions import data_cautions, training_cautions
 from samdeploy.train.watch.loggers import loggers_of
 
 
-def train(recipe: Recipe, *, runs_root: Path) -> Path:
+def train(recipe: Recipe, *, runs_root: Path, resumable: bool = True) -> Path:
     """Train as the recipe says.
 
     The validation split chooses the epoch; the test split is measured once, at the end, with the weights of
@@ -60,6 +60,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
         recipe: from `load_recipe`.
         runs_root: gets a new directory `<recipe>-<YYYYmmdd-HHMMSS>`; nothing is written before all data are
             loaded and found sound, and the directory goes again where there is nothing to go on from.
+        resumable: save and say how to go on when it is stopped; else the caller removes what was written.
 
     Returns:
         The run directory; see `samdeploy.runs.record` for its files.
@@ -75,7 +76,7 @@ def train(recipe: Recipe, *, runs_root: Path) -> Path:
     """
     with joined() as ranks:
         ranks.first(check_runs_root, runs_root)  # before minutes of decoding and measuring
-        return _train(recipe, runs_root, None, ranks)
+        return _train(recipe, runs_root, None, ranks, resumable)
 
 
 def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> Path:
@@ -98,7 +99,9 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
         return _train(resumed.recipe, run.parent, resumed, ranks)
 
 
-def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks) -> Path:
+def _train(
+    recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks, resumable: bool = True
+) -> Path:
     # Ranks other than 0, and trainings that are resumed, get their weights elsewhere.
     device, data, start = ranks.all(_prepare, recipe, ranks, starts=ranks.main and resumed is None)
     # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
@@ -120,7 +123,7 @@ def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Rank
             facts = {**record.provenance, "test_measures": data.test_measures}
             record = dataclasses.replace(record, provenance=facts)
         run = _open_run(recipe, runs_root, resumed, record, ranks)
-        around = surroundings(recipe, compute, run, len(data.training[0]), resumed)
+        around = surroundings(recipe, compute, run, len(data.training[0]), resumed, resumable)
         test = around.ending.guard(_learn, around, data, model, resumed)
     _say_result(run, data, test)
     if ranks.main and (run.path / BUNDLE_FOLDER).is_dir():

@@ -31,10 +31,12 @@ class Ending:
         state: what is trained; None until it stands on the device.
     """
 
-    def __init__(self, run: RunFolder, training: TrainingSection, saver: Saver, compute: Compute) -> None:
+    def __init__(
+        self, run: RunFolder, training: TrainingSection, saver: Saver, compute: Compute, resumable: bool = True
+    ) -> None:
         self.state: TrainState | None = None
         self._run, self._training, self._saver = run, training, saver
-        self._device, self._ranks = compute.device, compute.ranks
+        self._device, self._ranks, self._resumable = compute.device, compute.ranks, resumable
 
     def guard(self, train: Callable[P, Measured], *args: P.args, **kwargs: P.kwargs) -> Measured:
         """Call `train`; whatever it raises, the run is ended, and the error says how to go on.
@@ -93,20 +95,22 @@ class Ending:
     def save(self, number: int) -> str:
         """Save after signal `number`; the last words."""
         position, problem = self._position, ""
-        if self.state is not None and position > _START:
+        if self._resumable and self.state is not None and position > _START:
             try:
                 self._saver.write(self.state)
             except CheckpointError as error:
                 problem = f" {error}."
         self._saver.ended = True
         name = signal.Signals(number).name
-        return f"stopped by {name} at {_where(*position)}.{problem} {self._interrupted()}"
+        return f"stopped by {name} at {_where(*position)}.{problem} {self._interrupted()}".rstrip()
 
     @property
     def _position(self) -> tuple[int, int]:
         return _START if self.state is None else (self.state.epoch, self.state.step)
 
     def _interrupted(self) -> str:
+        if not self._resumable:
+            return ""
         go_on = f"go on with: {self._ranks.command()} train --resume {self._run.path}"
         return self._run.stop("interrupted", go_on if self._saver.written else "")
 
