@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from samdeploy.cli.arguments import missing_package
 from samdeploy.errors import NEXT_FAULT, NEXT_IMAGE, SAID, DatasetMissing, SamdeployError
@@ -97,4 +98,7 @@ def _file_error(error: OSError) -> str:
         errno.EBADF: "; standard output is closed, redirect it: >/dev/null",
         errno.ENOSPC: "; free some space, or name another place",
     }.get(error.errno or 0, "")
-    return f"{error.filename or 'output'}: {error.strerror or error}{cure}"
+    name = error.filename or "output"
+    if error.errno == errno.EACCES and isinstance(name, str):  # the file was only looked for in a closed folder
+        name = next((str(folder) for folder in reversed(Path(name).parents) if not os.access(folder, os.X_OK)), name)
+    return f"{name}: {error.strerror or error}{cure}"

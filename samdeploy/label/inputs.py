@@ -34,6 +34,10 @@ _TARS, _PARQUETS, _TABLES = (".tar",), (".parquet",), (".csv", ".tsv")
 _LOOKED_AT = 1 << 16  # bytes of a list, to see that it is text
 
 
+class ChangedInput(InputError):
+    """The input has other names, or files of other sizes, than when its labelling began."""
+
+
 class Input(Protocol):
     """All rows.  It can be pickled, and read on any machine that sees the same files."""
 
@@ -198,7 +202,7 @@ class _Names:
         """With these names, which are compared with what is there already.
 
         Raises:
-            InputError: it has others.
+            ChangedInput: it has others.
         """
         temporary = temporary_name(self._path)
         try:
@@ -207,7 +211,7 @@ class _Names:
                     file.write(json.dumps([name, self._size(row, name)]).encode() + b"\n")
             if self._path.is_file():
                 if _digest(temporary) != _digest(self._path):
-                    raise InputError(
+                    raise ChangedInput(
                         f"{self._path}: the input is not what it was when this labelling began; --force begins anew, "
                         "or name another folder"
                     )

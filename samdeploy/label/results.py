@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from samdeploy.bundle.spec import MAX_BYTES
 from samdeploy.errors import InputError
 from samdeploy.files import read_json
 from samdeploy.label.fetch import Fetch
-from samdeploy.label.inputs import Input, open_input
+from samdeploy.label.inputs import ChangedInput, Input, open_input
 from samdeploy.label.label import FORMAT, SETTINGS_FILE, VERSION
 from samdeploy.label.parts import is_sound, part_path, read_counts
 
@@ -71,7 +72,8 @@ def open_labels(folder: Path) -> Labels:
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise InputError(f"labels {folder}: no {SETTINGS_FILE} found; name a folder that samdeploy label wrote")
+        found = f"no {SETTINGS_FILE} found" if folder.is_dir() else "no such folder"
+        raise InputError(f"labels {folder}: {found}; name a folder that samdeploy label wrote")
     settings = read_json(path, f"labels {folder}")
     if settings.get("format") != FORMAT or settings.get("version") != VERSION:
         found = f"{settings.get('format')} version {settings.get('version')}"
@@ -154,10 +156,11 @@ def input_of(labels: Labels, text: str, column: str, timeout: float) -> Input:
     Raises:
         InputError: it is another one.
     """
-    given = open_input(text, labels.folder, column, Fetch(timeout, MAX_BYTES), known=True)
-    if json.loads(json.dumps(given.identity)) != labels.settings["input"]:
-        raise InputError(f"{text}: not the input that {labels.folder} has labels of")
-    return given
+    with suppress(ChangedInput):
+        given = open_input(text, labels.folder, column, Fetch(timeout, MAX_BYTES), known=True)
+        if json.loads(json.dumps(given.identity)) == labels.settings["input"]:
+            return given
+    raise InputError(f"{text}: not the images that {labels.folder} has labels of; name the INPUT that was labelled")
 
 
 def check_whole(labels: Labels, why: str) -> None:
