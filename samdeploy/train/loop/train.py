@@ -99,9 +99,7 @@ def resume(run: Path, *, overrides: Sequence[str] = (), force: bool = False) -> 
         return _train(resumed.recipe, run.parent, resumed, ranks)
 
 
-def _train(
-    recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks, resumable: bool = True
-) -> Path:
+def _train(recipe: Recipe, runs_root: Path, resumed: Resumed | None, ranks: Ranks, resumable: bool = True) -> Path:
     # Ranks other than 0, and trainings that are resumed, get their weights elsewhere.
     device, data, start = ranks.all(_prepare, recipe, ranks, starts=ranks.main and resumed is None)
     # Training draws from torch's global generators (fresh weights, dropout); the caller's are left as they were.
