@@ -19,7 +19,7 @@ def test_every_family_is_counted() -> None:
 
 def test_a_pattern_with_a_family() -> None:
     found = find_architectures("timm:test_*net")
-    assert [row.name for row in found[:2]] == ["timm:test_byobnet", "timm:test_coatnet"]
+    assert found[0].name == "timm:test_byobnet"
     resnet = next(row for row in found if row.name == "timm:test_resnet")
     assert resnet.images() == ("160", "bilinear", "95") and resnet.license == "apache-2.0"
     with torch.device("meta"):

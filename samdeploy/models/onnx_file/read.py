@@ -175,6 +175,8 @@ def _take_in(tensors: list[onnx.TensorProto], folder: Path) -> None:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise InputError(f"the weights {tensor.name} cannot be read ({first_line(error)})") from None
+        tensor.data_location = onnx.TensorProto.DEFAULT  # onnx before 1.20 leaves this to its callers
+        del tensor.external_data[:]
 
 
 def _check_types(model: onnx.ModelProto) -> None:
