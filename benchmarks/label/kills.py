@@ -2,10 +2,11 @@
 
     python benchmarks/label/kills.py BUNDLE [--kills 30] [--images 1500] [--ways one,two,ray] [--out FILE]
 
-Three ways, each with so many kills at random moments between a start and the time that an undisturbed labelling takes:
-one process; two with `--shard 1/2` and `2/2` beside one another, each killed at a moment of its own; and `--engine ray
---workers 2`, all processes of whose cluster are killed at once.  After each kill every part that is there has the bytes
-of the undisturbed labelling; at the end all parts have, no row is lost and none is there twice.  Exit code 0 only then.
+Three ways, each with so many kills: one process; two with `--shard 1/2` and `2/2` beside one another, each killed at a
+moment of its own; and `--engine ray --workers 2`, all processes of whose cluster are killed at once.  One kill in five
+comes at a random moment of the time that an undisturbed labelling takes; the others at a random moment between the
+first part that this start has written and the last.  After each kill every part that is there has the bytes of the
+undisturbed labelling; at the end all parts have, no row is lost and none is there twice.  Exit code 0 only then.
 A labelling that comes to its end before the kill is compared, and the next begins in a folder of its own.
 """
 
@@ -119,30 +120,34 @@ class Trial:
         self._draw = random.Random(options.seed)
         self._lives = 0
         _write(folder / "images", options.images)
-        begin = time.monotonic()
-        self._run("one", folder / "calm")
-        self._seconds = {"one": time.monotonic() - begin}
+        self._seconds: dict[str, tuple[float, float]] = {}
+        self._time("one", folder / "calm")
         self._calm = _parts(folder / "calm")
         self._compare(folder / "calm", self._calm)
 
     def of(self, way: str) -> dict[str, Any]:
         """So many kills."""
         if way not in self._seconds:
-            begin = time.monotonic()
-            self._run(way, self._folder / f"{way}-calm")
-            self._seconds[way] = time.monotonic() - begin
+            self._time(way, self._folder / f"{way}-calm")
             self._compare(self._folder / f"{way}-calm", self._calm)
-        kills, labellings, parts_there, processes = 0, 0, [], []
+        kills, labellings, parts_there, new_parts, processes = 0, 0, [], [], []
         out = self._folder / f"{way}-0"
         while kills < self._options.kills:
+            before = _count(out)
             lives = self._start(way, out)
+            most, working = self._seconds[way]
+            if kills % 5:
+                while _count(out) == before and not all(life.is_over() for life in lives):
+                    time.sleep(0.002)
+                most = working * (1 - before / len(self._calm))
             begin = time.monotonic()
-            moments = sorted((self._draw.uniform(0, self._seconds[way]), number) for number in range(len(lives)))
+            moments = sorted((self._draw.uniform(0, most), number) for number in range(len(lives)))
             for moment, number in moments:
                 while time.monotonic() - begin < moment and not lives[number].is_over():
                     time.sleep(0.002)
                 if not lives[number].is_over():
-                    parts_there.append(len(_parts(out)))
+                    parts_there.append(_count(out))
+                    new_parts.append(parts_there[-1] - before)
                     processes.append(lives[number].kill())
                     kills += 1
             self._check(out)
@@ -152,10 +157,18 @@ class Trial:
                 out = self._folder / f"{way}-{labellings}"
         self._end(way, out)
         return {
-            "kills": kills, "labellings": labellings + 1, "seconds_undisturbed": round(self._seconds[way], 1),
-            "parts_at_kill": parts_there, "processes_killed": processes,
+            "kills": kills, "labellings": labellings + 1, "seconds_undisturbed": round(self._seconds[way][0], 1),
+            "parts_at_kill": parts_there, "new_parts_at_kill": new_parts,
+            "after_a_new_part": sum(new > 0 for new in new_parts), "processes_killed": processes,
             "rows_lost": 0, "rows_twice": 0, "bytes_equal": True,
         }  # fmt: skip
+
+    def _time(self, way: str, out: Path) -> None:
+        """Undisturbed: seconds in all, and from the first part to the last."""
+        begin = time.monotonic()
+        self._run(way, out)
+        written = [path.stat().st_mtime for path in out.glob("part-*.parquet")]
+        self._seconds[way] = time.monotonic() - begin, max(written) - min(written)
 
     def _end(self, way: str, out: Path) -> None:
         """Go on until it is done; every row once, and the bytes of the undisturbed one."""
@@ -191,6 +204,10 @@ class Trial:
 
 def _parts(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.glob("part-*.parquet"))}
+
+
+def _count(out: Path) -> int:
+    return sum(1 for _ in out.glob("part-*.parquet"))
 
 
 def _write(folder: Path, count: int) -> None:
