@@ -36,6 +36,7 @@ from samdeploy.label.worker import Worker
 
 PER_TAR = 10_000
 REFERENCE = 500  # rows
+_reference_worker: Worker  # in the second process
 
 
 def main() -> None:
