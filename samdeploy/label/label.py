@@ -152,8 +152,9 @@ class Labelling:
 
     def tidy(self, parts: Sequence[int]) -> None:
         """What a killed worker left of these parts goes; so does a summary that they make untrue."""
-        for number in parts:
-            for left in self._options.out.glob(f".{part_path(self._options.out, number).name}-*"):
+        names = {f".{part_path(self._options.out, number).name}" for number in parts}
+        for left in self._options.out.glob(".part-*"):
+            if left.name.rpartition("-")[0] in names:
                 left.unlink(missing_ok=True)
         if parts:
             (self._options.out / SUMMARY_FILE).unlink(missing_ok=True)

@@ -86,6 +86,20 @@ def test_a_killed_labelling_goes_on(
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
+def test_what_a_killed_worker_left_goes_in_one_look(
+    labelled: Label, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [tmp_path / f".part-00000{number}.parquet-0a1b2c" for number in (0, 1)]
+    for path in left:
+        path.touch()
+    looks = []
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: looks.append(pattern) or glob(self, pattern))
+    labelled(tmp_path, shard=(2, 2))
+    assert [path.exists() for path in left] == [True, False]  # the other worker may be at its own
+    assert len(looks) <= 2  # not one for each part: folders hold thousands
+
+
 def test_what_is_written_is_chosen(labelled: Label, classifier: Classifier, images: Path, tmp_path: Path) -> None:
     labelled(tmp_path / "all", logits="float32")
     rows = table(tmp_path / "all")
