@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,16 @@ from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, ServedModel
 from samdeploy.serve.openapi import openapi
 from samdeploy.serve.page import HAS_COLOURS, card, page_routes
-from samdeploy.serve.protocol import EXTENSIONS, HEADER_LENGTH, model_config, model_metadata, read_infer, timeout_of
+from samdeploy.serve.protocol import (
+    EXTENSIONS,
+    HEADER_LENGTH,
+    LARGE,
+    InferRequest,
+    model_config,
+    model_metadata,
+    read_infer,
+    timeout_of,
+)
 
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
 _PATIENCE = 0.05
@@ -49,11 +58,27 @@ class Server:
     pool: ThreadPoolExecutor
     body_seconds: float
     ending: bool = False
+    # One thread: what a large body becomes while it is read takes many times its memory.
+    _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "samdeploy-read"))
 
     @property
     def ready(self) -> bool:
         """Whether all models are, and new requests are taken."""
         return self.models.ready and not self.ending
+
+    async def read_infer(self, body: bytes, header_length: str | None, model: ServedModel) -> InferRequest:
+        """See `protocol.read_infer`; a large body is read while others are answered."""
+        read = partial(read_infer, body, header_length, model.spec)
+        if len(body) <= LARGE:
+            return read()
+        (request,) = await model.decoding.run(self._reader, model.deadline(None), [read])
+        return request
+
+    def close(self) -> None:
+        """End all engines and threads."""
+        for pool in (self.pool, self._reader):
+            pool.shutdown(cancel_futures=True)
+        self.models.close()
 
 
 class _Routes:
@@ -108,7 +133,7 @@ class _Routes:
         return _json(openapi(self._server.models))
 
     async def cards(self, request: Request) -> Response:
-        cards = [card(model) for model in self._server.models.all]
+        cards = [card(model) for model in self._server.models.newest_first]
         return Response(json.dumps(cards, ensure_ascii=False), media_type="application/json")
 
     async def model(self, request: Request, model: ServedModel) -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +26,12 @@ CLASSES = "classes"
 # The header that says how long the JSON before binary tensors is, in requests and answers.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ("binary_tensor_data", "classification")
+# Bytes of JSON above which other threads get their turn while it is read.
+LARGE = 1 << 20
+_PIECE = 1 << 16  # elements, likewise
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = 20
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +227,22 @@ def _split(body: bytes, header_length: str | None) -> tuple[Any, memoryview]:
         if length > len(body):
             raise RequestError(400, f"{HEADER_LENGTH}: {length} found, at most the body's {len(body)} expected")
     try:
-        return json.loads(body[:length], parse_constant=_no_constant), memoryview(body)[length:]
+        integer, real = (_int, _float) if length > LARGE else (None, None)
+        content = json.loads(body[:length], parse_constant=_no_constant, parse_int=integer, parse_float=real)
+        return content, memoryview(body)[length:]
     except RecursionError:
         raise RequestError(400, "the request is nested too deeply") from None
     except ValueError as error:  # no UTF-8, too, and numbers of thousands of digits
         raise RequestError(400, f"the request is not JSON: {error}") from None
+
+
+# Python's own would keep all other threads waiting from the first number to the last.
+def _int(text: str) -> int:
+    return int(text)
+
+
+def _float(text: str) -> float:
+    return float(text)
 
 
 def _no_constant(name: str) -> float:
@@ -261,9 +279,7 @@ def _json_pixels(data: object, shape: Sequence[Any], spec: ModelSpec) -> UInt8Ar
     needed = count * size.height * size.width * 3
     try:
         numbers = _flat(data)
-        if bool in set(map(type, numbers)):
-            raise TypeError
-        pixels = bytes(numbers)
+        pixels = b"".join(_bytes(numbers[start : start + _PIECE]) for start in range(0, len(numbers), _PIECE))
     except (TypeError, ValueError) as error:
         # Python's ValueError is of the range, also for numbers of any length.
         found = "no list of whole numbers" if isinstance(error, TypeError) else "numbers out of range"
@@ -271,6 +287,12 @@ def _json_pixels(data: object, shape: Sequence[Any], spec: ModelSpec) -> UInt8Ar
     if len(pixels) != needed:
         raise RequestError(400, f"{name}: {len(pixels)} numbers found, {needed} whole numbers from 0 to 255 expected")
     return np.frombuffer(pixels, np.uint8).reshape(count, size.height, size.width, 3)
+
+
+def _bytes(numbers: list[Any]) -> bytes:
+    if bool in set(map(type, numbers)):
+        raise TypeError
+    return bytes(numbers)
 
 
 def _flat(data: object) -> list[Any]:
@@ -333,5 +355,5 @@ def _list(parent: Mapping[str, Any], key: str) -> Sequence[Any]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -177,8 +177,7 @@ def _serve_at(settings: _Settings, listening: socket.socket, announce: Callable[
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_run(config, server, listening, settings, announce))
     finally:
-        server.pool.shutdown(cancel_futures=True)
-        server.models.close()
+        server.close()
 
 
 def open_server(bundles: Sequence[str], options: ServeOptions) -> Server:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message
 
 from samdeploy.serve import http
 from samdeploy.serve.models import Limits
+from samdeploy.serve.protocol import LARGE, InferRequest
 from samdeploy.serve.server import ServeOptions, open_server
 
 MODEL = "/v2/models/digits/"
@@ -34,8 +35,7 @@ def app(digits_bundle: Bundle) -> Iterator[ASGIApp]:
     for model in server.models.all:
         model.self_test()
     yield http.make_app(server)
-    server.pool.shutdown()
-    server.models.close()
+    server.close()
 
 
 async def status(app: ASGIApp, path: str, body: bytes) -> int:
@@ -71,6 +71,7 @@ def test_failed_requests_are_forgotten_at_once(
             try:
                 found = [
                     await status(app, MODEL + "infer", b'{"inputs": [{}, {}]}'),
+                    await status(app, MODEL + "infer", b'{"inputs": [{}, {}]}' + b" " * LARGE),
                     await status(app, MODEL + "infer", json.dumps(late).encode()),
                     await status(app, MODEL + "predict?timeout=1", digit_files[0].read_bytes()),
                     await status(app, MODEL + "predict", b"no image"),
@@ -79,7 +80,7 @@ def test_failed_requests_are_forgotten_at_once(
                 left = gc.collect()
             finally:
                 gc.enable()
-        assert (found, left) == ([400, 504, 504, 400, 400], 0)
+        assert (found, left) == ([400, 400, 504, 504, 400, 400], 0)
 
     asyncio.run(ask())
 
@@ -96,3 +97,17 @@ def test_maps_are_bounded_as_decoding_is(app: ASGIApp, monkeypatch: pytest.Monke
         return sorted(await asyncio.gather(*asked))
 
     assert asyncio.run(ask()) == [200, 200, 503, 503, 503]
+
+
+def test_a_large_body_is_read_while_others_are_answered(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    found: list[bool] = []
+    monkeypatch.setattr(http, "read_infer", lambda *_: found.append(go_on.wait(5)) or InferRequest("", [b""], ()))
+
+    async def ask() -> list[int]:
+        large = asyncio.create_task(status(app, MODEL + "infer", bytes(LARGE + 1)))
+        other = await status(app, MODEL + "explain?layer=all", b"")
+        go_on.set()
+        return [other, await large]
+
+    assert (asyncio.run(ask()), found) == ([400, 400], [True])

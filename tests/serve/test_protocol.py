@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
+from samdeploy.serve import protocol
 from samdeploy.serve.answers import write_infer
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.protocol import InferRequest, WantedOutput, read_infer
@@ -35,9 +36,15 @@ def binary(content: bytes, **changes: Any) -> tuple[bytes, str]:
 
 
 @pytest.mark.parametrize("data", [IMAGES.tolist(), IMAGES.ravel().tolist()])
-def test_pixels_in_json_nested_or_flat(data: list[Any]) -> None:
+@pytest.mark.parametrize("large", [protocol.LARGE, 1])
+def test_pixels_in_json_nested_or_flat(data: list[Any], large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large body in pieces, by functions of Python: only between those other threads have their turn."""
+    called: list[str] = []
+    monkeypatch.setattr(protocol, "LARGE", large)
+    monkeypatch.setattr(protocol, "_PIECE", 5)
+    monkeypatch.setattr(protocol, "_int", lambda text: called.append(text) or int(text))
     request = read_infer(body(inputs=[tensor(data=data)], id="7"), None, SPEC)
-    assert (request.id, request.timeout) == ("7", None)
+    assert (request.id, request.timeout, "35" in called) == ("7", None, large == 1)
     assert np.array_equal(request.images, IMAGES)
     assert request.outputs == (WantedOutput("logits"), WantedOutput("classes"))
 
