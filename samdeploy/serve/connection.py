@@ -28,6 +28,7 @@ class Connection(HttpToolsProtocol):
     _late: asyncio.TimerHandle | None = None  # while a head is awaited
     _stuck: asyncio.TimerHandle | None = None  # while the client does not read as fast as we write
     _answered: RequestResponseCycle | None = None  # others wait behind it, in the pipeline
+    _malformed = ""  # why what comes after the requests is none
     _unread = 0  # bytes of neither a whole head nor a body
     _now = _left = b""  # what the parser has been given, and what it shall be given next
 
@@ -68,6 +69,18 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unread = 0
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer in HTTP what is not HTTP, after the requests before it."""
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+            super().send_400_response(msg)
+        else:
+            self._malformed = msg
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._malformed and self.cycle.response_complete and not self.transport.is_closing():
+            super().send_400_response(self._malformed)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle

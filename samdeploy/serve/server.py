@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,11 @@ class _Uvicorn(uvicorn.Server):
     """A server that ends with exit code 0 when it is asked to, after what is under way."""
 
     def __init__(
-        self, config: uvicorn.Config, server: Server, drain_seconds: float, announce: Callable[[], None]
+        self, config: uvicorn.Config, server: Server, options: ServeOptions, announce: Callable[[], None]
     ) -> None:
         """`announce` is called when connections are answered."""
         super().__init__(config)
-        self._server, self._drain_seconds, self._announce = server, drain_seconds, announce
+        self._server, self._options, self._announce = server, options, announce
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -90,7 +91,19 @@ class _Uvicorn(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        config = self.config
+        about = {"config": config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        for one in sockets or []:
+            listener = await asyncio.get_running_loop().create_server(
+                partial(config.http_protocol_class, **about),
+                sock=one,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                # uvicorn gives a client a minute.
+                ssl_handshake_timeout=self._options.header_seconds if config.ssl else None,
+            )
+            self.servers.append(listener)
         self._announce()
 
     def _asked_to_end(self, number: int) -> None:
@@ -98,7 +111,7 @@ class _Uvicorn(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._server.ending = True
-        delay = self._drain_seconds if number == signal.SIGTERM else 0.0
+        delay = self._options.drain_seconds if number == signal.SIGTERM else 0.0
         asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
 
 
@@ -204,7 +217,7 @@ async def _run(
     options, key = settings.options, settings.key
     await asyncio.to_thread(_test, server.models)
     grpc, grpc_port = await _start_grpc(server, options, key) if options.grpc_port is not None else (None, 0)
-    http = _Uvicorn(config, server, options.drain_seconds, lambda: announce(_served(server.models, options, grpc_port)))
+    http = _Uvicorn(config, server, options, lambda: announce(_served(server.models, options, grpc_port)))
     testing = asyncio.create_task(_keep_testing(server.models, options.selftest_every))
     try:
         await http.serve(sockets=[listening])

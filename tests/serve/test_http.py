@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -245,6 +246,7 @@ HEAD = b"POST %s HTTP/1.1\r\nHost: x\r\n"
 CHUNKS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 RAW = {
     "no HTTP": (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+    "a good request, then no HTTP": (b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\nno HTTP\r\n\r\n", 200, 400),
     "two lengths": (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
     "a length and chunks": (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     "no chunk": (CHUNKS + b"zz\r\n", 400),
@@ -257,10 +259,13 @@ RAW = {
 
 @pytest.mark.parametrize("name", RAW)
 def test_what_is_no_sound_http(served: Served, name: str) -> None:
-    content, expected = RAW[name]
+    content, *expected = RAW[name]
+    found = b""
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
         client.sendall(content.replace(b"%s", (DIGITS + "/predict").encode()))
-        assert client.recv(4096).startswith(b"HTTP/1.1 %d " % expected)
+        while found.count(b"HTTP/1.1 ") < len(expected) and (piece := client.recv(4096)):
+            found += piece
+    assert re.findall(rb"HTTP/1.1 (\d+) ", found) == [b"%d" % status for status in expected]
     assert served.json("GET", "/v2/health/ready")[0] == 200
 
 
@@ -374,6 +379,22 @@ def test_slow_heads_keys_and_a_full_queue(
         with ThreadPoolExecutor(12) as clients:
             assert set(clients.map(infer, [40] * 24)) == {(200, None), (503, "1")}
         assert infer(41) == (413, None)
+
+
+def test_a_client_that_begins_no_handshake(digits_bundle: Bundle, environment: dict[str, str], tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    files = ("-keyout", key, "-out", certificate)
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *files]
+    subprocess.run([*command, "-subj", "/CN=localhost"], check=True, capture_output=True)
+    options = ("--tls-cert", certificate, "--tls-key", key, "--header-seconds", "0.5")
+    with serving(environment, digits_bundle.root, *options) as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+            assert client.recv(1) == b""  # closed
+        url = f"https://localhost:{served.port}/v2/health/live"
+        with urllib.request.urlopen(url, context=ssl.create_default_context(cafile=str(certificate))) as answer:
+            assert answer.status == 200
 
 
 def test_a_log_on_a_full_disk(digits_bundle: Bundle, environment: dict[str, str]) -> None:
