@@ -289,9 +289,11 @@ def read_place(text: str) -> Place:
     """What a bundle on the command line is called, and where it lies.
 
     Raises:
-        InputError: the name has other characters than letters, digits, and ._- inside.
+        InputError: the name is empty, or has other characters than letters, digits, and ._- inside.
     """
     name, separator, path = text.partition("=")
+    if text.startswith("="):
+        raise InputError(f"{text}: no name found before '='; NAME=PATH expected")
     if not separator or "/" in name:
         name, path = "", text
     name, _, version = name.partition(":")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -125,6 +126,9 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
         InputError: two of one name and version, a port that is taken, a key or certificate that cannot be read.
         BundleError, BackendUnavailable: as `Classifier.open` does.
     """
+    limits = options.limits
+    if limits.delay > limits.timeout:
+        raise InputError(f"--delay-ms {1000 * limits.delay:g} found; at most --timeout ({limits.timeout:g} s) expected")
     key = read_key(options.api_key_file) if options.api_key_file is not None else None
     _check_tls(options.tls_cert, options.tls_key)
     places = [read_place(text) for text in bundles]
@@ -245,6 +249,7 @@ def _served(models: Models, options: ServeOptions, grpc_port: int) -> str:
 
 async def _start_grpc(server: Server, options: ServeOptions, key: bytes | None) -> tuple[Any, int]:
     """The gRPC server and its port."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would say of a port that is taken, `bind` says
     from samdeploy.serve.grpc import bind, make_grpc  # late: an extra, and a second to load
 
     made = make_grpc(

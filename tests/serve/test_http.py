@@ -436,6 +436,8 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
     for arguments, text in (
         ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
         ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port} ("),
+        ((root, "--grpc-port", str(served.port)), f"--grpc-port: cannot listen on 127.0.0.1:{served.port} ("),
+        ((root, "--timeout", "1", "--delay-ms", "1001"), "--delay-ms 1001 found; at most --timeout (1 s) expected"),
         ((root, root), ": two bundles would be served as "),
         ((f"a b={root}",), "name 'a b' found; letters, digits and . _ - inside expected"),
         (

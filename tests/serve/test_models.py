@@ -88,9 +88,19 @@ def test_names(text: str, expected: tuple[str, str, str]) -> None:
     assert (place.name, place.version, place.path) == (expected[0], expected[1], Path(expected[2]))
 
 
-def test_a_name_that_no_address_can_have() -> None:
-    with pytest.raises(InputError, match="version 'v 1' found; letters, digits and"):
-        read_place("cats:v 1=x")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("cats:v 1=x", "version 'v 1' found; letters, digits and"), ("=x", "=x: no name found before '='; NAME=PATH")],
+)
+def test_a_name_that_no_address_can_have(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_place(text)
+
+
+def test_the_highest_version_is_offered_first() -> None:
+    places = [("a", "2"), ("b", "1"), ("a", "10"), ("a", "9")]
+    models = Models([SimpleNamespace(name=name, version=version) for name, version in places])  # type: ignore[misc]
+    assert [(one.name, one.version) for one in models.newest_first] == [("a", "10"), ("a", "9"), ("a", "2"), ("b", "1")]
 
 
 def test_other_answers_than_those_to_validation_are_seen(digits_bundle: Bundle) -> None:
