@@ -148,7 +148,7 @@ class _Routes:
 
     async def infer(self, request: Request, model: ServedModel) -> Response:
         body = await self._body(request, model)
-        asked = read_infer(body, request.headers.get(HEADER_LENGTH), model.spec)
+        asked = await self._server.read_infer(body, request.headers.get(HEADER_LENGTH), model)
         logits = await model.answer(asked.images, asked.timeout, self._server.pool)
         content, front = write_infer(model.name, model.version, asked, logits, model.spec)
         headers = {HEADER_LENGTH: str(front)} if front else None

@@ -338,6 +338,11 @@ class Models:
         return list(self._by_name[name])
 
     @property
+    def newest_first(self) -> list[ServedModel]:
+        """All, of each name the highest version first."""
+        return [model for versions in self._by_name.values() for model in reversed(versions.values())]
+
+    @property
     def names(self) -> Collection[str]:
         """Of the models."""
         return self._by_name.keys()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import AnswerError, InputError
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.metrics import Metrics
-from samdeploy.serve.models import Limits, Place, ServedModel, read_place
+from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_place
 
 FAR = float("inf")
 

@@ -56,6 +56,8 @@ def opened(served: Served) -> Iterator[tuple[Any, list[str]]]:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"http://127.0.0.1:{served.port}")
+        page.get_by_label("This server asks for a key").wait_for()
+        assert page.locator("#problem").is_hidden()
         page.get_by_label("This server asks for a key").fill(KEY)
         page.keyboard.press("Enter")
         page.locator("#model").select_option("1")

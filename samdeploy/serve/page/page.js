@@ -35,7 +35,8 @@ async function start() {
   try {
     models = await (await ask("/page/models")).json();
   } catch (error) {
-    return problem(error.message);
+    if (key || at("key-form").hidden) problem(error.message); // without a key: the form asks for it
+    return;
   }
   problem("");
   at("key-form").hidden = true;
