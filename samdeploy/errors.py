@@ -51,6 +51,8 @@ class PackageMissing(InputError):
     Cure: run the `pip install` line of the text, in the environment that runs samdeploy.
     """
 
+    exit_code = 1
+
 
 class ImageError(SamdeployError):
     """An image is missing, truncated, not an image, or of a kind that is not read.
@@ -173,7 +175,7 @@ SAID = "said"
 
 # So many names are listed beside those that were likely meant.
 _FEW = 7
-_MOST_LISTED = 20
+_MOST_LISTED = 8
 # What people call things that have another name here.
 _ALSO_CALLED = {
     "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "torch": "pytorch",
@@ -188,22 +190,26 @@ def unknown(kind: str, found: object, valid: Iterable[str], few: int = _FEW) -> 
     "unknown backend 'onnx'; did you mean 'onnxruntime'? Valid: onnxruntime, openvino"
     """
     if not isinstance(found, str):
-        return f"{kind}: {type(found).__name__} found, a name expected. Valid: {', '.join(valid)}"
+        return f"{kind}: {type(found).__name__} found, a name expected. Valid: {_listed(valid)}"
     import difflib  # its module takes longer to load than all of this package's start, and is seldom needed
 
     names = list(valid)
     meant = _ALSO_CALLED.get(found.lower(), found)
     # A name that was cut short is clear; difflib would offer others beside it.
     near = [meant] if meant in names else [name for name in names if found and name.startswith(found)][:3]
-    near = near or difflib.get_close_matches(found, names, n=3, cutoff=0.5)
+    near = near or difflib.get_close_matches(found, names, n=3, cutoff=0.6)
     near = near or [name for name in names if name and found.startswith(name)][:3]
     if near:
         hint = f"; did you mean {' or '.join(repr(name) for name in near)}?"
         listed = f" Valid: {', '.join(filter(None, names))}" if len(names) <= few else ""
         return f"unknown {kind} {found!r}{hint}{listed}"
-    if len(names) > _MOST_LISTED:
-        names[_MOST_LISTED:] = [f"and {len(names) - _MOST_LISTED:,} more"]
-    return f"unknown {kind} {found!r}. Valid: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {found!r}. Valid: {_listed(names)}"
+
+
+def _listed(valid: Iterable[str]) -> str:
+    names = list(valid)
+    more = f", and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more or "none"
 
 
 def check_name(kind: str, found: object, valid: Iterable[str]) -> None:

@@ -39,7 +39,7 @@ def test_the_drawn_tree_is_the_real_tree() -> None:
 EXIT_CODES = {
     "SamdeployError": 2,
     "InputError": 2,
-    "PackageMissing": 2,
+    "PackageMissing": 1,
     "ImageError": 2,
     "AnswerError": 1,
     "DatasetError": 2,
@@ -69,6 +69,8 @@ def test_exit_codes() -> None:
         # Too far for difflib, but the beginning of one.
         ("key", "a", ["architecture", "b"], "unknown key 'a'; did you mean 'architecture'? Valid: architecture, b"),
         ("key", "sizes_in_pixels", ["size", "b"], "unknown key 'sizes_in_pixels'; did you mean 'size'? Valid: size, b"),
+        ("key", "colour", ["cursor"], "unknown key 'colour'. Valid: cursor"),
+        ("class", "xyz", "abcdefghij", "unknown class 'xyz'. Valid: a, b, c, d, e, f, g, h, and 2 more"),
         ("key", "", ["a", "b"], "unknown key ''. Valid: a, b"),
         ("device", None, ["cpu", "cuda"], "device: NoneType found, a name expected. Valid: cpu, cuda"),
         ("key", "it's", ["its"], "unknown key \"it's\"; did you mean 'its'? Valid: its"),

@@ -17,7 +17,7 @@ from typing import Any
 
 from samdeploy.data.dataset import Dataset, OptionValue
 from samdeploy.data.protocol import HONEST, PROTOCOLS, apply_protocol
-from samdeploy.errors import DatasetError, InputError, unknown
+from samdeploy.errors import InputError, PackageMissing, unknown
 from samdeploy.files import expanded
 
 NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
@@ -117,8 +117,8 @@ def open_dataset(
 
     Raises:
         InputError: unknown name, option or option value, or `val_fraction` or `seed` out of range.
-        DatasetError: files are missing, damaged or contradict one another; a download failed; or a package
-            that this set needs is not installed.
+        DatasetError: files are missing, damaged or contradict one another; or a download failed.
+        PackageMissing: a package that this set needs is not installed.
     """
     if name not in DATASETS:
         raise InputError(unknown("data set", name, DATASETS))
@@ -135,7 +135,7 @@ def open_dataset(
     try:
         opener = _function(entry.opener)
     except ModuleNotFoundError as error:
-        raise DatasetError(
+        raise PackageMissing(
             f"data set {name!r} needs the package {error.name}, which is not installed: pip install 'samdeploy[train]'"
         ) from error
     dataset: Dataset = opener(expanded(root), options=complete, val_fraction=val_fraction, seed=seed, download=download)

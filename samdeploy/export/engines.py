@@ -16,6 +16,7 @@ from samdeploy.bundle.spec import ENGINES, PRECISIONS
 from samdeploy.errors import BackendUnavailable, BundleError, ExportError, InputError, check_name
 from samdeploy.export.pack import BundleWriter
 from samdeploy.export.tensorrt.build import build_engine, check_settings
+from samdeploy.export.tensorrt.build_target import check_target
 from samdeploy.progress import progress_bar
 
 # What an engine is built in where the user says nothing: FP16 is what TensorRT is there for; CPUs compute in FP32.
@@ -23,7 +24,7 @@ DEFAULT_PRECISION = {"trt": "fp16", "trt-rtx": "fp16", "onnxruntime": "fp32", "o
 
 _TENSORRT = ("trt", "trt-rtx")
 
-State = Literal["verified", "built", "failed"]
+State = Literal["verified", "built", "not built", "failed"]
 # Why a graph could not be had, by precision and by the backend it would have been for (None: all).
 NoGraph = Mapping[tuple[str, str | None], ExportError]
 
@@ -37,7 +38,8 @@ class EngineRow:
         precision: of its arithmetic.
         path: its file in the bundle; "" where there is none.
         bytes: length of that file.
-        state: "verified" (ran the golden images here), "built" (could not run here), "failed" (was not built).
+        state: "verified" (ran the golden images here), "built" (could not run here), "not built" (nothing here builds
+            it), "failed" (building failed).
         note: the difference found, or the reason.
     """
 
@@ -90,6 +92,8 @@ class ExportOptions:
         if self.precision is not None:
             check_name("precision", self.precision, PRECISIONS)
         check_settings(self.batch, self.optimization_level, self.workspace)
+        if self.target is not None:
+            check_target("trt" if self.engine == "all" else self.engine, self.target)
 
 
 def wants_fp16(options: ExportOptions) -> bool:
@@ -130,7 +134,8 @@ def add_engine(
         # a TensorRT engine is a mistake whatever else is built.
         if named or (isinstance(error, InputError) and engine in _TENSORRT):
             raise
-        yield EngineRow(engine, precision, "", 0, "failed", str(error))
+        state: State = "not built" if isinstance(error, BackendUnavailable) else "failed"
+        yield EngineRow(engine, precision, "", 0, state, str(error))
 
 
 def _try_graph(writer: BundleWriter, engine: str, precision: str) -> EngineRow:

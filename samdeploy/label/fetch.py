@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from samdeploy.errors import ImageError, InputError, first_line
+from samdeploy.errors import ImageError, PackageMissing, first_line
 
 _PIECE = 1 << 20
 
@@ -24,7 +24,7 @@ class Fetch:
         """
         Raises:
             ImageError: it is not to be had.
-            InputError: what fsspec needs for such an address is not installed.
+            PackageMissing: what fsspec needs for such an address is not installed.
         """
         import fsspec
 
@@ -32,7 +32,7 @@ class Fetch:
             with fsspec.open(uri, "rb", **self._options(uri)) as file:
                 content = self._content(file)
         except ImportError as error:
-            raise InputError(f"{uri}: {first_line(error)}") from None
+            raise PackageMissing(f"{uri}: {first_line(error)}") from None
         except Exception as error:  # every file system has its own
             raise ImageError(f"{uri}: {self._why(uri, error)}") from None
         if len(content) > self._max_bytes:

@@ -178,7 +178,7 @@ def _choose(names: Iterable[str], column: str, where: str) -> str:
     if found is None:
         wanted = repr(column) if column else f"one of {', '.join(_COLUMNS)}"
         raise InputError(
-            f"{where}: columns {', '.join(map(repr, names[:20]))} found, {wanted} expected; --column NAME names it"
+            f"{where}: columns {', '.join(map(repr, names[:8]))} found, {wanted} expected; --column NAME names it"
         )
     if names.count(found) > 1:
         raise InputError(f"{where}: {names.count(found)} columns are called {found!r}")

@@ -59,7 +59,7 @@ def test_everything_wrong_is_told_at_once_with_the_nearest_spelling(root: Path) 
             "model: 'arch' must be text, integer 18 found",
             "preprocessing: 'height' is missing",
             "preprocessing: 'fit' is missing",
-            "preprocessing: unknown key 'heigth'; did you mean 'height' or 'width'?",
+            "preprocessing: unknown key 'heigth'; did you mean 'height'?",
             "files[0]: 'bytes' must be an integer, text '11' found",
             f"files[1]: role 'grahp' found, one of {', '.join(ROLES)} expected",
             "'files[2]' must be an object, text 'engines/a.plan' found",

@@ -37,6 +37,7 @@ from tests.conftest import Command
         ),
         ("export --engine tensor", 2, "unknown engine 'tensor'"),
         ("export --precision fp61", 2, "unknown precision 'fp61'; did you mean 'fp16'"),
+        ("export --target SM1", 2, "target: 'SM1' found; a compute capability such as SM86, or 'current', expected"),
         ("export --batch 1,8", 2, "--batch: '1,8' found, three numbers expected, such as 1,8,64"),
         ("export --batch 1,8,x", 2, "--batch: '1,8,x' found"),
         ("eval no-bundle", 2, "bundle no-bundle: no such folder; make one: samdeploy export"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from samdeploy.data import DATASETS, SPLITS, DatasetEntry, open_dataset
-from samdeploy.errors import DatasetError, InputError
+from samdeploy.errors import InputError, PackageMissing
 
 
 def test_importing_loads_neither_torch_nor_scikit_learn() -> None:
@@ -87,7 +87,7 @@ def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(tmp_path)
     absent = {"absent": DatasetEntry("needs_absent_package:open_it", "")}
     monkeypatch.setattr("samdeploy.data.registry.DATASETS", absent)
-    with pytest.raises(DatasetError) as error:
+    with pytest.raises(PackageMissing) as error:
         open_dataset("absent", tmp_path)
     assert str(error.value) == (
         "data set 'absent' needs the package absent_package, which is not installed: pip install 'samdeploy[train]'"

@@ -21,7 +21,7 @@ from samdeploy.data.sets.column_images import ArrowImages, ParquetImages, arrow_
 from samdeploy.data.sets.columns import choose_columns
 from samdeploy.data.sets.image_list import ImageList, check_files, read_split, split_of_file
 from samdeploy.data.stored import container_digests, container_samples, container_stamps, file_samples
-from samdeploy.errors import DatasetError
+from samdeploy.errors import PackageMissing
 from samdeploy.terminal import printable
 
 
@@ -29,12 +29,12 @@ def read_column_files(found: ImageList, options: Mapping[str, OptionValue]) -> N
     """Append the rows of all files; of the images themselves nothing is read.
 
     Raises:
-        DatasetError: pyarrow is not installed.
+        PackageMissing: pyarrow is not installed.
     """
     try:
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
-        raise DatasetError(
+        raise PackageMissing(
             f"table: {printable(found.given.root)} needs the package pyarrow: pip install 'samdeploy[parquet]'"
         ) from None
     import pyarrow as pa

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any
 
-from samdeploy.backends.device.cuda import Device, cuda_devices
+from samdeploy.backends.device.cuda import Device, cuda_devices, describe_device
 from samdeploy.backends.tensorrt.library import RUNTIMES, import_runtime
 from samdeploy.backends.tensorrt.session import CURRENT, named_targets, unsupported
 from samdeploy.errors import BackendUnavailable, InputError, unknown
@@ -22,6 +24,19 @@ def builder_package(engine: str) -> Any:
         except BackendUnavailable as error:
             reasons.append(str(error))
     raise BackendUnavailable(f"no engine can be built: {'; '.join(reasons)}")
+
+
+def check_target(engine: str, target: str) -> None:
+    """Refuse a target before any work is done, as far as this can be known here.
+
+    Raises:
+        InputError: no compute capability is called so, or the installed package does not build for it.
+    """
+    for name in target.replace(",", "+").split("+"):
+        if name != CURRENT and not re.fullmatch(r"SM\d{2,3}", name):
+            raise InputError(f"target: {name!r} found; a compute capability such as SM86, or {CURRENT!r}, expected")
+    with suppress(BackendUnavailable):
+        build_targets(builder_package(engine), target, describe_device() if cuda_devices()[0] else None)
 
 
 def build_targets(trt: Any, target: str | tuple[str, ...] | None, device: Device | None) -> tuple[str, ...]:

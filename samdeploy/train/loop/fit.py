@@ -140,7 +140,7 @@ def _check_stop(around: Surroundings) -> None:
 
 
 _COLUMNS = {
-    "epoch": 9, "loss": 8, "top-1 %": 8, "val loss": 9, "val top-1": 9, "images/s": 8, "seconds": 8, "max left": 8
+    "epoch": 9, "loss": 8, "top-1 %": 8, "val loss": 9, "val top-1": 9, "images/s": 8, "seconds": 8, "time left": 9
 }  # fmt: skip
 _HEADER = " ".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
 

@@ -168,7 +168,7 @@ def _unknown_key(key: str, section: str, valid: list[str]) -> str:
     found = f"key {section}.{key}" if section else f"key {key!r}"
     if meant := ELSEWHERE.get(key.lower()):
         return f"unknown {found}; it is called {' and '.join(meant)} here"
-    if not difflib.get_close_matches(key, valid, cutoff=0.5):
+    if not difflib.get_close_matches(key, valid, cutoff=0.6):
         near = difflib.get_close_matches(key, everywhere.values(), n=2, cutoff=0.7)
         if paths := [path for path, name in everywhere.items() if name in near]:
             return f"unknown {found}; did you mean {' or '.join(paths)}?"

@@ -133,7 +133,7 @@ def test_summary_lines(recipe: MakeRecipe, tmp_path: Path, capsys: pytest.Captur
         "training sam-resnet18 (gate identity, stem imagenet) on folder: 2 classes, 22 train, 8 val, 10 test images"
     )
     record = open_run(run)
-    assert header == "    epoch     loss  top-1 %  val loss val top-1 images/s  seconds max left"
+    assert header == "    epoch     loss  top-1 %  val loss val top-1 images/s  seconds time left"
     cells = epoch.split()
     assert (cells[0], float(cells[4]), cells[-1]) == ("1/1", pytest.approx(record.best_val_top1, abs=0.01), "best")
     assert len(header) == epoch.index(" best") <= 75  # under one another, and not wider than 80 columns

@@ -42,7 +42,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "mine.toml: 15 problems: " in message
     for part in (
-        "unknown key 'colour'; did you mean ",
+        "unknown key 'colour'. Valid: ",
         "unknown data.name 'digit'; did you mean 'digits'?",
         "key 'epochs' stands in [model] but belongs in [training]",
         "unknown model.arch 'resnet50'; did you mean 'sam-resnet50'",
