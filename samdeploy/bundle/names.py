@@ -13,3 +13,6 @@ WEIGHTS_FILE = "weights.safetensors"
 LEAKS_FILE = "leaks.json"
 HASHES_FILE = "hashes.npz"
 BUNDLE_FOLDER = "bundle"
+
+# The data set of the images that an imported network is judged on.
+JUDGED_FOLDER = "judged-folder"

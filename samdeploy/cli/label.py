@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +60,7 @@ def label(
         raise InputError(f"--engine: {engine!r} found, plain or ray expected; --backend names the runtime")
     if engine == "plain" and (workers or gpus):
         raise InputError("--workers, --gpus: for --engine ray; for processes of your own, --shard")
-    from samdeploy.label.label import label, say
+    from samdeploy.label.label import SETTINGS_FILE, label, say
     from samdeploy.label.options import LabelOptions
     from samdeploy.runs.locate import bundle_of
 
@@ -72,13 +73,21 @@ def label(
         except ModuleNotFoundError as error:
             raise BackendUnavailable(f"--engine ray: {error}; pip install 'samdeploy[label,ray]'") from error
         wanted = Wanted(bundle_of(bundle), backend, device, precision, trust, workers, gpus)
-        found, classes = label_on_ray(wanted, options)
     else:
         from samdeploy.classifier import Classifier
 
         opened = Classifier.open(bundle_of(bundle), backend, device=device, precision=precision, trust=trust)
-        with opened as classifier:
-            found, classes = label(classifier, options), classifier.classes
+    try:
+        if engine == "ray":
+            found, classes = label_on_ray(wanted, options)
+        else:
+            with opened as classifier:
+                found, classes = label(classifier, options), classifier.classes
+    except (KeyboardInterrupt, SystemExit):
+        if (out / SETTINGS_FILE).is_file():
+            same = "the same command without --force" if force else "the same command"
+            print(f"stopped; finished parts are kept: {same} goes on where it stopped", file=sys.stderr)
+        raise
     say(found, classes)
     print(out)
     # Other shards may still be at work: only what this one should have done is its failure.

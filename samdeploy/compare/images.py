@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.bundle.path_kind import path_kind
 from samdeploy.compare.sides import Side, class_places
 from samdeploy.data.dataset import Samples
@@ -23,7 +24,7 @@ from samdeploy.evaluate.test_set.open import TestSet, open_test_set, was_trained
 from samdeploy.files import expanded
 from samdeploy.images.walk import find_images, list_folder
 
-_FOLDER, _JUDGED = "folder", "judged-folder"
+_FOLDER = "folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def open_images(a: Side, b: Side, data_root: Path | None) -> ImageSet:
     if _is_labelled(root, a.classes):
         return _labelled(root, a, b)
     name = a.bundle.data.name
-    if name == b.bundle.data.name and name not in (_FOLDER, _JUDGED) and name in DATASETS and DATASETS[name].has_files:
+    is_fixed = name in DATASETS and name not in (_FOLDER, JUDGED_FOLDER) and DATASETS[name].has_files
+    if is_fixed and name == b.bundle.data.name:
         try:
             return _test_set(a, b, data_root)
         except (DatasetMissing, InputError):  # not the files of that data set: a folder of images
@@ -128,7 +130,8 @@ def _left_to_judge(root: Path, side: Side) -> TestSet | None:
     """What a network's own evaluation would judge of images that it was made with; None where that is all."""
     name, kind = side.bundle.data.name, what_is_given(root).kind
     is_cut = kind == _FOLDER and not has_test_folder(root) and is_class_tree(root)
-    if name == _JUDGED or (name == kind != _FOLDER) or (name == kind and is_cut and was_trained_on(root, side.bundle)):
+    is_own = name == kind and (kind != _FOLDER or (is_cut and was_trained_on(root, side.bundle)))
+    if name == JUDGED_FOLDER or is_own:
         return open_test_set(side.bundle, root)
     return None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.data.dataset import Dataset, OptionValue
 from samdeploy.data.protocol import HONEST, PROTOCOLS, apply_protocol
 from samdeploy.errors import InputError, PackageMissing, unknown
@@ -82,7 +83,7 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
             texts=("label_key",),
             can_download=False,
         ),
-        "judged-folder": DatasetEntry(
+        JUDGED_FOLDER: DatasetEntry(
             "samdeploy.data.sets.judged_folder:open_judged_folder",
             "images that an imported network is judged on, one folder per class; a fixed part is set aside",
             can_download=False,

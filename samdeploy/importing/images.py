@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data import open_dataset
 from samdeploy.data.dataset import Dataset, Samples
@@ -14,7 +15,6 @@ from samdeploy.errors import DatasetError
 from samdeploy.images.decode import check_image
 from samdeploy.terminal import printable
 
-SET = "judged-folder"
 # Of images without a split of their own for it; see `samdeploy.data.sets.judged_folder`.
 SHARE_ASIDE = 0.1
 # Of each split; a few seconds where the files are in the system's cache.
@@ -29,7 +29,7 @@ def open_images(root: Path) -> Dataset:
     Raises:
         DatasetError: they are missing, or too many of those that serve are test images too.
     """
-    dataset = open_dataset(SET, root, val_fraction=SHARE_ASIDE)
+    dataset = open_dataset(JUDGED_FOLDER, root, val_fraction=SHARE_ASIDE)
     for note in dataset.notes:
         print(printable(note), file=sys.stderr)
     _check_shared(dataset)

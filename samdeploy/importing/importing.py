@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 import samdeploy
-from samdeploy.bundle.names import HASHES_FILE, WEIGHTS_FILE
+from samdeploy.bundle.names import HASHES_FILE, JUDGED_FOLDER, WEIGHTS_FILE
 from samdeploy.bundle.spec import ModelSpec, OptionValue, model_spec
 from samdeploy.data.dataset import Dataset
 from samdeploy.data.duplicates.image_hashes import set_hashes, write_hashes
 from samdeploy.errors import InputError, first_line
 from samdeploy.files import expanded
 from samdeploy.importing.class_names import class_names, difference, names_beside, other_order, read_class_names
-from samdeploy.importing.images import SET, SHARE_ASIDE, check_images, open_images
+from samdeploy.importing.images import SHARE_ASIDE, check_images, open_images
 from samdeploy.importing.measure import Aside, measure
 from samdeploy.importing.source import Source, read_source
 from samdeploy.models import build_model, family_of, save_weights
@@ -206,7 +206,7 @@ def _record(
         options=spec.options,
         classes=spec.classes,
         preprocessing=spec.preprocessing,
-        dataset=SET,
+        dataset=JUDGED_FOLDER,
         data_options={},
         data_root="" if root is None else str(expanded(root).absolute()),
         val_fraction=SHARE_ASIDE,

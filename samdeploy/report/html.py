@@ -16,7 +16,7 @@ from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE
 from samdeploy.report.evidence import Evidence
 from samdeploy.report.plots import LinePlot, Range, RangePlot, headroom_plot, range_plot, risk_plot, sweep_plot
 from samdeploy.report.records import Against
-from samdeploy.report.rows import Row, answered, engine_name, outcome
+from samdeploy.report.rows import Row, answered, engine_name, outcome, set_name
 from samdeploy.report.tables import check_table, class_table
 from samdeploy.report.verdict import verdict_of
 from samdeploy.terminal import printable, wording
@@ -100,7 +100,7 @@ def page_environment() -> Environment:
     environment.filters |= {
         "engine": engine_name,
         "outcome": outcome,
-        "set_name": wording.set_name,
+        "set_name": set_name,
         "day": lambda date: date[:16].replace("T", " ") + " UTC" if date else _NONE,
     }
     return environment

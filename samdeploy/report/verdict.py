@@ -8,8 +8,8 @@ from typing import Any
 
 from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TRAINED_ELSEWHERE
-from samdeploy.report.rows import engine_name, listed, outcome
-from samdeploy.terminal.wording import VERDICTS, Outcome, percent, set_name
+from samdeploy.report.rows import engine_name, listed, outcome, set_name
+from samdeploy.terminal.wording import VERDICTS, Outcome, percent
 
 
 @dataclass(frozen=True, slots=True)

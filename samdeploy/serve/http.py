@@ -289,5 +289,5 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
     if text is None:
         return min(default, most)
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= 1):
-        raise RequestError(400, f"{name}: {text[:40]!r} found, a number from 1 to {most} expected")
+        raise RequestError(400, f"{name}: {text[:40]!r} found, a number from 1 on expected; all classes are {most}")
     return min(int(text), most)

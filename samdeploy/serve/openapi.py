@@ -52,7 +52,7 @@ def openapi(models: Models) -> dict[str, Any]:
 
 
 def _of_model(root: str, model: ServedModel) -> dict[str, Any]:
-    top = _parameter("top", {"type": "integer", "minimum": 1}, "how many classes are answered")
+    top = _parameter("top", {"type": "integer", "minimum": 1}, "how many classes are answered, at most all")
     timeout = _parameter("timeout", {"type": "integer", "minimum": 1}, "microseconds that the request may wait")
     shown = _parameter("class", {"enum": list(model.spec.classes)}, "whose map; the likeliest one's if left out")
     layer = _parameter("layer", {"enum": ["map", "image"]}, "the map alone, or the decoded image")

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.measured import MeasuredSplit
+from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.certainty.rates import greatest_rate, least_rate
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.models import ServedModel
@@ -42,7 +43,7 @@ async def _file(request: Request) -> Response:
 
 
 def _trained_on(bundle: Bundle) -> str:
-    if bundle.data.name == "judged-folder":
+    if bundle.data.name == JUDGED_FOLDER:
         return "not known: the network was imported"
     return f"{bundle.data.name}, {bundle.data.counts.get('train', 0):,} images"
 

@@ -47,11 +47,6 @@ def engine_name(backend: str, precision: str, device: str = "") -> str:
     return f"{backend} {precision}" + (f" ({device})" if device not in ("", "cpu") else "")
 
 
-def set_name(dataset: str) -> str:
-    """What a data set is called; the images that `import` was given have only a name of our own."""
-    return "your own images" if dataset == "judged-folder" else dataset
-
-
 def count(value: int | None) -> str:
     """1,797."""
     return NONE if value is None else f"{value:,}"

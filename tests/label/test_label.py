@@ -210,3 +210,17 @@ def test_two_at_once_are_refused_and_the_command_says_what_it_did(
 def test_a_missing_ray_is_named(inside: Inside, digits_bundle: Bundle, images: Path, tmp_path: Path) -> None:
     code, _output, errors = inside("label", digits_bundle.root, images, "--out", "out", "--engine", "ray", cwd=tmp_path)
     assert code == 1 and "pip install 'samdeploy[label,ray]'" in errors
+
+
+def test_an_interrupted_labelling_says_how_to_go_on(
+    digits_bundle: Bundle, images: Path, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("samdeploy.label.worker.Worker.work", interrupted)
+    for more, same in (((), "the same command"), (("--force",), "the same command without --force")):
+        line = ("label", digits_bundle.root, images, "--out", tmp_path / "out", "--backend", "onnxruntime", *more)
+        code, _, errors = inside(*line, cwd=tmp_path)
+        said = [f"stopped; finished parts are kept: {same} goes on where it stopped", "samdeploy: interrupted"]
+        assert (code, errors.splitlines()[-2:]) == (130, said)

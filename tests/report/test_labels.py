@@ -163,6 +163,8 @@ def test_page_fits(
     page.goto(file.as_uri())
     assert said == [] and page.locator("section").count() == 7
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    drift = "document.querySelector('[aria-label=Drift]')"
+    assert page.evaluate(f"{drift}.scrollWidth <= {drift}.clientWidth")  # the finding is not cut
     page.evaluate("document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
     page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.locator("img").count() == len(found.least) + sum(len(one.shown) for one in found.classes)

@@ -136,7 +136,7 @@ def jpeg(width: int, height: int) -> bytes:
         (DIGITS + "/predict", b"GET OUT", 400, "image: not an image that samdeploy reads"),
         (DIGITS + "/predict", jpeg(40, 30)[:-200], 400, "image: damaged or truncated"),
         (DIGITS + "/predict", jpeg(400, 300), 400, "image: too many pixels, scale it down first (400x300"),
-        (DIGITS + "/predict?top=0", jpeg(4, 4), 400, "top: '0' found, a number from 1 to 10 expected"),
+        (DIGITS + "/predict?top=0", jpeg(4, 4), 400, "top: '0' found, a number from 1 on expected; all classes are 10"),
         (DIGITS + "/predict?timeout=soon", jpeg(4, 4), 400, "parameters.timeout: 'soon' found"),
         (DIGITS + "/predict", bytes(2_000_001), 413, "Content-Length 2000001 found, at most 2000000 bytes expected"),
         (DIGITS + "/infer", b"{", 400, "the request is not JSON"),

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.data.dataset import Dataset, OptionValue, Samples
 from samdeploy.data.duplicates.file_copies import file_copies
 from samdeploy.data.sets.folder import folder_samples, refuse_folder, split_faults
@@ -98,13 +99,13 @@ def _judged(images: _Images, fraction: float) -> Dataset:
     judged = next(part for part in ("test", "val", "train") if part in samples)
     if {"val", "test"} <= set(samples):
         val = samples["val"]
-        return Dataset("judged-folder", images.classes, samples.get("train", val), val, samples["test"], tuple(notes))
+        return Dataset(JUDGED_FOLDER, images.classes, samples.get("train", val), val, samples["test"], tuple(notes))
     source = "train" if "train" in samples else judged
     rest, aside = _set_aside(samples[source], images.folders[source], fraction, images.copies)
     if source == judged:
         text = f"{len(aside):,} of {len(rest) + len(aside):,} images are set aside and never judged"
-        return Dataset("judged-folder", images.classes, aside, aside, rest, (*notes, text))
-    return Dataset("judged-folder", images.classes, rest, aside, samples[judged], tuple(notes))
+        return Dataset(JUDGED_FOLDER, images.classes, aside, aside, rest, (*notes, text))
+    return Dataset(JUDGED_FOLDER, images.classes, rest, aside, samples[judged], tuple(notes))
 
 
 def _set_aside(
@@ -117,7 +118,7 @@ def _set_aside(
     """
     if len(samples) < 2 * LEAST_ASIDE:
         raise DatasetError(
-            f"judged-folder: {len(samples)} images found in {printable(folder.removesuffix('/'))}, at least "
+            f"{JUDGED_FOLDER}: {len(samples)} images found in {printable(folder.removesuffix('/'))}, at least "
             f"{2 * LEAST_ASIDE} expected: {LEAST_ASIDE} are set aside for calibration and never judged"
         )
     copies = copies_of(samples.names)

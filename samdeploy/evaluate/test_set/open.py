@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from samdeploy.bundle import Bundle
-from samdeploy.bundle.names import RUN_FILE
+from samdeploy.bundle.names import JUDGED_FOLDER, RUN_FILE
 from samdeploy.data import check_folder, open_dataset
 from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Dataset, Samples
@@ -39,7 +39,7 @@ AS_AT_TRAINING = "as at training"
 TRAINED_ELSEWHERE = "trained elsewhere"
 _SHOWN = 5
 # Data sets whose images are wherever the user says.
-_ANYWHERE = (*OWN_IMAGES, "judged-folder")
+_ANYWHERE = (*OWN_IMAGES, JUDGED_FOLDER)
 _CHANGED = "the list in the bundle's manifest was changed; make the bundle again: samdeploy export"
 
 
@@ -85,10 +85,10 @@ def _test_set_in(root: Path, bundle: Bundle) -> TestSet:
         found = _own_test_set(expanded(root), bundle)
         if found is not None:
             return found
-    if data.name == "judged-folder" and (found := _all_judged(expanded(root), bundle)) is not None:
+    if data.name == JUDGED_FOLDER and (found := _all_judged(expanded(root), bundle)) is not None:
         return found
     dataset = _whole_dataset(root, bundle)
-    if data.name == "judged-folder":  # labels go by the names, in the order of the network
+    if data.name == JUDGED_FOLDER:  # labels go by the names, in the order of the network
         dataset = dataset.relabelled(bundle.spec.classes)
     if dataset.classes != bundle.spec.classes:
         raise InputError(_other_classes(data.name, dataset.classes, bundle.spec.classes))

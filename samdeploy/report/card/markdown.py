@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import samdeploy
 from samdeploy.bundle.spec import named_model
 from samdeploy.report.card.facts import EngineFigures, Evaluation, Facts
+from samdeploy.report.rows import set_name
 from samdeploy.terminal import printable
-from samdeploy.terminal.wording import count, megabytes, milliseconds, percent, points, set_name, span
+from samdeploy.terminal.wording import count, megabytes, milliseconds, percent, points, span
 
 UNKNOWN = "unknown"
 # Licences of weights that the hub has a name for; of any other one it wants the name beside "other".
