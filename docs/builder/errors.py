@@ -12,7 +12,7 @@ _CODES = """\
 | exit code | meaning |
 | --- | --- |
 | 0 | done; for `eval`, every engine that ran passed |
-| 1 | an engine did not pass, or what you asked for cannot run here (a package, device or file is missing); or some of many images could not be read |
+| 1 | an engine did not pass or cannot run here, a package is missing, or some of many images could not be read |
 | 2 | the input is wrong: an argument, a file, a recipe, a bundle; or no image could be read |
 | 129 | the terminal was closed (SIGHUP) |
 | 130 | Ctrl-C |
