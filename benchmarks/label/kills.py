@@ -172,7 +172,8 @@ class Trial:
 
     def _end(self, way: str, out: Path) -> None:
         """Go on until it is done; every row once, and the bytes of the undisturbed one."""
-        self._run(way, out)
+        if not (out / "_summary.json").is_file():
+            self._run(way, out)
         self._compare(out, self._calm)
 
     def _compare(self, out: Path, calm: dict[str, bytes]) -> None:
