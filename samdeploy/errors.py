@@ -178,7 +178,7 @@ _FEW = 7
 _MOST_LISTED = 8
 # What people call things that have another name here.
 _ALSO_CALLED = {
-    "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "torch": "pytorch",
+    "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "tensorrt": "trt", "torch": "pytorch",
     "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16",
 }  # fmt: skip
 

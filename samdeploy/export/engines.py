@@ -134,7 +134,7 @@ def add_engine(
         # a TensorRT engine is a mistake whatever else is built.
         if named or (isinstance(error, InputError) and engine in _TENSORRT):
             raise
-        state: State = "not built" if isinstance(error, BackendUnavailable) else "failed"
+        state: State = "failed" if isinstance(error, ExportError) else "not built"
         yield EngineRow(engine, precision, "", 0, state, str(error))
 
 

@@ -25,6 +25,7 @@ from samdeploy.data.duplicates.image_hashes import digests_of, set_hashes
 from samdeploy.errors import BackendUnavailable, ExportError, InputError
 from samdeploy.export import ExportOptions, export_run
 from samdeploy.export import export as pipeline_file
+from samdeploy.export.engines import add_engine
 from samdeploy.export.fp16.headroom import measure_ranges
 from samdeploy.export.run_images import export_images
 from samdeploy.files import write_atomic
@@ -241,12 +242,12 @@ def test_with_all_an_engine_that_cannot_be_had_is_a_row(run: Path, monkeypatch: 
     result = export_run(run, ExportOptions(precision="bf16"))
     rows = {row.engine: row for row in result.rows if row.note != "kept from an earlier export of this graph"}
     assert list(rows) == ["onnxruntime", "openvino", "trt"]
-    assert rows["onnxruntime"].state == "failed"
+    assert rows["onnxruntime"].state == "not built"
     assert rows["onnxruntime"].note.startswith("backend 'onnxruntime' runs fp32, fp16")
     assert rows["onnxruntime"].note.endswith("; precision 'bf16' found")
     # OpenVINO computes in bf16 where the processor does.
     assert rows["openvino"].state == "verified" or rows["openvino"].note.startswith("not run here: OpenVINO would")
-    assert (rows["trt"].state, rows["trt"].path) == ("not built", "")
+    assert (rows["trt"].state, rows["trt"].path) == ("failed", "")
     monkeypatch.setattr(pipeline_file, "export_images", lambda *_: pytest.fail("work was done for nothing"))
     with pytest.raises(InputError, match="backend 'onnxruntime' runs fp32, fp16, int8; precision 'bf16' found"):
         export_run(run, ExportOptions(engine="onnxruntime", precision="bf16"))
@@ -283,6 +284,20 @@ def test_ctrl_c_in_the_middle(run: Path, had_a_bundle: bool, monkeypatch: pytest
         export_run(run, ExportOptions(engine="onnxruntime"))
     assert tree(run) == before
     assert sorted(path.name for path in run.iterdir()) == names
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(BackendUnavailable("not installed"), "not built"), (ExportError("no kernel"), "failed")]
+)
+def test_an_engine_that_was_not_tried_has_not_failed(
+    error: Exception, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("samdeploy.export.engines._build_tensorrt", build)
+    (row,) = add_engine(None, "trt", ExportOptions(), named=False, no_graph={})  # type: ignore[arg-type]
+    assert (row.state, row.note) == (state, str(error))
 
 
 def test_unknown_names(tmp_path: Path) -> None:
