@@ -72,7 +72,7 @@ def serve(
     """Serve bundles over HTTP and gRPC.  Follows the Open Inference Protocol (KServe v2)."""
     from samdeploy.backends.names import check_names
     from samdeploy.runs.locate import latest_bundle
-    from samdeploy.serve.models import Limits
+    from samdeploy.serve.served import Limits
     from samdeploy.serve.server import ServeOptions, serve
 
     check_names(backend, device, precision, also="auto")

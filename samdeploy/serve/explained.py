@@ -17,7 +17,7 @@ from samdeploy.ranking import not_finite
 from samdeploy.serve.errors import RequestError
 
 if TYPE_CHECKING:
-    from samdeploy.serve.models import ServedModel
+    from samdeploy.serve.served import ServedModel
 
 
 def explained_png(model: ServedModel, encoded: bytes, wanted: str | None, *, alone: bool) -> tuple[bytes, str]:

@@ -24,7 +24,7 @@ from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.explained import decoded_png, explained_png
 from samdeploy.serve.metrics import Metrics
-from samdeploy.serve.models import Models, ServedModel
+from samdeploy.serve.models import Models
 from samdeploy.serve.openapi import openapi
 from samdeploy.serve.page import HAS_COLOURS, card, page_routes
 from samdeploy.serve.protocol import (
@@ -37,6 +37,7 @@ from samdeploy.serve.protocol import (
     read_infer,
     timeout_of,
 )
+from samdeploy.serve.served import ServedModel
 
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
 _PATIENCE = 0.05

@@ -14,7 +14,7 @@ from samdeploy.bundle.measured import MeasuredSplit
 from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.certainty.rates import greatest_rate, least_rate
 from samdeploy.serve.errors import RequestError
-from samdeploy.serve.models import ServedModel
+from samdeploy.serve.served import ServedModel
 
 # Maps are drawn in matplotlib's colours.
 HAS_COLOURS = find_spec("matplotlib") is not None

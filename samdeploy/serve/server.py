@@ -27,8 +27,9 @@ from samdeploy.serve.bodies import ReadOn
 from samdeploy.serve.connection import Connection
 from samdeploy.serve.http import Server, make_app
 from samdeploy.serve.metrics import Metrics
-from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_place
+from samdeploy.serve.models import Models, read_place
 from samdeploy.serve.security import KeyRequired, read_key
+from samdeploy.serve.served import Limits, Place, ServedModel
 from samdeploy.serve.workers import Workers
 
 _LOG = logging.getLogger("samdeploy.serve")

@@ -21,8 +21,8 @@ pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'"
 from starlette.types import ASGIApp, Message
 
 from samdeploy.serve import http
-from samdeploy.serve.models import Limits
 from samdeploy.serve.protocol import LARGE, InferRequest
+from samdeploy.serve.served import Limits
 from samdeploy.serve.server import ServeOptions, open_server
 
 MODEL = "/v2/models/digits/"

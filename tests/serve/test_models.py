@@ -19,7 +19,8 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import AnswerError, InputError
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.metrics import Metrics
-from samdeploy.serve.models import Limits, Models, Place, ServedModel, read_place
+from samdeploy.serve.models import Models, read_place
+from samdeploy.serve.served import Limits, Place, ServedModel
 
 FAR = float("inf")
 
