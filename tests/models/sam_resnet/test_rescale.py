@@ -26,7 +26,7 @@ from samdeploy.models.sam_resnet.onnx import graph_from_model
 from samdeploy.models.sam_resnet.rescale import TARGET, choose_scales, rescale
 from samdeploy.runs.record import open_run
 
-GATES = ("original", "identity", "bounded", "none")
+GATES = ("original", "bounded", "none")
 
 
 def inflate(net, gate):
