@@ -41,5 +41,5 @@ def _multiply_adds(node: onnx.NodeProto, inputs: list[Tensor], output: Tensor) -
     # The first axis may not be known to be 1, which is the batch.
     count = (values[0] or 1) * prod(values[1:]) * prod(filter_size)
     if count < 1:
-        raise ExportError(f"graph: the shapes of {node.name} ({node.op_type}) cannot be inferred, so not its cost")
+        raise ExportError(f"graph: cost of {node.name} ({node.op_type}) unknown: its shapes cannot be inferred")
     return count

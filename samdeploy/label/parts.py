@@ -169,7 +169,7 @@ def read_counts(path: Path, number: int, settings: Mapping[str, Any]) -> dict[st
     try:
         found = json.loads(pq.read_schema(path).metadata[_META])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no part of a labelling ({error}); remove it, and it is made again") from None
+        raise InputError(f"{path}: no part of a labelling ({error}); remove it, and label again") from None
     match found:
         case {"settings": dict(), "part": int(), "counts": dict(counts)} if all(
             type(n) is int for n in counts.values()
@@ -180,7 +180,7 @@ def read_counts(path: Path, number: int, settings: Mapping[str, Any]) -> dict[st
     if found["settings"] != json.loads(json.dumps(settings)):
         raise InputError(f"{path}: written with another bundle, input or option; --force begins anew")
     if found["part"] != number:
-        raise InputError(f"{path}: this is part {found['part']} under another name; remove it, and it is made again")
+        raise InputError(f"{path}: holds part {found['part']}; remove it, and run samdeploy label again")
     return counts
 
 

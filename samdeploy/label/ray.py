@@ -199,7 +199,7 @@ class _Crew:
         self._losses[number] += 1
         what = "opening its engine" if number is None else f"part {number}"
         if self._losses[number] >= _MAX_LOSSES:
-            raise BackendUnavailable(f"{what}: {_MAX_LOSSES} workers were lost, the last one to: {error}")
+            raise BackendUnavailable(f"{what}: {_MAX_LOSSES} workers were lost; last error: {error}")
         print(f"a worker was lost at {what}: {type(error).__name__}; it is done again", file=sys.stderr)
         with suppress(RayError):
             ray.kill(actor)

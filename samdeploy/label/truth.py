@@ -24,7 +24,7 @@ from samdeploy.label.results import Labels
 # Names of the next images, in the order of the input, to their classes, int64 [n].
 Truth = Callable[[Sequence[str]], Int64Array]
 
-_CURE = "; name the table that was labelled, with a column of classes: --data TABLE"
+_CURE = "; give the table that samdeploy label read, with a column of classes: --data TABLE"
 
 
 def true_classes(labels: Labels, table: Path | None, column: str, classes: Sequence[str]) -> Truth:
@@ -105,7 +105,7 @@ class _Table:
         if not self._row:
             self._column = next((key for key, value in row.items() if _same(value, name)), "")
         if not self._column or not _same(row.get(self._column), name):
-            raise InputError(f"{self._what}: row {self._row} does not name {name}, which was labelled{_CURE}")
+            raise InputError(f"{self._what}: row {self._row}: {name} expected, as in the labels{_CURE}")
 
 
 def _same(value: object, name: str) -> bool:

@@ -207,7 +207,7 @@ class _Binary:
         left = len(self._content) - self._place
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= left:
             raise RequestError(
-                400, f"{name}: binary_data_size {_shown(size)} found, at most the {left} bytes expected that are there"
+                400, f"{name}: binary_data_size {_shown(size)} found, 0 to {left} expected (bytes after the JSON)"
             )
         self._place += size
         return bytes(self._content[self._place - size : self._place])

@@ -198,7 +198,7 @@ def check_sync_batch_norm(wanted: bool, device: torch.device) -> None:
     if wanted and device.type != "cuda":
         raise RecipeError(
             "training.sync_batch_norm: true found, but PyTorch's SyncBatchNorm has kernels for GPUs only, and the "
-            "device is the CPU; take --set training.sync_batch_norm=false, and batches large enough for each process"
+            "device is the CPU; use --set training.sync_batch_norm=false, and a batch with enough images per process"
         )
 
 

@@ -162,7 +162,7 @@ def test_a_cost_that_cannot_be_known_is_refused() -> None:
         make_node("MatMul", "product", ["w", "found"], "logits"),
         weights={"w": (2, 4)},
     )
-    with pytest.raises(ExportError, match=r"the shapes of product \(MatMul\) cannot be inferred, so not its cost"):
+    with pytest.raises(ExportError, match=r"cost of product \(MatMul\) unknown: its shapes cannot be inferred"):
         multiply_adds(model)
 
 

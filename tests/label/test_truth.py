@@ -102,8 +102,8 @@ def test_a_table_of_other_images_or_classes_is_refused(opened: Open, tmp_path: P
     wolf = table(tmp_path / "wolf.csv", [(*ROWS[0][:2], "wolf"), *ROWS[1:]])
     empty = table(tmp_path / "empty.csv", [*ROWS[:3], (3, "d.png", "")])
     for given, text in (
-        (swapped, "row 1 does not name b.png"),
-        (others, "row 0 does not name a.png"),
+        (swapped, "row 1: b.png expected"),
+        (others, "row 0: a.png expected"),
         (table(tmp_path / "short.csv", ROWS[:2]), "2 rows found, but c.png is row 2"),
         (wolf, "class 'wolf' found, which the network does not know"),
         (empty, r"row 3 \(d.png\): no class found"),

@@ -99,7 +99,7 @@ class CompileChoice:
             raise error  # the batch may be too large with and without
         else:
             raise CompilerFailed(
-                f"torch.compile fails here ({first_line(error)}); go on without it: --set training.compile=off"
+                f"torch.compile fails here ({first_line(error)}); train without it: --set training.compile=off"
             ) from error
 
     def _settle(self, state: TrainState, compiled: bool, why: str) -> None:

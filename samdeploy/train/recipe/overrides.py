@@ -33,7 +33,7 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     result = _copy(table)
     for override in overrides:
         if not override.isprintable():  # a byte that is no UTF-8 reaches Python as a lone surrogate
-            cure = "; this locale's encoding lacks its letters, set LC_ALL=C.UTF-8" if is_misread(override) else ""
+            cure = "; this locale cannot decode it, set LC_ALL=C.UTF-8" if is_misread(override) else ""
             raise RecipeError(f"override {override!r}: printable text expected{cure}")
         key, equals, text = override.partition("=")
         paths = _full_paths(key.strip())

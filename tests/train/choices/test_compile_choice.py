@@ -101,7 +101,7 @@ def test_a_compiler_that_fails_on_trial_costs_nothing(
 def test_a_compiler_that_fails_and_was_asked_for(recipe: MakeRecipe, tmp_path: Path, failing: list[int]) -> None:
     with pytest.raises(TrainingError) as caught:
         train(recipe("compile=on"), runs_root=tmp_path)
-    said = f"torch.compile fails here ({SAYS}); go on without it: --set training.compile=off. "
+    said = f"torch.compile fails here ({SAYS}); train without it: --set training.compile=off. "
     assert str(caught.value).startswith(said)
     assert len(failing) == 1
 
