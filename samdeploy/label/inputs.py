@@ -97,7 +97,8 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
     if are_images:
         return _Names(folder / NAMES_FILE, fetch, {"kind": "pattern"}).written(map(str, files))
     if len(files) > 1:
-        raise InputError(f"{text}: files of several kinds ({', '.join(sorted(kinds))}); name one kind")
+        found = f"files of several kinds ({', '.join(sorted(kinds))})" if len(kinds) > 1 else f"{len(files)} lists"
+        raise InputError(f"{text}: {found} found; one list, or tars, Parquet files or images alone expected")
     read = partial(_column, column=column) if kinds <= set(_TABLES) else _list
     return _Names(folder / NAMES_FILE, fetch, {"kind": "list"}, files[0].parent).written(read(files[0]))
 

@@ -169,14 +169,14 @@ def read_counts(path: Path, number: int, settings: Mapping[str, Any]) -> dict[st
     try:
         found = json.loads(pq.read_schema(path).metadata[_META])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no part of a labelling ({error}); remove it, and label again") from None
+        raise InputError(f"{path}: not from samdeploy label ({error}); remove it, and label again") from None
     match found:
         case {"settings": dict(), "part": int(), "counts": dict(counts)} if all(
             type(n) is int for n in counts.values()
         ):
             pass
         case _:
-            raise InputError(f"{path}: no part of a labelling (odd metadata); remove it, and run samdeploy label again")
+            raise InputError(f"{path}: not from samdeploy label (odd metadata); remove it, and label again")
     if found["settings"] != json.loads(json.dumps(settings)):
         raise InputError(f"{path}: written with another bundle, input or option; --force begins anew")
     if found["part"] != number:

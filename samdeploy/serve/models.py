@@ -33,7 +33,7 @@ def read_place(text: str) -> Place:
         name = address_name(root)
     for part, what in ((name, "name"), (version or "1", "version")):
         if not _NAME.fullmatch(part):
-            raise InputError(f"{text}: {what} {part!r} found; letters, digits and . _ - inside expected")
+            raise InputError(f"{text}: {what} {part!r} found; a letter or digit, then also . _ - expected")
     return Place(name, version or "1", root)
 
 

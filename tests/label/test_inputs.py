@@ -38,6 +38,14 @@ def test_a_folder_that_cannot_be_read_is_refused(labelled: Label, images: Path, 
         labelled(tmp_path / "out", folder)
 
 
+def test_several_lists_and_kinds_are_refused(labelled: Label, tmp_path: Path) -> None:
+    for name, found in (("1.csv", ""), ("2.csv", "2 lists found"), ("3.tar", r"several kinds \(.csv, .tar\) found")):
+        (tmp_path / name).write_text("uri\na.png\n")
+        if found:
+            with pytest.raises(InputError, match=f"{found}; one list, or tars"):
+                labelled(tmp_path / "out", tmp_path / "?.*")
+
+
 def test_all_kinds_of_input_give_the_same_labels(
     labelled: Label, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ def test_a_damaged_part_is_refused(labelled: Label, tmp_path: Path) -> None:
         part.write_bytes(content)
     for text in ("{}", "[]", "3", '{"settings": {}, "part": 2, "counts": {"rows": "x"}}'):
         rewrite(part, described(text))
-        with pytest.raises(InputError, match=r"part-000002.parquet: .*odd metadata.*; remove it, and run"):
+        with pytest.raises(InputError, match=r"part-000002.parquet: .*odd metadata.*; remove it, and label"):
             open_labels(tmp_path)
         part.write_bytes(content)
 

@@ -296,7 +296,7 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
         ((root, "--grpc-port", str(served.port)), f"--grpc-port: cannot listen on 127.0.0.1:{served.port} ("),
         ((root, "--timeout", "1", "--delay-ms", "1001"), "--delay-ms 1001 found; at most --timeout (1 s) expected"),
         ((root, root), ": two bundles would be served as "),
-        ((f"a b={root}",), "name 'a b' found; letters, digits and . _ - inside expected"),
+        ((f"a b={root}",), "name 'a b' found; a letter or digit, then also . _ - expected"),
         (
             (root, "--api-key-file", tmp_path / "key"),
             "key: 5 characters found, at least 16 characters of ASCII expected",

@@ -20,7 +20,7 @@ def frozen_weights(model: nn.Module, arch: str, training: TrainingSection, epoch
         return frozenset()
     *trunk, head = parts_of(model, arch)
     if wanted == head.name:
-        raise RecipeError("training.freeze: 'head' found, which leaves nothing to train; 'trunk' trains the head alone")
+        raise RecipeError("training.freeze: 'head' freezes the head and all before it; 'trunk' trains the head alone")
     last = {"trunk": len(trunk) - 1}
     for index, part in enumerate(trunk):
         words = part.name.split(".")

@@ -81,7 +81,7 @@ def test_the_first_weight_that_learns(wanted: str, epochs: int, epoch: int, lear
 
 
 @pytest.mark.parametrize(
-    ("wanted", "problem"), [("head", "which leaves nothing to train"), ("layer9", "did you mean 'layer4'")]
+    ("wanted", "problem"), [("head", "freezes the head and all before it"), ("layer9", "did you mean 'layer4'")]
 )
 def test_what_cannot_be_frozen(wanted: str, problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
