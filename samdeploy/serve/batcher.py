@@ -61,7 +61,8 @@ class Batcher:
         Args:
             run: uint8 [N, H, W, 3] to float32 [N, K], for N up to `batch`; called by one thread.
             batch: images per call, at most.
-            delay: seconds that the first of a batch may wait for more; 0 takes what is there when the engine is free.
+            delay: seconds that the first of a batch may wait for more, but no longer than half of the time until a
+                deadline; 0 takes what is there when the engine is free.
             queue: images that may wait, at most.
             observe: told of each call, in the thread of the engine.
         """
@@ -134,8 +135,7 @@ class Batcher:
             while not self._jobs and not self._closing:
                 self._changed.wait()
             if self.delay and self._jobs:
-                until = self._jobs[0].since + self.delay
-                while self._waiting < self.batch and not self._closing and (left := until - Clock()) > 0:
+                while self._waiting < self.batch and not self._closing and (left := self._until() - Clock()) > 0:
                     self._changed.wait(left)
             taken: list[_Job] = []
             images = 0
@@ -145,6 +145,11 @@ class Batcher:
                 taken.append(job)
             self._waiting -= images
             return taken
+
+    def _until(self) -> float:
+        """When the engine begins though the batch is not full: nobody waits more than half of its time for others."""
+        halves = ((job.since + job.deadline) / 2 for job in self._jobs)
+        return min(self._jobs[0].since + self.delay, *halves)
 
 
 def _hand_over(jobs: Sequence[_Job], answers: Sequence[Float32Array | Exception]) -> None:

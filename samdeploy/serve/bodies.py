@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -12,6 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from samdeploy.serve.errors import RequestError
+
+_ENCODED_NAME = re.compile(rb"filename\*=[\w-]+'[\w-]*'([\w.!#$&+^`|~%-]+)", re.I)
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
@@ -97,22 +101,40 @@ class ReadOn:
 
 class _Form(MultiPartParser):
     spool_max_size = 1 << 62  # nothing goes to a disk: the body is bounded, and in memory already
+    is_whole = False
+
+    def on_headers_finished(self) -> None:
+        """Take a file's name as urllib3 1 writes it, in RFC 5987's form, for one in quotes."""
+        part = self._current_part
+        part.content_disposition = _ENCODED_NAME.sub(_in_quotes, part.content_disposition or b"")
+        super().on_headers_finished()
+
+    def on_end(self) -> None:
+        """The last boundary was there."""
+        self.is_whole = True
+
+
+def _in_quotes(name: re.Match[bytes]) -> bytes:
+    return b'filename="' + unquote_to_bytes(name[1]).replace(b'"', b"%22") + b'"'
 
 
 async def form_files(request: Request, body: bytes) -> list[tuple[str, str, bytes]]:
     """(name of the field, name of the file, content) of each file in a multipart form.
 
     Raises:
-        RequestError: no form, or one without files.
+        RequestError: no form, one without its end, or one without files.
     """
 
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
+    parser = _Form(request.headers, stream(), max_files=1000, max_fields=100)  # type: ignore[arg-type]
     try:
-        form = await _Form(request.headers, stream(), max_files=1000, max_fields=100).parse()  # type: ignore[arg-type]
+        form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise RequestError(400, f"not a multipart form: {error}") from None
+    if not parser.is_whole:
+        raise RequestError(400, "the form is cut short: its last boundary is missing")
     files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
     if not files:
         raise RequestError(400, "no file found in the form; send each image as a file")

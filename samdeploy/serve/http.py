@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ from samdeploy.serve.protocol import (
 )
 from samdeploy.serve.served import ServedModel
 
+_LOG = logging.getLogger("samdeploy.serve")
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
 _PATIENCE = 0.05
 Handler = Callable[[Request], Awaitable[Response]]
@@ -161,7 +163,7 @@ class _Routes:
     async def predict(self, request: Request, model: ServedModel) -> Response:
         top = _number(request, "top", 5, len(model.spec.classes))
         body = await self._body(request, model)
-        is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
+        is_form = _is_form(request)
         files = await form_files(request, body) if is_form else [("", "", body)]
         deadline = model.deadline(_timeout(request))
         begin = time.perf_counter()
@@ -183,7 +185,7 @@ class _Routes:
             raise RequestError(400, f"layer: {layer[:40]!r} found, 'map' or 'image' expected")
         if layer != "image" and not HAS_COLOURS:
             raise RequestError(501, "no maps: the server lacks matplotlib; pip install 'samdeploy[plots]'")
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        if _is_form(request):
             raise RequestError(400, "a form found, the image's own bytes expected")
         body = await self._body(request, model)
         pool, deadline = self._server.pool, model.deadline(None)
@@ -215,8 +217,9 @@ class _Routes:
                 response = _error(422 if isinstance(error, AnswerError) else 400, str(error))
             except ClientDisconnect:
                 response = Response(status_code=499)  # nobody reads it; the metrics say so
-            except SamdeployError as error:
-                response = _error(500, first_line(error))
+            except SamdeployError as error:  # its text may name the server's folders
+                _LOG.error("%s: %s", name, first_line(error))
+                response = await _unexpected(request, error)
             counter.labels(*labels, name, response.status_code).inc()
             return response
 
@@ -250,10 +253,12 @@ async def _while_connected(request: Request, work: Awaitable[Response]) -> Respo
 
 def make_app(server: Server) -> Starlette:
     """The ASGI application."""
-    return Starlette(
+    app = Starlette(
         routes=[*_Routes(server).routes(), *page_routes()],
         exception_handlers={HTTPException: _http_error, RequestError: _refused, Exception: _unexpected},
     )
+    app.router.redirect_slashes = False  # it would send clients to the host that they name
+    return app
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -278,6 +283,10 @@ def _json(content: dict[str, Any], status: int = 200, headers: dict[str, str] | 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
     return _json({"error": text}, status, headers)
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 def _timeout(request: Request) -> float | None:

@@ -64,7 +64,7 @@ class Metrics:
         self.rejected = Counter("samdeploy_rejected", "Answers below the bundle's threshold.", model, registry=registry)
         self.golden = Gauge(
             "samdeploy_golden_difference",
-            "Largest difference from the golden logits at the last self-test, as a share of their range.",
+            "Largest difference from the golden logits at the last self-test, as a share of their range; +Inf: failed.",
             model,
             registry=registry,
             multiprocess_mode="livemax",

@@ -27,14 +27,15 @@ def read_place(text: str) -> Place:
         raise InputError(f"{text}: no name found before '='; NAME=PATH expected")
     if not separator or "/" in name:
         name, path = "", text
-    name, _, version = name.partition(":")
+    name, colon, version = name.partition(":")
+    version = version if colon else "1"
     root = bundle_of(Path(path))
     if not name:
         name = address_name(root)
-    for part, what in ((name, "name"), (version or "1", "version")):
+    for part, what in ((name, "name"), (version, "version")):
         if not _NAME.fullmatch(part):
             raise InputError(f"{text}: {what} {part!r} found; a letter or digit, then also . _ - expected")
-    return Place(name, version or "1", root)
+    return Place(name, version, root)
 
 
 class Models:

@@ -112,12 +112,12 @@ class ServedModel:
         except SamdeployError as error:
             if error.args and str(error) != self.fault:
                 _LOG.error("%s:%s: %s", self.name, self.version, error)
-            self.fault = str(error)
+            self.fault, difference = str(error), float("inf")
         else:
             if self.fault:
                 _LOG.info("%s:%s is ready", self.name, self.version)
             self.fault = ""
-            self.metrics.golden.labels(*self._labels).set(difference)
+        self.metrics.golden.labels(*self._labels).set(difference)
         self.metrics.ready.labels(*self._labels).set(not self.fault)
 
     def deadline(self, timeout: float | None) -> float:

@@ -128,8 +128,9 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
         BundleError, BackendUnavailable: as `Classifier.open` does.
     """
     limits = options.limits
-    if limits.delay > limits.timeout:
-        raise InputError(f"--delay-ms {1000 * limits.delay:g} found; at most --timeout ({limits.timeout:g} s) expected")
+    if limits.delay >= limits.timeout:
+        found = f"--delay-ms {1000 * limits.delay:g} found"
+        raise InputError(f"{found}; less than --timeout ({limits.timeout:g} s) expected")
     key = read_key(options.api_key_file) if options.api_key_file is not None else None
     _check_tls(options.tls_cert, options.tls_key)
     places = [read_place(text) for text in bundles]

@@ -122,6 +122,14 @@ def test_a_batch_waits_for_more_as_long_as_it_may() -> None:
     with_engine(use, delay=5.0, batch=2)
 
 
+def test_nobody_waits_for_others_until_it_is_late() -> None:
+    async def use(engine: Engine, batcher: Batcher) -> None:
+        engine.go.set()
+        await batcher.submit(images(1), time.monotonic() + 0.4)
+
+    with_engine(use, delay=5.0)
+
+
 def test_the_end_does_what_is_waiting() -> None:
     async def use(engine: Engine, batcher: Batcher) -> None:
         waiting = batcher.submit(images(1), FAR)

@@ -81,7 +81,10 @@ def test_images_are_answered_as_by_the_classifier(
         % (path.name.encode(), path.read_bytes())
         for path in digit_files
     )
-    form = {"Content_Type": "multipart/form-data; boundary=x"}
+    form = {"Content_Type": "Multipart/Form-Data; boundary=x"}
+    status, found = served.json("POST", DIGITS + "/predict?top=2", parts + b"--x\r\n", **form)
+    assert (status, found["error"]) == (400, "the form is cut short: its last boundary is missing")
+    parts = parts.replace(b'filename="0.png"', b"filename*=UTF-8''0%2Epng")  # as urllib3 1 names files
     status, found = served.json("POST", DIGITS + "/predict?top=2", parts + b"--x--\r\n", **form)
     assert [one["image"] for one in found["predictions"]] == [path.name for path in digit_files]
     assert [one["label"] for one in found["predictions"]] == [answer["label"] for answer in expected]
@@ -294,8 +297,9 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
         ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
         ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port} ("),
         ((root, "--grpc-port", str(served.port)), f"--grpc-port: cannot listen on 127.0.0.1:{served.port} ("),
-        ((root, "--timeout", "1", "--delay-ms", "1001"), "--delay-ms 1001 found; at most --timeout (1 s) expected"),
+        ((root, "--timeout", "1", "--delay-ms", "1000"), "--delay-ms 1000 found; less than --timeout (1 s) expected"),
         ((root, root), ": two bundles would be served as "),
+        ((f"a:={root}",), "version '' found; a letter or digit"),
         ((f"a b={root}",), "name 'a b' found; a letter or digit, then also . _ - expected"),
         (
             (root, "--api-key-file", tmp_path / "key"),

@@ -62,6 +62,8 @@ def test_readiness_goes_and_comes_with_the_golden_images(
             model.self_test()  # says nothing new
         assert model.ready is ready
         assert f'samdeploy_ready{{model="digits",version="1"}} {ready:.1f}' in metrics.text().decode()
+        golden = 'samdeploy_golden_difference{model="digits",version="1"} +Inf'
+        assert (golden in metrics.text().decode()) is not ready
         if ready:
             assert asyncio.run(answer()).shape == (len(images), 10)
         else:
@@ -92,7 +94,7 @@ def test_names(text: str, expected: tuple[str, str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("cats:v 1=x", "version 'v 1' found; letters, digits and"), ("=x", "=x: no name found before '='; NAME=PATH")],
+    [("cats:v 1=x", "version 'v 1' found; a letter or digit"), ("=x", "=x: no name found before '='; NAME=PATH")],
 )
 def test_a_name_that_no_address_can_have(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -8,8 +8,11 @@ const address = (what) => {
 };
 
 async function ask(path, options = {}) {
+  if (/[^ -~]/.test(key)) throw new Error("the key has a character that is not ASCII");
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  const answer = await fetch(path, { ...options, headers });
+  const answer = await fetch(path, { ...options, headers }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("the server does not answer");
+  });
   if (answer.status === 401) at("key-form").hidden = false;
   if (!answer.ok) {
     let text = `${answer.status} ${answer.statusText}`;
