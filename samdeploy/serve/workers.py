@@ -136,6 +136,7 @@ class Workers:
 
     def _end(self) -> None:
         self._terminate()
+        self._listening.close()  # else connections are taken that no worker accepts
         for process, _ in self._alive.values():
             process.join()
 

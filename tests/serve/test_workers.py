@@ -47,6 +47,14 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def refuses(served: Served) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", served.port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digits_bundle: Bundle) -> None:
     images, logits = digits_bundle.golden()
     body, headers = binary_request(images[:4], {"name": "logits", "parameters": {"binary_data": True}})
@@ -76,6 +84,15 @@ def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digi
     # Answers are counted ten times a second: those of its last moment are missing.
     missing = 4 * answered - served.metric("samdeploy_answers_total", 'model="digits"')
     assert 0 <= missing < 4 * answered / 2
+    # At the end connections are refused at once, while a worker waits for the rest of a request that it has begun.
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+        head = f"POST {DIGITS}/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
+        client.sendall(head.encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        served.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(served), 5)
+        client.sendall(b"x")
+        assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
 def test_workers_end_with_their_parent_and_leave_nothing(served: Served) -> None:
