@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 
 import samdeploy
 from samdeploy.arrays import UInt8Array
@@ -24,10 +24,11 @@ from samdeploy.serve.protocol import (
     EXTENSIONS,
     WantedOutput,
     byte_strings,
+    check_outputs,
     image_count,
     model_metadata,
     pixels_of,
-    tensor_shape,
+    pixels_of_numbers,
     timeout_of,
     wanted_output,
 )
@@ -74,12 +75,15 @@ class _Service:
 
     async def model_infer(self, request: Message) -> Message:
         model = self._server.models.find(request.model_name, request.model_version or None)
-        timeout = timeout_of(_parameters(request.parameters))
-        images = _images(request, model.spec)
+        timeout = timeout_of({"timeout": _parameter(request.parameters, "timeout")})
+        check_outputs(len(request.outputs))
         outputs = [
-            wanted_output(one.name, True, _parameters(one.parameters).get("classification", 0), "outputs", model.spec)
+            wanted_output(one.name, True, _parameter(one.parameters, "classification", 0), "outputs", model.spec)
             for one in request.outputs
         ] or [WantedOutput(model.spec.output.name), WantedOutput(CLASSES)]
+        given = _input(request, model.spec)
+        read = partial(_images, given, request.raw_input_contents, model.spec, model.limits.queue)
+        images = await self._server.read(read, len(given.contents.uint_contents), model)
         logits = await model.answer(images, timeout, self._server.pool)
         model.count(logits)
         answer = MESSAGES["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
@@ -90,37 +94,47 @@ class _Service:
         return answer
 
 
-def _images(request: Message, spec: ModelSpec) -> UInt8Array | list[bytes]:
+def _input(request: Message, spec: ModelSpec) -> Message:
     """
     Raises:
-        RequestError: not one input of pixels or encoded images.
+        RequestError: not one input of this network.
     """
     if len(request.inputs) != 1 or request.inputs[0].name != spec.input.name:
-        names = [one.name for one in request.inputs][:5]
+        names = [one.name[:40] for one in request.inputs[:5]]
         raise RequestError(400, f"inputs: {names} found, 1 expected, named {spec.input.name!r}")
-    given, shape = request.inputs[0], list(request.inputs[0].shape)
+    given = request.inputs[0]
     raw = request.raw_input_contents
     if given.datatype not in ("UINT8", "BYTES"):
         raise RequestError(400, f"{given.name}: datatype {given.datatype[:20]!r} found, 'UINT8' or 'BYTES' expected")
     if len(raw) > 1 or (raw and given.HasField("contents")):
         raise RequestError(400, f"{given.name}: contents or one raw_input_contents expected")
-    if given.datatype == "BYTES":
-        count = image_count(shape, given.name)
-        found = byte_strings(raw[0], count, given.name) if raw else list(given.contents.bytes_contents)
-        if len(found) != count:
-            raise RequestError(400, f"{given.name}: {len(found)} images found, {count} expected by its shape")
-        return found
+    return given
+
+
+def _images(given: Message, raw: Sequence[bytes], spec: ModelSpec, most: int) -> UInt8Array | list[bytes]:
+    """
+    Raises:
+        RequestError: not at most so many images, as pixels or encoded.
+    """
+    shape = given.shape[:5]  # a longer one is wrong as well
+    if given.datatype == "UINT8":
+        if raw:
+            return pixels_of(raw[0], shape, spec, most)
+        return pixels_of_numbers(given.contents.uint_contents, shape, spec, most)
+    count = image_count(shape, given.name, most)
     if raw:
-        return pixels_of(raw[0], shape, spec)
-    tensor_shape(shape, spec)
-    values = np.array(given.contents.uint_contents, np.uint32)
-    if values.size and values.max() > 255:
-        raise RequestError(400, f"{given.name}: {values.max()} found, at most 255 expected")
-    return pixels_of(values.astype(np.uint8).tobytes(), shape, spec)
+        return byte_strings(raw[0], count, given.name)
+    found = given.contents.bytes_contents
+    if len(found) != count:
+        raise RequestError(400, f"{given.name}: {len(found)} images found, {count} expected by its shape")
+    return list(found)
 
 
-def _parameters(given: Message) -> dict[str, Any]:
-    return {name: getattr(one, one.WhichOneof("parameter_choice") or "bool_param") for name, one in given.items()}
+def _parameter(given: Message, name: str, default: Any = None) -> Any:
+    """One of a map that may hold millions."""
+    if name not in given:
+        return default
+    return getattr(given[name], given[name].WhichOneof("parameter_choice") or "bool_param")
 
 
 def _handler(name: str, call: Handler, server: Server, key: bytes | None) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +24,7 @@ from samdeploy.serve.answers import write_infer
 from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.explained import decoded_png, explained_png
+from samdeploy.serve.json_body import LARGE
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models
 from samdeploy.serve.openapi import openapi
@@ -31,7 +32,6 @@ from samdeploy.serve.page import HAS_COLOURS, card, page_routes
 from samdeploy.serve.protocol import (
     EXTENSIONS,
     HEADER_LENGTH,
-    LARGE,
     InferRequest,
     model_config,
     model_metadata,
@@ -43,6 +43,7 @@ from samdeploy.serve.served import ServedModel
 _LOG = logging.getLogger("samdeploy.serve")
 # Seconds after which it is looked whether the client is still there: it costs a task, which short requests are spared.
 _PATIENCE = 0.05
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -70,12 +71,16 @@ class Server:
         return self.models.ready and not self.ending
 
     async def read_infer(self, body: bytes, header_length: str | None, model: ServedModel) -> InferRequest:
-        """See `protocol.read_infer`; a large body is read while others are answered."""
-        read = partial(read_infer, body, header_length, model.spec)
-        if len(body) <= LARGE:
-            return read()
-        (request,) = await model.decoding.run(self._reader, model.deadline(None), [read])
-        return request
+        """See `protocol.read_infer`."""
+        read = partial(read_infer, body, header_length, model.spec, model.limits.queue)
+        return await self.read(read, len(body), model)
+
+    async def read(self, call: Callable[[], T], size: int, model: ServedModel) -> T:
+        """What the call returns; with a large size (in bytes) others are answered meanwhile."""
+        if size <= LARGE:
+            return call()
+        (result,) = await model.decoding.run(self._reader, model.deadline(None), [call])
+        return result
 
     def close(self) -> None:
         """End all engines and threads."""

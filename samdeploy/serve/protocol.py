@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,17 @@ import numpy as np
 from samdeploy.arrays import UInt8Array
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.spec import ModelSpec
-from samdeploy.serve.errors import RequestError
+from samdeploy.serve.errors import RequestError, TooManyImages
+from samdeploy.serve.json_body import read_json
 
 CLASSES = "classes"
 # The header that says how long the JSON before binary tensors is, in requests and answers.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ("binary_tensor_data", "classification")
-# Bytes of JSON above which other threads get their turn while it is read.
-LARGE = 1 << 20
-_PIECE = 1 << 16  # elements, likewise
+# Outputs that a request names, at most: the same ones may come as tensors and as classes.
+_MOST_OUTPUTS = 10
+_PIECE = 1 << 16  # elements after which other threads get their turn
+_EXPECTED = "whole numbers from 0 to 255 expected"
 _SHORT = reprlib.Repr()
 _SHORT.maxlist = _SHORT.maxdict = 20
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -98,8 +99,8 @@ def model_config(name: str, bundle: Bundle, batch: int, precision: str) -> dict[
     }
 
 
-def read_infer(body: bytes, header_length: str | None, spec: ModelSpec) -> InferRequest:
-    """A request's body, JSON alone or JSON and binary tensors behind it.
+def read_infer(body: bytes, header_length: str | None, spec: ModelSpec, most: int) -> InferRequest:
+    """A request's body, JSON alone or JSON and binary tensors behind it, with at most so many images.
 
     Raises:
         RequestError: not a request of the protocol, or not one for this network.
@@ -111,12 +112,14 @@ def read_infer(body: bytes, header_length: str | None, spec: ModelSpec) -> Infer
     inputs = _list(request, "inputs")
     if len(inputs) != 1:
         raise RequestError(400, f"inputs: {len(inputs)} found, 1 expected, named {spec.input.name!r}")
-    images = _images(_object(inputs[0], "inputs[0]"), binary_tensors, spec)
+    images = _images(_object(inputs[0], "inputs[0]"), binary_tensors, spec, most)
     binary_tensors.check_end()
     as_binary = parameters.get("binary_data_output", False) is True
+    named = _list(request, "outputs") if "outputs" in request else []
+    check_outputs(len(named))
     outputs = [
         _wanted(_object(one, f"outputs[{place}]"), f"outputs[{place}]", as_binary, spec)
-        for place, one in enumerate(_list(request, "outputs") if "outputs" in request else [])
+        for place, one in enumerate(named)
     ] or [WantedOutput(spec.output.name, as_binary), WantedOutput(CLASSES, as_binary)]
     request_id = request.get("id", "")
     if not isinstance(request_id, str):
@@ -138,46 +141,78 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     return min(timeout, 10**12) / 1e6
 
 
-def tensor_shape(found: Sequence[Any], spec: ModelSpec) -> int:
+def check_outputs(count: int) -> None:
+    """
+    Raises:
+        RequestError: a request names too many outputs.
+    """
+    if count > _MOST_OUTPUTS:
+        raise RequestError(400, f"outputs: {count} found, at most {_MOST_OUTPUTS} expected")
+
+
+def tensor_shape(found: Sequence[Any], spec: ModelSpec, most: int) -> int:
     """How many images a tensor of this shape holds.
 
     Raises:
-        RequestError: it is not [N, H, W, 3] of this network.
+        RequestError: it is not [N, H, W, 3] of this network, or N is above `most`.
     """
     size = spec.preprocessing
     expected = [size.height, size.width, 3]
-    if any(isinstance(side, bool) or not isinstance(side, int) for side in found) or list(found[1:]) != expected:
+    if list(found[1:5]) != expected or any(isinstance(side, bool) or not isinstance(side, int) for side in found):
         raise RequestError(
             400, f"{spec.input.name}: shape {_shown(found)} found, [N, {expected[0]}, {expected[1]}, 3] expected"
         )
     if found[0] < 1:
         raise RequestError(400, f"{spec.input.name}: shape {_shown(found)} found, at least 1 image expected")
+    if found[0] > most:
+        raise TooManyImages(found[0], most)
     return int(found[0])
 
 
-def image_count(found: Sequence[Any], name: str) -> int:
+def image_count(found: Sequence[Any], name: str, most: int) -> int:
     """How many encoded images a tensor of this shape holds.
 
     Raises:
-        RequestError: it is not [N].
+        RequestError: it is not [N], or N is above `most`.
     """
     if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], int) or found[0] < 1:
         raise RequestError(400, f"{name}: shape {_shown(found)} found, [N] of N encoded images expected")
+    if found[0] > most:
+        raise TooManyImages(found[0], most)
     return found[0]
 
 
-def pixels_of(content: bytes, shape: Sequence[Any], spec: ModelSpec) -> UInt8Array:
+def pixels_of(content: bytes, shape: Sequence[Any], spec: ModelSpec, most: int) -> UInt8Array:
     """uint8 [N, H, W, 3] of raw bytes.
 
     Raises:
         RequestError: another shape or length.
     """
-    count = tensor_shape(shape, spec)
+    count = tensor_shape(shape, spec, most)
     size = spec.preprocessing
     needed = count * size.height * size.width * 3
     if len(content) != needed:
         raise RequestError(400, f"{spec.input.name}: {len(content)} bytes found, {needed} expected by its shape")
     return np.frombuffer(content, np.uint8).reshape(count, size.height, size.width, 3)
+
+
+def pixels_of_numbers(numbers: Sequence[Any], shape: Sequence[Any], spec: ModelSpec, most: int) -> UInt8Array:
+    """uint8 [N, H, W, 3] of as many numbers.
+
+    Raises:
+        RequestError: another shape or length, or something else than whole numbers from 0 to 255.
+    """
+    name, size = spec.input.name, spec.preprocessing
+    needed = tensor_shape(shape, spec, most) * size.height * size.width * 3
+    if len(numbers) != needed:
+        raise RequestError(400, f"{name}: {len(numbers)} numbers found, {needed} {_EXPECTED}")
+    try:
+        pixels = b"".join(_bytes(numbers[start : start + _PIECE]) for start in range(0, needed, _PIECE))
+    except (TypeError, ValueError) as error:
+        # Python's ValueError is of the range, also for numbers of any length.
+        found = "no list of whole numbers" if isinstance(error, TypeError) else "numbers out of range"
+        raise RequestError(400, f"{name}: {found} found, {needed} {_EXPECTED}") from None
+    return pixels_of(pixels, shape, spec, most)
 
 
 def byte_strings(content: bytes, count: int, name: str) -> list[bytes]:
@@ -226,30 +261,10 @@ def _split(body: bytes, header_length: str | None) -> tuple[Any, memoryview]:
         length = int(header_length)
         if length > len(body):
             raise RequestError(400, f"{HEADER_LENGTH}: {length} found, at most the body's {len(body)} expected")
-    try:
-        integer, real = (_int, _float) if length > LARGE else (None, None)
-        content = json.loads(body[:length], parse_constant=_no_constant, parse_int=integer, parse_float=real)
-        return content, memoryview(body)[length:]
-    except RecursionError:
-        raise RequestError(400, "the request is nested too deeply") from None
-    except ValueError as error:  # no UTF-8, too, and numbers of thousands of digits
-        raise RequestError(400, f"the request is not JSON: {error}") from None
+    return read_json(body[:length]), memoryview(body)[length:]
 
 
-# Python's own would keep all other threads waiting from the first number to the last.
-def _int(text: str) -> int:
-    return int(text)
-
-
-def _float(text: str) -> float:
-    return float(text)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _images(given: Mapping[str, Any], binary: _Binary, spec: ModelSpec) -> UInt8Array | list[bytes]:
+def _images(given: Mapping[str, Any], binary: _Binary, spec: ModelSpec, most: int) -> UInt8Array | list[bytes]:
     name = spec.input.name
     if given.get("name") != name:
         raise RequestError(400, f"inputs[0].name: {_shown(given.get('name'))} found, {name!r} expected")
@@ -261,10 +276,10 @@ def _images(given: Mapping[str, Any], binary: _Binary, spec: ModelSpec) -> UInt8
         raise RequestError(400, f"{name}: either data or parameters.binary_data_size expected")
     if kind == "UINT8":
         if is_binary:
-            return pixels_of(binary.take(parameters["binary_data_size"], name), shape, spec)
-        return _json_pixels(given["data"], shape, spec)
+            return pixels_of(binary.take(parameters["binary_data_size"], name), shape, spec, most)
+        return pixels_of_numbers(_flat(given["data"], name), shape, spec, most)
     if kind == "BYTES":
-        count = image_count(shape, name)
+        count = image_count(shape, name, most)
         if is_binary:
             return byte_strings(binary.take(parameters["binary_data_size"], name), count, name)
         return _json_bytes(given["data"], count, name)
@@ -273,40 +288,25 @@ def _images(given: Mapping[str, Any], binary: _Binary, spec: ModelSpec) -> UInt8
     )
 
 
-def _json_pixels(data: object, shape: Sequence[Any], spec: ModelSpec) -> UInt8Array:
-    name, size = spec.input.name, spec.preprocessing
-    count = tensor_shape(shape, spec)
-    needed = count * size.height * size.width * 3
-    try:
-        numbers = _flat(data)
-        pixels = b"".join(_bytes(numbers[start : start + _PIECE]) for start in range(0, len(numbers), _PIECE))
-    except (TypeError, ValueError) as error:
-        # Python's ValueError is of the range, also for numbers of any length.
-        found = "no list of whole numbers" if isinstance(error, TypeError) else "numbers out of range"
-        raise RequestError(400, f"{name}: {found} found, {needed} whole numbers from 0 to 255 expected") from None
-    if len(pixels) != needed:
-        raise RequestError(400, f"{name}: {len(pixels)} numbers found, {needed} whole numbers from 0 to 255 expected")
-    return np.frombuffer(pixels, np.uint8).reshape(count, size.height, size.width, 3)
-
-
-def _bytes(numbers: list[Any]) -> bytes:
+def _bytes(numbers: Sequence[Any]) -> bytes:
     if bool in set(map(type, numbers)):
         raise TypeError
     return bytes(numbers)
 
 
-def _flat(data: object) -> list[Any]:
+def _flat(data: object, name: str) -> list[Any]:
     """The elements of nested lists.  Not by numpy, where one long text makes every element as long.
 
     Raises:
-        TypeError: no list, or a ragged one.
+        RequestError: no list, or a ragged one.
     """
+    try:
+        while isinstance(data, list) and data and isinstance(data[0], list):
+            data = list(chain.from_iterable(data)) if len({len(one) for one in data}) == 1 else None
+    except TypeError:  # a list beside numbers
+        data = None
     if not isinstance(data, list):
-        raise TypeError
-    while data and isinstance(data[0], list):
-        if len({len(one) for one in data}) > 1:
-            raise TypeError
-        data = list(chain.from_iterable(data))
+        raise RequestError(400, f"{name}: no list of whole numbers found, {_EXPECTED}")
     return data
 
 

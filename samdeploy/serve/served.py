@@ -28,7 +28,7 @@ from samdeploy.errors import AnswerError, BackendUnavailable, ImageError, InputE
 from samdeploy.ranking import Prediction, not_finite, rank
 from samdeploy.serve.batcher import Batcher, Clock, Ran
 from samdeploy.serve.decoding import Decoding, forget
-from samdeploy.serve.errors import RequestError
+from samdeploy.serve.errors import RequestError, TooManyImages
 from samdeploy.serve.metrics import Metrics
 
 _LOG = logging.getLogger("samdeploy.serve")
@@ -146,7 +146,6 @@ class ServedModel:
             RequestError: not ready, no room, or too late.
         """
         self.check_ready()
-        self._check_count(len(images))
         most = self.batcher.batch
         pieces = [images[start : start + most] for start in range(0, len(images), most)]
         futures: list[asyncio.Future[Float32Array]] = []
@@ -158,21 +157,18 @@ class ServedModel:
             raise
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
-    def _check_count(self, count: int) -> None:
-        if count > self.limits.queue:
-            raise RequestError(413, f"{count} images found, at most {self.limits.queue} in one request (--queue)")
-
     async def decode(
         self, images: Sequence[bytes], deadline: float, pool: ThreadPoolExecutor, names: Sequence[str] | None = None
     ) -> UInt8Array:
         """uint8 [N, H, W, 3] of encoded images, by the threads of the pool; `names` are for errors.
 
         Raises:
-            RequestError: not ready, too many are being decoded, or too late.
+            RequestError: not ready, too many images, too many that are being decoded, or too late.
             ImageError: one cannot be read.
         """
         self.check_ready()
-        self._check_count(len(images))
+        if len(images) > self.limits.queue:
+            raise TooManyImages(len(images), self.limits.queue)
         called = names or [""] * len(images)
         start = time.perf_counter()
         pixels = await self.decoding.run(

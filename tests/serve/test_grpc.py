@@ -131,11 +131,24 @@ def test_calls_that_are_cancelled(served: Served, digits_bundle: Bundle) -> None
             "INVALID_ARGUMENT",
             "image: contents or one raw_input_contents expected",
         ),
+        ({"tensor": {"shape": [129, 32, 32, 3]}}, "INVALID_ARGUMENT", "129 images found, at most 128 in one request"),
+        (
+            {"tensor": {"datatype": "BYTES", "shape": [129]}},
+            "INVALID_ARGUMENT",
+            "129 images found, at most 128 in one request",
+        ),
+        ({"tensor": {"datatype": "BYTES", "shape": [1] * 9}}, "INVALID_ARGUMENT", "shape [1, 1, 1, 1, 1] found"),
+        (
+            {"tensor": {"contents": {"uint_contents": [256] * 3072}}, "raw_input_contents": []},
+            "INVALID_ARGUMENT",
+            "image: numbers out of range found",
+        ),
+        ({"outputs": [{"name": "logits"}] * 11}, "INVALID_ARGUMENT", "outputs: 11 found, at most 10 expected"),
         ({"outputs": [{"name": "x"}]}, "INVALID_ARGUMENT", "outputs.name: 'x' found"),
         ({"parameters": {"timeout": {"int64_param": -1}}}, "INVALID_ARGUMENT", "parameters.timeout: -1 found"),
         ({"raw_input_contents": [bytes(300_001)]}, "RESOURCE_EXHAUSTED", "Received message larger than max"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_wrong_requests(served: Served, digits_bundle: Bundle, fields: dict[str, Any], code: str, text: str) -> None:
     images = digits_bundle.golden()[0][:1]

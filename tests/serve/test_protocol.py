@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
-from samdeploy.serve import protocol
+from samdeploy.serve import json_body, protocol
 from samdeploy.serve.answers import write_infer
 from samdeploy.serve.errors import RequestError
-from samdeploy.serve.protocol import InferRequest, WantedOutput, read_infer
+from samdeploy.serve.protocol import InferRequest, WantedOutput
 
 SPEC: ModelSpec = model_spec("sam-resnet18", {}, ("cat", "dog", "ükelei"), Preprocessing(2, 3))
+MOST = 3  # images
 IMAGES = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
+
+
+def read_infer(content: bytes, length: str | None) -> InferRequest:
+    return protocol.read_infer(content, length, SPEC, MOST)
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
@@ -36,30 +41,30 @@ def binary(content: bytes, **changes: Any) -> tuple[bytes, str]:
 
 
 @pytest.mark.parametrize("data", [IMAGES.tolist(), IMAGES.ravel().tolist()])
-@pytest.mark.parametrize("large", [protocol.LARGE, 1])
+@pytest.mark.parametrize("large", [json_body.LARGE, 1])
 def test_pixels_in_json_nested_or_flat(data: list[Any], large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large body in pieces, by functions of Python: only between those other threads have their turn."""
     called: list[str] = []
-    monkeypatch.setattr(protocol, "LARGE", large)
+    monkeypatch.setattr(json_body, "LARGE", large)
     monkeypatch.setattr(protocol, "_PIECE", 5)
-    monkeypatch.setattr(protocol, "_int", lambda text: called.append(text) or int(text))
-    request = read_infer(body(inputs=[tensor(data=data)], id="7"), None, SPEC)
+    monkeypatch.setattr(json_body, "_int", lambda text: called.append(text) or int(text))
+    request = read_infer(body(inputs=[tensor(data=data)], id="7"), None)
     assert (request.id, request.timeout, "35" in called) == ("7", None, large == 1)
     assert np.array_equal(request.images, IMAGES)
     assert request.outputs == (WantedOutput("logits"), WantedOutput("classes"))
 
 
 def test_pixels_behind_the_json() -> None:
-    request = read_infer(*binary(IMAGES.tobytes()), SPEC)
+    request = read_infer(*binary(IMAGES.tobytes()))
     assert np.array_equal(request.images, IMAGES)
 
 
 def test_encoded_images_both_ways() -> None:
     files = [b"one", b"", b"three" * 100]
     raw = b"".join(struct.pack("<I", len(one)) + one for one in files)
-    assert read_infer(*binary(raw, datatype="BYTES", shape=[3]), SPEC).images == files
+    assert read_infer(*binary(raw, datatype="BYTES", shape=[3])).images == files
     texts = [base64.b64encode(one).decode() for one in files]
-    assert read_infer(body(inputs=[tensor(datatype="BYTES", shape=[3], data=texts)]), None, SPEC).images == files
+    assert read_infer(body(inputs=[tensor(datatype="BYTES", shape=[3], data=texts)]), None).images == files
 
 
 def test_outputs_and_parameters() -> None:
@@ -69,7 +74,7 @@ def test_outputs_and_parameters() -> None:
         {"name": "classes"},
     ]
     parameters = {"binary_data_output": True, "timeout": 1500}
-    request = read_infer(body(outputs=outputs, parameters=parameters), None, SPEC)
+    request = read_infer(body(outputs=outputs, parameters=parameters), None)
     assert request.timeout == 0.0015
     assert request.outputs == (
         WantedOutput("logits", True, 2), WantedOutput("logits", False), WantedOutput("classes", True),
@@ -99,8 +104,14 @@ WRONG = {
         "image: numbers out of range found, 36 whole",
     ),
     "out of int64": (body(inputs=[tensor(data=[10**30] * 36)]), "image: numbers out of range found"),
-    # As a numpy array it would take 1.6 TB.
-    "a long text": (body(inputs=[tensor(data=["x" * 1_000_000] + [1] * 400_000)]), "image: no list of whole numbers"),
+    # In a numpy array each number would be as long.
+    "a long text": (body(inputs=[tensor(data=["x" * 1_000_000] + [1] * 35)]), "image: no list of whole numbers"),
+    "too many pixels": (body(inputs=[tensor(shape=[4, 2, 3, 3])]), "4 images found, at most 3 in one request"),
+    "too many texts": (
+        body(inputs=[tensor(datatype="BYTES", shape=[4], data=[])]),
+        "4 images found, at most 3 in one request",
+    ),
+    "too many outputs": (body(outputs=[{"name": "logits"}] * 11), "outputs: 11 found, at most 10 expected"),
     "no list": (body(inputs=[tensor(data=36)]), "image: no list of whole numbers found"),
     "no base64": (body(inputs=[tensor(datatype="BYTES", shape=[1], data=["ä"])]), "image: not base64"),
     "an unknown output": (body(outputs=[{"name": "x"}]), "outputs[0].name: 'x' found, 'logits' or 'classes' expected"),
@@ -117,9 +128,27 @@ WRONG = {
 def test_wrong_requests(name: str) -> None:
     content, message = WRONG[name]
     with pytest.raises(RequestError) as caught:
-        read_infer(content, None, SPEC)
-    assert caught.value.status == 400
+        read_infer(content, None)
+    assert caught.value.status == (413 if "at most 3 in one" in message else 400)
     assert message in str(caught.value)
+
+
+def _nested(element: bytes, count: int) -> bytes:
+    return b"[" + b",".join([element] * count) + b"]"
+
+
+@pytest.mark.parametrize("element", [_nested(_nested(b"[0,0,0]", 8), 8), _nested(b"0,0,0", 8), b'"%s"' % (b"A" * 80)])
+def test_large_json_of_pixels_or_images_is_parsed(element: bytes) -> None:
+    count = 2 * json_body.LARGE // len(element)
+    assert len(json_body.read_json(_nested(element, count))) == count
+
+
+@pytest.mark.parametrize("silent", [b"[]", b"{}", b'""', b"null", b'{"":[true,false]}'])
+@pytest.mark.parametrize("numbers", [0, 3 * json_body.LARGE])
+def test_large_json_without_numbers_is_not_parsed(silent: bytes, numbers: int) -> None:
+    """The parser would keep all other threads waiting: numbers elsewhere do not help."""
+    with pytest.raises(RequestError, match="the request's JSON has too many lists, objects or texts; send numbers or"):
+        read_infer(b"[" + b"1," * numbers + _nested(silent, json_body.LARGE // len(silent)) + b"]", None)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +161,13 @@ def test_wrong_requests(name: str) -> None:
         (b"{}", "3", "Inference-Header-Content-Length: 3 found, at most the body's 2 expected"),
         (b"{}", "-1", "Inference-Header-Content-Length: '-1' found, a number of bytes expected"),
         (*binary(b"\xff\xff\xff\xff", datatype="BYTES", shape=[1]), "image: 4 bytes found that are not 1 elements"),
+        (*binary(bytes(16), datatype="BYTES", shape=[4]), "4 images found, at most 3 in one request"),
         (*binary(b"\0\0\0\0\0", datatype="BYTES", shape=[1]), "image: 5 bytes found that are not 1 elements"),
     ],
 )
 def test_wrong_binary_tensors(content: bytes, length: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
-        read_infer(content, length, SPEC)
+        read_infer(content, length)
     assert message in str(caught.value)
 
 
