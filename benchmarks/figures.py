@@ -24,6 +24,7 @@ IMAGES = ROOT / "docs" / "images"
 # Colours that are told apart with any kind of colour vision (Okabe and Ito, 2008), each with a marker of its own.
 COLOURS = {"fp32": "#0072B2", "bf16": "#E69F00", "fp16": "#CC79A7", "int8": "#009E73"}
 MARKERS = {"openvino": "o", "onnxruntime": "s", "torch.compile": "^"}
+RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 GREY = "#666666"
 # White behind the plot, so that black text can be read on a dark page; a fixed salt makes equal plots equal bytes.
 STYLE = {
@@ -220,6 +221,38 @@ def gates() -> Figure:
     return figure
 
 
+def accuracy() -> Figure:
+    """Latency against test accuracy: ResNet-18 with several kinds of attention, in two runtimes."""
+    data = newest("accuracy-latency", "epyc-2core")
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4), sharex=True, sharey=True)
+    markers = dict(zip(data["networks"], "osD^v", strict=False))
+    for axis, runtime in zip(axes, ("openvino", "onnxruntime"), strict=True):
+        for kind, network in data["networks"].items():
+            for engine, row in network["engines"].items():
+                if not engine.startswith(runtime):
+                    continue
+                low, high = row["top1_interval"]
+                axis.errorbar(
+                    row["p50_ms"],
+                    row["top1"],
+                    xerr=[[row["p50_ms"] - row["p10_ms"]], [row["p90_ms"] - row["p50_ms"]]],
+                    yerr=[[row["top1"] - low], [high - row["top1"]]],
+                    marker=markers[kind],
+                    color=COLOURS[engine.split()[1]],
+                    markersize=7,
+                    elinewidth=0.8,
+                )
+        axis.set(title=RUNTIMES[runtime], xlabel="ms per image (median, 10th to 90th percentile)")
+        axis.set_xlim(left=0)
+    axes[0].set_ylabel("test top-1, % (95 % interval)")
+    styles = [(name, {"marker": "o", "color": COLOURS[name]}) for name in ("fp32", "bf16", "int8")]
+    styles += [(kind, {"marker": marker, "color": GREY}) for kind, marker in markers.items()]
+    handles = [pyplot.Line2D([], [], linestyle="", label=name, **style) for name, style in styles]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
+    figure.suptitle("ResNet-18 without and with attention, CIFAR-10, batch 1, AMD EPYC with 2 cores", fontsize=10)
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "engines": engines,
     "attention": attention,
@@ -227,6 +260,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "zoo": zoo,
     "serving": serving,
     "gates": gates,
+    "accuracy": accuracy,
 }
 
 
