@@ -63,9 +63,11 @@ def card(model: ServedModel) -> dict[str, object]:
         ("trained on", _trained_on(bundle)),
     ]
     if bundle.measured is not None:
+        is_imported = bundle.data.name == JUDGED_FOLDER
+        aside = "validation (perhaps trained on)" if is_imported else "validation"
         facts += [
             (f"top-1 on {what}", _accuracy(split))
-            for what, split in (("test", bundle.measured.test), ("validation", bundle.measured.val))
+            for what, split in (("test", bundle.measured.test), (aside, bundle.measured.val))
             if split is not None
         ]
     if bundle.rejection is not None:

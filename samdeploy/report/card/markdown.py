@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import samdeploy
+from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.bundle.spec import named_model
 from samdeploy.report.card.facts import EngineFigures, Evaluation, Facts
 from samdeploy.report.rows import set_name
@@ -157,7 +158,8 @@ def _training(facts: Facts) -> str:
              if not key.startswith("trained_with_")]  # fmt: skip
     if measured is not None:
         rows.append(("epoch of the weights", count(measured.epoch) if measured.epoch else "trained elsewhere"))
-        for name, split in (("val", measured.val), ("test", measured.test)):
+        aside = "val (perhaps trained on)" if facts.bundle.data.name == JUDGED_FOLDER else "val"
+        for name, split in ((aside, measured.val), ("test", measured.test)):
             rows.append(
                 (f"top-1 on {name}, %", f"{percent(split.top1)} of {count(split.images)} images" if split else UNKNOWN)
             )
