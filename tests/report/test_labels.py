@@ -101,7 +101,7 @@ def test_a_shift_is_seen_and_chance_is_not_one(digits_bundle: Bundle, out: Path,
     unknown = look_at_labels(labels, replace(digits_bundle, answered=None), None)
     assert unknown.drift == () and unknown.confidence_before is None
     page = render_labels(unknown, labels, replace(digits_bundle, answered=None), "samdeploy report")
-    assert "does not know what validation images were answered with" in page and "--input INPUT" in page
+    assert "does not say what validation images were answered with" in page and "--input INPUT" in page
 
 
 def test_names_are_escaped(found: LabelsFound, out: Path, digits_bundle: Bundle) -> None:
