@@ -122,7 +122,7 @@ def _part(path: Path, offset: int, size: int) -> bytes:
 
 
 def _members(path: Path) -> Mapping[str, Any]:
-    return noted(path, "images of a tar 2", partial(_read_members, path))
+    return noted(path, "images of a tar 3", partial(_read_members, path))
 
 
 def _read_members(path: Path) -> Mapping[str, Any]:
@@ -139,11 +139,24 @@ def _read_members(path: Path) -> Mapping[str, Any]:
             end = os.pread(file.fileno(), tarfile.BLOCKSIZE, tar.offset)
             if len(end) < tarfile.BLOCKSIZE or any(end):  # zeros close a tar
                 raise InputError(f"{path}: damaged or cut off at byte {tar.offset:,}")
+            if not _ends_at(file.fileno(), tar.offset):
+                raise InputError(
+                    f"{path}: ends at byte {tar.offset:,}, but more follows: damaged, or several tars in one file"
+                )
     except tarfile.TarError as error:
         raise InputError(f"{path}: damaged or compressed ({error}); unpack it, or make it again") from None
     content, ends = names.packed()
     offsets, sizes = np.array(places, np.int64).reshape(-1, 2).T
     return {"names": content, "ends": ends, "offsets": offsets, "sizes": sizes, "links": np.array(links)}
+
+
+def _ends_at(file: int, place: int) -> bool:
+    """Whether nothing but zeros follows."""
+    while piece := os.pread(file, _SAMPLE, place):
+        if any(piece):
+            return False
+        place += len(piece)
+    return True
 
 
 def parquet_file(path: Path) -> Any:

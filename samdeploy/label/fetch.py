@@ -28,8 +28,12 @@ class Fetch:
         """
         import fsspec
 
+        is_http = uri.startswith(("http://", "https://"))
+        # One read from the beginning: no ranges; and with a size, whichever, fsspec does not ask for it first.
+        once = {"block_size": 0, "size": 1} if is_http else {}
         try:
-            with fsspec.open(uri, "rb", **self._options(uri)) as file:
+            files, path = fsspec.url_to_fs(uri, **(self._http_options() if is_http else {}))
+            with files.open(path, "rb", **once) as file:
                 content = self._content(file)
         except ImportError as error:
             raise PackageMissing(f"{uri}: {first_line(error)}") from None
@@ -57,10 +61,7 @@ class Fetch:
             left -= len(piece)
         return b"".join(pieces)
 
-    def _options(self, uri: str) -> dict[str, Any]:
-        if not uri.startswith(("http://", "https://")):
-            return {}
+    def _http_options(self) -> dict[str, Any]:
         import aiohttp
 
-        # One read from the beginning: no ranges, and no question for the size before it.
-        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=self._timeout)}, "block_size": 0}
+        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=self._timeout)}}

@@ -66,7 +66,11 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
     if text == "-":
         _check_column(column, "standard input")
         return _standard_input(_Names(folder / NAMES_FILE, fetch, {"kind": "standard input"}), known)
+    if "://" in text:
+        raise InputError(f"{text}: an address found; write addresses into a list, one a line, and give the list")
     files = [Path(text)]
+    if files[0].is_fifo():
+        raise InputError(f"{text}: a pipe found; give - as the input, and the list through standard input")
     if glob.has_magic(text) and not files[0].exists():
         files = sorted(map(Path, glob.iglob(text, recursive=True)), key=_key)  # noqa: PTH207
         if not files:
@@ -178,9 +182,8 @@ def _choose(names: Iterable[str], column: str, where: str) -> str:
     found = column if column in names else next((name for name in _COLUMNS if not column and name in names), None)
     if found is None:
         wanted = repr(column) if column else f"one of {', '.join(_COLUMNS)}"
-        raise InputError(
-            f"{where}: columns {', '.join(map(repr, names[:8]))} found, {wanted} expected; --column NAME names it"
-        )
+        shown = f"columns {', '.join(map(repr, names[:8]))}" if names else "no columns"
+        raise InputError(f"{where}: {shown} found, {wanted} expected; --column NAME names it")
     if names.count(found) > 1:
         raise InputError(f"{where}: {names.count(found)} columns are called {found!r}")
     return found

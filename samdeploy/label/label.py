@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from samdeploy.progress import progress_bar
 
 SETTINGS_FILE, SUMMARY_FILE = "_label.json", "_summary.json"
 FORMAT, VERSION = "samdeploy-labels", 3
+_FORMER = ".former-"  # a folder with what --force replaces, until the new labelling has begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def opened(options: LabelOptions, max_bytes: int) -> Iterator[Input]:
             given = open_input(options.input, options.out, options.column, fetch, known=known)
             if not given.count:
                 raise InputError(f"{options.input}: no images found")
-        yield given
+            yield given
 
 
 def engine_facts(classifier: Classifier) -> dict[str, Any]:
@@ -111,7 +114,18 @@ def engine_facts(classifier: Classifier) -> dict[str, Any]:
     return {
         "bundle": {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "arch": classifier.bundle.spec.arch},
         "engine": {"backend": session.backend, "precision": session.precision, "device": session.device},
+        "versions": _versions(
+            "samdeploy", "pillow", "numpy", {"pytorch": "torch"}.get(session.backend, session.backend)
+        ),
     }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 class Labelling:
@@ -138,8 +152,11 @@ class Labelling:
             "logits": options.logits, "features": options.features,
         }  # fmt: skip
         _claim(options.out, self.settings)
+        for former in options.out.glob(f"{_FORMER}*"):
+            shutil.rmtree(former)
         self._rows = given.count if options.limit is None else min(given.count, options.limit)
         self._parts = range(-(-self._rows // options.rows))
+        _check_no_others(options.out, self._parts)
         mine = [number for number in self._parts if number % options.shard[1] == options.shard[0] - 1]
         self.to_do = _missing(options.out, mine, self.settings)
         self.own = sum(len(self.rows_of(number)) for number in self.to_do)
@@ -153,7 +170,9 @@ class Labelling:
     def tidy(self, parts: Sequence[int]) -> None:
         """What a killed worker left of these parts goes; so does a summary that they make untrue."""
         names = {f".{part_path(self._options.out, number).name}" for number in parts}
-        for left in self._options.out.glob(".part-*"):
+        if self._options.shard == (1, 1):  # else another process may be writing it
+            names.add(f".{NAMES_FILE}")
+        for left in self._options.out.glob(".*-*"):
             if left.name.rpartition("-")[0] in names:
                 left.unlink(missing_ok=True)
         if parts:
@@ -167,6 +186,16 @@ class Labelling:
             facts = {key: value for key, value in asdict(found).items() if key not in ("own", "seconds")}
             write_atomic(self._options.out / SUMMARY_FILE, json_bytes({**facts, "settings": self.settings}))
         return found
+
+
+def _check_no_others(folder: Path, parts: Sequence[int]) -> None:
+    """
+    Raises:
+        InputError: the folder has a part that is not of this labelling; who reads the folder would read it, too.
+    """
+    own = {part_path(folder, number).name for number in parts}
+    if others := sorted(path.name for path in folder.glob("part-*.parquet") if path.name not in own):
+        raise InputError(f"{folder}: {others[0]} is no part of this labelling; remove it, and label again")
 
 
 def _missing(folder: Path, parts: Sequence[int], settings: Mapping[str, Any]) -> list[int]:
@@ -227,17 +256,19 @@ def _short(value: object) -> str:
 
 @contextmanager
 def _set_aside(folder: Path) -> Iterator[None]:
-    """Delete the results in `folder` once the block has ended well; put them back where it has not."""
-    with tempfile.TemporaryDirectory(prefix=".former-", dir=folder) as former:
-        results = [path for path in folder.iterdir() if _is_result(path.name)]
-        for path in results:
-            path.rename(Path(former) / path.name)
-        try:
-            yield
-        except BaseException:
+    """The results in `folder` out of the way; back again where the block fails before `Labelling` deletes them."""
+    former = Path(tempfile.mkdtemp(prefix=_FORMER, dir=folder))
+    results = [path for path in folder.iterdir() if _is_result(path.name)]
+    for path in results:
+        path.rename(former / path.name)
+    try:
+        yield
+    except BaseException:
+        if former.exists():
             for path in results:
-                (Path(former) / path.name).replace(path)
-            raise
+                (former / path.name).replace(path)
+            former.rmdir()
+        raise
 
 
 def _is_result(name: str) -> bool:
@@ -255,18 +286,24 @@ def _alone(options: LabelOptions) -> Iterator[None]:
     is_new = not options.out.exists()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f".lock-{number}-of-{count}"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handles = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)]
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(handle), path.stat()):  # removed and made again meanwhile
+        fcntl.flock(handles[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(handles[0]), path.stat()):  # removed and made again meanwhile
             raise BlockingIOError
+        # All shards at once and one of them exclude each other; two shards do not.
+        for other in options.out.glob(".lock-*" if count == 1 else ".lock-1-of-1"):
+            if other != path:
+                handles.append(os.open(other, os.O_RDWR | os.O_CLOEXEC))
+                fcntl.flock(handles[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, FileNotFoundError):
         raise InputError(f"labels {options.out}: another process writes this shard; wait for its end") from None
     else:
         with _nothing_left(options, path, is_new):
             yield
     finally:
-        os.close(handle)
+        for handle in handles:
+            os.close(handle)
 
 
 @contextmanager

@@ -38,6 +38,22 @@ def test_a_folder_that_cannot_be_read_is_refused(labelled: Label, images: Path, 
         labelled(tmp_path / "out", folder)
 
 
+def test_what_a_tar_has_behind_its_end_is_not_lost_in_silence(labelled: Label, images: Path, tmp_path: Path) -> None:
+    for name in ("1.tar", "2.tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.add(images / "image 0.png", "0.png")
+    (tmp_path / "both.tar").write_bytes((tmp_path / "1.tar").read_bytes() + (tmp_path / "2.tar").read_bytes())
+    with pytest.raises(InputError, match="but more follows: damaged, or several tars in one file"):
+        labelled(tmp_path / "out", tmp_path / "both.tar")
+
+
+def test_pipes_and_addresses_are_refused(labelled: Label, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for given, text in ((tmp_path / "pipe", "a pipe found; give -"), ("s3://a/b/", "an address found; write")):
+        with pytest.raises(InputError, match=text):
+            labelled(tmp_path / "out", given)
+
+
 def test_several_lists_and_kinds_are_refused(labelled: Label, tmp_path: Path) -> None:
     for name, found in (("1.csv", ""), ("2.csv", "2 lists found"), ("3.tar", r"several kinds \(.csv, .tar\) found")):
         (tmp_path / name).write_text("uri\na.png\n")
@@ -158,8 +174,12 @@ def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, i
                 self.directory = str(tmp_path)
             super().do_GET()
 
+        def do_HEAD(self) -> None:
+            asked_first.append(self.path)
+
         def log_message(self, *arguments: object) -> None: ...
 
+    asked_first: list[str] = []
     serving = functools.partial(Handler, directory=str(images))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -177,7 +197,7 @@ def test_addresses_are_fetched_and_one_that_hangs_is_given_up(labelled: Label, i
     labelled(tmp_path / "folder", limit=12)
     rows = table(tmp_path / "out")
     assert [row["probability"] for row in rows[:12]] == [row["probability"] for row in table(tmp_path / "folder")]
-    assert found.whole and found.errors == 4
+    assert found.whole and found.errors == 4 and not asked_first
     assert [row["row"] for row in rows if row["error"]] == [7, 12, 13, 14]
     assert "no answer within 1 s" in rows[13]["error"] and rows[15]["width"] == 900
 

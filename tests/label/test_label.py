@@ -97,7 +97,7 @@ def test_what_a_killed_worker_left_goes_in_one_look(
     monkeypatch.setattr(Path, "glob", lambda self, pattern: looks.append(pattern) or glob(self, pattern))
     labelled(tmp_path, shard=(2, 2))
     assert [path.exists() for path in left] == [True, False]  # the other worker may be at its own
-    assert len(looks) <= 2  # not one for each part: folders hold thousands
+    assert len(looks) <= 5  # not one for each part: folders hold thousands
 
 
 def test_what_is_written_is_chosen(labelled: Label, classifier: Classifier, images: Path, tmp_path: Path) -> None:
@@ -113,7 +113,10 @@ def test_what_is_written_is_chosen(labelled: Label, classifier: Classifier, imag
     assert [row["row"] for row in table(tmp_path / "errors")] == [7, 31]
 
 
-def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Path) -> None:
+def test_other_settings_are_refused(labelled: Label, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise InputError("--features: not here")
+
     labelled(tmp_path)
     for options, text in (({"batch": 5}, "batch was 4, is 5"), ({"logits": "float16"}, "logits was")):
         with pytest.raises(InputError, match=text):
@@ -124,6 +127,9 @@ def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Pat
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with pytest.raises(InputError, match="no such file"):
         labelled(tmp_path, tmp_path / "gone", force=True)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="--features: not here"):
+        patch.setattr("samdeploy.label.worker.Features", refused)  # which is seen after the input is opened
+        labelled(tmp_path, features="float32", force=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert labelled(tmp_path, rows=20, force=True).parts == (3, 3)
     with pytest.raises(InputError, match="--force: not with --shard"):
@@ -131,6 +137,9 @@ def test_other_settings_are_refused(labelled: Label, images: Path, tmp_path: Pat
     parts = [tmp_path / f"part-00000{number}.parquet" for number in (0, 1)]
     parts[0].write_bytes(parts[1].read_bytes())
     with pytest.raises(InputError, match="holds part 1"):
+        labelled(tmp_path, rows=20)
+    parts[0].replace(tmp_path / "part-000003.parquet")
+    with pytest.raises(InputError, match=r"part-000003\.parquet is no part of this labelling; remove it"):
         labelled(tmp_path, rows=20)
 
 
@@ -200,10 +209,12 @@ def test_two_at_once_are_refused_and_the_command_says_what_it_did(
     code, _, errors = inside(*arguments, cwd=tmp_path)
     assert code == 0, errors
     assert "53 of 53 rows in 3 of 3 parts: 51 labelled, 2 errors" in errors
-    with (tmp_path / "out" / ".lock-1-of-1").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        code, _output, errors = inside(*arguments, cwd=tmp_path)
-    assert code == 2 and "another process writes this shard" in errors
+    (tmp_path / "out" / ".lock-1-of-2").touch()
+    for lock, options in (("1-of-1", ()), ("1-of-1", ("--shard", "2/2")), ("1-of-2", ())):
+        with (tmp_path / "out" / f".lock-{lock}").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            code, _output, errors = inside(*arguments, *options, cwd=tmp_path)
+        assert code == 2 and "another process writes this shard" in errors
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
