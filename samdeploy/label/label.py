@@ -94,7 +94,7 @@ def opened(options: LabelOptions, max_bytes: int) -> Iterator[Input]:
         InputError: the options, the folder or the input are wrong; or another process is at it.
     """
     if options.where and not WHERE.fullmatch(options.where):
-        raise InputError(f"--where: {options.where!r} found, rejected, error or 'probability < 0.6' expected")
+        raise InputError(f"--where: {options.where!r} found; give rejected, error or 'probability < 0.6'")
     _check_folders(options)
     with _alone(options):
         begun = (options.out / SETTINGS_FILE).is_file()

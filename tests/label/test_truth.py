@@ -114,5 +114,5 @@ def test_a_table_of_other_images_or_classes_is_refused(opened: Open, tmp_path: P
         true_classes(labels, path, "species", CLASSES)
     with pytest.raises(InputError, match="no table found"):
         true_classes(labels, tmp_path / "none.csv", "", CLASSES)
-    with pytest.raises(InputError, match=r"one .csv or .tsv, or any .parquet"):
+    with pytest.raises(InputError, match=r"give one .csv or .tsv, or only .parquet"):
         true_classes(labels, table(tmp_path / "t.jsonl", ROWS), "", CLASSES)

@@ -50,7 +50,7 @@ def device_array(
     if not isinstance(interface, dict):
         kind = type(array).__name__
         hint = "; host arrays go to run()" if isinstance(array, np.ndarray) else ""
-        raise InputError(f"{name}: {kind} without __cuda_array_interface__ found, {wanted} expected{hint}")
+        raise InputError(f"{name}: {kind} without __cuda_array_interface__ found; expected {wanted}{hint}")
     try:
         version = int(interface["version"])
         shape = tuple(int(length) for length in interface["shape"])

@@ -182,7 +182,7 @@ def _fingerprint(samples: Samples, bundle: Bundle) -> str:
 def _away_from_its_run(bundle: Bundle) -> TestSet:
     """The images, where a data set that is known by its name is found without a run that says where."""
     name = bundle.data.name
-    here = f"no test images here: {bundle.root} does not lie in its run, which knows where they are"
+    here = f"no test images here: {bundle.root} is not in its run folder, which says where they are"
     if name in _ANYWHERE and not bundle.data.counts:
         here = f"no test images here: {bundle.root} was imported without images"
     if name in _ANYWHERE or not name:

@@ -107,7 +107,7 @@ def test_bundle_away_from_its_run_asks_for_the_folder(
     (root / "data" / "train" / "cat").mkdir(parents=True)
     monkeypatch.chdir(root)
     away = dataclasses.replace(bundle, root=root / "bundle", data=dataclasses.replace(bundle.data, name=name))
-    with pytest.raises(InputError, match=r"^no test images here: .* does not lie in its run.*: --data (FOLDER|PATH)"):
+    with pytest.raises(InputError, match=r"^no test images here: .* is not in its run folder.*: --data (FOLDER|PATH)"):
         open_test_set(away, None)
 
 
