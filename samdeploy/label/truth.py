@@ -51,7 +51,8 @@ def true_classes(labels: Labels, table: Path | None, column: str, classes: Seque
         return _Table(classes, _parquet(labels, files, column), f"--data {table}")
     if len(files) == 1 and suffixes <= {".csv", ".tsv"}:
         return _Table(classes, _text_table(files[0], column), f"--data {table}")
-    raise InputError(f"--data {table}: {shortened(map(str, files))} found; give one .csv or .tsv, or only .parquet files")
+    found = shortened(map(str, files))
+    raise InputError(f"--data {table}: {found} found; give one .csv or .tsv, or only .parquet files")
 
 
 class _Folders:
