@@ -60,8 +60,10 @@ def label(
         raise InputError(f"--engine: {engine!r} found, plain or ray expected; --backend names the runtime")
     if engine == "plain" and (workers or gpus):
         raise InputError("--workers, --gpus: for --engine ray; for processes of your own, --shard")
-    from samdeploy.label.label import SETTINGS_FILE, label, say
+    from samdeploy.label.folder import SETTINGS_FILE
+    from samdeploy.label.label import label
     from samdeploy.label.options import LabelOptions
+    from samdeploy.label.summary import say
     from samdeploy.runs.locate import bundle_of
 
     options = LabelOptions(

@@ -25,8 +25,9 @@ from samdeploy.classifier import Classifier
 from samdeploy.errors import BackendUnavailable, InputError, first_line
 from samdeploy.images.walk import counted
 from samdeploy.label.inputs import Input
-from samdeploy.label.label import Labelling, Summary, engine_facts, opened
+from samdeploy.label.label import Labelling, engine_facts, opened
 from samdeploy.label.options import LabelOptions
+from samdeploy.label.summary import Summary
 from samdeploy.label.worker import Worker
 from samdeploy.progress import progress_bar
 

@@ -21,8 +21,8 @@ from samdeploy.bundle.spec import MAX_BYTES
 from samdeploy.errors import InputError
 from samdeploy.files import read_json
 from samdeploy.label.fetch import Fetch
+from samdeploy.label.folder import FORMAT, SETTINGS_FILE, VERSION
 from samdeploy.label.inputs import ChangedInput, Input, open_input
-from samdeploy.label.label import FORMAT, SETTINGS_FILE, VERSION
 from samdeploy.label.parts import is_sound, part_path, read_counts
 
 # Rows that are read at once.
@@ -34,7 +34,7 @@ class Labels:
     """Results of a labelling that is complete.
 
     Attributes:
-        settings: what the labels depend on, see `samdeploy.label.label`.
+        settings: what the labels depend on, see `samdeploy.label.label.Labelling`.
         rows: of the input.
         parts: how many there are.
         counts: of all rows: "rows", "errors", "rejected", "written", and "label 3" for each class.

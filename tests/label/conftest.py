@@ -15,7 +15,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.label.options import LabelOptions
 
 if TYPE_CHECKING:
-    from samdeploy.label.label import Summary
+    from samdeploy.label.summary import Summary
 
 COUNT, ROWS = 53, 10
 Label = Callable[..., "Summary"]

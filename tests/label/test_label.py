@@ -214,7 +214,7 @@ def test_two_at_once_are_refused_and_the_command_says_what_it_did(
         with (tmp_path / "out" / f".lock-{lock}").open() as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             code, _output, errors = inside(*arguments, *options, cwd=tmp_path)
-        assert code == 2 and "another process writes this shard" in errors
+        assert code == 2 and "another process labels into it" in errors
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
