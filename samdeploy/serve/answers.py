@@ -1,16 +1,53 @@
-"""Logits to what the Open Inference Protocol answers, over HTTP and gRPC."""
+"""What the Open Inference Protocol answers, over HTTP and gRPC: the tensors of a model, and logits in them."""
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from samdeploy.arrays import Float32Array
+from samdeploy.bundle import Bundle
 from samdeploy.bundle.spec import ModelSpec
-from samdeploy.serve.protocol import CLASSES, InferRequest, WantedOutput
+from samdeploy.serve.infer_request import CLASSES, InferRequest, WantedOutput
+
+EXTENSIONS = ("binary_tensor_data", "classification")
+
+
+def model_metadata(name: str, versions: Sequence[str], bundle: Bundle) -> dict[str, Any]:
+    """The answer to GET v2/models/NAME, which tells clients of tensors; -1 is any number of images."""
+    spec = bundle.spec
+    height, width = spec.preprocessing.height, spec.preprocessing.width
+    return {
+        "name": name,
+        "versions": list(versions),
+        "platform": "samdeploy",
+        "inputs": [{"name": spec.input.name, "datatype": "UINT8", "shape": [-1, height, width, 3]}],
+        "outputs": [
+            {"name": spec.output.name, "datatype": "FP32", "shape": [-1, len(spec.classes)]},
+            {"name": CLASSES, "datatype": "BYTES", "shape": [-1]},
+        ],
+    }
+
+
+def model_config(name: str, bundle: Bundle, batch: int, precision: str) -> dict[str, Any]:
+    """The answer to GET v2/models/NAME/config, Triton's extension, for perf_analyzer and `bench --url`."""
+    spec = bundle.spec
+    height, width = spec.preprocessing.height, spec.preprocessing.width
+    return {
+        "name": name,
+        "platform": "samdeploy",
+        "max_batch_size": batch,
+        "input": [{"name": spec.input.name, "data_type": "TYPE_UINT8", "dims": [height, width, 3]}],
+        "output": [
+            {"name": spec.output.name, "data_type": "TYPE_FP32", "dims": [len(spec.classes)]},
+            {"name": CLASSES, "data_type": "TYPE_STRING", "dims": []},
+        ],
+        "parameters": {"precision": {"string_value": precision}},
+    }
 
 
 def answer_tensor(

@@ -15,23 +15,21 @@ import samdeploy
 from samdeploy.arrays import UInt8Array
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.errors import ImageError, InputError, SamdeployError, first_line
-from samdeploy.serve.answers import answer_tensor, raw_bytes
+from samdeploy.serve.answers import EXTENSIONS, answer_tensor, model_metadata, raw_bytes
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.http import Server
-from samdeploy.serve.messages import MESSAGES, METHODS, SERVICE
-from samdeploy.serve.protocol import (
+from samdeploy.serve.infer_request import (
     CLASSES,
-    EXTENSIONS,
     WantedOutput,
     byte_strings,
     check_outputs,
     image_count,
-    model_metadata,
     pixels_of,
     pixels_of_numbers,
     timeout_of,
     wanted_output,
 )
+from samdeploy.serve.messages import MESSAGES, METHODS, SERVICE
 from samdeploy.serve.security import has_key
 
 _STATUS = {

@@ -20,24 +20,17 @@ from starlette.routing import Route
 
 import samdeploy
 from samdeploy.errors import AnswerError, ImageError, SamdeployError, first_line
-from samdeploy.serve.answers import write_infer
+from samdeploy.serve.answers import EXTENSIONS, model_config, model_metadata, write_infer
 from samdeploy.serve.bodies import form_files, read_body
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.explained import decoded_png, explained_png
+from samdeploy.serve.infer_request import InferRequest, timeout_of
 from samdeploy.serve.json_body import LARGE
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models
 from samdeploy.serve.openapi import openapi
 from samdeploy.serve.page import HAS_COLOURS, card, page_routes
-from samdeploy.serve.protocol import (
-    EXTENSIONS,
-    HEADER_LENGTH,
-    InferRequest,
-    model_config,
-    model_metadata,
-    read_infer,
-    timeout_of,
-)
+from samdeploy.serve.protocol import HEADER_LENGTH, read_infer
 from samdeploy.serve.served import ServedModel
 
 _LOG = logging.getLogger("samdeploy.serve")

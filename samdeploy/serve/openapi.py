@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import samdeploy
+from samdeploy.serve.infer_request import CLASSES
 from samdeploy.serve.models import Models
-from samdeploy.serve.protocol import CLASSES, HEADER_LENGTH
+from samdeploy.serve.protocol import HEADER_LENGTH
 from samdeploy.serve.served import ServedModel
 
 _JSON = "application/json"

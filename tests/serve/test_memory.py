@@ -21,8 +21,8 @@ pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'"
 from starlette.types import ASGIApp, Message
 
 from samdeploy.serve import http
+from samdeploy.serve.infer_request import InferRequest
 from samdeploy.serve.json_body import LARGE
-from samdeploy.serve.protocol import InferRequest
 from samdeploy.serve.served import Limits
 from samdeploy.serve.server import ServeOptions, open_server
 

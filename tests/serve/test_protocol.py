@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle.spec import ModelSpec, Preprocessing, model_spec
-from samdeploy.serve import json_body, protocol
+from samdeploy.serve import infer_request, json_body, protocol
 from samdeploy.serve.answers import write_infer
 from samdeploy.serve.errors import RequestError
-from samdeploy.serve.protocol import InferRequest, WantedOutput
+from samdeploy.serve.infer_request import InferRequest, WantedOutput
 
 SPEC: ModelSpec = model_spec("sam-resnet18", {}, ("cat", "dog", "ükelei"), Preprocessing(2, 3))
 MOST = 3  # images
@@ -46,7 +46,7 @@ def test_pixels_in_json_nested_or_flat(data: list[Any], large: int, monkeypatch:
     """A large body in pieces, by functions of Python: only between those other threads have their turn."""
     called: list[str] = []
     monkeypatch.setattr(json_body, "LARGE", large)
-    monkeypatch.setattr(protocol, "_PIECE", 5)
+    monkeypatch.setattr(infer_request, "_PIECE", 5)
     monkeypatch.setattr(json_body, "_int", lambda text: called.append(text) or int(text))
     request = read_infer(body(inputs=[tensor(data=data)], id="7"), None)
     assert (request.id, request.timeout, "35" in called) == ("7", None, large == 1)
