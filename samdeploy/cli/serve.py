@@ -72,8 +72,9 @@ def serve(
     """Serve bundles over HTTP and gRPC.  Follows the Open Inference Protocol (KServe v2)."""
     from samdeploy.backends.names import check_names
     from samdeploy.runs.locate import latest_bundle
+    from samdeploy.serve.options import ServeOptions
     from samdeploy.serve.served import Limits
-    from samdeploy.serve.server import ServeOptions, serve
+    from samdeploy.serve.server import serve
 
     check_names(backend, device, precision, also="auto")
     limits = Limits(batch, delay_ms / 1000, queue, timeout, max_bytes, max_pixels)

@@ -38,6 +38,23 @@ def read_place(text: str) -> Place:
     return Place(name, version, root)
 
 
+def read_places(texts: Sequence[str]) -> tuple[Place, ...]:
+    """All bundles of a command line; see `read_place`.
+
+    Raises:
+        InputError: also, two of one name and version.
+    """
+    places = tuple(read_place(text) for text in texts)
+    seen: set[tuple[str, str]] = set()
+    for place in places:
+        if (place.name, place.version) in seen:
+            raise InputError(
+                f"two bundles would be served as {place.name}:{place.version}; name them apart: NAME[:VERSION]=PATH"
+            )
+        seen.add((place.name, place.version))
+    return places
+
+
 class Models:
     """All models of a server, by name and version; where no version is named, the highest is meant."""
 

@@ -21,7 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samdeploy.serve.http import make_app
-from samdeploy.serve.server import ServeOptions, open_server
+from samdeploy.serve.options import ServeOptions
+from samdeploy.serve.server import open_server
 
 
 class _Replica:

@@ -23,8 +23,9 @@ from starlette.types import ASGIApp, Message
 from samdeploy.serve import http
 from samdeploy.serve.infer_request import InferRequest
 from samdeploy.serve.json_body import LARGE
+from samdeploy.serve.options import ServeOptions
 from samdeploy.serve.served import Limits
-from samdeploy.serve.server import ServeOptions, open_server
+from samdeploy.serve.server import open_server
 
 MODEL = "/v2/models/digits/"
 

@@ -21,8 +21,8 @@ import ray
 from ray import serve
 
 from samdeploy.bundle import Bundle
+from samdeploy.serve.options import ServeOptions
 from samdeploy.serve.ray import app
-from samdeploy.serve.server import ServeOptions
 from tests.serve.test_http import binary_request
 from tests.serve.test_triton import free_port
 

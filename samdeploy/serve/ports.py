@@ -1,0 +1,41 @@
+"""Ports to listen on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from samdeploy.errors import InputError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that connections queue at; port 0 takes a free one.
+
+    Raises:
+        InputError: the port is taken, or the host is no address of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+        listening.setblocking(False)
+    except (OSError, OverflowError) as error:
+        cure = "; --port 0 takes a free one" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
+        raise InputError(f"cannot listen on {host}:{port} ({error}){cure}") from None
+    return listening
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there; workers share the port, and would share it with a stranger."""
+    try:
+        listen(host, port).close()
+    except InputError:
+        return False
+    return True
+
+
+def host_and_port(host: str, port: int) -> str:
+    """HOST:PORT, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
