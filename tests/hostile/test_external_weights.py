@@ -17,10 +17,10 @@ from samdeploy.errors import BackendUnavailable
 from tests.cpp.build import Build
 from tests.cpp.conftest import Probe
 from tests.hostile.conftest import npy
+from tests.hostile.statuses import UNAVAILABLE
 
 onnx = pytest.importorskip("onnx", reason="pip install 'samdeploy[export]'")
 
-UNAVAILABLE = 10
 WEIGHTS = np.arange(3 * 2, dtype=np.float32).reshape(3, 2)
 
 

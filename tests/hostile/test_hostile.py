@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,12 @@ from samdeploy.bundle import Bundle
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.errors import BackendUnavailable, BundleError
 from tests.hostile.conftest import Reader
-from tests.hostile.damage import (
-    ARRAY,
-    BAD_MANIFEST,
-    IMAGES,
-    LOGITS,
-    MANIFESTS,
-    NO_BUNDLE,
-    SEALED,
-    TENSORS,
-    UNAVAILABLE,
-    WRONG_ANSWERS,
-    Seal,
-    edit,
-    whole,
-)
+from tests.hostile.damage import edit, whole
+from tests.hostile.golden_cases import IMAGES, LOGITS, SEALED
+from tests.hostile.manifest_cases import MANIFESTS
+from tests.hostile.statuses import ARRAY, BAD_MANIFEST, NO_BUNDLE, TENSORS, UNAVAILABLE, WRONG_ANSWERS
+
+Seal = Callable[[Path], Bundle]
 
 
 def test_the_sound_bundle_reaches_the_runtime(root: Path, reader: Reader) -> None:

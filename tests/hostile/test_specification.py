@@ -15,7 +15,7 @@ from samdeploy.bundle.manifest import FORMAT, ROLES, VERSION
 from samdeploy.bundle.names import MANIFEST
 from samdeploy.bundle.spec import CROPS, FITS, PRECISIONS, RESIZES
 from samdeploy.images.resize import MOST_PIXELS_BETWEEN_PASSES
-from tests.hostile.test_hostile import MANIFESTS
+from tests.hostile.manifest_cases import MANIFESTS
 
 jsonschema = pytest.importorskip("jsonschema", reason="pip install 'samdeploy[dev]'")
 
