@@ -22,11 +22,13 @@ def include() -> str:
 
 
 def cmake_dir() -> str:
-    """The folder of a CMake package that builds the C++ library as a part of the project that asks for it::
+    """The folder of a CMake package that builds the C++ library as a part of the project that asks for it:
 
-        cmake -S . -B build -Dsamdeploy_DIR=$(python -c "import samdeploy; print(samdeploy.cmake_dir())")
+    ```sh
+    cmake -S . -B build -Dsamdeploy_DIR=$(python -c "import samdeploy; print(samdeploy.cmake_dir())")
+    ```
 
-    with ``find_package(samdeploy)`` and ``target_link_libraries(program samdeploy::samdeploy)`` in the project.
+    with `find_package(samdeploy)` and `target_link_libraries(program samdeploy::samdeploy)` in the project.
 
     Raises:
         InputError: this installation has no C++ sources.

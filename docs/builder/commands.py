@@ -36,7 +36,7 @@ def _section(name: str, command: Any) -> Iterator[str]:
         records = [part.get_help_record(context) for part in command.params if part.param_type_name == kind]
         if records:
             yield f"\n| {kind} | meaning |\n| --- | --- |"
-            yield from (f"| `{_cell(names)}` | {_cell(meaning)} |" for names, meaning in filter(None, records))
+            yield from (f"| {_code(names)} | {_cell(meaning)} |" for names, meaning in filter(None, records))
 
 
 def _summary(command: Any) -> str:
@@ -49,3 +49,9 @@ def _text(text: str | None) -> str:
 
 def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """Not in backticks, where a table shows the escape of a stroke; and nothing in it is Markdown."""
+    marks = "".join(one if one.isalnum() or one in " -." else f"&#{ord(one)};" for one in text)
+    return f"<code>{marks}</code>"

@@ -84,7 +84,8 @@ def app(
         options: those of `samdeploy serve`; address, key and TLS are Ray's matter.
         replicas: at least and at most.
         ongoing: requests per replica that Ray aims at when it adds or removes replicas; twice as many are sent to one.
-        cpus, gpus: that each replica takes.
+        cpus: that each replica takes.
+        gpus: likewise.
     """
     deployment = serve.deployment(
         name="samdeploy",
