@@ -274,7 +274,9 @@ def contained_file(root: Path, relative: str, what: str) -> Path:
             if stat.S_ISLNK(status.st_mode):
                 raise BundleError(f"{what}: {relative!r} is a symbolic link or behind one; copy the bundle with cp -rL")
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{what}: {relative!r} is missing; the folder is incomplete, export it again") from None
+        raise BundleError(
+            f"{what}: {relative!r} is missing; the folder is incomplete; copy or export it again"
+        ) from None
     except OSError as error:
         raise BundleError(f"{what}: {relative!r} cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(status.st_mode):

@@ -98,7 +98,7 @@ int Folder::open_file(const std::string& relative, std::uint64_t* size) const {
     // The look is for the message; O_NOFOLLOW below is what no race can pass.
     if (::fstatat(at.get(), part, &status, AT_SYMLINK_NOFOLLOW) != 0) {
       if (errno == ENOENT || errno == ENOTDIR) {
-        throw Error(SAMDEPLOY_NO_BUNDLE, name + " is missing; the folder is incomplete, export it again");
+        throw Error(SAMDEPLOY_NO_BUNDLE, name + " is missing; the folder is incomplete; copy or export it again");
       }
       throw Error(SAMDEPLOY_NO_BUNDLE, name + " cannot be read (" + std::strerror(errno) + ")");
     }
@@ -107,7 +107,7 @@ int Folder::open_file(const std::string& relative, std::uint64_t* size) const {
     }
     const bool last = i + 1 == parts.size();
     if (!last && !S_ISDIR(status.st_mode)) {
-      throw Error(SAMDEPLOY_NO_BUNDLE, name + " is missing; the folder is incomplete, export it again");
+      throw Error(SAMDEPLOY_NO_BUNDLE, name + " is missing; the folder is incomplete; copy or export it again");
     }
     if (last && !S_ISREG(status.st_mode)) throw Error(SAMDEPLOY_UNSAFE_PATH, name + " is not a plain file");
     const int flags = O_NOFOLLOW | O_CLOEXEC | (last ? O_RDONLY | O_NONBLOCK : O_PATH | O_DIRECTORY);

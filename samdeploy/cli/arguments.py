@@ -29,7 +29,13 @@ OPTION_KEYS = {
 }
 # What to write instead of an unknown option where no key is like it.
 GENERAL_HINT = "values of the recipe are changed with --set KEY=VALUE"
-# Which of our extras brings a package.
+# Which of our extras brings a package: to a command that has one of its own, and to all others.
+_OF_COMMAND = {
+    ("label", "pyarrow"): "label",
+    ("report", "pyarrow"): "label,report",
+    ("report", "scipy"): "label,report",
+    ("card", "scipy"): "report",
+}
 _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "safetensors", "sklearn", "scipy", "tomlkit"), "train"),
     **{package: package for package in ("onnxruntime", "openvino", "tensorrt")},
@@ -196,6 +202,7 @@ def missing_package(error: ModuleNotFoundError, command: str) -> str:
     """Which package a command lacks, and which extra brings it."""
     package = (error.name or "").partition(".")[0]
     extra = _EXTRAS.get(package)
+    extra = _OF_COMMAND.get((command, package), extra)
     if extra == "train" and command == "export":
         extra = "export"
     if extra is not None and command == "demo-bundle":

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from samdeploy.bundle.names import MANIFEST, RUN_FILE
 from samdeploy.errors import InputError
 from samdeploy.files import json_bytes, read_json, write_atomic
 from samdeploy.label.inputs import NAMES_FILE
@@ -88,6 +89,8 @@ def _check_folders(options: LabelOptions) -> None:
         raise InputError(f"{given}: results of a labelling found, images expected")
     if given.is_dir() and options.out.exists() and given.samefile(options.out):
         raise InputError(f"--out {options.out}: the folder of the images; name another")
+    if own := next((name for name in (MANIFEST, RUN_FILE) if (options.out / name).is_file()), None):
+        raise InputError(f"--out {options.out}: holds {own} of a bundle or run; name another folder")
     if options.force and options.shard[1] > 1:
         raise InputError("--force: not with --shard, where it would remove what the others did; name another folder")
     if options.out.exists() and not (options.out / SETTINGS_FILE).is_file() and any(options.out.glob("part-*.parquet")):

@@ -41,7 +41,7 @@ def label(classifier: Classifier, options: LabelOptions) -> Summary:
         with progress_bar("labels", labelling.own) as step:
             for number in labelling.to_do:
                 worker.work(number, labelling.rows_of(number), labelling.settings, step)
-        return labelling.ended()
+        return labelling.ended(worker.first_error)
 
 
 @contextmanager
@@ -133,12 +133,12 @@ class Labelling:
         if parts:
             (self._options.out / SUMMARY_FILE).unlink(missing_ok=True)
 
-    def ended(self) -> Summary:
+    def ended(self, first_error: str = "") -> Summary:
         """Count what is there, and record it where that is everything."""
         seconds = time.perf_counter() - self._begin
-        found = summed(self._options.out, self.settings, self._parts, self._rows, self.own, seconds)
+        found = summed(self._options.out, self.settings, self._parts, self._rows, self.own, seconds, first_error)
         if found.whole:
-            facts = {key: value for key, value in asdict(found).items() if key not in ("own", "seconds")}
+            facts = {key: value for key, value in asdict(found).items() if key not in ("own", "seconds", "first_error")}
             write_atomic(self._options.out / SUMMARY_FILE, json_bytes({**facts, "settings": self.settings}))
         return found
 

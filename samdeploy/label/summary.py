@@ -11,6 +11,7 @@ from typing import Any
 
 from samdeploy.images.walk import counted
 from samdeploy.label.parts import part_path, read_counts
+from samdeploy.terminal import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Summary:
         rejected: of those with a label.
         written: rows of the parts; fewer than `done` with --where.
         seconds: of this worker, in which it labelled `own` rows.
+        first_error: that this worker met, if it met one.
     """
 
     rows: int
@@ -35,6 +37,7 @@ class Summary:
     written: int
     own: int
     seconds: float
+    first_error: str = ""
 
     @property
     def whole(self) -> bool:
@@ -43,13 +46,19 @@ class Summary:
 
 
 def summed(
-    folder: Path, settings: Mapping[str, Any], parts: Sequence[int], rows: int, own: int, seconds: float
+    folder: Path,
+    settings: Mapping[str, Any],
+    parts: Sequence[int],
+    rows: int,
+    own: int,
+    seconds: float,
+    first_error: str,
 ) -> Summary:
     """The sum of the parts that are there.
 
     Args:
         parts: numbers of all of them.
-        rows, own, seconds: see `Summary`.
+        rows, own, seconds, first_error: see `Summary`.
     """
     total: Counter[str] = Counter()
     there = [number for number in parts if part_path(folder, number).is_file()]
@@ -58,7 +67,7 @@ def summed(
     labels = {key.removeprefix("label "): count for key, count in total.items() if key.startswith("label ")}
     return Summary(
         rows, (len(there), len(parts)), total["rows"], labels, total["errors"], total["rejected"],
-        total["written"], own, seconds,
+        total["written"], own, seconds, first_error,
     )  # fmt: skip
 
 
@@ -76,6 +85,7 @@ def say(found: Summary, classes: Sequence[str]) -> None:
         shares = ", ".join(
             f"{classes[int(index)]} {100 * count / (found.done - found.errors):.1f} %" for index, count in most
         )
-        print(f"  most frequent of {len(found.labels)} classes found: {shares}", file=sys.stderr)
+        print(f"  most frequent of {counted(len(found.labels), 'class', 'classes')} found: {shares}", file=sys.stderr)
     if found.errors:
-        print("  what failed is in the column error", file=sys.stderr)
+        first = f"; the first now: {printable(found.first_error)}" if found.first_error else ""
+        print(f"  what failed is in the column error{first}", file=sys.stderr)

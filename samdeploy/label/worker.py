@@ -42,6 +42,7 @@ class Worker:
             vectors["features"] = (options.features, self._features.width)
         self._form = schema(vectors)
         self._keeps = _keeps(options.where)
+        self.first_error = ""
 
     def work(self, number: int, rows: range, settings: Mapping[str, Any], step: Callable[[int, str], None]) -> None:
         """Make one part.
@@ -57,6 +58,7 @@ class Worker:
         for done, one in enumerate(self._labelled(rows.start, rows.stop), 1):
             counts["rows"] += 1
             counts["errors" if one.error else f"label {one.index}"] += 1
+            self.first_error = self.first_error or one.error
             counts["rejected"] += bool(one.rejected)
             counts["written"] += self._keeps(one)
             if self._keeps(one):

@@ -135,10 +135,12 @@ async def form_files(request: Request, body: bytes) -> list[tuple[str, str, byte
         raise RequestError(400, f"not a multipart form: {error}") from None
     if not parser.is_whole:
         raise RequestError(400, "the form is cut short: its last boundary is missing")
-    files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
-    if not files:
+    fields = form.multi_items()
+    if text := next((field for field, value in fields if not isinstance(value, UploadFile)), None):
+        raise RequestError(400, f"form: a text found in field {text[:40]!r}; send each image as a file")
+    if not fields:
         raise RequestError(400, "no file found in the form; send each image as a file")
-    return [(field, file.filename or "", await file.read()) for field, file in files]
+    return [(field, file.filename or "", await file.read()) for field, file in fields if isinstance(file, UploadFile)]
 
 
 __all__ = ["ClientDisconnect", "ReadOn", "form_files", "read_body"]

@@ -52,7 +52,7 @@ DISGUISES: dict[str, tuple[Callable[[Path], object], str]] = {
     "hard link": (to_hard_link, "has 2 hard links; copy the folder without links"),
     "folder": (to_folder, "is not a plain file"),
     "pipe": (to_pipe, "is not a plain file"),
-    "missing": (Path.unlink, "is missing; the folder is incomplete, export it again"),
+    "missing": (Path.unlink, "is missing; the folder is incomplete; copy or export it again"),
 }
 
 

@@ -55,7 +55,7 @@ def test_paths_that_leave_the_folder_or_are_not_plain(root: Path, relative: str)
 @pytest.mark.parametrize(
     ("relative", "text"),
     [
-        ("missing.bin", "'missing.bin' is missing; the folder is incomplete, export it again"),
+        ("missing.bin", "'missing.bin' is missing; the folder is incomplete; copy or export it again"),
         ("nowhere/b.onnx", "'nowhere/b.onnx' is missing"),
         ("a.bin/b.onnx", "'a.bin/b.onnx' is missing"),
         ("empty", "'empty' is not a plain file"),

@@ -131,8 +131,8 @@ def jpeg(width: int, height: int) -> bytes:
         (DIGITS + "/infer", b"{", 400, "the request is not JSON"),
         ("/v2/models/none/infer", b"", 404, "no model 'none' is served here; there are: digits, maps"),
         ("/v2/models/maps/versions/1/infer", b"", 404, "no version '1' of 'maps' is served here; there are: 3"),
-        ("/v2/repository/index", b"", 404, "POST /v2/repository/index: Not Found"),
-        ("/v2/health/live", b"", 405, "POST /v2/health/live: Method Not Allowed"),
+        ("/v2/repository/index", b"", 404, "POST /v2/repository/index: Not Found; /openapi.json lists"),
+        ("/v2/health/live", b"", 405, "POST /v2/health/live: Method Not Allowed; GET, HEAD expected"),
         ("/page/../../etc/passwd", b"", 404, "POST /page/../../etc/passwd: Not Found"),
     ],
 )

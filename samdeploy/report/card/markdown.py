@@ -83,7 +83,7 @@ def _front_matter(facts: Facts) -> str:
         lines += [f"      name: {_yaml(facts.evaluation.dataset)}", f"      type: {_yaml(facts.evaluation.dataset)}"]
         lines += ["      split: test", "    metrics:"]
         for kind, name, value in _hub_metrics(facts.evaluation):
-            lines += [f"    - type: {kind}", f"      value: {value!r}", f"      name: {_yaml(name)}"]
+            lines += [f"    - type: {kind}", f"      value: {round(value, 6)!r}", f"      name: {_yaml(name)}"]
     return "\n".join(["---", *lines, "---"])
 
 

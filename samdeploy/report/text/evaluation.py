@@ -170,10 +170,11 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
 
 def _probabilities(found: ProbabilityFigures, level: float) -> Iterator[str]:
     if found.temperature is not None:
+        worse = "; worse: too few validation images, or of another kind" if found.nll_after > found.nll_before else ""
         yield (
             f"probabilities: temperature {found.temperature:.3f} takes the calibration error from "
             f"{wording.percent(found.ece_before)} to {wording.percent(found.ece_after)} points, and the negative "
-            f"log-likelihood from {found.nll_before:.4f} to {found.nll_after:.4f}"
+            f"log-likelihood from {found.nll_before:.4f} to {found.nll_after:.4f}{worse}"
         )
     if (kept := found.accepted) is not None and not kept.fault:
         error = "none" if kept.error is None else f"{wording.percent(kept.error)} %"
