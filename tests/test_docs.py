@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -21,6 +22,7 @@ from samdeploy.cli import app
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / f"{name}.md" for name in ("README", "DESIGN", "CHANGELOG", "SECURITY", "CONTRIBUTING")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
+GROUP: Any = typer.main.get_command(app)  # made once: it takes 30 ms
 
 
 def name(page: Path) -> str:
@@ -54,11 +56,10 @@ def test_there_are_commands_to_check() -> None:
     ("page", "words"), list(command_lines()), ids=lambda value: value if isinstance(value, str) else " ".join(value)
 )
 def test_commands_take_what_is_shown(page: str, words: list[str]) -> None:
-    group = typer.main.get_command(app)
-    command = group
+    command = GROUP
     if not words[0].startswith("-"):
-        assert words[0] in group.commands, page
-        command = group.commands[words[0]]
+        assert words[0] in GROUP.commands, page
+        command = GROUP.commands[words[0]]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     shown = {word.split("=")[0] for word in words if word.startswith("--")}
     assert shown <= known | {"--help"}, f"{page}: {' '.join(words)}"
