@@ -17,17 +17,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import samdeploy
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.names import MANIFEST
+from tests.certain_digits import write_certain_digits
 from tests.cli.typed import Inside
+from tests.narrow import SETTINGS, make_narrow
 from tests.packages import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -92,24 +93,54 @@ def digits_bundle(digits_run: Path, once: Callable[[str, Callable[[Path], Path]]
     return open_bundle(once("bundle", lambda _: export_run(digits_run, ExportOptions()).bundle))
 
 
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[None]:
+    """What `make_narrow` says while the tests of a file run: whoever opens `narrow_bundle` with PyTorch needs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_narrow(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
-def torchvision_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
-    """The directory of a complete run of torchvision's ResNet-18 on the digits.  Do not write into it."""
+def narrow_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
+    """As `digits_run`, of a network of a sixteenth of its weights.  Do not write into it."""
     from samdeploy.train.loop.train import train
     from samdeploy.train.recipe.load import load_recipe
 
-    settings = ("model.arch=torchvision:resnet18", "training.epochs=1", "training.batch_size=32")
-    settings += ("training.device=cpu", "training.precision=fp32", "size=40")  # maps of one cell are none
-    return once("torchvision", lambda folder: train(load_recipe("digits", list(settings)), runs_root=folder / "runs"))
+    with pytest.MonkeyPatch.context() as patch:
+        make_narrow(patch)
+        recipe = load_recipe("digits", list(SETTINGS))
+        return once("narrow", lambda folder: train(recipe, runs_root=folder / "runs"))
 
 
 @pytest.fixture(scope="session")
-def torchvision_bundle(torchvision_run: Path, once: Callable[[str, Callable[[Path], Path]], Path]) -> Bundle:
-    """The bundle of `torchvision_run` with graphs in FP32, FP16 and INT8.  Do not write into it."""
+def narrow_bundle(narrow_run: Path, once: Callable[[str, Callable[[Path], Path]], Path]) -> Bundle:
+    """The bundle of `narrow_run` with every engine that can be built here.  Do not write into it."""
+    from samdeploy.export import ExportOptions, export_run
+
+    with pytest.MonkeyPatch.context() as patch:
+        make_narrow(patch)
+        return open_bundle(once("narrow bundle", lambda _: export_run(narrow_run, ExportOptions()).bundle))
+
+
+@pytest.fixture(scope="session")
+def timm_run(once: Callable[[str, Callable[[Path], Path]], Path]) -> Path:
+    """The directory of a complete run of timm's smallest ResNet on the digits.  Do not write into it."""
+    pytest.importorskip("timm", reason="pip install 'samdeploy[timm]'")
+    from samdeploy.train.loop.train import train
+    from samdeploy.train.recipe.load import load_recipe
+
+    settings = (*SETTINGS, "model.arch=timm:test_resnet", "training.learning_rate=6e-3", "size=40")  # maps of 2x2 cells
+    return once("timm", lambda folder: train(load_recipe("digits", list(settings)), runs_root=folder / "runs"))
+
+
+@pytest.fixture(scope="session")
+def timm_bundle(timm_run: Path, once: Callable[[str, Callable[[Path], Path]], Path]) -> Bundle:
+    """The bundle of `timm_run` with graphs in FP32, FP16 and INT8.  Do not write into it."""
     from samdeploy.export import ExportOptions, export_run
 
     options = ExportOptions(precision="int8", max_drop=100)
-    return open_bundle(once("torchvision bundle", lambda _: export_run(torchvision_run, options).bundle))
+    return open_bundle(once("timm bundle", lambda _: export_run(timm_run, options).bundle))
 
 
 @pytest.fixture(scope="session")
@@ -242,20 +273,4 @@ def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def digit_files(digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
     """Five 8x8 digits as PNG files, "0.png" to "4.png", that the bundle's network knows for certain."""
-    from sklearn.datasets import load_digits
-
-    from samdeploy.backends import open_session
-    from samdeploy.images.decode import prepare
-
-    folder = tmp_path_factory.mktemp("images")
-    data = load_digits()
-    examples = np.floor(data.images * 255 / 16 + 0.5).astype(np.uint8)
-    paths = []
-    with open_session(digits_bundle, "pytorch", device="cpu") as session:
-        for digit in range(5):
-            candidates = examples[data.target == digit][:20]
-            logits = session.run(np.stack([prepare(image, digits_bundle.spec.preprocessing) for image in candidates]))
-            others = np.delete(logits, digit, axis=1).max(axis=1)
-            paths.append(folder / f"{digit}.png")
-            Image.fromarray(candidates[int((logits[:, digit] - others).argmax())]).save(paths[-1])
-    return paths
+    return write_certain_digits(digits_bundle, tmp_path_factory.mktemp("images"))

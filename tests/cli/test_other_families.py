@@ -14,27 +14,27 @@ from tests.cli.typed import Inside
 
 pytestmark = pytest.mark.slow
 
-ARCH = "torchvision:resnet18"
+ARCH, OPTIONS = "timm:test_resnet", {"attention": "", "image_side": ""}
 
 
-def test_train(torchvision_run: Path) -> None:
-    record = open_run(torchvision_run)
-    assert (record.arch, record.options, record.status) == (ARCH, {}, "complete")
+def test_train(timm_run: Path) -> None:
+    record = open_run(timm_run)
+    assert (record.arch, record.options, record.status) == (ARCH, OPTIONS, "complete")
     assert record.test_top1 is not None and record.test_top1 > 80
-    assert "gate" not in (torchvision_run / "recipe.toml").read_text()  # of the recipe for SAM-ResNet
+    assert "gate" not in (timm_run / "recipe.toml").read_text()  # of the recipe for SAM-ResNet
 
 
-def test_export(torchvision_bundle: Bundle) -> None:
-    found = {(file.role, file.backend, file.precision) for file in torchvision_bundle.files}
+def test_export(timm_bundle: Bundle) -> None:
+    found = {(file.role, file.backend, file.precision) for file in timm_bundle.files}
     assert {("graph", None, precision) for precision in ("fp32", "fp16", "int8")} <= found
     assert ("cam_graph", None, "fp32") in found
-    assert torchvision_bundle.spec.options == {}
+    assert timm_bundle.spec.options == OPTIONS
 
 
 @pytest.mark.usefixtures("short_latency")
-def test_eval(torchvision_bundle: Bundle, inside: Inside, tmp_path: Path) -> None:
+def test_eval(timm_bundle: Bundle, inside: Inside, tmp_path: Path) -> None:
     arguments = ("--precision", "fp32", "--consistency", "0", "--json", tmp_path / "eval.json", "--report", tmp_path)
-    code, _output, errors = inside("eval", torchvision_bundle.root, *arguments, cwd=tmp_path)
+    code, _output, errors = inside("eval", timm_bundle.root, *arguments, cwd=tmp_path)
     assert code == 0, errors
     results = json.loads((tmp_path / "eval.json").read_text())["results"]
     ran = {row["backend"]: row for row in results if row["passed"] is not None}
@@ -42,14 +42,12 @@ def test_eval(torchvision_bundle: Bundle, inside: Inside, tmp_path: Path) -> Non
     assert ARCH in (tmp_path / "report.html").read_text()
 
 
-def test_predict_and_explain(
-    torchvision_bundle: Bundle, digit_files: Sequence[Path], inside: Inside, tmp_path: Path
-) -> None:
-    code, output, errors = inside("predict", "--json", torchvision_bundle.root, *digit_files, cwd=tmp_path)
+def test_predict_and_explain(timm_bundle: Bundle, digit_files: Sequence[Path], inside: Inside, tmp_path: Path) -> None:
+    code, output, errors = inside("predict", "--json", timm_bundle.root, *digit_files, cwd=tmp_path)
     assert code == 0, errors
     labels = [json.loads(line)["label"] for line in output.splitlines()]
     assert sum(label == path.stem for label, path in zip(labels, digit_files, strict=True)) >= 4
-    line = ("explain", torchvision_bundle.root, digit_files[0])
+    line = ("explain", timm_bundle.root, digit_files[0])
     assert inside(*line, "--out", tmp_path / "maps", cwd=tmp_path)[0] == 0
     assert (tmp_path / "maps" / "contact-sheet.png").is_file()
     code, _, errors = inside(*line, "--gates", cwd=tmp_path)
@@ -57,8 +55,8 @@ def test_predict_and_explain(
     assert f"explain --gates: {ARCH} has no channel gates to show" in errors
 
 
-def test_doctor(torchvision_bundle: Bundle, inside: Inside, tmp_path: Path) -> None:
-    code, output, _errors = inside("doctor", torchvision_bundle.root, cwd=tmp_path)
+def test_doctor(timm_bundle: Bundle, inside: Inside, tmp_path: Path) -> None:
+    code, output, _errors = inside("doctor", timm_bundle.root, cwd=tmp_path)
     assert code == 0, output
     assert f"{ARCH}, 10 classes, 40x40 px" in output
 

@@ -54,10 +54,10 @@ def test_the_lines_of_predict(
 
 
 def test_a_network_of_another_family(
-    built: Build, command: Command, torchvision_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
+    built: Build, command: Command, timm_bundle: Bundle, digit_files: Sequence[Path], tmp_path: Path
 ) -> None:
-    found = run(built.classify, torchvision_bundle.root, *digit_files)
-    arguments = ("--backend", "openvino", "--json", torchvision_bundle.root, *digit_files)
+    found = run(built.classify, timm_bundle.root, *digit_files)
+    arguments = ("--backend", "openvino", "--json", timm_bundle.root, *digit_files)
     expected = command("predict", *arguments, cwd=tmp_path)
     assert (found.returncode, found.stdout) == (0, expected.stdout), found.stderr
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,29 @@ from samdeploy.evaluate.consistency.checks import Check, Consistency
 from samdeploy.evaluate.latency.measure import Latency
 from samdeploy.evaluate.result import Report, Result
 from samdeploy.evaluate.test_set.distinct import TestImages
+from tests.certain_digits import write_certain_digits
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow(narrow: None) -> None:
+    """All tests of this folder, in this process."""
+
+
+@pytest.fixture(scope="session")
+def digits_run(narrow_run: Path) -> Path:
+    return narrow_run
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(narrow_bundle: Bundle) -> Bundle:
+    return narrow_bundle
+
+
+@pytest.fixture(scope="module")
+def digit_files(digits_bundle: Bundle, narrow: None, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
+    """Of this network, too."""
+    return write_certain_digits(digits_bundle, tmp_path_factory.mktemp("images"))
+
 
 LATENCY = Latency(
     p50_ms=1.5, p90_ms=2.0, p95_ms=2.25, p99_ms=12.125, max_ms=13.0, runs=300, p50_low_ms=1.45, p50_high_ms=1.55,
@@ -113,8 +137,8 @@ def images(digits_bundle: Bundle) -> np.ndarray:
     return digits_bundle.golden()[0][:4]
 
 
-@pytest.fixture(scope="session")
-def reference(digits_bundle: Bundle, images: np.ndarray) -> NetworkTensors:
+@pytest.fixture(scope="module")
+def reference(narrow: None, digits_bundle: Bundle, images: np.ndarray) -> NetworkTensors:
     """Every tensor of the trained network on `images`."""
     from samdeploy.backends.reference import reference_tensors
 

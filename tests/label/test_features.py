@@ -41,7 +41,7 @@ def trained_features(bundle: Bundle, classifier: Classifier, paths: list[Path]) 
     return read[-1].numpy()
 
 
-@pytest.mark.parametrize("name", ["digits_bundle", "torchvision_bundle"])
+@pytest.mark.parametrize("name", ["digits_bundle", "timm_bundle"])
 def test_features_are_the_trained_networks(
     name: str, request: pytest.FixtureRequest, images: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +11,16 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="pip install 'samdeploy[label]'")
 
+import numpy as np
+import onnx
+import onnx.numpy_helper
 from PIL import Image
 
 from samdeploy import Classifier
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import MANIFEST
 from samdeploy.data import open_dataset
+from samdeploy.export.int8.qdq import calibrate, quantize
 from samdeploy.label.label import label
 from samdeploy.label.options import LabelOptions
 
@@ -44,8 +51,8 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return run
 
 
-@pytest.fixture(scope="session")
-def reference(digits_bundle: Bundle, digit_files: Path, labelled: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="module")
+def reference(narrow: None, digits_bundle: Bundle, digit_files: Path, labelled: Callable[..., Path]) -> Path:
     """What the trained network answers to `digit_files`.  Do not write into it."""
     return labelled(digits_bundle, digit_files, "pytorch", logits="float32", rows=150)
 
@@ -55,3 +62,24 @@ def engine(digits_bundle: Bundle, digit_files: Path, labelled: Callable[..., Pat
     """What ONNX Runtime answers, in parts of another length.  Do not write into it."""
     pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[onnxruntime]'")
     return labelled(digits_bundle, digit_files, "onnxruntime", logits="float32", rows=70)
+
+
+@pytest.fixture(scope="session")
+def leaning_bundle(
+    digits_bundle: Bundle, seal: Callable[[Path], Bundle], tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """With an INT8 graph that favours one class, so that the classes of some images change."""
+    root = tmp_path_factory.mktemp("leaning") / "bundle"
+    shutil.copytree(digits_bundle.root, root)
+    golden, logits = digits_bundle.golden()
+    model = onnx.load(str(root / "model.fp32.onnx"))
+    (bias,) = [weight for weight in model.graph.initializer if weight.name == "head.bias"]
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[8] += 0.03 * np.ptp(logits)  # the check of the golden images allows 20 % in all
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    (root / "model.int8.onnx").write_bytes(quantize(calibrate(model.SerializeToString(), golden), "cpu"))
+    manifest = json.loads((root / MANIFEST).read_text())
+    graph = {"role": "graph", "path": "model.int8.onnx", "sha256": "", "bytes": 0, "precision": "int8", "built_for": {}}
+    manifest["files"].append({**graph, "backend": None})
+    (root / MANIFEST).write_text(json.dumps(manifest))
+    return seal(root)

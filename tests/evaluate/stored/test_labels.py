@@ -68,11 +68,11 @@ def test_it_is_the_verdict_of_the_evaluation(digits_bundle: Bundle, engine: Path
 
 @pytest.mark.usefixtures("short_latency")
 def test_classes_alone_decide_about_a_lower_precision(
-    torchvision_bundle: Bundle, digit_files: Path, labelled: Labelled
+    leaning_bundle: Bundle, digit_files: Path, labelled: Labelled
 ) -> None:
-    plain = evaluate_bundle(torchvision_bundle, EvalOptions("onnxruntime", "int8", consistency_s=0)).results[0]
-    folders = [labelled(torchvision_bundle, digit_files, *which) for which in (("onnxruntime", "int8"), ("pytorch",))]
-    stored = judged(torchvision_bundle, *folders).results[0]
+    plain = evaluate_bundle(leaning_bundle, EvalOptions("onnxruntime", "int8", consistency_s=0)).results[0]
+    folders = [labelled(leaning_bundle, digit_files, *which) for which in (("onnxruntime", "int8"), ("pytorch",))]
+    stored = judged(leaning_bundle, *folders).results[0]
     assert plain.comparison is not None and stored.comparison is not None
     assert plain.comparison.change.lost + plain.comparison.change.gained > 0
     for name in ("top1", "top1_agreement", "top5", "change", "mcnemar_p", "classes"):

@@ -72,11 +72,11 @@ def test_merged_is_the_same_as_whole(digits_bundle: Bundle, sharded: Sharded) ->
 
 
 @pytest.mark.usefixtures("short_latency")
-def test_flips_are_counted_across_shards(torchvision_bundle: Bundle, sharded: Sharded) -> None:
+def test_flips_are_counted_across_shards(leaning_bundle: Bundle, sharded: Sharded) -> None:
     int8 = replace(ORT, precision="int8")
-    whole = evaluate_bundle(torchvision_bundle, int8)
+    whole = evaluate_bundle(leaning_bundle, int8)
     assert whole.results[0].comparison is not None and len(whole.results[0].comparison.per_image.changed()) > 1
-    assert_same(evaluate_shards(torchvision_bundle, int8, [sharded(torchvision_bundle, 4, int8)]), whole)
+    assert_same(evaluate_shards(leaning_bundle, int8, [sharded(leaning_bundle, 4, int8)]), whole)
 
 
 @pytest.mark.usefixtures("short_latency")
@@ -118,7 +118,7 @@ def short_facts(shard: Shard) -> Shard:
 
 
 def test_what_does_not_belong_together_is_refused(
-    digits_bundle: Bundle, torchvision_bundle: Bundle, sharded: Sharded, tmp_path: Path
+    digits_bundle: Bundle, timm_bundle: Bundle, sharded: Sharded, tmp_path: Path
 ) -> None:
     folder = sharded(digits_bundle, 3)
 
@@ -149,7 +149,7 @@ def test_what_does_not_belong_together_is_refused(
         with pytest.raises(InputError, match=text):
             evaluate_shards(digits_bundle, ORT, paths)
     with pytest.raises(InputError, match="of another bundle than"):
-        evaluate_shards(torchvision_bundle, ORT, [folder])
+        evaluate_shards(timm_bundle, ORT, [folder])
     with pytest.raises(InputError, match="the test set has 359 images"):
         evaluate_shard(digits_bundle, ORT, (1, 360))
 

@@ -85,7 +85,7 @@ PLANTED = {
     "one weight": (
         one_weight,
         "layer2.0.conv2",
-        ("its inputs are right", "weights or the bias of 'layer2.0.conv2'", "in 1 of 128 channels"),
+        ("its inputs are right", "weights or the bias of 'layer2.0.conv2'", "in 1 of 32 channels"),
     ),
     "a gate": (negated_gate_bias, "layer3.1.gate", ("weights or the bias of 'layer3.1.gate'",)),
     "swapped classes": (
@@ -113,7 +113,7 @@ PLANTED = {
     "an infinite weight": (
         infinite_weight,
         "layer1.0.conv1",
-        ("values are not finite, in 1 of 64 channels", "a weight of this step is damaged"),
+        ("values are not finite, in 1 of 16 channels", "a weight of this step is damaged"),
     ),
 }
 
