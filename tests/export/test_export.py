@@ -33,6 +33,18 @@ from samdeploy.models import build_model, load_weights, save_weights
 from samdeploy.report.text.export import export_table
 from samdeploy.runs.record import open_run, write_run
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+@pytest.fixture(scope="module")
+def digits_run(narrow_run: Path) -> Path:
+    return narrow_run
+
+
+@pytest.fixture(scope="module")
+def digits_bundle(narrow_bundle: Bundle) -> Bundle:
+    return narrow_bundle
+
 
 @pytest.fixture
 def run(digits_run: Path, digits_bundle: Bundle, tmp_path: Path) -> Path:
