@@ -262,7 +262,8 @@ def make_app(server: Server) -> Starlette:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else {}
-    cure = {404: "; /openapi.json lists what is there", 405: f"; {headers.get('Allow', '')} expected"}
+    allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))
+    cure = {404: "; /openapi.json lists what is there", 405: f"; {allowed} expected"}
     text = f"{request.method} {request.url.path[:200]}: {error.detail}{cure.get(error.status_code, '')}"
     return _error(error.status_code, text, headers)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from samdeploy.bundle.names import MANIFEST, RUN_FILE
+from samdeploy.cli.arguments import missing_package
 from tests.cli.typed import Inside, assert_one_line
 from tests.conftest import Command
 
@@ -175,6 +176,12 @@ def test_a_missing_package_is_named_with_its_cure(
     code, _, errors = inside("train", cwd=finished)
     assert code == 1
     assert_one_line(errors, "the package 'torch' is not installed; pip install 'samdeploy[train]'")
+    for command, name, extra in (
+        ("label", "pyarrow", "label"),
+        ("card", "scipy", "report"),
+        ("eval", "scipy", "train"),
+    ):
+        assert missing_package(ModuleNotFoundError(name=name), command).endswith(f"'samdeploy[{extra}]'")
 
 
 def test_help_is_quick_and_complete(tmp_path: Path, command: Command) -> None:

@@ -84,6 +84,9 @@ def test_images_are_answered_as_by_the_classifier(
     form = {"Content_Type": "Multipart/Form-Data; boundary=x"}
     status, found = served.json("POST", DIGITS + "/predict?top=2", parts + b"--x\r\n", **form)
     assert (status, found["error"]) == (400, "the form is cut short: its last boundary is missing")
+    text = b'--x\r\nContent-Disposition: form-data; name="b"\r\n\r\n1.png\r\n'
+    status, found = served.json("POST", DIGITS + "/predict", text + parts + b"--x--\r\n", **form)
+    assert (status, found["error"]) == (400, "form: a text found in field 'b'; send each image as a file")
     parts = parts.replace(b'filename="0.png"', b"filename*=UTF-8''0%2Epng")  # as urllib3 1 names files
     status, found = served.json("POST", DIGITS + "/predict?top=2", parts + b"--x--\r\n", **form)
     assert [one["image"] for one in found["predictions"]] == [path.name for path in digit_files]
