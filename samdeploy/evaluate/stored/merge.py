@@ -22,6 +22,7 @@ from samdeploy.bundle.spec import Preprocessing
 from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Samples
 from samdeploy.data.duplicates.image_hashes import ImageHashes, digests_of, set_hashes
+from samdeploy.data.images import Fingerprint
 from samdeploy.errors import InputError
 from samdeploy.evaluate.accuracy.against_training import compare_with_training
 from samdeploy.evaluate.accuracy.facts import ImageFacts
@@ -32,7 +33,7 @@ from samdeploy.evaluate.evaluate_engine import SAMPLE, Case, evaluate_engine
 from samdeploy.evaluate.options import EvalOptions
 from samdeploy.evaluate.passes import BATCH, EngineStopped
 from samdeploy.evaluate.result import Report
-from samdeploy.evaluate.stored.shard import Shard, manifest_sha256, read_shard
+from samdeploy.evaluate.stored.shard import Shard, read_shard
 from samdeploy.evaluate.stored.test_set import stored_test_set
 from samdeploy.evaluate.test_set.distinct import MOST_COMPARED
 from samdeploy.evaluate.test_set.examine import examine_hashes
@@ -63,7 +64,7 @@ def evaluate_shards(bundle: Bundle, options: EvalOptions, paths: Sequence[Path])
             f"the shards are of {len(labels):,} test images, and other {len(test.samples):,} are found here; name "
             "theirs: --data PATH"
         )
-    _check_images(bundle, test.samples, digests)
+    fingerprint = _check_images(bundle, test.samples, digests)
     contradictions = find_contradictions(bundle)
     perceptual, small = (np.concatenate([getattr(shard, name) for shard in shards]) for name in ("perceptual", "small"))
     hashes = ImageHashes(digests, perceptual, test.samples.names, labels)
@@ -84,16 +85,17 @@ def evaluate_shards(bundle: Bundle, options: EvalOptions, paths: Sequence[Path])
         options = replace(options, backend=engines[0][0])
     case = Case(bundle, options, _Answers(shards, rows), take, rows, sample, golden, probes)
     results = [evaluate_engine(case, backend, precision) for backend, precision in engines]
-    source = TestSource(set_hashes(digests, labels)[1], stored_test_set(bundle, against), test.notes, options.data_root)
+    source = TestSource(fingerprint, stored_test_set(bundle, against), test.notes, options.data_root)
     return report_of(bundle, options, (found, against), results, source, contradictions)
 
 
-def _check_images(bundle: Bundle, samples: Samples, digests: UInt64Array) -> None:
+def _check_images(bundle: Bundle, samples: Samples, digests: UInt64Array) -> str:
+    """Compare the images with the shards', and give their fingerprint: the usual one where all were decoded."""
+    size = bundle.spec.preprocessing
+    fingerprint = Fingerprint((len(samples), size.height, size.width, 3))
     places = np.linspace(0, len(samples) - 1, min(MOST_COMPARED, len(samples))).round().astype(np.int64)
     start = 0
-    blocks = stream_prepared(
-        samples.take(places), bundle.spec.preprocessing, description="the images of the shards", block=BATCH
-    )
+    blocks = stream_prepared(samples.take(places), size, description="the images of the shards", block=BATCH)
     with closing(blocks):
         for block in blocks:
             now = places[start : start + len(block)]
@@ -103,25 +105,23 @@ def _check_images(bundle: Bundle, samples: Samples, digests: UInt64Array) -> Non
                     f"the test images found here are not those of the shards, {samples.names[now[same.argmin()]]} is "
                     "another; name theirs: --data PATH"
                 )
+            fingerprint.update(block)
             start += len(block)
+    return fingerprint.hexdigest(samples.labels) if start == len(samples) else set_hashes(digests, samples.labels)[1]
 
 
 def _all_shards(bundle: Bundle, paths: Sequence[Path]) -> list[Shard]:
     files = [file for path in paths for file in (sorted(path.glob("*.npz")) if path.is_dir() else [path])]
     if not files:
         raise InputError(f"--merge {', '.join(map(str, paths))}: no shard found; make them: samdeploy eval --shard 1/4")
-    found = sorted(((read_shard(file), file) for file in files), key=lambda pair: pair[0].number)
-    shards = [shard for shard, _ in found]
+    shards = sorted((read_shard(file, bundle) for file in files), key=lambda shard: shard.number)
     first = shards[0]
     numbers = [shard.number for shard in shards]
     if numbers != list(range(1, first.count + 1)):
         missing = sorted(set(range(1, first.count + 1)) - set(numbers))
         what = f"{missing[0]}/{first.count} is missing" if missing else "one is there twice"
         raise InputError(f"--merge: {len(shards)} shards found, {first.count} expected: {what}")
-    expected = manifest_sha256(bundle)
-    for shard, file in found:
-        if shard.manifest_sha256 != expected:
-            raise InputError(f"{file}: of another bundle than {bundle.root}; make it again: samdeploy eval --shard")
+    for shard in shards:
         if _what(shard) != _what(first):
             raise InputError(f"--merge: shard {shard.number} asked other engines or images than shard {first.number}")
     return shards

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from samdeploy.arrays import Float32Array, Float64Array, Int64Array, UInt64Array
-from samdeploy.backends import open_session
+from samdeploy.arrays import BoolArray, Float32Array, Float64Array, Int64Array, UInt64Array
+from samdeploy.backends import BACKENDS, open_session
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.fields import short
 from samdeploy.bundle.names import MANIFEST
+from samdeploy.bundle.spec import PRECISIONS
 from samdeploy.data.duplicates.image_hashes import hash_images
 from samdeploy.errors import InputError, SamdeployError
 from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts, logit_spread
@@ -83,7 +85,17 @@ class Shard:
     engines: tuple[EngineShard, ...]
 
 
-_ARRAYS = ("labels", "digests", "perceptual", "small", "reference", "spread")
+_MOST = float(np.finfo(np.float64).max)
+# Type and shape of each image's row.
+_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "labels": ("int64", ()), "digests": ("uint64", (2,)), "perceptual": ("uint64", (4,)), "small": ("float32", (64,)),
+    "reference": ("int64", ()), "spread": ("float64", ()),
+}  # fmt: skip
+_FACTS = {
+    **{field.name: "float64" for field in fields(ImageFacts)},
+    **dict.fromkeys(("labels", "engine", "reference"), "int64"),
+    **dict.fromkeys(("top5", "reference_top5"), "bool"),
+}
 
 
 def evaluate_shard(bundle: Bundle, options: EvalOptions, shard: tuple[int, int]) -> Shard:
@@ -170,25 +182,34 @@ def write_shard(path: Path, shard: Shard) -> None:
     write_atomic(path, content.getvalue())
 
 
-def read_shard(path: Path) -> Shard:
+def read_shard(path: Path, bundle: Bundle) -> Shard:
     """What `write_shard` wrote.
 
+    Args:
+        bundle: of which it must be.
+
     Raises:
-        InputError: damaged, of another version, or something else.
+        InputError: missing, damaged, of another version or bundle, or something else.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(file["meta"].tobytes())
             if (meta["format"], meta["version"]) != (FORMAT, VERSION):
-                raise ValueError(f"{meta['format']} version {meta['version']} found, {FORMAT} {VERSION} expected")
+                found = f"{short(meta['format'])} version {short(meta['version'])}"
+                raise ValueError(f"{found} found, {FORMAT} {VERSION} expected")
+            if meta["manifest_sha256"] != manifest_sha256(bundle):
+                raise InputError(f"{path}: of another bundle than {bundle.root}; make it again: samdeploy eval --shard")
             shard = Shard(
                 **{name: meta[name] for name in ("number", "count", "start", "total", "manifest_sha256", "named")},
                 **{name: file[name] for name in _ARRAYS},
                 engines=tuple(_engines(meta["engines"], file)),
             )
             _check_rows(shard)
+            _check_values(shard, len(bundle.spec.classes))
             return shard
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make it: samdeploy eval --shard") from None
+    except (OSError, ValueError, TypeError, KeyError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         reason = "" if "allow_pickle" in str(error) else f" ({error})"  # numpy's advice to load a file unsafely
         text = f"{path}: not a shard of an evaluation, or damaged{reason}; make it again: samdeploy eval --shard"
         raise InputError(text) from None
@@ -200,24 +221,69 @@ def _check_rows(shard: Shard) -> None:
         ValueError: it does not hold the rows that its number says.
     """
     number, count, total = shard.number, shard.count, shard.total
+    if any(type(one) is not int or one >> 63 for one in (number, count, shard.start, total)):
+        raise ValueError("number, count, start and total: integers of 64 bits expected")
     if not 1 <= number <= count <= total:
         raise ValueError(f"shard {number} of {count} for {total} images")
     start, stop = _rows_of(number, count, total)
     if shard.start != start:
         raise ValueError(f"images from {shard.start} on found, from {start} on expected")
     n = stop - start
-    shapes = [(n,), (n, 2), (n, 4), (n if total <= MOST_COMPARED else 0, 64), (n,), (n,)]
-    arrays = [(name, getattr(shard, name), shape) for name, shape in zip(_ARRAYS, shapes, strict=True)]
+    arrays = [
+        (name, getattr(shard, name), type_, (n if name != "small" or total <= MOST_COMPARED else 0, *row))
+        for name, (type_, row) in _ARRAYS.items()
+    ]
     for engine in shard.engines:
         if engine.facts is not None:
-            arrays += [(field.name, getattr(engine.facts, field.name), (n,)) for field in fields(ImageFacts)]
-    for name, array, shape in arrays:
-        if array.shape != shape:
-            raise ValueError(f"{name}: {list(array.shape)} found, {list(shape)} expected")
+            arrays += [(name, getattr(engine.facts, name), type_, (n,)) for name, type_ in _FACTS.items()]
+    for name, array, type_, shape in arrays:
+        if (array.dtype, array.shape) != (np.dtype(type_), shape):
+            found = f"{array.dtype} {list(array.shape)}"
+            raise ValueError(f"{name}: {found} found, {type_} {list(shape)} expected")
+
+
+def _check_values(shard: Shard, classes: int) -> None:
+    """
+    Raises:
+        ValueError: no images and no engine have such answers, or what is written twice differs.
+    """
+    asked = [(engine.backend, engine.precision) for engine in shard.engines]
+    for backend, precision in asked:
+        if backend not in BACKENDS or precision not in PRECISIONS:
+            raise ValueError(f"{short(f'{backend} {precision}')} is no engine")
+    if len(set(asked)) < max(len(asked), bool(shard.named)):
+        raise ValueError("an engine stands twice" if asked else "no engine")
+    _refuse(shard, "small", np.asarray(np.isfinite(shard.small).all(axis=1)))
+    _refuse(shard, "spread", _within(shard.spread, 0, _MOST))
+    _refuse(shard, "reference", _within(shard.reference, 0, classes - 1))
+    for engine in shard.engines:
+        facts = engine.facts
+        if facts is None:
+            continue
+        for name in ("labels", "reference", "spread"):
+            _refuse(shard, name, getattr(facts, name) == getattr(shard, name))
+        known = facts.engine >= 0
+        _refuse(shard, "engine", _within(facts.engine, -1, classes - 1))
+        _refuse(shard, "top5", (facts.top5 >= (facts.engine == facts.labels)) & (facts.top5 <= known))
+        _refuse(shard, "reference_top5", facts.reference_top5 >= (facts.reference == facts.labels))
+        _refuse(shard, "reference_sure", _within(facts.reference_sure, 0, 1))
+        _refuse(shard, "difference", (facts.difference >= 0) & (np.isfinite(facts.difference) == known))
+        for name, most in (("sure", 1), ("raw_sure", 1), ("nll", _MOST), ("raw_nll", _MOST)):
+            _refuse(shard, name, ~known | _within(getattr(facts, name), 0, most))
+
+
+def _within(values: Int64Array | Float64Array, least: float, most: float) -> BoolArray:
+    return (values >= least) & (values <= most)
+
+
+def _refuse(shard: Shard, name: str, holds: BoolArray) -> None:
+    if not holds.all():
+        raise ValueError(
+            f"{name} of test image {shard.start + int(holds.argmin())} is impossible, or stands otherwise elsewhere"
+        )
 
 
 def _engines(rows: list[list[str]], file: Any) -> Iterator[EngineShard]:
-    names = [field.name for field in fields(ImageFacts)]
     for place, (backend, precision, device, reason) in enumerate(rows):
-        facts = None if reason else ImageFacts(*(file[f"{place}.{name}"] for name in names))
+        facts = None if reason else ImageFacts(*(file[f"{place}.{field.name}"] for field in fields(ImageFacts)))
         yield EngineShard(backend, precision, device, reason, facts)

@@ -41,7 +41,7 @@ def sharded(tmp_path: Path) -> Sharded:
 def assert_same(merged: Report, whole: Report) -> None:
     for name in (
         "verdict", "passed", "n_images", "test_images", "test_set", "leaks", "against_training", "notes", "faults",
-        "named", "left_out",
+        "named", "left_out", "test_fingerprint",
     ):  # fmt: skip
         assert getattr(merged, name) == getattr(whole, name), name
     for one, other in zip(merged.results, whole.results, strict=True):
@@ -80,6 +80,17 @@ def test_flips_are_counted_across_shards(leaning_bundle: Bundle, sharded: Sharde
 
 
 @pytest.mark.usefixtures("short_latency")
+def test_of_images_that_were_not_all_decoded_the_fingerprint_is_another(
+    digits_bundle: Bundle, sharded: Sharded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sharded(digits_bundle, 2)
+    monkeypatch.setattr("samdeploy.evaluate.stored.merge.MOST_COMPARED", 358)
+    assert digits_bundle.measured is not None and digits_bundle.measured.test is not None
+    found = evaluate_shards(digits_bundle, ORT, [folder])
+    assert found.test_fingerprint == digits_bundle.measured.test.labelled_sha256
+
+
+@pytest.mark.usefixtures("short_latency")
 def test_copies_in_two_shards_count_once(
     digits_bundle: Bundle, sharded: Sharded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +108,7 @@ def test_copies_in_two_shards_count_once(
 @pytest.mark.usefixtures("short_latency")
 def test_an_engine_that_stopped_in_one_shard_fails(digits_bundle: Bundle, sharded: Sharded) -> None:
     folder = sharded(digits_bundle, 2)
-    second = read_shard(folder / "2.npz")
+    second = read_shard(folder / "2.npz", digits_bundle)
     (engine,) = second.engines
     write_shard(folder / "2.npz", replace(second, engines=(replace(engine, facts=None, reason="it broke"),)))
     merged = evaluate_shards(digits_bundle, ORT, [folder])
@@ -109,6 +120,12 @@ def one_other_image(shard: Shard) -> Shard:
     digests = shard.digests.copy()
     digests[18] += np.uint64(1)  # none of 256 at equal distances through all
     return replace(shard, digests=digests)
+
+
+def other_labels(shard: Shard) -> Shard:
+    (engine,) = shard.engines
+    silent = replace(engine, facts=None, reason="it broke")
+    return replace(shard, labels=shard.labels[::-1], engines=(silent,))
 
 
 def short_facts(shard: Shard) -> Shard:
@@ -124,7 +141,7 @@ def test_what_does_not_belong_together_is_refused(
 
     def changed(change: Callable[[Shard], Shard]) -> list[Path]:
         other = tmp_path / "others" / f"{len(list((tmp_path / 'others').iterdir()))}.npz"
-        write_shard(other, change(read_shard(folder / "2.npz")))
+        write_shard(other, change(read_shard(folder / "2.npz", digits_bundle)))
         return [folder / "1.npz", other, folder / "3.npz"]
 
     (tmp_path / "others").mkdir()
@@ -136,15 +153,18 @@ def test_what_does_not_belong_together_is_refused(
         ([tmp_path / "broken.npz"], "not a shard of an evaluation"),
         ([tmp_path / "array.npz"], "not a shard of an evaluation"),
         ([tmp_path], "not a shard of an evaluation"),
-        ([tmp_path / "none"], "not a shard of an evaluation"),
-        (changed(lambda shard: replace(shard, labels=shard.labels[::-1])), "other 359 are found here"),
+        ([tmp_path / "none"], "none: no such file; make it: samdeploy eval --shard"),
+        (changed(other_labels), "other 359 are found here"),
         (changed(lambda shard: replace(shard, digests=shard.digests + np.uint64(1))), "not those of the shards"),
         (changed(one_other_image), "not those of the shards, digits"),
         (changed(lambda shard: replace(shard, start=3)), "images from 3 on found, from 119 on expected"),
         (changed(lambda shard: replace(shard, number=0)), "shard 0 of 3 for 359 images"),
-        (changed(lambda shard: replace(shard, labels=shard.labels[5:])), r"labels: \[115\] found, \[120\] expected"),
-        (changed(short_facts), r"labels: \[115\] found, \[120\] expected"),
-        (changed(lambda shard: replace(shard, engines=())), "shard 2 asked other engines"),
+        (
+            changed(lambda shard: replace(shard, labels=shard.labels[5:])),
+            r"labels: int64 \[115\] found, int64 \[120\] ",
+        ),
+        (changed(short_facts), r"labels: int64 \[115\] found, int64 \[120\] expected"),
+        (changed(lambda shard: replace(shard, engines=(), named=False)), "shard 2 asked other engines"),
     ):
         with pytest.raises(InputError, match=text):
             evaluate_shards(digits_bundle, ORT, paths)
@@ -152,6 +172,61 @@ def test_what_does_not_belong_together_is_refused(
         evaluate_shards(timm_bundle, ORT, [folder])
     with pytest.raises(InputError, match="the test set has 359 images"):
         evaluate_shard(digits_bundle, ORT, (1, 360))
+
+
+def one_is(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array[7] = value
+        return array
+
+    return change
+
+
+def test_figures_that_cannot_be_are_refused(digits_bundle: Bundle, sharded: Sharded, tmp_path: Path) -> None:
+    folder = sharded(digits_bundle, 3)
+    with np.load(folder / "2.npz") as file:
+        arrays = dict(file)
+    meta = json.loads(arrays["meta"].tobytes())
+
+    def refused(text: str, **changed: object) -> None:
+        np.savez(tmp_path / "2.npz", **(arrays | changed))
+        with pytest.raises(InputError, match=rf"2.npz: not a shard of an evaluation, or damaged \(.*{text}") as found:
+            evaluate_shards(digits_bundle, ORT, [folder / "1.npz", tmp_path / "2.npz", folder / "3.npz"])
+        assert len(str(found.value)) < 400
+
+    at = "of test image 126 is impossible, or stands otherwise elsewhere"  # the second shard begins with 119
+    for name, change, text in (
+        ("0.labels", lambda found: np.roll(found, 1), "labels of test image"),
+        ("0.labels", lambda found: found.astype(str), r"labels: <U21 \[120\] found, int64 \[120\] expected"),
+        ("0.top5", lambda found: found.astype(str), "top5: <U5"),
+        ("perceptual", lambda found: found.astype(float), "perceptual: float64"),
+        ("0.reference", lambda found: (found + 1) % 10, "reference of test image 119"),
+        ("reference", one_is(10), f"reference {at}"), ("spread", one_is(np.nan), f"spread {at}"),
+        ("0.spread", one_is(5), f"spread {at}"), ("small", one_is(np.nan), f"small {at}"),
+        ("0.engine", one_is(10), f"engine {at}"), ("0.engine", one_is(-2), f"engine {at}"),
+        ("0.engine", one_is(-1), f"top5 {at}"), ("0.top5", one_is(False), f"top5 {at}"),
+        ("0.reference_top5", one_is(False), f"reference_top5 {at}"),
+        ("0.reference_sure", one_is(1.5), f"reference_sure {at}"),
+        ("0.difference", one_is(-1), f"difference {at}"), ("0.difference", one_is(np.nan), f"difference {at}"),
+        ("0.difference", one_is(np.inf), f"difference {at}"), ("0.sure", one_is(2), f"sure {at}"),
+        ("0.raw_sure", one_is(np.nan), f"raw_sure {at}"), ("0.nll", one_is(np.nan), f"nll {at}"),
+        ("0.raw_nll", one_is(np.inf), f"raw_nll {at}"),
+    ):  # fmt: skip
+        refused(text, **{name: change(arrays[name])})
+
+    def text_of(**changed: object) -> np.ndarray:
+        return np.frombuffer(json.dumps(meta | changed).encode(), np.uint8)
+
+    (engine,) = meta["engines"]
+    copies = {f"1.{name[2:]}": array for name, array in arrays.items() if name.startswith("0.")}
+    refused("an engine stands twice", meta=text_of(engines=[engine, engine]), **copies)
+    refused("'foo fp32' is no engine", meta=text_of(engines=[["foo", "fp32", "", "no such thing"]]))
+    refused("no engine", meta=text_of(engines=[]))
+    for name in ("number", "count", "start", "total"):
+        for value in (10**400, 2.0, "2", True):
+            refused("integers of 64 bits expected", meta=text_of(**{name: value}))
+    refused("recursion", meta=np.frombuffer(b"[" * 100_000, np.uint8))
 
 
 @pytest.mark.usefixtures("short_latency")
