@@ -19,6 +19,7 @@ from samdeploy.evaluate.consistency.checks import Check, Consistency
 from samdeploy.evaluate.latency.measure import Latency
 from samdeploy.evaluate.result import Report, Result
 from samdeploy.evaluate.test_set.distinct import TestImages
+from tests.cam_bundle import write_cam_bundle
 from tests.certain_digits import write_certain_digits
 
 
@@ -35,6 +36,12 @@ def digits_run(narrow_run: Path) -> Path:
 @pytest.fixture(scope="session")
 def digits_bundle(narrow_bundle: Bundle) -> Bundle:
     return narrow_bundle
+
+
+@pytest.fixture(scope="module")
+def cam_bundle(narrow: None, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of as few channels, for the tests of this folder alone."""
+    return write_cam_bundle(tmp_path_factory.mktemp("maps"))
 
 
 @pytest.fixture(scope="module")
