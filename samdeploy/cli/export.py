@@ -57,7 +57,7 @@ def export(
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Write a bundle: graphs and engines of a run.  It is RUN/bundle."""
-    from samdeploy.bundle.names import MANIFEST
+    from samdeploy.bundle.names import BUNDLE_FOLDER, MANIFEST
     from samdeploy.bundle.spec import ENGINES, PRECISIONS
     from samdeploy.errors import InputError, check_name
     from samdeploy.runs.record import latest_run
@@ -93,6 +93,11 @@ def export(
         _write_repository(run, triton, engine, precision)
         return
     run_dir = run if run is not None else taken("run", latest_run(runs))
+    if triton is not None:  # known now, not after minutes of exporting
+        from samdeploy.export.triton.place import check_repository
+        from samdeploy.runs.locate import address_name
+
+        check_repository(triton, address_name(run_dir / BUNDLE_FOLDER), run_dir / BUNDLE_FOLDER)
 
     from samdeploy.export import ExportOptions, export_run
     from samdeploy.report.text.export import export_table, headroom_table, int8_lines

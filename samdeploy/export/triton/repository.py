@@ -34,6 +34,8 @@ from samdeploy.export.triton.config import (
     on,
     text_of,
 )
+from samdeploy.export.triton.place import CONFIG, check_repository, model_names, replace, seal
+from samdeploy.files import made_folder
 
 # Names of models: what a client puts into an address.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -53,34 +55,30 @@ def write_repository(bundle: Bundle, repository: Path, name: str, engine: str, p
     """Write the four models of a bundle into a repository, beside what else is there; returns their names.
 
     Args:
-        repository: made where it is missing; models of these names are replaced.
+        repository: made where it is missing; an earlier export of these names is replaced.
         name: of the first model, and the others' beginning.
         engine: "trt", "onnxruntime", "openvino"; "all": TensorRT's where the bundle has one, else ONNX Runtime's.
         precision: of the engine; None: the first that the bundle has.
 
     Raises:
-        InputError: the bundle has no such engine, Triton runs none such, or the name is none for an address.
+        InputError: the bundle has no such engine, Triton runs none such, or the name is none for an address; or as
+            `check_repository` raises.
         BundleError: a file of the bundle is not as its manifest says.
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"--triton: model name {name!r} found; letters, digits and . _ - inside expected")
     backend, file = _engine(bundle, engine, precision)
-    models = {
-        name: _write_engine,
-        f"{name}_decode": _write_decode,
-        f"{name}_images": _write_ensemble,
-        f"{name}_python": _write_python,
-    }
-    repository.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".samdeploy-", dir=repository) as place:
+    check_repository(repository, name, bundle.root)
+    models = dict(zip(model_names(name), (_write_engine, _write_decode, _write_ensemble, _write_python), strict=True))
+    with (
+        made_folder(repository),
+        tempfile.TemporaryDirectory(prefix=".samdeploy-", dir=repository) as place,
+    ):
         for model, write in models.items():
             (Path(place) / model).mkdir()
             write(Path(place) / model, model, name, bundle, file, backend)
-        for model in models:  # all are whole: now they take their places
-            target = repository / model
-            if target.exists() or target.is_symlink():
-                target.rename(Path(place) / f"{model}-before")
-            (Path(place) / model).rename(target)
+            seal(Path(place) / model)
+        replace(list(models), Path(place), repository)  # all are whole: now they take their places
     return list(models)
 
 
@@ -216,7 +214,7 @@ def _without_name(tensor: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _config(folder: Path, comment: str, message: Mapping[str, Value]) -> None:
-    _write(folder / "config.pbtxt", f"# {' '.join(comment.split())}\n{text_of(message)}".encode())
+    _write(folder / CONFIG, f"# {' '.join(comment.split())}\n{text_of(message)}".encode())
 
 
 def _write(path: Path, content: bytes) -> None:
