@@ -48,7 +48,7 @@ def _text(text: str | None) -> str:
 
 
 def _cell(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", "\\|")
+    return " ".join((text or "").split()).replace("|", "\\|").replace("*", "\\*")
 
 
 def _code(text: str) -> str:
