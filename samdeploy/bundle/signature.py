@@ -52,8 +52,9 @@ def sign_folder(root: Path, private_key: Path) -> Path:
     from model_signing import hashing, signing
 
     if not private_key.is_file():
-        make = f"openssl ecparam -name prime256v1 -genkey -noout -out {private_key}"
-        raise InputError(f"key {private_key}: no such file; make one: {make}")
+        new = private_key / "private.pem" if private_key.is_dir() else private_key
+        make = f"openssl ecparam -name prime256v1 -genkey -noout -out {new}"
+        raise InputError(f"key {private_key}: {_no_file(private_key)}; make one: {make}")
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except (ValueError, TypeError, AttributeError):  # no PEM; a password; no elliptic curve
@@ -70,6 +71,10 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         write_atomic(root / SIGNATURE_FILE, made.read_bytes())
         _refuse_what_readers_refuse(root, private_key, Path(folder) / "public.pem")
     return root / SIGNATURE_FILE
+
+
+def _no_file(path: Path) -> str:
+    return "a folder found, a file expected" if path.is_dir() else "no such file"
 
 
 def _refuse_what_readers_refuse(root: Path, private_key: Path, public_key: Path) -> None:
@@ -127,7 +132,7 @@ def _public_key(path: Path) -> EllipticCurvePublicKey:
     except ModuleNotFoundError:
         raise PackageMissing("signatures need the package cryptography: pip install 'samdeploy[sign]'") from None
     if not path.is_file():
-        raise InputError(f"key {path}: no such file; the public key, in PEM, of whom you trust expected")
+        raise InputError(f"key {path}: {_no_file(path)}; the public key, in PEM, of whom you trust expected")
     try:
         key = load_pem_public_key(path.read_bytes())
     except (ValueError, UnsupportedAlgorithm):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from samdeploy.cli.app import BatchSize, DataRoot, Settings, Size, command
 from samdeploy.cli.arguments import check_writable, read_recipe, recipe_overrides
+
+_LEAST = 0.9
 
 
 @command
@@ -36,12 +39,18 @@ def data(
         typer.Option(
             "--min-probability", metavar="P", help="With --from-labels: leave out less certain labels; 0 to 1."
         ),
-    ] = 0.9,
+    ] = _LEAST,
 ) -> None:
     """Check a data set before training.  Class counts, copies in two splits, augmented samples, loading speed."""
     if from_labels is not None or out is not None:
+        _refuse_unused(
+            {"--data": root, "--batch-size": batch_size, "--size": size, "--set": settings, "--download": download}
+            | {"--no-cache": not cache, "--sheet": sheet},
+            "not with --from-labels, which reads no image",
+        )
         _write_table(recipe, from_labels, out, min_probability)
         return
+    _refuse_unused({"--min-probability": min_probability != _LEAST}, "only with --from-labels")
     given = {"--batch-size": batch_size, "--size": size, "--data": root}
     given |= {"--download": download or None, "--no-cache": None if cache else False}
     loaded = read_recipe(recipe, recipe_overrides(settings, given), root, verb="reading")
@@ -51,11 +60,21 @@ def data(
     look(loaded, sheet)
 
 
+def _refuse_unused(given: Mapping[str, object], why: str) -> None:
+    from samdeploy.errors import InputError
+
+    for option, value in given.items():
+        if value is not None and value is not False:  # --size 0 is given
+            raise InputError(f"{option}: {why}")
+
+
 def _write_table(images: str, labels: Path | None, out: Path | None, least: float) -> None:
     from samdeploy.errors import InputError
 
-    if labels is None or out is None or out.suffix.lower() != ".csv":
+    if labels is None or out is None:
         raise InputError("--from-labels and --out: give both, such as --from-labels labels --out table.csv")
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"--out {out}: a .csv expected; name it so, such as --out {out.stem}.csv")
     check_writable("--out", out)
     from samdeploy.label.results import open_labels
     from samdeploy.label.training import write_training_table

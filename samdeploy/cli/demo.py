@@ -76,6 +76,10 @@ def make_demo(folder: Path) -> tuple[Path, Path]:
     """
     check_new_folder(folder)
     with removed_unless_done(folder):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:  # a link that leads nowhere, a file system of the kernel's
+            raise InputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
         return _filled(folder)
 
 

@@ -17,12 +17,15 @@ from samdeploy.cli.arguments import check_writable, make_folder, one_name, shard
 # A way to evaluate -> the options that mean nothing there, and why.
 _WAYS = {
     "--labels": (
-        ("--backend", "--precision", "--why", "--report"),
+        ("--backend", "--precision", "--device", "--consistency", "--why", "--report"),
         ", which names answers that are there already",
     ),
     "--merge": (("--backend", "--precision"), ": the parts say which engines were asked"),
     "--shard": (
-        ("--why", "--report", "--json", "--junit", "--min-top1", "--min-class-recall"),
+        (
+            *("--consistency", "--margin", "--confidence", "--why", "--report"),
+            *("--json", "--junit", "--min-top1", "--min-class-recall"),
+        ),
         ": give it to samdeploy eval --merge, which judges all parts",
     ),
 }
@@ -85,7 +88,10 @@ def eval(
     from samdeploy.bundle import open_bundle
     from samdeploy.errors import InputError
     from samdeploy.evaluate import EvalOptions, evaluate_bundle, write_eval
+    from samdeploy.evaluate.accuracy.compare import DEFAULT_CONFIDENCE
     from samdeploy.evaluate.accuracy.floors import Floors
+    from samdeploy.evaluate.accuracy.gate import DEFAULT_MARGIN
+    from samdeploy.evaluate.options import CONSISTENCY_S
     from samdeploy.files import json_bytes, write_atomic
     from samdeploy.report.text.evaluation import evaluation_tables, verdict
     from samdeploy.runs.locate import bundle_of, latest_bundle
@@ -96,8 +102,12 @@ def eval(
     _check_way(
         {"--labels": labels, "--merge": merge, "--shard": shard},
         {"--backend": backends, "--precision": precision, "--why": why, "--report": report_folder, "--json": json_file}
-        | {"--junit": junit_file, "--min-top1": min_top1, "--min-class-recall": min_class_recall},
+        | {"--junit": junit_file, "--min-top1": min_top1, "--min-class-recall": min_class_recall}
+        | {"--device": device != "auto", "--consistency": consistency != CONSISTENCY_S}
+        | {"--margin": margin != DEFAULT_MARGIN, "--confidence": confidence != DEFAULT_CONFIDENCE},
     )
+    if label_column and not (labels and data):
+        raise InputError("--label-column: names a column of a table; give --labels and --data TABLE too")
     if (reference is None) is bool(labels):
         raise InputError("--labels and --reference: give both, each a folder that samdeploy label wrote")
     if (out is None) is bool(shard):

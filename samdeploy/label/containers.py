@@ -212,15 +212,19 @@ class Parquets(Containers):
             if row + len(values) > first:
                 for place, value in enumerate(values):
                     if first <= row + place < last:
-                        yield Row(f"{file.name}#{row + place}", partial(_content, value))
+                        yield Row(f"{file.name}#{row + place}", partial(_content, file.path, value))
             row += len(values)
             if row >= last:
                 return
 
 
-def _content(value: Any) -> bytes:
+def _content(file: Path, value: Any) -> Path | bytes:
     found = value.as_py()
-    content = found.get("bytes") if isinstance(found, dict) else found
+    content, path = (found.get("bytes"), found.get("path")) if isinstance(found, dict) else (found, None)
+    if content is None and isinstance(path, str) and path:  # an image that was not put into the table
+        if not os.path.isfile(file.parent / path):  # noqa: PTH113 - pathlib's fails for names that no file can have
+            raise ImageError(f"no image in this row, and beside {file.name} no file {path!r}")
+        return file.parent / path
     if content is None:
         raise ImageError("no image in this row")
     return bytes(content)

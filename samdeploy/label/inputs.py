@@ -7,6 +7,7 @@ and memory does not grow with it.  Images inside tars and Parquet files are read
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob  # a pattern may begin anywhere, pathlib's only below a folder
 import hashlib
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from samdeploy.data.sets.columns import delimiter_of
 from samdeploy.errors import ImageError, InputError
 from samdeploy.files import temporary_name
 from samdeploy.images.walk import find_images, is_image_name, natural_key
@@ -31,6 +33,8 @@ _STRIDE = 1000
 _SIZE_EVERY = 100
 _COLUMNS = ("uri", "url", "path", "file", "file_name", "filename", "image_path", "image")
 _TARS, _PARQUETS, _TABLES = (".tar",), (".parquet",), (".csv", ".tsv")
+# The byte-order marks, as surrogateescape has them.
+_UTF16 = tuple(mark.decode("utf-8", "surrogateescape") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 _LOOKED_AT = 1 << 16  # bytes of a list, to see that it is text
 
 
@@ -72,9 +76,12 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
     if files[0].is_fifo():
         raise InputError(f"{text}: a pipe found; give - as the input, and the list through standard input")
     if glob.has_magic(text) and not files[0].exists():
-        files = sorted(map(Path, glob.iglob(text, recursive=True)), key=_key)  # noqa: PTH207
-        if not files:
+        matches = sorted(map(Path, glob.iglob(text, recursive=True)), key=_key)  # noqa: PTH207
+        if not matches:
             raise InputError(f"{text}: no file is called so")
+        files = [file for file in matches if not file.is_dir()] or matches
+        if len(files) > 1 and files[0].is_dir():
+            raise InputError(f"{text}: {len(files)} folders found; name one, or the images in them: '{text}/*.png'")
     kinds = {file.suffix.lower() for file in files if not file.is_dir()}
     if len(files) == 1 and files[0].is_dir():
         inside = [file for file in files[0].iterdir() if file.suffix.lower() in _TARS + _PARQUETS]
@@ -157,11 +164,16 @@ def csv_rows(path: Path) -> tuple[Sequence[str], Iterator[Mapping[str, str | Non
     Raises:
         InputError: while they are read: a quote is not closed.
     """
-    # Quotes mean something in CSV alone; one that is not closed would swallow the rows behind it.
-    form: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
-    csv.field_size_limit(1 << 24)
     text = path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
-    reader = csv.DictReader(text, strict=True, **form)
+    header = text.readline()
+    if header.startswith(_UTF16):
+        text.close()
+        raise InputError(f"{path}: UTF-16 found; save it again with the encoding UTF-8")
+    # Quotes mean something in CSV alone; one that is not closed would swallow the rows behind it.
+    form: Mapping[str, Any] = {"quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
+    csv.field_size_limit(1 << 24)
+    lines = itertools.chain([header], text)
+    reader = csv.DictReader(lines, strict=True, delimiter=delimiter_of(path, header), **form)
 
     def rows() -> Iterator[Mapping[str, str | None]]:
         with text:

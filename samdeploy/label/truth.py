@@ -44,13 +44,14 @@ def true_classes(labels: Labels, table: Path | None, column: str, classes: Seque
         return _Folders(classes)
     given = what_is_given(table)
     files = given.files
+    last = labels.rows if labels.settings["limit"] is None else None
     suffixes = {file.suffix.lower() for file in files}
     if not files or given.is_missing():
         raise InputError(f"--data {table}: no table found; the .csv, .tsv or .parquet that was labelled expected")
     if suffixes == {".parquet"}:
-        return _Table(classes, _parquet(labels, files, column), f"--data {table}")
+        return _Table(classes, _parquet(labels, files, column), f"--data {table}", last)
     if len(files) == 1 and suffixes <= {".csv", ".tsv"}:
-        return _Table(classes, _text_table(files[0], column), f"--data {table}")
+        return _Table(classes, _text_table(files[0], column), f"--data {table}", last)
     found = shortened(map(str, files))
     raise InputError(f"--data {table}: {found} found; give one .csv or .tsv, or only .parquet files")
 
@@ -79,11 +80,19 @@ class _Table:
 
     Args:
         rows: (class, {column: value}) of each; the second None where the names need no comparison.
+        what: the table, for errors.
+        last: how many rows it must have; None: at least those that are asked for.
     """
 
-    def __init__(self, classes: Sequence[str], rows: Iterator[tuple[str, Mapping[str, Any] | None]], what: str) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        rows: Iterator[tuple[str, Mapping[str, Any] | None]],
+        what: str,
+        last: int | None,
+    ) -> None:
         self._places = {name: index for index, name in enumerate(classes)}
-        self._rows, self._what, self._row, self._column = rows, what, 0, ""
+        self._rows, self._what, self._last, self._row, self._column = rows, what, last, 0, ""
 
     def __call__(self, names: Sequence[str]) -> Int64Array:
         return np.fromiter(map(self._class, names), np.int64, len(names))
@@ -100,6 +109,8 @@ class _Table:
             text = f"class {label!r} found, which the network does not know ({known})" if label else "no class found"
             raise InputError(f"{self._what}: row {self._row} ({name}): {text}; name the column: --label-column NAME")
         self._row += 1
+        if self._row == self._last and next(self._rows, None) is not None:
+            raise InputError(f"{self._what}: more rows found than the {self._last:,} that have labels{_CURE}")
         return self._places[label]
 
     def _check(self, name: str, row: Mapping[str, Any]) -> None:

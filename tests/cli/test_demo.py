@@ -57,6 +57,9 @@ def test_only_a_new_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     check_new_folder(tmp_path / "empty")
     check_new_folder(tmp_path / "new")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"link: cannot be made \(File exists\); name another folder"):
+        demo.make_demo(tmp_path / "link")
 
 
 def test_an_unfinished_demo_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,28 @@ def test_several_lists_and_kinds_are_refused(labelled: Label, tmp_path: Path) ->
                 labelled(tmp_path / "out", tmp_path / "?.*")
 
 
+def test_of_a_pattern_folders_are_left_out(labelled: Label, images: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "tree" / str(number)).mkdir(parents=True)
+        shutil.copy(images / "image 0.png", tmp_path / "tree" / str(number))
+    with pytest.raises(InputError, match=r"3 folders found; name one, or the images in them: '.*/tree/\*/\*.png'"):
+        labelled(tmp_path / "out", tmp_path / "tree" / "*")
+    assert labelled(tmp_path / "out", tmp_path / "tree" / "**").rows == 3
+
+
+def test_images_beside_a_parquet_file(labelled: Label, images: Path, tmp_path: Path) -> None:
+    shutil.copy(images / "image 0.png", tmp_path / "a.png")
+    encoded = (images / "image 1.png").read_bytes()
+    rows = [("a.png", None), ("b.png", encoded), ("b\0.png", None), ("b" * 999, None), (None, None)]
+    image = [{"bytes": content, "path": path} for path, content in rows]
+    pq.write_table(pa.table({"image": image}), tmp_path / "t.parquet")
+    labelled(tmp_path / "out", tmp_path / "t.parquet")
+    found, expected = table(tmp_path / "out"), (labelled(tmp_path / "folder"), table(tmp_path / "folder"))[1]
+    assert [row["probability"] for row in found[:2]] == [row["probability"] for row in expected[:2]]
+    assert all("no image in this row, and beside t.parquet no file 'b" in row["error"] for row in found[2:4])
+    assert found[4]["error"] == "no image in this row"
+
+
 def test_all_kinds_of_input_give_the_same_labels(
     labelled: Label, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,10 +166,12 @@ def test_other_images_of_the_same_names_are_another_input(labelled: Label, image
 
 def test_bad_input_is_named(labelled: Label, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "excel.csv").write_text("path,x\na,1\n", encoding="utf-16")
     (tmp_path / "cut.tar").write_bytes(b"x" * 700)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     for name, text in (
         ("none", "no such file"), ("no-*.tar", "no file is called so"), ("a.csv", "columns 'x', 'y' found"),
+        ("excel.csv", "UTF-16 found; save it again with the encoding UTF-8"),
         ("cut.tar", "damaged"), ("a.parquet", "no Parquet file"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=text):

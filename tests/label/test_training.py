@@ -82,8 +82,14 @@ def test_what_cannot_be_trained_on_is_refused(
         ((photos, "--from-labels", tars, "--out", table), "of images inside tar files; unpack them"),
         ((broken, "--from-labels", nothing, "--out", table), "no label is left to train on"),
         ((photos, "--from-labels", out, "--out", table, "--min-probability", "95"), "95 found, 0 to 1 expected"),
-        ((photos, "--from-labels", out, "--out", tmp_path / "next.txt"), "--from-labels and --out: give both"),
+        (
+            (photos, "--from-labels", out, "--out", tmp_path / "next.txt"),
+            "next.txt: a .csv expected; name it so, such as",
+        ),
         ((photos, "--from-labels", out), "give both"),
+        ((photos, "--from-labels", out, "--out", table, "--size", "64"), "--size: not with --from-labels"),
+        ((photos, "--from-labels", out, "--out", table, "--no-cache"), "--no-cache: not with --from-labels"),
+        ((photos, "--min-probability", "0.5"), "--min-probability: only with --from-labels"),
         ((photos, "--from-labels", photos, "--out", table), "a folder that samdeploy label wrote"),
     ):
         code, _output, errors = inside("data", *arguments, cwd=tmp_path)

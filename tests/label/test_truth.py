@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def opened(tmp_path: Path) -> Open:
         folder.mkdir(exist_ok=True)
         (folder / "_input.jsonl").unlink(missing_ok=True)
         identity = open_input(str(given), folder, "", Fetch(1.0, 1 << 20), known=False).identity
-        return Labels(folder, {"input": json.loads(json.dumps(identity))}, len(NAMES), 1, {})
+        return Labels(folder, {"input": json.loads(json.dumps(identity)), "limit": None}, len(NAMES), 1, {})
 
     return run
 
@@ -60,6 +61,19 @@ def test_a_column_of_the_table_that_was_labelled(name: str, opened: Open, tmp_pa
     path = table(tmp_path / name, ROWS)
     truth = true_classes(opened(path), path, "", CLASSES)
     assert [*truth(NAMES[:3]), *truth(NAMES[3:])] == [1, 0, 2, 1]
+
+
+def test_of_a_labelling_with_a_limit_the_table_goes_on(opened: Open, tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", [*ROWS, (4, "e.png", "cat")])
+    found = opened(path)
+    labels = replace(found, settings={**found.settings, "limit": 4})
+    assert true_classes(labels, path, "", CLASSES)(NAMES).tolist() == [1, 0, 2, 1]
+
+
+def test_a_table_of_excel(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id;path;label\n" + "".join(f"{number};{name};{label}\n" for number, name, label in ROWS))
+    assert true_classes(opened(path), path, "", CLASSES)(NAMES).tolist() == [1, 0, 2, 1]
 
 
 def test_encoded_images_and_classes_as_datasets_writes_them(opened: Open, tmp_path: Path) -> None:
@@ -105,6 +119,7 @@ def test_a_table_of_other_images_or_classes_is_refused(opened: Open, tmp_path: P
         (swapped, "row 1: b.png expected"),
         (others, "row 0: a.png expected"),
         (table(tmp_path / "short.csv", ROWS[:2]), "2 rows found, but c.png is row 2"),
+        (table(tmp_path / "long.csv", [*ROWS, (4, "e.png", "cat")]), "more rows found than the 4 that have labels"),
         (wolf, "class 'wolf' found, which the network does not know"),
         (empty, r"row 3 \(d.png\): no class found"),
     ):

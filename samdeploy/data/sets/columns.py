@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from samdeploy.data.dataset import OptionValue
 from samdeploy.data.sets.image_list import Faults
@@ -33,6 +34,11 @@ class Columns:
     image: str
     label: str
     split: str | None
+
+
+def delimiter_of(file: Path, header: str) -> str:
+    """What separates the cells of a .csv or .tsv whose first line is `header`."""
+    return "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
 
 
 def choose_columns(

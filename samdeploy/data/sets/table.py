@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from samdeploy.data.dataset import Dataset, OptionValue
-from samdeploy.data.sets.columns import Columns, choose_columns
+from samdeploy.data.sets.columns import Columns, choose_columns, delimiter_of
 from samdeploy.data.sets.given import COLUMN_FILES, TEXT_TABLES, Given, what_is_given
 from samdeploy.data.sets.image_list import ImageList, check_files, open_list, read_split, split_of_file
 from samdeploy.data.stored import file_samples
@@ -104,7 +104,7 @@ def _text(row: Row, column: str) -> str:
 def _csv_rows(found: ImageList, file: Path, text: Iterator[str]) -> Iterator[tuple[str, Row]]:
     """("file:line", row) for every row that has as many cells as there are columns; the others are faults."""
     short, header = found.given.short(file), next(text, "")
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+    delimiter = delimiter_of(file, header)
     reader = csv.reader(_with_first(header, text), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]

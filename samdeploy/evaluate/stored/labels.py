@@ -72,6 +72,13 @@ def evaluate_labels(bundle: Bundle, given: LabelSets, options: EvalOptions) -> R
         BundleError: as `evaluate_bundle` does.
     """
     bundle.verify()
+    folders = [folder.resolve() for folder in (*given.engines, given.reference)]
+    for folder in given.engines:
+        if folders.count(folder.resolve()) > 1:
+            raise InputError(
+                f"labels {folder}: named twice; name the labels of each engine once, and those by --backend pytorch "
+                "as --reference"
+            )
     reference = _reference(bundle, given.reference)
     engines = [_engine(bundle, folder, reference) for folder in given.engines]
     contradictions = find_contradictions(bundle)

@@ -24,7 +24,7 @@ def write_card(bundle: Bundle, folder: Path, *, force: bool = False) -> tuple[Pa
         Both files.
 
     Raises:
-        InputError: a file is there that says something else, and `force` is not given.
+        InputError: a folder is there, or a file that says something else, and `force` is not given.
         BundleError: a file of the bundle is damaged.
     """
     facts = gather_facts(bundle)
@@ -33,6 +33,8 @@ def write_card(bundle: Bundle, folder: Path, *, force: bool = False) -> tuple[Pa
         folder / MATERIALS_FILE: json_bytes(bill_of_materials(facts)),
     }
     for path, content in written.items():
+        if path.is_dir():
+            raise InputError(f"{path}: a folder found, a file is written there; move it away, or --out elsewhere")
         if not force and path.exists() and path.read_bytes() != content:
             raise InputError(f"{path}: exists and says something else; --force writes it anew, --out elsewhere")
     for path, content in written.items():

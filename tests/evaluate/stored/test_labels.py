@@ -139,9 +139,13 @@ def test_what_is_lacking_is_named_with_its_cure(
     few = tmp_path / "few"
     shutil.copytree(digit_files / "3", few / "3")
     classes = labelled(digits_bundle, digit_files, "onnxruntime")
+    linked = tmp_path / "linked"
+    linked.symlink_to(reference)
     cases = [
+        (reference, reference, "named twice; .* by --backend pytorch as --reference"),
+        (linked, reference, "linked: named twice"),
         (classes, reference, "FP32 is judged by its logits, .* --logits float32"),
-        (engine, engine, "the trained network's expected: samdeploy label .* --backend pytorch --logits float32"),
+        (classes, engine, "the trained network's expected: samdeploy label .* --backend pytorch --logits float32"),
         (labelled(digits_bundle, few, "onnxruntime", logits="float32"), reference, "rows of another input"),
         (labelled(digits_bundle, digit_files, "onnxruntime", where="rejected"), reference, "needs every row"),
         (digit_files, reference, "name a folder that samdeploy label wrote"),
@@ -190,7 +194,12 @@ def test_command(inside: Inside, digits_bundle: Bundle, engine: Path, reference:
     assert code == 0 and "PASSED (consistency not shown: onnxruntime fp32)" in output, errors
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["verdict"], found["n_images"], found["results"][0]["lost"]) == ("holds", 359, 0)
-    for more, text in ((("--why",), "--why: not with --labels"), (("--backend", "openvino"), "--backend: not with")):
+    for more, text in (
+        (("--why",), "--why: not with --labels"), (("--backend", "openvino"), "--backend: not with"),
+        (("--consistency", "5"), "--consistency: not with --labels"), (("--device", "cpu"), "--device: not with"),
+        (("--label-column", "x"), "--label-column: names a column of a table; give --labels and --data TABLE too"),
+        (("--labels", engine), "named twice; name the labels of each engine once"),
+    ):  # fmt: skip
         code, output, errors = inside(*arguments, *more, cwd=tmp_path)
         assert code == 2 and text in errors
     code, output, errors = inside(*arguments[:4], cwd=tmp_path)

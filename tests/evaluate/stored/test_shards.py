@@ -248,6 +248,8 @@ def test_command(inside: Inside, copy_of_bundle: Path, tmp_path: Path) -> None:
         (("--shard", "1/2"), "give both"), (("--out", "x"), "give both"),
         (("--shard", "3/2", "--out", tmp_path / "x"), "part I of N expected, such as 3/64"),
         (("--shard", "1/2", "--out", tmp_path / "x", "--json", tmp_path / "y"), "--json: not with --shard"),
+        (("--shard", "1/2", "--out", tmp_path / "x", "--margin", "1"), "--margin: not with --shard"),
+        (("--label-column", "x"), "--label-column: names a column"),
         (("--merge", tmp_path, "--backend", "openvino"), "--backend: not with --merge: the parts say"),
         (("--merge", tmp_path, "--shard", "1/2"), "--merge and --shard: one of them expected"),
     ):  # fmt: skip

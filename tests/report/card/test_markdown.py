@@ -173,6 +173,11 @@ def test_a_card_that_was_completed_by_hand_is_kept(judged: Path) -> None:
     assert card.read_text() == "completed by hand"
     write_card(bundle, judged, force=True)
     assert card.read_bytes() == before[0]
+    card.unlink()
+    card.mkdir()
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"README.md: a folder found, a file is written there; move it away"):
+            write_card(bundle, judged, force=force)
 
 
 def test_command_writes_both_files(judged: Path, tmp_path: Path, inside: Inside) -> None:
