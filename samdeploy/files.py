@@ -235,15 +235,7 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30, sha256: str | 
             raise BundleError(f"{what}: {path} is empty; copy it, or make it, again")
         if sha256 is not None and _sha256(content) != sha256:
             raise BundleError(f"{what}: {path} was changed while it was read; open it again")
-        _check_nesting(content)  # before the parser, whose recursion may be without a limit
-        value = json.loads(
-            content.decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
-            object_pairs_hook=_unique_keys,
-            parse_constant=_no_constant,
-            parse_float=_finite_float,
-            parse_int=_int64,
-        )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could be no path and no message
+        value = strict_json(content)
     except FileNotFoundError:
         raise BundleError(f"{what}: {path} is missing; is this the right folder?") from None
     except OSError as error:
@@ -252,6 +244,24 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30, sha256: str | 
         raise BundleError(f"{what}: {path} is not valid JSON ({error}); copy it, or make it, again") from None
     if not isinstance(value, dict):
         raise BundleError(f"{what}: {path} holds a {type(value).__name__}, an object was expected")
+    return value
+
+
+def strict_json(content: bytes) -> Any:
+    """JSON that every language can read alike.
+
+    Raises:
+        ValueError: as `read_json` lists it.
+    """
+    _check_nesting(content)  # before the parser, whose recursion may be without a limit
+    value = json.loads(
+        content.decode("utf-8"),  # json.loads itself would guess UTF-16 and UTF-32
+        object_pairs_hook=_unique_keys,
+        parse_constant=_no_constant,
+        parse_float=_finite_float,
+        parse_int=_int64,
+    )
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could be no path and no message
     return value
 
 

@@ -13,8 +13,9 @@ def server_tables(found: ServerBench) -> str:
     """The load, and whether the answers are the bundle's."""
     rows = [
         (
-            point.clients, rate(point.rate), milliseconds(point.p50_ms), milliseconds(point.p95_ms),
-            milliseconds(point.p99_ms), point.answers, point.failed, "" if point.settled else "unsettled",
+            point.clients, rate(point.rate),
+            *(milliseconds(ms if point.answers else None) for ms in (point.p50_ms, point.p95_ms, point.p99_ms)),
+            point.answers, point.failed, "" if point.settled else "unsettled",
         )
         for point in found.points
     ]  # fmt: skip
@@ -24,6 +25,9 @@ def server_tables(found: ServerBench) -> str:
         ("server", f"{found.about.get('name', '?')} {found.about.get('version', '')}, {found.url}"),
         ("answers", f"{verdict}: golden logits within {found.difference:.1e} of their range, {allowed}"),
     ]
+    if not found.precision_known:
+        stricter = "" if found.precision == "fp32" else "; --precision fp32 is stricter"
+        lines.append(("precision", f"{found.precision}, the bundle's coarsest, as the server names none{stricter}"))
     if found.statuses:
         lines.append(("failed", ", ".join(f"{count} x {name}" for name, count in found.statuses.items())))
     return f"{table(_COLUMNS, rows)}\n\n{entries(lines)}"
