@@ -68,11 +68,16 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None: ...
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that go away are asked for here; their tracebacks would stand in the next test's output."""
+
+
 @contextmanager
 def lying(handler: type[Handler], bundle: Bundle) -> Iterator[str]:
     """The address of the model of a server that answers as `handler` does."""
     own = type("Own", (handler,), {"bundle": bundle, "count": itertools.count()})
-    with ThreadingHTTPServer(("127.0.0.1", 0), own) as server:
+    with Server(("127.0.0.1", 0), own) as server:
         server.daemon_threads, server.block_on_close = True, False
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
