@@ -90,6 +90,8 @@ def disk(command: Sequence[str], image: np.ndarray, logits: np.ndarray) -> dict[
     shell = ["unshare", "-rm", "sh", "-c", f'{mounted} && exec "$@" 2>log', "sh"]
     with _served([*shell, *command, "--port", str(port), "--workers", "2"], port, dict(os.environ)) as process:
         inside = Path(f"/proc/{process.pid}/root{place}")
+        while b"2 workers" not in (inside / "log").read_bytes():  # the first answers before the second is started
+            time.sleep(0.1)
         _fill(inside / "rest")
         workers, log = _children(process.pid), (inside / "log").stat().st_size
         asking = _Asking(port, [infer("model", image, logits, 1e-3)])
