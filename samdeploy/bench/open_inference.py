@@ -101,8 +101,7 @@ class Client:
             self.close()
             where = f"{self._connection.host}:{self._connection.port}"
             raise BackendUnavailable(
-                f"{where}: {error} found, an answer to {method} {path} expected; see whether the server runs and --url "
-                "names it"
+                f"{where}: no whole answer to {method} {path} ({error}); see whether the server runs and --url names it"
             ) from None
 
     def json(self, path: str) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def _check_tensors(path: str, model: dict[str, Any], bundle: Bundle) -> None:
     found = {(name, datatype, shape[1:]) for name, datatype, shape in tensors_of(path, model)}
     if not expected <= found:
         raise BundleError(
-            f"the server's model has the tensors {sorted(found, key=str)}, not the bundle's {sorted(expected)}"
+            f"--url: a model with the tensors {sorted(found, key=str)} found, the bundle's {sorted(expected)} expected"
         )
 
 

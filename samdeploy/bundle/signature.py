@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Beside the manifest, which does not list it; the name that model-signing gives it, too.
 SIGNATURE_FILE = "model.sig"
 _MOST_BYTES = 4 << 20
-_CURE = "get the bundle again from whom you trust"
+_CURE = "get the bundle again from somebody you trust"
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://model_signing/signature/v1.0"
@@ -104,7 +104,7 @@ def signed_files(root: Path, public_key: Path) -> Mapping[str, str]:
     where = f"bundle {root}"
     key = _public_key(public_key)
     if not (root / SIGNATURE_FILE).exists():
-        raise BundleError(f"{where}: is not signed, it has no {SIGNATURE_FILE}, and a signature was asked for; {_CURE}")
+        raise BundleError(f"{where}: not signed (no {SIGNATURE_FILE}), and a signature was asked for; {_CURE}")
     path = contained_file(root, SIGNATURE_FILE, where)
     values = read_json(path, where, max_bytes=_MOST_BYTES)
     try:
@@ -132,12 +132,12 @@ def _public_key(path: Path) -> EllipticCurvePublicKey:
     except ModuleNotFoundError:
         raise PackageMissing("signatures need the package cryptography: pip install 'samdeploy[sign]'") from None
     if not path.is_file():
-        raise InputError(f"key {path}: {_no_file(path)}; the public key, in PEM, of whom you trust expected")
+        raise InputError(f"key {path}: {_no_file(path)}; a public key in PEM expected")
     try:
         key = load_pem_public_key(path.read_bytes())
     except (ValueError, UnsupportedAlgorithm):
         raise InputError(
-            f"key {path}: not a public key in PEM; to make it from your private key: openssl ec -in {path} -pubout"
+            f"key {path}: not a public key in PEM; to make it from the private key: openssl ec -in PRIVATE -pubout"
         ) from None
     if not isinstance(key, EllipticCurvePublicKey) or key.curve.key_size not in _HASHES:
         raise InputError(f"key {path}: {type(key).__name__} found, one on the curve P-256, P-384 or P-521 expected")

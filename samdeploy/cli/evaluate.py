@@ -176,7 +176,7 @@ def _check_way(ways: Mapping[str, object], given: Mapping[str, object]) -> None:
 
     asked = [way for way, value in ways.items() if value]
     if len(asked) > 1:
-        raise InputError(f"{' and '.join(asked)}: one of them expected")
+        raise InputError(f"{' and '.join(asked)}: give only one")
     for way in asked:
         options, why = _WAYS[way]
         if unused := [option for option in options if given[option]]:

@@ -129,8 +129,8 @@ def class_names(
     if not trust_order and (differs := _first_out_of_order(names, folders)) is not None:
         first, other = differs
         raise InputError(
-            f"{source}: class {names.index(first)} is {first!r}, and {other!r} in the order of the folders, which "
-            "trainers use. If the file has the network's order: --trust-order"
+            f"{source}: class {names.index(first)} is {first!r}, but {other!r} in the order of the folders, which "
+            "trainers use. Reorder the file; if it has the network's order: --trust-order"
         )
     return tuple(names)
 

@@ -141,7 +141,8 @@ def _read_members(path: Path) -> Mapping[str, Any]:
                 raise InputError(f"{path}: damaged or cut off at byte {tar.offset:,}")
             if not _ends_at(file.fileno(), tar.offset):
                 raise InputError(
-                    f"{path}: ends at byte {tar.offset:,}, but more follows: damaged, or several tars in one file"
+                    f"{path}: data found behind its end at byte {tar.offset:,}: damaged, or several tars in one file; "
+                    "make it again"
                 )
     except tarfile.TarError as error:
         raise InputError(f"{path}: damaged or compressed ({error}); unpack it, or make it again") from None

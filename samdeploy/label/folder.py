@@ -61,7 +61,7 @@ def _check_same(path: Path, settings: Mapping[str, Any]) -> None:
     other = [key for key in {**known, **settings} if known.get(key) != settings.get(key)]
     if other:
         if known.get("format") != FORMAT:
-            raise InputError(f"{path}: not of a labelling; name another folder")
+            raise InputError(f"{path}: samdeploy label did not write it; name another folder")
         shown = "; ".join(f"{key} was {_short(known.get(key))}, is {_short(settings.get(key))}" for key in other)
         raise InputError(
             f"{path.parent}: begun with other settings ({shown}); name another folder, or --force begins anew"
@@ -92,7 +92,7 @@ def _check_folders(options: LabelOptions) -> None:
     if own := next((name for name in (MANIFEST, RUN_FILE) if (options.out / name).is_file()), None):
         raise InputError(f"--out {options.out}: holds {own} of a bundle or run; name another folder")
     if options.force and options.shard[1] > 1:
-        raise InputError("--force: not with --shard, where it would remove what the others did; name another folder")
+        raise InputError("--force: not with --shard: it would remove the other shards' results; name another folder")
     if options.out.exists() and not (options.out / SETTINGS_FILE).is_file() and any(options.out.glob("part-*.parquet")):
         raise InputError(f"--out {options.out}: holds part-*.parquet of something else; name another folder")
     if options.out.exists() and not options.out.is_dir():

@@ -78,7 +78,7 @@ def open_input(text: str, folder: Path, column: str, fetch: Callable[[str], byte
     if glob.has_magic(text) and not files[0].exists():
         matches = sorted(map(Path, glob.iglob(text, recursive=True)), key=_key)  # noqa: PTH207
         if not matches:
-            raise InputError(f"{text}: no file is called so")
+            raise InputError(f"{text}: no file matches")
         files = [file for file in matches if not file.is_dir()] or matches
         if len(files) > 1 and files[0].is_dir():
             raise InputError(f"{text}: {len(files)} folders found; name one, or the images in them: '{text}/*.png'")

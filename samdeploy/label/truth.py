@@ -70,8 +70,11 @@ class _Folders:
         folders = re.sub(r"\.tar#", ".tar/", name, count=1, flags=re.IGNORECASE).split("/")[:-1]
         found = {self._places[key] for key in map(name_key, folders) if key in self._places}
         if len(found) != 1:
-            what = "several folders" if found else "no folder"
-            raise InputError(f"{name}: {what} on its way {'are' if found else 'is'} called like a class{_CURE}")
+            what = "several folders in its path have" if found else "no folder in its path has"
+            raise InputError(
+                f"{name}: {what} a class's name; label images in class folders, or a table with a column of classes: "
+                "--data TABLE"
+            )
         return found.pop()
 
 
@@ -100,14 +103,15 @@ class _Table:
     def _class(self, name: str) -> int:
         found = next(self._rows, None)
         if found is None:
-            raise InputError(f"{self._what}: {self._row:,} rows found, but {name} is row {self._row}{_CURE}")
+            raise InputError(f"{self._what}: {self._row:,} rows found, none for {name}{_CURE}")
         label, row = found
         if row is not None:
             self._check(name, row)
         if label not in self._places:
             known = shortened(map(repr, self._places))
             text = f"class {label!r} found, which the network does not know ({known})" if label else "no class found"
-            raise InputError(f"{self._what}: row {self._row} ({name}): {text}; name the column: --label-column NAME")
+            where = f"{self._what}: row {self._row + 1} ({name})"
+            raise InputError(f"{where}: {text}; name the column: --label-column NAME")
         self._row += 1
         if self._row == self._last and next(self._rows, None) is not None:
             raise InputError(f"{self._what}: more rows found than the {self._last:,} that have labels{_CURE}")
@@ -117,7 +121,7 @@ class _Table:
         if not self._row:
             self._column = next((key for key, value in row.items() if _same(value, name)), "")
         if not self._column or not _same(row.get(self._column), name):
-            raise InputError(f"{self._what}: row {self._row}: {name} expected, as in the labels{_CURE}")
+            raise InputError(f"{self._what}: row {self._row + 1}: {name} expected, as in the labels{_CURE}")
 
 
 def _same(value: object, name: str) -> bool:

@@ -37,7 +37,7 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
             async for piece in request.stream():
                 found += len(piece)
                 if found > most:
-                    raise RequestError(413, f"more than {most} bytes found")
+                    raise RequestError(413, f"a body of more than {most} bytes found")
                 pieces.append(piece)
     except TimeoutError:
         raise RequestError(408, f"the request was not whole within {seconds:g} s") from None

@@ -90,7 +90,7 @@ def wanted_output(name: object, binary: bool, count: object, where: str, spec: M
         raise RequestError(400, f"{where}.name: {shown(name)} found, {spec.output.name!r} or {CLASSES!r} expected")
     most = len(spec.classes) if name == spec.output.name else 0
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
-        raise RequestError(400, f"{where}.parameters.classification: {shown(count)} found, at most {most} expected")
+        raise RequestError(400, f"{where}.parameters.classification: {shown(count)} found, 0 to {most} expected")
     return WantedOutput(str(name), binary, count)
 
 

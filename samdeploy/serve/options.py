@@ -57,8 +57,8 @@ def check_delay(limits: Limits) -> None:
         InputError: requests would time out while they wait for others.
     """
     if limits.delay >= limits.timeout:
-        found = f"--delay-ms {1000 * limits.delay:g} found"
-        raise InputError(f"{found}; less than --timeout ({limits.timeout:g} s) expected")
+        most = f"less than {1000 * limits.timeout:g} (--timeout)"
+        raise InputError(f"--delay-ms: {1000 * limits.delay:g} found, {most} expected")
 
 
 def check_tls(certificate: Path | None, key: Path | None) -> None:

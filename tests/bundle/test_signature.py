@@ -102,7 +102,7 @@ TAMPERING = {
     "link added": (lambda root: (root / "link").symlink_to("/"), "'link' was added"),
     "unnamed file removed": (lambda root: (root / "README.md").unlink(), "'README.md' is missing, which was signed"),
     "a graph removed": (lambda root: (root / "graphs/fp32.onnx").unlink(), "onnx' is missing, which was signed"),
-    "signature removed": (lambda root: (root / SIGNATURE_FILE).unlink(), "is not signed"),
+    "signature removed": (lambda root: (root / SIGNATURE_FILE).unlink(), "not signed"),
     "signature emptied": (lambda root: (root / SIGNATURE_FILE).write_text(""), "is empty"),
     "no signature": (lambda root: (root / SIGNATURE_FILE).write_text("{}"), "is no signature of model-signing"),
     "signed text changed": (change_payload, "its signature is not of the key"),
@@ -178,7 +178,7 @@ def test_only_a_public_key_of_an_elliptic_curve_is_taken(signed: Path, keys: tup
     made = rsa.generate_private_key(65537, 2048).public_key()
     other.write_bytes(made.public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
     for path, said in (
-        (keys[0], "not a public key in PEM; to make it from your private key: openssl ec -in"),
+        (keys[0], "not a public key in PEM; to make it from the private key: openssl ec -in PRIVATE"),
         (signed / "README.md", "not a public key in PEM"),
         (other, "RSAPublicKey found, one on the curve"),
         (tmp_path / "none.pub", "no such file"),

@@ -110,7 +110,7 @@ def test_a_changed_model_is_not_replaced(change: Callable[[Path], None], digits_
     write(digits_bundle, tmp_path)
     change(tmp_path / "digits")
     before = files(tmp_path)
-    with pytest.raises(InputError, match="digits found, which samdeploy did not export or which was changed since"):
+    with pytest.raises(InputError, match=r"samdeploy did not export .*digits, or it was changed since"):
         write(digits_bundle, tmp_path)
     assert files(tmp_path) == before
 
@@ -120,7 +120,7 @@ def test_a_run_is_not_replaced_by_its_model(run: Path, command: Command, tmp_pat
     for source in (run, run / "bundle"):
         done = command("export", source, "--triton", run.parent, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
-        assert f"--triton: {run} found, which samdeploy did not export" in done.stderr
+        assert f"--triton: samdeploy did not export {run}, or" in done.stderr
     assert files(run) == before
     assert list(run.parent.iterdir()) == [run]
 

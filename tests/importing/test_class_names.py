@@ -99,12 +99,12 @@ def test_another_count() -> None:
 def test_another_order() -> None:
     swapped = ("cat", "eel", "dog")
     with pytest.raises(
-        InputError, match=r"class 1 is 'eel', and 'dog' in the order of the folders, .*: --trust-order$"
+        InputError, match=r"class 1 is 'eel', but 'dog' in the order of the folders, .*: --trust-order$"
     ):
         given(swapped, THREE)
     assert given(swapped, THREE, trust_order=True) == swapped
     assert given(swapped, ("cat", "eel")) == swapped
-    with pytest.raises(InputError, match=r"class 1 is 'eel', and 'dog' in the order of the folders"):
+    with pytest.raises(InputError, match=r"class 1 is 'eel', but 'dog' in the order of the folders"):
         given((*swapped, "fox"), THREE, count=4)
 
 

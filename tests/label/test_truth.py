@@ -104,7 +104,7 @@ def test_the_folder_that_is_called_like_a_class(opened: Open, tmp_path: Path) ->
         ("x/a.png", "no folder"),
         ("cat/dog/a.png", "several folders"),
     ):
-        with pytest.raises(InputError, match=f"{name}: {text} on its way .*--data TABLE"):
+        with pytest.raises(InputError, match=f"{name}: {text} in its path .*--data TABLE"):
             truth([name])
 
 
@@ -116,12 +116,12 @@ def test_a_table_of_other_images_or_classes_is_refused(opened: Open, tmp_path: P
     wolf = table(tmp_path / "wolf.csv", [(*ROWS[0][:2], "wolf"), *ROWS[1:]])
     empty = table(tmp_path / "empty.csv", [*ROWS[:3], (3, "d.png", "")])
     for given, text in (
-        (swapped, "row 1: b.png expected"),
-        (others, "row 0: a.png expected"),
-        (table(tmp_path / "short.csv", ROWS[:2]), "2 rows found, but c.png is row 2"),
+        (swapped, "row 2: b.png expected"),
+        (others, "row 1: a.png expected"),
+        (table(tmp_path / "short.csv", ROWS[:2]), "2 rows found, none for c.png"),
         (table(tmp_path / "long.csv", [*ROWS, (4, "e.png", "cat")]), "more rows found than the 4 that have labels"),
         (wolf, "class 'wolf' found, which the network does not know"),
-        (empty, r"row 3 \(d.png\): no class found"),
+        (empty, r"row 4 \(d.png\): no class found"),
     ):
         with pytest.raises(InputError, match=text):
             true_classes(labels, given, "", CLASSES)(NAMES)

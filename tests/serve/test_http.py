@@ -207,7 +207,7 @@ def test_bench_of_the_server(
     assert found["precision"] == "fp32"  # said by the server: the bundle has FP16 too
     assert all(point["answers"] > 0 == point["failed"] for point in found["points"])
     for arguments, status, text in (
-        ((cam_bundle.root, "--url", url), 2, "the server's model has the tensors"),
+        ((cam_bundle.root, "--url", url), 2, "--url: a model with the tensors"),
         ((digits_bundle.root, "--url", url + "x"), 1, f"GET {DIGITS}x: 404"),
         ((digits_bundle.root, "--url", url, "--clients", "0"), 2, "--clients: 0 found, numbers from 1 on expected"),
         ((digits_bundle.root, "--url", url, "--clients", "two"), 2, "--clients: 'two' found, numbers expected"),
@@ -300,7 +300,7 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
         ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
         ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port} ("),
         ((root, "--grpc-port", str(served.port)), f"--grpc-port: cannot listen on 127.0.0.1:{served.port} ("),
-        ((root, "--timeout", "1", "--delay-ms", "1000"), "--delay-ms 1000 found; less than --timeout (1 s) expected"),
+        ((root, "--timeout", "1", "--delay-ms", "1000"), "--delay-ms: 1000 found, less than 1000 (--timeout) expected"),
         ((root, root), ": two bundles would be served as "),
         ((f"a:={root}",), "version '' found; a letter or digit"),
         ((f"a b={root}",), "name 'a b' found; a letter or digit, then also . _ - expected"),

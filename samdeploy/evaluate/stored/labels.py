@@ -76,8 +76,7 @@ def evaluate_labels(bundle: Bundle, given: LabelSets, options: EvalOptions) -> R
     for folder in given.engines:
         if folders.count(folder.resolve()) > 1:
             raise InputError(
-                f"labels {folder}: named twice; name the labels of each engine once, and those by --backend pytorch "
-                "as --reference"
+                f"labels {folder}: named twice; name each engine's labels once, and PyTorch's as --reference only"
             )
     reference = _reference(bundle, given.reference)
     engines = [_engine(bundle, folder, reference) for folder in given.engines]
@@ -124,8 +123,8 @@ def _engine(bundle: Bundle, folder: Path, reference: Labels) -> Labels:
     labels = _of_bundle(bundle, folder)
     if (labels.settings["input"], labels.rows) != (reference.settings["input"], reference.rows):
         raise InputError(
-            f"labels {folder}: {labels.rows:,} rows of another input than the {reference.rows:,} of "
-            f"{reference.folder}; label the same INPUT with both"
+            f"labels {folder}: of another INPUT ({labels.rows:,} rows) than {reference.folder} "
+            f"({reference.rows:,} rows); label one INPUT with both engines"
         )
     if labels.settings["engine"]["precision"] == "fp32" and not _have_logits(labels, reference):
         lacking = " and ".join(str(one.folder) for one in (labels, reference) if not _have_logits(one))

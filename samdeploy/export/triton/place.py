@@ -48,8 +48,8 @@ def check_repository(repository: Path, name: str, bundle: Path) -> None:
         target = repository / model
         if (target.exists() or target.is_symlink()) and not _is_export(target):
             raise InputError(
-                f"--triton: {target} found, which samdeploy did not export or which was changed since; "
-                "move it away, or name another folder"
+                f"--triton: samdeploy did not export {target}, or it was changed since; move it away, or name "
+                "another folder"
             )
 
 

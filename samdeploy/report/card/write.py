@@ -34,9 +34,11 @@ def write_card(bundle: Bundle, folder: Path, *, force: bool = False) -> tuple[Pa
     }
     for path, content in written.items():
         if path.is_dir():
-            raise InputError(f"{path}: a folder found, a file is written there; move it away, or --out elsewhere")
+            raise InputError(
+                f"{path}: a folder found, a file expected; move it away, or name another folder: --out DIR"
+            )
         if not force and path.exists() and path.read_bytes() != content:
-            raise InputError(f"{path}: exists and says something else; --force writes it anew, --out elsewhere")
+            raise InputError(f"{path}: exists and differs; --force overwrites it, --out DIR writes elsewhere")
     for path, content in written.items():
         write_atomic(path, content)
     return folder / CARD_FILE, folder / MATERIALS_FILE

@@ -142,7 +142,7 @@ def test_what_is_lacking_is_named_with_its_cure(
     linked = tmp_path / "linked"
     linked.symlink_to(reference)
     cases = [
-        (reference, reference, "named twice; .* by --backend pytorch as --reference"),
+        (reference, reference, "named twice; .* PyTorch's as --reference only"),
         (linked, reference, "linked: named twice"),
         (classes, reference, "FP32 is judged by its logits, .* --logits float32"),
         (classes, engine, "the trained network's expected: samdeploy label .* --backend pytorch --logits float32"),
@@ -198,7 +198,7 @@ def test_command(inside: Inside, digits_bundle: Bundle, engine: Path, reference:
         (("--why",), "--why: not with --labels"), (("--backend", "openvino"), "--backend: not with"),
         (("--consistency", "5"), "--consistency: not with --labels"), (("--device", "cpu"), "--device: not with"),
         (("--label-column", "x"), "--label-column: names a column of a table; give --labels and --data TABLE too"),
-        (("--labels", engine), "named twice; name the labels of each engine once"),
+        (("--labels", engine), "named twice; name each engine's labels once"),
     ):  # fmt: skip
         code, output, errors = inside(*arguments, *more, cwd=tmp_path)
         assert code == 2 and text in errors

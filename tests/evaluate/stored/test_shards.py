@@ -251,7 +251,7 @@ def test_command(inside: Inside, copy_of_bundle: Path, tmp_path: Path) -> None:
         (("--shard", "1/2", "--out", tmp_path / "x", "--margin", "1"), "--margin: not with --shard"),
         (("--label-column", "x"), "--label-column: names a column"),
         (("--merge", tmp_path, "--backend", "openvino"), "--backend: not with --merge: the parts say"),
-        (("--merge", tmp_path, "--shard", "1/2"), "--merge and --shard: one of them expected"),
+        (("--merge", tmp_path, "--shard", "1/2"), "--merge and --shard: give only one"),
     ):  # fmt: skip
         code, output, errors = inside(*arguments, *more, cwd=tmp_path)
         assert code == 2 and text in errors, errors

@@ -168,7 +168,7 @@ def test_a_card_that_was_completed_by_hand_is_kept(judged: Path) -> None:
     write_card(bundle, judged)
     assert (card.read_bytes(), materials.read_bytes()) == before
     card.write_text("completed by hand")
-    with pytest.raises(InputError, match=r"README.md: exists and says something else; --force"):
+    with pytest.raises(InputError, match=r"README.md: exists and differs; --force"):
         write_card(bundle, judged)
     assert card.read_text() == "completed by hand"
     write_card(bundle, judged, force=True)
@@ -176,7 +176,7 @@ def test_a_card_that_was_completed_by_hand_is_kept(judged: Path) -> None:
     card.unlink()
     card.mkdir()
     for force in (False, True):
-        with pytest.raises(InputError, match=r"README.md: a folder found, a file is written there; move it away"):
+        with pytest.raises(InputError, match=r"README.md: a folder found, a file expected; move it away"):
             write_card(bundle, judged, force=force)
 
 
