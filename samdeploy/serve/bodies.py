@@ -135,12 +135,14 @@ async def form_files(request: Request, body: bytes) -> list[tuple[str, str, byte
         raise RequestError(400, f"not a multipart form: {error}") from None
     if not parser.is_whole:
         raise RequestError(400, "the form is cut short: its last boundary is missing")
-    fields = form.multi_items()
-    if text := next((field for field, value in fields if not isinstance(value, UploadFile)), None):
-        raise RequestError(400, f"form: a text found in field {text[:40]!r}; send each image as a file")
-    if not fields:
+    files = []
+    for field, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            raise RequestError(400, f"form: a text found in field {field[:40]!r}; send each image as a file")
+        files.append((field, value.filename or "", await value.read()))
+    if not files:
         raise RequestError(400, "no file found in the form; send each image as a file")
-    return [(field, file.filename or "", await file.read()) for field, file in fields if isinstance(file, UploadFile)]
+    return files
 
 
 __all__ = ["ClientDisconnect", "ReadOn", "form_files", "read_body"]

@@ -208,7 +208,7 @@ def test_a_trickle_has_a_deadline(digits_bundle: Bundle, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(open_inference, "_TIMEOUT", 0.5)
     start = time.monotonic()
-    with lying(Trickle, digits_bundle) as url, pytest.raises(BackendUnavailable, match="timed out found, an answer to"):
+    with lying(Trickle, digits_bundle) as url, pytest.raises(BackendUnavailable, match=r"whole answer .*timed out"):
         bench_server(digits_bundle, ServerOptions(url, (1,)))
     assert time.monotonic() - start < 3
 
@@ -253,5 +253,5 @@ def test_half_an_answer_is_none(length: str, digits_bundle: Bundle) -> None:
             self.wfile.write(b"{}")
             self.close_connection = True
 
-    with lying(Half, digits_bundle) as url, pytest.raises(BackendUnavailable, match="half a body found, an answer to"):
+    with lying(Half, digits_bundle) as url, pytest.raises(BackendUnavailable, match=r"whole answer .*half a body"):
         bench_server(digits_bundle, ServerOptions(url, (1,)))

@@ -182,7 +182,7 @@ def test_only_a_public_key_of_an_elliptic_curve_is_taken(signed: Path, keys: tup
         (signed / "README.md", "not a public key in PEM"),
         (other, "RSAPublicKey found, one on the curve"),
         (tmp_path / "none.pub", "no such file"),
-        (tmp_path, "a folder found, a file expected; the public key"),
+        (tmp_path, "a folder found, a file expected; a public key"),
     ):
         with pytest.raises(InputError, match=said):
             open_bundle(signed, trust=path)

@@ -117,7 +117,7 @@ WRONG = {
     "an unknown output": (body(outputs=[{"name": "x"}]), "outputs[0].name: 'x' found, 'logits' or 'classes' expected"),
     "too many classes": (
         body(outputs=[{"name": "logits", "parameters": {"classification": 4}}]),
-        "outputs[0].parameters.classification: 4 found, at most 3 expected",
+        "outputs[0].parameters.classification: 4 found, 0 to 3 expected",
     ),
     "a timeout of nothing": (body(parameters={"timeout": 0}), "parameters.timeout: 0 found, microseconds"),
     "an id": (body(id=7), "id: 7 found, a text expected"),

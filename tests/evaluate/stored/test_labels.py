@@ -146,7 +146,7 @@ def test_what_is_lacking_is_named_with_its_cure(
         (linked, reference, "linked: named twice"),
         (classes, reference, "FP32 is judged by its logits, .* --logits float32"),
         (classes, engine, "the trained network's expected: samdeploy label .* --backend pytorch --logits float32"),
-        (labelled(digits_bundle, few, "onnxruntime", logits="float32"), reference, "rows of another input"),
+        (labelled(digits_bundle, few, "onnxruntime", logits="float32"), reference, "of another INPUT"),
         (labelled(digits_bundle, digit_files, "onnxruntime", where="rejected"), reference, "needs every row"),
         (digit_files, reference, "name a folder that samdeploy label wrote"),
     ]
