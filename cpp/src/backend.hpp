@@ -33,7 +33,7 @@ inline const BundleFile* choose_graph(const Manifest& manifest, const Options& o
   const BundleFile* file = find_file(manifest, "graph", options.backend, wanted);
   if (file) return file;
   throw Error(SAMDEPLOY_UNAVAILABLE, "the bundle holds no graph in " + wanted + " that " + options.backend +
-                                         " can run; make one: samdeploy export --precision " + options.precision);
+                                         " can run; make one: samdeploy export RUN --precision " + options.precision);
 }
 
 // Throws what a runtime could not do: NO_MEMORY, or UNAVAILABLE.  `said` is all that it says, `reason` what of it is

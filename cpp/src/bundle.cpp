@@ -65,7 +65,7 @@ Bytes Bundle::read(const BundleFile& file) const {
   if (digest != file.sha256) {
     throw Error(SAMDEPLOY_CHANGED, "bundle " + path() + ": '" + file.path + "' has SHA-256 " + digest.substr(0, 12) +
                                        "..., the manifest states " + file.sha256.substr(0, 12) +
-                                       "...; the file was changed, export it again");
+                                       "...; the file was changed; copy or export the bundle again");
   }
   return content;
 }

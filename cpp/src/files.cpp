@@ -139,7 +139,7 @@ Bytes Folder::read(const std::string& relative, std::int64_t expected, std::uint
   if (expected >= 0 && size != static_cast<std::uint64_t>(expected)) {
     throw Error(SAMDEPLOY_CHANGED, name + " has " + std::to_string(size) + " bytes, the manifest states " +
                                        std::to_string(expected) +
-                                       "; the file was truncated or replaced, export it again");
+                                       "; the file was truncated or replaced; copy or export the bundle again");
   }
   if (size > limit) {
     throw Error(SAMDEPLOY_MANIFEST, name + " has " + std::to_string(size) + " bytes, at most " +

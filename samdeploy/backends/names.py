@@ -98,11 +98,10 @@ def check_supported(backend: str, device: str, precision: str, *, maps: bool = F
             f"it; use {', '.join(MAP_BACKENDS)}"
         )
     if device not in ("auto", *facts.devices):
-        raise InputError(f"backend {backend!r} runs on {' and '.join(facts.devices)}; device {device!r} found")
+        raise InputError(f"backend {backend!r} runs on {' and '.join(facts.devices)}, not on {device!r}")
     if precision not in facts.precisions:
-        raise InputError(f"backend {backend!r} runs {', '.join(facts.precisions)}; precision {precision!r} found")
+        raise InputError(f"backend {backend!r} runs {', '.join(facts.precisions)}, not {precision!r}")
     if maps and precision not in facts.maps_in:
         raise InputError(
-            f"backend {backend!r} computes class activation maps in {', '.join(facts.maps_in)}; "
-            f"precision {precision!r} found"
+            f"backend {backend!r} computes class activation maps in {', '.join(facts.maps_in)}, not in {precision!r}"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from samdeploy.backends.names import BACKENDS, MAP_BACKENDS, PREFERENCE, check_names, check_supported
 from samdeploy.backends.read_ahead import ReadAhead
-from samdeploy.errors import BackendUnavailable, InputError, check_name
+from samdeploy.errors import NEXT_FAULT, BackendUnavailable, InputError, check_name
 
 if TYPE_CHECKING:
     from samdeploy.backends import pytorch
@@ -113,8 +113,8 @@ def open_first(
         else:
             return session, {name: str(why) for name, why in reasons.items() if isinstance(why, BackendUnavailable)}
     wanted = "compute this bundle's class activation maps" if maps else "open this bundle here"
-    every = "; ".join(f"{name}: {error}" for name, error in reasons.items())
-    raise BackendUnavailable(f"no runtime can {wanted}. {every}")
+    every = "".join(f"{NEXT_FAULT}{name}: {error}" for name, error in reasons.items())
+    raise BackendUnavailable(f"no runtime can {wanted}:{every}")
 
 
 def _read_ahead(bundle: Bundle, backend: str, precision: str, role: str) -> ReadAhead | None:

@@ -244,7 +244,7 @@ def pick_file(bundle: Bundle, role: str, backend: str, precision: str) -> Bundle
     found = ", ".join(sorted({str(file.precision) for file in bundle.select(role, backend=backend)})) or "none"
     raise BackendUnavailable(
         f"the bundle holds no {role} in {precision} that {backend} can run (found: {found}); "
-        f"make one: samdeploy export --precision {precision}"
+        f"make one: samdeploy export RUN --precision {precision}"
     )
 
 

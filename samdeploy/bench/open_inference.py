@@ -23,8 +23,13 @@ _TIMEOUT, _MOST_BYTES = 60.0, 1 << 26
 class _AnswerStream(io.RawIOBase):
     """What arrives at a socket, until a deadline: the socket's own timeout begins anew with every byte."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket, self._until = connection, time.monotonic() + _TIMEOUT
+    def __init__(self, connection: socket.socket, keeper: io.BufferedIOBase) -> None:
+        """`keeper` holds the socket open: http.client closes its own handle where no other request may follow."""
+        self._socket, self._keeper, self._until = connection, keeper, time.monotonic() + _TIMEOUT
+
+    def close(self) -> None:
+        self._keeper.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -40,8 +45,7 @@ class _AnswerStream(io.RawIOBase):
 class _Answer(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        self.fp.close()
-        self.fp = io.BufferedReader(_AnswerStream(sock))
+        self.fp = io.BufferedReader(_AnswerStream(sock, self.fp))
 
 
 class Client:
@@ -101,7 +105,7 @@ class Client:
             self.close()
             where = f"{self._connection.host}:{self._connection.port}"
             raise BackendUnavailable(
-                f"{where}: no whole answer to {method} {path} ({error}); see whether the server runs and --url names it"
+                f"{where}: {method} {path} failed ({error}); check that the server runs and that --url is right"
             ) from None
 
     def json(self, path: str) -> dict[str, Any]:

@@ -102,14 +102,14 @@ class Bundle:
         if found != file.bytes:
             raise BundleError(
                 f"bundle {self.root}: {file.path!r} has {found} bytes, the manifest states {file.bytes}; "
-                "the file was truncated or replaced, export it again"
+                "the file was truncated or replaced; copy or export the bundle again"
             )
 
     def _check_digest(self, file: BundleFile, found: str) -> None:
         if found != file.sha256:
             raise BundleError(
                 f"bundle {self.root}: {file.path!r} has SHA-256 {found[:12]}..., the manifest states "
-                f"{file.sha256[:12]}...; the file was changed, export it again"
+                f"{file.sha256[:12]}...; the file was changed; copy or export the bundle again"
             )
 
     def verify(self) -> None:

@@ -142,7 +142,8 @@ class _Content:
             raise BundleError(f"'files' names {', '.join(map(short, twice[:5]))} twice")
         if self.answered is not None and len(self.answered.labels) != len(self.model.classes):
             raise BundleError(
-                f"answered.labels: {len(self.answered.labels)} found, {len(self.model.classes)} expected, as classes"
+                f"answered.labels has {len(self.answered.labels)} numbers for {len(self.model.classes)} classes; "
+                "the manifest was edited: export the bundle again"
             )
 
 

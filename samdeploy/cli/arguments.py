@@ -52,6 +52,13 @@ _EXTRAS = {
 }
 
 
+def refuse_unused(given: Mapping[str, object], why: str) -> None:
+    """Refuse the first option that was given, though the command would not use it."""
+    for option, value in given.items():
+        if value is not None and value is not False:  # --size 0 is given
+            raise InputError(f"{option}: {why}")
+
+
 def one_name(option: str, found: Sequence[str] | None, default: str) -> str:
     """The one value of an option that the command line would silently take the last of."""
     if found and len(found) > 1:

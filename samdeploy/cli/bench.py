@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from samdeploy.cli.app import DataRoot, RunsRoot, command
-from samdeploy.cli.arguments import check_writable, sizes_from, taken
+from samdeploy.cli.arguments import check_writable, refuse_unused, sizes_from, taken
 
 if TYPE_CHECKING:
     from samdeploy.bundle import Bundle
+
+_ROUNDS = 21
 
 
 @command
@@ -33,7 +35,7 @@ def bench(
     images: Annotated[Path | None, typer.Option(help="Folder of your images; test images if left out.")] = None,
     data: DataRoot = None,
     seconds: Annotated[float, typer.Option(help="Seconds of measuring for each figure.")] = 1.0,
-    rounds: Annotated[int, typer.Option(help="Rounds in which the alternatives take turns.")] = 21,
+    rounds: Annotated[int, typer.Option(help="Rounds in which the alternatives take turns.")] = _ROUNDS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Measure a server's model, .../v2/models/NAME, instead.")
@@ -50,14 +52,22 @@ def bench(
     """
     from samdeploy.bench.options import ALTERNATIVES, BenchOptions
     from samdeploy.bundle import open_bundle
-    from samdeploy.errors import InputError
     from samdeploy.runs.locate import bundle_of, latest_bundle
 
     names = tuple(part.strip() for part in alternatives.split(",")) if alternatives is not None else ALTERNATIVES
     sizes = sizes_from(batch)
     options = BenchOptions(backend, precision, device, sizes, images, data, seconds, rounds, names)
-    if alternatives is not None and not against:
-        raise InputError("--alternatives needs --against; add it")
+    if url is None:
+        refuse_unused(
+            {"--clients": clients, "--api-key-file": api_key_file}, "only with --url; add it, or leave this out"
+        )
+        refuse_unused({"--alternatives": None if against else alternatives}, "only with --against; add it")
+    else:
+        refuse_unused(
+            {"--against": against, "--alternatives": alternatives, "--batch": batch, "--images": images, "--data": data}
+            | {"--backend": backend != "all", "--device": device != "auto", "--rounds": rounds != _ROUNDS},
+            "not with --url, which measures a server; leave it out",
+        )
     if json_file is not None:  # known now, not after minutes of measuring
         check_writable("--json", json_file)
     opened = open_bundle(bundle_of(bundle) if bundle is not None else taken("bundle", latest_bundle(runs)))
@@ -88,10 +98,14 @@ def _bench_url(
     json_file: Path | None,
 ) -> None:
     from samdeploy.bench.server import CONCURRENCIES, ServerOptions, bench_server
+    from samdeploy.errors import InputError
     from samdeploy.files import json_bytes, write_atomic
     from samdeploy.report.text.server import server_tables
 
-    key = key_file.read_text().split("\n")[0].strip() if key_file is not None else None
+    try:
+        key = key_file.read_text("ascii").split("\n")[0].strip() if key_file is not None else None
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"--api-key-file {key_file}: cannot be read ({error})") from None
     found = bench_server(bundle, ServerOptions(url, clients or CONCURRENCIES, seconds, precision, key))
     print(server_tables(found))
     if json_file is not None:

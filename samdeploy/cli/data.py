@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from samdeploy.cli.app import BatchSize, DataRoot, Settings, Size, command
-from samdeploy.cli.arguments import check_writable, read_recipe, recipe_overrides
+from samdeploy.cli.arguments import check_writable, read_recipe, recipe_overrides, refuse_unused
 
 _LEAST = 0.9
 
@@ -43,14 +42,14 @@ def data(
 ) -> None:
     """Check a data set before training.  Class counts, copies in two splits, augmented samples, loading speed."""
     if from_labels is not None or out is not None:
-        _refuse_unused(
+        refuse_unused(
             {"--data": root, "--batch-size": batch_size, "--size": size, "--set": settings, "--download": download}
             | {"--no-cache": not cache, "--sheet": sheet},
             "not with --from-labels, which reads no image",
         )
         _write_table(recipe, from_labels, out, min_probability)
         return
-    _refuse_unused({"--min-probability": min_probability != _LEAST}, "only with --from-labels")
+    refuse_unused({"--min-probability": min_probability != _LEAST}, "only with --from-labels")
     given = {"--batch-size": batch_size, "--size": size, "--data": root}
     given |= {"--download": download or None, "--no-cache": None if cache else False}
     loaded = read_recipe(recipe, recipe_overrides(settings, given), root, verb="reading")
@@ -58,14 +57,6 @@ def data(
     from samdeploy.train.look import look
 
     look(loaded, sheet)
-
-
-def _refuse_unused(given: Mapping[str, object], why: str) -> None:
-    from samdeploy.errors import InputError
-
-    for option, value in given.items():
-        if value is not None and value is not False:  # --size 0 is given
-            raise InputError(f"{option}: {why}")
 
 
 def _write_table(images: str, labels: Path | None, out: Path | None, least: float) -> None:

@@ -16,7 +16,7 @@ from samdeploy.backends.session import CheckedSession
 from samdeploy.bundle import Bundle, open_bundle
 from samdeploy.bundle.path_kind import path_kind
 from samdeploy.compare.options import AUTO, CompareOptions
-from samdeploy.errors import BackendUnavailable, InputError
+from samdeploy.errors import NEXT_FAULT, BackendUnavailable, InputError
 from samdeploy.runs.as_bundle import bundle_of_weights
 from samdeploy.runs.locate import bundle_of
 from samdeploy.terminal import printable
@@ -101,7 +101,7 @@ def open_both(a: Side, b: Side, options: CompareOptions, stack: ExitStack) -> tu
                 print(f"not run with {name}: {printable(reason)}", file=sys.stderr)
         return sessions
     raise BackendUnavailable(
-        "no runtime can open A and B here: " + "; ".join(f"{name}: {error}" for name, error in reasons.items())
+        "no runtime can open A and B here:" + "".join(f"{NEXT_FAULT}{name}: {error}" for name, error in reasons.items())
     )
 
 

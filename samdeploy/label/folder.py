@@ -57,20 +57,30 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def _check_same(path: Path, settings: Mapping[str, Any]) -> None:
     known = read_json(path, f"labels {path.parent}")
-    settings = json.loads(json.dumps(settings))
-    other = [key for key in {**known, **settings} if known.get(key) != settings.get(key)]
-    if other:
-        if known.get("format") != FORMAT:
-            raise InputError(f"{path}: samdeploy label did not write it; name another folder")
-        shown = "; ".join(f"{key} was {_short(known.get(key))}, is {_short(settings.get(key))}" for key in other)
+    if known.get("format") != FORMAT:
+        raise InputError(f"{path}: samdeploy label did not write it; name another folder")
+    was, now = _flat(known), _flat(json.loads(json.dumps(settings)))
+    if other := [key for key in {**was, **now} if was.get(key) != now.get(key)]:
+        shown = "; ".join(f"{key} was {_short(was.get(key))}, is {_short(now.get(key))}" for key in other)
         raise InputError(
             f"{path.parent}: begun with other settings ({shown}); name another folder, or --force begins anew"
         )
 
 
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One level: the keys of an object inside follow its own, `bundle arch`."""
+    inner = {
+        f"{name} {key}": value
+        for name, group in settings.items()
+        if isinstance(group, dict)
+        for key, value in group.items()
+    }
+    return {name: value for name, value in settings.items() if not isinstance(value, dict)} | inner
+
+
 def _short(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) < 80 else f"{text[:77]}..."
+    return text if len(text) < 40 else f"{text[:17]}..."
 
 
 def check_no_others(folder: Path, parts: Sequence[int]) -> None:
@@ -89,8 +99,10 @@ def _check_folders(options: LabelOptions) -> None:
         raise InputError(f"{given}: results of a labelling found, images expected")
     if given.is_dir() and options.out.exists() and given.samefile(options.out):
         raise InputError(f"--out {options.out}: the folder of the images; name another")
-    if own := next((name for name in (MANIFEST, RUN_FILE) if (options.out / name).is_file()), None):
-        raise InputError(f"--out {options.out}: holds {own} of a bundle or run; name another folder")
+    if any((folder / MANIFEST).is_file() for folder in (options.out, *options.out.absolute().parents)):
+        raise InputError(f"--out {options.out}: inside a bundle, which nothing may change; name another folder")
+    if (options.out / RUN_FILE).is_file():
+        raise InputError(f"--out {options.out}: holds {RUN_FILE} of a run; name another folder")
     if options.force and options.shard[1] > 1:
         raise InputError("--force: not with --shard: it would remove the other shards' results; name another folder")
     if options.out.exists() and not (options.out / SETTINGS_FILE).is_file() and any(options.out.glob("part-*.parquet")):
@@ -129,7 +141,10 @@ def _alone(options: LabelOptions) -> Iterator[None]:
     """
     number, count = options.shard
     is_new = not options.out.exists()
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {options.out} cannot be made ({error.strerror}); name another folder") from None
     path = options.out / f".lock-{number}-of-{count}"
     handles = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)]
     try:

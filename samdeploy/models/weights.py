@@ -61,7 +61,7 @@ def state_dict_from_bytes(data: bytes, source: str = "weights") -> dict[str, tor
     try:
         state = safetensors.torch.load(data)
     except SafetensorError as error:
-        raise WeightsError(f"{source}: not a complete safetensors file ({error})") from None
+        raise WeightsError(f"{source}: truncated, or not a safetensors file ({error}); copy it again") from None
     # A file starts with the length of its JSON header, 8 bytes, little-endian.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     expected = header.get("__metadata__", {}).get(_HASH)

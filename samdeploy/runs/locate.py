@@ -47,8 +47,11 @@ def bundle_and_images(paths: Sequence[Path], runs_root: Path) -> tuple[Path, Seq
     if os.path.isdir(first):  # noqa: PTH112 - a Path raises for a name that no file can have
         if path_kind(first) != "folder of images" and (len(paths) > 1 or _has_bundle_files(first)):
             raise InputError(f"bundle {first}: {not_a_bundle(first)}")
-    elif len(paths) > 1 and not os.path.exists(first) and not has_image_suffix(first):  # noqa: PTH110 - likewise
-        raise InputError(f"{first}: no such bundle, image or folder")
+    elif not has_image_suffix(first):
+        if not os.path.exists(first):  # noqa: PTH110 - likewise
+            raise InputError(f"{first}: no such bundle, image or folder")
+        if first.suffix in (".onnx", ".safetensors", ".json", ".toml"):
+            raise InputError(f"{first}: a file found, an image or the folder of a bundle expected")
     return latest_bundle(runs_root), paths
 
 
@@ -112,5 +115,5 @@ def latest_bundle(runs_root: Path) -> Path:
     """
     found = [path.parent for path in runs_root.glob(f"*/{BUNDLE_FOLDER}/{MANIFEST}")]
     if not found:
-        raise InputError(f"no bundle below {runs_root}/; make one first: samdeploy export")
+        raise InputError(f"no bundle below {runs_root}/; name a bundle, give --runs DIR, or make one: samdeploy export")
     return max(found, key=lambda path: ((path / MANIFEST).stat().st_mtime_ns, path.parent.name))

@@ -116,8 +116,8 @@ def test_closed(cam_bundle: Bundle, images: np.ndarray) -> None:
         ("onnx", {}, InputError, "unknown backend 'onnx'; did you mean 'onnxruntime'"),
         ("onnxruntime", {"device": "gpu"}, InputError, "unknown device 'gpu'"),
         ("onnxruntime", {"precision": "half"}, InputError, "unknown precision 'half'"),
-        ("onnxruntime", {"precision": "int8"}, InputError, "maps in fp32; precision 'int8' found"),
-        ("openvino", {"device": "cuda"}, InputError, "backend 'openvino' runs on cpu; device 'cuda' found"),
+        ("onnxruntime", {"precision": "int8"}, InputError, "maps in fp32, not in 'int8'"),
+        ("openvino", {"device": "cuda"}, InputError, "backend 'openvino' runs on cpu, not on 'cuda'"),
         ("tensorrt", {}, BackendUnavailable, "'tensorrt' computes no class activation maps"),
     ],
 )

@@ -78,13 +78,23 @@ def test_a_manifest_that_is_no_plain_file(root: Path, disguise: str) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"the gr", "has 6 bytes, the manifest states 9; the file was truncated or replaced, export it again"),
-        (b"the graph!", "has 10 bytes, the manifest states 9; the file was truncated or replaced, export it again"),
-        (b"", "has 0 bytes, the manifest states 9; the file was truncated or replaced, export it again"),
+        (
+            b"the gr",
+            "has 6 bytes, the manifest states 9; the file was truncated or replaced; copy or export the bundle again",
+        ),
+        (
+            b"the graph!",
+            "has 10 bytes, the manifest states 9; the file was truncated or replaced; copy or export the bundle again",
+        ),
+        (
+            b"",
+            "has 0 bytes, the manifest states 9; the file was truncated or replaced; copy or export the bundle again",
+        ),
         (
             b"the grapH",
             f"has SHA-256 {hashlib.sha256(b'the grapH').hexdigest()[:12]}..., the manifest states "
-            f"{hashlib.sha256(b'the graph').hexdigest()[:12]}...; the file was changed, export it again",
+            f"{hashlib.sha256(b'the graph').hexdigest()[:12]}...; the file was changed; copy or export the bundle "
+            "again",
         ),
     ],
 )

@@ -112,7 +112,10 @@ def test_what_is_no_path_is_not_the_current_folder(path: str) -> None:
 def test_latest_bundle(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         latest_bundle(tmp_path)
-    assert str(caught.value) == f"no bundle below {tmp_path}/; make one first: samdeploy export"
+    assert (
+        str(caught.value)
+        == f"no bundle below {tmp_path}/; name a bundle, give --runs DIR, or make one: samdeploy export"
+    )
     for name, time in (("c", 1_000), ("a", 3_000), ("b", 2_000), ("d", 3_000)):
         bundle = write_bundle(tmp_path / name / "bundle")
         os.utime(bundle / MANIFEST, (time, time))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from samdeploy.backends.names import PREFERENCE
 from samdeploy.bundle.names import MANIFEST, RUN_FILE
 from samdeploy.cli.arguments import missing_package
 from tests.cli.typed import Inside, assert_one_line
@@ -43,7 +44,7 @@ from tests.conftest import Command
         ("export --batch 1,8,x", 2, "--batch: '1,8,x' found"),
         ("eval no-bundle", 2, "bundle no-bundle: no such folder; make one: samdeploy export"),
         ("doctor no-bundle", 2, "bundle no-bundle: no such folder"),
-        ("eval --runs empty", 2, "no bundle below empty/; make one first: samdeploy export"),
+        ("eval --runs empty", 2, "no bundle below empty/; name a bundle, give --runs DIR, or make one: samdeploy"),
         ("eval --backend onnx", 2, "unknown backend 'onnx'; did you mean 'onnxruntime'"),
         ("eval --precision half", 2, "unknown precision 'half'"),
         ("eval --device gpu", 2, "unknown device 'gpu'; did you mean 'cuda'?"),
@@ -60,7 +61,7 @@ from tests.conftest import Command
         ("eval --data empty", 2, "empty: the bundle's data set 'digits' is"),
         ("export --headroom-plot no/a.png", 2, "--headroom-plot: the folder no does not exist; make it first"),
         ("export --batch 8,1,64", 2, "batch: 8,1,64 found, 1 <= MIN <= OPT <= MAX expected"),
-        ("export --engine onnxruntime --precision bf16", 2, "backend 'onnxruntime' runs fp32, fp16, int8; precision"),
+        ("export --engine onnxruntime --precision bf16", 2, "backend 'onnxruntime' runs fp32, fp16, int8, not 'bf16'"),
         ("export --engine openvino --batch 1,2,4", 2, "--batch: is for TensorRT engines, and --engine openvino builds"),
         ("export --engine openvino --optimization-level 0", 2, "--optimization-level: is for TensorRT engines"),
         ("export --engine openvino --engine onnxruntime", 2, "--engine: openvino, onnxruntime found, one name or all"),
@@ -74,11 +75,16 @@ from tests.conftest import Command
         ("predict empty x.png", 2, "bundle empty: is an empty folder; make a bundle: samdeploy export"),
         ("predict v1.2 x.png", 2, "v1.2: no such bundle, image or folder"),
         ("predict nowhere x.png", 2, "nowhere: no such bundle, image or folder"),
+        ("predict nowhere", 2, "nowhere: no such bundle, image or folder"),
+        (
+            "predict runs/digits/run.json",
+            2,
+            "runs/digits/run.json: a file found, an image or the folder of a bundle expected",
+        ),
         ("predict --runs empty x.png", 2, "no bundle below empty/"),
         ("predict --backend onnx x.png", 2, "unknown backend 'onnx'"),
         ("predict --precision half x.png", 2, "unknown precision 'half'"),
-        ("predict --precision int8 --device cuda x.png", 1, "no runtime can open this bundle here."),
-        ("predict --backend openvino --device cuda x.png", 2, "backend 'openvino' runs on cpu; device 'cuda' found"),
+        ("predict --backend openvino --device cuda x.png", 2, "backend 'openvino' runs on cpu, not on 'cuda'"),
         ("predict runs/digits/bundle", 2, "no image named; expected: samdeploy predict [BUNDLE] IMAGE..."),
         ("predict empty", 2, "empty: no images in this folder"),
         ("explain empty", 2, "empty: no images in this folder"),
@@ -112,6 +118,13 @@ def test_an_empty_argument_is_not_the_current_folder(tmp_path: Path, command: Co
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "samdeploy: an argument is empty; a variable of the shell that is not set?\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_runtime_that_cannot_has_a_line(finished: Path, inside: Inside) -> None:
+    code, _, errors = inside("predict", "--precision", "int8", "--device", "cuda", "x.png", cwd=finished)
+    first, *reasons = errors.splitlines()
+    assert (code, first) == (1, "samdeploy: no runtime can open this bundle here:")
+    assert [reason.split(":")[0] for reason in reasons] == [f"  - {name}" for name in PREFERENCE]
 
 
 def test_an_error_of_several_lines_becomes_one(finished: Path, inside: Inside) -> None:

@@ -95,7 +95,7 @@ def test_a_device_that_one_engine_never_has(digits_bundle: Bundle) -> None:
     """TensorRT never runs on a CPU: one row of "all", and a mistake where it was named."""
     report = evaluate_bundle(digits_bundle, EvalOptions(device="cpu"))
     assert report.passed
-    assert report.results[-1].reason == "backend 'tensorrt' runs on cuda; device 'cpu' found"
+    assert report.results[-1].reason == "backend 'tensorrt' runs on cuda, not on 'cpu'"
     assert not report.results[-1].passed
     with pytest.raises(InputError, match="backend 'tensorrt' runs on cuda"):
         evaluate_bundle(digits_bundle, EvalOptions(backend="tensorrt", device="cpu"))

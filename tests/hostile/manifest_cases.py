@@ -155,7 +155,7 @@ MANIFESTS: dict[str, tuple[Damage, int, str, str]] = {
         edit(lambda v: v.update(rejection={"threshold": 1})), BAD_MANIFEST, "'bound' is missing", "'bound' is missing",
     ),
     "answers of too few classes": (
-        answered(labels=[10]), BAD_MANIFEST, "'labels' must be a list of 2 integers", "answered.labels: 1 found, 2",
+        answered(labels=[10]), BAD_MANIFEST, "'labels' must be a list of 2 integers", "labels has 1 numbers for 2",
     ),
     "half an answer": (
         answered(labels=[6.5, 3.5]), BAD_MANIFEST, "'labels' must be a list of 2 integers", "'labels' must be a list",

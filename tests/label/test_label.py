@@ -210,8 +210,9 @@ def test_two_at_once_are_refused_and_the_command_says_what_it_did(
     assert code == 0, errors
     assert "53 of 53 rows in 3 of 3 parts: 51 labelled, 2 errors" in errors
     assert "what failed is in the column error; the first now: image 7.png: not an image" in errors
-    code, _, errors = inside("label", digits_bundle.root, images, "--out", digits_bundle.root, cwd=tmp_path)
-    assert code == 2 and "holds manifest.json of a bundle or run; name another folder" in errors
+    for out in (digits_bundle.root, digits_bundle.root / "labels"):
+        code, _, errors = inside("label", digits_bundle.root, images, "--out", out, cwd=tmp_path)
+        assert code == 2 and "inside a bundle, which nothing may change; name another folder" in errors
     (tmp_path / "out" / ".lock-1-of-2").touch()
     for lock, options in (("1-of-1", ()), ("1-of-1", ("--shard", "2/2")), ("1-of-2", ())):
         with (tmp_path / "out" / f".lock-{lock}").open() as held:

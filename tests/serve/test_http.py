@@ -212,8 +212,9 @@ def test_bench_of_the_server(
         ((digits_bundle.root, "--url", url + "x"), 1, f"GET {DIGITS}x: 404"),
         ((digits_bundle.root, "--url", url, "--clients", "0"), 2, "--clients: 0 found, numbers from 1 on expected"),
         ((digits_bundle.root, "--url", url, "--clients", "two"), 2, "--clients: 'two' found, numbers expected"),
+        ((digits_bundle.root, "--url", url, "--api-key-file", "no"), 2, "--api-key-file no: cannot be read"),
         ((digits_bundle.root, "--url", "localhost"), 2, "--url: 'localhost' found, such as http://"),
-        ((digits_bundle.root, "--url", "http://127.0.0.1:9/v2/models/x"), 1, "127.0.0.1:9: no whole answer to GET"),
+        ((digits_bundle.root, "--url", "http://127.0.0.1:9/v2/models/x"), 1, "127.0.0.1:9: GET /v2 failed ("),
     ):
         code, _, errors = inside("bench", *arguments, *(() if "--clients" in arguments else options), cwd=tmp_path)
         assert code == status, errors

@@ -130,7 +130,7 @@ def _intended_use(facts: Facts) -> str:
 
 def _data(facts: Facts) -> str:
     data = facts.bundle.data
-    rows = [(text(split), count(images), f"`{text(data.fingerprints.get(split, UNKNOWN))}`")
+    rows = [(text(facts.split_name(split)), count(images), f"`{text(data.fingerprints.get(split, UNKNOWN))}`")
             for split, images in data.counts.items()]  # fmt: skip
     options = ", ".join(f"{key} {value}" for key, value in data.options.items())
     lines = [f"Data set: {text(set_name(data.name))}{f' ({text(options)})' if options else ''}."]

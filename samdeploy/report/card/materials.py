@@ -42,7 +42,7 @@ def bill_of_materials(facts: Facts) -> Json:
         {
             "type": "dataset",
             "bom-ref": f"data:{split}",
-            "name": f"{data.name}, {split}",
+            "name": f"{data.name}, {facts.split_name(split)}",
             "contents": {
                 "properties": _properties(
                     {

@@ -101,6 +101,20 @@ def test_data_have_counts_and_hashes(judged: Path) -> None:
     assert "3 of 200 test images are in train, too, 1 more look alike" in card
 
 
+def test_images_of_an_imported_network_are_counted_once(tmp_path: Path) -> None:
+    """What import and export looked at stands for its training images, and has those of val in it."""
+    bundle = open_bundle(write_bundle(tmp_path / "bundle"))
+    imported = replace(
+        bundle,
+        data=replace(bundle.data, counts={"val": 32, "train": 154}),
+        provenance={**bundle.provenance, "run_status": "imported"},
+    )
+    facts = replace(gather_facts(bundle), bundle=imported)
+    assert [row[:2] for row in rows(model_card(facts), "Data")] == [
+        ["val", "32"], ["seen by import and export, val with them", "154"],
+    ]  # fmt: skip
+
+
 def test_limits_are_what_the_files_say(judged: Path) -> None:
     limits = card_of(judged).partition("## Limits")[2].partition("## Licence")[0]
     for said in ("top-1 is 7.50 points lower", "no CUDA device", "graphs/fp16.onnx", "Latency of onnxruntime int8"):
