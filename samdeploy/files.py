@@ -69,6 +69,17 @@ def temporary_name(path: Path, suffix: str = "") -> Path:
     return path.with_name(f".{path.name}-{os.urandom(6).hex()}{suffix}")
 
 
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Give an error of the block, such as that of a full disk, the name that write() does not know."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_atomic(path: Path, data: bytes | bytearray, *, mode: int = 0o666) -> None:
     """Put `data` at `path` whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
 
@@ -78,16 +89,14 @@ def write_atomic(path: Path, data: bytes | bytearray, *, mode: int = 0o666) -> N
     temporary = temporary_name(path)
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(handle, "wb") as file:
+        with names_file(path), os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename is None:  # a full disk: write() knows no name
-            error.filename = str(path)
         raise
     sync_folder(path.parent)
 

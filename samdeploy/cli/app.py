@@ -57,6 +57,10 @@ Size = Annotated[
 ]
 
 
+# More arguments than a person types: the shell wrote them.
+_LONG = 100
+
+
 class _Command(typer.core.TyperCommand):
     """A command that names the recipe's key where somebody gives it as an option."""
 
@@ -71,6 +75,9 @@ class _Command(typer.core.TyperCommand):
                 if hint or not error.possibilities:
                     error.message = f"No such option: {option}; {hint or GENERAL_HINT}"  # type: ignore[attr-defined]
                     error.possibilities = None
+            message = getattr(error, "message", "")
+            if isinstance(message, str) and "extra argument" in message and len(message) > _LONG:
+                error.message = f"{message[:_LONG]}...; put a pattern in quotes"  # type: ignore[attr-defined]
             raise
 
 

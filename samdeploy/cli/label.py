@@ -88,7 +88,11 @@ def label(
     except (KeyboardInterrupt, SystemExit):
         if (out / SETTINGS_FILE).is_file():
             same = "the same command without --force" if force else "the same command"
-            print(f"stopped; finished parts are kept: {same} goes on where it stopped", file=sys.stderr)
+            kept = len(list(out.glob("part-*.parquet")))
+            cure = "" if kept else f"; {rows:,} rows make a part, --rows with --force makes smaller ones"
+            print(
+                f"stopped with {kept} whole part{'s' * (kept != 1)}: {same} goes on after them{cure}", file=sys.stderr
+            )
         raise
     say(found, classes)
     print(out)

@@ -164,8 +164,10 @@ def _golden_faults(images: UInt8Array, logits: Float32Array) -> Iterator[str]:
 
 
 def _notes(bundle: Bundle, source: TestSource, leaks: LeakReport | None) -> tuple[str, ...]:
-    unknown_figure = not_recorded(bundle)
-    return (*([unknown_figure] if unknown_figure else []), *source.notes, *(leaks.lines() if leaks else ()))
+    # Of these no more than those that import and export used are known, which leave copies of test images out.
+    copies = bundle.provenance.get("trained_with_copies")
+    own = [text for text in (not_recorded(bundle), copies and f"at import, {copies}") if text]
+    return (*own, *source.notes, *(leaks.lines() if leaks else ()))
 
 
 def _left_out(bundle: Bundle, results: Sequence[Result]) -> Iterator[str]:

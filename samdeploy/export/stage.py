@@ -10,12 +10,14 @@ import errno
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samdeploy.errors import InputError
 from samdeploy.files import temporary_name
+from samdeploy.terminal import printable
 
 # Of Linux's renameat2(2): the two names change places in one step; and "relative paths are of the working directory".
 _RENAME_EXCHANGE = 2
@@ -39,7 +41,10 @@ def staged(target: Path) -> Iterator[Path]:
         try:
             stage.mkdir()
             yield stage
+            gone = sorted({path.name for path in target.glob("*")} - {path.name for path in stage.iterdir()})
             _replace(stage, target)
+            if gone:
+                print(f"gone with the earlier {target.name}: {printable(', '.join(gone))}", file=sys.stderr)
         finally:
             _put_back(stage.with_name(f"{stage.name}-old"), target)
             shutil.rmtree(stage, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from samdeploy.bundle.names import JUDGED_FOLDER
@@ -26,18 +28,20 @@ _MOST_SHARED = 0.5
 def open_images(root: Path) -> Dataset:
     """The images below `root`, or those that a table or tar shards list.
 
+    Returns:
+        The data set; its notes say how many images of train and val are test images too.
+
     Raises:
         DatasetError: they are missing, or too many of those that serve are test images too.
     """
     dataset = open_dataset(JUDGED_FOLDER, root, val_fraction=SHARE_ASIDE)
     for note in dataset.notes:
         print(printable(note), file=sys.stderr)
-    _check_shared(dataset)
-    return dataset
+    return replace(dataset, notes=tuple(_shared(dataset)))
 
 
-def _check_shared(dataset: Dataset) -> None:
-    """Refuse, or warn of, files in train or val that are in test too; `export` leaves those images out.
+def _shared(dataset: Dataset) -> Iterator[str]:
+    """Refuse, or warn of and yield, files in train or val that are in test too; `export` leaves those images out.
 
     Raises:
         DatasetError: most of them are.
@@ -50,16 +54,15 @@ def _check_shared(dataset: Dataset) -> None:
         shared = [name for name in samples.names if first.get(name) in test]
         if not shared:
             continue
-        found = (
-            f"{len(shared):,} of {len(samples):,} images of {split} are test images too, byte for byte, for example "
-            f"{printable(shared[0])} = {printable(first[shared[0]])}"
-        )
+        copies = f"{len(shared):,} of {len(samples):,} images of {split} are test images too, byte for byte"
+        found = f"{copies}, for example {printable(shared[0])} = {printable(first[shared[0]])}"
         if len(shared) > _MOST_SHARED * len(samples):
             raise DatasetError(
                 f"{found}; an export must not look at those. Give other images in {split}/ than in test/, or one of "
                 "the two: --data FOLDER"
             )
         print(f"warning: {found}: they are left out of export, and accuracy on them says little", file=sys.stderr)
+        yield copies
 
 
 def check_images(dataset: Dataset, preprocessing: Preprocessing) -> None:

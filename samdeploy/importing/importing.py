@@ -222,6 +222,7 @@ def _record(
         test_images=None,
         provenance={
             "weights": source.origin,
+            **({"copies": "; ".join(dataset.notes)} if dataset is not None and dataset.notes else {}),
             "samdeploy": samdeploy.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from samdeploy.data.sets.columns import delimiter_of
 from samdeploy.errors import ImageError, InputError
-from samdeploy.files import temporary_name
+from samdeploy.files import names_file, temporary_name
 from samdeploy.images.walk import find_images, is_image_name, natural_key
 from samdeploy.label.containers import Parquets, Row, Tars, batches, parquet_file
 
@@ -222,7 +222,7 @@ class _Names:
         """
         temporary = temporary_name(self._path)
         try:
-            with temporary.open("wb") as file:
+            with names_file(self._path), temporary.open("wb") as file:
                 for row, name in enumerate(names):
                     file.write(json.dumps([name, self._size(row, name)]).encode() + b"\n")
             if self._path.is_file():

@@ -120,6 +120,11 @@ def test_an_empty_argument_is_not_the_current_folder(tmp_path: Path, command: Co
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_pattern_that_the_shell_expanded(finished: Path, inside: Inside) -> None:
+    code, _, errors = inside("label", "runs", *(f"{number}.jpg" for number in range(200)), "--out", "o", cwd=finished)
+    assert code == 2 and errors.endswith("...; put a pattern in quotes\n") and len(errors) < 300
+
+
 def test_each_runtime_that_cannot_has_a_line(finished: Path, inside: Inside) -> None:
     code, _, errors = inside("predict", "--precision", "int8", "--device", "cuda", "x.png", cwd=finished)
     first, *reasons = errors.splitlines()

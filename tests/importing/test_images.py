@@ -38,9 +38,10 @@ def test_images_in_two_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "too, byte for byte" not in capsys.readouterr().err
     for number in range(3):
         shutil.copy(train / "cat" / f"{number}.png", test / "cat" / f"copy-{number}.png")
-    open_images(tmp_path)
+    found = open_images(tmp_path)
     warned = [line for line in capsys.readouterr().err.splitlines() if "test images too" in line]
     assert sum(int(line.split()[1]) for line in warned) == 3  # in train or val, which is cut off it
+    assert sum(int(note.split()[0]) for note in found.notes) == 3
     shutil.copytree(train, test, dirs_exist_ok=True)
     with pytest.raises(
         DatasetError,

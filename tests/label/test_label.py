@@ -237,5 +237,8 @@ def test_an_interrupted_labelling_says_how_to_go_on(
     for more, same in (((), "the same command"), (("--force",), "the same command without --force")):
         line = ("label", digits_bundle.root, images, "--out", tmp_path / "out", "--backend", "onnxruntime", *more)
         code, _, errors = inside(*line, cwd=tmp_path)
-        said = [f"stopped; finished parts are kept: {same} goes on where it stopped", "samdeploy: interrupted"]
-        assert (code, errors.splitlines()[-2:]) == (130, said)
+        said = (
+            f"stopped with 0 whole parts: {same} goes on after them; 10,000 rows make a part, "
+            "--rows with --force makes smaller ones"
+        )
+        assert (code, errors.splitlines()[-2:]) == (130, [said, "samdeploy: interrupted"])
