@@ -66,10 +66,14 @@ def no_exchange(*_: object) -> None:
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
-def test_the_new_takes_the_place_of_the_old(target: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_new_takes_the_place_of_the_old(
+    target: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     if not exchanges:
         monkeypatch.setattr(stage, "_exchange", no_exchange)
+    (target / "README.md").touch()
     fill(target, "new")
+    assert capsys.readouterr().err == f"gone with the earlier {target.name}: README.md\n"
     assert alone(target) == "new"
     assert target.stat().st_mode & 0o777 == 0o755
 
