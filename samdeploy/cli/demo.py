@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,8 @@ from samdeploy.errors import InputError
 # Of the recipe "digits"; fp32 on the CPU needs no trial of what is faster.
 SETTINGS = ("training.epochs=5", "training.precision=fp32", "training.device=cpu", "data.cache=false")
 IMAGES_PER_CLASS = 2
+# Of the extras train and export; some are imported only after the training.
+PACKAGES = ("torch", "torchvision", "safetensors", "sklearn", "scipy", "tomlkit", "onnx", "onnxruntime")
 
 
 @command
@@ -34,18 +36,6 @@ def demo_bundle(
     print(f"      samdeploy serve {bundle.parent}", file=sys.stderr)
     print(f"      samdeploy label {bundle} {images} --out {folder / 'labels'}", file=sys.stderr)
     print(bundle)
-
-
-@contextmanager
-def removed_unless_done(folder: Path) -> Iterator[None]:
-    """Remove an unfinished demo: its folder was new or empty, and the next try must find it so."""
-    try:
-        yield
-    except BaseException:
-        if folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
-            print(f"{folder}: removed, since the demo was not finished; start it again", file=sys.stderr)
-        raise
 
 
 def check_new_folder(folder: Path) -> None:
@@ -72,15 +62,27 @@ def make_demo(folder: Path) -> tuple[Path, Path]:
 
     Raises:
         InputError: see `check_new_folder`.
+        ModuleNotFoundError: one of `PACKAGES` is not installed.
         SamdeployError: as training and export do.
     """
     check_new_folder(folder)
-    with removed_unless_done(folder):
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:  # a link that leads nowhere, a file system of the kernel's
-            raise InputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
+    for package in PACKAGES:  # what is missing is known before anything is made
+        import_module(package)
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:  # a link that leads nowhere, a file system of the kernel's
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
+    try:
         return _filled(folder)
+    except BaseException:
+        for path in (*folder.glob("digits*"), folder / "images"):  # what others put there meanwhile is theirs
+            shutil.rmtree(path, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        print(f"{folder}: what was made there is removed, since it was not finished; start again", file=sys.stderr)
+        raise
 
 
 def _filled(folder: Path) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ def card(
 ) -> None:
     """Write a model card and a bill of materials.  README.md and bom.cdx.json (CycloneDX), into the bundle."""
     from samdeploy.bundle import open_bundle
+    from samdeploy.bundle.signature import SIGNATURE_FILE
     from samdeploy.report.card.write import write_card
     from samdeploy.runs.locate import bundle_of, latest_bundle
 
@@ -30,6 +32,9 @@ def card(
         make_folder("--out", out)
     for path in write_card(opened, out or opened.root, force=force):
         print(path)
+    if out is None and (opened.root / SIGNATURE_FILE).exists():
+        cure = f"samdeploy sign {opened.root} --key FILE"
+        print(f"the signature does not cover a card that is new; sign the bundle again: {cure}", file=sys.stderr)
 
 
 @command

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ pytest.importorskip("onnxruntime", reason="pip install 'samdeploy[train,export]'
 
 from samdeploy.bundle import open_bundle
 from samdeploy.cli import demo
-from samdeploy.cli.demo import check_new_folder, removed_unless_done
+from samdeploy.cli.demo import check_new_folder
 from samdeploy.errors import InputError
 from samdeploy.export.engines import ExportOptions, wants_fp16
 from tests.cli.typed import Inside
@@ -62,16 +64,38 @@ def test_only_a_new_folder_is_filled(tmp_path: Path) -> None:
         demo.make_demo(tmp_path / "link")
 
 
-def test_an_unfinished_demo_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "demo"
-    with pytest.raises(KeyboardInterrupt), removed_unless_done(folder):
-        (folder / "digits").mkdir(parents=True)
+@pytest.mark.parametrize("place", ["new", "empty", "link"])
+def test_what_an_unfinished_demo_made_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    folder = tmp_path / place
+
+    def stopped(_: Path) -> None:
+        for name in ("digits-20261130", "images", *made):
+            (folder / name).mkdir()
         raise KeyboardInterrupt
-    assert not folder.exists()
-    assert capsys.readouterr().err == f"{folder}: removed, since the demo was not finished; start it again\n"
-    with removed_unless_done(folder):
-        folder.mkdir()
-    assert folder.is_dir()
+
+    monkeypatch.setattr(demo, "_filled", stopped)
+    for made in ((), ("others",)):
+        with pytest.raises(KeyboardInterrupt):
+            demo.make_demo(folder)
+        assert "what was made there is removed" in capsys.readouterr().err
+        left = [path.name for path in folder.iterdir()] if folder.exists() else None
+        assert left == (list(made) or (None if place == "new" else []))
+
+
+@pytest.mark.parametrize("package", ["onnx", "tomlkit"])  # one that is imported at once, and one after the training
+def test_a_missing_package_is_found_before_anything_is_made(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setattr(demo, "_filled", lambda folder: import_module(package))
+    monkeypatch.setitem(sys.modules, package, None)  # Python's own way to say "not installed"
+    code, _, errors = inside("demo-bundle", tmp_path / "demo", cwd=tmp_path)
+    cure = f"the package {package!r} is not installed; pip install 'samdeploy[train,export]'"
+    assert (code, errors) == (1, f"samdeploy: {cure}\n")
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_stopped_demo_promises_nothing(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:

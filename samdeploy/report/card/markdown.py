@@ -58,7 +58,10 @@ def model_card(facts: Facts) -> str:
 
 def text(value: object) -> str:
     """`value` on one line, with nothing in it that Markdown or HTML would act on."""
-    return re.sub(r"([\\`*_\[\]<>#|~$&])", r"\\\1", printable(value))
+    # "://", "@" and "www.": GitHub's Markdown makes links of them.
+    escaped = re.sub(r"([\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=www)\.)", r"\\\1", printable(value).strip())
+    # At its start: "- ", "1. ", "---", "===". Spaces there would make it code.
+    return re.sub(r"^(?:(\d{1,9})(?=[.)](?: |$))|(?=[-+=]))", r"\1\\", escaped)
 
 
 def _yaml(value: object) -> str:
@@ -83,7 +86,7 @@ def _front_matter(facts: Facts) -> str:
         lines += [f"      name: {_yaml(facts.evaluation.dataset)}", f"      type: {_yaml(facts.evaluation.dataset)}"]
         lines += ["      split: test", "    metrics:"]
         for kind, name, value in _hub_metrics(facts.evaluation):
-            lines += [f"    - type: {kind}", f"      value: {round(value, 6)!r}", f"      name: {_yaml(name)}"]
+            lines += [f"    - type: {kind}", f"      value: {value:.6f}", f"      name: {_yaml(name)}"]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -147,6 +150,12 @@ def _leak(facts: Facts) -> str:
     found = [f"{count(leak.exact)} of {count(leak.images)} {text(leak.split)} images are in {text(leak.other)}, too"
              + (f", {count(leak.near)} more look alike" if leak.near is not None else "")
              for leak in facts.leaks if leak.other in _LEAKED.get(leak.split, ())]  # fmt: skip
+    if facts.is_imported:
+        most = max((leak.exact for leak in facts.leaks), default=0)
+        return (
+            f"Test images among those that import and export looked at: {count(most)}; what else the network has seen "
+            "is unknown."
+        )
     return f"Images that are in two splits: {'; '.join(found) or UNKNOWN}."
 
 
@@ -228,10 +237,10 @@ def _engines(found: Evaluation | None, reason: str) -> str:
         times = [NOTHING] * 3
         if latency is not None:
             times = [milliseconds(value) for value in (latency.p50_ms, latency.p95_ms, latency.p99_ms)]
-        where = f"{row.machine}, {row.date[:10]}" if row.ran else NOTHING
+        where = text(f"{row.machine}, {row.date[:10]}") if row.ran else NOTHING
         rows.append(
             (text(row.name), text(row.outcome), percent(row.top1_agreement) if row.ran else NOTHING,
-             change if row.difference is not None else NOTHING, *times, text(where))
+             change if row.difference is not None else NOTHING, *times, where)
         )  # fmt: skip
     head = (
         "engine", "verdict", ">same class as trained, %", f"change of top-1, points ({100 * found.confidence:g} %)",
@@ -251,7 +260,7 @@ def _license(facts: Facts) -> str:
 
 
 def _files(facts: Facts) -> str:
-    rows = [(text(file.path), text(file.role.replace("_", " ")), text(file.precision or NOTHING),
+    rows = [(text(file.path), text(file.role.replace("_", " ")), text(file.precision) if file.precision else NOTHING,
              megabytes(file.bytes), f"`{file.sha256}`") for file in facts.bundle.files]  # fmt: skip
     return _table(("file", "role", "precision", ">MB", "SHA-256"), rows)
 

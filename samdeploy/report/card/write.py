@@ -24,7 +24,7 @@ def write_card(bundle: Bundle, folder: Path, *, force: bool = False) -> tuple[Pa
         Both files.
 
     Raises:
-        InputError: a folder is there, or a file that says something else, and `force` is not given.
+        InputError: what is there is no plain file, or a file that says something else, and `force` is not given.
         BundleError: a file of the bundle is damaged.
     """
     facts = gather_facts(bundle)
@@ -33,10 +33,9 @@ def write_card(bundle: Bundle, folder: Path, *, force: bool = False) -> tuple[Pa
         folder / MATERIALS_FILE: json_bytes(bill_of_materials(facts)),
     }
     for path, content in written.items():
-        if path.is_dir():
-            raise InputError(
-                f"{path}: a folder found, a file expected; move it away, or name another folder: --out DIR"
-            )
+        if path.exists() and not path.is_file():  # to read a pipe would wait for ever
+            found = "a folder" if path.is_dir() else "a pipe, socket or device"
+            raise InputError(f"{path}: {found} found, a file expected; move it away, or name another folder: --out DIR")
         if not force and path.exists() and path.read_bytes() != content:
             raise InputError(f"{path}: exists and differs; --force overwrites it, --out DIR writes elsewhere")
     for path, content in written.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -50,6 +51,15 @@ def test_hugging_face_reads_it(judged: Path) -> None:
     }  # fmt: skip
     assert {found.dataset_name for found in results.values()} == {"animals"}
     assert {found.dataset_split for found in results.values()} == {"test"}
+
+
+def test_small_figures_are_numbers(judged: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="pip install huggingface_hub")
+    facts = gather_facts(open_bundle(judged))
+    assert facts.evaluation is not None
+    row = replace(facts.evaluation.results[0], top1=0.0002)
+    card = hub.ModelCard(model_card(replace(facts, evaluation=replace(facts.evaluation, results=(row,)))))
+    assert card.data.eval_results[-1].metric_value == 2e-6
 
 
 @pytest.mark.parametrize(
@@ -167,6 +177,25 @@ def test_names_cannot_act_as_markup(tmp_path: Path, name: str) -> None:
     assert not re.search(r"(?<!\\)[|<>*`\[\]]", line)
 
 
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        ("---", r"\---"),
+        ("- nested", r"\- nested"),
+        ("+ x", r"\+ x"),
+        ("===", r"\==="),
+        ("1. one", r"1\. one"),
+        ("12)", r"12\)"),
+        ("1.5 points", "1.5 points"),
+        ("    code", "code"),
+        ("see http://a.b or www.a.b", r"see http\://a.b or www\.a.b"),
+        ("@name: 7", r"\@name: 7"),
+    ],
+)
+def test_text_starts_no_list_line_or_link(value: str, escaped: str) -> None:
+    assert text(value) == escaped
+
+
 @pytest.mark.parametrize("run", ['quo"ted', "back\\slash", "colon: # no comment", "\x7f\u2028", "Größe \U0001f600"])
 def test_front_matter_takes_any_name(tmp_path: Path, run: str) -> None:
     hub = pytest.importorskip("huggingface_hub", reason="pip install huggingface_hub")
@@ -192,6 +221,17 @@ def test_a_card_that_was_completed_by_hand_is_kept(judged: Path) -> None:
     for force in (False, True):
         with pytest.raises(InputError, match=r"README.md: a folder found, a file expected; move it away"):
             write_card(bundle, judged, force=force)
+    card.rmdir()
+    os.mkfifo(card)
+    with pytest.raises(InputError, match=r"README.md: a pipe, socket or device found, a file expected"):
+        write_card(bundle, judged)
+
+
+def test_a_signature_is_to_be_made_again(judged: Path, tmp_path: Path, inside: Inside) -> None:
+    assert inside("card", judged, cwd=tmp_path)[2] == ""
+    (judged / "model.sig").write_text("{}")
+    code, _, errors = inside("card", judged, cwd=tmp_path)
+    assert code == 0 and errors.endswith(f"sign the bundle again: samdeploy sign {judged} --key FILE\n")
 
 
 def test_command_writes_both_files(judged: Path, tmp_path: Path, inside: Inside) -> None:
