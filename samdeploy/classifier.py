@@ -100,6 +100,10 @@ class Classifier:
         _check_count("max_bytes", max_bytes)
         if not isinstance(path, str | os.PathLike):
             raise InputError(f"path: {type(path).__name__} found, a bundle's folder expected, as str or pathlib.Path")
+        if trust is not None and not isinstance(trust, str | os.PathLike):
+            raise InputError(
+                f"trust: {type(trust).__name__} found, a public key's file expected, as str or pathlib.Path"
+            )
         check_names(backend, device, precision, also="auto")
         key = None if trust is None else Path(trust)
         bundle = open_bundle(path if isinstance(path, str) else Path(path), trust=key)

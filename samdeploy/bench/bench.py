@@ -10,7 +10,7 @@ from samdeploy.bench.bench_engine import bench_engine
 from samdeploy.bench.bench_json import BenchReport, EngineBench
 from samdeploy.bench.engines import ALL, Engine, check_sizes, select_engines
 from samdeploy.bench.load import load_average, usable_cores
-from samdeploy.bench.options import ALTERNATIVES, BenchOptions
+from samdeploy.bench.options import ALTERNATIVES, BenchOptions, check_seconds
 from samdeploy.bench.timed_images import TimedImages, load_images
 from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError, unknown
@@ -62,9 +62,9 @@ def bench_against(bundle: Bundle, options: BenchOptions) -> BenchReport:
 
 
 def _checked(bundle: Bundle, options: BenchOptions) -> tuple[Engine, ...]:
-    for name, value, least in (("seconds", options.seconds, 0.05), ("rounds", options.rounds, 5)):
-        if not value >= least:
-            raise InputError(f"--{name}: {value} found, at least {least} expected: fewer say nothing")
+    check_seconds(options.seconds)
+    if options.rounds < 5:
+        raise InputError(f"--rounds: {options.rounds} found, at least 5 expected: fewer say nothing")
     if any(size < 1 for size in options.batches or (1,)):
         raise InputError(f"--batch: {', '.join(map(str, options.batches or ()))} found, sizes of at least 1 expected")
     engines = select_engines(bundle, options.backend, options.precision)

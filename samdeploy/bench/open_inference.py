@@ -47,6 +47,12 @@ class _Answer(http.client.HTTPResponse):
         super().__init__(sock, *args, **options)
         self.fp = io.BufferedReader(_AnswerStream(sock, self.fp))
 
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:  # -1 would be everything that the server ever sends
+            raise http.client.HTTPException(f"a chunk of {size} bytes")
+        return size
+
 
 class Client:
     """One connection that is kept.
@@ -101,7 +107,7 @@ class Client:
                 if not was_open or self._aborted:
                     raise
                 return self._exchange(method, path, body, {**self._headers, **(headers or {})})
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last: a host's labels
             self.close()
             where = f"{self._connection.host}:{self._connection.port}"
             raise BackendUnavailable(

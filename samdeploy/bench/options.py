@@ -7,6 +7,7 @@ from pathlib import Path
 
 from samdeploy.backends.names import check_names
 from samdeploy.bench.engines import ALL
+from samdeploy.errors import InputError
 
 # Alternatives that take turns with ours, and tools that only run in a process of their own.
 IN_TURNS = (
@@ -20,6 +21,18 @@ IN_TURNS = (
 CUDA_ONLY = ("onnxruntime plain, no TF32",)
 TOOLS = ("trtexec", "polygraphy")
 ALTERNATIVES = (*IN_TURNS, *TOOLS)
+_LONGEST = 1e6  # what timers take
+
+
+def check_seconds(seconds: float) -> None:
+    """
+    Raises:
+        InputError: `--seconds` is too short to say anything, or longer than anybody waits.
+    """
+    if not seconds >= 0.05:
+        raise InputError(f"--seconds: {seconds} found, at least 0.05 expected: fewer say nothing")
+    if seconds > _LONGEST:
+        raise InputError(f"--seconds: {seconds} found, at most {_LONGEST:.0f} expected")
 
 
 @dataclass(frozen=True, slots=True)

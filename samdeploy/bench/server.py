@@ -18,6 +18,7 @@ import numpy as np
 from samdeploy.arrays import Float32Array, Float64Array, UInt8Array
 from samdeploy.backends.golden import GOLDEN_TOLERANCE, golden_error
 from samdeploy.bench.open_inference import HEADER_LENGTH, Client, tensors_of
+from samdeploy.bench.options import check_seconds
 from samdeploy.bundle import Bundle
 from samdeploy.errors import BackendUnavailable, BundleError, InputError
 from samdeploy.evaluate.finite_json import finite_json
@@ -104,12 +105,13 @@ def bench_server(bundle: Bundle, options: ServerOptions) -> ServerBench:
     """Compare a server's answers to the golden images with the bundle's, then ask it again and again.
 
     Raises:
-        InputError: `url` is no address of a model, or a number of clients is below 1.
+        InputError: `url` is no address of a model, a number of clients is below 1, or `seconds` are too few or many.
         BackendUnavailable: nobody answers there, or not the protocol.
         BundleError: the model there has other tensors than the bundle.
     """
     if min(options.concurrencies, default=0) < 1:
         raise InputError(f"--clients: {', '.join(map(str, options.concurrencies))} found, numbers from 1 on expected")
+    check_seconds(options.seconds)
     images, golden = bundle.golden()
     client = Client(options.url, options.key)
     try:

@@ -46,11 +46,15 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         `SIGNATURE_FILE` in the folder; one that was there is replaced.
 
     Raises:
-        InputError: the key cannot be used, or something in the folder is no plain file or would be refused by whom
-            trusts the key; then there is no signature.
+        InputError: the key cannot be used or lies in the folder, or something in the folder is no plain file or would
+            be refused by whom trusts the key; then there is no signature.
     """
     from model_signing import hashing, signing
 
+    if private_key.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"key {private_key}: lies in the bundle, and would be handed on with it; move it elsewhere")
+    if (root / SIGNATURE_FILE).is_dir():
+        raise InputError(f"bundle {root}: {SIGNATURE_FILE} is a folder, where the signature is written; remove it")
     if not private_key.is_file():
         new = private_key / "private.pem" if private_key.is_dir() else private_key
         make = f"openssl ecparam -name prime256v1 -genkey -noout -out {new}"

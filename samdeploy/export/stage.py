@@ -17,7 +17,6 @@ from pathlib import Path
 
 from samdeploy.errors import InputError
 from samdeploy.files import temporary_name
-from samdeploy.terminal import printable
 
 # Of Linux's renameat2(2): the two names change places in one step; and "relative paths are of the working directory".
 _RENAME_EXCHANGE = 2
@@ -44,7 +43,7 @@ def staged(target: Path) -> Iterator[Path]:
             gone = sorted({path.name for path in target.glob("*")} - {path.name for path in stage.iterdir()})
             _replace(stage, target)
             if gone:
-                print(f"gone with the earlier {target.name}: {printable(', '.join(gone))}", file=sys.stderr)
+                print(f"gone with the earlier {target.name}: {', '.join(map(repr, gone))}", file=sys.stderr)
         finally:
             _put_back(stage.with_name(f"{stage.name}-old"), target)
             shutil.rmtree(stage, ignore_errors=True)

@@ -29,7 +29,7 @@ class QueueFull(RequestError):
 class TooManyImages(RequestError):
     """A request has more images than may wait."""
 
-    def __init__(self, count: int, most: int) -> None:
+    def __init__(self, count: int | str, most: int) -> None:
         super().__init__(413, f"{count} images found, at most {most} in one request (--queue)")
 
 

@@ -30,6 +30,7 @@ from samdeploy.serve.infer_request import (
     wanted_output,
 )
 from samdeploy.serve.messages import MESSAGES, METHODS, SERVICE
+from samdeploy.serve.models import Models
 from samdeploy.serve.security import has_key
 
 _STATUS = {
@@ -135,6 +136,17 @@ def _parameter(given: Message, name: str, default: Any = None) -> Any:
     return getattr(given[name], given[name].WhichOneof("parameter_choice") or "bool_param")
 
 
+def _asked_model(request: Message, models: Models) -> tuple[str, str]:
+    """Name and version of the model that a request names; empty if it names none that is served."""
+    name = getattr(request, "model_name", getattr(request, "name", ""))
+    version = getattr(request, "model_version", getattr(request, "version", ""))
+    try:
+        model = models.find(name, version or None)
+    except RequestError:
+        return "", ""
+    return model.name, model.version
+
+
 def _handler(name: str, call: Handler, server: Server, key: bytes | None) -> Any:
     request_class, _ = METHODS[name]
     counter = server.metrics.requests
@@ -160,8 +172,7 @@ def _handler(name: str, call: Handler, server: Server, key: bytes | None) -> Any
             code = grpc.StatusCode.CANCELLED
             raise
         finally:
-            asked = getattr(request, "model_name", "")
-            counter.labels(asked if asked in server.models.names else "", "", f"grpc {name}", code.name).inc()
+            counter.labels(*_asked_model(request, server.models), f"grpc {name}", code.name).inc()
         await context.abort(code, text)
         raise AssertionError  # abort raised
 

@@ -103,7 +103,7 @@ def image_count(found: Sequence[Any], name: str, most: int) -> int:
     if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], int) or found[0] < 1:
         raise RequestError(400, f"{name}: shape {shown(found)} found, [N] of N encoded images expected")
     if found[0] > most:
-        raise TooManyImages(found[0], most)
+        raise TooManyImages(shown(found[0]), most)
     return found[0]
 
 
@@ -178,7 +178,7 @@ def _tensor_shape(found: Sequence[Any], spec: ModelSpec, most: int) -> int:
     if found[0] < 1:
         raise RequestError(400, f"{spec.input.name}: shape {shown(found)} found, at least 1 image expected")
     if found[0] > most:
-        raise TooManyImages(found[0], most)
+        raise TooManyImages(shown(found[0]), most)
     return int(found[0])
 
 

@@ -21,7 +21,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(2048)
         listening.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: a host of labels that are empty or too long
         cure = "; --port 0 takes a free one" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
         raise InputError(f"cannot listen on {host}:{port} ({error}){cure}") from None
     return listening

@@ -27,9 +27,12 @@ from samdeploy.serve.served import Place, ServedModel
 from samdeploy.serve.uvicorn_server import UvicornServer, uvicorn_config
 from samdeploy.serve.workers import Workers
 
+# Seconds that engines and threads may take to close; and in which workers end, at most: more is too long for poll().
+_CLOSING, _LONGEST_END = 30.0, 1e6
+
 
 def serve(bundles: Sequence[str], options: ServeOptions) -> None:
-    """Serve bundles until SIGTERM or Ctrl-C.
+    """Serve bundles until SIGTERM, SIGHUP or Ctrl-C.
 
     Args:
         bundles: each NAME[:VERSION]=PATH, or a path.
@@ -60,8 +63,11 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
         raise InputError("--grpc-port: 0 found, with --workers a port expected that all of them can share")
     elif options.grpc_port is not None and not is_free(options.host, options.grpc_port):
         raise InputError(f"--grpc-port: {options.host}:{options.grpc_port} is taken")
-    elif code := Workers(_serve_at, settings, listening, options.workers).run(announce):
-        raise SystemExit(code)
+    else:
+        # HTTP's requests, then gRPC's, each for at most --timeout.
+        longest_end = min(options.drain_seconds + 2 * options.limits.timeout + _CLOSING, _LONGEST_END)
+        if code := Workers(_serve_at, settings, listening, options.workers, longest_end=longest_end).run(announce):
+            raise SystemExit(code)
 
 
 def open_server(bundles: Sequence[str], options: ServeOptions) -> Server:

@@ -17,6 +17,7 @@ from samdeploy.serve.connection import Connection
 from samdeploy.serve.http import Server
 from samdeploy.serve.options import ServeOptions
 from samdeploy.serve.security import KeyRequired
+from samdeploy.serve.workers import ENDING
 
 
 def uvicorn_config(app: ASGIApp, options: ServeOptions, key: bytes | None) -> uvicorn.Config:
@@ -57,8 +58,8 @@ class UvicornServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """See uvicorn."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:  # a worker leaves SIGINT to its parent
+        for number in ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN:  # a worker leaves all but SIGTERM to its parent
                 loop.add_signal_handler(number, self._asked_to_end, number)
         yield
 
@@ -80,9 +81,10 @@ class UvicornServer(uvicorn.Server):
         self._announce()
 
     def _asked_to_end(self, number: int) -> None:
-        if self._server.ending:  # asked twice
-            self.should_exit = self.force_exit = True
+        if self._server.ending:
+            if number != signal.SIGHUP:  # asked twice; a closed terminal may send two by itself
+                self.should_exit = self.force_exit = True
             return
         self._server.ending = True
-        delay = self._options.drain_seconds if number == signal.SIGTERM else 0.0
+        delay = 0.0 if number == signal.SIGINT else self._options.drain_seconds
         asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)

@@ -28,6 +28,8 @@ from samdeploy.errors import SamdeployError
 _LOG = logging.getLogger("samdeploy.serve")
 # Where the workers' counters meet; Prometheus's client reads it when it is imported.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Signals that end a server: SIGHUP comes from a terminal that is closed.
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Seconds before a worker that died is replaced: after the first death, and at most.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 # A worker that lived so long had a good start: the next pause is the first again.
@@ -40,15 +42,19 @@ Serve = Callable[[Any, socket.socket, Callable[[str], None]], None]
 class Workers:
     """The processes, as their parent sees them."""
 
-    def __init__(self, serve: Serve, settings: Any, listening: socket.socket, count: int) -> None:
+    def __init__(
+        self, serve: Serve, settings: Any, listening: socket.socket, count: int, *, longest_end: float
+    ) -> None:
         """
         Args:
             serve: a function at the top of a module.
             settings: its first argument; it is pickled.
             listening: all accept from it.
             count: how many processes.
+            longest_end: seconds after which one that was asked to end is killed.
         """
         self._serve, self._settings, self._listening, self._count = serve, settings, listening, count
+        self._longest_end = longest_end
         # A fork would copy the threads' locks.
         self._context = multiprocessing.get_context("spawn")
         self._alive: dict[int, tuple[BaseProcess, float]] = {}  # by sentinel, with the time of its start
@@ -56,15 +62,16 @@ class Workers:
         self._wake, self._woken = os.pipe()
 
     def run(self, announce: Callable[[str], None]) -> int:
-        """Start all, the first one alone, and replace what dies, until SIGTERM or SIGINT; returns the exit code.
+        """Start all, the first one alone, and replace what dies, until one of `ENDING`; returns the exit code.
 
         Args:
             announce: called with the text of the first worker when it is ready; the others follow.
         """
         folder = Path(tempfile.mkdtemp(prefix="samdeploy-metrics-", dir=_memory()))
         os.environ[METRICS_FOLDER] = str(folder)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._asked_to_end)
+        for number in ENDING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, self._asked_to_end)
         try:
             text = self._start_first()
             if text is None:
@@ -100,10 +107,12 @@ class Workers:
     def _start(self) -> tuple[BaseProcess, Connection]:
         ready, tell = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(self._serve, self._settings, self._listening, tell))
-        # Ctrl-C reaches the whole group, also a process that still loads; it is ours, who then ask the others to end.
-        own = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C and a closed terminal reach the whole group, also a process that still loads; they are ours, who then
+        # ask the others to end.
+        own = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
         process.start()
-        signal.signal(signal.SIGINT, own)
+        for number, handler in own.items():
+            signal.signal(number, handler)
         tell.close()
         self._alive[process.sentinel] = process, time.monotonic()
         return process, ready
@@ -125,20 +134,23 @@ class Workers:
                     self._start()
 
     def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
-        if self._ending.is_set():  # asked twice: the workers end at once
-            self._terminate()
+        if self._ending.is_set() and number != signal.SIGHUP:  # asked twice; a closed terminal may send two by itself
+            for process, _ in self._alive.values():
+                process.kill()  # one that was stopped would not end by itself
         self._ending.set()
         os.write(self._woken, b"\0")
 
-    def _terminate(self) -> None:
+    def _end(self) -> None:
+        until = time.monotonic() + self._longest_end
         for process, _ in self._alive.values():
             process.terminate()
-
-    def _end(self) -> None:
-        self._terminate()
         self._listening.close()  # else connections are taken that no worker accepts
         for process, _ in self._alive.values():
-            process.join()
+            process.join(max(0.0, until - time.monotonic()))
+            if process.exitcode is None:
+                _LOG.error("worker %s did not end within %g s, and is killed", process.pid, self._longest_end)
+                process.kill()
+                process.join()
 
 
 def _memory() -> str | None:

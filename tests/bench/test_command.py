@@ -107,6 +107,11 @@ def test_a_session_that_dies_in_the_middle(digits_bundle: Bundle, monkeypatch: p
         ({"batch": "one"}, 2, "--batch: 'one' found, numbers expected, such as 1,8,64"),
         ({"seconds": 0.0}, 2, "--seconds: 0.0 found, at least 0.05 expected"),
         ({"seconds": float("nan")}, 2, "--seconds: nan found"),
+        ({"seconds": float("inf")}, 2, "--seconds: inf found, at most 1000000 expected"),
+        *(
+            ({"url": "http://127.0.0.1:9/v2/models/x", "seconds": seconds}, 2, f"--seconds: {seconds} found, at ")
+            for seconds in (-1.0, float("nan"), float("inf"), 0.0, 1e-9)
+        ),
         ({"rounds": 4, "against": True}, 2, "--rounds: 4 found, at least 5 expected"),
         ({"alternatives": "pytorch eager"}, 2, "--alternatives: only with --against; add it"),
         ({"clients": "2"}, 2, "--clients: only with --url"),

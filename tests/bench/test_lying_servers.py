@@ -258,6 +258,38 @@ def test_the_body_of_a_last_answer_may_follow_later(digits_bundle: Bundle) -> No
     assert found.sound
 
 
+@pytest.mark.parametrize("size", ["-5", "-1"])
+def test_a_chunk_of_negative_size_is_no_answer(size: str, digits_bundle: Bundle) -> None:
+    class Negative(Handler):
+        def send_chunk(self) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(f"{size}\r\n{{}}".encode())
+            self.close_connection = True
+
+    class InMetadata(Negative):
+        def tell(self, path: str, found: dict[str, Any]) -> None:
+            self.send_chunk()
+
+    class UnderLoad(Negative):
+        def infer(self, is_first: bool, logits: np.ndarray) -> None:
+            super().infer(is_first, logits) if is_first else self.send_chunk()
+
+    failed = rf"failed \(a chunk of {size} bytes\)"
+    with lying(InMetadata, digits_bundle) as url, pytest.raises(BackendUnavailable, match=failed):
+        bench_server(digits_bundle, ServerOptions(url, (1,)))
+    with lying(UnderLoad, digits_bundle) as url:
+        found = bench_server(digits_bundle, ServerOptions(url, (1,), seconds=0.05))
+    assert set(found.statuses) == {"no answer"}
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_host_that_can_be_none_is_one_error(host: str, digits_bundle: Bundle) -> None:
+    with pytest.raises(BackendUnavailable, match=rf"^{host}:80: GET /v2 failed \("):
+        bench_server(digits_bundle, ServerOptions(f"http://{host}{MODEL}", (1,)))
+
+
 @pytest.mark.parametrize("length", ["1000", "1" + 30 * "0"])
 def test_half_an_answer_is_none(length: str, digits_bundle: Bundle) -> None:
     class Half(Handler):

@@ -204,6 +204,21 @@ def test_only_a_private_key_of_an_elliptic_curve_signs(root: Path, keys: tuple[P
     assert not (root / SIGNATURE_FILE).exists()
 
 
+def test_a_key_in_the_bundle_does_not_sign(root: Path, tmp_path: Path) -> None:
+    private, _ = write_key(root / "golden", "mine")
+    (tmp_path / "link").symlink_to(root)
+    for path in (private, tmp_path / "link" / "golden" / private.name, root, root / "none.key"):
+        with pytest.raises(InputError, match=f"key {path}: lies in the bundle, .*; move it elsewhere"):
+            sign_folder(root, path)
+    assert not (root / SIGNATURE_FILE).exists()
+
+
+def test_a_folder_in_the_signature_s_place_is_named(root: Path, keys: tuple[Path, Path]) -> None:
+    (root / SIGNATURE_FILE).mkdir()
+    with pytest.raises(InputError, match=rf"bundle {root}: model.sig is a folder, .*; remove it"):
+        sign_folder(root, keys[0])
+
+
 @pytest.mark.parametrize(("name", "said"), [("linked", "2 hard links"), ("a\\b", "is not plain")])
 def test_what_readers_refuse_is_not_signed(root: Path, keys: tuple[Path, Path], name: str, said: str) -> None:
     (root / "plain").write_text("")

@@ -106,6 +106,13 @@ def test_what_is_no_path(path: object, found: str) -> None:
     assert str(caught.value) == f"path: {found} found, a bundle's folder expected, as str or pathlib.Path"
 
 
+@pytest.mark.parametrize(("trust", "found"), [(b"mine.pub", "bytes"), (5, "int")], ids=["bytes", "a number"])
+def test_what_is_no_key(digits_bundle: Bundle, trust: object, found: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Classifier.open(digits_bundle.root, trust=trust)  # type: ignore[arg-type]
+    assert str(caught.value) == f"trust: {found} found, a public key's file expected, as str or pathlib.Path"
+
+
 def test_whatever_names_a_path(digits_bundle: Bundle) -> None:
     class Named:
         def __fspath__(self) -> str:

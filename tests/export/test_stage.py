@@ -73,7 +73,7 @@ def test_the_new_takes_the_place_of_the_old(
         monkeypatch.setattr(stage, "_exchange", no_exchange)
     (target / "README.md").touch()
     fill(target, "new")
-    assert capsys.readouterr().err == f"gone with the earlier {target.name}: README.md\n"
+    assert capsys.readouterr().err == f"gone with the earlier {target.name}: 'README.md'\n"
     assert alone(target) == "new"
     assert target.stat().st_mode & 0o777 == 0o755
 

@@ -49,6 +49,17 @@ def test_an_earlier_export_is_replaced(digits_bundle: Bundle, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*models, "other"])
 
 
+@pytest.mark.parametrize(("first", "second"), [("n1", "n1_decode"), ("n1_decode", "n1")])
+def test_a_model_of_another_bundle_is_not_replaced(
+    first: str, second: str, digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    write_repository(digits_bundle, tmp_path, first, "onnxruntime", "fp32")
+    before = files(tmp_path)
+    with pytest.raises(InputError, match="n1_decode is a model of another bundle; name another folder, or rename"):
+        write_repository(digits_bundle, tmp_path, second, "onnxruntime", "fp32")
+    assert files(tmp_path) == before
+
+
 def edit_config(model: Path) -> None:
     config = model / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size: 16", "max_batch_size: 4"))

@@ -66,6 +66,23 @@ def test_health_and_metadata(served: Served) -> None:
     assert (model.inputs[0].name, model.inputs[0].datatype, model.outputs[0].shape[1]) == ("image", "UINT8", 10)
 
 
+def test_requests_are_counted_by_model_and_version(served: Served) -> None:
+    def counted(method: str, model: str, version: str) -> float:
+        labels = (f'endpoint="grpc {method}"', f'model="{model}"', f'version="{version}"')
+        return served.metric("samdeploy_requests_total", *labels)
+
+    for method, model, version in (("ModelReady", "digits", ""), ("ModelMetadata", "digits", "1")):
+        before = counted(method, "digits", "1")
+        call(served, method, name=model, version=version)
+        assert counted(method, "digits", "1") == before + 1
+    before = counted("ModelInfer", "digits", "1")
+    for fields in ({"model_name": "digits"}, {"model_name": "digits", "model_version": "2"}, {"model_name": "none"}):
+        with pytest.raises(grpc.RpcError):
+            call(served, "ModelInfer", **fields)
+    assert counted("ModelInfer", "digits", "1") == before + 1
+    assert counted("ModelInfer", "", "") >= 2
+
+
 def test_golden_images_have_their_logits(served: Served, digits_bundle: Bundle) -> None:
     images, logits = digits_bundle.golden()
     answer = infer(served, images.tobytes(), "UINT8", images.shape, id="7")

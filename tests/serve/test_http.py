@@ -283,11 +283,16 @@ def test_a_log_on_a_full_disk(digits_bundle: Bundle, environment: dict[str, str]
         process.wait()
 
 
-def test_the_end(digits_bundle: Bundle, environment: dict[str, str], digit_files: Sequence[Path]) -> None:
-    """SIGTERM: not ready at once, still answering for a while, exit code 0."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end(
+    number: signal.Signals, digits_bundle: Bundle, environment: dict[str, str], digit_files: Sequence[Path]
+) -> None:
+    """Not ready at once, still answering for a while, exit code 0."""
     with serving(environment, f"digits={digits_bundle.root}", "--drain-seconds", "60") as served:
-        served.process.send_signal(signal.SIGTERM)
+        served.process.send_signal(number)
         time.sleep(0.3)
+        if number == signal.SIGHUP:  # a closed terminal may send two by itself
+            served.process.send_signal(number)
         assert served.json("GET", "/v2/health/ready") == (503, {"ready": False})
         assert served.json("GET", "/v2/health/live")[0] == 200
         assert served.json("POST", DIGITS + "/predict", digit_files[1].read_bytes())[1]["label"] == "1"
@@ -301,6 +306,8 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
     for arguments, text in (
         ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
         ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port} ("),
+        ((root, "--host", "a..b"), "cannot listen on a..b:0 ("),
+        ((root, "--host", "a" * 64), f"cannot listen on {'a' * 64}:0 ("),
         ((root, "--grpc-port", str(served.port)), f"--grpc-port: cannot listen on 127.0.0.1:{served.port} ("),
         ((root, "--timeout", "1", "--delay-ms", "1000"), "--delay-ms: 1000 found, less than 1000 (--timeout) expected"),
         ((root, root), ": two bundles would be served as "),

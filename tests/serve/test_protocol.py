@@ -111,6 +111,10 @@ WRONG = {
         body(inputs=[tensor(datatype="BYTES", shape=[4], data=[])]),
         "4 images found, at most 3 in one request",
     ),
+    "a count without an end": (
+        body(inputs=[tensor(shape=[10**4298, 2, 3, 3])]),
+        f"1{'0' * 27}...{'0' * 29} images found, at most 3 in one",
+    ),
     "too many outputs": (body(outputs=[{"name": "logits"}] * 11), "outputs: 11 found, at most 10 expected"),
     "no list": (body(inputs=[tensor(data=36)]), "image: no list of whole numbers found"),
     "no base64": (body(inputs=[tensor(datatype="BYTES", shape=[1], data=["ä"])]), "image: not base64"),
@@ -137,17 +141,25 @@ def _nested(element: bytes, count: int) -> bytes:
     return b"[" + b",".join([element] * count) + b"]"
 
 
-@pytest.mark.parametrize("element", [_nested(_nested(b"[0,0,0]", 8), 8), _nested(b"0,0,0", 8), b'"%s"' % (b"A" * 80)])
+@pytest.mark.parametrize(
+    "element",
+    [
+        _nested(_nested(b"[0,0,0]", 8), 8),
+        _nested(b"0,0,0", 8),
+        b'"%s"' % (b"A" * 80),
+        rb'"%s"' % ((b"A" * 63 + rb"\/") * 50),
+    ],
+)
 def test_large_json_of_pixels_or_images_is_parsed(element: bytes) -> None:
     count = 2 * json_body.LARGE // len(element)
     assert len(json_body.read_json(_nested(element, count))) == count
 
 
-@pytest.mark.parametrize("silent", [b"[]", b"{}", b'""', b"null", b'{"":[true,false]}'])
+@pytest.mark.parametrize("silent", [b"[]", b"{}", b'""', b"null", b'{"":[true,false]}', rb'"%s"' % (rb"\n" * 64)])
 @pytest.mark.parametrize("numbers", [0, 3 * json_body.LARGE])
 def test_large_json_without_numbers_is_not_parsed(silent: bytes, numbers: int) -> None:
     """The parser would keep all other threads waiting: numbers elsewhere do not help."""
-    with pytest.raises(RequestError, match="the request's JSON has too many lists, objects or texts; send numbers or"):
+    with pytest.raises(RequestError, match="the request's JSON has too many lists, objects, texts or escapes; send"):
         read_infer(b"[" + b"1," * numbers + _nested(silent, json_body.LARGE // len(silent)) + b"]", None)
 
 

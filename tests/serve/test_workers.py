@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from samdeploy.bundle import Bundle
+from samdeploy.serve.workers import Workers
 from tests.conftest import Command
 from tests.serve.server import Served, serving
 from tests.serve.test_http import DIGITS, binary_request
@@ -47,6 +48,12 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def all_workers(served: Served) -> list[int]:
+    """The second one starts when the first is ready."""
+    wait_until(lambda: len(workers(served.process.pid)) == COUNT)
+    return workers(served.process.pid)
+
+
 def refuses(served: Served) -> bool:
     try:
         socket.create_connection(("127.0.0.1", served.port)).close()
@@ -58,8 +65,7 @@ def refuses(served: Served) -> bool:
 def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digits_bundle: Bundle) -> None:
     images, logits = digits_bundle.golden()
     body, headers = binary_request(images[:4], {"name": "logits", "parameters": {"binary_data": True}})
-    wait_until(lambda: len(workers(served.process.pid)) == COUNT)
-    before = workers(served.process.pid)
+    before = all_workers(served)
 
     def ask(number: int) -> str:
         if number == 100:
@@ -95,12 +101,54 @@ def test_a_killed_worker_takes_nothing_but_its_own_requests(served: Served, digi
         assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
-def test_workers_end_with_their_parent_and_leave_nothing(served: Served) -> None:
-    children = workers(served.process.pid)
-    environment = Path(f"/proc/{children[0]}/environ").read_bytes().split(b"\0")
+def metrics_folder(worker: int) -> Path:
+    environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
     name = b"PROMETHEUS_MULTIPROC_DIR="
     [folder] = [Path(os.fsdecode(entry.removeprefix(name))) for entry in environment if entry.startswith(name)]
     assert folder.is_dir()
+    return folder
+
+
+def test_a_closed_terminal_leaves_nothing(served: Served) -> None:
+    children = all_workers(served)
+    folder = metrics_folder(children[0])
+    for process in (*children, served.process.pid, served.process.pid):  # the shell and the kernel send one each
+        os.kill(process, signal.SIGHUP)
+    assert served.process.wait(30) == 0
+    assert not folder.exists()
+
+
+def test_a_second_signal_ends_a_worker_that_is_stopped(served: Served) -> None:
+    children = all_workers(served)
+    folder = metrics_folder(children[0])
+    os.kill(children[0], signal.SIGSTOP)
+    served.process.send_signal(signal.SIGTERM)
+    other = Path(f"/proc/{children[1]}/stat")
+    wait_until(lambda: other.read_text().rpartition(")")[2].split()[0] == "Z", 10)  # as it was asked by its parent
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(10) == 0
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not folder.exists()
+
+
+def hang(settings: object, listening: socket.socket, ready: Callable[[str], None]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready("ready")
+    time.sleep(60)
+
+
+def test_a_worker_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    made = Workers(hang, None, socket.create_server(("127.0.0.1", 0)), 1, longest_end=0.1)
+    process, ready = made._start()
+    assert ready.recv() == "ready"
+    made._end()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_workers_end_with_their_parent_and_leave_nothing(served: Served) -> None:
+    children = workers(served.process.pid)
+    folder = metrics_folder(children[0])
     served.process.kill()
     wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     with pytest.raises(OSError):

@@ -19,6 +19,7 @@ from samdeploy.files import temporary_name
 from samdeploy.runs.locate import is_bundle_or_run
 
 CONFIG = "config.pbtxt"
+LABELS = "labels.txt"  # of the first of a bundle's models alone
 _MARK = b"# Exported by samdeploy; SHA-256 of these files: "
 
 
@@ -36,7 +37,7 @@ def check_repository(repository: Path, name: str, bundle: Path) -> None:
 
     Raises:
         InputError: the repository is a file, a run or a bundle, or lies in `bundle` or its run; or under a model's name
-            lies something else than an export that nobody has changed since.
+            lies something else than an export of a bundle of this name that nobody has changed since.
     """
     if repository.exists() and not repository.is_dir():
         raise InputError(f"--triton: {repository} is a file; name a folder")
@@ -46,10 +47,18 @@ def check_repository(repository: Path, name: str, bundle: Path) -> None:
         raise InputError(f"--triton: {repository} is, or lies in, a run or a bundle; name a folder outside of it")
     for model in model_names(name):
         target = repository / model
-        if (target.exists() or target.is_symlink()) and not _is_export(target):
+        if not target.exists() and not target.is_symlink():
+            continue
+        if not _is_export(target):
             raise InputError(
                 f"--triton: samdeploy did not export {target}, or it was changed since; move it away, or name "
                 "another folder"
+            )
+        # X_decode may be the first model of a bundle X_decode, or the second of a bundle X.
+        if (target / LABELS).exists() != (model == name):
+            raise InputError(
+                f"--triton: {target} is a model of another bundle; name another folder, or rename this bundle's "
+                f"folder, which its models are called after: {name}"
             )
 
 

@@ -34,7 +34,7 @@ from samdeploy.export.triton.config import (
     on,
     text_of,
 )
-from samdeploy.export.triton.place import CONFIG, check_repository, model_names, replace, seal
+from samdeploy.export.triton.place import CONFIG, LABELS, check_repository, model_names, replace, seal
 from samdeploy.files import made_folder
 
 # Names of models: what a client puts into an address.
@@ -47,7 +47,7 @@ _BACKENDS = {
 }
 _BATCH = 16
 _DELAY_US = 500
-_LABELS, _WARM_UP = "labels.txt", "golden"
+_WARM_UP = "golden"
 _MODEL_PY = "from samdeploy.serve.triton import {} as TritonPythonModel\n"
 
 
@@ -118,12 +118,12 @@ def _write_engine(folder: Path, model: str, name: str, bundle: Bundle, engine: B
             "default_model_filename": filename,
             **batching(most, _DELAY_US),
             "input": [image(spec)],
-            "output": [logits(spec, _LABELS)],
+            "output": [logits(spec, LABELS)],
             **on(kind),
             "model_warmup": [{"name": "a golden image", "batch_size": 1, "inputs": warm}],
         },
     )
-    _write(folder / _LABELS, "".join(f"{' '.join(label.splitlines())}\n" for label in spec.classes).encode())
+    _write(folder / LABELS, "".join(f"{' '.join(label.splitlines())}\n" for label in spec.classes).encode())
     _write(folder / "warmup" / _WARM_UP, images[0].tobytes())
     _write(folder / "1" / filename, bundle.read(engine))
 
