@@ -19,15 +19,14 @@ from samdeploy.cli.demo import check_new_folder
 from samdeploy.errors import InputError
 from samdeploy.export.engines import ExportOptions, wants_fp16
 from tests.cli.typed import Inside
+from tests.narrow import SETTINGS
 from tests.train.stopping import stopping
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_latency")
+@pytest.mark.usefixtures("short_latency", "narrow")
 def test_the_demo_predicts_and_is_evaluated(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Fewer epochs, on half of the images, than a user's demo: it knows the digits less well.
-    less = ("training.epochs=2", "training.batch_size=32", "data.val_fraction=0.5")
-    monkeypatch.setattr(demo, "SETTINGS", (*demo.SETTINGS[1:], *less))
+    monkeypatch.setattr(demo, "SETTINGS", (*demo.SETTINGS, *SETTINGS))
     code, out, errors = inside("demo-bundle", tmp_path / "demo", cwd=tmp_path)
     assert code == 0, errors
     bundle = open_bundle(Path(out.strip()))

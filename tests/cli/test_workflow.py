@@ -76,7 +76,7 @@ def test_eval_takes_the_newest_bundle(
     workplace: Path, exported: subprocess.CompletedProcess[str], command: Command
 ) -> None:
     (run,) = (workplace / "runs").iterdir()
-    done = command("eval", "--json", "result.json", cwd=workplace)
+    done = command("eval", "--json", "result.json", "--consistency", "2", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith(f"taking the newest bundle: runs/{run.name}/bundle\n")
     lines = done.stdout.splitlines()

@@ -89,6 +89,7 @@ def logits(net, spec, examples):
 
 @pytest.mark.parametrize(("arch", "gate"), [*product(["sam-resnet18"], GATES), ("sam-resnet50", "bounded")])
 def test_planted_overflow_comes_out_finite_and_equal(arch, gate, network, spec_of, examples) -> None:
+    examples = examples[:6]
     spec = spec_of(arch, gate)
     honest = network(arch, gate)
     reference = logits(honest, spec, examples)
