@@ -52,6 +52,8 @@ def bundle_and_images(paths: Sequence[Path], runs_root: Path) -> tuple[Path, Seq
             raise InputError(f"{first}: no such bundle, image or folder")
         if first.suffix in (".onnx", ".safetensors", ".json", ".toml"):
             raise InputError(f"{first}: a file found, an image or the folder of a bundle expected")
+    if bundle := next((path for path in paths[1:] if is_bundle_or_run(path)), None):
+        raise InputError(f"{bundle}: is a bundle or run; name it first, before the images")
     return latest_bundle(runs_root), paths
 
 

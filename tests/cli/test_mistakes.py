@@ -75,6 +75,7 @@ from tests.conftest import Command
         ("predict empty x.png", 2, "bundle empty: is an empty folder; make a bundle: samdeploy export"),
         ("predict v1.2 x.png", 2, "v1.2: no such bundle, image or folder"),
         ("predict nowhere x.png", 2, "nowhere: no such bundle, image or folder"),
+        ("predict x.png runs/digits", 2, "runs/digits: is a bundle or run; name it first, before the images"),
         ("predict nowhere", 2, "nowhere: no such bundle, image or folder"),
         (
             "predict runs/digits/run.json",
