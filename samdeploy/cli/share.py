@@ -34,7 +34,7 @@ def card(
         print(path)
     if out is None and (opened.root / SIGNATURE_FILE).exists():
         cure = f"samdeploy sign {opened.root} --key FILE"
-        print(f"the signature does not cover a card that is new; sign the bundle again: {cure}", file=sys.stderr)
+        print(f"if this changed the card, sign the bundle again: {cure}", file=sys.stderr)
 
 
 @command

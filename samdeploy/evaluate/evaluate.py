@@ -164,7 +164,7 @@ def _golden_faults(images: UInt8Array, logits: Float32Array) -> Iterator[str]:
 
 
 def _notes(bundle: Bundle, source: TestSource, leaks: LeakReport | None) -> tuple[str, ...]:
-    # Of these no more than those that import and export used are known, which leave copies of test images out.
+    # Export leaves copies of test images out, so no hash in the bundle tells of them.
     copies = bundle.provenance.get("trained_with_copies")
     own = [text for text in (not_recorded(bundle), copies and f"at import, {copies}") if text]
     return (*own, *source.notes, *(leaks.lines() if leaks else ()))
