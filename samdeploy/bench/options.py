@@ -14,11 +14,11 @@ IN_TURNS = (
     "pytorch eager",
     "torch.compile",
     "onnxruntime plain export",
-    "onnxruntime plain, no TF32",
+    "onnxruntime plain without TF32",
     "openvino plain export",
 )
 # Says nothing new on the CPU, and is left out there.
-CUDA_ONLY = ("onnxruntime plain, no TF32",)
+CUDA_ONLY = ("onnxruntime plain without TF32",)
 TOOLS = ("trtexec", "polygraphy")
 ALTERNATIVES = (*IN_TURNS, *TOOLS)
 _LONGEST = 1e6  # what timers take

@@ -40,6 +40,11 @@ class Bundle:
     answered: Answered | None = None
 
     @property
+    def is_imported(self) -> bool:
+        """Whether the network was trained elsewhere."""
+        return self.provenance.get("run_status") == "imported"
+
+    @property
     def temperature(self) -> float:
         """What logits are divided by before the softmax; 1 where none was fitted."""
         return self.calibration.temperature if self.calibration else 1.0

@@ -59,11 +59,13 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         new = private_key / "private.pem" if private_key.is_dir() else private_key
         make = f"openssl ecparam -name prime256v1 -genkey -noout -out {new}"
         raise InputError(f"key {private_key}: {_no_file(private_key)}; make one: {make}")
+    if copy := next((path for path in root.rglob("*") if _is_copy(path, private_key)), None):
+        raise InputError(f"key {private_key}: a copy lies in the bundle, and would be handed on with it; remove {copy}")
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except (ValueError, TypeError, AttributeError):  # no PEM; a password; no elliptic curve
         raise InputError(
-            f"key {private_key}: not a private key in PEM, on P-256, P-384 or P-521, without a password"
+            f"key {private_key}: an EC private key on P-256, P-384 or P-521 expected, in PEM, with no password"
         ) from None
     signer.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False))
     with tempfile.TemporaryDirectory() as folder:
@@ -75,6 +77,10 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         write_atomic(root / SIGNATURE_FILE, made.read_bytes())
         _refuse_what_readers_refuse(root, private_key, Path(folder) / "public.pem")
     return root / SIGNATURE_FILE
+
+
+def _is_copy(path: Path, key: Path) -> bool:
+    return path.is_file() and path.stat().st_size == key.stat().st_size and path.read_bytes() == key.read_bytes()
 
 
 def _no_file(path: Path) -> str:

@@ -18,7 +18,7 @@ from samdeploy.cli.arguments import check_writable, make_folder, one_name, shard
 _WAYS = {
     "--labels": (
         ("--backend", "--precision", "--device", "--consistency", "--why", "--report"),
-        ", which names answers that are there already",
+        ", which runs no engine; leave it out",
     ),
     "--merge": (("--backend", "--precision"), ": the parts say which engines were asked"),
     "--shard": (

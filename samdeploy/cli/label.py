@@ -89,10 +89,11 @@ def label(
         if (out / SETTINGS_FILE).is_file():
             same = "the same command without --force" if force else "the same command"
             kept = len(list(out.glob("part-*.parquet")))
-            cure = "" if kept else f"; {rows:,} rows make a part, --rows with --force makes smaller ones"
-            print(
-                f"stopped with {kept} whole part{'s' * (kept != 1)}: {same} goes on after them{cure}", file=sys.stderr
-            )
+            if kept:
+                print(f"stopped after {kept} part{'s' * (kept != 1)}; {same} goes on from there", file=sys.stderr)
+            else:
+                cure = f"a part has {rows:,} rows; --rows N --force makes smaller ones"
+                print(f"stopped before the first part was whole, so nothing is kept; {cure}", file=sys.stderr)
         raise
     say(found, classes)
     print(out)

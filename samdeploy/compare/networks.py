@@ -24,7 +24,6 @@ from samdeploy.evaluate.accuracy.gate import Judgement, judge_change, worst_firs
 from samdeploy.evaluate.machine import machine, versions
 from samdeploy.evaluate.passes import EngineStopped, engine_pass
 from samdeploy.evaluate.test_set.prepared import PreparedImages
-from samdeploy.evaluate.test_set.seen_in_training import is_imported
 from samdeploy.runs.locate import unlike_its_run
 
 
@@ -53,8 +52,8 @@ def compare_networks(a: Path, b: Path, options: CompareOptions) -> tuple[Compare
     images = open_images(first, second, options.data_root)
     if options.margin is not None and not images.is_labelled:
         raise InputError(
-            f"--margin: the {images.source} have no labels, so nothing can be said about accuracy; sort them into "
-            "folders named like the classes, or leave --margin out"
+            f"--margin: the {images.source} have no labels (no folder is named like a class); sort them into folders "
+            "named like the classes, or leave --margin out"
         )
     with ExitStack() as stack:
         sessions = open_both(first, second, options, stack)
@@ -148,7 +147,7 @@ def _network(side: Side, prepared: PreparedSide) -> Network:
         arch=named_model(spec.arch, spec.options),
         preprocessing=spec.preprocessing,
         weights_sha256=weights.sha256 if weights else "",
-        is_imported=is_imported(side.bundle),
+        is_imported=side.bundle.is_imported,
         leaks=prepared.leaks,
     )
 

@@ -22,7 +22,6 @@ from samdeploy.evaluate.passes import BATCH
 from samdeploy.evaluate.test_set.prepared import PreparedImages
 from samdeploy.evaluate.test_set.seen_in_training import (
     find_test_leaks,
-    is_imported,
     known_images,
     left_out,
     not_looked_at,
@@ -125,4 +124,4 @@ def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
 def _side(side: Side, images: PreparedImages, hashes: ImageHashes) -> PreparedSide:
     leaks = find_test_leaks(known_images(side.bundle), hashes)
     protocol = str(side.bundle.data.options.get("protocol", HONEST))
-    return PreparedSide(images, leaks, trained_on(leaks, protocol, imported=is_imported(side.bundle)))
+    return PreparedSide(images, leaks, trained_on(leaks, protocol, imported=side.bundle.is_imported))

@@ -59,15 +59,14 @@ def class_places(classes: tuple[str, ...], other: Side) -> Int64Array:
         InputError: the two sets differ; with the first difference.
     """
     places = {label: index for index, label in enumerate(classes)}
-    alone = [("A", "B", label) for label in classes if label not in other.classes]
-    alone += [("B", "A", label) for label in other.classes if label not in places]
+    alone = [("A", label) for label in classes if label not in other.classes]
+    alone += [("B", label) for label in other.classes if label not in places]
     if alone:
-        has, lacks, label = alone[0]
-        more = f", nor {len(alone) - 1} more that one of them alone has" if len(alone) > 1 else ""
+        has, label = alone[0]
+        are = "is" if len(alone) == 1 else "are"
         raise InputError(
-            f"{has} ({len(classes if has == 'A' else other.classes)} classes) knows the class {label!r}, {lacks} "
-            f"({len(other.classes if has == 'A' else classes)} classes) does not{more}; compare networks of the same "
-            "classes"
+            f"A has {len(classes)} classes, B {len(other.classes)}; {len(alone)} {are} in one only, such as {label!r} "
+            f"({has}); compare networks of the same classes"
         )
     return np.array([places[label] for label in other.classes], np.int64)
 

@@ -48,7 +48,9 @@ def hold_out(
         DatasetError: a class has fewer than two different images, or the fraction leaves a side with fewer images than
             there are classes.
     """
-    cure = "change val_fraction or add images" if part == "val" else "add images, or bring a test split of your own"
+    cure = (
+        "--set data.val_fraction=F, or add images" if part == "val" else "add images, or bring a test split of your own"
+    )
     # Late: `doctor` and `bench` work on machines that have a runtime alone.
     from sklearn.model_selection import train_test_split
 
@@ -66,8 +68,8 @@ def hold_out(
     held_count = round(fraction * len(originals))
     if not len(classes) <= held_count <= len(originals) - len(classes):
         raise DatasetError(
-            f"{dataset}: a {part} split of {fraction:g} of {len(originals)} images is {held_count}; at least "
-            f"{len(classes)} (one per class) must be on either side; {cure}"
+            f"{dataset}: a {part} split of {fraction:g} of {len(originals)} images has {held_count}; {part} and train "
+            f"need {len(classes)} each (one per class); {cure}"
         )
     kept, held = train_test_split(
         originals, test_size=held_count, stratify=samples.labels[originals], random_state=seed

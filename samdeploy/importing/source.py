@@ -75,7 +75,7 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
         print(f"fetching the weights of {source}, unless the cache has them", file=sys.stderr)
         found = published_weights(source, f"import the file: samdeploy import FILE --arch {source}")
         name, license = source.partition(":")[2], family_of(source).license(source)
-        count = head_classes(source, found.state, options)
+        count = head_classes(source, found.state, found.source, options)
         loaded = (_loaded(found.state),)
         return Source(source, name, found.source, found.state, count, None, license, is_published=True, notes=loaded)
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # as Python writes bytes that are no UTF-8
@@ -98,7 +98,7 @@ def read_source(source: str, arch: str | None, options: Mapping[str, OptionValue
     sized = options_for_size(arch, options, size.height, size.width, misfits=not _size_fits(state, shapes))
     if sized != options and _size_fits(state, tensor_shapes(arch, 1, sized)):
         options = sized
-    count = head_classes(arch, state, options)
+    count = head_classes(arch, state, source, options)
     notes = [_loaded(state), *checkpoint.notes, *notes]
     license = family_of(arch).license(arch) if "." in arch else None
     return Source(

@@ -61,7 +61,7 @@ def _check_same(path: Path, settings: Mapping[str, Any]) -> None:
         raise InputError(f"{path}: samdeploy label did not write it; name another folder")
     was, now = _flat(known), _flat(json.loads(json.dumps(settings)))
     if other := [key for key in {**was, **now} if was.get(key) != now.get(key)]:
-        shown = "; ".join(f"{key} was {_short(was.get(key))}, is {_short(now.get(key))}" for key in other)
+        shown = "; ".join(f"{key}: {_short(was.get(key))} -> {_short(now.get(key))}" for key in other)
         raise InputError(
             f"{path.parent}: begun with other settings ({shown}); name another folder, or --force begins anew"
         )

@@ -74,7 +74,7 @@ def _check_colours(option: str, values: tuple[float, float, float] | None, least
     if values is not None and not all(least <= value <= 1 for value in values):  # NaN is not, either
         found = ",".join(f"{value:g}" for value in values)
         hint = "; divide by 255" if all(1 < value <= 255 for value in values) else ""
-        raise InputError(f"{option}: {found} found, {least:g} to 1 expected: they are of RGB in 0 to 1{hint}")
+        raise InputError(f"{option}: {found} found, {least:g} to 1 expected (for RGB in 0 to 1){hint}")
 
 
 def preprocessing_for(arch: str, options: Mapping[str, OptionValue], given: Given) -> Preprocessing:

@@ -103,8 +103,13 @@ def _checked(found: Pretrained) -> Pretrained:
     return found
 
 
-def head_classes(arch: str, state: Mapping[str, torch.Tensor], options: Mapping[str, OptionValue] = NO_OPTIONS) -> int:
+def head_classes(
+    arch: str, state: Mapping[str, torch.Tensor], source: str, options: Mapping[str, OptionValue] = NO_OPTIONS
+) -> int:
     """How many classes the head in a state dict of a network with these options tells apart.
+
+    Args:
+        source: where the state dict is from, for errors.
 
     Raises:
         WeightsError: it holds no head of this architecture.
@@ -114,11 +119,10 @@ def head_classes(arch: str, state: Mapping[str, torch.Tensor], options: Mapping[
     found = [key for key in head if key in state]
     if not found or len(state[found[0]].shape) != len(one[found[0]]):
         alike = look_alike(state)
-        looks = f"; this looks like {alike}" if alike else ""
+        looks = f"; this looks like {alike}" if alike else "; check --arch"
         shared = sum(key in state for key in one)
         raise WeightsError(
-            f"the weights hold no head of {arch} ({some(head)} expected), and {shared} of its {len(one)} tensors by "
-            f"name{looks}"
+            f"{source}: no head of {arch} ({some(head)}), and {shared} of its {len(one)} tensors found{looks}"
         )
     return int(state[found[0]].shape[0])
 

@@ -11,7 +11,6 @@ from starlette.routing import Route
 
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.measured import MeasuredSplit
-from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.certainty.rates import greatest_rate, least_rate
 from samdeploy.serve.errors import RequestError
 from samdeploy.serve.served import ServedModel
@@ -43,7 +42,7 @@ async def _file(request: Request) -> Response:
 
 
 def _trained_on(bundle: Bundle) -> str:
-    if bundle.data.name == JUDGED_FOLDER:
+    if bundle.is_imported:
         return "not known: the network was imported"
     return f"{bundle.data.name}, {bundle.data.counts.get('train', 0):,} images"
 
@@ -63,8 +62,7 @@ def card(model: ServedModel) -> dict[str, object]:
         ("trained on", _trained_on(bundle)),
     ]
     if bundle.measured is not None:
-        is_imported = bundle.data.name == JUDGED_FOLDER
-        aside = "validation (perhaps trained on)" if is_imported else "validation"
+        aside = "validation (perhaps trained on)" if bundle.is_imported else "validation"
         facts += [
             (f"top-1 on {what}", _accuracy(split))
             for what, split in (("test", bundle.measured.test), (aside, bundle.measured.val))

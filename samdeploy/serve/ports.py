@@ -7,6 +7,12 @@ import socket
 
 from samdeploy.errors import InputError
 
+# Number of an error -> what it says, and what to do.
+_REFUSED = {
+    errno.EADDRINUSE: ("the port is taken", "; --port 0 takes a free one"),
+    errno.EADDRNOTAVAIL: ("not an address of this machine", "; --host 0.0.0.0 takes all of them"),
+}
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that connections queue at; port 0 takes a free one.
@@ -22,8 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(2048)
         listening.setblocking(False)
     except (OSError, OverflowError, UnicodeError) as error:  # the last: a host of labels that are empty or too long
-        cure = "; --port 0 takes a free one" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
-        raise InputError(f"cannot listen on {host}:{port} ({error}){cure}") from None
+        what, cure = _REFUSED.get(getattr(error, "errno", None) or 0, (str(error), ""))
+        raise InputError(f"cannot listen on {host_and_port(host, port)}: {what}{cure}") from None
     return listening
 
 

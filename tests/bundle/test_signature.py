@@ -210,6 +210,9 @@ def test_a_key_in_the_bundle_does_not_sign(root: Path, tmp_path: Path) -> None:
     for path in (private, tmp_path / "link" / "golden" / private.name, root, root / "none.key"):
         with pytest.raises(InputError, match=f"key {path}: lies in the bundle, .*; move it elsewhere"):
             sign_folder(root, path)
+    copy = shutil.copy(private, tmp_path)
+    with pytest.raises(InputError, match=f"key {copy}: a copy lies in the bundle, .*; remove {private}"):
+        sign_folder(root, Path(copy))
     assert not (root / SIGNATURE_FILE).exists()
 
 

@@ -51,7 +51,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("import timm:resnet18 --arch timm:resnet18", "--arch timm:resnet18: timm:resnet18 names an architecture already"),
     ("import resnet18.pth --arch timm:resnet50", "resnet18.pth: does not fit resnet50; this looks like resnet18: "),
     (f"import resnet18.pth --arch {ARCH}", "resnet18.pth: does not fit the architecture; this looks like resnet18: "),
-    (f"import eff.pth --arch {ARCH}", f"the weights hold no head of {ARCH} (fc.weight, fc.bias expected)"),
+    (f"import eff.pth --arch {ARCH}", f"eff.pth: no head of {ARCH} (fc.weight, fc.bias), and 4 of its 77 tensors "),
     (
         "import vit.pth --arch timm:test_vit --classes classes.txt --size 100",
         "timm:test_vit does not take images of 100x100 (Input height (100) should be divisible by patch size (16).); "
@@ -62,7 +62,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("import nothing.pth", "nothing.pth: no such file; a file of weights, or an architecture such as"),
     ("import https://x.org/w.pth", "https://x.org/w.pth: is a URL; a file of weights"),
     (f"import w.pth --arch {ARCH}", "the network's class names are not known; give them, one a line: --classes FILE"),
-    (f"import w.pth --arch {ARCH} --data few", "judged-folder: 12 images found in few, at least 64 expected: 32 are"),
+    (f"import w.pth --arch {ARCH} --data few", "few: 12 images found, at least 64 expected (32 are set"),
     (f"import w.pth --arch {ARCH} --data none", "folder: no class folders in none"),
     (f"import w.pth --arch {ARCH} --data nothing", "nothing: no such folder"),
     (f"import w.pth --arch {ARCH} --size 0", "--size: '0' found, a number such as 224 or HEIGHTxWIDTH expected"),
@@ -70,10 +70,10 @@ MISTAKES: list[tuple[str, str]] = [
     *(
         (f"import w.pth --arch {ARCH} --size 64 {option} {values}", f"{option}: {found}")
         for option, values, found in (
-            ("--mean", "123,116,103", "123,116,103 found, -1 to 1 expected: they are of RGB in 0 to 1; divide by 255"),
-            ("--mean", "inf,0,0", "inf,0,0 found, -1 to 1 expected: they are of RGB in 0 to 1"),
-            ("--std", "58.4,57,57", "58.4,57,57 found, 0.0001 to 1 expected: they are of RGB in 0 to 1; divide by 255"),
-            ("--std", "nan,1,1", "nan,1,1 found, 0.0001 to 1 expected: they are of RGB in 0 to 1"),
+            ("--mean", "123,116,103", "123,116,103 found, -1 to 1 expected (for RGB in 0 to 1); divide by 255"),
+            ("--mean", "inf,0,0", "inf,0,0 found, -1 to 1 expected (for RGB in 0 to 1)"),
+            ("--std", "58.4,57,57", "58.4,57,57 found, 0.0001 to 1 expected (for RGB in 0 to 1); divide by 255"),
+            ("--std", "nan,1,1", "nan,1,1 found, 0.0001 to 1 expected (for RGB in 0 to 1)"),
             ("--std", "1,1,0", "1,1,0 found, 0.0001 to 1 expected"),
         )
     ),

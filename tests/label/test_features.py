@@ -69,7 +69,7 @@ def test_labels_are_those_without_features(labelled: Label, tmp_path: Path) -> N
     kept = ("row", "uri", "label", "error")
     plain, more = ([{key: row[key] for key in kept} for row in table(tmp_path / name)] for name in ("plain", "more"))
     assert plain == more
-    with pytest.raises(InputError, match="features was"):
+    with pytest.raises(InputError, match="features: "):
         labelled(tmp_path / "plain", features="float16")
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from samdeploy.bundle import Bundle
 from samdeploy.errors import InputError
 from samdeploy.images.decode import prepare
 from samdeploy.label.parts import is_sound
+from samdeploy.label.worker import Worker
 from tests.cli.typed import Inside
 from tests.label.conftest import COUNT, ROWS, Label
 from tests.label.read import content, table
@@ -118,7 +120,7 @@ def test_other_settings_are_refused(labelled: Label, tmp_path: Path, monkeypatch
         raise InputError("--features: not here")
 
     labelled(tmp_path)
-    for options, text in (({"batch": 5}, "batch was 4, is 5"), ({"logits": "float16"}, "logits was")):
+    for options, text in (({"batch": 5}, "batch: 4 -> 5"), ({"logits": "float16"}, "logits: ")):
         with pytest.raises(InputError, match=text):
             labelled(tmp_path, **options)
     (tmp_path / "list.txt").write_text("a.png\n")
@@ -230,15 +232,25 @@ def test_a_missing_ray_is_named(inside: Inside, digits_bundle: Bundle, images: P
 def test_an_interrupted_labelling_says_how_to_go_on(
     digits_bundle: Bundle, images: Path, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    work, left = Worker.work, [0]  # parts to make before Ctrl-C
 
-    monkeypatch.setattr("samdeploy.label.worker.Worker.work", interrupted)
-    for more, same in (((), "the same command"), (("--force",), "the same command without --force")):
-        line = ("label", digits_bundle.root, images, "--out", tmp_path / "out", "--backend", "onnxruntime", *more)
-        code, _, errors = inside(*line, cwd=tmp_path)
-        said = (
-            f"stopped with 0 whole parts: {same} goes on after them; 10,000 rows make a part, "
-            "--rows with --force makes smaller ones"
-        )
+    def interrupted(worker: Worker, *of: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        work(worker, *of)
+
+    monkeypatch.setattr(Worker, "work", interrupted)
+    nothing = (
+        "stopped before the first part was whole, so nothing is kept; a part has 4 rows; --rows N --force makes "
+        "smaller ones"
+    )
+    for left[0], more, said in (
+        (0, (), nothing),
+        (0, ("--force",), nothing),
+        (1, ("--force",), "stopped after 1 part; the same command without --force goes on from there"),
+        (1, (), "stopped after 2 parts; the same command goes on from there"),
+    ):
+        line = ("label", digits_bundle.root, images, "--out", tmp_path / "out", "--rows", "4", *more)
+        code, _, errors = inside(*line, "--backend", "onnxruntime", cwd=tmp_path)
         assert (code, errors.splitlines()[-2:]) == (130, [said, "samdeploy: interrupted"])

@@ -110,7 +110,7 @@ def test_it_goes_on_where_a_plain_labelling_ended(
     assert found.whole and found.own == 2 * ROWS and classes == digits_bundle.spec.classes
     assert content(tmp_path / "ray") == content(tmp_path / "plain")
     other = LabelOptions(images.name, tmp_path / "ray", ROWS, 5, logits="float16")
-    with pytest.raises(InputError, match="batch was 4, is 5"):
+    with pytest.raises(InputError, match="batch: 4 -> 5"):
         label_on_ray(Wanted(digits_bundle.root, "onnxruntime"), other)
 
 

@@ -305,9 +305,13 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
     root = digits_bundle.root
     for arguments, text in (
         ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
-        ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port} ("),
-        ((root, "--host", "a..b"), "cannot listen on a..b:0 ("),
-        ((root, "--host", "a" * 64), f"cannot listen on {'a' * 64}:0 ("),
+        ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port}: the port is taken; --port 0"),
+        (
+            (root, "--host", "192.0.2.1", "--port", "8777"),
+            "cannot listen on 192.0.2.1:8777: not an address of this machine; ",
+        ),
+        ((root, "--host", "a..b"), "cannot listen on a..b:0: "),
+        ((root, "--host", "a" * 64), f"cannot listen on {'a' * 64}:0: "),
         ((root, "--grpc-port", str(served.port)), f"--grpc-port: cannot listen on 127.0.0.1:{served.port} ("),
         ((root, "--timeout", "1", "--delay-ms", "1000"), "--delay-ms: 1000 found, less than 1000 (--timeout) expected"),
         ((root, root), ": two bundles would be served as "),

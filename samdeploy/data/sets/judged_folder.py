@@ -118,8 +118,8 @@ def _set_aside(
     """
     if len(samples) < 2 * LEAST_ASIDE:
         raise DatasetError(
-            f"{JUDGED_FOLDER}: {len(samples)} images found in {printable(folder.removesuffix('/'))}, at least "
-            f"{2 * LEAST_ASIDE} expected: {LEAST_ASIDE} are set aside for calibration and never judged"
+            f"{printable(folder.removesuffix('/'))}: {len(samples)} images found, at least {2 * LEAST_ASIDE} expected "
+            f"({LEAST_ASIDE} are set aside for calibration); add images"
         )
     copies = copies_of(samples.names)
     names = [copies.get(name, name).removeprefix(folder) for name in samples.names]

@@ -11,7 +11,6 @@ from samdeploy.arrays import Int64Array, UInt64Array
 from samdeploy.bundle import Bundle
 from samdeploy.bundle.fields import to_json
 from samdeploy.data.duplicates.image_hashes import set_hashes
-from samdeploy.evaluate.test_set.seen_in_training import is_imported
 
 # Training measured the same weights on the same images, in FP32 too, but maybe on another device and in other batches.
 # That moves logits by 1e-6 of their range, by 1e-3 where a GPU multiplied in TF32, and only images whose two best
@@ -96,7 +95,7 @@ NOT_COMPARED = "not compared with the accuracy at training, which the bundle doe
 
 def not_recorded(bundle: Bundle) -> str:
     """Why a bundle cannot be compared with its training; "" where it can, and where there was none here."""
-    if is_imported(bundle):
+    if bundle.is_imported:
         return ""
     if bundle.measured is None:
         return "what training measured is not recorded in this bundle; train and export again"

@@ -22,7 +22,6 @@ from samdeploy.evaluate.test_set.prepared import PreparedImages
 from samdeploy.evaluate.test_set.seen_in_training import (
     beside,
     find_test_leaks,
-    is_imported,
     known_images,
     left_out,
     not_looked_at,
@@ -90,5 +89,5 @@ def examine_hashes(
     alike = None if small is None else partial(small, kept[first])
     test_images = count_test_images(judged, first, alike, len(classes), two_labels)
     leaks = find_test_leaks(known, judged.take(first))
-    faults = trained_on(leaks, str(bundle.data.options.get("protocol", HONEST)), imported=is_imported(bundle))
+    faults = trained_on(leaks, str(bundle.data.options.get("protocol", HONEST)), imported=bundle.is_imported)
     return Examined(hashes, kept[first], left_out(kept, hashes), test_images, leaks, faults)

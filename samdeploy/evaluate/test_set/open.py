@@ -27,7 +27,7 @@ from samdeploy.data.sets.layout import name_key
 from samdeploy.data.sets.read_list import read_list
 from samdeploy.errors import DatasetError, DatasetMissing, InputError
 from samdeploy.evaluate.passes import BATCH
-from samdeploy.evaluate.test_set.seen_in_training import is_imported, known_images
+from samdeploy.evaluate.test_set.seen_in_training import known_images
 from samdeploy.files import expanded
 from samdeploy.images.walk import list_folder, natural_key
 from samdeploy.runs.locate import run_around
@@ -204,7 +204,7 @@ def _test_images_alone(root: Path, classes: tuple[str, ...], name: str) -> TestS
 
 def same_as_at_training(bundle: Bundle, fingerprint: str) -> str:
     """Whether images with this fingerprint are those that training measured, in words."""
-    if is_imported(bundle):
+    if bundle.is_imported:
         return TRAINED_ELSEWHERE
     recorded = bundle.data.fingerprints.get("test")
     if recorded is None:

@@ -42,18 +42,13 @@ def known_images(bundle: Bundle) -> dict[str, ImageHashes]:
     return {split: from_bundle_hashes(rows, split) for split, rows in own.items()}
 
 
-def is_imported(bundle: Bundle) -> bool:
-    """Whether the network was trained elsewhere."""
-    return bundle.provenance.get("run_status") == "imported"
-
-
 def not_looked_at(bundle: Bundle, hashes: ImageHashes) -> Int64Array:
     """The images that an imported network can be judged on, int64 [M]: those that import and export did not look at.
 
     A folder that has grown since holds some, because others are set aside now.  Where most are known it is no such
     folder: none is left out, and `trained_on` fails.  The same goes for networks that were trained here.
     """
-    known = known_images(bundle) if is_imported(bundle) else {}
+    known = known_images(bundle) if bundle.is_imported else {}
     every = np.arange(len(hashes))
     if not known:
         return every

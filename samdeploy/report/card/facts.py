@@ -154,14 +154,9 @@ class Facts:
         """Of the weights, as their own record names it."""
         return self.bundle.spec.license
 
-    @property
-    def is_imported(self) -> bool:
-        """Whether the network was trained elsewhere."""
-        return self.bundle.provenance.get("run_status") == "imported"
-
     def split_name(self, split: str) -> str:
         """What a split is called; the "train" of an imported network are images of any split but test."""
-        return "seen by import and export, val with them" if self.is_imported and split == "train" else split
+        return "seen by import and export, val with them" if self.bundle.is_imported and split == "train" else split
 
     def limits(self) -> tuple[str, ...]:
         """Sentences on what the figures do not show, each from one of the files."""

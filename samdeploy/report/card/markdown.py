@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import samdeploy
-from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.bundle.spec import named_model
 from samdeploy.report.card.facts import EngineFigures, Evaluation, Facts
 from samdeploy.report.rows import set_name
@@ -150,7 +149,7 @@ def _leak(facts: Facts) -> str:
     found = [f"{count(leak.exact)} of {count(leak.images)} {text(leak.split)} images are in {text(leak.other)}, too"
              + (f", {count(leak.near)} more look alike" if leak.near is not None else "")
              for leak in facts.leaks if leak.other in _LEAKED.get(leak.split, ())]  # fmt: skip
-    if facts.is_imported:
+    if facts.bundle.is_imported:
         most = max((leak.exact for leak in facts.leaks), default=0)
         return (
             f"Test images among those that import and export looked at: {count(most)}; what else the network has seen "
@@ -167,7 +166,7 @@ def _training(facts: Facts) -> str:
              if not key.startswith("trained_with_")]  # fmt: skip
     if measured is not None:
         rows.append(("epoch of the weights", count(measured.epoch) if measured.epoch else "trained elsewhere"))
-        aside = "val (perhaps trained on)" if facts.bundle.data.name == JUDGED_FOLDER else "val"
+        aside = "val (perhaps trained on)" if facts.bundle.is_imported else "val"
         for name, split in ((aside, measured.val), ("test", measured.test)):
             rows.append(
                 (f"top-1 on {name}, %", f"{percent(split.top1)} of {count(split.images)} images" if split else UNKNOWN)

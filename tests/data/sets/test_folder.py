@@ -194,8 +194,8 @@ def test_a_single_image_cannot_be_split(tmp_path: Path, image_tree: Tree) -> Non
 def test_too_few_images_for_a_val_split(tmp_path: Path, image_tree: Tree) -> None:
     image_tree(tmp_path, {**many(3, "a", "b", below="train/"), "test/a/x.png": 7})
     assert refusal(tmp_path, val_fraction=0.1) == (
-        "folder: a val split of 0.1 of 6 images is 1; at least 2 (one per class) must be on either side; "
-        "change val_fraction or add images"
+        "folder: a val split of 0.1 of 6 images has 1; val and train need 2 each (one per class); "
+        "--set data.val_fraction=F, or add images"
     )
 
 
