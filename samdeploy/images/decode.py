@@ -6,8 +6,8 @@ Decode (`samdeploy.images`), then resize, both in exact integers; docs/bundle.md
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,9 @@ _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
     *(struct.error, Warning),
 )
+# Not caught by a context manager made of a generator: from Python 3.12 on its frames and the error hold one another,
+# and the image, until Python looks for cycles.
+_UNREADABLE = (RefusedImage, MemoryError, Image.DecompressionBombError, *_DAMAGE)
 
 
 def decode(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> UInt8Array:
@@ -126,12 +129,15 @@ def check_image(source: str | Path | bytes, preprocessing: Preprocessing, name: 
         check_size(width, height)
         raise _Seen
 
-    with _named(name), suppress(_Seen):
+    try:
         reader, content = encoded(source, MAX_BYTES)
         if (follow := _FOLLOWED.get(reader)) is not None:
             follow(content, check_size)
         else:
-            reader(content, stop)
+            with suppress(_Seen):
+                reader(content, stop)
+    except _UNREADABLE as error:
+        raise ImageError(f"{name}: {_reason(name, error)}") from None
 
 
 class _Seen(Exception):
@@ -160,7 +166,7 @@ def _decoded(
         if preprocessing is not None:
             check_sides(width, height, preprocessing)
 
-    with _named(name):
+    try:
         if isinstance(source, Image.Image):
             content = _undecoded(source)
             if content is None:
@@ -168,27 +174,25 @@ def _decoded(
             source = content
         reader, content = encoded(source, max_bytes)
         return use(upright(*reader(content, check_size)))
+    except _UNREADABLE as error:
+        raise ImageError(f"{name}: {_reason(name, error)}") from None
 
 
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Every way in which an image cannot be read, as an ImageError that begins with its name."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ImageError(f"{name}: {_not_a_file(name)}") from None
-    except PermissionError:
-        raise ImageError(f"{name}: may not be read (permission denied)") from None
-    except RefusedImage as error:
-        raise ImageError(f"{name}: {error}") from None
-    except MemoryError:
-        raise ImageError(f"{name}: the memory is too full to decode and resize it; scale it down first") from None
-    except Image.DecompressionBombError as error:  # of a Pillow image that the caller opened
-        raise ImageError(f"{name}: too many pixels, scale it down first ({error})") from None
-    except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the file system's own, such as a loop of links
-            raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
-        raise ImageError(f"{name}: damaged or truncated ({error}); expected a complete image") from None
+def _reason(name: str, error: BaseException) -> str:
+    """Why the image cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return _not_a_file(name)
+    if isinstance(error, PermissionError):
+        return "may not be read (permission denied)"
+    if isinstance(error, RefusedImage):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the memory is too full to decode and resize it; scale it down first"
+    if isinstance(error, Image.DecompressionBombError):  # of a Pillow image that the caller opened
+        return f"too many pixels, scale it down first ({error})"
+    if isinstance(error, OSError) and error.errno is not None:  # the file system's own, such as a loop of links
+        return f"cannot be read ({error.strerror})"
+    return f"damaged or truncated ({error}); expected a complete image"
 
 
 def _not_a_file(name: str) -> str:
