@@ -194,7 +194,7 @@ def serving() -> Figure:
     ):
         engine = data["medians"]["engine"][key]
         axis.axvline(engine, color=GREY, linestyle="--", linewidth=1)
-        axis.text(engine, len(names) - 0.4, line, ha="center", fontsize=8, color=GREY)
+        axis.text(engine, len(names) - 0.4, line, ha="center", fontsize=8, color=GREY, backgroundcolor="white")
         for height, name in enumerate(reversed(names)):
             values = [entry[key] for entry in data["all"][name]]
             colour = COLOURS["fp32"] if name == "samdeploy" else GREY

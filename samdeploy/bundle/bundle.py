@@ -84,10 +84,10 @@ class Bundle:
         return data
 
     def seal(self, file: BundleFile) -> SealedFile:
-        """What `read` gives, as a file in memory that has a path: for runtimes, which read graphs faster from one.
+        """What `read` gives, as a file in memory that has a path; runtimes read graphs faster from a path.
 
-        They also take the weights that such a graph may ask for in further files: of a graph without a path from the
-        working directory, which nobody has checked; beside this one there are none.
+        A graph may name further files of weights.  Runtimes look for them beside it, or in the working directory if the
+        graph has no path, where nobody has checked them.  Beside this file there are none.
 
         Raises:
             BundleError: as `read` does.

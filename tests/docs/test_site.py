@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from docs.builder import commands, errors
-from docs.builder.build import DOCS, FROM_ROOT, GENERATED, build, with_site_links
+from docs.builder.build import DOCS, FROM_ROOT, GENERATED, build, gather, with_site_links
 from docs.builder.links import broken_links, outside_requests
 from samdeploy.cli import app
 from samdeploy.errors import SamdeployError
@@ -39,6 +40,15 @@ def test_every_option_is_in_the_reference() -> None:
         assert not [option for option in options if option not in section], name
         found += len(options)
     assert found > 100
+    assert "runs/reproduce-&lt;recipe&gt; if left out" in page  # no tag of HTML
+
+
+def test_lists_follow_an_empty_line_or_a_heading(tmp_path: Path) -> None:
+    """Where GitHub sees a list after a line of text, the site goes on with the paragraph."""
+    gather(tmp_path / "pages")
+    for page in (tmp_path / "pages").rglob("*.md"):
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        assert re.findall(r"^(?!- |\d+\. |[# |]).+\n(?:- |\d+\. ).*", text, re.M) == [], page.name
 
 
 def test_every_error_has_a_cause_and_a_cure() -> None:
