@@ -174,8 +174,8 @@ SMALLER_BATCH = "the GPU's memory is full: use a smaller batch, or end other pro
 SAID = "said"
 
 # So many names are listed beside those that were likely meant.
-_FEW = 7
-_MOST_LISTED = 8
+_FEW = 5
+_MOST_LISTED = 5
 # What people call things that have another name here.
 _ALSO_CALLED = {
     "gpu": "cuda", "ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "tensorrt": "trt", "torch": "pytorch",

@@ -241,7 +241,7 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30, sha256: str | 
                 "samdeploy"
             )
         if not content:  # what a full disk leaves
-            raise BundleError(f"{what}: {path} is empty; copy it, or make it, again")
+            raise BundleError(f"{what}: {path} is empty; copy it or make it again")
         if sha256 is not None and _sha256(content) != sha256:
             raise BundleError(f"{what}: {path} was changed while it was read; open it again")
         value = strict_json(content)
@@ -250,7 +250,7 @@ def read_json(path: Path, what: str, *, max_bytes: int = 1 << 30, sha256: str | 
     except OSError as error:
         raise BundleError(f"{what}: {path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{what}: {path} is not valid JSON ({error}); copy it, or make it, again") from None
+        raise BundleError(f"{what}: {path} is not valid JSON ({error}); copy it or make it again") from None
     if not isinstance(value, dict):
         raise BundleError(f"{what}: {path} holds a {type(value).__name__}, an object was expected")
     return value

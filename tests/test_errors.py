@@ -70,7 +70,7 @@ def test_exit_codes() -> None:
         ("key", "a", ["architecture", "b"], "unknown key 'a'; did you mean 'architecture'? Valid: architecture, b"),
         ("key", "sizes_in_pixels", ["size", "b"], "unknown key 'sizes_in_pixels'; did you mean 'size'? Valid: size, b"),
         ("key", "colour", ["cursor"], "unknown key 'colour'. Valid: cursor"),
-        ("class", "xyz", "abcdefghij", "unknown class 'xyz'. Valid: a, b, c, d, e, f, g, h, and 2 more"),
+        ("class", "xyz", "abcdefghij", "unknown class 'xyz'. Valid: a, b, c, d, e, and 5 more"),
         ("key", "", ["a", "b"], "unknown key ''. Valid: a, b"),
         ("device", None, ["cpu", "cuda"], "device: NoneType found, a name expected. Valid: cpu, cuda"),
         ("key", "it's", ["its"], "unknown key \"it's\"; did you mean 'its'? Valid: its"),

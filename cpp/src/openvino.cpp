@@ -245,9 +245,8 @@ std::unique_ptr<Session> open(const Bytes& graph, const BundleFile&, const Manif
     unavailable("cannot compile the graph", error);
   }
   if (effective != hint) {
-    throw Error(SAMDEPLOY_UNAVAILABLE, "OpenVINO would compute in " + effective.get_type_name() + " instead of " +
-                                           hint.get_type_name() + ": this CPU has no " + options.precision +
-                                           " arithmetic that it uses; use precision fp32");
+    throw Error(SAMDEPLOY_UNAVAILABLE, "OpenVINO has no " + options.precision + " arithmetic for this CPU, and would " +
+                                           "compute in " + effective.get_type_name() + "; use precision fp32");
   }
   check_tensors("the OpenVINO graph", tensors_of(compiled), manifest);
   prove(compiled, work, options.precision);

@@ -94,8 +94,7 @@ def check_supported(backend: str, device: str, precision: str, *, maps: bool = F
     facts = BACKENDS[backend]
     if maps and not facts.maps_in:
         raise BackendUnavailable(
-            f"backend {backend!r} computes no class activation maps: no engine of the bundle's cam_graph is built for "
-            f"it; use {', '.join(MAP_BACKENDS)}"
+            f"backend {backend!r} computes no class activation maps; use {', '.join(MAP_BACKENDS)}"
         )
     if device not in ("auto", *facts.devices):
         raise InputError(f"backend {backend!r} runs on {' and '.join(facts.devices)}, not on {device!r}")

@@ -64,7 +64,7 @@ def bench_against(bundle: Bundle, options: BenchOptions) -> BenchReport:
 def _checked(bundle: Bundle, options: BenchOptions) -> tuple[Engine, ...]:
     check_seconds(options.seconds)
     if options.rounds < 5:
-        raise InputError(f"--rounds: {options.rounds} found, at least 5 expected: fewer say nothing")
+        raise InputError(f"--rounds: {options.rounds} found, at least 5 expected")
     if any(size < 1 for size in options.batches or (1,)):
         raise InputError(f"--batch: {', '.join(map(str, options.batches or ()))} found, sizes of at least 1 expected")
     engines = select_engines(bundle, options.backend, options.precision)

@@ -77,7 +77,7 @@ class Client:
         except ValueError:
             host = None
         if not host or not url.isascii() or parts.scheme not in ("http", "https") or "/models/" not in parts.path:
-            raise InputError(f"--url: {url!r} found, such as http://127.0.0.1:8000/v2/models/NAME expected")
+            raise InputError(f"--url: {url!r} found, an address such as http://127.0.0.1:8000/v2/models/NAME expected")
         if parts.scheme == "https":
             context = ssl.create_default_context()
             self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -127,8 +127,7 @@ class Client:
             found = None
         if status != 200 or not isinstance(found, dict):
             raise BackendUnavailable(
-                f"GET {path}: {status} {body[:100]!r} found, 200 and a JSON object expected; see whether --url names a "
-                "model of the Open Inference Protocol"
+                f"--url: no model of the Open Inference Protocol (GET {path} gave {status} {body[:60]!r}); check it"
             )
         return found
 

@@ -30,7 +30,7 @@ def check_seconds(seconds: float) -> None:
         InputError: `--seconds` is too short to say anything, or longer than anybody waits.
     """
     if not seconds >= 0.05:
-        raise InputError(f"--seconds: {seconds} found, at least 0.05 expected: fewer say nothing")
+        raise InputError(f"--seconds: {seconds} found, at least 0.05 expected")
     if seconds > _LONGEST:
         raise InputError(f"--seconds: {seconds} found, at most {_LONGEST:.0f} expected")
 

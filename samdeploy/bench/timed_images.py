@@ -64,7 +64,7 @@ def load_images(bundle: Bundle, folder: Path | None, data_root: Path | None) -> 
 
 def _from_folder(bundle: Bundle, folder: Path) -> TimedImages:
     if not folder.is_dir():
-        raise InputError(f"--images: {folder} is no folder; name one that holds images")
+        raise InputError(f"--images: {folder} is not a folder; name a folder of images")
     found = find_images(folder)
     if not found.images and not found.problems:
         raise InputError("; ".join([f"--images: no images in {folder}; name another folder", *found.notes()]))

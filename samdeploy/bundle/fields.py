@@ -190,8 +190,7 @@ def check_format(values: Mapping[str, Any], name: str, version: int, where: str)
         raise BundleError(f"{where}: version {short(found_version)} found, an integer of at least 1 expected")
     if found_version > version:
         raise BundleError(
-            f"{where}: format version {found_version} found, this samdeploy reads up to {version}; "
-            "update it: pip install -U samdeploy"
+            f"{where}: format version {found_version} found, this samdeploy reads up to {version}; update samdeploy"
         )
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SIGNATURE_FILE = "model.sig"
 _MOST_BYTES = 4 << 20
 _CURE = "get the bundle again from somebody you trust"
+_MAKE_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out"
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://model_signing/signature/v1.0"
@@ -57,15 +58,15 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         raise InputError(f"bundle {root}: {SIGNATURE_FILE} is a folder, where the signature is written; remove it")
     if not private_key.is_file():
         new = private_key / "private.pem" if private_key.is_dir() else private_key
-        make = f"openssl ecparam -name prime256v1 -genkey -noout -out {new}"
-        raise InputError(f"key {private_key}: {_no_file(private_key)}; make one: {make}")
+        raise InputError(f"key {private_key}: {_no_file(private_key)}; make one: {_MAKE_KEY} {new}")
     if copy := next((path for path in root.rglob("*") if _is_copy(path, private_key)), None):
         raise InputError(f"key {private_key}: a copy lies in the bundle, and would be handed on with it; remove {copy}")
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except (ValueError, TypeError, AttributeError):  # no PEM; a password; no elliptic curve
         raise InputError(
-            f"key {private_key}: an EC private key on P-256, P-384 or P-521 expected, in PEM, with no password"
+            f"key {private_key}: an EC private key (PEM, P-256, P-384 or P-521, no password) expected; make one: "
+            f"{_MAKE_KEY} private.pem"
         ) from None
     signer.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False))
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +115,7 @@ def signed_files(root: Path, public_key: Path) -> Mapping[str, str]:
     where = f"bundle {root}"
     key = _public_key(public_key)
     if not (root / SIGNATURE_FILE).exists():
-        raise BundleError(f"{where}: not signed (no {SIGNATURE_FILE}), and a signature was asked for; {_CURE}")
+        raise BundleError(f"{where}: not signed (no {SIGNATURE_FILE}), so {public_key} proves nothing; {_CURE}, signed")
     path = contained_file(root, SIGNATURE_FILE, where)
     values = read_json(path, where, max_bytes=_MOST_BYTES)
     try:
@@ -125,7 +126,7 @@ def signed_files(root: Path, public_key: Path) -> Mapping[str, str]:
     except (KeyError, TypeError, ValueError, binascii.Error):
         raise BundleError(f"{where}: {SIGNATURE_FILE} is no signature of model-signing 1.0; {_CURE}") from None
     if len(signatures) != 1 or not _is_signed(key, signatures[0], kind, payload):
-        raise BundleError(f"{where}: its signature is not of the key {public_key}; {_CURE}")
+        raise BundleError(f"{where}: signed by another key than {public_key}; {_CURE}")
     try:
         signed, ignored = _statement(kind, payload)
     except (KeyError, TypeError, ValueError) as error:

@@ -30,7 +30,7 @@ R = TypeVar("R")
 app = typer.Typer(
     name="samdeploy",
     help="Train an image classifier with streamlined attention, export it to an engine, and prove that the engine "
-    "answers as the trained model does.  Every command takes the newest result of the one before it, and says which.",
+    "answers as the trained model does.  Each command uses the newest result of the previous one, and prints which.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # importing rich would double the time of --help
@@ -89,7 +89,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @app.command(name, cls=_Command)
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with one_line_errors(name, names_data=kwargs.get("data", kwargs.get("root")) is not None):
+        images = str(kwargs.get("recipe") or os.devnull)
+        names_data = kwargs.get("data", kwargs.get("root")) is not None or Path(images).is_dir()
+        with one_line_errors(name, names_data=names_data):
             result = function(*args, **kwargs)
             sys.stdout.flush()  # what cannot be written is found out here, and not when the interpreter has ended
             return result

@@ -21,7 +21,7 @@ _ROUNDS = 21
 def bench(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle, or its run; the newest if left out.")] = None,
     against: Annotated[
-        bool, typer.Option("--against", help="Also measure alternatives, in turns with the engines.")
+        bool, typer.Option("--against", help="Also measure PyTorch and other exports, in turns with the engines.")
     ] = False,
     alternatives: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="With --against: which ones; all that run here if left out.")

@@ -26,7 +26,8 @@ def data(
     download: Annotated[bool, typer.Option("--download", help="Download the data set if it is not there.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep prepared images for the next run.")] = True,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Where to write the sheet; <recipe>-samples.png if left out.")
+        Path | None,
+        typer.Option("--sheet", help="File for the augmented samples; <recipe>-samples.png if left out."),
     ] = None,
     from_labels: Annotated[
         Path | None,
@@ -41,7 +42,11 @@ def data(
     ] = _LEAST,
 ) -> None:
     """Check a data set before training.  Class counts, copies in two splits, augmented samples, loading speed."""
-    if from_labels is not None or out is not None:
+    from samdeploy.errors import InputError
+
+    if (from_labels is None) != (out is None):
+        raise InputError("--from-labels and --out: give both, such as --from-labels labels --out table.csv")
+    if from_labels is not None and out is not None:
         refuse_unused(
             {"--data": root, "--batch-size": batch_size, "--size": size, "--set": settings, "--download": download}
             | {"--no-cache": not cache, "--sheet": sheet},
@@ -59,11 +64,9 @@ def data(
     look(loaded, sheet)
 
 
-def _write_table(images: str, labels: Path | None, out: Path | None, least: float) -> None:
+def _write_table(images: str, labels: Path, out: Path, least: float) -> None:
     from samdeploy.errors import InputError
 
-    if labels is None or out is None:
-        raise InputError("--from-labels and --out: give both, such as --from-labels labels --out table.csv")
     if out.suffix.lower() != ".csv":
         raise InputError(f"--out {out}: a .csv expected; name it so, such as --out {out.stem}.csv")
     check_writable("--out", out)

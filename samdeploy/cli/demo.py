@@ -26,7 +26,7 @@ PACKAGES = ("torch", "torchvision", "safetensors", "sklearn", "scipy", "tomlkit"
 def demo_bundle(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet, or is empty.")],
 ) -> None:
-    """Make a small bundle to try things with.  Digits, trained here in half a minute, and images of them.
+    """Make a small bundle to try things with.  Digits, trained here in about a minute, and images of them.
 
     Needs the extras train and export: pip install 'samdeploy[train,export]'.
     """

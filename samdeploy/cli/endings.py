@@ -22,7 +22,7 @@ def one_line_errors(command: str, *, names_data: bool = False) -> Iterator[None]
 
     Args:
         command: its name, which decides what extra a missing package is looked for in.
-        names_data: whether --data was given, so that nobody is asked for it.
+        names_data: whether --data or a folder of images was given, so that nobody is asked for it.
     """
     try:
         yield

@@ -63,7 +63,7 @@ def eval(
     ] = None,
     labels: Annotated[
         list[Path] | None,
-        typer.Option("--labels", metavar="DIR", help="Judge an engine by what samdeploy label wrote; repeatable."),
+        typer.Option("--labels", metavar="DIR", help="Judge what samdeploy label wrote; runs no engine; repeatable."),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --labels: labels of the same images by --backend pytorch.")
@@ -72,7 +72,7 @@ def eval(
         str, typer.Option(metavar="NAME", help="With --labels and --data TABLE: its column of true classes.")
     ] = "",
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Run the engines on part I of N of the test set; with --out.")
+        str, typer.Option(metavar="I/N", help="Run the engines on part I of N of the test set; needs --out.")
     ] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --shard: the part's result, an .npz.")] = None,
     merge: Annotated[

@@ -15,7 +15,7 @@ from samdeploy.cli.arguments import batch_sizes, check_writable, one_name, taken
 @command
 def export(
     run: Annotated[
-        Path | None, typer.Argument(help="A run; the newest if left out. With --triton also a bundle.")
+        Path | None, typer.Argument(help="A run; the newest if left out. With --triton, a bundle works, too.")
     ] = None,
     engines: Annotated[
         list[str] | None,
@@ -32,11 +32,13 @@ def export(
         int | None, typer.Option(help="TensorRT's, 0 to 5: longer builds, faster engines; 3 if left out.")
     ] = None,
     workspace: Annotated[int | None, typer.Option(help="TensorRT's scratch memory, in MiB.")] = None,
-    max_drop: Annotated[float, typer.Option(help="Points of validation top-1 that int8 may cost.", min=0)] = 0.5,
+    max_drop: Annotated[float, typer.Option(help="Most points of validation top-1 that int8 may lose.", min=0)] = 0.5,
     reject_error: Annotated[
         float | None,
         typer.Option(
-            "--reject-error", metavar="PERCENT", help="Reject answers so that at most this share of the rest is wrong."
+            "--reject-error",
+            metavar="PERCENT",
+            help="Reject answers, so that at most this share of the others is wrong.",
         ),
     ] = None,
     headroom_plot: Annotated[
@@ -47,7 +49,9 @@ def export(
     ] = True,
     small: Annotated[
         bool,
-        typer.Option("--small", help="Leave out the maps' graph, and the FP16 graph unless an FP16 engine is named."),
+        typer.Option(
+            "--small", help="Leave out the graph of activation maps, and the FP16 graph unless an FP16 engine is named."
+        ),
     ] = False,
     triton: Annotated[
         Path | None,
@@ -80,6 +84,8 @@ def export(
         raise InputError("--headroom-plot: there is nothing to draw without the FP16 graph; leave out --small")
     if headroom_plot is not None:
         check_writable("--headroom-plot", headroom_plot)
+        if headroom_plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise InputError(f"--headroom-plot {headroom_plot}: a .png, .svg or .pdf expected")
     if triton is not None and run is not None and (run / MANIFEST).is_file():
         own |= {
             "--small": small or None,

@@ -46,7 +46,7 @@ def import_(
     ] = None,
     license_: Annotated[str | None, typer.Option("--license", metavar="TEXT", help="Licence of the weights.")] = None,
     trust_order: Annotated[
-        bool, typer.Option("--trust-order", help="Accept class names in another order than the folders.")
+        bool, typer.Option("--trust-order", help="Accept --classes in another order than the sorted folders.")
     ] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:

@@ -15,9 +15,11 @@ from samdeploy.cli.arguments import check_writable, taken
 
 @command
 def report(
-    bundle: Annotated[Path | None, typer.Argument(help="The bundle that labelled, or its run; the newest.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="The bundle, or its run, that made the labels; the newest if left out.")
+    ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Labels of samdeploy label; needed.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Folder that samdeploy label wrote; needed.", show_default=False)
     ] = None,
     input: Annotated[
         str, typer.Option("--input", metavar="INPUT", help="The INPUT given to samdeploy label; shows its images.")

@@ -59,7 +59,7 @@ def serve(
     ] = 30.0,
     drain_seconds: Annotated[
         float,
-        typer.Option(help="Seconds after SIGTERM in which it still answers, while not ready.", min=0, max=_LONGEST),
+        typer.Option(help="Seconds to go on answering after SIGTERM, reported as not ready.", min=0, max=_LONGEST),
     ] = 0.0,
     workers: Annotated[
         int, typer.Option(help="Processes that share the port, each with its own engine.", min=1, max=256)

@@ -18,7 +18,7 @@ def card(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to write to; the bundle's if left out.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there with other content.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files that differ.")] = False,
     runs: RunsRoot = Path("runs"),
 ) -> None:
     """Write a model card and a bill of materials.  README.md and bom.cdx.json (CycloneDX), into the bundle."""

@@ -18,7 +18,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe, a .toml file, or images: a folder, table or tar; digits if left out. With --resume: a run.",
+            help="A recipe, a .toml file, or images (folder, table, tar); digits if left out. With --resume: a run.",
             metavar="RECIPE|IMAGES",
         ),
     ] = None,

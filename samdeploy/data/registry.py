@@ -159,8 +159,8 @@ def check_folder(name: str, root: Path | None, subject: str, *, download: bool =
     entry = DATASETS[name]
     if not entry.has_files:
         raise InputError(
-            f"{root}: {subject} data set {name!r} is part of a package and reads no folder; leave it out. To use "
-            "images of yours, train on them: samdeploy train FOLDER"
+            f"{root}: {subject} data set {name!r} comes with a package and reads no folder; leave it out. To train "
+            "on your images: samdeploy train FOLDER"
         )
     if entry.holds is not None and not download and not _function(entry.holds)(expanded(root)):
         raise InputError(

@@ -48,9 +48,7 @@ def hold_out(
         DatasetError: a class has fewer than two different images, or the fraction leaves a side with fewer images than
             there are classes.
     """
-    cure = (
-        "--set data.val_fraction=F, or add images" if part == "val" else "add images, or bring a test split of your own"
-    )
+    cure = "add images" if part == "val" else "add images, or bring a test split of your own"
     # Late: `doctor` and `bench` work on machines that have a runtime alone.
     from sklearn.model_selection import train_test_split
 
@@ -67,9 +65,12 @@ def hold_out(
         )
     held_count = round(fraction * len(originals))
     if not len(classes) <= held_count <= len(originals) - len(classes):
+        enough = np.ceil(100 * len(classes) / len(originals)) / 100
+        if part == "val" and len(classes) <= round(enough * len(originals)) <= len(originals) - len(classes):
+            cure += f", or --set data.val_fraction={enough:g}"
         raise DatasetError(
-            f"{dataset}: a {part} split of {fraction:g} of {len(originals)} images has {held_count}; {part} and train "
-            f"need {len(classes)} each (one per class); {cure}"
+            f"{dataset}: {held_count} of {len(originals)} images would be {part} ({fraction:g}), but {part} and train "
+            f"need {len(classes)} each, one per class; {cure}"
         )
     kept, held = train_test_split(
         originals, test_size=held_count, stratify=samples.labels[originals], random_state=seed
@@ -78,7 +79,7 @@ def hold_out(
     if len(lost):
         raise DatasetError(
             f"{dataset}: a {part} split of {fraction:g} leaves no training image of class {classes[lost[0]]!r} "
-            f"({counts[lost[0]]} found in all); {cure}"
+            f"({counts[lost[0]]} found in all); {cure}{', or lower data.val_fraction' * (part == 'val')}"
         )
     is_held = np.isin(first, held)
     return samples.take(np.flatnonzero(~is_held)), samples.take(np.flatnonzero(is_held))

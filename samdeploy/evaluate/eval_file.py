@@ -79,7 +79,7 @@ def write_eval(folder: Path, report: Report) -> None:
         earlier = {}
     says_nothing = bool(report.test_set_faults) or not any(result.ran for result in report.results)
     if says_nothing and any(row["ran"] for row in _rows(earlier)):
-        print(f"{folder / EVAL_FILE} keeps the evaluation before this one", file=sys.stderr)
+        print(f"{folder / EVAL_FILE} is unchanged: it keeps the evaluation before this one", file=sys.stderr)
         return
     write_atomic(folder / EVAL_FILE, json_bytes(merged(report, earlier)))
 

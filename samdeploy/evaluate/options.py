@@ -51,7 +51,7 @@ class EvalOptions:
         check_margin(self.margin)
         check_confidence(self.confidence)
         if not 0 <= self.consistency_s < math.inf:
-            raise InputError(f"consistency {self.consistency_s:g} found, seconds from 0 expected")
+            raise InputError(f"--consistency: {self.consistency_s:g} found, seconds from 0 expected")
 
 
 def check_margin(margin: float) -> None:
@@ -62,7 +62,7 @@ def check_margin(margin: float) -> None:
     """
     if not 0 < margin < 100:
         hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if margin == 0 else ""
-        raise InputError(f"margin {margin:g} found, points above 0 and below 100 expected{hint}")
+        raise InputError(f"--margin: {margin:g} found, points above 0 and below 100 expected{hint}")
 
 
 def check_confidence(confidence: float) -> None:

@@ -36,6 +36,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
             f"{origin}: one class name a line in UTF-8 expected, or a JSON list of names, or an object of names and "
             "numbers from 0"
         ) from None
+    if not names:
+        raise InputError(f"{origin}: is empty; one class name a line expected")
     if "" in names:
         raise InputError(f"{origin}: class {names.index('')} (line {names.index('') + 1}) is empty; a name expected")
     check_names(names, origin)
@@ -123,14 +125,14 @@ def class_names(
     unknown = [name for name in folders if name not in names]
     if unknown:
         raise InputError(
-            f"{source}: no class is called {unknown[0]!r}{_more(unknown)}, as folders of images are; the first are "
-            f"{', '.join(map(repr, names[:_SHOWN]))}. Rename the folders, or give the right names: --classes FILE"
+            f"{source}: no class {unknown[0]!r}{_more(unknown)}, though a folder of images is called so; the first "
+            f"classes are {', '.join(map(repr, names[:_SHOWN]))}. Rename it, or give other names: --classes FILE"
         )
     if not trust_order and (differs := _first_out_of_order(names, folders)) is not None:
         first, other = differs
         raise InputError(
-            f"{source}: class {names.index(first)} is {first!r}, but {other!r} in the order of the folders, which "
-            "trainers use. Reorder the file; if it has the network's order: --trust-order"
+            f"{source}: class {names.index(first)} is {first!r}, but in the order of the folders, which trainers use, "
+            f"it is {other!r}. Correct the file, or add --trust-order if it has the network's order"
         )
     return tuple(names)
 
@@ -186,10 +188,10 @@ def _from_folders(count: int, folders: tuple[str, ...]) -> tuple[str, ...]:
     if not folders:
         raise InputError("the network's class names are not known; give them, one a line: --classes FILE")
     if len(folders) != count:
-        raise InputError(
-            f"the network has {count} classes, the images have {len(folders)} folders; give all names in the order of "
-            "the network: --classes FILE"
-        )
+        cure = "give all names in the order of the network: --classes FILE"
+        if len(folders) > count:
+            cure = "leave out those that it does not know, or check the weights"
+        raise InputError(f"the network has {count} classes, the images have {len(folders)} folders; {cure}")
     plain, natural = sorted(folders), sorted(folders, key=natural_key)
     if plain != natural:
         place = next(index for index, (one, two) in enumerate(zip(plain, natural, strict=True)) if one != two)

@@ -193,9 +193,12 @@ def _choose(names: Iterable[str], column: str, where: str) -> str:
     names = list(names)
     found = column if column in names else next((name for name in _COLUMNS if not column and name in names), None)
     if found is None:
+        if not names:
+            raise InputError(f"{where}: is empty, without even the names of columns; give another file")
         wanted = repr(column) if column else f"one of {', '.join(_COLUMNS)}"
-        shown = f"columns {', '.join(map(repr, names[:8]))}" if names else "no columns"
-        raise InputError(f"{where}: {shown} found, {wanted} expected; --column NAME names it")
+        raise InputError(
+            f"{where}: columns {', '.join(map(repr, names[:8]))} found, {wanted} expected; --column NAME names it"
+        )
     if names.count(found) > 1:
         raise InputError(f"{where}: {names.count(found)} columns are called {found!r}")
     return found
@@ -228,8 +231,7 @@ class _Names:
             if self._path.is_file():
                 if _digest(temporary) != _digest(self._path):
                     raise ChangedInput(
-                        f"{self._path}: the input is not what it was when this labelling began; --force begins anew, "
-                        "or name another folder"
+                        f"{self._path.parent}: has labels of another input; name another folder, or --force begins anew"
                     )
             else:
                 temporary.rename(self._path)

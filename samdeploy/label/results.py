@@ -160,7 +160,7 @@ def input_of(labels: Labels, text: str, column: str, timeout: float) -> Input:
         given = open_input(text, labels.folder, column, Fetch(timeout, MAX_BYTES), known=True)
         if json.loads(json.dumps(given.identity)) == labels.settings["input"]:
             return given
-    raise InputError(f"{text}: not the images that {labels.folder} has labels of; name the INPUT that was labelled")
+    raise InputError(f"{text}: not the images labelled in {labels.folder}; give the INPUT of samdeploy label")
 
 
 def check_whole(labels: Labels, why: str) -> None:

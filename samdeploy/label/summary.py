@@ -87,5 +87,5 @@ def say(found: Summary, classes: Sequence[str]) -> None:
         )
         print(f"  most frequent of {counted(len(found.labels), 'class', 'classes')} found: {shares}", file=sys.stderr)
     if found.errors:
-        first = f"; the first now: {printable(found.first_error)}" if found.first_error else ""
-        print(f"  what failed is in the column error{first}", file=sys.stderr)
+        first = f"; the first of now: {printable(found.first_error)}" if found.first_error else ""
+        print(f"  errors are in the column error{first}", file=sys.stderr)

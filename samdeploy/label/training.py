@@ -71,8 +71,8 @@ def write_training_table(labels: Labels, base: Path, least: float, path: Path) -
                 image = Path(os.path.normpath(base.absolute() / row["uri"]))  # links stay as they are named
                 if "://" in row["uri"] or not image.is_file():
                     raise InputError(
-                        f"{row['uri']}: no file in {base.absolute()}; name what was labelled: samdeploy data IMAGES "
-                        "--from-labels DIR"
+                        f"{row['uri']}: no file in {base.absolute()}; give the INPUT of samdeploy label: samdeploy "
+                        "data INPUT --from-labels DIR"
                     )
                 writer.writerow((image, row["label"], f"{row['probability']:.6f}"))
                 found.written[row["label"]] += 1

@@ -59,7 +59,7 @@ def unpickled(path: Path) -> Checkpoint:
     loaded = _load(path)
     known = _state_in(loaded)
     if known is None:
-        raise WeightsError(f"{path}: {type(loaded).__name__} found, a state dict (name -> tensor) expected")
+        raise WeightsError(f"{path}: holds no weights (a {type(loaded).__name__} found); {_CURE}")
     place, found = known
     length = path.stat().st_size
     if large := next((key for key, value in found.items() if value.numel() * value.element_size() > length), None):
@@ -156,7 +156,7 @@ def _load(path: Path) -> Any:
             f"{path}: is damaged, or holds more than tensors, such as code, which is never run; {_CURE}"
         ) from None
     except Exception:  # torch's unpickler fails on damage with whatever its byte code runs into
-        raise WeightsError(f"{path}: damaged, truncated or not a weight file") from None
+        raise WeightsError(f"{path}: not a file of weights, or damaged; {_CURE}") from None
 
 
 def _is_torchscript(path: Path) -> bool:

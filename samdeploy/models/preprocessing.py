@@ -45,8 +45,12 @@ class Given:
         _check_colours("--std", self.std, _LEAST_STD)
         if self.fit == "squeeze" and self.resize_short is not None:
             raise InputError(
-                f"--resize {self.resize_short}: is the shorter side before the crop, and --fit squeeze cuts nothing; "
-                "leave one of them out"
+                f"--resize {self.resize_short}: not with --fit squeeze, which crops nothing; leave one of them out"
+            )
+        if self.resize_short is not None and self.resize_short < max(self.height or 0, self.width or 0):
+            raise InputError(
+                f"--resize {self.resize_short}: smaller than --size {self.height}x{self.width}, to which the image is "
+                "cropped afterwards; raise it"
             )
 
     def before(self, other: Given) -> Given:

@@ -24,7 +24,9 @@ from samdeploy.models.registry import build_model, family_of
 from samdeploy.models.weights import is_of_size, read_state, some
 from samdeploy.runs.record import open_run
 
-_TRAIN_OTHERWISE = "give a file with --set model.pretrained=FILE, or start fresh: --set model.pretrained=false"
+_TRAIN_OTHERWISE = (
+    "give a file with --set model.pretrained=FILE, or start from random weights: --set model.pretrained=false"
+)
 NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
 _COUNTER = "num_batches_tracked"  # that torchvision's older files lack, and inference never reads
 # A file with more other tensors than this share of a network's own holds a larger network.
@@ -308,7 +310,7 @@ def _published_file(arch: str) -> Path:
                 torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix, progress=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise NotFetched(
-                f"the published weights {name} could not be fetched ({error}). Download {url} elsewhere"
+                f"the published weights {name} could not be fetched ({error}). Download {url} on another machine"
             ) from None
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     if not digest.startswith(prefix):

@@ -129,8 +129,8 @@ class TimmFamily(TorchFamily):
             record = _record(arch)
             url = f"https://huggingface.co/{record.hf_hub_id}" if record.hf_hub_id else record.url
             raise NotFetched(
-                f"{arch}: its published weights could not be fetched ({first_line(error)}) Download the file of {url} "
-                "elsewhere"
+                f"{arch}: its published weights could not be fetched ({first_line(error).rstrip('.')}). Download "
+                f"the file of {url} on another machine"
             ) from None
         return model.state_dict()
 

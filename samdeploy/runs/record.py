@@ -130,7 +130,9 @@ def open_run(run_dir: Path) -> RunRecord:
             f"run {run_dir}: no epoch of its training has ended; go on with: samdeploy train --resume {run_dir}"
         )
     if not path.exists() and (run_dir / MANIFEST).is_file():
-        raise BundleError(f"run {run_dir}: is a bundle; expected the run that it was exported from")
+        run = run_dir.resolve().parent
+        cure = f": samdeploy export {run}" if (run / RUN_FILE).is_file() else ""
+        raise BundleError(f"run {run_dir}: is a bundle; name the run that it was exported from{cure}")
     if not path.exists():
         from samdeploy.bundle.path_kind import a, path_kind  # late: it needs this file
 

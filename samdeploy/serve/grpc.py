@@ -214,5 +214,7 @@ def bind(server: grpc.aio.Server, address: str, certificate: tuple[Path, Path] |
             return int(server.add_insecure_port(address))
         chain, key = (path.read_bytes() for path in certificate)
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)])))
-    except (RuntimeError, OSError) as error:
+    except RuntimeError:  # its text names an environment variable, and no reason
+        raise InputError(f"--grpc-port: {address} is taken; --grpc-port 0 takes a free one") from None
+    except OSError as error:
         raise InputError(f"--grpc-port: cannot listen on {address} ({first_line(error)})") from None

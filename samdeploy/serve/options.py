@@ -77,7 +77,9 @@ def check_tls(certificate: Path | None, key: Path | None) -> None:
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, lambda: "")
     except (ssl.SSLError, OSError) as error:
-        raise InputError(f"--tls-cert {certificate}, --tls-key {key}: no certificate with its key ({error})") from None
+        raise InputError(
+            f"--tls-cert {certificate}, --tls-key {key}: not a certificate and its private key in PEM ({error})"
+        ) from None
 
 
 def warn_if_open(options: ServeOptions) -> None:

@@ -28,6 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(2048)
         listening.setblocking(False)
     except (OSError, OverflowError, UnicodeError) as error:  # the last: a host of labels that are empty or too long
+        if isinstance(error, socket.gaierror | UnicodeError):
+            raise InputError(f"--host {host}: no such host; give an address of this machine, or 0.0.0.0") from None
         what, cure = _REFUSED.get(getattr(error, "errno", None) or 0, (str(error), ""))
         raise InputError(f"cannot listen on {host_and_port(host, port)}: {what}{cure}") from None
     return listening

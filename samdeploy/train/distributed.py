@@ -173,8 +173,8 @@ def check_shares(batch_size: int, images: int, world: int, accumulate: int) -> N
     """
     if batch_size > images:
         raise RecipeError(
-            f"training.batch_size: {batch_size} found, but the training split holds {images:,} images; expected at "
-            f"most that: --set training.batch_size={images}"
+            f"training.batch_size: {batch_size} found, but there are {images:,} training images; "
+            f"--set training.batch_size={images}"
         )
     least = smallest_batch(world, accumulate)
     if batch_size < least:

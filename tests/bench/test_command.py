@@ -119,7 +119,7 @@ def test_a_session_that_dies_in_the_middle(digits_bundle: Bundle, monkeypatch: p
         ({"url": "http://127.0.0.1:9/v2/models/x", "batch": "4"}, 2, "--batch: not with --url"),
         ({"against": True, "alternatives": "torch"}, 2, "unknown alternative 'torch'; did you mean 'torch.compile'"),
         ({"backend": "onnx"}, 2, "unknown backend 'onnx'; did you mean 'onnxruntime'?"),
-        ({"images": Path("nowhere")}, 2, "--images: nowhere is no folder"),
+        ({"images": Path("nowhere")}, 2, "--images: nowhere is not a folder"),
         ({"json_file": Path("nowhere/x.json")}, 2, "--json: the folder nowhere does not exist; make it first"),
         ({"json_file": Path()}, 2, "--json: . is a folder; name a file"),
         ({"backend": "onnxruntime", "precision": "bf16"}, 2, "backend 'onnxruntime' runs fp32, fp16, int8"),

@@ -17,9 +17,7 @@ from tests.bundle.written import edit, refusal
 
 def test_newer_version_says_what_to_do(root: Path) -> None:
     edit(root, lambda values: values.update(version=2, surprise=True))
-    assert refusal(root) == (
-        "format version 2 found, this samdeploy reads up to 1; update it: pip install -U samdeploy"
-    )
+    assert refusal(root) == ("format version 2 found, this samdeploy reads up to 1; update samdeploy")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +173,7 @@ def test_a_bad_manifest_takes_little_time_and_no_long_message(
         (b"{" * 100_000, "is not valid JSON ("),
         (b'{"a":' * 100_000, "is not valid JSON ("),
         (b"[]", "holds a list, an object was expected"),
-        (b"", "is empty; copy it, or make it, again"),
+        (b"", "is empty; copy it or make it again"),
     ],
 )
 def test_a_manifest_that_is_no_manifest(root: Path, content: bytes, text: str) -> None:

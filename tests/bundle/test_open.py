@@ -187,7 +187,7 @@ def test_a_run_that_was_trained_on_after_its_export(root: Path, tmp_path: Path) 
 
 
 def test_a_bundle_named_for_its_run(root: Path) -> None:
-    with pytest.raises(BundleError, match="is a bundle; expected the run that it was exported from"):
+    with pytest.raises(BundleError, match="is a bundle; name the run that it was exported from"):
         open_run(root)
 
 

@@ -28,6 +28,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved(folder / "resnet18.pth", state_of("timm:resnet18"))
     class_file(folder)
     class_folders(folder / "few", dict.fromkeys(CLASSES, 4))
+    class_folders(folder / "four", dict.fromkeys((*CLASSES, "fox"), 20))
+    (folder / "empty.txt").touch()
     (folder / "none").mkdir()
     (folder / "other").mkdir()
     return folder
@@ -65,6 +67,14 @@ MISTAKES: list[tuple[str, str]] = [
     (f"import w.pth --arch {ARCH} --data few", "few: 12 images found, at least 64 expected (32 are set"),
     (f"import w.pth --arch {ARCH} --data none", "folder: no class folders in none"),
     (f"import w.pth --arch {ARCH} --data nothing", "nothing: no such folder"),
+    (
+        f"import w.pth --arch {ARCH} --classes empty.txt",
+        "--classes empty.txt: is empty; one class name a line expected",
+    ),
+    (
+        f"import w.pth --arch {ARCH} --data four",
+        "the network has 3 classes, the images have 4 folders; leave out those",
+    ),
     (f"import w.pth --arch {ARCH} --size 0", "--size: '0' found, a number such as 224 or HEIGHTxWIDTH expected"),
     (f"import w.pth --arch {ARCH} --size 64x", "--size: '64x' found, a number such as 224 or HEIGHTxWIDTH expected"),
     *(
@@ -79,11 +89,11 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         f"import w.pth --arch {ARCH} --fit squeeze --resize 200",
-        "--resize 200: is the shorter side before the crop, and --fit squeeze cuts nothing; leave one of them out",
+        "--resize 200: not with --fit squeeze, which crops nothing; leave one of them out",
     ),
     (f"import w.pth --license {'x' * 201}", "--license: 201 characters found, a name of at most 200 expected"),
     (f"import w.pth --arch {ARCH} --mean 1,2", "--mean: '1,2' found, three numbers expected"),
-    (f"import w.pth --arch {ARCH} --size 64 --resize 32", "preprocessing: resize_short 32 is smaller than the crop"),
+    (f"import w.pth --arch {ARCH} --size 64 --resize 32", "--resize 32: smaller than --size 64x64, to which"),
     (f"import w.pth --arch {ARCH} --set gate=no", f"unknown option of {ARCH} 'gate'. Valid: attention"),
     (f"import w.pth --arch {ARCH} --preprocessing timm:dm_nfnet_f0", "timm:dm_nfnet_f0: its images are cropped by mod"),
     ("export w.pth", "run w.pth: is a weight file; import it first: samdeploy import w.pth --arch timm:NAME"),
@@ -96,7 +106,9 @@ def test_mistakes_are_one_line_and_write_nothing(line: str, text: str, here: Pat
     code, out, err = inside(*line.split(), cwd=here)
     assert (code, out) == (2, "")
     *before, last = err.splitlines()
-    assert all(note.startswith("loaded ") for note in before) and last.startswith(f"samdeploy: {text}"), err
+    assert all(note.startswith(("loaded ", "32 of 80 images")) for note in before) and last.startswith(
+        f"samdeploy: {text}"
+    ), err
     assert not list((here / "runs").glob("*"))
 
 
@@ -133,7 +145,7 @@ def test_published_weights_without_a_network(
     assert err == (
         "fetching the weights of torchvision:resnet18, unless the cache has them\n"
         "samdeploy: the published weights resnet18-f37072fd.pth could not be fetched (no route). Download "
-        f"{weights.url} elsewhere, and import the file: samdeploy import FILE --arch torchvision:resnet18\n"
+        f"{weights.url} on another machine, and import the file: samdeploy import FILE --arch torchvision:resnet18\n"
     )
 
 
@@ -176,8 +188,8 @@ def test_what_is_done_with_an_imported_run(here: Path, inside: Inside) -> None:
     for line, text in (
         (("import", run), f"{run}: is a run without a bundle; to export it: samdeploy export {run}"),
         (("train", "--resume", run), f"run {run}: was imported, and no training goes on there; to start one from its "),
-        (("train", run), f"recipe {run}: is an imported network; to train from its weights: samdeploy train FOLDER "),
-        (("reproduce", run), f"recipe {run}: is an imported network; to train from its weights: samdeploy train FOLD"),
+        (("train", run), f"{run}: is an imported network; to train from its weights: samdeploy train FOLDER "),
+        (("reproduce", run), f"{run}: is an imported network; to train from its weights: samdeploy train FOLD"),
         (("eval", run), f"bundle {run}: is a run that has no bundle yet; make it: samdeploy export {run}"),
     ):
         code, _, err = inside(*line, cwd=here)

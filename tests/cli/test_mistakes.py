@@ -20,8 +20,8 @@ from tests.conftest import Command
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ("train digit", 2, "unknown recipe 'digit'; did you mean 'digits'"),
-        ("train no/such.toml", 2, "recipe no/such.toml: no such file or folder; a recipe's name, a .toml"),
+        ("train digit", 2, "unknown recipe, file or folder 'digit'; did you mean 'digits'"),
+        ("train no/such.toml", 2, "no/such.toml: no such file or folder; a recipe's name, a .toml"),
         ("train --set training.epoch=3", 2, "recipe digits: unknown key in [training] 'epoch'; did you mean 'epochs'"),
         ("train --set training.epochs=many", 2, "recipe digits: "),
         ("train --set data.name=cifar", 2, "recipe digits: unknown data.name 'cifar'; did you mean 'cifar10'"),
@@ -48,8 +48,8 @@ from tests.conftest import Command
         ("eval --backend onnx", 2, "unknown backend 'onnx'; did you mean 'onnxruntime'"),
         ("eval --precision half", 2, "unknown precision 'half'"),
         ("eval --device gpu", 2, "unknown device 'gpu'; did you mean 'cuda'?"),
-        ("eval --margin 0", 2, "margin 0 found, points above 0 and below 100 expected"),
-        ("eval --margin nan", 2, "margin nan found, points above"),
+        ("eval --margin 0", 2, "--margin: 0 found, points above 0 and below 100 expected"),
+        ("eval --margin nan", 2, "--margin: nan found, points above"),
         ("eval --confidence 95", 2, "confidence 95 found, at least 0.5 and below 1 expected (for 95 %: 0.95)"),
         ("eval --json no/such/folder/x.json", 2, "--json: the folder no/such/folder does not exist; make it first"),
         ("eval --json empty", 2, "--json: empty is a folder; name a file"),
@@ -57,8 +57,21 @@ from tests.conftest import Command
         ("train digits --data empty", 2, "empty: the recipe's data set"),
         ("data --data empty", 2, "empty: the recipe's data set"),
         ("reproduce --data empty", 2, "empty: the recipe's data set"),
-        ("export --data empty", 2, "empty: the run's data set 'digits' is"),
-        ("eval --data empty", 2, "empty: the bundle's data set 'digits' is"),
+        ("export --data empty", 2, "empty: the run's data set 'digits' comes"),
+        ("eval --data empty", 2, "empty: the bundle's data set 'digits' comes"),
+        ("data --size 32 --out t.csv", 2, "--from-labels and --out: give both"),
+        (
+            "train empty",
+            2,
+            "folder: no class folders in empty (0 images and 0 other files there); expected one folder ",
+        ),
+        ("export --headroom-plot a.txt", 2, "--headroom-plot a.txt: a .png, .svg or .pdf expected"),
+        (
+            "export runs/digits/bundle",
+            2,
+            "run runs/digits/bundle: is a bundle; name the run that it was exported from: sam",
+        ),
+        ("serve --host nosuch.invalid", 2, "--host nosuch.invalid: no such host; give an address of this machine, or"),
         ("export --headroom-plot no/a.png", 2, "--headroom-plot: the folder no does not exist; make it first"),
         ("export --batch 8,1,64", 2, "batch: 8,1,64 found, 1 <= MIN <= OPT <= MAX expected"),
         ("export --engine onnxruntime --precision bf16", 2, "backend 'onnxruntime' runs fp32, fp16, int8, not 'bf16'"),
@@ -104,12 +117,14 @@ def test_mistakes_are_one_line(finished: Path, inside: Inside, arguments: str, c
     assert_one_line(errors, text)
     assert output == ""
     assert sorted(path.name for path in (finished / "runs").iterdir()) == before
+    if arguments == "train empty":
+        assert "--data" not in errors  # beside a folder it would be refused
 
 
 def test_no_traceback_in_a_process_either(tmp_path: Path, command: Command) -> None:
     done = command("train", "digit", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert_one_line(done.stderr, "unknown recipe 'digit'; did you mean 'digits'")
+    assert_one_line(done.stderr, "unknown recipe, file or folder 'digit'; did you mean 'digits'")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,7 +173,7 @@ def test_a_run_of_a_newer_samdeploy(tmp_path: Path, digits_run: Path, inside: In
     code, _, errors = inside("export", tmp_path, cwd=tmp_path)
     assert code == 2
     assert_one_line(
-        errors, f"{tmp_path / RUN_FILE}: format version 2 found, this samdeploy reads up to 1; update it: pip"
+        errors, f"{tmp_path / RUN_FILE}: format version 2 found, this samdeploy reads up to 1; update samdeploy"
     )
 
 

@@ -230,7 +230,7 @@ def test_other_test_sets_are_refused(digits_bundle: Bundle, worse_bundle: Bundle
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"margin": 0.0}, "margin 0 found"), ({"rounds": 3}, "rounds 3 found"), ({"backend": "ort"}, "onnxruntime")],
+    [({"margin": 0.0}, "--margin: 0 found"), ({"rounds": 3}, "rounds 3 found"), ({"backend": "ort"}, "onnxruntime")],
 )
 def test_options_that_are_refused(options: dict[str, object], text: str) -> None:
     with pytest.raises(InputError, match=text):

@@ -59,8 +59,8 @@ def test_a_side_smaller_than_the_number_of_classes(fraction: float, count: int) 
     with pytest.raises(DatasetError) as error:
         cut(samples(4, 4, 4), fraction)
     assert str(error.value) == (
-        f"animals: a val split of {fraction:g} of 12 images has {count}; val and train need 3 each (one per class); "
-        "--set data.val_fraction=F, or add images"
+        f"animals: {count} of 12 images would be val ({fraction:g}), but val and train need 3 each, one per class; "
+        "add images, or --set data.val_fraction=0.25"
     )
     with pytest.raises(DatasetError, match=r"; add images, or bring a test split of your own$"):
         cut(samples(4, 4, 4), fraction, part="test")
@@ -71,7 +71,7 @@ def test_a_class_that_would_lose_all_its_training_images() -> None:
         cut(samples(2, 100, 100), 0.95)
     assert str(error.value) == (
         "animals: a val split of 0.95 leaves no training image of class 'ant' (2 found in all); "
-        "--set data.val_fraction=F, or add images"
+        "add images, or lower data.val_fraction"
     )
 
 

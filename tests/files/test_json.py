@@ -32,7 +32,7 @@ def test_read_json_reads_what_json_bytes_writes(tmp_path: Path) -> None:
 
 REFUSED_JSON = {
     "no JSON": (b"{", "is not valid JSON (Expecting property name"),
-    "empty": (b"", "is empty; copy it, or make it, again"),
+    "empty": (b"", "is empty; copy it or make it again"),
     "a list": (b"[]", "holds a list, an object was expected"),
     "text": (b'"x"', "holds a str, an object was expected"),
     "key twice": (b'{"a": 1, "a": 1}', "is not valid JSON (key 'a' stands twice)"),

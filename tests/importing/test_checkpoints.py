@@ -185,7 +185,7 @@ def test_entries_that_are_no_class_names(state: State, tmp_path: Path) -> None:
 def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
     content: dict[str, object] = {"epoch": 3}
     content["model"] = content
-    with pytest.raises(WeightsError, match=r"w.pth: dict found, a state dict \(name -> tensor\) expected"):
+    with pytest.raises(WeightsError, match=r"w.pth: holds no weights \(a dict found\); expected a state dict"):
         read(saved(tmp_path / "w.pth", content))
 
 

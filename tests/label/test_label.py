@@ -124,7 +124,7 @@ def test_other_settings_are_refused(labelled: Label, tmp_path: Path, monkeypatch
         with pytest.raises(InputError, match=text):
             labelled(tmp_path, **options)
     (tmp_path / "list.txt").write_text("a.png\n")
-    with pytest.raises(InputError, match="the input is not what it was"):
+    with pytest.raises(InputError, match="has labels of another input"):
         labelled(tmp_path, tmp_path / "list.txt")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with pytest.raises(InputError, match="no such file"):
@@ -192,12 +192,12 @@ def test_nothing_is_left_where_no_labelling_begins(labelled: Label, images: Path
     assert not (tmp_path / "new").exists()
     assert not list((tmp_path / "there").iterdir())
     (tmp_path / "there" / "_input.jsonl").write_text("of somebody else")
-    with pytest.raises(InputError, match="the input is not what it was"):
+    with pytest.raises(InputError, match="has labels of another input"):
         labelled(tmp_path / "there", images)
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["_input.jsonl"]
     labelled(tmp_path / "begun", images)
     before = sorted((tmp_path / "begun").iterdir())
-    with pytest.raises(InputError, match="the input is not what it was"):
+    with pytest.raises(InputError, match="has labels of another input"):
         labelled(tmp_path / "begun", tmp_path / "no images")
     assert sorted((tmp_path / "begun").iterdir()) == before
 
@@ -211,7 +211,7 @@ def test_two_at_once_are_refused_and_the_command_says_what_it_did(
     code, _, errors = inside(*arguments, cwd=tmp_path)
     assert code == 0, errors
     assert "53 of 53 rows in 3 of 3 parts: 51 labelled, 2 errors" in errors
-    assert "what failed is in the column error; the first now: image 7.png: not an image" in errors
+    assert "errors are in the column error; the first of now: image 7.png: not an image" in errors
     for out in (digits_bundle.root, digits_bundle.root / "labels"):
         code, _, errors = inside("label", digits_bundle.root, images, "--out", out, cwd=tmp_path)
         assert code == 2 and "inside a bundle, which nothing may change; name another folder" in errors

@@ -161,7 +161,7 @@ def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             read_pretrained("sam-resnet18")
     text = str(caught.value)
     assert "resnet18-f37072fd.pth could not be fetched" in text
-    assert f"Download {address} elsewhere, and give a file with --set model.pretrained=FILE" in text
+    assert f"Download {address} on another machine, and give a file with --set model.pretrained=FILE" in text
     assert not cache.parent.parent.exists()
 
 
@@ -275,7 +275,7 @@ def test_a_family_without_published_weights(monkeypatch: pytest.MonkeyPatch) -> 
         read_pretrained("torchvision:resnet18")
     assert str(caught.value) == (
         "there are no published weights of torchvision:resnet18; give a file with --set model.pretrained=FILE, or "
-        "start fresh: --set model.pretrained=false"
+        "start from random weights: --set model.pretrained=false"
     )
 
 

@@ -133,7 +133,7 @@ def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path: Path, name: s
 
 def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match=r"list\.pth: list found, a state dict \(name -> tensor\) expected"):
+    with pytest.raises(WeightsError, match=r"list\.pth: holds no weights \(a list found\); expected a state dict"):
         load_weights(model(), tmp_path / "list.pth")
 
 

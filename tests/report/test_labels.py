@@ -118,7 +118,7 @@ def test_command(inside: Inside, digits_bundle: Bundle, photos: Path, out: Path,
     (tmp_path / "other").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "other" / "a.png")
     code, output, errors = inside(*arguments, "--input", tmp_path / "other", cwd=tmp_path)
-    assert code == 2 and f"other: not the images that {out} has labels of; name the INPUT that was" in errors
+    assert code == 2 and f"other: not the images labelled in {out}; give the INPUT" in errors
     code, output, errors = inside("report", digits_bundle.root, "--labels", tmp_path / "none", cwd=tmp_path)
     assert code == 2 and "none: no such folder; name a folder that samdeploy label wrote" in errors
     code, output, errors = inside("report", digits_bundle.root, cwd=tmp_path)

@@ -76,7 +76,7 @@ def test_a_run_without_a_crop_and_a_license_cuts_as_before(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"version": 2}, "format version 2 found, this samdeploy reads up to 1; update it: pip install -U samdeploy"),
+        ({"version": 2}, "format version 2 found, this samdeploy reads up to 1; update samdeploy"),
         ({"version": 2, "surprise": 1}, "format version 2 found"),  # a newer file may have any key
         ({"version": 0}, "version 0 found, an integer of at least 1 expected"),
         ({"version": True}, "version True found, an integer of at least 1 expected"),

@@ -54,7 +54,7 @@ def test_a_leaky_set_is_shown_and_then_refused(
     with pytest.raises(DatasetError, match=r"to train all the same: --set data\.leaks=report"):
         look(recipe(f"data.root={root}"), tmp_path / "sheet.png")
     said = capsys.readouterr().out
-    assert "leak guard  22 of 22 test images (100.00 %) are also in train, pixel by pixel" in said
+    assert "leak guard  22 of 22 test images (100.00 %) are also in train, with the same pixels" in said
     assert (tmp_path / "sheet.png").is_file()
 
 

@@ -66,7 +66,7 @@ def test_chosen_on_test(recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) 
     assert "accuracy on test images that also stopped the training" in data.test_measures
     said = capsys.readouterr().err
     assert "protocol 'chosen-on-test': the figure called test is the accuracy on test images that also stopped" in said
-    assert "10 of 10 test images (100.00 %) are also in val, pixel by pixel" in said
+    assert "10 of 10 test images (100.00 %) are also in val, with the same pixels" in said
 
 
 def test_tested_on_train(recipe: MakeRecipe) -> None:
@@ -77,7 +77,7 @@ def test_tested_on_train(recipe: MakeRecipe) -> None:
 
 
 def test_a_published_protocol_is_refused_as_long_as_leaks_are(recipe: MakeRecipe) -> None:
-    with pytest.raises(DatasetError, match=r"pixel by pixel.*--set data\.leaks=report"):
+    with pytest.raises(DatasetError, match=r"with the same pixels.*--set data\.leaks=report"):
         prepared(recipe("data.options.protocol=tested-on-train"))
 
 
@@ -157,7 +157,7 @@ def test_copies_in_splits_of_the_users_own_are_refused(examples: Path, recipe: M
     root = tmp_path / "shared"
     shutil.copytree(examples, root)
     shutil.copy(root / "train/bright/0.png", root / "test/bright/again.png")
-    with pytest.raises(DatasetError, match=r"1 of 11 test images \(9\.1 %\) are also in train, pixel by pixel"):
+    with pytest.raises(DatasetError, match=r"1 of 11 test images \(9\.1 %\) are also in train, with the same pixels"):
         prepared(recipe(f"data.root={root}"))
 
 
@@ -168,7 +168,7 @@ def test_two_labels_are_said_before_anything_is_refused(
     shutil.copytree(examples, root)
     for part, name in (("train", "within.png"), ("test", "across.png")):
         shutil.copy(root / "train/bright/0.png", root / part / "dark" / name)
-    with pytest.raises(DatasetError, match="pixel by pixel"):
+    with pytest.raises(DatasetError, match="with the same pixels"):
         prepared(recipe(f"data.root={root}"))
     said = capsys.readouterr().err
     one, other = root / "train/bright/0.png", root / "train/dark/within.png"

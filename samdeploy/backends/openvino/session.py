@@ -94,9 +94,8 @@ def _compile(graph: SealedFile, precision: str) -> tuple[Any, _Work]:
     if effective != _HINTS[precision]:
         usable = next((ours for ours, theirs in _HINTS.items() if theirs == effective), "fp32")
         raise BackendUnavailable(
-            f"OpenVINO would compute in {effective} instead of {_HINTS[precision]}: "
-            f"{core.get_property('CPU', 'FULL_DEVICE_NAME').strip()} has no {precision} arithmetic that it uses; "
-            f"use precision {usable}"
+            f"OpenVINO has no {precision} arithmetic for {core.get_property('CPU', 'FULL_DEVICE_NAME').strip()}, and "
+            f"would compute in {usable}; use precision {usable}"
         )
     return compiled, work
 

@@ -111,7 +111,7 @@ class Overlap:
         parts = []
         if self.exact:
             parts.append(f"{self.exact:,} of {self.images:,} {self.split} images ({self.exact_percent:.2f} %) are also "
-                         f"in {self.other}, pixel by pixel")  # fmt: skip
+                         f"in {self.other}, with the same pixels")  # fmt: skip
         if self.near:
             share = 100 * self.near / self.images
             text = (
@@ -195,12 +195,12 @@ def refuse_leaks(report: LeakReport, whose: str, cure: str = KEEP_APART) -> None
     examples = "; ".join(str(example) for example in worst.examples if example.is_exact)
     what = "; ".join(
         f"{overlap.exact:,} of {overlap.images:,} {overlap.split} images ({overlap.exact_percent:.1f} %) are also in "
-        f"{overlap.other}, pixel by pixel"
+        f"{overlap.other}, with the same pixels"
         for overlap in broken
     )
     raise DatasetError(
-        f"{whose}: {what}; at most {MAX_EXACT_PERCENT:g} % is accepted, because accuracy on images that were trained "
-        f"on says nothing about new ones. For example: {examples}. {_flat_images(broken)}{cure}"
+        f"{whose}: {what}; at most {MAX_EXACT_PERCENT:g} % is allowed. {cure}. For example: {examples}"
+        f"{_flat_images(broken)}"
     )
 
 
@@ -208,7 +208,7 @@ def _flat_images(broken: Sequence[Overlap]) -> str:
     flat, exact = sum(overlap.flat for overlap in broken), sum(overlap.exact for overlap in broken)
     if not flat:
         return ""
-    return f"{flat:,} of these {exact:,} are of one colour throughout: are they the images that you mean? "
+    return f". {flat:,} of these {exact:,} are of one colour throughout: are they the images that you mean?"
 
 
 def is_among(digests: UInt64Array, others: UInt64Array) -> NDArray[np.bool_]:

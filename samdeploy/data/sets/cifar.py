@@ -56,6 +56,8 @@ def open_cifar(name: str, source: Any, root: Path, *, val_fraction: float, seed:
             source(root, download=True)
     # Checked here for a text that names the files, and once more by torchvision just before it loads them.
     faults = _faults(source, root)
+    if len(faults) == len(_files(source)) and not (root / source.base_folder).exists():
+        raise DatasetMissing(f"{name}: {root / source.base_folder} does not exist; --download fetches it. {cure}")
     if faults:
         raise DatasetMissing(
             f"{name}: {len(faults)} of {len(_files(source))} files in {root / source.base_folder} are missing or "

@@ -75,7 +75,7 @@ def open_folder(
     except DatasetError as error:
         refuse_folder(root, [str(error).removeprefix("folder: ")], scans)
     notes += [
-        f"no {part} folder in {printable(root)}: {count} training images were cut off as {part}"
+        f"no {part} folder in {printable(root)}: {count} training images are held out as {part}"
         for part, count in counts.items()
     ]
     return Dataset("folder", classes, samples["train"], samples["val"], samples["test"], tuple(notes), cut=cut)

@@ -226,7 +226,7 @@ def open_list(found: ImageList, *, val_fraction: float, seed: int) -> Dataset:
         samples, classes=classes, dataset=given.kind, val_fraction=val_fraction, seed=seed, copies=copies
     )
     notes += [
-        f"no {part} images in {printable(given.root)}: {count} training images were cut off as {part}"
+        f"no {part} images in {printable(given.root)}: {count} training images are held out as {part}"
         for part, count in counts.items()
     ]
     return Dataset(given.kind, classes, samples["train"], samples["val"], samples["test"], tuple(notes), cut=cut)
@@ -269,7 +269,7 @@ def _class_faults(found: ImageList, rows: dict[str, Int64Array], classes: tuple[
         for row in of_part if part != "train" else ():
             if found.labels[row] not in known:
                 _add_unknown(found, row, "train")
-    if len(known) == 1:
+    if len(known) == 1 and not found.faults.lines():  # else the other classes may be in the rows with faults
         yield f"1 class found ({printable(classes[0])!r}); at least 2 expected"
     unprintable = [label for label in classes if not label.isprintable()]
     if unprintable:

@@ -113,14 +113,16 @@ def _check_images(bundle: Bundle, samples: Samples, digests: UInt64Array) -> str
 def _all_shards(bundle: Bundle, paths: Sequence[Path]) -> list[Shard]:
     files = [file for path in paths for file in (sorted(path.glob("*.npz")) if path.is_dir() else [path])]
     if not files:
-        raise InputError(f"--merge {', '.join(map(str, paths))}: no shard found; make them: samdeploy eval --shard 1/4")
+        raise InputError(
+            f"--merge {', '.join(map(str, paths))}: no shard found; make them: samdeploy eval --shard 1/4 --out 1.npz"
+        )
     shards = sorted((read_shard(file, bundle) for file in files), key=lambda shard: shard.number)
     first = shards[0]
     numbers = [shard.number for shard in shards]
     if numbers != list(range(1, first.count + 1)):
         missing = sorted(set(range(1, first.count + 1)) - set(numbers))
         what = f"{missing[0]}/{first.count} is missing" if missing else "one is there twice"
-        raise InputError(f"--merge: {len(shards)} shards found, {first.count} expected: {what}")
+        raise InputError(f"--merge: {len(shards)} of {first.count} shards found; {what}")
     for shard in shards:
         if _what(shard) != _what(first):
             raise InputError(f"--merge: shard {shard.number} asked other engines or images than shard {first.number}")

@@ -85,6 +85,7 @@ class Shard:
     engines: tuple[EngineShard, ...]
 
 
+_MAKE = "samdeploy eval --shard I/N --out FILE"
 _MOST = float(np.finfo(np.float64).max)
 # Type and shape of each image's row.
 _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -198,7 +199,7 @@ def read_shard(path: Path, bundle: Bundle) -> Shard:
                 found = f"{short(meta['format'])} version {short(meta['version'])}"
                 raise ValueError(f"{found} found, {FORMAT} {VERSION} expected")
             if meta["manifest_sha256"] != manifest_sha256(bundle):
-                raise InputError(f"{path}: of another bundle than {bundle.root}; make it again: samdeploy eval --shard")
+                raise InputError(f"{path}: of another bundle than {bundle.root}; make it again: {_MAKE}")
             shard = Shard(
                 **{name: meta[name] for name in ("number", "count", "start", "total", "manifest_sha256", "named")},
                 **{name: file[name] for name in _ARRAYS},
@@ -208,10 +209,10 @@ def read_shard(path: Path, bundle: Bundle) -> Shard:
             _check_values(shard, len(bundle.spec.classes))
             return shard
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make it: samdeploy eval --shard") from None
+        raise InputError(f"{path}: no such file; make it: {_MAKE}") from None
     except (OSError, ValueError, TypeError, KeyError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         reason = "" if "allow_pickle" in str(error) else f" ({error})"  # numpy's advice to load a file unsafely
-        text = f"{path}: not a shard of an evaluation, or damaged{reason}; make it again: samdeploy eval --shard"
+        text = f"{path}: not a shard of an evaluation, or damaged{reason}; make it again: {_MAKE}"
         raise InputError(text) from None
 
 

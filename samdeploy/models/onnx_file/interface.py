@@ -116,7 +116,7 @@ def _check_float(kind: str, value: onnx.ValueInfoProto) -> None:
         return
     cure = ""
     if kind == "input" and found == onnx.TensorProto.UINT8:
-        cure = ", normalised outside the file; export the network without its preprocessing"
+        cure = "; export the network without its preprocessing"
     name = onnx.TensorProto.DataType.Name(found).lower()
     raise InputError(f"its {kind} {value.name} is {name}; float32 expected{cure}")
 

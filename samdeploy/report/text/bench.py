@@ -23,8 +23,8 @@ def bench_tables(report: BenchReport) -> str:
     surroundings = [("images", report.images), ("machine", report.machine)]
     if report.busy:
         busy = (
-            f"average {report.load_average:.1f} on {report.cores} cores before this began: other programs were "
-            "running, and the figures are partly theirs"
+            f"average {report.load_average:.1f} on {report.cores} core{'s' * (report.cores != 1)} before this began: "
+            "other programs were running, so do not rely on the figures"
         )
         surroundings.append(("load", busy))
     return "\n\n".join([*blocks, entries(surroundings)])

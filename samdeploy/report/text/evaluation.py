@@ -73,8 +73,8 @@ def evaluation_tables(report: Report) -> str:
     """The engines, what the changed answers prove, and below them what the reader should know of each engine."""
     compared = [(_name(row), row.comparison) for row in report.results if row.comparison is not None]
     legend = (
-        f"{report.n_images:,} test images; same class: as {report.reference} names; largest difference: of a logit "
-        f"from {report.reference}'s, as a share of its image's range of logits; latency at batch 1"
+        f"{report.n_images:,} test images; same class: as {report.reference}; largest difference: of a logit "
+        f"from {report.reference}'s, as a share of the range of that image's logits; latency at batch 1"
     )
     if report.reference != "PyTorch":
         legend += f"; {report.reference}: as it was imported, in ONNX Runtime FP32 with optimisations off"
@@ -170,7 +170,7 @@ def _findings(row: Result, report: Report) -> Iterator[str]:
 
 def _probabilities(found: ProbabilityFigures, level: float) -> Iterator[str]:
     if found.temperature is not None:
-        worse = "; worse: too few validation images, or of another kind" if found.nll_after > found.nll_before else ""
+        worse = "; worse, so the validation images are too few or differ" if found.nll_after > found.nll_before else ""
         yield (
             f"probabilities: temperature {found.temperature:.3f} takes the calibration error from "
             f"{wording.percent(found.ece_before)} to {wording.percent(found.ece_after)} points, and the negative "

@@ -66,8 +66,7 @@ def find_run(name: str | None, runs_root: Path) -> Path:
             if any(is_locked(path) for path in runs_root.glob("*")):
                 cure = f"wait for the run that is being trained, or stop it first; or {cure}"
             raise InputError(
-                f"no unfinished run with a checkpoint below {runs_root}/ (found there: {_runs_found(runs_root)}); "
-                f"{cure}"
+                f"no unfinished run with a checkpoint in {runs_root}/ (runs there: {_runs_found(runs_root)}); {cure}"
             )
         print(f"taking the newest unfinished run: {runs[0]}", file=sys.stderr)
         return runs[0]
@@ -96,8 +95,7 @@ def find_run(name: str | None, runs_root: Path) -> Path:
         )
     if status == "complete":
         raise InputError(
-            f"run {path}: is complete, and a complete run keeps no checkpoint to go on from; train anew: "
-            f"samdeploy train {path / RECIPE_FILE}"
+            f"run {path}: is complete, nothing is left to resume; to train again: samdeploy train {path / RECIPE_FILE}"
         )
     return path
 
@@ -226,7 +224,7 @@ def _runs_found(runs_root: Path) -> str:
     """How many runs there are of each kind."""
     folders = [path for path in runs_root.glob("*") if (path / RECIPE_FILE).is_file() or (path / FOLDER).is_dir()]
     counts = Counter(_kind(path) for path in folders)
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no run"
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
 
 
 def _kind(path: Path) -> str:

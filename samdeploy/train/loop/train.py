@@ -192,8 +192,8 @@ def _pretrained(recipe: Recipe) -> Pretrained | None:
     if not pretrained:
         if recipe.training.freeze != "none":
             raise RecipeError(
-                f"training.freeze: {recipe.training.freeze!r} found, but the network starts fresh, and what is frozen "
-                "would stay so; give it weights: --set model.pretrained=FILE"
+                f"training.freeze: {recipe.training.freeze!r} found, but the network starts from random weights, which "
+                "would stay so; give it trained ones: --set model.pretrained=FILE"
             )
         return None
     path = expanded(pretrained)

@@ -150,7 +150,8 @@ def _table(text: str, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # also of an integer of thousands of digits
-        raise RecipeError(f"{origin}: not valid TOML: {error}") from None
+        lists = "" if origin.endswith(".toml") else "; a list of images is called .csv, .tsv, .jsonl, .parquet or .tar"
+        raise RecipeError(f"{origin}: not a recipe, which is TOML: {error}{lists}") from None
 
 
 def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
@@ -163,13 +164,12 @@ def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
         return path
     is_file_name = path.suffix == ".toml" or what_is_given(path).kind != "folder"
     if kind == "nothing" and not is_file_name and "/" not in name_or_path:
-        where = "or a .toml file, or a folder of images"
-        raise InputError(f"{unknown('recipe', name_or_path, recipe_names())} ({where})")
-    raise InputError(f"recipe {path}: {_not_a_recipe(kind, path)}")
+        raise InputError(unknown("recipe, file or folder", name_or_path, recipe_names()))
+    raise InputError(f"{path}: {_not_a_recipe(kind, path)}")
 
 
 def _not_a_recipe(kind: PathKind, path: Path) -> str:
-    expected = "a recipe's name, a .toml file or images expected"
+    expected = "a recipe's name, a .toml file or a folder of images expected"
     if kind == "nothing":
         return f"no such file or folder; {expected}"
     if kind in ("run", "run without a bundle", "unfinished run"):

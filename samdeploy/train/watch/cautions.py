@@ -29,8 +29,8 @@ def data_cautions(counts: Mapping[str, Int64Array], classes: Sequence[str]) -> t
     train, val, test = counts["train"], counts["val"], counts["test"]
     if (images := int(val.sum())) < _FEW_VAL:
         found.append(
-            f"only {images} validation images: one of them is {100 / images:.1f} points of top-1, so chance has a part "
-            "in the choice of the best epoch; add images, or --set data.val_fraction=0.3"
+            f"only {images} validation images: each is {100 / images:.1f} points of top-1, so the choice of the best "
+            "epoch is partly chance; add images, or --set data.val_fraction=0.3"
         )
     rare, common = int(train.argmin()), int(train.argmax())
     if train[rare] and train[common] >= _IMBALANCE * train[rare]:

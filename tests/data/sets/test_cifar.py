@@ -90,6 +90,9 @@ def test_the_own_folder_may_be_given_as_root(tmp_path: Path, small_cifar10: Smal
 )
 def test_nothing_there(tmp_path: Path, name: str, folder: str, count: int, files: str, md5: str) -> None:
     archive = f"{name.replace('cifar', 'cifar-')}-python.tar.gz"
+    with pytest.raises(DatasetError, match=f"^{name}: {tmp_path / folder} does not exist; --download fetches it. Get "):
+        open_dataset(name, tmp_path)
+    (tmp_path / folder).mkdir()
     with pytest.raises(DatasetError) as error:
         open_dataset(name, tmp_path)
     assert str(error.value) == (

@@ -62,7 +62,7 @@ def test_val_is_cut_from_train_and_test_is_kept(tmp_path: Path, image_tree: Tree
     assert below(tmp_path, dataset.test) == ["test/a/x.png"]
     assert dataset.notes == (
         "test: no images of 1 of 2 classes: b",
-        f"no val folder in {tmp_path}: 4 training images were cut off as val",
+        f"no val folder in {tmp_path}: 4 training images are held out as val",
     )
 
 
@@ -80,8 +80,8 @@ def test_class_folders_directly_below_root(tmp_path: Path, image_tree: Tree) -> 
             assert int(part.load(index)[0, 0, 0]) == many(50, "a", "b")[name]
             assert dataset.classes[part.labels[index]] == Path(name).parts[0]
     assert dataset.notes == (
-        f"no test folder in {tmp_path}: 20 training images were cut off as test",
-        f"no val folder in {tmp_path}: 20 training images were cut off as val",
+        f"no test folder in {tmp_path}: 20 training images are held out as test",
+        f"no val folder in {tmp_path}: 20 training images are held out as val",
     )
 
 
@@ -194,9 +194,10 @@ def test_a_single_image_cannot_be_split(tmp_path: Path, image_tree: Tree) -> Non
 def test_too_few_images_for_a_val_split(tmp_path: Path, image_tree: Tree) -> None:
     image_tree(tmp_path, {**many(3, "a", "b", below="train/"), "test/a/x.png": 7})
     assert refusal(tmp_path, val_fraction=0.1) == (
-        "folder: a val split of 0.1 of 6 images has 1; val and train need 2 each (one per class); "
-        "--set data.val_fraction=F, or add images"
+        "folder: 1 of 6 images would be val (0.1), but val and train need 2 each, one per class; "
+        "add images, or --set data.val_fraction=0.34"
     )
+    assert len(open_dataset("folder", tmp_path, val_fraction=0.34).val) == 2
 
 
 def test_copies_stay_on_one_side_where_the_splits_are_cut(tmp_path: Path, image_tree: Tree) -> None:

@@ -76,7 +76,7 @@ def test_splits_are_cut_where_the_table_has_none(write: Callable[..., Path]) -> 
     dataset = open_dataset("table", path, val_fraction=0.2)
     check_all(dataset)
     assert dataset.cut == ("val", "test")
-    assert f"no test images in {path}: 2 training images were cut off as test" in dataset.notes
+    assert f"no test images in {path}: 2 training images are held out as test" in dataset.notes
 
 
 def test_a_file_for_each_split(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -145,6 +145,11 @@ def test_classes_that_differ_in_case(write: Callable[..., Path]) -> None:
 )
 def test_what_is_refused(write: Callable[..., Path], content: str | bytes, text: str) -> None:
     assert refusal("table", write("a.csv", content)).endswith(text)
+
+
+def test_a_class_whose_rows_have_faults_is_not_missing(write: Callable[..., Path]) -> None:
+    text = refusal("table", write("a.csv", "path,label\nimg/0.png,cat\nimg/none.png,dog\n"))
+    assert text.startswith("table: image missing (1 row): a.csv:3 (")
 
 
 def test_lines_that_are_no_json(write: Callable[..., Path]) -> None:

@@ -118,7 +118,7 @@ def test_a_test_set_that_is_the_training_set_fails_away_from_the_run(
     assert not report.passed and all(row.passed for row in report.results)
     assert verdict(report).startswith("FAILED (100 of 100 test images (100.0 %) were trained on, at most 2 %")
     assert verdict(report).count("were trained on") == 1
-    assert "100 of 100 test images (100.00 %) are also in train, pixel by pixel" in " ".join(
+    assert "100 of 100 test images (100.00 %) are also in train, with the same pixels" in " ".join(
         evaluation_tables(report).split()
     )
     row = json.loads(json.dumps(report.to_json()))["leaks"]["overlaps"][0]

@@ -34,7 +34,7 @@ def test_table(report: Rows) -> None:
     assert lines[3].split() == ["PyTorch", "reference", "97.50", "-", "-", "-", "-", "-"]
     assert lines[4].split() == ["onnxruntime", "fp32", "passed", "97.50", "100.00", "1.5e-06", "1.50", "2.25", "12.1"]
     assert lines[5].split() == ["tensorrt", "fp16", "not", "run", "-", "-", "-", "-", "-", "-"]
-    assert lines[6].startswith("359 test images; same class: as PyTorch names;")
+    assert lines[6].startswith("359 test images; same class: as PyTorch;")
     assert lines[10].split() == ["change", "of", "top-1", "lost", "gained", "points", "interval", "p", "%", "points"]
     assert lines[12].split() == ["onnxruntime", "fp32", "0", "0", "0.00", "-0.44", "to", "+0.44", "1.000", "99.50",
                                  "1.25"]  # fmt: skip

@@ -65,11 +65,9 @@ def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pyt
     assert f"taking the newest unfinished run: {stopped}" in capsys.readouterr().err
     with pytest.raises(InputError, match=f"run nowhere: no such folder; unfinished runs below .*: {stopped}"):
         find_run("nowhere", root)
-    with pytest.raises(
-        InputError, match=r"no unfinished run with a checkpoint below .* .found there: 1 complete.; name"
-    ):
+    with pytest.raises(InputError, match=r"no unfinished run with a checkpoint in .* .runs there: 1 complete.; name"):
         find_run(None, undisturbed.parent)
-    with pytest.raises(InputError, match=r"no unfinished run .* .found there: no run.; name the folder of runs"):
+    with pytest.raises(InputError, match=r"no unfinished run .* .runs there: none.; name the folder of runs"):
         find_run(None, tmp_path / "nowhere")
     with pytest.raises(
         InputError, match=f"recipe.toml: a file found, the folder of a run expected, for example {stopped}"
@@ -79,7 +77,7 @@ def test_which_run(stopped: Path, undisturbed: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "damaged" / "run.json").write_text('{"format')
     with pytest.raises(InputError, match=r"its run\.json is damaged, and there is no checkpoint to go on from"):
         find_run(str(tmp_path / "damaged"), root)
-    with pytest.raises(InputError, match="is complete, and a complete run keeps no checkpoint"):
+    with pytest.raises(InputError, match="is complete, nothing is left to resume; to train again"):
         find_run(str(undisturbed), root)
 
 
@@ -123,7 +121,7 @@ def test_two_processes_cannot_train_one_run(stopped: Path) -> None:
             loop.resume(stopped)
         with pytest.raises(InputError, match=refused):
             find_run(str(stopped), stopped.parent)
-        waits = r"found there: 1 being trained.; wait for the run that is being trained, or stop it first; or name"
+        waits = r"runs there: 1 being trained.; wait for the run that is being trained, or stop it first; or name"
         with pytest.raises(InputError, match=waits):
             find_run(None, stopped.parent)
         assert unfinished_runs(stopped.parent) == []

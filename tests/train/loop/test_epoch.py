@@ -88,7 +88,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["batch_size=23"], "batch_size: 23 found, but the training split holds 22 images; .*batch_size=22"),
+        (["batch_size=23"], "batch_size: 23 found, but there are 22 training images; .*batch_size=22"),
         (["batch_size=7", "accumulate=4"], r"batch_size: 7 found, at least 8 expected: 1 process\(es\) times 4 piece"),
         (
             ["sync_batch_norm=true"],

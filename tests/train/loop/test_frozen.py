@@ -32,5 +32,5 @@ def test_the_trunk_stays_as_it_was_loaded(recipe: Callable[..., Recipe], tmp_pat
 
 
 def test_a_fresh_trunk_is_not_frozen(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="the network starts fresh"):
+    with pytest.raises(RecipeError, match="the network starts from random weights"):
         train(recipe("training.freeze=trunk", "model.pretrained=false"), runs_root=tmp_path)
