@@ -60,11 +60,6 @@ from tests.conftest import Command
         ("export --data empty", 2, "empty: the run's data set 'digits' comes"),
         ("eval --data empty", 2, "empty: the bundle's data set 'digits' comes"),
         ("data --size 32 --out t.csv", 2, "--from-labels and --out: give both"),
-        (
-            "train empty",
-            2,
-            "folder: no class folders in empty (0 images and 0 other files there); expected one folder ",
-        ),
         ("export --headroom-plot a.txt", 2, "--headroom-plot a.txt: a .png, .svg or .pdf expected"),
         (
             "export runs/digits/bundle",
@@ -117,8 +112,13 @@ def test_mistakes_are_one_line(finished: Path, inside: Inside, arguments: str, c
     assert_one_line(errors, text)
     assert output == ""
     assert sorted(path.name for path in (finished / "runs").iterdir()) == before
-    if arguments == "train empty":
-        assert "--data" not in errors  # beside a folder it would be refused
+
+
+def test_a_folder_that_was_named_is_not_asked_for(tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, errors = inside("train", "empty", cwd=tmp_path)
+    assert code == 2 and errors.splitlines()[-1].startswith("samdeploy: folder: no class folders in empty (0 images ")
+    assert "--data" not in errors  # which would be refused
 
 
 def test_no_traceback_in_a_process_either(tmp_path: Path, command: Command) -> None:

@@ -291,7 +291,8 @@ def test_the_refusal_names_counts_examples_and_the_cure() -> None:
     assert str(caught.value) == (
         "data set 'folder': 9 of 200 val images (4.5 %) are also in train, with the same pixels; 200 of 200 test "
         "images (100.0 %) are also in train, with the same pixels; at most 2 % is allowed. Keep each image in one "
-        "split only; to train all the same: --set data.leaks=report. For example: test/1.png = train/2.png (the same pixels)"
+        "split only; to train all the same: --set data.leaks=report. For example: test/1.png = train/2.png (the "
+        "same pixels)"
     )
 
 
