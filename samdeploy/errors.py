@@ -170,6 +170,9 @@ NEXT_IMAGE = "\n    "
 # What helps where device memory is short.
 SMALLER_BATCH = "the GPU's memory is full: use a smaller batch, or end other programs on this GPU"
 
+# What helps where the trained network itself answers with NaN or infinity.
+OTHER_WEIGHTS = "train again, or import with other --size, --mean and --std"
+
 # Argument of a KeyboardInterrupt whose last words have been said.
 SAID = "said"
 

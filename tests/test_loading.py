@@ -17,7 +17,12 @@ HEAVY = (
     *("PIL", "rich", "sklearn", "safetensors"),
 )
 HELP_SECONDS = 0.3
-REPORT = f"import sys; print('loaded:', *(name for name in {HEAVY!r} if name in sys.modules))"
+# Some packages load a module of theirs in every process.
+_ALWAYS = subprocess.run(
+    [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True
+).stdout
+OURS = tuple(name for name in HEAVY if name not in _ALWAYS.split())
+REPORT = f"import sys; print('loaded:', *(name for name in {OURS!r} if name in sys.modules))"
 
 
 def child(*arguments: str) -> str:

@@ -113,6 +113,7 @@ def open_first(
         else:
             return session, {name: str(why) for name, why in reasons.items() if isinstance(why, BackendUnavailable)}
     wanted = "compute this bundle's class activation maps" if maps else "open this bundle here"
+    wanted += f" in {precision}" if precision is not None else ""
     every = "".join(f"{NEXT_FAULT}{name}: {error}" for name, error in reasons.items())
     raise BackendUnavailable(f"no runtime can {wanted}:{every}")
 

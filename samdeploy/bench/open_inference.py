@@ -125,9 +125,11 @@ class Client:
             found = strict_json(body)
         except ValueError:
             found = None
+        if status in (401, 403):
+            raise BackendUnavailable(f"GET {path}: {status}, the server wants a key; give it with --api-key-file FILE")
         if status != 200 or not isinstance(found, dict):
             raise BackendUnavailable(
-                f"--url: no model of the Open Inference Protocol (GET {path} gave {status} {body[:60]!r}); check it"
+                f"--url: no model of the Open Inference Protocol (GET {path} gave {status} {body[:90]!r}); check it"
             )
         return found
 

@@ -16,3 +16,8 @@ BUNDLE_FOLDER = "bundle"
 
 # The data set of the images that an imported network is judged on.
 JUDGED_FOLDER = "judged-folder"
+
+
+def set_name(dataset: str) -> str:
+    """What a data set is called; the images that `import` was given have only a name of our own."""
+    return "your own images" if dataset == JUDGED_FOLDER else dataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +60,7 @@ def not_a_bundle(path: str | Path) -> str:
     kind = path_kind(path)
     if kind == "bundle":
         return ""
-    path = Path(path)
+    path, quoted = Path(path), shlex.quote(str(path))
     if path.is_file() and (path.parent / MANIFEST).exists():
         return f"is {a(kind)} inside a bundle; name its folder, {path.parent}"
     return {
@@ -73,7 +74,7 @@ def not_a_bundle(path: str | Path) -> str:
         "unfinished run": f"is a run without a finished epoch; go on with: samdeploy train --resume {path}",
         "folder of runs": f"is a folder of runs; name one of them, or take the newest: --runs {path}",
         "folder of images": "is a folder of images, not a bundle (the folder that samdeploy export makes); to use the "
-        f"images: samdeploy predict BUNDLE {path}, or samdeploy eval BUNDLE --data {path}",
+        f"images: samdeploy predict BUNDLE {quoted}, or, if a folder is a class, samdeploy eval BUNDLE --data {quoted}",
         "empty folder": "is an empty folder; make a bundle: samdeploy export",
         "folder": f"is a folder without {MANIFEST}; name a bundle, the folder that samdeploy export makes",
     }.get(kind, f"is {a(kind)}; name a bundle, the folder that samdeploy export makes")

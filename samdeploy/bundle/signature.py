@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 # Beside the manifest, which does not list it; the name that model-signing gives it, too.
 SIGNATURE_FILE = "model.sig"
 _MOST_BYTES = 4 << 20
-_CURE = "get the bundle again from somebody you trust"
+_CURE = "get the bundle again from somebody you trust, or, if it is yours, sign it again"
+_LONGEST_KEY = 1 << 16  # bytes, of PEM with whatever stands around it
 _MAKE_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out"
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
@@ -58,16 +60,18 @@ def sign_folder(root: Path, private_key: Path) -> Path:
         raise InputError(f"bundle {root}: {SIGNATURE_FILE} is a folder, where the signature is written; remove it")
     if not private_key.is_file():
         new = private_key / "private.pem" if private_key.is_dir() else private_key
-        raise InputError(f"key {private_key}: {_no_file(private_key)}; make one: {_MAKE_KEY} {new}")
-    if copy := next((path for path in root.rglob("*") if _is_copy(path, private_key)), None):
-        raise InputError(f"key {private_key}: a copy lies in the bundle, and would be handed on with it; remove {copy}")
+        raise InputError(f"key {private_key}: {_no_file(private_key)}; make one: {_MAKE_KEY} {shlex.quote(str(new))}")
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except (ValueError, TypeError, AttributeError):  # no PEM; a password; no elliptic curve
+        if b"PUBLIC KEY" in private_key.read_bytes():
+            raise InputError(f"key {private_key}: is a public key; give the private key that belongs to it") from None
         raise InputError(
-            f"key {private_key}: an EC private key (PEM, P-256, P-384 or P-521, no password) expected; make one: "
-            f"{_MAKE_KEY} private.pem"
+            f"key {private_key}: an EC private key (PEM, P-256, P-384 or P-521, no password) expected; make a new one: "
+            f"{_MAKE_KEY} new-private.pem"
         ) from None
+    if found := next((path for path in root.rglob("*") if _is_private_key(path)), None):
+        raise InputError(f"bundle {root}: a private key would be handed on with it; remove {found}")
     signer.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False))
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / SIGNATURE_FILE
@@ -80,8 +84,13 @@ def sign_folder(root: Path, private_key: Path) -> Path:
     return root / SIGNATURE_FILE
 
 
-def _is_copy(path: Path, key: Path) -> bool:
-    return path.is_file() and path.stat().st_size == key.stat().st_size and path.read_bytes() == key.read_bytes()
+def _is_private_key(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size < _LONGEST_KEY and b"PRIVATE KEY-----" in path.read_bytes()
+
+
+def sign_again(root: Path) -> str:
+    """What to do after a file of a signed bundle was written."""
+    return f"sign the bundle again: samdeploy sign {shlex.quote(str(root))} --key FILE"
 
 
 def _no_file(path: Path) -> str:

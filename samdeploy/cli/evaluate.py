@@ -63,7 +63,11 @@ def eval(
     ] = None,
     labels: Annotated[
         list[Path] | None,
-        typer.Option("--labels", metavar="DIR", help="Judge what samdeploy label wrote; runs no engine; repeatable."),
+        typer.Option(
+            "--labels",
+            metavar="DIR",
+            help="With --reference: judge what samdeploy label wrote; repeatable.",
+        ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --labels: labels of the same images by --backend pytorch.")
@@ -109,7 +113,9 @@ def eval(
     if label_column and not (labels and data):
         raise InputError("--label-column: names a column of a table; give --labels and --data TABLE too")
     if (reference is None) is bool(labels):
-        raise InputError("--labels and --reference: give both, each a folder that samdeploy label wrote")
+        raise InputError(
+            "--labels and --reference: give both; a reference is made by samdeploy label with --backend pytorch"
+        )
     if (out is None) is bool(shard):
         raise InputError("--shard and --out: give both, such as --shard 3/64 --out part3.npz")
     if out is not None:

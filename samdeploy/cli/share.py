@@ -23,7 +23,7 @@ def card(
 ) -> None:
     """Write a model card and a bill of materials.  README.md and bom.cdx.json (CycloneDX), into the bundle."""
     from samdeploy.bundle import open_bundle
-    from samdeploy.bundle.signature import SIGNATURE_FILE
+    from samdeploy.bundle.signature import SIGNATURE_FILE, sign_again
     from samdeploy.report.card.write import write_card
     from samdeploy.runs.locate import bundle_of, latest_bundle
 
@@ -33,8 +33,7 @@ def card(
     for path in write_card(opened, out or opened.root, force=force):
         print(path)
     if out is None and (opened.root / SIGNATURE_FILE).exists():
-        cure = f"samdeploy sign {opened.root} --key FILE"
-        print(f"if this changed the card, sign the bundle again: {cure}", file=sys.stderr)
+        print(f"if this changed the card, {sign_again(opened.root)}", file=sys.stderr)
 
 
 @command

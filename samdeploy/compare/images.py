@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samdeploy.bundle.names import JUDGED_FOLDER
+from samdeploy.bundle.names import JUDGED_FOLDER, set_name
 from samdeploy.bundle.path_kind import path_kind
 from samdeploy.compare.sides import Side, class_places
 from samdeploy.data.dataset import Samples
@@ -84,7 +84,7 @@ def open_images(a: Side, b: Side, data_root: Path | None) -> ImageSet:
 
 
 def _test_set(a: Side, b: Side, data_root: Path | None) -> ImageSet:
-    names = [side.bundle.data.name for side in (a, b)]
+    names = [set_name(side.bundle.data.name) for side in (a, b)]
     if names[0] != names[1]:
         raise InputError(
             f"A names the data set {names[0]!r}, B {names[1]!r}; name the images to compare on: --data DIR"

@@ -60,8 +60,8 @@ class LatencyRatio:
         if self.waited_percent is None or self.waited_percent <= MAX_WAITED_PERCENT:
             return ""
         return (
-            f"threads waited {self.waited_percent:.0f} % of the time for a core that other programs held (at most "
-            f"{MAX_WAITED_PERCENT:.0f}): measure again on a quiet machine"
+            f"threads together waited {self.waited_percent / 100:.2f} s per second for a core that other programs held "
+            f"(at most {MAX_WAITED_PERCENT / 100:g}): measure again on a quiet machine"
         )
 
 

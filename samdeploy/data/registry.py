@@ -158,9 +158,12 @@ def check_folder(name: str, root: Path | None, subject: str, *, download: bool =
         return
     entry = DATASETS[name]
     if not entry.has_files:
+        instead = (
+            "To train on your images: samdeploy train" if "recipe" in subject else "Other images: samdeploy predict"
+        )
         raise InputError(
-            f"{root}: {subject} data set {name!r} comes with a package and reads no folder; leave it out. To train "
-            "on your images: samdeploy train FOLDER"
+            f"{root}: {subject} data set {name!r} comes with a package and reads no folder; leave --data out. "
+            f"{instead} {root}"
         )
     if entry.holds is not None and not download and not _function(entry.holds)(expanded(root)):
         raise InputError(

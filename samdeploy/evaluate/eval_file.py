@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from samdeploy.bundle.fields import read
+from samdeploy.bundle.signature import SIGNATURE_FILE, sign_again
 from samdeploy.errors import BundleError
 from samdeploy.evaluate.accuracy.gate import Verdict
 from samdeploy.evaluate.result import Report, overall_verdict
@@ -82,6 +83,8 @@ def write_eval(folder: Path, report: Report) -> None:
         print(f"{folder / EVAL_FILE} is unchanged: it keeps the evaluation before this one", file=sys.stderr)
         return
     write_atomic(folder / EVAL_FILE, json_bytes(merged(report, earlier)))
+    if (folder / SIGNATURE_FILE).is_file():
+        print(f"{EVAL_FILE} is new; {sign_again(folder)}", file=sys.stderr)
 
 
 def merged(report: Report, earlier: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from samdeploy.data.cache import stream_prepared
 from samdeploy.data.dataset import Samples
 from samdeploy.data.duplicates.leaks import LeakReport
 from samdeploy.data.images import Fingerprint
-from samdeploy.errors import BackendUnavailable, BundleError, Contradiction, SamdeployError
+from samdeploy.errors import OTHER_WEIGHTS, BackendUnavailable, BundleError, Contradiction, SamdeployError
 from samdeploy.evaluate.accuracy.against_training import AgainstTraining, compare_with_training, not_recorded
 from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts, logit_spread
 from samdeploy.evaluate.consistency.probes import ProbeReference, probe_reference
@@ -219,7 +219,7 @@ def reference_logits(
             name = reference_name(bundle)
             raise BackendUnavailable(f"the reference, {name} on {session.device}, {stopped}") from stopped
     if not np.isfinite(logits).all():
-        raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
+        raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; {OTHER_WEIGHTS}")
     return logits, digest
 
 

@@ -24,7 +24,7 @@ from samdeploy.bundle.names import BUNDLE_FOLDER, HASHES_FILE, RUN_FILE, WEIGHTS
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.data.duplicates.bundle_hashes import ROLES, bundle_hashes
 from samdeploy.data.duplicates.image_hashes import ImageHashes, read_hashes
-from samdeploy.errors import ExportError, InputError
+from samdeploy.errors import OTHER_WEIGHTS, ExportError, InputError
 from samdeploy.export.calibrate import Probabilities, check_rejection, probabilities
 from samdeploy.export.cam_graph import add_cam_graph
 from samdeploy.export.check import BATCH_SIZES
@@ -116,10 +116,10 @@ def export_run(run_dir: Path, options: ExportOptions) -> ExportResult:
     chosen = replace(chosen, golden=with_colour(chosen.golden, network.answer))
     logits = network.answer(chosen.golden)
     if not np.isfinite(logits).all():
-        raise ExportError(f"{run_dir}: the trained network's own logits are not finite; train again")
+        raise ExportError(f"{run_dir}: the trained network's own logits are not finite; {OTHER_WEIGHTS}")
 
     if nothing := proves_nothing(chosen.golden, logits):
-        raise ExportError(f"{run_dir}: {nothing}, so the bundle could not test its engines; train again")
+        raise ExportError(f"{run_dir}: {nothing}, so the bundle could not test its engines; {OTHER_WEIGHTS}")
 
     with staged(target) as stage:
         spec = network.spec

@@ -45,7 +45,7 @@ def with_colour(golden: UInt8Array, answer: Callable[[UInt8Array], Float32Array]
         why = f"the network's answers depend on the order of channels by {best_seen:.1e} of their range only"
         which = "an engine below FP32"
         if not len(best):
-            why, which = "the network's answers explode, or are equal, for every image with colour", "an engine"
+            why, which = "the network's answers to all coloured images are not finite, or all equal", "an engine"
         print(f"golden images: {why}; opening {which} will not show exchanged channels", file=sys.stderr)
     return np.concatenate([golden, best])
 

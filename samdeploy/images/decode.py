@@ -130,12 +130,14 @@ def check_image(source: str | Path | bytes, preprocessing: Preprocessing, name: 
         raise _Seen
 
     try:
-        reader, content = encoded(source, MAX_BYTES)
+        reader, content = encoded(source, MAX_BYTES, name)
         if (follow := _FOLLOWED.get(reader)) is not None:
             follow(content, check_size)
         else:
             with suppress(_Seen):
                 reader(content, stop)
+    except TooLong as error:
+        raise ImageError(f"{name}: {error}") from None
     except _UNREADABLE as error:
         raise ImageError(f"{name}: {_reason(name, error)}") from None
 

@@ -13,10 +13,13 @@ from samdeploy.images.refused import RefusedImage
 _LONGEST_PATH = 4096  # bytes, on Linux
 
 
-def encoded(source: str | Path | bytes, max_bytes: int) -> tuple[Reader, bytes]:
+def encoded(source: str | Path | bytes, max_bytes: int, name: str = "") -> tuple[Reader, bytes]:
     """The content of a file, or the bytes themselves, and how they are read.
 
     Its first bytes are recognised, and its length is compared, before the rest is read.
+
+    Args:
+        name: what to call it; "": its path.
 
     Raises:
         ImageError: no path, no plain file, empty, or longer than `max_bytes`.
@@ -24,7 +27,7 @@ def encoded(source: str | Path | bytes, max_bytes: int) -> tuple[Reader, bytes]:
         OSError: what the file system says.
     """
     if isinstance(source, bytes):
-        _check_length(len(source), max_bytes, "image")
+        _check_length(len(source), max_bytes, name or name_of(source))
         try:
             return reader_of(source[:BEGINNING]), source
         except RefusedImage as error:
@@ -35,10 +38,10 @@ def encoded(source: str | Path | bytes, max_bytes: int) -> tuple[Reader, bytes]:
     try:
         status = os.fstat(file)
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{source}: is a folder, an image was expected")
+            raise ImageError(f"{name or source}: is a folder, an image was expected")
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{source}: is no plain file, an image was expected")
-        _check_length(status.st_size, max_bytes, str(source))
+            raise ImageError(f"{name or source}: is no plain file, an image was expected")
+        _check_length(status.st_size, max_bytes, name or str(source))
         reader = reader_of(os.pread(file, BEGINNING, 0))
         content = os.read(file, status.st_size)
         while len(content) < status.st_size and (more := os.read(file, status.st_size - len(content))):

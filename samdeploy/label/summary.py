@@ -87,5 +87,7 @@ def say(found: Summary, classes: Sequence[str]) -> None:
         )
         print(f"  most frequent of {counted(len(found.labels), 'class', 'classes')} found: {shares}", file=sys.stderr)
     if found.errors:
-        first = f"; the first of now: {printable(found.first_error)}" if found.first_error else ""
+        first = f"; the first of this call: {printable(found.first_error)}" if found.first_error else ""
+        if found.first_error.endswith(": no such file"):
+            first += " (names are relative to the list's folder)"
         print(f"  errors are in the column error{first}", file=sys.stderr)

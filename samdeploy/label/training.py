@@ -72,7 +72,7 @@ def write_training_table(labels: Labels, base: Path, least: float, path: Path) -
                 if "://" in row["uri"] or not image.is_file():
                     raise InputError(
                         f"{row['uri']}: no file in {base.absolute()}; give the INPUT of samdeploy label: samdeploy "
-                        "data INPUT --from-labels DIR"
+                        "data INPUT --from-labels DIR --out FILE.csv"
                     )
                 writer.writerow((image, row["label"], f"{row['probability']:.6f}"))
                 found.written[row["label"]] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -147,7 +148,8 @@ def _load(path: Path) -> Any:
     try:
         # timm's and torchvision's scripts save their arguments; a Namespace is a plain bag of them.
         # Torch goes by the name of a path; a file without one is read as the pickle that it is.
-        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # of a pickle that is not torch's, before it is refused
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if names := _code_in(path):

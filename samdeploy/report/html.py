@@ -12,11 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from samdeploy.bundle import Bundle
+from samdeploy.bundle.names import set_name
 from samdeploy.evaluate.accuracy.gate import FP32_DIFFERENCE
 from samdeploy.report.evidence import Evidence
 from samdeploy.report.plots import LinePlot, Range, RangePlot, headroom_plot, range_plot, risk_plot, sweep_plot
 from samdeploy.report.records import Against
-from samdeploy.report.rows import Row, answered, engine_name, outcome, set_name
+from samdeploy.report.rows import Row, answered, engine_name, outcome
 from samdeploy.report.tables import check_table, class_table
 from samdeploy.report.verdict import verdict_of
 from samdeploy.terminal import printable, wording

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from samdeploy.bundle.names import JUDGED_FOLDER
 from samdeploy.terminal import wording
 from samdeploy.terminal.wording import Outcome
 
@@ -30,8 +29,3 @@ def outcome(row: Row) -> Outcome:
 def listed(names: Sequence[str]) -> str:
     """ "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def set_name(dataset: str) -> str:
-    """What a data set is called; the images that `import` was given have only a name of our own."""
-    return "your own images" if dataset == JUDGED_FOLDER else dataset

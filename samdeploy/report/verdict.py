@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from samdeploy.bundle.names import set_name
 from samdeploy.evaluate.accuracy.against_training import NOT_COMPARED
 from samdeploy.evaluate.test_set.open import AS_AT_TRAINING, TRAINED_ELSEWHERE
-from samdeploy.report.rows import engine_name, listed, outcome, set_name
+from samdeploy.report.rows import engine_name, listed, outcome
 from samdeploy.terminal.wording import VERDICTS, Outcome, percent
 
 

@@ -31,6 +31,7 @@ from samdeploy.serve.infer_request import (
 )
 from samdeploy.serve.messages import MESSAGES, METHODS, SERVICE
 from samdeploy.serve.models import Models
+from samdeploy.serve.ports import host_and_port, listen
 from samdeploy.serve.security import has_key
 
 _STATUS = {
@@ -203,18 +204,20 @@ def make_grpc(
     return made
 
 
-def bind(server: grpc.aio.Server, address: str, certificate: tuple[Path, Path] | None) -> int:
-    """Give a server its address, HOST:PORT, with a certificate and its key where there are any; returns the port.
+def bind(server: grpc.aio.Server, host: str, port: int, certificate: tuple[Path, Path] | None) -> int:
+    """Give a server its address, with a certificate and its key where there are any; returns the port.
 
     Raises:
-        InputError: it is taken, or the files cannot be read.
+        InputError: the port cannot be had, or the files cannot be read.
     """
+    address = host_and_port(host, port)
     try:
         if certificate is None:
             return int(server.add_insecure_port(address))
         chain, key = (path.read_bytes() for path in certificate)
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)])))
-    except RuntimeError:  # its text names an environment variable, and no reason
-        raise InputError(f"--grpc-port: {address} is taken; --grpc-port 0 takes a free one") from None
+    except RuntimeError as error:  # its text names an environment variable, and no reason
+        listen(host, port, "--grpc-port").close()  # says why
+        raise InputError(f"--grpc-port: cannot listen on {address} ({first_line(error)})") from None
     except OSError as error:
         raise InputError(f"--grpc-port: cannot listen on {address} ({first_line(error)})") from None

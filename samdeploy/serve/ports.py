@@ -9,13 +9,17 @@ from samdeploy.errors import InputError
 
 # Number of an error -> what it says, and what to do.
 _REFUSED = {
-    errno.EADDRINUSE: ("the port is taken", "; --port 0 takes a free one"),
+    errno.EADDRINUSE: ("the port is taken", "; give another one"),
+    errno.EACCES: ("not permitted: ports below 1024 are for root", "; give another one"),
     errno.EADDRNOTAVAIL: ("not an address of this machine", "; --host 0.0.0.0 takes all of them"),
 }
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
     """A socket that connections queue at; port 0 takes a free one.
+
+    Args:
+        option: of the command line that named the port, for errors.
 
     Raises:
         InputError: the port is taken, or the host is no address of this machine.
@@ -31,17 +35,8 @@ def listen(host: str, port: int) -> socket.socket:
         if isinstance(error, socket.gaierror | UnicodeError):
             raise InputError(f"--host {host}: no such host; give an address of this machine, or 0.0.0.0") from None
         what, cure = _REFUSED.get(getattr(error, "errno", None) or 0, (str(error), ""))
-        raise InputError(f"cannot listen on {host_and_port(host, port)}: {what}{cure}") from None
+        raise InputError(f"{option}: cannot listen on {host_and_port(host, port)}: {what}{cure}") from None
     return listening
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens there; workers share the port, and would share it with a stranger."""
-    try:
-        listen(host, port).close()
-    except InputError:
-        return False
-    return True
 
 
 def host_and_port(host: str, port: int) -> str:

@@ -21,7 +21,7 @@ from samdeploy.serve.http import Server, make_app
 from samdeploy.serve.metrics import Metrics
 from samdeploy.serve.models import Models, read_places
 from samdeploy.serve.options import ServeOptions, check_delay, check_tls, warn_if_open
-from samdeploy.serve.ports import host_and_port, is_free, listen
+from samdeploy.serve.ports import host_and_port, listen
 from samdeploy.serve.security import read_key
 from samdeploy.serve.served import Place, ServedModel
 from samdeploy.serve.uvicorn_server import UvicornServer, uvicorn_config
@@ -61,9 +61,9 @@ def serve(bundles: Sequence[str], options: ServeOptions) -> None:
         _serve_at(settings, listening, announce)
     elif options.grpc_port == 0:
         raise InputError("--grpc-port: 0 found, with --workers a port expected that all of them can share")
-    elif options.grpc_port is not None and not is_free(options.host, options.grpc_port):
-        raise InputError(f"--grpc-port: {options.host}:{options.grpc_port} is taken")
     else:
+        if options.grpc_port is not None:  # workers share the port, and would share it with a stranger
+            listen(options.host, options.grpc_port, "--grpc-port").close()
         # HTTP's requests, then gRPC's, each for at most --timeout.
         longest_end = min(options.drain_seconds + 2 * options.limits.timeout + _CLOSING, _LONGEST_END)
         if code := Workers(_serve_at, settings, listening, options.workers, longest_end=longest_end).run(announce):
@@ -150,7 +150,7 @@ async def _start_grpc(server: Server, options: ServeOptions, key: bytes | None) 
         is_shared=options.workers > 1,
     )
     certificate = (options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
-    port = bind(made, host_and_port(options.host, options.grpc_port or 0), certificate)
+    port = bind(made, options.host, options.grpc_port or 0, certificate)
     await made.start()
     return made, port
 

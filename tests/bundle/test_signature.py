@@ -198,8 +198,13 @@ def test_only_a_private_key_of_an_elliptic_curve_signs(root: Path, keys: tuple[P
     wrong.write_bytes(
         rsa.generate_private_key(65537, 2048).private_bytes(PEM, serialization.PrivateFormat.PKCS8, plain)
     )
-    for path in (keys[1], locked, wrong, tmp_path / "none.key"):
-        with pytest.raises(InputError, match=f"key {path}: "):
+    for path, text in (
+        (keys[1], "is a public key; give the private key that belongs to it"),
+        (locked, "an EC private key .* expected; make a new one"),
+        (wrong, "an EC private key .* expected; make a new one"),
+        (tmp_path / "none.key", "no such file; make one"),
+    ):
+        with pytest.raises(InputError, match=f"key {path}: {text}"):
             sign_folder(root, path)
     assert not (root / SIGNATURE_FILE).exists()
 
@@ -211,7 +216,8 @@ def test_a_key_in_the_bundle_does_not_sign(root: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"key {path}: lies in the bundle, .*; move it elsewhere"):
             sign_folder(root, path)
     copy = shutil.copy(private, tmp_path)
-    with pytest.raises(InputError, match=f"key {copy}: a copy lies in the bundle, .*; remove {private}"):
+    private.write_bytes(private.read_bytes() + b"\n")  # whatever its form, it is a private key
+    with pytest.raises(InputError, match=f"bundle {root}: a private key would be handed on with it; remove {private}"):
         sign_folder(root, Path(copy))
     assert not (root / SIGNATURE_FILE).exists()
 

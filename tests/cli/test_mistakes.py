@@ -144,7 +144,7 @@ def test_a_pattern_that_the_shell_expanded(finished: Path, inside: Inside) -> No
 def test_each_runtime_that_cannot_has_a_line(finished: Path, inside: Inside) -> None:
     code, _, errors = inside("predict", "--precision", "int8", "--device", "cuda", "x.png", cwd=finished)
     first, *reasons = errors.splitlines()
-    assert (code, first) == (1, "samdeploy: no runtime can open this bundle here:")
+    assert (code, first) == (1, "samdeploy: no runtime can open this bundle here in int8:")
     assert [reason.split(":")[0] for reason in reasons] == [f"  - {name}" for name in PREFERENCE]
 
 
@@ -292,7 +292,7 @@ def test_recipe_wins_over_a_folder_of_its_name(tmp_path: Path, inside: Inside) -
         (
             "pets/",
             "is a folder of images, not a bundle (the folder that samdeploy export makes); to use the images: "
-            "samdeploy predict BUNDLE pets, or samdeploy eval BUNDLE --data pets",
+            "samdeploy predict BUNDLE pets, or, if a folder is a class, samdeploy eval BUNDLE --data pets",
         ),
         ("all/", "is a folder of runs; name one of them, or take the newest: --runs all"),
         ("all/one/", "is a run that has no bundle yet; make it: samdeploy export all/one"),

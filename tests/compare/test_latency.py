@@ -10,6 +10,7 @@ import pytest
 from samdeploy.compare.latency import LatencyRatio, Times, compare_latency
 from samdeploy.errors import BackendUnavailable
 from samdeploy.evaluate.test_set.prepared import PreparedImages
+from samdeploy.report.text import comparison
 from tests.bench.conftest import Sleeper
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
@@ -42,4 +43,8 @@ def test_one_that_dies_is_named(prepared: PreparedImages) -> None:
 def test_other_programs_are_named() -> None:
     quiet = LatencyRatio(Times(1, 1, 1), Times(1, 1, 1), 6, 1, 1, 1, 3.0)
     busy = LatencyRatio(Times(1, 1, 1), Times(1, 1, 1), 6, 1, 1, 1, 70.0)
-    assert quiet.noise == "" and "waited 70 %" in busy.noise
+    assert quiet.noise == "" and "waited 0.70 s per second" in busy.noise
+    assert "95 % interval" in comparison._speed(quiet) and "not to be relied on" not in comparison._speed(quiet)
+    assert "95 % interval" not in comparison._speed(busy) and f"not to be relied on: {busy.noise}" in comparison._speed(
+        busy
+    )

@@ -133,7 +133,7 @@ def test_what_is_wrong_with_an_installation(monkeypatch: pytest.MonkeyPatch, tmp
     found = examine_machine()
     problems = "\n".join(found.problems)
     assert "each overwrites the other's files" in problems
-    assert "openvino>=2025.0 (2024.1.0 is installed)" in problems
+    assert "openvino>=2026.2.1 (2024.1.0 is installed)" in problems
     assert "/dev/null is not writable" in problems
     plots = next(extra for extra in found.extras if extra.name == "plots")
     assert plots.missing == ("matplotlib>=3.8.4",)

@@ -211,7 +211,7 @@ def test_two_at_once_are_refused_and_the_command_says_what_it_did(
     code, _, errors = inside(*arguments, cwd=tmp_path)
     assert code == 0, errors
     assert "53 of 53 rows in 3 of 3 parts: 51 labelled, 2 errors" in errors
-    assert "errors are in the column error; the first of now: image 7.png: not an image" in errors
+    assert "errors are in the column error; the first of this call: image 7.png: not an image" in errors
     for out in (digits_bundle.root, digits_bundle.root / "labels"):
         code, _, errors = inside("label", digits_bundle.root, images, "--out", out, cwd=tmp_path)
         assert code == 2 and "inside a bundle, which nothing may change; name another folder" in errors

@@ -121,7 +121,7 @@ def test_the_same_bytes_in_another_process() -> None:
     there = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     torch.manual_seed(0)
     here = hashlib.sha256(serialize(graph_from_module(Splitting().eval(), SPEC))).hexdigest()
-    assert there == f"{here}\n"
+    assert there.splitlines()[-1] == here  # older versions of onnxscript print, too
 
 
 def test_a_mean_over_height_and_width_is_a_pool() -> None:

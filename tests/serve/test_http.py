@@ -305,14 +305,20 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
     root = digits_bundle.root
     for arguments, text in (
         ((tmp_path / "none",), f"{tmp_path / 'none'}: "),
-        ((root, "--port", str(served.port)), f"cannot listen on 127.0.0.1:{served.port}: the port is taken; --port 0"),
+        (
+            (root, "--port", str(served.port)),
+            f"cannot listen on 127.0.0.1:{served.port}: the port is taken; ",
+        ),
         (
             (root, "--host", "192.0.2.1", "--port", "8777"),
             "cannot listen on 192.0.2.1:8777: not an address of this machine; ",
         ),
         ((root, "--host", "a..b"), "--host a..b: no such host; "),
         ((root, "--host", "a" * 64), f"--host {'a' * 64}: no such host; "),
-        ((root, "--grpc-port", str(served.port)), f"--grpc-port: 127.0.0.1:{served.port} is taken; "),
+        (
+            (root, "--grpc-port", str(served.port)),
+            f"--grpc-port: cannot listen on 127.0.0.1:{served.port}: the port ",
+        ),
         ((root, "--timeout", "1", "--delay-ms", "1000"), "--delay-ms: 1000 found, less than 1000 (--timeout) expected"),
         ((root, root), ": two bundles would be served as "),
         ((f"a:={root}",), "version '' found; a letter or digit"),
@@ -326,4 +332,4 @@ def test_what_does_not_start(digits_bundle: Bundle, command: Command, served: Se
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert text in done.stderr and done.stderr.count("\n") == 1
     done = command("serve", root, "--timeout", "inf", cwd=tmp_path)
-    assert (done.returncode, "'--timeout': Input should be less than" in done.stderr) == (2, True)
+    assert (done.returncode, "for '--timeout': " in done.stderr) == (2, True)

@@ -48,7 +48,7 @@ def open_aircraft(
     if root.name == FOLDER:  # the data set's own folder was given instead of the one that holds it
         root = root.parent
     level, merge_val, banner = str(options["level"]), bool(options["merge_val"]), options["banner"] == "keep"
-    cure = f"Get {_URL} (2.75 GB, md5 {_MD5}) and unpack it: `tar -xzf {FOLDER}.tar.gz -C {root}`"
+    cure = f"Get {_URL} (2.75 GB, md5 {_MD5}) and unpack it: `mkdir -p {root} && tar -xzf {FOLDER}.tar.gz -C {root}`"
     if download and not (root / FOLDER).is_dir():
         with downloading("aircraft", cure, root, FOLDER):
             fetch_folder(_URL, _MD5, root, FOLDER)

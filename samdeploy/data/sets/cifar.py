@@ -48,8 +48,8 @@ def open_cifar(name: str, source: Any, root: Path, *, val_fraction: float, seed:
     if root.name == source.base_folder:  # the data set's own folder was given instead of the one that holds it
         root = root.parent
     cure = (
-        f"Get {source.url} (md5 {source.tgz_md5}) and unpack it: `tar -xzf {source.filename} -C {root}`, "
-        f"so that {root / source.base_folder} holds the files"
+        f"Get {source.url} (md5 {source.tgz_md5}) and unpack it: `mkdir -p {root} && tar -xzf {source.filename} -C "
+        f"{root}`, so that {root / source.base_folder} holds the files"
     )
     if download and _faults(source, root):
         with downloading(name, cure, root, source.base_folder):
@@ -57,7 +57,7 @@ def open_cifar(name: str, source: Any, root: Path, *, val_fraction: float, seed:
     # Checked here for a text that names the files, and once more by torchvision just before it loads them.
     faults = _faults(source, root)
     if len(faults) == len(_files(source)) and not (root / source.base_folder).exists():
-        raise DatasetMissing(f"{name}: {root / source.base_folder} does not exist; --download fetches it. {cure}")
+        raise DatasetMissing(f"{name}: {root / source.base_folder} does not exist. {cure}")
     if faults:
         raise DatasetMissing(
             f"{name}: {len(faults)} of {len(_files(source))} files in {root / source.base_folder} are missing or "

@@ -67,10 +67,14 @@ def judge_change(change: PairedDifference, margin: float) -> Judgement:
         text = f"top-1 is {-change.difference:.2f} points lower ({_interval(change)}), at most {margin:g} allowed"
         return Judgement("fails", (text,))
     needed = images_needed(change, margin)
-    cure = f"about {needed:,} would at these rates of flips" if needed else "no number of images would at these rates"
+    cure = (
+        f"about {needed:,} would, if answers change as often"
+        if needed
+        else "nor would more, if answers change so often"
+    )
     text = (
         f"{change.n_images:,} images cannot tell whether top-1 drops by less than {margin:g} points "
-        f"({_interval(change)}); {cure}; a wider --margin is a weaker promise, to be chosen before looking"
+        f"({_interval(change)}); {cure}; a wider --margin promises less, and is to be chosen beforehand"
     )
     return Judgement("cannot tell", (text,), needed)
 

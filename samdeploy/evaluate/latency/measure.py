@@ -92,7 +92,8 @@ class Latency:
             reasons.append(f"the median moved by {self.drift_percent:+.1f} % (at most {MAX_DRIFT_PERCENT:.0f})")
         if self.waited_percent is not None and self.waited_percent > MAX_WAITED_PERCENT:
             reasons.append(
-                f"threads waited {self.waited_percent:.0f} % of the time for a core (at most {MAX_WAITED_PERCENT:.0f})"
+                f"its threads together waited {self.waited_percent / 100:.2f} s per second for a core (at most "
+                f"{MAX_WAITED_PERCENT / 100:g})"
             )
         last = f", the last of {self.tries} tries" if self.tries > 1 else ""
         return f"too noisy for a verdict{last}: {'; '.join(reasons)}" if reasons else ""

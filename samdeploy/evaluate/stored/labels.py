@@ -19,7 +19,7 @@ from samdeploy.arrays import BoolArray, Float32Array, Float64Array, Int64Array, 
 from samdeploy.bundle import Bundle
 from samdeploy.data.duplicates.image_hashes import ImageHashes, set_hashes
 from samdeploy.data.texts import PackedTexts
-from samdeploy.errors import BundleError, InputError
+from samdeploy.errors import OTHER_WEIGHTS, BundleError, InputError
 from samdeploy.evaluate.accuracy.against_training import compare_with_training
 from samdeploy.evaluate.accuracy.facts import ImageFacts, image_facts
 from samdeploy.evaluate.accuracy.judged import conclude, judge_facts
@@ -152,7 +152,7 @@ def _read_images(bundle: Bundle, reference: Labels, given: LabelSets) -> _Images
             digests.append(_digests(block))
             answers.append(_chosen(block))
             if (answers[-1] < 0).any():
-                raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; train again")
+                raise BundleError(f"bundle {bundle.root}: the network's own logits are not finite; {OTHER_WEIGHTS}")
             advance(len(block), "")
     every = np.concatenate(digests)
     hashes = ImageHashes(every, np.zeros((len(every), 0), np.uint64), names, np.concatenate(labels))

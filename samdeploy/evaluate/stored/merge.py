@@ -121,8 +121,9 @@ def _all_shards(bundle: Bundle, paths: Sequence[Path]) -> list[Shard]:
     numbers = [shard.number for shard in shards]
     if numbers != list(range(1, first.count + 1)):
         missing = sorted(set(range(1, first.count + 1)) - set(numbers))
-        what = f"{missing[0]}/{first.count} is missing" if missing else "one is there twice"
-        raise InputError(f"--merge: {len(shards)} of {first.count} shards found; {what}")
+        twice = [number for number in numbers if numbers.count(number) > 1]
+        what = f"{twice[0]}/{first.count} is there twice" if twice else f"{missing[0]}/{first.count} is missing"
+        raise InputError(f"--merge: {len(set(numbers))} of {first.count} shards found; {what}")
     for shard in shards:
         if _what(shard) != _what(first):
             raise InputError(f"--merge: shard {shard.number} asked other engines or images than shard {first.number}")

@@ -30,7 +30,7 @@ PUBLISHED_WEIGHTS = {
 
 
 _CALMER = {
-    "original": "start the attention from nothing: --set model.gate=identity",
+    "original": "start with the attention switched off: --set model.gate=identity",
     "identity": "bound the attention: --set model.gate=bounded",
 }
 

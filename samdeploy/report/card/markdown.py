@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import samdeploy
+from samdeploy.bundle.names import set_name
 from samdeploy.bundle.spec import named_model
 from samdeploy.report.card.facts import EngineFigures, Evaluation, Facts
-from samdeploy.report.rows import set_name
 from samdeploy.terminal import printable
 from samdeploy.terminal.wording import count, megabytes, milliseconds, percent, points, span
 

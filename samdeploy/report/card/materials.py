@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import samdeploy
+from samdeploy.bundle.names import set_name
 from samdeploy.bundle.spec import ModelSpec
 from samdeploy.report.card.facts import Evaluation, Facts
 from samdeploy.report.card.markdown import UNKNOWN
@@ -42,7 +43,7 @@ def bill_of_materials(facts: Facts) -> Json:
         {
             "type": "dataset",
             "bom-ref": f"data:{split}",
-            "name": f"{data.name}, {facts.split_name(split)}",
+            "name": f"{set_name(data.name)}, {facts.split_name(split)}",
             "contents": {
                 "properties": _properties(
                     {
@@ -64,7 +65,7 @@ def bill_of_materials(facts: Facts) -> Json:
         }
         for file in facts.bundle.files
     ]
-    data_set: Json = {"type": "data", "bom-ref": "data", "name": data.name}
+    data_set: Json = {"type": "data", "bom-ref": "data", "name": set_name(data.name)}
     if splits:
         data_set["data"] = splits
     return {

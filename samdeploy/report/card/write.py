@@ -37,7 +37,7 @@ def write_card(bundle: Bundle, folder: Path, *, force: bool = False) -> tuple[Pa
             found = "a folder" if path.is_dir() else "a pipe, socket or device"
             raise InputError(f"{path}: {found} found, a file expected; move it away, or name another folder: --out DIR")
         if not force and path.exists() and path.read_bytes() != content:
-            raise InputError(f"{path}: exists and differs; --force overwrites it, --out DIR writes elsewhere")
+            raise InputError(f"{path}: exists with other content; --force overwrites it, --out DIR writes elsewhere")
     for path, content in written.items():
         write_atomic(path, content)
     return folder / CARD_FILE, folder / MATERIALS_FILE

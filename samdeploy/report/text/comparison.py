@@ -105,10 +105,10 @@ def _times(times: Times) -> tuple[Cell, ...]:
 
 
 def _speed(latency: LatencyRatio) -> str:
-    around = wording.span(latency.low, latency.high, wording.ratio)
+    around = f" (95 % interval {wording.span(latency.low, latency.high, wording.ratio)})"
     return (
-        f"B takes {wording.ratio(latency.median)} times as long as A (95 % interval {around}); one image at a time, "
-        f"{latency.rounds} rounds in turns"
+        f"B takes {wording.ratio(latency.median)} times as long as A{'' if latency.noise else around}; one image at a "
+        f"time, {latency.rounds} rounds in turns{f'; not to be relied on: {latency.noise}' if latency.noise else ''}"
     )
 
 
@@ -198,5 +198,3 @@ def _remarks(report: CompareReport) -> Iterator[tuple[str, str]]:
     if report.is_same_network:
         yield "note", "A and B are the same network: equal weights, classes and preprocessing"
     yield from (("note", text) for text in (*report.notes, *report.images.notes))
-    if report.latency is not None and report.latency.noise:
-        yield "latency", report.latency.noise

@@ -150,7 +150,7 @@ def _table(text: str, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # also of an integer of thousands of digits
-        lists = "" if origin.endswith(".toml") else "; a list of images is called .csv, .tsv, .jsonl, .parquet or .tar"
+        lists = "" if origin.lower().endswith(".toml") else "; lists of images are .csv, .tsv, .jsonl, .parquet or .tar"
         raise RecipeError(f"{origin}: not a recipe, which is TOML: {error}{lists}") from None
 
 
@@ -165,7 +165,7 @@ def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
     is_file_name = path.suffix == ".toml" or what_is_given(path).kind != "folder"
     if kind == "nothing" and not is_file_name and "/" not in name_or_path:
         raise InputError(unknown("recipe, file or folder", name_or_path, recipe_names()))
-    raise InputError(f"{path}: {_not_a_recipe(kind, path)}")
+    raise InputError(f"{name_or_path if kind == 'URL' else path}: {_not_a_recipe(kind, path)}")
 
 
 def _not_a_recipe(kind: PathKind, path: Path) -> str:

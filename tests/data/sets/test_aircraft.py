@@ -77,7 +77,8 @@ def test_missing_files(aircraft_root: Path) -> None:
     assert str(error.value) == (
         f"aircraft: missing: {data / 'families.txt'}, {data / 'images_family_val.txt'}. "
         "Get https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz (2.75 GB, md5 "
-        f"d4acdd33327262359767eeaa97a4f732) and unpack it: `tar -xzf fgvc-aircraft-2013b.tar.gz -C {aircraft_root}`"
+        f"d4acdd33327262359767eeaa97a4f732) and unpack it: `mkdir -p {aircraft_root} "
+        f"&& tar -xzf fgvc-aircraft-2013b.tar.gz -C {aircraft_root}`"
     )
 
 

@@ -90,7 +90,7 @@ def test_the_own_folder_may_be_given_as_root(tmp_path: Path, small_cifar10: Smal
 )
 def test_nothing_there(tmp_path: Path, name: str, folder: str, count: int, files: str, md5: str) -> None:
     archive = f"{name.replace('cifar', 'cifar-')}-python.tar.gz"
-    with pytest.raises(DatasetError, match=f"^{name}: {tmp_path / folder} does not exist; --download fetches it. Get "):
+    with pytest.raises(DatasetError, match=f"^{name}: {tmp_path / folder} does not exist. Get "):
         open_dataset(name, tmp_path)
     (tmp_path / folder).mkdir()
     with pytest.raises(DatasetError) as error:
@@ -98,7 +98,8 @@ def test_nothing_there(tmp_path: Path, name: str, folder: str, count: int, files
     assert str(error.value) == (
         f"{name}: {count} of {count} files in {tmp_path / folder} are missing or damaged: "
         f"{', '.join(f'{file} (missing)' for file in files.split())}. Get https://www.cs.toronto.edu/~kriz/{archive} "
-        f"(md5 {md5}) and unpack it: `tar -xzf {archive} -C {tmp_path}`, so that {tmp_path / folder} holds the files"
+        f"(md5 {md5}) and unpack it: `mkdir -p {tmp_path} && tar -xzf {archive} -C {tmp_path}`, "
+        f"so that {tmp_path / folder} holds the files"
     )
 
 
@@ -135,5 +136,5 @@ def test_failed_download_is_one_line_with_the_cure(tmp_path: Path, monkeypatch: 
         open_dataset("cifar10", tmp_path, download=True)
     text = str(error.value)
     assert text.startswith("cifar10: the download failed: <urlopen error [Errno 111] Connection refused>. Get http")
-    assert f"`tar -xzf cifar-10-python.tar.gz -C {tmp_path}`" in text
+    assert f"`mkdir -p {tmp_path} && tar -xzf cifar-10-python.tar.gz -C {tmp_path}`" in text
     assert "\n" not in text

@@ -83,6 +83,6 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error.value) == (
         "aircraft: the download failed: <urlopen error [Errno 111] Connection refused>. Get "
         f"http://127.0.0.1:9/{FOLDER}.tar.gz (2.75 GB, md5 d4acdd33327262359767eeaa97a4f732) and unpack it: "
-        f"`tar -xzf {FOLDER}.tar.gz -C {root}`"
+        f"`mkdir -p {root} && tar -xzf {FOLDER}.tar.gz -C {root}`"
     )
     assert socket.getdefaulttimeout() is None

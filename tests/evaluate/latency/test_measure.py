@@ -161,7 +161,7 @@ def test_waiting_for_a_core_refuses_the_verdict(timed: Callable[..., Timed], mon
     found = measure_latency(session, IMAGES)
     assert (found.spread, found.drift_percent) == pytest.approx((1, 0))
     assert found.waited_percent == pytest.approx(100 * 0.5 / 1.5)
-    assert "threads waited 33 % of the time for a core (at most 25)" in found.noise
+    assert "its threads together waited 0.33 s per second for a core (at most 0.25)" in found.noise
 
 
 def test_the_wait_is_the_schedulers() -> None:

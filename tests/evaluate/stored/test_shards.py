@@ -149,7 +149,7 @@ def test_what_does_not_belong_together_is_refused(
     np.savez(tmp_path / "array.npz", a=np.zeros(3))
     for paths, text in (
         ([folder / "1.npz", folder / "3.npz"], "2 of 3 shards found; 2/3 is missing"),
-        ([folder, folder / "2.npz"], "one is there twice"),
+        ([folder, folder / "2.npz"], "3 of 3 shards found; 2/3 is there twice"),
         ([tmp_path / "broken.npz"], "not a shard of an evaluation"),
         ([tmp_path / "array.npz"], "not a shard of an evaluation"),
         ([tmp_path], "not a shard of an evaluation"),

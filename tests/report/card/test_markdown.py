@@ -211,7 +211,7 @@ def test_a_card_that_was_completed_by_hand_is_kept(judged: Path) -> None:
     write_card(bundle, judged)
     assert (card.read_bytes(), materials.read_bytes()) == before
     card.write_text("completed by hand")
-    with pytest.raises(InputError, match=r"README.md: exists and differs; --force"):
+    with pytest.raises(InputError, match=r"README.md: exists with other content; --force"):
         write_card(bundle, judged)
     assert card.read_text() == "completed by hand"
     write_card(bundle, judged, force=True)

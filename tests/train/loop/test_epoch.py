@@ -26,8 +26,8 @@ def test_the_error_names_all_cures() -> None:
     assert str(diverged("the training loss became inf at epoch 7, step 3 of 352", recipe)) == (
         "training diverged: the training loss became inf at epoch 7, step 3 of 352 (learning rate 0.02); "
         "lower the learning rate: --set training.learning_rate=0.002, or clip the gradient: --set "
-        "training.clip_norm=1, or start the attention from nothing: --set model.gate=identity, or compute in a wider "
-        "range: --set training.precision=bf16"
+        "training.clip_norm=1, or start with the attention switched off: --set model.gate=identity, or compute "
+        "in a wider range: --set training.precision=bf16"
     )
 
 
