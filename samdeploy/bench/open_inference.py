@@ -126,7 +126,9 @@ class Client:
         except ValueError:
             found = None
         if status in (401, 403):
-            raise BackendUnavailable(f"GET {path}: {status}, the server wants a key; give it with --api-key-file FILE")
+            raise BackendUnavailable(
+                f"GET {path}: {status}, the server wants a key, or another one; give it with --api-key-file FILE"
+            )
         if status != 200 or not isinstance(found, dict):
             raise BackendUnavailable(
                 f"--url: no model of the Open Inference Protocol (GET {path} gave {status} {body[:90]!r}); check it"

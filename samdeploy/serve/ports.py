@@ -35,6 +35,7 @@ def listen(host: str, port: int, option: str = "--port") -> socket.socket:
         if isinstance(error, socket.gaierror | UnicodeError):
             raise InputError(f"--host {host}: no such host; give an address of this machine, or 0.0.0.0") from None
         what, cure = _REFUSED.get(getattr(error, "errno", None) or 0, (str(error), ""))
+        option = "--host" if getattr(error, "errno", None) == errno.EADDRNOTAVAIL else option
         raise InputError(f"{option}: cannot listen on {host_and_port(host, port)}: {what}{cure}") from None
     return listening
 
