@@ -73,8 +73,9 @@ def not_a_bundle(path: str | Path) -> str:
         "run without a bundle": f"is a run that has no bundle yet; make it: samdeploy export {path}",
         "unfinished run": f"is a run without a finished epoch; go on with: samdeploy train --resume {path}",
         "folder of runs": f"is a folder of runs; name one of them, or take the newest: --runs {path}",
-        "folder of images": "is a folder of images, not a bundle (the folder that samdeploy export makes); to use the "
-        f"images: samdeploy predict BUNDLE {quoted}, or, if a folder is a class, samdeploy eval BUNDLE --data {quoted}",
+        "folder of images": "is a folder of images, not a bundle (the folder that samdeploy export makes); to use "
+        f"them: samdeploy predict BUNDLE {quoted}, or, if it has a folder for each class, "
+        f"samdeploy eval BUNDLE --data {quoted}",
         "empty folder": "is an empty folder; make a bundle: samdeploy export",
         "folder": f"is a folder without {MANIFEST}; name a bundle, the folder that samdeploy export makes",
     }.get(kind, f"is {a(kind)}; name a bundle, the folder that samdeploy export makes")

@@ -61,7 +61,7 @@ def bench(
         refuse_unused(
             {"--clients": clients, "--api-key-file": api_key_file}, "only with --url; add it, or leave this out"
         )
-        refuse_unused({"--alternatives": None if against else alternatives}, "only with --against; add it")
+        refuse_unused({"--alternatives": None if against else alternatives}, "only with --against; add --against")
     else:
         refuse_unused(
             {"--against": against, "--alternatives": alternatives, "--batch": batch, "--images": images, "--data": data}

@@ -44,8 +44,10 @@ def data(
     """Check a data set before training.  Class counts, copies in two splits, augmented samples, loading speed."""
     from samdeploy.errors import InputError
 
-    if (from_labels is None) != (out is None):
-        raise InputError("--from-labels and --out: give both, such as --from-labels labels --out table.csv")
+    if from_labels is None and out is not None:
+        raise InputError("--out: only with --from-labels DIR, a folder that samdeploy label wrote; leave it out")
+    if from_labels is not None and out is None:
+        raise InputError("--from-labels: needs --out, such as --out table.csv")
     if from_labels is not None and out is not None:
         refuse_unused(
             {"--data": root, "--batch-size": batch_size, "--size": size, "--set": settings, "--download": download}

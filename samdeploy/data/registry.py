@@ -158,12 +158,11 @@ def check_folder(name: str, root: Path | None, subject: str, *, download: bool =
         return
     entry = DATASETS[name]
     if not entry.has_files:
-        instead = (
-            "To train on your images: samdeploy train" if "recipe" in subject else "Other images: samdeploy predict"
+        other = (
+            "To train on them: samdeploy train" if "recipe" in subject else "To classify them: samdeploy predict BUNDLE"
         )
         raise InputError(
-            f"{root}: {subject} data set {name!r} comes with a package and reads no folder; leave --data out. "
-            f"{instead} {root}"
+            f"{root}: {subject} data set {name!r} is built in and takes no folder; leave --data out. {other} {root}"
         )
     if entry.holds is not None and not download and not _function(entry.holds)(expanded(root)):
         raise InputError(

@@ -61,7 +61,7 @@ def check_margin(margin: float) -> None:
         InputError: it is not above 0 and below 100.
     """
     if not 0 < margin < 100:
-        hint = " (a loss of nothing at all cannot be shown; 0.1 is strict)" if margin == 0 else ""
+        hint = " (no images can show that nothing at all is lost; 0.1 is strict)" if margin == 0 else ""
         raise InputError(f"--margin: {margin:g} found, points above 0 and below 100 expected{hint}")
 
 

@@ -194,7 +194,7 @@ def _choose(names: Iterable[str], column: str, where: str) -> str:
     found = column if column in names else next((name for name in _COLUMNS if not column and name in names), None)
     if found is None:
         if not names:
-            raise InputError(f"{where}: is empty, without even the names of columns; give another file")
+            raise InputError(f"{where}: is empty; the names of columns, such as path, and rows expected")
         wanted = repr(column) if column else f"one of {', '.join(_COLUMNS)}"
         raise InputError(
             f"{where}: columns {', '.join(map(repr, names[:8]))} found, {wanted} expected; --column NAME names it"

@@ -49,8 +49,8 @@ class Given:
             )
         if self.resize_short is not None and self.resize_short < max(self.height or 0, self.width or 0):
             raise InputError(
-                f"--resize {self.resize_short}: smaller than --size {self.height}x{self.width}, to which the image is "
-                "cropped afterwards; raise it"
+                f"--resize {self.resize_short}: the image is cropped to --size {self.height}x{self.width} afterwards; "
+                f"give --resize {max(self.height or 0, self.width or 0)} or more"
             )
 
     def before(self, other: Given) -> Given:

@@ -130,7 +130,9 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str)
         counts = "; ".join(f"{len(keys)} {kind}: {some(keys)}" for kind, keys in kinds if keys)
         alike, own = look_alike(state), look_alike(wanted)
         if alike and alike != own:
-            raise WeightsError(f"{source}: does not fit {own or 'the architecture'}; this looks like {alike}: {counts}")
+            raise WeightsError(
+                f"{source}: does not fit {own or 'the architecture'}; this looks like {alike} ({counts})"
+            )
         cure = "Check arch, its options and the number of classes"
         if misshapen and all(is_of_size(entry.partition(" ")[0]) for entry in misshapen):
             cure = "These weights are of images of another size: give it with --size PIXELS"

@@ -11,7 +11,7 @@ from samdeploy.errors import InputError
 _REFUSED = {
     errno.EADDRINUSE: ("the port is taken", "; give another one"),
     errno.EACCES: ("not permitted: ports below 1024 are for root", "; give another one"),
-    errno.EADDRNOTAVAIL: ("not an address of this machine", "; --host 0.0.0.0 takes all of them"),
+    errno.EADDRNOTAVAIL: ("not an address of this machine", "; --host 0.0.0.0 listens on all of its addresses"),
 }
 
 

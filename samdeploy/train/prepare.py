@@ -121,7 +121,7 @@ def open_recipe_data(recipe: Recipe) -> Dataset:
     except DatasetMissing as error:
         if not DATASETS[data.name].can_download:
             raise
-        raise DatasetMissing(f"{error}, or add --download") from None
+        raise DatasetMissing(f"{error}. Or add --download") from None
     for note in dataset.notes:
         print(printable(note), file=sys.stderr)
     return dataset

@@ -113,7 +113,7 @@ def test_a_session_that_dies_in_the_middle(digits_bundle: Bundle, monkeypatch: p
             for seconds in (-1.0, float("nan"), float("inf"), 0.0, 1e-9)
         ),
         ({"rounds": 4, "against": True}, 2, "--rounds: 4 found, at least 5 expected"),
-        ({"alternatives": "pytorch eager"}, 2, "--alternatives: only with --against; add it"),
+        ({"alternatives": "pytorch eager"}, 2, "--alternatives: only with --against; add --against"),
         ({"clients": "2"}, 2, "--clients: only with --url"),
         ({"api_key_file": Path("nowhere")}, 2, "--api-key-file: only with --url"),
         ({"url": "http://127.0.0.1:9/v2/models/x", "batch": "4"}, 2, "--batch: not with --url"),

@@ -64,6 +64,6 @@ def test_only_training_fetches_a_data_set(tmp_path: Path, inside: Inside) -> Non
     code, _, err = inside("train", "cifar10", cwd=tmp_path)
     assert code == 2
     assert err.endswith(
-        "so that data/cifar-10-batches-py holds the files, or add --download; if the "
+        "so that data/cifar-10-batches-py holds the files. Or add --download; if the "
         "files lie elsewhere, name their folder: --data DIR\n"
     )

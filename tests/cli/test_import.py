@@ -51,8 +51,8 @@ MISTAKES: list[tuple[str, str]] = [
     ("import sam-resnet50", "sam-resnet50: has no published weights; import a file of them: samdeploy import FILE"),
     ("import w.pth", "w.pth: architecture not given. Name it: --arch timm:NAME"),
     ("import timm:resnet18 --arch timm:resnet18", "--arch timm:resnet18: timm:resnet18 names an architecture already"),
-    ("import resnet18.pth --arch timm:resnet50", "resnet18.pth: does not fit resnet50; this looks like resnet18: "),
-    (f"import resnet18.pth --arch {ARCH}", "resnet18.pth: does not fit the architecture; this looks like resnet18: "),
+    ("import resnet18.pth --arch timm:resnet50", "resnet18.pth: does not fit resnet50; this looks like resnet18 ("),
+    (f"import resnet18.pth --arch {ARCH}", "resnet18.pth: does not fit the architecture; this looks like resnet18 ("),
     (f"import eff.pth --arch {ARCH}", f"eff.pth: no head of {ARCH} (fc.weight, fc.bias), and 4 of its 77 tensors "),
     (
         "import vit.pth --arch timm:test_vit --classes classes.txt --size 100",
@@ -93,7 +93,10 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (f"import w.pth --license {'x' * 201}", "--license: 201 characters found, a name of at most 200 expected"),
     (f"import w.pth --arch {ARCH} --mean 1,2", "--mean: '1,2' found, three numbers expected"),
-    (f"import w.pth --arch {ARCH} --size 64 --resize 32", "--resize 32: smaller than --size 64x64, to which"),
+    (
+        f"import w.pth --arch {ARCH} --size 64 --resize 32",
+        "--resize 32: the image is cropped to --size 64x64 afterwards; give --resize 64 or",
+    ),
     (f"import w.pth --arch {ARCH} --set gate=no", f"unknown option of {ARCH} 'gate'. Valid: attention"),
     (f"import w.pth --arch {ARCH} --preprocessing timm:dm_nfnet_f0", "timm:dm_nfnet_f0: its images are cropped by mod"),
     ("export w.pth", "run w.pth: is a weight file; import it first: samdeploy import w.pth --arch timm:NAME"),

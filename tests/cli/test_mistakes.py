@@ -20,7 +20,7 @@ from tests.conftest import Command
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ("train digit", 2, "unknown recipe, file or folder 'digit'; did you mean 'digits'"),
+        ("train digit", 2, "unknown recipe, file or folder 'digit'; did you mean the recipe 'digits'"),
         ("train no/such.toml", 2, "no/such.toml: no such file or folder; a recipe's name, a .toml"),
         ("train --set training.epoch=3", 2, "recipe digits: unknown key in [training] 'epoch'; did you mean 'epochs'"),
         ("train --set training.epochs=many", 2, "recipe digits: "),
@@ -57,9 +57,9 @@ from tests.conftest import Command
         ("train digits --data empty", 2, "empty: the recipe's data set"),
         ("data --data empty", 2, "empty: the recipe's data set"),
         ("reproduce --data empty", 2, "empty: the recipe's data set"),
-        ("export --data empty", 2, "empty: the run's data set 'digits' comes"),
-        ("eval --data empty", 2, "empty: the bundle's data set 'digits' comes"),
-        ("data --size 32 --out t.csv", 2, "--from-labels and --out: give both"),
+        ("export --data empty", 2, "empty: the run's data set 'digits' is built in"),
+        ("eval --data empty", 2, "empty: the bundle's data set 'digits' is built in"),
+        ("data --size 32 --out t.csv", 2, "--out: only with --from-labels DIR"),
         ("export --headroom-plot a.txt", 2, "--headroom-plot a.txt: a .png, .svg or .pdf expected"),
         (
             "export runs/digits/bundle",
@@ -124,7 +124,7 @@ def test_a_folder_that_was_named_is_not_asked_for(tmp_path: Path, inside: Inside
 def test_no_traceback_in_a_process_either(tmp_path: Path, command: Command) -> None:
     done = command("train", "digit", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert_one_line(done.stderr, "unknown recipe, file or folder 'digit'; did you mean 'digits'")
+    assert_one_line(done.stderr, "unknown recipe, file or folder 'digit'; did you mean the recipe 'digits'")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -291,8 +291,8 @@ def test_recipe_wins_over_a_folder_of_its_name(tmp_path: Path, inside: Inside) -
         ("nothing-in-it/", "is an empty folder; make a bundle: samdeploy export"),
         (
             "pets/",
-            "is a folder of images, not a bundle (the folder that samdeploy export makes); to use the images: "
-            "samdeploy predict BUNDLE pets, or, if a folder is a class, samdeploy eval BUNDLE --data pets",
+            "is a folder of images, not a bundle (the folder that samdeploy export makes); to use them: "
+            "samdeploy predict BUNDLE pets, or, if it has a folder for each class, samdeploy eval BUNDLE --data pets",
         ),
         ("all/", "is a folder of runs; name one of them, or take the newest: --runs all"),
         ("all/one/", "is a run that has no bundle yet; make it: samdeploy export all/one"),

@@ -145,7 +145,7 @@ def test_a_column_of_what_has_none_is_refused(labelled: Label, images: Path, tmp
         with pytest.raises(InputError, match=r"--column 'path': .* has no columns; leave --column out"):
             labelled(tmp_path / "out", given, column="path")
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(InputError, match=r"empty.csv: is empty, without even the names of columns"):
+    with pytest.raises(InputError, match=r"empty.csv: is empty; the names of columns, such as path"):
         labelled(tmp_path / "out", tmp_path / "empty.csv")
 
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_trained_on_is_refused(
             (photos, "--from-labels", out, "--out", tmp_path / "next.txt"),
             "next.txt: a .csv expected; name it so, such as",
         ),
-        ((photos, "--from-labels", out), "give both"),
+        ((photos, "--from-labels", out), "--from-labels: needs --out"),
         ((photos, "--from-labels", out, "--out", table, "--size", "64"), "--size: not with --from-labels"),
         ((photos, "--from-labels", out, "--out", table, "--no-cache"), "--no-cache: not with --from-labels"),
         ((photos, "--min-probability", "0.5"), "--min-probability: only with --from-labels"),

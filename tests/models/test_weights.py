@@ -186,7 +186,7 @@ def test_other_architecture_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         load_weights(model(arch="sam-resnet50"), tmp_path / "w.safetensors")
     text = str(caught.value)
-    assert "w.safetensors: does not fit sam-resnet50; this looks like sam-resnet18: " in text
+    assert "w.safetensors: does not fit sam-resnet50; this looks like sam-resnet18 (" in text
     assert len(text) < 600 + len(str(tmp_path))
 
 

@@ -114,7 +114,8 @@ def _all_shards(bundle: Bundle, paths: Sequence[Path]) -> list[Shard]:
     files = [file for path in paths for file in (sorted(path.glob("*.npz")) if path.is_dir() else [path])]
     if not files:
         raise InputError(
-            f"--merge {', '.join(map(str, paths))}: no shard found; make them: samdeploy eval --shard 1/4 --out 1.npz"
+            f"--merge {', '.join(map(str, paths))}: no shard found; make all, such as: samdeploy eval "
+            "BUNDLE --shard 1/4 --out 1.npz"
         )
     shards = sorted((read_shard(file, bundle) for file in files), key=lambda shard: shard.number)
     first = shards[0]

@@ -151,7 +151,7 @@ def _table(text: str, origin: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except ValueError as error:  # also of an integer of thousands of digits
         lists = "" if origin.lower().endswith(".toml") else "; lists of images are .csv, .tsv, .jsonl, .parquet or .tar"
-        raise RecipeError(f"{origin}: not a recipe, which is TOML: {error}{lists}") from None
+        raise RecipeError(f"{origin}: not a valid recipe (TOML): {error}{lists}") from None
 
 
 def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
@@ -164,7 +164,8 @@ def _recipe_path(name_or_path: str, folder: Path = Path()) -> Path:
         return path
     is_file_name = path.suffix == ".toml" or what_is_given(path).kind != "folder"
     if kind == "nothing" and not is_file_name and "/" not in name_or_path:
-        raise InputError(unknown("recipe, file or folder", name_or_path, recipe_names()))
+        text = unknown("recipe, file or folder", name_or_path, recipe_names())
+        raise InputError(text.replace("did you mean", "did you mean the recipe").replace("Valid:", "Recipes:"))
     raise InputError(f"{name_or_path if kind == 'URL' else path}: {_not_a_recipe(kind, path)}")
 
 

@@ -15,11 +15,13 @@ from tests.train.recipe.test_recipe import written
 
 
 def test_unknown_recipes_and_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown recipe, file or folder 'cifar'; did you mean 'cifar10' or"):
+    with pytest.raises(
+        InputError, match="unknown recipe, file or folder 'cifar'; did you mean the recipe 'cifar10' or"
+    ):
         load_recipe("cifar")
     with pytest.raises(InputError, match=r"nowhere\.toml: no such file or folder; a recipe's name, a \.toml"):
         load_recipe(tmp_path / "nowhere.toml")
-    with pytest.raises(RecipeError, match=r"mine\.toml: not a recipe, which is TOML: .*line 1"):
+    with pytest.raises(RecipeError, match=r"mine\.toml: not a valid recipe .TOML.: .*line 1"):
         load_recipe(written(tmp_path, "epochs 3"))
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe4"')
     with pytest.raises(RecipeError, match=r"latin\.toml: cannot be read as UTF-8 text"):
@@ -59,7 +61,7 @@ def test_extends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extends", "message"),
     [
-        ('"cifar"', r"mine\.toml: extends: unknown recipe, file or folder 'cifar'; did you mean 'cifar10'"),
+        ('"cifar"', r"mine\.toml: extends: unknown recipe, file or folder 'cifar'; did you mean the recipe 'cifar10'"),
         ('"no.toml"', r"mine\.toml: extends: .*no\.toml: no such file or folder"),
         ("3", r"mine\.toml: extends: 3 found, a recipe's name or the path of a \.toml expected"),
         ('"mine.toml"', r"circle: mine\.toml -> mine\.toml"),
