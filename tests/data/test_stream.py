@@ -46,10 +46,15 @@ class Counting:
         return np.full((4, 6, 3), index % 256, np.uint8)
 
 
+def image_threads() -> set[threading.Thread]:
+    """Those of other tests in this process, too."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("images")}
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_reading_stays_ahead_but_not_far(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(threads)))
-    load = Counting()
+    load, before = Counting(), image_threads()
     stream = stream_images(samples(1000, load), SIZE, description="test", block=10)
     taken = 0
     for block in stream:
@@ -64,7 +69,7 @@ def test_reading_stays_ahead_but_not_far(threads: int, monkeypatch: pytest.Monke
     asked = load.asked
     time.sleep(0.01)
     assert load.asked == asked
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
+    assert image_threads() <= before
 
 
 def test_from_the_first_broken_image_on_nothing_is_yielded_but_all_are_counted() -> None:
@@ -90,9 +95,10 @@ def test_another_error_is_passed_on() -> None:
     def wrong(index: int) -> UInt8Array:
         raise ZeroDivisionError(index)
 
+    before = image_threads()
     with pytest.raises(ZeroDivisionError):
         list(stream_images(samples(100, wrong), SIZE, description="test"))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
+    assert image_threads() <= before
 
 
 def test_unreadable_images_are_black_where_the_others_are_wanted() -> None:

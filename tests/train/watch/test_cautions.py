@@ -31,7 +31,7 @@ def test_sound_data() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"val": (13, 13)}, "only 26 validation images: one of them is 3.8 points of top-1"),
+        ({"val": (13, 13)}, "only 26 validation images: each is 3.8 points of top-1"),
         ({"train": (280, 20)}, "class 'cat' has 14 times the training images of 'dog' (280 and 20)"),
         ({"train": (2, 12)}, "fewer than 10 training images of 'cat' (2); add images, or join classes"),
         ({"val": (0, 200)}, "no validation image of 'cat'"),
