@@ -124,7 +124,7 @@ def signed_files(root: Path, public_key: Path) -> Mapping[str, str]:
     where = f"bundle {root}"
     key = _public_key(public_key)
     if not (root / SIGNATURE_FILE).exists():
-        raise BundleError(f"{where}: not signed (no {SIGNATURE_FILE}), so {public_key} proves nothing; {_CURE}, signed")
+        raise BundleError(f"{where}: not signed (no {SIGNATURE_FILE}), so {public_key} proves nothing; {_CURE}")
     path = contained_file(root, SIGNATURE_FILE, where)
     values = read_json(path, where, max_bytes=_MOST_BYTES)
     try:
