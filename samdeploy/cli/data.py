@@ -42,13 +42,7 @@ def data(
     ] = _LEAST,
 ) -> None:
     """Check a data set before training.  Class counts, copies in two splits, augmented samples, loading speed."""
-    from samdeploy.errors import InputError
-
-    if from_labels is None and out is not None:
-        raise InputError("--out: only with --from-labels DIR, a folder that samdeploy label wrote; leave it out")
-    if from_labels is not None and out is None:
-        raise InputError("--from-labels: needs --out, such as --out table.csv")
-    if from_labels is not None and out is not None:
+    if from_labels is not None:
         refuse_unused(
             {"--data": root, "--batch-size": batch_size, "--size": size, "--set": settings, "--download": download}
             | {"--no-cache": not cache, "--sheet": sheet},
@@ -56,7 +50,8 @@ def data(
         )
         _write_table(recipe, from_labels, out, min_probability)
         return
-    refuse_unused({"--min-probability": min_probability != _LEAST}, "only with --from-labels")
+    why = "only with --from-labels DIR, a folder that samdeploy label wrote; leave it out"
+    refuse_unused({"--out": out, "--min-probability": min_probability != _LEAST}, why)
     given = {"--batch-size": batch_size, "--size": size, "--data": root}
     given |= {"--download": download or None, "--no-cache": None if cache else False}
     loaded = read_recipe(recipe, recipe_overrides(settings, given), root, verb="reading")
@@ -66,9 +61,11 @@ def data(
     look(loaded, sheet)
 
 
-def _write_table(images: str, labels: Path, out: Path, least: float) -> None:
+def _write_table(images: str, labels: Path, out: Path | None, least: float) -> None:
     from samdeploy.errors import InputError
 
+    if out is None:
+        raise InputError("--from-labels: needs --out, such as --out table.csv")
     if out.suffix.lower() != ".csv":
         raise InputError(f"--out {out}: a .csv expected; name it so, such as --out {out.stem}.csv")
     check_writable("--out", out)
